@@ -1,0 +1,1 @@
+"""The bundled series, as CSV files; README.md beside them gives source and licence."""

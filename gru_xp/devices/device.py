@@ -1,0 +1,177 @@
+"""Where arrays live: the CPU by NumPy, or a CUDA device by CuPy, and why it is that one."""
+
+import os
+import re
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from gru_xp.devices.cupy_ops import CupyOps
+from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.errors import DeviceError
+from gru_xp.nn.ops import Array, Namespace
+
+DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
+NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that works.
+
+    Attributes
+    ----------
+    name
+        ``"cpu"`` or ``"cuda:N"``.
+    requested
+        The name that was asked for.
+    reason
+        Why it is this device.
+    fallback
+        Whether it stands in for another one that was asked for.
+    xp
+        The Array API namespace of its arrays.
+    """
+
+    name: str
+    requested: str
+    reason: str
+    fallback: bool
+    xp: Namespace
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is a CUDA device."""
+        return self.name.startswith("cuda")
+
+    def ops(self, *, reuse_memory: bool = False) -> NumpyOps | CupyOps:
+        """How this device allocates, multiplies and runs pointwise expressions (`gru_xp.nn.ops.Ops`).
+
+        Parameters
+        ----------
+        reuse_memory
+            Whether ``rewind()`` may hand out the same memory again, for a training loop.
+        """
+        return CupyOps() if self.is_cuda else NumpyOps(reuse_memory=reuse_memory)
+
+    def use(self) -> AbstractContextManager[Any]:
+        """Context in which new arrays are made on this device."""
+        if not self.is_cuda:
+            return nullcontext()
+        import cupy
+
+        device: AbstractContextManager[Any] = cupy.cuda.Device(_cuda_index(self.name))
+        return device
+
+
+def resolve_device(name: str = "auto", *, fallback: bool | None = None) -> Device:
+    """Find the device to compute on.
+
+    Parameters
+    ----------
+    name
+        ``"auto"`` (a CUDA device if one works, else the CPU), ``"cpu"``, ``"cuda"`` (device 0) or ``"cuda:N"``.
+    fallback
+        Whether the CPU stands in, with a RuntimeWarning, for a CUDA device that does not work. None: unless the
+        environment variable ``GRU_XP_NO_FALLBACK`` is set to something else than ``0``.
+
+    Returns
+    -------
+    Device
+
+    Raises
+    ------
+    DeviceError
+        `name` is none of the above, or the device does not work and nothing may stand in for it.
+    """
+    if not DEVICE_PATTERN.fullmatch(name):
+        raise DeviceError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
+    cpu = array_api_compat.array_namespace(np.empty(0))
+    if name == "cpu":
+        return Device("cpu", name, "as asked", False, cpu)
+    index = 0 if name == "auto" else _cuda_index(name)
+    problem = cuda_problem(index)
+    if problem is None:
+        from array_api_compat import cupy as cupy_namespace
+
+        reason = "CuPy finds a working device" if name == "auto" else "as asked"
+        return Device(f"cuda:{index}", name, reason, False, cupy_namespace)
+    if name == "auto":
+        return Device("cpu", name, problem, False, cpu)
+    if fallback is None:
+        fallback = os.environ.get(NO_FALLBACK_VARIABLE, "0") in ("", "0")
+    if not fallback:
+        raise DeviceError(f"device {name} cannot be used: {problem}; use --device cpu, or allow the fallback")
+    warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=2)
+    return Device("cpu", name, problem, True, cpu)
+
+
+def _cuda_index(name: str) -> int:
+    return int(name.partition(":")[2] or 0)
+
+
+def cuda_problem(index: int = 0) -> str | None:
+    """Why CUDA device `index` cannot be used, or None if it works: it is made to compute something."""
+    if find_spec("cupy") is None:
+        return "CuPy is not installed (pip install 'gru-xp[cuda13]' or 'gru-xp[cuda12]', by the driver's CUDA version)"
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # a broken install fails in many ways, and each means that there is no device
+        return f"{_cupy_version()} finds no CUDA device ({_first_line(error)})"
+    if index >= count:
+        return f"there is no cuda:{index}; {_cupy_version()} finds {count} CUDA device{'s' * (count != 1)}"
+    try:
+        with cupy.cuda.Device(index):
+            probe = cupy.ones((2, 2), dtype=cupy.float32)
+            works = float(cupy.sum(cupy.matmul(probe, cupy.tanh(probe) * 0 + 2))) == 16.0
+    except Exception as error:
+        return f"cuda:{index} is there but does not compute ({_first_line(error)})"
+    return None if works else f"cuda:{index} is there but computes wrong results"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _cupy_version() -> str:
+    for package in ("cupy-cuda13x", "cupy-cuda12x", "cupy"):
+        try:
+            return f"CuPy {version(package)}"
+        except PackageNotFoundError:
+            continue
+    return "CuPy"
+
+
+def to_device(array: Any, device: Device, dtype: Any = None) -> Array:
+    """Copy or view `array` as an array on `device`.
+
+    Parameters
+    ----------
+    array
+        A host array, an array of `device`, or nested sequences of numbers.
+    device
+        From `resolve_device`.
+    dtype
+        Name such as ``"float32"``; unchanged if None.
+    """
+    with device.use():
+        return device.xp.asarray(array, dtype=None if dtype is None else getattr(device.xp, dtype))
+
+
+def to_host(array: Array) -> np.ndarray[Any, Any]:
+    """Copy or view an array of NumPy, CuPy, PyTorch or array-api-strict as a NumPy array."""
+    if array_api_compat.is_cupy_array(array):
+        return np.asarray(array.get())
+    if array_api_compat.is_torch_array(array):
+        return np.asarray(array.detach().cpu().numpy())
+    if array_api_compat.is_array_api_strict_namespace(array_api_compat.array_namespace(array)):
+        return np.from_dlpack(array)
+    return np.asarray(array)

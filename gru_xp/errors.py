@@ -1,0 +1,21 @@
+"""The errors that gru-xp raises on purpose, each with a message of one line for the person who can act on it."""
+
+
+class GruXpError(Exception):
+    """Base of every error that gru-xp raises on purpose."""
+
+
+class ShapeError(GruXpError, ValueError):
+    """An array's shape, namespace, device or dtype does not fit the call."""
+
+
+class DataError(GruXpError, ValueError):
+    """A file or a series cannot be used as it is."""
+
+
+class DeviceError(GruXpError, RuntimeError):
+    """The device that was asked for cannot be used."""
+
+
+class CheckpointError(GruXpError, ValueError):
+    """A model file cannot be read or written."""

@@ -1,0 +1,24 @@
+"""The maths: forward and backward passes as Array API expressions; README.md beside this file derives them."""
+
+from gru_xp.nn.cell import gru_cell_backward, gru_cell_forward
+from gru_xp.nn.gradcheck import GradcheckReport, gradcheck
+from gru_xp.nn.gru import gru_backward, gru_forward
+from gru_xp.nn.linear import linear_backward, linear_forward
+from gru_xp.nn.losses import mse_loss
+from gru_xp.nn.params import GRUParams, LinearParams, init_linear_params, init_params
+
+__all__ = [
+    "GRUParams",
+    "GradcheckReport",
+    "LinearParams",
+    "gradcheck",
+    "gru_backward",
+    "gru_cell_backward",
+    "gru_cell_forward",
+    "gru_forward",
+    "init_linear_params",
+    "init_params",
+    "linear_backward",
+    "linear_forward",
+    "mse_loss",
+]

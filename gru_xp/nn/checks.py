@@ -1,0 +1,71 @@
+"""Refuse arguments that do not fit, before arithmetic broadcasts them into a wrong result."""
+
+from collections.abc import Sequence
+
+from array_api_compat import array_namespace, device, is_array_api_obj
+
+from gru_xp.errors import ShapeError
+from gru_xp.nn.ops import Array, Namespace
+
+Dims = Sequence[int | str]
+"""Expected sizes: a number where the size is known, the dimension's letter where any size will do."""
+
+
+def check_array(name: str, value: Array, dims: Dims, *, like: tuple[str, Array] | None = None) -> None:
+    """Raise ShapeError unless `value` is a floating-point array of shape `dims` that goes with the array `like`.
+
+    Parameters
+    ----------
+    name
+        What the caller calls the argument.
+    value
+        The argument.
+    dims
+        Its shape; sizes of 0 never fit.
+    like
+        Name and value of an array with whose namespace, device and dtype it must agree.
+
+    Raises
+    ------
+    ShapeError
+        Names the argument, what it is and what it must be.
+    """
+    expected = f"({', '.join(map(str, dims))}{',' if len(dims) == 1 else ''})"
+    if not is_array_api_obj(value):
+        raise ShapeError(f"{name} is a {type(value).__name__}; it must be an array of shape {expected}")
+    shape = tuple(value.shape)
+    fits = len(shape) == len(dims) and all(
+        size == dim if isinstance(dim, int) else size > 0 for size, dim in zip(shape, dims, strict=True)
+    )
+    if not fits:
+        raise ShapeError(f"{name} has shape {shape}; it must be {expected}{_positive(shape, dims)}")
+    xp = array_namespace(value)
+    if value.dtype not in (xp.float32, xp.float64):
+        raise ShapeError(f"{name} has dtype {value.dtype}; it must be float32 or float64")
+    if like is not None:
+        _check_same(name, value, xp, *like)
+
+
+def _positive(shape: tuple[int, ...], dims: Dims) -> str:
+    return " with every size at least 1" if len(shape) == len(dims) and 0 in shape else ""
+
+
+def _check_same(name: str, value: Array, xp: Namespace, other_name: str, other: Array) -> None:
+    other_xp = array_namespace(other)
+    for what, got, expected in (
+        ("namespace", _short_name(xp), _short_name(other_xp)),
+        ("device", device(value), device(other)),
+        ("dtype", value.dtype, other.dtype),
+    ):
+        if got != expected:
+            raise ShapeError(f"{name} has {what} {got}; it must be that of {other_name}, {expected}")
+
+
+def _short_name(xp: Namespace) -> str:
+    return str(xp.__name__).removeprefix("array_api_compat.")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")

@@ -1,0 +1,208 @@
+"""Compare a hand-written backward pass with central differences."""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace, device
+
+from gru_xp.errors import ShapeError
+from gru_xp.nn.ops import Array
+from gru_xp.nn.params import named_arrays
+
+MODES = ("elements", "direction")
+
+
+class GradcheckRow(NamedTuple):
+    """The comparison for one input array.
+
+    Attributes
+    ----------
+    name
+        The input's name, such as ``"params.weight_ih"``.
+    error
+        The largest ``|backward - numeric| / max(|backward|, |numeric|, floor)`` of its elements (or of its random
+        direction), where ``floor`` is 1e-3 of the largest gradient of the array.
+    where
+        Index of that element; None for a direction.
+    backward, numeric
+        The two numbers there.
+    """
+
+    name: str
+    error: float
+    where: tuple[int, ...] | None
+    backward: float
+    numeric: float
+
+
+class GradcheckReport(NamedTuple):
+    """Result of `gradcheck`; ``print`` it for a table."""
+
+    rows: tuple[GradcheckRow, ...]
+    tolerance: float
+
+    @property
+    def error(self) -> float:
+        """The largest error of all inputs."""
+        return max(row.error for row in self.rows)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every error is within the tolerance (a NaN is not)."""
+        return all(row.error <= self.tolerance for row in self.rows)
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        lines = [f"{'input':<{width}}  {'rel. error':>10}  {'backward':>22}  {'numeric':>22}  where"]
+        lines += [
+            f"{row.name:<{width}}  {row.error:>10.2e}  {row.backward:>22.15e}  {row.numeric:>22.15e}  "
+            f"{'direction' if row.where is None else row.where}"
+            for row in self.rows
+        ]
+        lines.append(
+            f"{'ok' if self.ok else 'WRONG'}: largest {self.error:.2e}, tolerance {self.tolerance:.0e}"
+        )
+        return "\n".join(lines)
+
+
+def gradcheck(
+    forward: Callable[..., tuple[Any, ...]],
+    backward: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    *,
+    mode: str = "elements",
+    step: float = 1e-3,
+    tolerance: float = 1e-7,
+    seed: int = 0,
+) -> GradcheckReport:
+    """Compare ``backward`` with central differences of ``forward``.
+
+    The outputs are weighted with random numbers and summed to one scalar; its derivative is taken by the five-point
+    central difference (error of order ``step**4``).
+
+    Parameters
+    ----------
+    forward
+        ``forward(*inputs) -> (output, ..., cache)``.
+    backward
+        ``backward(doutput, ..., cache) -> gradients``, one for each input and built alike; a single one may stand
+        alone.
+    inputs
+        Name and value of each argument of `forward`, in order: a float64 array or a (nested) named tuple of them.
+    mode : {"elements", "direction"}
+        Every element of every array by itself, or one random direction an array, for large ones.
+    step
+        Distance between the points of the difference.
+    tolerance
+        Largest relative error that is right.
+    seed
+        Of the random weights and directions, which are drawn on the host.
+
+    Returns
+    -------
+    GradcheckReport
+
+    Raises
+    ------
+    ShapeError
+        An input is not float64, or a gradient has another shape than its input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = init_params(2, 3, xp=np, seed=0)
+    >>> report = gradcheck(
+    ...     lambda x, h, p: gru_cell_forward(x, h, p),
+    ...     gru_cell_backward,
+    ...     {"x": np.ones((2, 2)), "h_prev": np.ones((2, 3)), "params": params},
+    ... )
+    >>> report.ok
+    True
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
+    rng = random.Random(seed)
+    arrays = dict(_flat_inputs(inputs))
+    xp = array_namespace(*arrays.values())
+    for name, array in arrays.items():
+        if array.dtype != xp.float64:
+            raise ShapeError(f"{name} has dtype {array.dtype}; central differences need float64")
+
+    def rebuild(replacement: Mapping[str, Array]) -> list[Any]:
+        leaves = iter({**arrays, **replacement}.values())
+        return [_like(value, leaves) for value in inputs.values()]
+
+    def randoms_like(array: Array) -> Array:
+        values = [rng.gauss(0.0, 1.0) for _ in range(math.prod(array.shape))]
+        return xp.reshape(xp.asarray(values, dtype=xp.float64, device=device(array)), array.shape)
+
+    *outputs, cache = forward(*inputs.values())
+    weights = [randoms_like(output) for output in outputs]
+    gradients = backward(*weights, cache)
+    if len(inputs) == 1 and not (type(gradients) is tuple and len(gradients) == 1):
+        gradients = (gradients,)
+    named_gradients = dict(_flat_inputs(dict(zip(inputs, gradients, strict=True))))
+
+    def scalar(replacement: Mapping[str, Array]) -> float:
+        *outputs, _ = forward(*rebuild(replacement))
+        return math.fsum(float(xp.sum(w * y)) for w, y in zip(weights, outputs, strict=True))
+
+    def derivative(name: str, direction: Array) -> float:
+        def at(distance: float) -> float:
+            return scalar({name: arrays[name] + distance * direction})
+
+        return (8.0 * (at(step) - at(-step)) - (at(2.0 * step) - at(-2.0 * step))) / (12.0 * step)
+
+    rows = []
+    for name, array in arrays.items():
+        gradient = named_gradients[name]
+        if tuple(gradient.shape) != tuple(array.shape):
+            raise ShapeError(
+                f"the gradient of {name} has shape {tuple(gradient.shape)}; it must be {tuple(array.shape)}"
+            )
+        if mode == "direction":
+            direction = randoms_like(array)
+            pairs = [(None, float(xp.sum(direction * gradient)), derivative(name, direction))]
+        else:
+            pairs = []
+            for where in _indices(tuple(array.shape)):
+                unit = xp.zeros_like(array)
+                unit[where] = 1.0
+                pairs.append((where, float(gradient[where]), derivative(name, unit)))
+        rows.append(_worst(name, pairs))
+    return GradcheckReport(tuple(rows), tolerance)
+
+
+def _worst(name: str, pairs: list[tuple[Any, float, float]]) -> GradcheckRow:
+    floor = max(1e-3 * max(max(abs(b), abs(n)) for _, b, n in pairs), 1e-10)
+
+    def row(where: Any, b: float, n: float) -> GradcheckRow:
+        error = abs(b - n) / max(abs(b), abs(n), floor)
+        return GradcheckRow(name, math.inf if math.isnan(error) else error, where, b, n)
+
+    return max((row(*pair) for pair in pairs), key=lambda r: r.error)
+
+
+def _flat_inputs(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Array]]:
+    for name, value in inputs.items():
+        if isinstance(value, tuple):
+            yield from named_arrays(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _like(value: Any, leaves: Iterator[Array]) -> Any:
+    if isinstance(value, tuple):
+        return type(value)(*(_like(part, leaves) for part in value))  # type: ignore[arg-type]
+    return next(leaves)
+
+
+def _indices(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    if not shape:
+        yield ()
+        return
+    for first in range(shape[0]):
+        for rest in _indices(shape[1:]):
+            yield (first, *rest)

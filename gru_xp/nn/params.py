@@ -1,0 +1,254 @@
+"""Parameters: named arrays, their initial values, and one flat vector for the optimizer."""
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeVar
+
+from array_api_compat import array_namespace
+
+from gru_xp.nn.checks import check_array
+from gru_xp.nn.ops import Array, Namespace
+
+ParamsT = TypeVar("ParamsT", bound=tuple[Any, ...])
+
+
+class GRUParams(NamedTuple):
+    """The parameters of one GRU layer, gates stacked in the order update z, reset r, candidate n.
+
+    Attributes
+    ----------
+    weight_ih : array, shape ``(3H, I)``
+        Input weights ``W_i``.
+    weight_hh : array, shape ``(3H, H)``
+        Recurrent weights ``W_h``.
+    bias : array, shape ``(3H,)``
+        One bias a gate.
+    bias_hn : array, shape ``(H,)``
+        Bias of the candidate's recurrent part. Used by ``reset="after"`` only; elsewhere its gradient is zero.
+
+    Notes
+    -----
+    The names ``Wz``, ``Wr``, ``Wh``, ``bz``, ``br``, ``bh`` read the same numbers the way textbooks write them:
+    ``Wz @ concat([h, x]) + bz``. `GRUParams.from_textbook` builds parameters from those.
+    """
+
+    weight_ih: Array
+    weight_hh: Array
+    bias: Array
+    bias_hn: Array
+
+    @property
+    def input_size(self) -> int:
+        """I."""
+        return int(self.weight_ih.shape[1])
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return int(self.weight_hh.shape[1])
+
+    @property
+    def Wz(self) -> Array:
+        """Weights of the update gate on ``[h, x]``, shape ``(H, H + I)``, a copy."""
+        return self._textbook_weight(0)
+
+    @property
+    def Wr(self) -> Array:
+        """Weights of the reset gate on ``[h, x]``, shape ``(H, H + I)``, a copy."""
+        return self._textbook_weight(1)
+
+    @property
+    def Wh(self) -> Array:
+        """Weights of the candidate on ``[h, x]``, shape ``(H, H + I)``, a copy."""
+        return self._textbook_weight(2)
+
+    @property
+    def bz(self) -> Array:
+        """Bias of the update gate, shape ``(H,)``."""
+        return self.bias[self._rows(0)]
+
+    @property
+    def br(self) -> Array:
+        """Bias of the reset gate, shape ``(H,)``."""
+        return self.bias[self._rows(1)]
+
+    @property
+    def bh(self) -> Array:
+        """Bias of the candidate, shape ``(H,)``."""
+        return self.bias[self._rows(2)]
+
+    def _rows(self, gate: int) -> slice:
+        return slice(gate * self.hidden_size, (gate + 1) * self.hidden_size)
+
+    def _textbook_weight(self, gate: int) -> Array:
+        rows = self._rows(gate)
+        xp = array_namespace(self.weight_hh)
+        return xp.concat([self.weight_hh[rows, :], self.weight_ih[rows, :]], axis=1)
+
+    @classmethod
+    def from_textbook(
+        cls,
+        *,
+        Wz: Array,
+        Wr: Array,
+        Wh: Array,
+        bz: Array,
+        br: Array,
+        bh: Array,
+        bias_hn: Array | None = None,
+    ) -> "GRUParams":
+        """Build parameters from one ``[h, x]`` matrix and one bias a gate.
+
+        Parameters
+        ----------
+        Wz, Wr, Wh : array, shape ``(H, H + I)``
+            Weights of update gate, reset gate and candidate; the first H columns are the recurrent ones.
+        bz, br, bh : array, shape ``(H,)`` or ``(H, 1)``
+            Their biases.
+        bias_hn : array, shape ``(H,)``, optional
+            Zeros if left out.
+
+        Raises
+        ------
+        ShapeError
+            The arrays do not go together.
+        """
+        check_array("Wz", Wz, ("H", "H + I"))
+        H, columns = Wz.shape
+        check_array("Wz", Wz, (H, max(columns, H + 1)))
+        xp = array_namespace(Wz)
+        for name, weight in (("Wr", Wr), ("Wh", Wh)):
+            check_array(name, weight, (H, columns), like=("Wz", Wz))
+        biases = []
+        for name, bias in (("bz", bz), ("br", br), ("bh", bh)):
+            check_array(name, bias, (H, 1) if getattr(bias, "ndim", 1) == 2 else (H,), like=("Wz", Wz))
+            biases.append(xp.reshape(bias, (H,)))
+        if bias_hn is None:
+            bias_hn = xp.zeros_like(biases[0])
+        check_array("bias_hn", bias_hn, (H,), like=("Wz", Wz))
+        stacked = xp.concat([Wz, Wr, Wh], axis=0)
+        return cls(
+            weight_ih=xp.asarray(stacked[:, H:], copy=True),
+            weight_hh=xp.asarray(stacked[:, :H], copy=True),
+            bias=xp.concat(biases),
+            bias_hn=bias_hn,
+        )
+
+
+class LinearParams(NamedTuple):
+    """The parameters of one linear layer.
+
+    Attributes
+    ----------
+    weight : array, shape ``(O, I)``
+    bias : array, shape ``(O,)``
+    """
+
+    weight: Array
+    bias: Array
+
+
+def init_params(
+    input_size: int,
+    hidden_size: int,
+    *,
+    xp: Namespace,
+    seed: int | random.Random = 0,
+    dtype: Any = None,
+    device: Any = None,
+) -> GRUParams:
+    """Draw the parameters of a GRU layer from ``U(-1/sqrt(H), 1/sqrt(H))``, as PyTorch does.
+
+    The numbers are drawn on the host by Python's own generator, so that one seed gives the same weights in every
+    namespace and on every device.
+
+    Parameters
+    ----------
+    input_size, hidden_size
+        I and H.
+    xp
+        The namespace of the result, such as ``numpy`` or ``cupy``.
+    seed
+        A seed, or a generator to go on drawing from.
+    dtype, device
+        Passed on to ``xp.asarray``; the namespace's defaults if left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> init_params(1, 70, xp=np, seed=3).weight_hh.shape
+    (210, 70)
+    """
+    H = _positive_size("hidden_size", hidden_size)
+    shapes = ((3 * H, _positive_size("input_size", input_size)), (3 * H, H), (3 * H,), (H,))
+    return GRUParams(*_uniform(shapes, 1.0 / math.sqrt(H), xp, seed, dtype, device))
+
+
+def init_linear_params(
+    input_size: int,
+    output_size: int,
+    *,
+    xp: Namespace,
+    seed: int | random.Random = 0,
+    dtype: Any = None,
+    device: Any = None,
+) -> LinearParams:
+    """Draw the parameters of a linear layer from ``U(-1/sqrt(I), 1/sqrt(I))``; see `init_params`."""
+    n_in = _positive_size("input_size", input_size)
+    n_out = _positive_size("output_size", output_size)
+    return LinearParams(*_uniform(((n_out, n_in), (n_out,)), 1.0 / math.sqrt(n_in), xp, seed, dtype, device))
+
+
+def _positive_size(name: str, size: int) -> int:
+    if size < 1:
+        raise ValueError(f"{name} is {size}; it must be at least 1")
+    return int(size)
+
+
+def _uniform(
+    shapes: tuple[tuple[int, ...], ...],
+    bound: float,
+    xp: Namespace,
+    seed: int | random.Random,
+    dtype: Any,
+    device: Any,
+) -> Iterator[Array]:
+    rng = seed if isinstance(seed, random.Random) else random.Random(seed)
+    where = {} if device is None else {"device": device}
+    for shape in shapes:
+        values = [bound * (2.0 * rng.random() - 1.0) for _ in range(math.prod(shape))]
+        yield xp.reshape(xp.asarray(values, dtype=dtype, **where), shape)
+
+
+def named_arrays(params: tuple[Any, ...], prefix: str = "") -> Iterator[tuple[str, Array]]:
+    """Name and array of each parameter in (nested) named tuples, in order, such as ``("gru.bias", ...)``."""
+    for name, value in zip(params._fields, params, strict=True):  # type: ignore[attr-defined]
+        if isinstance(value, tuple):
+            yield from named_arrays(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def flatten(params: tuple[Any, ...]) -> Array:
+    """All parameters, or gradients, as one vector of shape ``(P,)``, a copy."""
+    arrays = [array for _, array in named_arrays(params)]
+    xp = array_namespace(*arrays)
+    return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
+
+
+def unflatten(flat: Array, like: ParamsT) -> ParamsT:
+    """The inverse of `flatten`: named tuples built like `like`, of parts of the vector `flat`."""
+    xp = array_namespace(flat)
+    start = 0
+
+    def take(node: Any) -> Any:
+        nonlocal start
+        if isinstance(node, tuple):
+            return type(node)(*map(take, node))  # type: ignore[arg-type]
+        part = flat[start : start + node.size]
+        start += node.size
+        return xp.reshape(part, node.shape)
+
+    rebuilt: ParamsT = take(like)
+    return rebuilt
