@@ -61,9 +61,7 @@ class GradcheckReport(NamedTuple):
             f"{'direction' if row.where is None else row.where}"
             for row in self.rows
         ]
-        lines.append(
-            f"{'ok' if self.ok else 'WRONG'}: largest {self.error:.2e}, tolerance {self.tolerance:.0e}"
-        )
+        lines.append(f"{'ok' if self.ok else 'WRONG'}: largest {self.error:.2e}, tolerance {self.tolerance:.0e}")
         return "\n".join(lines)
 
 
@@ -162,11 +160,11 @@ def gradcheck(
             raise ShapeError(
                 f"the gradient of {name} has shape {tuple(gradient.shape)}; it must be {tuple(array.shape)}"
             )
+        pairs: list[tuple[tuple[int, ...] | None, float, float]] = []
         if mode == "direction":
             direction = randoms_like(array)
-            pairs = [(None, float(xp.sum(direction * gradient)), derivative(name, direction))]
+            pairs.append((None, float(xp.sum(direction * gradient)), derivative(name, direction)))
         else:
-            pairs = []
             for where in _indices(tuple(array.shape)):
                 unit = xp.zeros_like(array)
                 unit[where] = 1.0
@@ -175,10 +173,10 @@ def gradcheck(
     return GradcheckReport(tuple(rows), tolerance)
 
 
-def _worst(name: str, pairs: list[tuple[Any, float, float]]) -> GradcheckRow:
+def _worst(name: str, pairs: list[tuple[tuple[int, ...] | None, float, float]]) -> GradcheckRow:
     floor = max(1e-3 * max(max(abs(b), abs(n)) for _, b, n in pairs), 1e-10)
 
-    def row(where: Any, b: float, n: float) -> GradcheckRow:
+    def row(where: tuple[int, ...] | None, b: float, n: float) -> GradcheckRow:
         error = abs(b - n) / max(abs(b), abs(n), floor)
         return GradcheckRow(name, math.inf if math.isnan(error) else error, where, b, n)
 
@@ -195,7 +193,7 @@ def _flat_inputs(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Array]]:
 
 def _like(value: Any, leaves: Iterator[Array]) -> Any:
     if isinstance(value, tuple):
-        return type(value)(*(_like(part, leaves) for part in value))  # type: ignore[arg-type]
+        return type(value)(*(_like(part, leaves) for part in value))
     return next(leaves)
 
 

@@ -86,9 +86,7 @@ def gru_forward(
     return h, states[T, ...], GRUCache(steps, states, gates, inner, params, reset, ops)
 
 
-def gru_backward(
-    dh: Array | None, cache: GRUCache, *, dh_last: Array | None = None
-) -> tuple[Array, Array, GRUParams]:
+def gru_backward(dh: Array | None, cache: GRUCache, *, dh_last: Array | None = None) -> tuple[Array, Array, GRUParams]:
     """Gradients of a GRU layer, back through all T steps.
 
     Parameters

@@ -245,7 +245,7 @@ def unflatten(flat: Array, like: ParamsT) -> ParamsT:
     def take(node: Any) -> Any:
         nonlocal start
         if isinstance(node, tuple):
-            return type(node)(*map(take, node))  # type: ignore[arg-type]
+            return type(node)(*map(take, node))
         part = flat[start : start + node.size]
         start += node.size
         return xp.reshape(part, node.shape)
