@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -50,6 +50,14 @@ class Device:
         """Whether it is a CUDA device."""
         return self.name.startswith("cuda")
 
+    @property
+    def threads(self) -> int:
+        """How many threads to compute with: of a CPU its cores, or ``OMP_NUM_THREADS`` if that is set; else 1."""
+        if self.is_cuda:
+            return 1
+        wanted = os.environ.get("OMP_NUM_THREADS", "")
+        return int(wanted) if wanted.isdigit() and int(wanted) > 0 else _cores()
+
     def ops(self, *, reuse_memory: bool = False) -> NumpyOps | CupyOps:
         """How this device allocates, multiplies and runs pointwise expressions (`gru_xp.nn.ops.Ops`).
 
@@ -61,9 +69,9 @@ class Device:
         return CupyOps() if self.is_cuda else NumpyOps(reuse_memory=reuse_memory)
 
     def use(self) -> AbstractContextManager[Any]:
-        """Context in which new arrays are made on this device."""
+        """Context in which new arrays are made on this device, and in which overflow is left to its results to show."""
         if not self.is_cuda:
-            return nullcontext()
+            return np.errstate(over="ignore", invalid="ignore")
         import cupy
 
         device: AbstractContextManager[Any] = cupy.cuda.Device(_cuda_index(self.name))
@@ -110,6 +118,11 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None) -> Devic
         raise DeviceError(f"device {name} cannot be used: {problem}; use --device cpu, or allow the fallback")
     warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=2)
     return Device("cpu", name, problem, True, cpu)
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cuda_index(name: str) -> int:

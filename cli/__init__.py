@@ -1,0 +1,42 @@
+"""The command line: ``gru-xp``. Each command is a thin file; what it does is in the library."""
+
+import sys
+
+import click
+
+from .devices import devices
+from .evaluate import evaluate
+from .forecast import forecast
+from .train import train
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
+    epilog="Example: gru-xp train GOOG.csv",
+)
+@click.version_option(package_name="gru-xp")
+def cli() -> None:
+    """Train a GRU on a time series in a CSV file, measure it against the naive forecast, and forecast with it.
+
+    Runs on the CPU by NumPy and on NVIDIA GPUs by CuPy. Option names may be written with underscores, too.
+    """
+
+
+for command in (train, evaluate, forecast, devices):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of the ``gru-xp`` command."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

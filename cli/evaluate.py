@@ -1,0 +1,61 @@
+"""``gru-xp evaluate``."""
+
+import click
+
+from .messages import choose_device, note, print_json, print_parts
+from .options import Command, column_options, device_options, json_option, quiet_option
+from .sources import read_run_source
+
+
+@click.command(cls=Command, epilog="Example: gru-xp evaluate runs/goog IBM.csv")
+@click.argument("run", metavar="RUN")
+@click.argument("csv", metavar="[CSV]", required=False)
+@column_options
+@device_options
+@quiet_option
+@json_option
+def evaluate(
+    run: str,
+    csv: str | None,
+    target: str | None,
+    features: tuple[str, ...],
+    device: str,
+    no_fallback: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Measure the model of RUN again, beside the naive forecast.
+
+    RUN is a run's folder or a model file. Without CSV, the run's own file is taken, in its parts; another file is
+    one part.
+    """
+    from gru_xp.forecasting import Forecaster, evaluation
+    from gru_xp.reporting.run_folder import model_file
+
+    forecaster = Forecaster.load(model_file(run), device=choose_device(device, no_fallback, quiet=quiet))
+    source, own = read_run_source(forecaster, csv, target, features, quiet=quiet)
+    series, notes = source.series, forecaster.notes
+    if own and notes["fit_end"] <= len(series):
+        parts = {
+            "train": slice(0, notes["train_end"]),
+            "validation": slice(notes["train_end"], notes["fit_end"]),
+            "test": slice(notes["fit_end"], None),
+        }
+    else:
+        parts = {"all": slice(0, None)}
+        last = notes.get("last_label")
+        if series.labels and last and last in series.labels:
+            note(f"rows up to {last} are of the time that the model learned from; if this is its series, it knows them")
+    evaluated = evaluation.evaluate(forecaster, series, parts)
+    if as_json:
+        print_json(
+            {
+                "run": run,
+                "file": str(source.path),
+                "target": series.target,
+                "device": {"requested": device, "used": forecaster.device.name, "reason": forecaster.device.reason},
+                "parts": {part.name: part.metrics for part in evaluated},
+            }
+        )
+    else:
+        print_parts(f"{source.path.name}, {series.target}: predictions of the next row", evaluated)

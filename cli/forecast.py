@@ -1,0 +1,63 @@
+"""``gru-xp forecast``."""
+
+import csv as csv_module
+import sys
+
+import click
+
+from .messages import choose_device, note, print_json
+from .options import Command, column_options, device_options, quiet_option
+from .sources import read_run_source
+
+
+@click.command(cls=Command, epilog="Example: gru-xp forecast runs/goog --steps 5 > next-week.csv")
+@click.argument("run", metavar="RUN")
+@click.argument("csv", metavar="[CSV]", required=False)
+@click.option("--steps", type=click.IntRange(min=1), default=1, show_default=True, help="How many values.")
+@column_options
+@device_options
+@quiet_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of CSV.")
+def forecast(
+    run: str,
+    csv: str | None,
+    steps: int,
+    target: str | None,
+    features: tuple[str, ...],
+    device: str,
+    no_fallback: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Print the values after the end of a file, by the model of RUN, as CSV.
+
+    RUN is a run's folder or a model file. Without CSV, the run's own file is taken. Each value is predicted from the
+    ones before it. The dates go on as the file's dates do; for trading days, Monday to Friday, since holidays are
+    not known, and where no rule is found they are left empty.
+    """
+    from gru_xp.forecasting import Forecaster
+    from gru_xp.forecasting.dates import format_date, next_dates
+    from gru_xp.reporting.run_folder import model_file
+
+    forecaster = Forecaster.load(model_file(run), device=choose_device(device, no_fallback, quiet=quiet))
+    source, _ = read_run_source(forecaster, csv, target, features, quiet=quiet)
+    series = source.series
+    if len(series.columns) > 1 and steps > 1:
+        held = ", ".join(series.columns[1:])
+        note(f"the future of {held} is not known; each stays at its last value", quiet=quiet)
+    values = forecaster.forecast(series, steps).tolist()
+    dates = None if series.dates is None else next_dates(series.dates, steps)
+    like = series.labels[-1] if series.labels else ""
+    labels = [""] * steps if dates is None else [format_date(date, like) for date in dates]
+    if as_json:
+        print_json(
+            [
+                {"step": step, "date": label or None, series.target: value}
+                for step, (label, value) in enumerate(zip(labels, values, strict=True), start=1)
+            ]
+        )
+        return
+    writer = csv_module.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("step", "date", series.target))
+    for step, (label, value) in enumerate(zip(labels, values, strict=True), start=1):
+        writer.writerow((step, label, repr(value)))

@@ -1,0 +1,74 @@
+"""What the commands say: results on stdout, everything else on stderr."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gru_xp.devices import Device
+    from gru_xp.forecasting.evaluation import EvaluatedPart
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """One line on stderr."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+def choose_device(name: str, no_fallback: bool, *, quiet: bool) -> "Device":
+    """Resolve ``--device``, and say in one line which device it is and why."""
+    from gru_xp.devices import resolve_device
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # it is said below
+        device = resolve_device(name, fallback=False if no_fallback else None)
+    if device.fallback:
+        note(f"warning: device {name} cannot be used: {device.reason}; using the CPU")
+    else:
+        note(f"device: {device.name} ({device.reason})", quiet=quiet)
+    return device
+
+
+def print_json(result: Any) -> None:
+    """A result for programs."""
+    click.echo(json.dumps(result, indent=2))
+
+
+def print_parts(title: str, parts: "Sequence[EvaluatedPart]") -> None:
+    """The closing table: every part's errors, the model's beside those of the naive forecast."""
+    rows = []
+    for part in parts:
+        skill = part.metrics["skill"]
+        for forecast in ("model", "naive"):
+            errors = part.metrics[forecast]
+            rows.append(
+                (
+                    part.name if forecast == "model" else "",
+                    "GRU" if forecast == "model" else "naive",
+                    str(part.metrics["windows"]),
+                    *(f"{errors[name]:.5g}" for name in ("rmse", "mae", "mse")),
+                    f"{errors['standardised']['mse']:.4g}",
+                    ("n/a" if skill is None else f"{skill:+.1%}") if forecast == "model" else "",
+                )
+            )
+    print_table(title, ("part", "forecast", "windows", "RMSE", "MAE", "MSE", "MSE/std²", "skill"), rows, left=2)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:
+    """A table on stdout whose first `left` columns are flush left."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:  # a pipe has no width
+        console.width = 200
+    console.print(table)

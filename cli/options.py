@@ -1,0 +1,93 @@
+"""What several commands share: their base class, and each shared option once."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from gru_xp.errors import GruXpError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command whose errors are one line on stderr and exit code 1, with ``--debug`` a traceback."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params.pop("debug")
+        try:
+            return super().invoke(ctx)
+        except GruXpError as error:
+            if debug:
+                raise
+            raise click.ClickException(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except MemoryError as error:
+            if debug:
+                raise
+            hint = "use a smaller --batch-size or --hidden-size"
+            raise click.ClickException(f"not enough memory ({error}); {hint}") from error
+        except Exception as error:
+            if debug:
+                raise
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise click.ClickException(f"unexpected {what}; run again with --debug for the traceback") from error
+
+
+def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    from gru_xp.devices.device import DEVICE_PATTERN
+
+    if not DEVICE_PATTERN.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda and cuda:N, such as cuda:0")
+    return value
+
+
+def device_options(command: F) -> F:
+    """``--device`` and ``--no-fallback``."""
+    command = click.option(
+        "--no-fallback",
+        is_flag=True,
+        help="Fail where the CUDA device that was asked for does not work, instead of using the CPU. "
+        "Also by GRU_XP_NO_FALLBACK=1.",
+    )(command)
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda|cuda:N",
+        callback=_check_device,
+        help="Where to compute; auto takes a CUDA device that works, else the CPU.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
+
+
+def quiet_option(command: F) -> F:
+    """``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="Print nothing on stderr but warnings and errors.")(command)
+
+
+def _split_names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def column_options(command: F) -> F:
+    """``--target`` and ``--features``."""
+    command = click.option(
+        "--features",
+        multiple=True,
+        metavar="COLUMNS",
+        callback=_split_names,
+        help="Further input columns, separated by commas.",
+    )(command)
+    return click.option(
+        "--target", metavar="COLUMN", help="Column to predict.  [default: Close, or the only numeric column]"
+    )(command)

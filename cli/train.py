@@ -1,0 +1,191 @@
+"""``gru-xp train``."""
+
+import sys
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .messages import choose_device, note, print_json, print_parts
+from .options import Command, column_options, device_options, json_option, quiet_option
+from .progress import watch
+from .sources import read_source
+
+POSITIVE = click.FloatRange(min=0, min_open=True)
+COUNT = click.IntRange(min=1)
+
+
+@click.command(
+    cls=Command,
+    epilog="Example: gru-xp train GOOG.csv --hidden-size 64 --num-epochs 500 --out runs/goog",
+)
+@click.argument("csv", metavar="CSV")
+@column_options
+@click.option(
+    "--split-ratio",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.7,
+    show_default=True,
+    help="Share of the rows, from the first, to learn from; the rest is the test part, whose first windows look "
+    "back into them.",
+)
+@click.option(
+    "--validation-ratio",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Share of those rows, from their end, that is not trained on but chooses the best epoch; 0 for none.",
+)
+@click.option("--seq-length", type=COUNT, default=10, show_default=True, help="Rows that a prediction looks back on.")
+@click.option("--hidden-size", type=COUNT, default=32, show_default=True, help="Size of the GRU's state.")
+@click.option("--num-epochs", type=COUNT, default=300, show_default=True, help="Passes over the training windows.")
+@click.option("--learning-rate", type=POSITIVE, default=0.002, show_default=True, help="Length of a step.")
+@click.option(
+    "--optimizer", type=click.Choice(["adam", "sgd", "momentum"]), default="adam", show_default=True, help="Method."
+)
+@click.option(
+    "--reduction",
+    type=click.Choice(["mean", "sum"]),
+    help="What the gradient is taken of, over a batch's windows; the reported cost is always the mean.  "
+    "[default: mean for adam, sum for sgd and momentum]",
+)
+@click.option("--batch-size", type=COUNT, help="Windows an update.  [default: all]")
+@click.option("--clip-norm", type=POSITIVE, help="Largest norm of the gradient.  [default: no limit]")
+@click.option(
+    "--patience",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="Stop after so many epochs without a better cost; 0 for never.",
+)
+@click.option(
+    "--scaling",
+    type=click.Choice(["last", "standard"]),
+    default="last",
+    show_default=True,
+    help="Scale windows relative to their last row, or by the training rows' mean and standard deviation.",
+)
+@click.option(
+    "--reset",
+    type=click.Choice(["before", "after"]),
+    default="before",
+    show_default=True,
+    help="Whether the reset gate acts before the recurrent product, or after it as in PyTorch and Keras.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Precision."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
+@device_options
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the run.  [default: runs/<file>-<time>]"
+)
+@click.option("--overwrite", is_flag=True, help="Write into --out even if it exists.")
+@quiet_option
+@json_option
+def train(
+    csv: str,
+    target: str | None,
+    features: tuple[str, ...],
+    split_ratio: float,
+    validation_ratio: float,
+    device: str,
+    no_fallback: bool,
+    out: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Train a GRU on the series in CSV and hold it against the naive forecast.
+
+    CSV is a file with a header line, or the bare name of a bundled one: AAPL, GOOG, IBM, sunspots. Its rows are in
+    the order of time. The run's folder gets the model, its history, metrics, predictions and plots.
+
+    Ctrl-C ends the training after the current epoch and keeps the best so far.
+    """
+    from gru_xp.forecasting import Forecaster
+    from gru_xp.forecasting.windows import split_rows
+    from gru_xp.reporting.run_folder import fresh_folder, run_folder
+
+    settings["patience"] = settings["patience"] or None
+    forecaster = Forecaster(validation_ratio=validation_ratio, **settings)
+    source = read_source(csv, target, features, quiet=quiet)
+    series = source.series
+    split = split_rows(len(series), forecaster.seq_length, split_ratio, validation_ratio)
+    out = out or fresh_folder(Path("runs"), f"{source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
+    with run_folder(out, overwrite=overwrite) as folder:
+        chosen = choose_device(device, no_fallback, quiet=quiet)
+        with watch(forecaster.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite is said below
+            forecaster.fit(series.head(split.fit_end), device=chosen, callback=callback)
+        forecaster.notes = {
+            "file": str(source.path),
+            "bundled": source.bundled,
+            "sha256": source.sha256,
+            "split_ratio": split_ratio,
+            "train_end": split.train_end,
+            "fit_end": split.fit_end,
+            "last_label": series.labels[split.fit_end - 1] if series.labels else None,
+            "requested_device": device,
+            "device_reason": chosen.reason,
+            "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        metrics, parts = _write_run(folder, forecaster, series, split)
+
+    training = forecaster.training
+    assert training is not None
+    last = training.history[-1]
+    note(
+        f"epoch {last.epoch}/{forecaster.num_epochs}: cost {last.cost:.4g}, best epoch {training.best_epoch}, "
+        f"{last.seconds:.1f} s{_why(training.stop_reason)}",
+        quiet=quiet,
+    )
+    if split.fit_end < len(series):
+        note(
+            f"the first {forecaster.seq_length} test windows look back into the rows before the test part", quiet=quiet
+        )
+    note(f"written to {out}", quiet=quiet)
+    if as_json:
+        print_json({"run": str(out), **metrics})
+    else:
+        print_parts(f"{source.path.name}, {series.target}: predictions of the next row", parts)
+    if training.problem is not None:
+        raise click.ClickException(training.problem)
+    if training.stop_reason == "callback":
+        sys.exit(130)
+
+
+def _why(stop_reason: str) -> str:
+    return {"patience": ", stopped by --patience", "callback": ", stopped by Ctrl-C"}.get(stop_reason, "")
+
+
+def _write_run(folder: Path, forecaster: Any, series: Any, split: Any) -> tuple[dict[str, Any], list[Any]]:
+    """Write all files of the run; the metrics and the evaluated parts."""
+    from gru_xp.forecasting.evaluation import evaluate
+    from gru_xp.reporting.run_folder import MODEL_FILE, write_history, write_metrics, write_plots, write_predictions
+
+    training = forecaster.training
+    parts = evaluate(forecaster, series, {name: split.part(name) for name in ("train", "validation", "test")})
+    metrics = {
+        "file": forecaster.notes["file"],
+        "target": series.target,
+        "device": {
+            "requested": forecaster.device.requested,
+            "used": forecaster.device.name,
+            "reason": forecaster.device.reason,
+        },
+        "epochs": training.history[-1].epoch,
+        "best_epoch": training.best_epoch,
+        "stop_reason": training.stop_reason,
+        "seconds": training.history[-1].seconds,
+        "parts": {part.name: part.metrics for part in parts},
+    }
+    forecaster.save(folder / MODEL_FILE)
+    write_history(folder, training.history)
+    write_metrics(folder, metrics)
+    write_predictions(folder, series, parts)
+    write_plots(folder, series, parts, training.history, training.best_epoch)
+    return metrics, parts

@@ -1,0 +1,73 @@
+"""What there is to compute on, with versions."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from gru_xp.devices.device import cuda_problem, resolve_device
+
+
+def inventory() -> dict[str, Any]:
+    """Devices and versions, as JSON can hold them.
+
+    Returns
+    -------
+    dict
+        ``auto`` (the device that ``auto`` means), ``cpu`` (``name``, ``threads``, ``numpy``, ``blas``) and ``cuda``
+        (``problem``, why there is none, or None; ``devices``; versions of ``cupy``, ``runtime`` and ``driver``).
+    """
+    cpu = resolve_device("cpu")
+    problem = cuda_problem()
+    return {
+        "auto": resolve_device("auto").name,
+        "cpu": {
+            "name": _cpu_name(),
+            "threads": cpu.threads,
+            "numpy": np.__version__,
+            "blas": [
+                f"{library['internal_api']} {library.get('version') or 'of unknown version'}"
+                for library in threadpool_info()
+                if library["user_api"] == "blas"
+            ],
+        },
+        "cuda": {"problem": problem, "devices": [], **({} if problem else _cuda())},
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cuda() -> dict[str, Any]:
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    devices = []
+    for index in range(runtime.getDeviceCount()):
+        properties = runtime.getDeviceProperties(index)
+        devices.append(
+            {
+                "device": f"cuda:{index}",
+                "name": properties["name"].decode(),
+                "memory_gib": properties["totalGlobalMem"] / 2**30,
+                "compute_capability": f"{properties['major']}.{properties['minor']}",
+            }
+        )
+    return {
+        "devices": devices,
+        "cupy": cupy.__version__,
+        "runtime": _cuda_version(runtime.runtimeGetVersion()),
+        "driver": _cuda_version(runtime.driverGetVersion()),
+    }
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"

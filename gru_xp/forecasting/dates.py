@@ -1,0 +1,129 @@
+"""Dates as people write them in CSV files, and the ones that come next."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+_YEAR = re.compile(r"\d{4}")
+_YEAR_MONTH = re.compile(r"(\d{4})-(\d{1,2})")
+_NUMERIC = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})\b.*")
+_NAMED_MONTH_FORMATS = ("%Y/%m/%d", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y")
+
+
+def parse_dates(labels: Sequence[str]) -> list[datetime] | None:
+    """The dates that `labels` mean, or None where they are not dates or could be read in two ways.
+
+    Read are ISO 8601 (a time zone is dropped, so that the wall clock's time stays), years, months as ``2004-08``,
+    months by English name, and ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which is the day.
+    """
+    for read in (_parse_iso, _parse_named_month, _parse_numeric):
+        dates = read(labels)
+        if dates is not None:
+            return dates
+    return None
+
+
+def _parse_iso(labels: Sequence[str]) -> list[datetime] | None:
+    dates = []
+    for label in labels:
+        if _YEAR.fullmatch(label):
+            label += "-01-01"
+        elif match := _YEAR_MONTH.fullmatch(label):
+            label = f"{match[1]}-{int(match[2]):02d}-01"
+        try:
+            dates.append(datetime.fromisoformat(label).replace(tzinfo=None))
+        except ValueError:
+            return None
+    return dates
+
+
+def _parse_named_month(labels: Sequence[str]) -> list[datetime] | None:
+    for form in _NAMED_MONTH_FORMATS:
+        try:
+            return [datetime.strptime(label, form) for label in labels]
+        except ValueError:
+            continue
+    return None
+
+
+def _parse_numeric(labels: Sequence[str]) -> list[datetime] | None:
+    """Month first and day first are both tried; the reading that is a date in every row, and alone so, counts.
+
+    Where both are dates throughout, the one that keeps the rows in order does.
+    """
+    if not all(_NUMERIC.fullmatch(label) for label in labels):
+        return None
+    readings = []
+    for order in ("%m{0}%d{0}%Y", "%d{0}%m{0}%Y"):
+        try:
+            readings.append(
+                [datetime.strptime(re.split(r"[ T]", label)[0], order.format(_separator(label))) for label in labels]
+            )
+        except ValueError:
+            continue
+    ordered = [dates for dates in readings if direction(dates) is not None]
+    for candidates in (readings, ordered):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
+
+
+def _separator(label: str) -> str:
+    match = _NUMERIC.fullmatch(label)
+    return match[2] if match else "/"
+
+
+def direction(keys: Sequence[Any]) -> int | None:
+    """1 where `keys` never go back, -1 where they never go forward, None where they do both."""
+    pairs = list(pairwise(keys))
+    if all(a <= b for a, b in pairs):
+        return 1
+    if all(a >= b for a, b in pairs):
+        return -1
+    return None
+
+
+def next_dates(dates: Sequence[datetime], count: int) -> list[datetime] | None:
+    """The `count` dates after the last one, or None where the dates follow no rule that is known.
+
+    The rules: equal distances; equal numbers of months on the same day, or on each month's last day; every working
+    day, with gaps for holidays, which is continued from Monday to Friday, since holidays to come are not known.
+    """
+    if len(dates) < 3:
+        return None
+    gaps = {b - a for a, b in pairwise(dates)}
+    if len(gaps) == 1:
+        gap = gaps.pop()
+        return [dates[-1] + (i + 1) * gap for i in range(count)]
+    months = [12 * date.year + date.month - 1 for date in dates]
+    month_gaps = {b - a for a, b in pairwise(months)}
+    if len(month_gaps) == 1 and 0 not in month_gaps:
+        gap_in_months = month_gaps.pop()
+        targets = [months[-1] + (i + 1) * gap_in_months for i in range(count)]
+        if len({date.day for date in dates}) == 1 and dates[-1].day <= 28:
+            return [dates[-1].replace(year=m // 12, month=m % 12 + 1) for m in targets]
+        if all((date + timedelta(days=1)).day == 1 for date in dates):
+            return [
+                dates[-1].replace(year=(m + 1) // 12, month=(m + 1) % 12 + 1, day=1) - timedelta(days=1)
+                for m in targets
+            ]
+    working_days = all(date.weekday() < 5 for date in dates) and min(gaps) == timedelta(days=1)
+    if working_days and sorted(gaps)[-1] < timedelta(days=12):
+        last = np.datetime64(dates[-1].date(), "D")
+        time = dates[-1] - datetime(dates[-1].year, dates[-1].month, dates[-1].day)
+        days = np.busday_offset(last, np.arange(1, count + 1), roll="forward").astype(object)
+        return [datetime(day.year, day.month, day.day) + time for day in days]
+    return None
+
+
+def format_date(date: datetime, like: str) -> str:
+    """A date as text: a year where `like` is one, with a time of day where `like` has one, ISO 8601 in any case."""
+    if _YEAR.fullmatch(like):
+        return f"{date.year:04d}"
+    if _YEAR_MONTH.fullmatch(like):
+        return f"{date.year:04d}-{date.month:02d}"
+    return date.isoformat(sep=" ") if ":" in like else date.date().isoformat()

@@ -1,0 +1,70 @@
+"""One-step predictions of a series' parts, beside the naive forecast on the same windows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gru_xp.forecasting.baselines import naive_forecast
+from gru_xp.forecasting.forecaster import Forecaster
+from gru_xp.forecasting.metrics import compare_with_naive
+from gru_xp.forecasting.series import TimeSeries
+from gru_xp.forecasting.windows import Floats, make_windows
+
+
+@dataclass(frozen=True)
+class EvaluatedPart:
+    """Predictions of some rows of a series.
+
+    Attributes
+    ----------
+    name
+        Such as ``"test"``.
+    rows
+        The rows that are predicted, by position in the series.
+    y_true, y_pred : array, shape ``(len(rows),)``
+        Actual and predicted values, in the data's units.
+    metrics
+        See `compare_with_naive`.
+    """
+
+    name: str
+    rows: range
+    y_true: Floats
+    y_pred: Floats
+    metrics: dict[str, Any]
+
+
+def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, slice]) -> list[EvaluatedPart]:
+    """Predict each row of `parts`, from the actual rows before it, which may lie in the part before.
+
+    Parameters
+    ----------
+    forecaster
+        A forecaster that has learned.
+    series
+        All rows.
+    parts
+        Name and rows of each part; rows without a whole window before them are left out, and so are empty parts.
+
+    Returns
+    -------
+    list of EvaluatedPart
+
+    Raises
+    ------
+    DataError
+        The series has too few rows, or other columns than the forecaster was trained on.
+    """
+    y_pred = forecaster.predict(series)
+    windows, y_true = make_windows(series.values, forecaster.seq_length)
+    y_naive = naive_forecast(windows)
+    evaluated = []
+    for name, rows in parts.items():
+        start, stop, _ = rows.indices(len(series))
+        start = max(start, forecaster.seq_length)
+        if start >= stop:
+            continue
+        at = slice(start - forecaster.seq_length, stop - forecaster.seq_length)
+        metrics = compare_with_naive(y_true[at], y_pred[at], y_naive[at], forecaster.scaler.std[0])
+        evaluated.append(EvaluatedPart(name, range(start, stop), y_true[at], y_pred[at], metrics))
+    return evaluated

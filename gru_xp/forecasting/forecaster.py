@@ -1,0 +1,302 @@
+"""The Forecaster: a GRU that learns a series, predicts its next values, and goes into a file."""
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, fields
+from importlib.metadata import version
+from platform import python_version
+from typing import Any, Literal
+
+import numpy as np
+
+from gru_xp.devices import Device, resolve_device, to_device, to_host
+from gru_xp.errors import CheckpointError, DataError, GruXpError
+from gru_xp.forecasting.scaling import SCALINGS, Scaler
+from gru_xp.forecasting.series import TimeSeries, as_series
+from gru_xp.forecasting.windows import Floats, make_windows, split_rows
+from gru_xp.nn.cell import RESETS, Reset
+from gru_xp.nn.checks import check_choice
+from gru_xp.nn.ops import Array
+from gru_xp.nn.stack import StackParams, init_stack_params
+from gru_xp.training.checkpoint import load_checkpoint, save_checkpoint
+from gru_xp.training.shards import Shards
+from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, train
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass
+class Forecaster:
+    """A GRU and a linear layer that predict a series' next value from its last ones.
+
+    Parameters
+    ----------
+    seq_length
+        Rows that a prediction looks back on.
+    hidden_size
+        Size H of the GRU's state.
+    num_epochs, learning_rate, optimizer, reduction, batch_size, clip_norm, patience
+        See `TrainingConfig`.
+    validation_ratio
+        Share of the rows, from their end, that is not trained on but chooses the best epoch; 0 for none.
+    scaling : {"last", "standard"}
+        How windows are scaled for the network: relative to their last row, or by the training rows' mean and
+        standard deviation.
+    reset : {"before", "after"}
+        The form of the reset gate; see `gru_cell_forward`.
+    dtype : {"float32", "float64"}
+        What the network computes in.
+    seed
+        Of the initial parameters and the order of mini-batches.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> series = np.sin(np.arange(200) / 5)
+    >>> forecaster = Forecaster(hidden_size=8, num_epochs=20).fit(series, device="cpu")
+    >>> forecaster.forecast(series, steps=3).shape
+    (3,)
+    """
+
+    _: KW_ONLY
+    seq_length: int = 10
+    hidden_size: int = 32
+    num_epochs: int = 300
+    learning_rate: float = 0.002
+    optimizer: str = "adam"
+    reduction: str | None = None
+    batch_size: int | None = None
+    clip_norm: float | None = None
+    patience: int | None = 50
+    validation_ratio: float = 0.2
+    scaling: str = "last"
+    reset: Reset = "before"
+    dtype: Literal["float32", "float64"] = "float32"
+    seed: int = 0
+
+    device: Device = field(init=False, repr=False)
+    params: StackParams = field(init=False, repr=False)
+    scaler: Scaler = field(init=False, repr=False)
+    columns: tuple[str, ...] = field(init=False, repr=False)
+    training: TrainingResult | None = field(init=False, repr=False, default=None)
+    notes: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice("scaling", self.scaling, SCALINGS)
+        check_choice("reset", self.reset, RESETS)
+        check_choice("dtype", self.dtype, DTYPES)
+        for name in ("seq_length", "hidden_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.validation_ratio < 1:
+            raise ValueError(f"validation_ratio is {self.validation_ratio}; it must be at least 0 and below 1")
+        self._training_config()
+
+    def settings(self) -> dict[str, Any]:
+        """The settings, as the constructor takes them."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+
+    def _training_config(self) -> TrainingConfig:
+        names = (f.name for f in fields(TrainingConfig))
+        return TrainingConfig(**{name: getattr(self, name) for name in names})
+
+    def fit(
+        self,
+        series: Any,
+        *,
+        device: str | Device = "auto",
+        callback: Callable[[EpochRecord], object] | None = None,
+    ) -> "Forecaster":
+        """Learn from a series, all of whose rows may be looked at.
+
+        Parameters
+        ----------
+        series : TimeSeries, pandas.Series, pandas.DataFrame or array
+            See `as_series`. A DataFrame's first numeric column is the target, the others are further inputs.
+        device
+            A name for `resolve_device`, or its result.
+        callback
+            Called with an `EpochRecord` after every epoch; the training stops if the result is True.
+
+        Returns
+        -------
+        Forecaster
+            Itself, with the parameters of the best epoch.
+
+        Raises
+        ------
+        DataError
+            The series cannot be learned from.
+        """
+        series = as_series(series)
+        self.device = device if isinstance(device, Device) else resolve_device(device)
+        split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
+        self.columns = series.columns
+        self.scaler = Scaler.fit(self.scaling, series.values[: split.train_end], self.columns)
+        windows, targets = make_windows(series.values, self.seq_length)
+        y = self.scaler.scale_targets(targets, windows)[:, None]
+
+        def part(name: str) -> tuple[Array, Array]:
+            rows = split.targets(name, self.seq_length)
+            x = self.scaler.scale_windows(windows[rows])
+            return to_device(x, self.device, self.dtype), to_device(y[rows], self.device, self.dtype)
+
+        xp = self.device.xp
+        with self.device.use():
+            start = init_stack_params(
+                len(self.columns), self.hidden_size, 1, xp=xp, seed=self.seed, dtype=getattr(xp, self.dtype)
+            )
+        self.training = train(
+            start,
+            *part("train"),
+            config=self._training_config(),
+            device=self.device,
+            reset=self.reset,
+            validation=part("validation") if self.validation_ratio > 0 else None,
+            callback=callback,
+        )
+        self.params = self.training.params
+        if self.training.problem is not None:
+            warnings.warn(self.training.problem, RuntimeWarning, stacklevel=2)
+        return self
+
+    def predict(self, series: Any) -> Any:
+        """Predict every row that has a whole window before it, each from the actual rows before it.
+
+        Parameters
+        ----------
+        series
+            As for `fit`, with the same columns.
+
+        Returns
+        -------
+        array, shape ``(N - seq_length,)``, or pandas.Series
+            In the data's units; element `i` belongs to row ``i + seq_length``. A pandas object gives a
+            pandas.Series with those rows' index.
+
+        Raises
+        ------
+        DataError
+            The series has other columns, or too few rows.
+        """
+        windows, _ = make_windows(self._checked(series, self.seq_length + 1).values, self.seq_length)
+        predictions = self._predict_windows(windows)
+        if not hasattr(series, "index") or not hasattr(series, "to_numpy"):
+            return predictions
+        import pandas as pd
+
+        return pd.Series(predictions, index=series.index[self.seq_length :], name=self.columns[0])
+
+    def forecast(self, series: Any, steps: int) -> Floats:
+        """Predict the values after the series' end, each from the predictions before it.
+
+        Further input columns, whose future is not known, stay at their last value.
+
+        Parameters
+        ----------
+        series
+            As for `fit`, with the same columns.
+        steps
+            How many values.
+
+        Returns
+        -------
+        array, shape ``(steps,)``
+            In the data's units.
+
+        Raises
+        ------
+        DataError
+            The series has other columns, or too few rows.
+        """
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; it must be at least 1")
+        window = self._checked(series, self.seq_length).values[-self.seq_length :].copy()
+        forecasts = np.empty(steps)
+        for step in range(steps):
+            forecasts[step] = self._predict_windows(window[None])[0]
+            window = np.concatenate([window[1:], window[-1:]])
+            window[-1, 0] = forecasts[step]
+        return forecasts
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file, which `load` reads on any device.
+
+        Raises
+        ------
+        CheckpointError
+            The file cannot be written.
+        """
+        self._check_fitted()
+        trained = {} if self.training is None else {"best_epoch": self.training.best_epoch}
+        save_checkpoint(
+            path,
+            self.params,
+            {
+                "settings": self.settings(),
+                "scaler": self.scaler.to_dict(),
+                "columns": self.columns,
+                "device": self.device.name,
+                "versions": _versions(self.device),
+                **trained,
+                "notes": self.notes,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str | Device = "auto") -> "Forecaster":
+        """Read a model that `save` wrote, onto any device.
+
+        Raises
+        ------
+        CheckpointError
+            The file is no such model.
+        """
+        device = device if isinstance(device, Device) else resolve_device(device)
+        params, metadata = load_checkpoint(path, device)
+        try:
+            forecaster = cls(**metadata["settings"])
+            forecaster.scaler = Scaler.from_dict(metadata["scaler"])
+            forecaster.columns = tuple(metadata["columns"])
+            forecaster.notes = metadata["notes"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: a gru-xp model whose description is damaged ({error})") from error
+        forecaster.params = params
+        forecaster.device = device
+        return forecaster
+
+    def _checked(self, series: Any, rows: int) -> TimeSeries:
+        self._check_fitted()
+        checked = as_series(series, self.columns)
+        if len(checked) < rows:
+            raise DataError(
+                f"{len(checked)} rows are too few: the model looks back on {self.seq_length}; "
+                f"at least {rows} are needed"
+            )
+        return checked
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "params"):
+            raise GruXpError("the forecaster has not learned anything yet; call fit, or Forecaster.load")
+
+    def _predict_windows(self, windows: Floats) -> Floats:
+        """Predictions ``(B,)`` in the data's units after windows ``(B, T, F)``."""
+        x = to_device(self.scaler.scale_windows(windows), self.device, self.dtype)
+        with self.device.use(), Shards(self.device, self.reset) as shards:
+            scaled = to_host(shards.predict(self.params, x))[:, 0].astype(np.float64)
+        return self.scaler.unscale_predictions(scaled, windows)
+
+
+def _versions(device: Device) -> dict[str, str]:
+    packages = {name: version(name) for name in ("gru-xp", "numpy", "array-api-compat")}
+    if device.is_cuda:
+        import cupy
+
+        packages["cupy"] = cupy.__version__
+    return {"python": python_version(), **packages}

@@ -1,0 +1,154 @@
+"""A time series in memory, from a pandas object or an array; ``csv_file.py`` makes one from a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from gru_xp.errors import DataError
+from gru_xp.forecasting.windows import Floats
+
+
+@dataclass(frozen=True)
+class TimeSeries:
+    """Rows in the order of time.
+
+    Attributes
+    ----------
+    values : array, shape ``(N, F)``, float64
+        The target in column 0, then the further input columns; all finite.
+    columns
+        Their F names.
+    labels
+        The text of each row's date or index; None without one.
+    dates
+        The dates that the labels mean; None where they are not dates.
+    name
+        What to call the series.
+    notices
+        What was done to it on reading that its owner should know.
+    """
+
+    values: Floats
+    columns: tuple[str, ...]
+    labels: tuple[str, ...] | None = None
+    dates: tuple[datetime, ...] | None = None
+    name: str = "series"
+    notices: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def target(self) -> str:
+        """Name of the target column."""
+        return self.columns[0]
+
+    def head(self, rows: int) -> "TimeSeries":
+        """The first `rows` rows."""
+        return replace(
+            self,
+            values=self.values[:rows],
+            labels=None if self.labels is None else self.labels[:rows],
+            dates=None if self.dates is None else self.dates[:rows],
+        )
+
+
+def as_series(data: Any, columns: Sequence[str] | None = None) -> TimeSeries:
+    """Take a series as people have it.
+
+    Parameters
+    ----------
+    data : TimeSeries, pandas.Series, pandas.DataFrame or array
+        An array is ``(N,)`` or ``(N, F)`` with the target in column 0.
+    columns
+        The columns to take of a DataFrame, target first; all numeric ones if None. For anything else, only their
+        number counts.
+
+    Returns
+    -------
+    TimeSeries
+
+    Raises
+    ------
+    DataError
+        A column is missing, or a value is not a finite number; the message names row and column.
+    """
+    if isinstance(data, TimeSeries):
+        series = data if columns is None else _take_columns(data, columns)
+    elif hasattr(data, "select_dtypes"):
+        series = _from_frame(data, columns)
+    elif hasattr(data, "index") and hasattr(data, "to_numpy"):
+        name = "value" if data.name is None else str(data.name)
+        series = TimeSeries(_floats(data.to_numpy(), (name,)), (name,), *_from_index(data.index))
+    else:
+        array = np.asarray(data)
+        if array.ndim not in (1, 2):
+            raise DataError(f"the array has shape {array.shape}; a series is (N,) or (N, F), target in column 0")
+        names = ("value",) if array.ndim == 1 else tuple(f"column {i}" for i in range(array.shape[1]))
+        series = TimeSeries(_floats(array, names), names)
+    if columns is not None and len(series.columns) != len(columns):
+        raise DataError(
+            f"the series has {len(series.columns)} column(s); the model was trained on {', '.join(columns)}"
+        )
+    if series.values.shape[1] == 0 or len(series) == 0:
+        raise DataError(f"the series has shape {series.values.shape}; it must have at least one row and one column")
+    return series
+
+
+def _take_columns(series: TimeSeries, columns: Sequence[str]) -> TimeSeries:
+    if len(series.columns) == len(columns) == 1:
+        return series
+    check_columns(columns, series.columns)
+    order = [series.columns.index(name) for name in columns]
+    return replace(series, values=series.values[:, order], columns=tuple(columns))
+
+
+def _from_frame(frame: Any, columns: Sequence[str] | None) -> TimeSeries:
+    numeric = [str(name) for name in frame.select_dtypes("number").columns]
+    names = tuple(numeric if columns is None else columns)
+    if not names:
+        raise DataError("the DataFrame has no numeric column; convert one to numbers")
+    if columns is not None and len(columns) == len(numeric) == 1:
+        names = (numeric[0],)
+    available = {str(name): name for name in frame.columns}
+    check_columns(names, tuple(available))
+    values = frame[[available[name] for name in names]].to_numpy()
+    return TimeSeries(_floats(values, names), names, *_from_index(frame.index))
+
+
+def check_columns(wanted: Sequence[str], available: Sequence[str]) -> None:
+    """Raise DataError unless every wanted column is there; the message lists those that are."""
+    for name in wanted:
+        if name not in available:
+            raise DataError(f"there is no column {name!r}; the columns are {', '.join(available)}")
+
+
+def _from_index(index: Any) -> tuple[tuple[str, ...] | None, tuple[datetime, ...] | None]:
+    """Labels and dates of a pandas index."""
+    if hasattr(index, "to_timestamp"):
+        index = index.to_timestamp()
+    if not hasattr(index, "tz_localize"):
+        return None, None
+    if index.tz is not None:
+        index = index.tz_localize(None)
+    dates = tuple(stamp.to_pydatetime(warn=False) for stamp in index)
+    whole_days = all(date == datetime(date.year, date.month, date.day) for date in dates)
+    return tuple((date.date() if whole_days else date).isoformat() for date in dates), dates
+
+
+def _floats(array: Any, names: Sequence[str]) -> Floats:
+    try:
+        values = np.asarray(array, dtype=np.float64).reshape(len(array), -1)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the series does not consist of numbers ({error})") from error
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        row, column = map(int, bad[0])
+        raise DataError(
+            f"row {row}, column {names[column]}: {values[row, column]} is not a finite number; "
+            "fill in or remove such rows first"
+        )
+    return values

@@ -1,0 +1,76 @@
+"""Plots of a run, each written to one PNG file."""
+
+import os
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+
+from gru_xp.forecasting.evaluation import EvaluatedPart
+from gru_xp.forecasting.series import TimeSeries
+from gru_xp.training.trainer import EpochRecord
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart
+_COLORS = {"train": "#0072B2", "validation": "#E69F00", "test": "#D55E00", "all": "#D55E00"}
+_ACTUAL = "0.35"
+
+PathLike = str | os.PathLike[str]
+
+
+def plot_cost(path: PathLike, history: Sequence[EpochRecord], best_epoch: int) -> None:
+    """Cost, and validation cost where there is one, against epochs; the best epoch is marked."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    epochs = [record.epoch for record in history]
+    axes.plot(epochs, [record.cost for record in history], color=_COLORS["train"], label="training cost")
+    validation = [record.validation_cost for record in history if record.validation_cost is not None]
+    if len(validation) == len(history):
+        axes.plot(epochs, validation, color=_COLORS["validation"], label="validation cost")
+    axes.axvline(best_epoch, color="0.5", linestyle=":", label=f"best epoch, {best_epoch}")
+    axes.set(xlabel="epoch", ylabel="mean squared error (scaled)", yscale="log", title="Cost")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def plot_sequence(path: PathLike, series: TimeSeries, parts: Sequence[EvaluatedPart]) -> None:
+    """Actual values as points and one-step predictions as lines; the rows not trained on have a panel of their own."""
+    panels = [[part for part in parts if part.name in names] for names in (("train", "validation"), ("test", "all"))]
+    panels = [panel for panel in panels if panel]
+    figure = Figure(figsize=(10, 4 * len(panels)), layout="constrained")
+    for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+        for number, part in enumerate(panel):
+            x = [series.dates[row] for row in part.rows] if series.dates else list(part.rows)
+            label = "actual" if number == 0 else None
+            axes.plot(x, part.y_true, ".", color=_ACTUAL, markersize=2.5, label=label)
+            axes.plot(x, part.y_pred, color=_COLORS[part.name], linewidth=0.9, label=f"predicted, {part.name}")
+        title = " and ".join(part.name for part in panel)
+        axes.set(title=f"{series.target}: {title}", ylabel=series.target)
+        _label_time(axes, series)
+        axes.legend(markerscale=3)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def _label_time(axes: Axes, series: TimeSeries) -> None:
+    if series.dates is None:
+        axes.set_xlabel("row")
+        return
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def plot_residuals(path: PathLike, series: TimeSeries, parts: Sequence[EvaluatedPart]) -> None:
+    """Residuals, actual less predicted, against predictions."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for part in parts:
+        residuals = part.y_true - part.y_pred
+        axes.plot(part.y_pred, residuals, ".", color=_COLORS[part.name], markersize=4, alpha=0.6, label=part.name)
+    axes.axhline(0.0, color="black", linewidth=0.8)
+    axes.set(xlabel=f"predicted {series.target}", ylabel="residual (actual - predicted)", title="Residuals")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)

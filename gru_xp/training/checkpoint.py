@@ -1,0 +1,93 @@
+"""Model files: host arrays and their description in one safetensors file, which any device loads."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.numpy
+
+from gru_xp.devices import Device, to_device, to_host
+from gru_xp.errors import CheckpointError
+from gru_xp.nn.ops import Array
+from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
+from gru_xp.nn.stack import StackParams
+
+FORMAT = "gru-xp"
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(path: str | os.PathLike[str], params: StackParams, metadata: dict[str, Any]) -> None:
+    """Write parameters and a description to a file, all of it or nothing.
+
+    Parameters
+    ----------
+    path
+        The file; one that exists is replaced.
+    params
+        The parameters, on any device.
+    metadata
+        Anything that JSON can hold.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written, or does not read back as it was written.
+    """
+    path = Path(path)
+    # safetensors writes arrays that are not C-contiguous wrongly, without a word
+    arrays = {name: to_host(array).copy(order="C") for name, array in named_arrays(params)}
+    header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "metadata": json.dumps(metadata)}
+    partial = path.with_name(path.name + ".part")
+    try:
+        partial.write_bytes(safetensors.numpy.save(arrays, metadata=header))
+        written, _ = _read(partial)
+        if any((written[name] != array).any() for name, array in arrays.items()):
+            raise CheckpointError(f"{path}: the file does not read back as it was written; check the disk")
+        partial.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[StackParams, dict[str, Any]]:
+    """Read what `save_checkpoint` wrote, onto any device.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such file, or it is not a gru-xp model that this version can read.
+    """
+    arrays, header = _read(Path(path))
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: a safetensors file, but not a gru-xp model")
+    if header.get("format_version") != str(FORMAT_VERSION):
+        raise CheckpointError(
+            f"{path}: format version {header.get('format_version')}; this gru-xp reads version {FORMAT_VERSION}"
+        )
+    try:
+        metadata = json.loads(header["metadata"])
+        params = StackParams(
+            GRUParams(*_take(arrays, "gru", GRUParams._fields, device)),
+            LinearParams(*_take(arrays, "linear", LinearParams._fields, device)),
+        )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: a gru-xp model with a part missing or damaged ({error})") from error
+    return params, metadata
+
+
+def _take(arrays: dict[str, Array], layer: str, fields: tuple[str, ...], device: Device) -> list[Array]:
+    return [to_device(arrays[f"{layer}.{field}"], device) for field in fields]
+
+
+def _read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path}: {what}; a model file is called model.safetensors")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except Exception as error:  # damaged files raise SafetensorError, KeyError and others
+        raise CheckpointError(f"{path}: not a model file ({error})") from error

@@ -1,0 +1,330 @@
+import sys
+import types
+import warnings
+from contextlib import nullcontext
+
+import array_api_compat
+import numpy as np
+import pytest
+
+from gru_xp.devices import Device, cuda_problem, device, resolve_device, to_device, to_host
+from gru_xp.devices.cupy_ops import CupyOps
+from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.errors import DeviceError, GruXpError
+
+PROBLEM = "the driver is on holiday"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    """A machine whose CUDA devices do not work; the list of those that were asked for."""
+    asked = []
+
+    def cuda_problem(index=0):
+        asked.append(index)
+        return PROBLEM
+
+    monkeypatch.setattr(device, "cuda_problem", cuda_problem)
+    return asked
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine whose CUDA devices work; its namespace."""
+    namespace = types.ModuleType("array_api_compat.cupy")
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", namespace)
+    monkeypatch.setattr(array_api_compat, "cupy", namespace, raising=False)
+    monkeypatch.setattr(device, "cuda_problem", lambda index=0: None)
+    return namespace
+
+
+# --- resolve_device ---------------------------------------------------------------------------------------------
+
+
+def test_cpu(no_gpu):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = resolve_device("cpu")
+    assert found == Device("cpu", "cpu", "as asked", False, array_api_compat.array_namespace(np.empty(0)))
+    assert not found.is_cuda
+    assert no_gpu == []  # CuPy is not even looked for
+
+
+def test_auto_without_gpu(no_gpu):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = resolve_device()
+    assert (found.name, found.requested, found.reason, found.fallback) == ("cpu", "auto", PROBLEM, False)
+    assert found.xp is array_api_compat.array_namespace(np.empty(0))
+    assert no_gpu == [0]
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)])
+def test_cuda_without_gpu_falls_back_with_a_warning(no_gpu, name, index):
+    with pytest.warns(RuntimeWarning) as record:
+        found = resolve_device(name)
+    assert [str(warning.message) for warning in record] == [f"device {name} cannot be used: {PROBLEM}; using the CPU"]
+    assert record[0].filename == __file__
+    assert (found.name, found.requested, found.reason, found.fallback) == ("cpu", name, PROBLEM, True)
+    assert no_gpu == [index]
+
+
+def test_fallback_refused(no_gpu):
+    with pytest.raises(DeviceError, match=f"^device cuda:1 cannot be used: {PROBLEM}; "):
+        resolve_device("cuda:1", fallback=False)
+    assert issubclass(DeviceError, GruXpError)
+
+
+@pytest.mark.parametrize("value", ["1", "yes"])
+def test_fallback_refused_by_the_environment(no_gpu, monkeypatch, value):
+    monkeypatch.setenv("GRU_XP_NO_FALLBACK", value)
+    with pytest.raises(DeviceError, match=PROBLEM):
+        resolve_device("cuda")
+    assert resolve_device("auto").name == "cpu"  # nothing was asked for that it stands in for
+    with pytest.warns(RuntimeWarning, match=PROBLEM):  # the argument decides
+        assert resolve_device("cuda", fallback=True).fallback
+
+
+@pytest.mark.parametrize("value", ["0", ""])
+def test_fallback_allowed_by_the_environment(no_gpu, monkeypatch, value):
+    monkeypatch.setenv("GRU_XP_NO_FALLBACK", value)
+    with pytest.warns(RuntimeWarning, match=PROBLEM):
+        assert resolve_device("cuda").fallback
+    with pytest.raises(DeviceError, match=PROBLEM):
+        resolve_device("cuda", fallback=False)
+
+
+@pytest.mark.parametrize(
+    ("requested", "name", "reason"),
+    [
+        ("auto", "cuda:0", "CuPy finds a working device"),
+        ("cuda", "cuda:0", "as asked"),
+        ("cuda:3", "cuda:3", "as asked"),
+    ],
+)
+def test_cuda_with_gpu(gpu, requested, name, reason):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = resolve_device(requested, fallback=False)
+    assert found == Device(name, requested, reason, False, gpu)
+    assert found.is_cuda
+
+
+@pytest.mark.parametrize(
+    "name", ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cuda:0 ", "cpu:0", "auto:1", "cuda0", "cuda:0\n"]
+)
+def test_names_that_are_none(no_gpu, name):
+    with pytest.raises(DeviceError) as error:
+        resolve_device(name)
+    assert str(error.value) == f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0"
+    assert no_gpu == []
+
+
+def test_this_machine():
+    problem = cuda_problem()
+    found = resolve_device("auto")
+    if problem is None:
+        assert (found.name, found.reason) == ("cuda:0", "CuPy finds a working device")
+    else:
+        assert "\n" not in problem
+        assert (found.name, found.reason) == ("cpu", problem)
+    assert to_host(found.xp.asarray([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+# --- Device -----------------------------------------------------------------------------------------------------
+
+
+def test_ops_of_the_cpu(draw):
+    ops = resolve_device("cpu").ops()
+    assert isinstance(ops, NumpyOps)
+    like = np.empty(0)
+    first = ops.empty((2, 3), like)
+    ops.rewind()
+    assert not np.shares_memory(ops.empty((2, 3), like), first)
+    reusing = resolve_device("cpu").ops(reuse_memory=True)
+    first = reusing.empty((2, 3), like)
+    reusing.rewind()
+    assert np.shares_memory(reusing.empty((2, 3), like), first)
+
+
+def test_ops_of_a_gpu(gpu):
+    assert isinstance(resolve_device("cuda").ops(), CupyOps)
+    assert isinstance(resolve_device("cuda").ops(reuse_memory=True), CupyOps)
+
+
+def test_use_of_the_cpu():
+    with resolve_device("cpu").use():
+        assert np.ones(2).sum() == 2.0
+
+
+def test_use_of_a_gpu(gpu, monkeypatch, fake_cupy):
+    with resolve_device("cuda:3").use():
+        pass
+    assert fake_cupy.used == [3]
+
+
+# --- cuda_problem -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """A CuPy with one device that computes, by NumPy; `used` lists the devices that were made current."""
+    cupy = types.ModuleType("cupy")
+    cupy.used = []
+
+    def use(index):
+        cupy.used.append(index)
+        return nullcontext()
+
+    cupy.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=lambda: 1), Device=use)
+    for name in ("ones", "sum", "matmul", "tanh", "float32"):
+        setattr(cupy, name, getattr(np, name))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(device, "find_spec", lambda name: object())
+    monkeypatch.setattr(device, "version", lambda package: "14.2")
+    return cupy
+
+
+def fail_with(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+def test_a_gpu_that_works(fake_cupy):
+    assert cuda_problem() is None
+    assert fake_cupy.used == [0]
+
+
+def test_cupy_is_not_installed(monkeypatch):
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    assert cuda_problem().startswith("CuPy is not installed (pip install 'gru-xp[cuda13]' or ")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RuntimeError("cudaErrorInsufficientDriver: too old\nsecond line"), "cudaErrorInsufficientDriver: too old"),
+        (OSError("libcudart.so.13 is missing"), "libcudart.so.13 is missing"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_no_driver(fake_cupy, error, text):
+    fake_cupy.cuda.runtime.getDeviceCount = fail_with(error)
+    assert cuda_problem() == f"CuPy 14.2 finds no CUDA device ({text})"
+
+
+def test_cupy_cannot_be_imported(fake_cupy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    problem = cuda_problem()
+    assert problem.startswith("CuPy 14.2 finds no CUDA device (")
+    assert "cupy" in problem
+
+
+@pytest.mark.parametrize(
+    ("count", "index", "text"),
+    [
+        (0, 0, "there is no cuda:0; CuPy 14.2 finds 0 CUDA devices"),
+        (1, 3, "there is no cuda:3; CuPy 14.2 finds 1 CUDA device"),
+        (2, 2, "there is no cuda:2; CuPy 14.2 finds 2 CUDA devices"),
+    ],
+)
+def test_too_few_devices(fake_cupy, count, index, text):
+    fake_cupy.cuda.runtime.getDeviceCount = lambda: count
+    assert cuda_problem(index) == text
+    assert fake_cupy.used == []
+
+
+def test_the_device_that_was_asked_for_is_tried(fake_cupy):
+    fake_cupy.cuda.runtime.getDeviceCount = lambda: 4
+    assert cuda_problem(3) is None
+    assert fake_cupy.used == [3]
+
+
+@pytest.mark.parametrize("function", ["ones", "tanh", "matmul", "sum"])
+def test_a_gpu_that_fails(fake_cupy, function):
+    setattr(fake_cupy, function, fail_with(RuntimeError("no kernel image\nis available")))
+    assert cuda_problem() == "cuda:0 is there but does not compute (no kernel image)"
+
+
+@pytest.mark.parametrize(("function", "wrong"), [("matmul", np.subtract), ("sum", np.max), ("ones", np.zeros)])
+def test_a_gpu_that_computes_wrong_results(fake_cupy, function, wrong):
+    setattr(fake_cupy, function, wrong)
+    assert cuda_problem() == "cuda:0 is there but computes wrong results"
+
+
+def test_version_in_the_text(fake_cupy, monkeypatch):
+    def version(package):
+        if package != "cupy-cuda12x":
+            raise device.PackageNotFoundError(package)
+        return "14.0"
+
+    fake_cupy.cuda.runtime.getDeviceCount = lambda: 0
+    monkeypatch.setattr(device, "version", version)
+    assert cuda_problem() == "there is no cuda:0; CuPy 14.0 finds 0 CUDA devices"
+    monkeypatch.setattr(device, "version", fail_with(device.PackageNotFoundError()))
+    assert cuda_problem() == "there is no cuda:0; CuPy finds 0 CUDA devices"
+
+
+# --- from and to the host ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_to_host(xp, rng, dtype, shape):
+    numbers = np.asarray(100.0 * rng.standard_normal(shape)).astype(dtype)
+    host = to_host(xp.asarray(numbers))
+    assert type(host) is np.ndarray
+    assert host.dtype == dtype
+    assert host.shape == shape
+    assert host.tolist() == numbers.tolist()
+
+
+def test_to_host_of_parts_and_transposes(xp, draw):
+    array = draw(xp, (3, 4))
+    whole = to_host(array)
+    assert to_host(array.T).tolist() == whole.T.tolist()
+    assert to_host(array[1:, ::2]).tolist() == whole[1:, ::2].tolist()
+
+
+def test_to_host_of_a_tensor_with_gradient():
+    torch = pytest.importorskip("torch")
+    tensor = torch.asarray([1.0, 2.0], requires_grad=True)
+    assert to_host(2.0 * tensor).tolist() == [2.0, 4.0]
+
+
+def test_to_device_of_the_cpu(draw):
+    cpu = resolve_device("cpu")
+    array = draw(np, (2, 3))
+    assert to_device(array, cpu).tolist() == array.tolist()
+    assert to_device(array, cpu).dtype == np.float64
+    single = to_device(array, cpu, "float32")
+    assert single.dtype == np.float32
+    assert single.tolist() == array.astype(np.float32).tolist()
+    assert to_device([[1, 2], [3, 4]], cpu, "float64").tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_to_device_and_back(xp, draw):
+    array = draw(xp, (2, 3))
+    again = to_device(to_host(array), resolve_device("cpu"))
+    assert again.tolist() == to_host(array).tolist()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_cuda(draw, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = resolve_device(name, fallback=False)
+    assert (found.name, found.requested, found.fallback) == ("cuda:0", name, False)
+    array = draw(np, (2, 3))
+    on_device = to_device(array, found, "float32")
+    assert on_device.device.id == 0
+    assert on_device.dtype == np.float32
+    assert to_host(found.xp.matmul(on_device, on_device.T)) == pytest.approx(array @ array.T, rel=1e-5, abs=1e-6)

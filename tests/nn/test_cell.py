@@ -1,0 +1,181 @@
+import warnings
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace
+
+from gru_xp.devices import to_host
+from gru_xp.errors import ShapeError
+from gru_xp.nn import GRUParams, gradcheck, gru_cell_backward, gru_cell_forward
+
+SHAPES = [(1, 1, 1), (3, 1, 2), (1, 3, 4), (4, 2, 1), (2, 3, 5)]  # B, input size, H
+
+
+@pytest.fixture
+def host_call(rng, draw_params):
+    """A right call, by argument: B = 2, I = 3, H = 5."""
+    params = draw_params(np, 3, 5)
+    arrays = {f"params.{name}": getattr(params, name) for name in params._fields}
+    shapes = {"x": (2, 3), "h_prev": (2, 5), "dh": (2, 5)}
+    return arrays | {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def forward(call, **options):
+    params = GRUParams(*(call[f"params.{name}"] for name in GRUParams._fields))
+    return gru_cell_forward(call["x"], call["h_prev"], params, **options)
+
+
+@pytest.mark.parametrize(("B", "n_in", "H"), SHAPES)
+def test_forward_against_the_equations(xp, draw, draw_params, reference_gru, reset, B, n_in, H):
+    x, h_prev, params = draw(xp, (B, n_in)), draw(xp, (B, H)), draw_params(xp, n_in, H)
+    h, _ = gru_cell_forward(x, h_prev, params, reset=reset)
+    expected = reference_gru(to_host(x)[:, None, :], to_host(h_prev), *map(to_host, params), reset=reset)
+    np.testing.assert_allclose(to_host(h), expected[:, 0, :], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("B", "n_in", "H"), SHAPES)
+def test_gradients(xp, draw, draw_params, reset, B, n_in, H):
+    report = gradcheck(
+        lambda x, h_prev, params: gru_cell_forward(x, h_prev, params, reset=reset),
+        gru_cell_backward,
+        {"x": draw(xp, (B, n_in)), "h_prev": draw(xp, (B, H)), "params": draw_params(xp, n_in, H)},
+    )
+    names = ["x", "h_prev", "params.weight_ih", "params.weight_hh", "params.bias", "params.bias_hn"]
+    assert [row.name for row in report.rows] == names
+    assert report.ok, report
+
+
+def test_gradients_against_the_complex_step(rng, draw_params, reference_gru, complex_step_gradients, reset):
+    x, h_prev, dh, params = (
+        rng.normal(size=(3, 2)),
+        rng.normal(size=(3, 4)),
+        rng.normal(size=(3, 4)),
+        draw_params(np, 2, 4),
+    )
+
+    def scalar(x, h_prev, *params):
+        return np.sum(dh * reference_gru(x[:, None, :], h_prev, *params, reset=reset)[:, 0, :])
+
+    _, cache = gru_cell_forward(x, h_prev, params, reset=reset)
+    dx, dh_prev, dparams = gru_cell_backward(dh, cache)
+    expected = complex_step_gradients(scalar, [x, h_prev, *params])
+    for actual, desired in zip((dx, dh_prev, *dparams), expected, strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-10, atol=1e-13)
+
+
+def test_bias_hn_has_no_part_in_the_default_form(draw, draw_params):
+    x, h_prev, params = draw(np, (2, 3)), draw(np, (2, 4)), draw_params(np, 3, 4)
+    h, cache = gru_cell_forward(x, h_prev, params)
+    other, _ = gru_cell_forward(x, h_prev, params._replace(bias_hn=params.bias_hn + 1.0))
+    assert h.tolist() == other.tolist()
+    _, _, dparams = gru_cell_backward(draw(np, (2, 4)), cache)
+    assert dparams.bias_hn.tolist() == [0.0] * 4
+    after, _ = gru_cell_forward(x, h_prev, params, reset="after")
+    assert np.all(h != after)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_namespace_dtype_and_shapes(xp, draw, draw_params, reset, dtype):
+    x, h_prev, params = draw(xp, (2, 3), dtype), draw(xp, (2, 5), dtype), draw_params(xp, 3, 5, dtype)
+    h, cache = gru_cell_forward(x, h_prev, params, reset=reset)
+    dx, dh_prev, dparams = gru_cell_backward(draw(xp, (2, 5), dtype), cache)
+    shapes = [(2, 5), (2, 3), (2, 5), (15, 3), (15, 5), (15,), (5,)]
+    for array, shape in zip((h, dx, dh_prev, *dparams), shapes, strict=True):
+        assert array_namespace(array) is array_namespace(x)
+        assert array.dtype == getattr(xp, dtype)
+        assert tuple(array.shape) == shape
+
+
+def test_inputs_are_not_modified(xp, draw, draw_params, reset):
+    x, h_prev, dh, params = draw(xp, (2, 3)), draw(xp, (2, 5)), draw(xp, (2, 5)), draw_params(xp, 3, 5)
+    inputs = (x, h_prev, dh, *params)
+    before = [to_host(array).tolist() for array in inputs]
+    _, cache = gru_cell_forward(x, h_prev, params, reset=reset)
+    gru_cell_backward(dh, cache)
+    assert [to_host(array).tolist() for array in inputs] == before
+
+
+def test_read_only_inputs(host_call, reset):
+    h, cache = forward(host_call, reset=reset)
+    gradients = gru_cell_backward(host_call["dh"], cache)
+    for array in host_call.values():
+        array.setflags(write=False)
+    again, cache = forward(host_call, reset=reset)
+    assert again.tolist() == h.tolist()
+    assert gru_cell_backward(host_call["dh"], cache)[0].tolist() == gradients[0].tolist()
+
+
+def test_backward_can_be_called_twice(host_call, reset):
+    _, cache = forward(host_call, reset=reset)
+    first, second = (gru_cell_backward(host_call["dh"], cache) for _ in range(2))
+    for a, b in zip((*first[:2], *first[2]), (*second[:2], *second[2]), strict=True):
+        assert a.tolist() == b.tolist()
+        assert not np.shares_memory(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_inputs(xp, draw, draw_params, reset, dtype):
+    x, h_prev, params = 1e4 * draw(xp, (4, 3), dtype), 1e4 * draw(xp, (4, 5), dtype), draw_params(xp, 3, 5, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        h, cache = gru_cell_forward(x, h_prev, params, reset=reset)
+        dx, dh_prev, dparams = gru_cell_backward(draw(xp, (4, 5), dtype), cache)
+    for array in (h, dx, dh_prev, *dparams):
+        assert np.all(np.isfinite(to_host(array)))
+    h, h_prev = to_host(h), to_host(h_prev)
+    slack = 1e-6 * np.abs(h_prev)
+    assert np.all(h <= np.maximum(h_prev, 1.0) + slack)  # between the old state and the candidate
+    assert np.all(h >= np.minimum(h_prev, -1.0) - slack)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("x", (3,), "(B, I)"),
+        ("x", (2, 1, 3), "(B, I)"),
+        ("h_prev", (1, 5), "(2, 5)"),
+        ("h_prev", (2, 1), "(2, 5)"),
+        ("h_prev", (5,), "(2, 5)"),
+        ("params.weight_ih", (15, 1), "(15, 3)"),
+        ("params.weight_ih", (5, 3), "(15, 3)"),
+        ("params.weight_hh", (5, 5), "(15, 5)"),
+        ("params.weight_hh", (15,), "(3H, H)"),
+        ("params.bias", (1,), "(15,)"),
+        ("params.bias", (1, 15), "(15,)"),
+        ("params.bias_hn", (1,), "(5,)"),
+        ("params.bias_hn", (15,), "(5,)"),
+        ("dh", (1, 5), "(2, 5)"),
+        ("dh", (2, 1), "(2, 5)"),
+        ("dh", (2, 1, 5), "(2, 5)"),
+    ],
+)
+def test_wrong_shapes(host_call, reset, name, shape, expected):
+    _, cache = forward(host_call, reset=reset)
+    host_call[name] = np.ones(shape)
+    with pytest.raises(ShapeError) as error:
+        gru_cell_backward(host_call["dh"], cache) if name == "dh" else forward(host_call, reset=reset)
+    assert str(error.value) == f"{name} has shape {shape}; it must be {expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("h_prev", "(2, 5)"),
+        ("params.weight_ih", "(15, 3)"),
+        ("params.weight_hh", "(3H, H)"),
+        ("params.bias", "(15,)"),
+        ("params.bias_hn", "(5,)"),
+        ("dh", "(2, 5)"),
+    ],
+)
+def test_wrong_kinds(host_call, misfit, name, expected):
+    _, cache = forward(host_call)
+    host_call[name], message = misfit(name, host_call[name], expected)
+    with pytest.raises(ShapeError) as error:
+        gru_cell_backward(host_call["dh"], cache) if name == "dh" else forward(host_call)
+    assert str(error.value) == message
+
+
+def test_unknown_reset(host_call):
+    with pytest.raises(ValueError, match="reset is 'never'; it must be one of 'before', 'after'"):
+        forward(host_call, reset="never")

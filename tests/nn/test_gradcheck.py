@@ -1,0 +1,237 @@
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from gru_xp.errors import ShapeError
+from gru_xp.nn import gradcheck, gru_cell_backward, gru_cell_forward
+
+MODES = pytest.mark.parametrize("mode", ["elements", "direction"])
+
+
+def cube_forward(a):
+    return a * a * a, a
+
+
+def cube_backward(dy, a):
+    return 3.0 * dy * a * a
+
+
+def matmul_forward(a, b):
+    return a @ b, (a, b)
+
+
+def matmul_backward(dy, cache):
+    a, b = cache
+    return dy @ b.T, a.T @ dy
+
+
+@MODES
+def test_cubic_function(xp, draw, mode):
+    report = gradcheck(cube_forward, cube_backward, {"a": draw(xp, (2, 3))}, mode=mode)
+    assert report.ok, report
+    assert report.error < 1e-9
+
+
+@MODES
+def test_transcendental_function_of_two_arrays(xp, draw, mode):
+    def forward(a, b):
+        y, w = xp.exp(a) * xp.sin(b), xp.sum(a * b)
+        return y, w, (a, b)
+
+    def backward(dy, dw, cache):
+        a, b = cache
+        return dy * xp.exp(a) * xp.sin(b) + dw * b, dy * xp.exp(a) * xp.cos(b) + dw * a
+
+    report = gradcheck(forward, backward, {"a": draw(xp, (2, 3)), "b": draw(xp, (2, 3))}, mode=mode)
+    assert [row.name for row in report.rows] == ["a", "b"]
+    assert report.ok, report
+
+
+def test_numbers_are_the_derivative():
+    a = np.asarray([0.5, -2.0])
+    seen = []
+
+    def backward(dy, a):
+        seen.append(dy)
+        return cube_backward(dy, a)
+
+    (row,) = gradcheck(cube_forward, backward, {"a": a}).rows
+    (dy,) = seen
+    where = row.where[0]
+    assert row.backward == dy[where] * 3.0 * a[where] ** 2
+    assert row.numeric == pytest.approx(row.backward, rel=1e-9)
+
+
+@MODES
+def test_scalar_input_and_output(mode):
+    report = gradcheck(cube_forward, cube_backward, {"a": np.asarray(1.5)}, mode=mode)
+    assert report.ok, report
+    assert report.rows[0].where == (() if mode == "elements" else None)
+
+
+def test_single_gradient_in_a_tuple(draw):
+    assert gradcheck(cube_forward, lambda dy, a: (cube_backward(dy, a),), {"a": draw(np, (3,))}).ok
+
+
+def test_named_tuples_may_be_nested(draw):
+    class Pair(NamedTuple):
+        first: Any
+        second: Any
+
+    def forward(pair):
+        (a, b), c = pair
+        return a * b + c * c, pair
+
+    def right(dy, pair):
+        (a, b), c = pair
+        return Pair(Pair(dy * b, dy * a), 2.0 * dy * c)
+
+    def wrong(dy, pair):
+        (_, b), c = pair
+        return Pair(Pair(dy * b, dy * b), 2.0 * dy * c)
+
+    inputs = {"p": Pair(Pair(draw(np, (3,)), draw(np, (3,))), draw(np, (3,)))}
+    report = gradcheck(forward, right, inputs)
+    assert report.ok, report
+    assert [row.name for row in report.rows] == ["p.first.first", "p.first.second", "p.second"]
+    assert [row.error < 1e-7 for row in gradcheck(forward, wrong, inputs).rows] == [True, False, True]
+
+
+# --- what it must refuse ----------------------------------------------------------------------------------------
+
+
+@MODES
+def test_transposed_factor(draw, mode):
+    inputs = {"a": draw(np, (3, 3)), "b": draw(np, (3, 3))}
+    assert gradcheck(matmul_forward, matmul_backward, inputs, mode=mode).ok
+
+    def transposed(dy, cache):
+        a, b = cache
+        return dy @ b, a.T @ dy
+
+    report = gradcheck(matmul_forward, transposed, inputs, mode=mode)
+    assert not report.ok
+    assert [row.error <= report.tolerance for row in report.rows] == [False, True]
+    assert report.error == report.rows[0].error > 0.01
+
+
+@MODES
+def test_missing_path(draw, draw_params, mode, reset):
+    """The state's direct way past the gates, left out."""
+
+    def forward(x, h_prev, params):
+        return gru_cell_forward(x, h_prev, params, reset=reset)
+
+    def backward(dh, cache):
+        dx, dh_prev, dparams = gru_cell_backward(dh, cache)
+        return dx, dh_prev - dh * (1.0 - cache.gates[:, :4]), dparams
+
+    inputs = {"x": draw(np, (2, 3)), "h_prev": draw(np, (2, 4)), "params": draw_params(np, 3, 4)}
+    assert gradcheck(forward, gru_cell_backward, inputs, mode=mode).ok
+    report = gradcheck(forward, backward, inputs, mode=mode)
+    assert {row.name for row in report.rows if row.error > report.tolerance} == {"h_prev"}
+
+
+@MODES
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_gradients_that_are_no_numbers(draw, mode, bad):
+    def backward(dy, a):
+        gradient = cube_backward(dy, a)
+        gradient[1, 2] = bad
+        return gradient
+
+    report = gradcheck(cube_forward, backward, {"a": draw(np, (2, 3))}, mode=mode)
+    assert not report.ok
+    assert report.error == math.inf
+
+
+@MODES
+def test_values_that_are_no_numbers(draw, mode):
+    def forward(a):
+        return a * math.nan, a
+
+    report = gradcheck(forward, cube_backward, {"a": draw(np, (2, 3))}, mode=mode)
+    assert not report.ok
+
+
+@MODES
+@pytest.mark.parametrize("factor", [-1.0, 0.0, 2.0, 1.0 + 1e-5])
+def test_wrong_factor(draw, mode, factor):
+    report = gradcheck(cube_forward, lambda dy, a: factor * cube_backward(dy, a), {"a": draw(np, (2, 3))}, mode=mode)
+    assert not report.ok
+    assert report.error == pytest.approx(abs(factor - 1.0) / max(1.0, abs(factor)), rel=1e-3)
+
+
+def test_the_wrong_element_is_named(draw):
+    def backward(dy, a):
+        gradient = cube_backward(dy, a)
+        gradient[1, 2] *= 1.0 + 1e-4
+        return gradient
+
+    (row,) = gradcheck(cube_forward, backward, {"a": draw(np, (3, 4))}).rows
+    assert row.where == (1, 2)
+    assert row.error == pytest.approx(1e-4, rel=1e-2)
+
+
+# --- the call ---------------------------------------------------------------------------------------------------
+
+
+def test_tolerance_decides(draw):
+    def nearly(dy, a):
+        return (1.0 + 1e-5) * cube_backward(dy, a)
+
+    inputs = {"a": draw(np, (2, 3))}
+    assert not gradcheck(cube_forward, nearly, inputs).ok
+    assert gradcheck(cube_forward, nearly, inputs, tolerance=1e-4).ok
+
+
+@MODES
+def test_seed_decides_the_weights(draw, mode):
+    inputs = {"a": draw(np, (2, 3))}
+    first, same, other = (gradcheck(cube_forward, cube_backward, inputs, mode=mode, seed=s) for s in (1, 1, 2))
+    assert first == same
+    assert first.rows[0].backward != other.rows[0].backward
+
+
+def test_inputs_are_not_modified(draw):
+    a = draw(np, (2, 3))
+    before = a.copy()
+    a.setflags(write=False)
+    gradcheck(cube_forward, cube_backward, {"a": a})
+    assert a.tolist() == before.tolist()
+
+
+def test_report_as_a_table(draw):
+    good = gradcheck(matmul_forward, matmul_backward, {"a": draw(np, (2, 3)), "b": draw(np, (3, 2))})
+    header, *rows, summary = str(good).splitlines()
+    assert header.split() == ["input", "rel.", "error", "backward", "numeric", "where"]
+    assert [row.split()[0] for row in rows] == ["a", "b"]
+    assert float(rows[0].split()[2]) == pytest.approx(good.rows[0].backward, rel=1e-14)
+    assert summary.startswith("ok: largest ")
+    bad = gradcheck(cube_forward, lambda dy, a: dy, {"a": draw(np, (2,))}, mode="direction")
+    assert str(bad).splitlines()[1].endswith("  direction")
+    assert str(bad).splitlines()[-1].startswith("WRONG: largest ")
+    assert str(bad).endswith(", tolerance 1e-07")
+
+
+def test_single_precision_is_refused(xp):
+    single = xp.ones((2,), dtype=xp.float32)
+    with pytest.raises(ShapeError, match=r"a has dtype .*float32; central differences need float64"):
+        gradcheck(cube_forward, cube_backward, {"a": single})
+
+
+def test_gradient_of_another_shape(draw):
+    with pytest.raises(ShapeError, match=r"the gradient of a has shape \(3, 2\); it must be \(2, 3\)"):
+        gradcheck(cube_forward, lambda dy, a: cube_backward(dy, a).T, {"a": draw(np, (2, 3))})
+
+
+def test_too_few_gradients(draw):
+    with pytest.raises(ValueError, match="zip"):
+        gradcheck(matmul_forward, lambda dy, cache: (dy,), {"a": draw(np, (2, 2)), "b": draw(np, (2, 2))})
+
+
+def test_unknown_mode(draw):
+    with pytest.raises(ValueError, match="mode is 'all'; it must be one of 'elements', 'direction'"):
+        gradcheck(cube_forward, cube_backward, {"a": draw(np, (2,))}, mode="all")

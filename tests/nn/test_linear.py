@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from array_api_compat import array_namespace
+
+from gru_xp.devices import to_host
+from gru_xp.errors import ShapeError
+from gru_xp.nn import LinearParams, gradcheck, linear_backward, linear_forward
+
+
+@pytest.fixture
+def host_call(rng):
+    """A right call, by argument: N = 4, I = 3, O = 2."""
+    shapes = {"x": (4, 3), "params.weight": (2, 3), "params.bias": (2,), "dy": (4, 2)}
+    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def forward(call):
+    return linear_forward(call["x"], LinearParams(call["params.weight"], call["params.bias"]))
+
+
+def test_forward_against_a_loop(xp, draw):
+    x, weight, bias = draw(xp, (4, 3)), draw(xp, (2, 3)), draw(xp, (2,))
+    y, _ = linear_forward(x, LinearParams(weight, bias))
+    x, weight, bias = to_host(x), to_host(weight), to_host(bias)
+    for n in range(4):
+        for o in range(2):
+            expected = sum(x[n, i] * weight[o, i] for i in range(3)) + bias[o]
+            assert float(y[n, o]) == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize(("rows", "n_in", "n_out"), [(1, 1, 1), (4, 3, 2), (2, 1, 5), (1, 6, 1)])
+def test_gradients(xp, draw, rows, n_in, n_out):
+    params = LinearParams(draw(xp, (n_out, n_in)), draw(xp, (n_out,)))
+    report = gradcheck(linear_forward, linear_backward, {"x": draw(xp, (rows, n_in)), "params": params})
+    assert [row.name for row in report.rows] == ["x", "params.weight", "params.bias"]
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_namespace_dtype_and_shapes(xp, draw, dtype):
+    x = draw(xp, (4, 3), dtype)
+    params = LinearParams(draw(xp, (2, 3), dtype), draw(xp, (2,), dtype))
+    y, cache = linear_forward(x, params)
+    dx, dparams = linear_backward(draw(xp, (4, 2), dtype), cache)
+    for array, shape in ((y, (4, 2)), (dx, (4, 3)), (dparams.weight, (2, 3)), (dparams.bias, (2,))):
+        assert array_namespace(array) is array_namespace(x)
+        assert array.dtype == getattr(xp, dtype)
+        assert tuple(array.shape) == shape
+
+
+def test_read_only_inputs(host_call):
+    for array in host_call.values():
+        array.setflags(write=False)
+    y, cache = forward(host_call)
+    linear_backward(host_call["dy"], cache)
+    np.testing.assert_allclose(y, host_call["x"] @ host_call["params.weight"].T + host_call["params.bias"])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("x", (3,), "(N, I)"),
+        ("x", (4, 3, 1), "(N, I)"),
+        ("params.weight", (3, 2), "(O, 3)"),
+        ("params.bias", (1,), "(2,)"),
+        ("params.bias", (1, 2), "(2,)"),
+        ("dy", (1, 2), "(4, 2)"),
+        ("dy", (4,), "(4, 2)"),
+    ],
+)
+def test_wrong_shapes(host_call, name, shape, expected):
+    _, cache = forward(host_call)
+    host_call[name] = np.ones(shape)
+    with pytest.raises(ShapeError) as error:
+        linear_backward(host_call["dy"], cache) if name == "dy" else forward(host_call)
+    assert str(error.value) == f"{name} has shape {shape}; it must be {expected}"
+
+
+@pytest.mark.parametrize(("name", "expected"), [("params.weight", "(O, 3)"), ("params.bias", "(2,)"), ("dy", "(4, 2)")])
+def test_wrong_kinds(host_call, misfit, name, expected):
+    _, cache = forward(host_call)
+    host_call[name], message = misfit(name, host_call[name], expected)
+    with pytest.raises(ShapeError) as error:
+        linear_backward(host_call["dy"], cache) if name == "dy" else forward(host_call)
+    assert str(error.value) == message

@@ -1,0 +1,220 @@
+import math
+import random
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace
+
+from gru_xp.devices import to_host
+from gru_xp.errors import ShapeError
+from gru_xp.nn import GRUParams, LinearParams, gru_cell_forward, init_linear_params, init_params
+from gru_xp.nn.params import flatten, named_arrays, unflatten
+from gru_xp.nn.stack import StackParams
+
+
+def textbook(params):
+    return {name: getattr(params, name) for name in ("Wz", "Wr", "Wh", "bz", "br", "bh")}
+
+
+# --- the article's names ----------------------------------------------------------------------------------------
+
+
+def test_sizes(xp, draw_params):
+    params = draw_params(xp, 2, 5)
+    assert (params.input_size, params.hidden_size) == (2, 5)
+
+
+def test_textbook_names_give_the_gates(xp, draw, draw_params):
+    params = draw_params(xp, 2, 5)
+    x, h = draw(xp, (1, 2)), draw(xp, (1, 5))
+    _, cache = gru_cell_forward(x, h, params)
+    x, h = to_host(x)[0], to_host(h)[0]
+    Wz, Wr, Wh, bz, br, bh = map(to_host, textbook(params).values())
+    z = 1.0 / (1.0 + np.exp(-(Wz @ np.concatenate([h, x]) + bz)))
+    r = 1.0 / (1.0 + np.exp(-(Wr @ np.concatenate([h, x]) + br)))
+    n = np.tanh(Wh @ np.concatenate([r * h, x]) + bh)
+    np.testing.assert_allclose(to_host(cache.gates)[0], np.concatenate([z, r, n]), rtol=1e-12)
+
+
+def test_textbook_names_are_the_rows(draw_params):
+    params = draw_params(np, 2, 3)
+    for gate, name in enumerate("zrh"):
+        for row in range(3):
+            stacked = 3 * gate + row
+            expected = [*params.weight_hh[stacked], *params.weight_ih[stacked]]
+            assert getattr(params, f"W{name}")[row].tolist() == expected
+            assert getattr(params, f"b{name}")[row] == params.bias[stacked]
+
+
+@pytest.mark.parametrize(("n_in", "H"), [(1, 1), (2, 5), (4, 1), (1, 3)])
+def test_textbook_round_trip(xp, draw_params, n_in, H):
+    params = draw_params(xp, n_in, H)
+    again = GRUParams.from_textbook(**textbook(params), bias_hn=params.bias_hn)
+    for (name, array), original in zip(named_arrays(again), params, strict=True):
+        assert array_namespace(array) is array_namespace(original)
+        np.testing.assert_array_equal(to_host(array), to_host(original), err_msg=name)
+
+
+def test_textbook_biases_may_be_columns(xp, draw_params):
+    params = draw_params(xp, 2, 3)
+    parts = textbook(params)
+    columns = {name: xp.reshape(array, (3, 1)) if name[0] == "b" else array for name, array in parts.items()}
+    again = GRUParams.from_textbook(**columns)
+    np.testing.assert_array_equal(to_host(again.bias), to_host(params.bias))
+    assert to_host(again.bias_hn).tolist() == [0.0, 0.0, 0.0]
+    assert again.bias_hn.dtype == params.bias.dtype
+
+
+def test_textbook_weights_are_copied(draw_params):
+    parts = {name: array.copy() for name, array in textbook(draw_params(np, 2, 3)).items()}
+    params = GRUParams.from_textbook(**parts)
+    for array in parts.values():
+        assert not any(np.shares_memory(array, field) for field in params)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("Wz", (3,), "(H, H + I)"),
+        ("Wz", (3, 3), "(3, 4)"),  # no column is left for the input
+        ("Wr", (3, 4), "(3, 5)"),
+        ("Wh", (5, 3), "(3, 5)"),
+        ("bz", (4,), "(3,)"),
+        ("br", (1, 3), "(3, 1)"),
+        ("bh", (1,), "(3,)"),
+        ("bias_hn", (3, 1), "(3,)"),
+    ],
+)
+def test_textbook_wrong_shapes(draw_params, name, shape, expected):
+    parts = {**textbook(draw_params(np, 2, 3)), name: np.ones(shape)}
+    with pytest.raises(ShapeError) as error:
+        GRUParams.from_textbook(**parts)
+    assert str(error.value) == f"{name} has shape {shape}; it must be {expected}"
+
+
+@pytest.mark.parametrize(("name", "expected"), [("Wr", "(3, 5)"), ("Wh", "(3, 5)"), ("bz", "(3,)"), ("bh", "(3,)")])
+def test_textbook_wrong_kinds(draw_params, misfit, name, expected):
+    parts = textbook(draw_params(np, 2, 3))
+    parts[name], message = misfit(name, parts[name], expected, like="Wz")
+    with pytest.raises(ShapeError) as error:
+        GRUParams.from_textbook(**parts)
+    assert str(error.value) == message
+
+
+# --- initial values ---------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_seed_never_change(xp):
+    """Row by row in the order of the fields, from Python's generator, whose sequence is fixed for all versions."""
+    rng = random.Random(7)
+    for array, shape in zip(
+        init_params(2, 5, xp=xp, seed=7, dtype=xp.float64), [(15, 2), (15, 5), (15,), (5,)], strict=True
+    ):
+        expected = [(2.0 * rng.random() - 1.0) / math.sqrt(5) for _ in range(math.prod(shape))]
+        np.testing.assert_allclose(to_host(array).reshape(-1), expected, rtol=1e-15)
+        assert tuple(array.shape) == shape
+
+
+def test_all_namespaces_draw_the_same_numbers(xp):
+    expected = (*init_params(2, 5, xp=np, seed=3), *init_linear_params(5, 2, xp=np, seed=4))
+    dtype = xp.float64
+    actual = (*init_params(2, 5, xp=xp, seed=3, dtype=dtype), *init_linear_params(5, 2, xp=xp, seed=4, dtype=dtype))
+    for array, numbers in zip(actual, expected, strict=True):
+        assert to_host(array).tolist() == numbers.tolist()
+
+
+def test_single_precision_is_rounded_double_precision(xp):
+    double = init_params(2, 5, xp=np, seed=3)
+    single = init_params(2, 5, xp=xp, seed=3, dtype=xp.float32)
+    for array, numbers in zip(single, double, strict=True):
+        assert array.dtype == xp.float32
+        np.testing.assert_array_equal(to_host(array), numbers.astype(np.float32))
+
+
+def test_the_seed_matters():
+    first, same, other = (flatten(init_params(2, 5, xp=np, seed=seed)) for seed in (1, 1, 2))
+    assert first.tolist() == same.tolist()
+    assert not np.any(first == other)
+    assert np.unique(first).size == first.size
+
+
+def test_a_generator_is_drawn_from_further():
+    rng = random.Random(5)
+    first, second = (flatten(init_params(2, 3, xp=np, seed=rng)) for _ in range(2))
+    assert first.tolist() == flatten(init_params(2, 3, xp=np, seed=5)).tolist()
+    assert not np.any(first == second)
+
+
+@pytest.mark.parametrize(("init", "n_in", "n_out", "fan"), [(init_params, 3, 25, 25), (init_linear_params, 25, 60, 25)])
+def test_bounds(init, n_in, n_out, fan):
+    values = flatten(init(n_in, n_out, xp=np, seed=0))
+    bound = 1.0 / math.sqrt(fan)
+    assert np.all(np.abs(values) <= bound)
+    assert values.max() > 0.98 * bound
+    assert values.min() < -0.98 * bound
+    assert abs(values.mean()) < 0.1 * bound
+
+
+def test_linear_shapes():
+    params = init_linear_params(4, 2, xp=np)
+    assert (params.weight.shape, params.bias.shape) == ((2, 4), (2,))
+    assert params.weight.dtype == np.float64
+
+
+def test_device_is_passed_on():
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    for array in (*init_params(2, 3, xp=strict, device=device), *init_linear_params(2, 3, xp=strict, device=device)):
+        assert array.device == device
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_sizes_must_be_positive(size):
+    with pytest.raises(ValueError, match=f"input_size is {size}; it must be at least 1"):
+        init_params(size, 3, xp=np)
+    with pytest.raises(ValueError, match=f"hidden_size is {size}; it must be at least 1"):
+        init_params(3, size, xp=np)
+    with pytest.raises(ValueError, match=f"input_size is {size}; it must be at least 1"):
+        init_linear_params(size, 3, xp=np)
+    with pytest.raises(ValueError, match=f"output_size is {size}; it must be at least 1"):
+        init_linear_params(3, size, xp=np)
+
+
+# --- one flat vector --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack_params(xp, draw, draw_params):
+    return StackParams(draw_params(xp, 2, 3), LinearParams(draw(xp, (2, 3)), draw(xp, (2,))))
+
+
+def test_names_and_order(stack_params):
+    names = ["gru.weight_ih", "gru.weight_hh", "gru.bias", "gru.bias_hn", "linear.weight", "linear.bias"]
+    assert [name for name, _ in named_arrays(stack_params)] == names
+    assert dict(named_arrays(stack_params))["gru.bias_hn"] is stack_params.gru.bias_hn
+    assert next(named_arrays(stack_params.linear, "top."))[0] == "top.weight"
+
+
+def test_flatten_is_row_by_row_in_order(stack_params):
+    flat = to_host(flatten(stack_params))
+    expected = np.concatenate([to_host(array).reshape(-1) for _, array in named_arrays(stack_params)])
+    assert flat.tolist() == expected.tolist()
+
+
+def test_unflatten_is_the_inverse(stack_params, assert_params_close):
+    flat = flatten(stack_params)
+    again = unflatten(flat, stack_params)
+    assert type(again) is StackParams
+    assert type(again.gru) is GRUParams
+    assert type(again.linear) is LinearParams
+    assert_params_close(again, stack_params, rtol=0.0)
+    assert to_host(flatten(again)).tolist() == to_host(flat).tolist()
+
+
+def test_flatten_copies_and_unflatten_does_not(draw_params):
+    params = draw_params(np, 2, 3)
+    flat = flatten(params)
+    assert not any(np.shares_memory(flat, array) for array in params)
+    again = unflatten(flat, params)
+    flat[:] = np.arange(flat.size)
+    assert np.concatenate([array.reshape(-1) for array in again]).tolist() == list(range(flat.size))
