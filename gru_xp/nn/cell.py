@@ -140,50 +140,50 @@ def _sum(xp: Namespace, a: Array, b: Array) -> tuple[Array]:
 
 
 def _before_update_reset(
-    xp: Namespace, a_z: Array, a_r: Array, s_z: Array, s_r: Array, h: Array
+    xp: Namespace, a_z: Array, a_r: Array, s_z: Array, s_r: Array, h_prev: Array
 ) -> tuple[Array, Array, Array]:
     z = sigmoid_forward(xp, a_z + s_z)
     r = sigmoid_forward(xp, a_r + s_r)
-    return z, r, r * h
+    return z, r, r * h_prev
 
 
-def _before_candidate(xp: Namespace, a_n: Array, s_n: Array, z: Array, h: Array) -> tuple[Array, Array]:
+def _before_candidate(xp: Namespace, a_n: Array, s_n: Array, z: Array, h_prev: Array) -> tuple[Array, Array]:
     n = tanh_forward(xp, a_n + s_n)
-    return n, h + z * (n - h)
+    return n, h_prev + z * (n - h_prev)
 
 
 def _before_forward(
     gates: Array,
-    h: Array,
+    h_prev: Array,
     inner: Array,
-    h_next: Array,
+    h: Array,
     products: tuple[Array, ...],
     params: GRUParams,
     ops: Ops,
 ) -> None:
-    H = h.shape[1]
+    H = h_prev.shape[1]
     z, r, n = _blocks(gates, H)
-    s_zr = ops.matmul(h, params.weight_hh[: 2 * H, :].T, out=products[0])
+    s_zr = ops.matmul(h_prev, params.weight_hh[: 2 * H, :].T, out=products[0])
     s_z, s_r = _blocks(s_zr, H)
-    ops.pointwise(_before_update_reset, (z, r, s_z, s_r, h), out=(z, r, inner))
+    ops.pointwise(_before_update_reset, (z, r, s_z, s_r, h_prev), out=(z, r, inner))
     s_n = ops.matmul(inner, params.weight_hh[2 * H :, :].T, out=products[1])
-    ops.pointwise(_before_candidate, (n, s_n, z, h), out=(n, h_next))
+    ops.pointwise(_before_candidate, (n, s_n, z, h_prev), out=(n, h))
 
 
-def _before_d_candidate(xp: Namespace, dh: Array, h: Array, z: Array, n: Array) -> tuple[Array, Array, Array]:
-    da_z = sigmoid_backward(dh * (n - h), z)
+def _before_d_candidate(xp: Namespace, dh: Array, h_prev: Array, z: Array, n: Array) -> tuple[Array, Array, Array]:
+    da_z = sigmoid_backward(dh * (n - h_prev), z)
     da_n = tanh_backward(dh * z, n)
     return da_z, da_n, dh * (1.0 - z)
 
 
-def _before_d_reset(xp: Namespace, d_inner: Array, h: Array, r: Array, dh_prev: Array) -> tuple[Array, Array]:
-    da_r = sigmoid_backward(d_inner * h, r)
+def _before_d_reset(xp: Namespace, d_inner: Array, h_prev: Array, r: Array, dh_prev: Array) -> tuple[Array, Array]:
+    da_r = sigmoid_backward(d_inner * h_prev, r)
     return da_r, dh_prev + d_inner * r
 
 
 def _before_backward(
     dh: Array,
-    h: Array,
+    h_prev: Array,
     gates: Array,
     inner: Array,
     da_rec: Array,
@@ -193,12 +193,12 @@ def _before_backward(
     params: GRUParams,
     ops: Ops,
 ) -> None:
-    H = h.shape[1]
+    H = h_prev.shape[1]
     z, r, n = _blocks(gates, H)
     da_z, da_r = _blocks(da_rec, H)
-    ops.pointwise(_before_d_candidate, (dh, h, z, n), out=(da_z, da_n, dh_prev))
+    ops.pointwise(_before_d_candidate, (dh, h_prev, z, n), out=(da_z, da_n, dh_prev))
     d_inner = ops.matmul(da_n, params.weight_hh[2 * H :, :], out=product)
-    ops.pointwise(_before_d_reset, (d_inner, h, r, dh_prev), out=(da_r, dh_prev))
+    ops.pointwise(_before_d_reset, (d_inner, h_prev, r, dh_prev), out=(da_r, dh_prev))
     dh_zr = ops.matmul(da_rec, params.weight_hh[: 2 * H, :], out=product)
     ops.pointwise(_sum, (dh_prev, dh_zr), out=(dh_prev,))
 
@@ -215,34 +215,34 @@ def _after_gates(
     s_r: Array,
     s_n: Array,
     bias_hn: Array,
-    h: Array,
+    h_prev: Array,
 ) -> tuple[Array, Array, Array, Array, Array]:
     z = sigmoid_forward(xp, a_z + s_z)
     r = sigmoid_forward(xp, a_r + s_r)
     q = s_n + bias_hn
     n = tanh_forward(xp, a_n + r * q)
-    return z, r, q, n, h + z * (n - h)
+    return z, r, q, n, h_prev + z * (n - h_prev)
 
 
 def _after_forward(
     gates: Array,
-    h: Array,
+    h_prev: Array,
     inner: Array,
-    h_next: Array,
+    h: Array,
     products: tuple[Array, ...],
     params: GRUParams,
     ops: Ops,
 ) -> None:
-    H = h.shape[1]
+    H = h_prev.shape[1]
     z, r, n = _blocks(gates, H)
-    s = ops.matmul(h, params.weight_hh.T, out=products[0])
-    ops.pointwise(_after_gates, (z, r, n, *_blocks(s, H), params.bias_hn, h), out=(z, r, inner, n, h_next))
+    s = ops.matmul(h_prev, params.weight_hh.T, out=products[0])
+    ops.pointwise(_after_gates, (z, r, n, *_blocks(s, H), params.bias_hn, h_prev), out=(z, r, inner, n, h))
 
 
 def _after_d_gates(
-    xp: Namespace, dh: Array, h: Array, z: Array, r: Array, n: Array, q: Array
+    xp: Namespace, dh: Array, h_prev: Array, z: Array, r: Array, n: Array, q: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
-    da_z = sigmoid_backward(dh * (n - h), z)
+    da_z = sigmoid_backward(dh * (n - h_prev), z)
     da_n = tanh_backward(dh * z, n)
     da_r = sigmoid_backward(da_n * q, r)
     return da_z, da_r, da_n * r, da_n, dh * (1.0 - z)
@@ -250,7 +250,7 @@ def _after_d_gates(
 
 def _after_backward(
     dh: Array,
-    h: Array,
+    h_prev: Array,
     gates: Array,
     inner: Array,
     da_rec: Array,
@@ -260,9 +260,9 @@ def _after_backward(
     params: GRUParams,
     ops: Ops,
 ) -> None:
-    H = h.shape[1]
+    H = h_prev.shape[1]
     da_z, da_r, dq = _blocks(da_rec, H)
-    ops.pointwise(_after_d_gates, (dh, h, *_blocks(gates, H), inner), out=(da_z, da_r, dq, da_n, dh_prev))
+    ops.pointwise(_after_d_gates, (dh, h_prev, *_blocks(gates, H), inner), out=(da_z, da_r, dq, da_n, dh_prev))
     dh_s = ops.matmul(da_rec, params.weight_hh, out=product)
     ops.pointwise(_sum, (dh_prev, dh_s), out=(dh_prev,))
 
@@ -278,10 +278,10 @@ class Form(NamedTuple):
     recurrent_gates
         How many gates' products `h_prev` enters directly: z and r (before) or all three (after).
     forward
-        ``(gates, h, inner, h_next, products, params, ops)``: turns `gates` from the input product into z, r, n and
-        writes `inner` and `h_next`.
+        ``(gates, h_prev, inner, h, products, params, ops)``: turns `gates` from the input product into z, r, n and
+        writes `inner` and `h`.
     backward
-        ``(dh, h, gates, inner, da_rec, da_n, dh_prev, product, params, ops)``: writes the gradients with respect to
+        ``(dh, h_prev, gates, inner, da_rec, da_n, dh_prev, product, params, ops)``: writes the gradients with respect to
         the recurrent products `da_rec`, the candidate's argument `da_n` and the state `dh_prev`; `product` is scratch.
     """
 
