@@ -281,8 +281,9 @@ class Form(NamedTuple):
         ``(gates, h_prev, inner, h, products, params, ops)``: turns `gates` from the input product into z, r, n and
         writes `inner` and `h`.
     backward
-        ``(dh, h_prev, gates, inner, da_rec, da_n, dh_prev, product, params, ops)``: writes the gradients with respect to
-        the recurrent products `da_rec`, the candidate's argument `da_n` and the state `dh_prev`; `product` is scratch.
+        ``(dh, h_prev, gates, inner, da_rec, da_n, dh_prev, product, params, ops)``: writes the gradients with respect
+        to the recurrent products `da_rec`, the candidate's argument `da_n` and the state `dh_prev`; `product` is
+        scratch.
     """
 
     recurrent_gates: int

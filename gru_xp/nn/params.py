@@ -246,8 +246,9 @@ def unflatten(flat: Array, like: ParamsT) -> ParamsT:
         nonlocal start
         if isinstance(node, tuple):
             return type(node)(*map(take, node))
-        part = flat[start : start + node.size]
-        start += node.size
+        size = math.prod(node.shape)
+        part = flat[start : start + size]
+        start += size
         return xp.reshape(part, node.shape)
 
     rebuilt: ParamsT = take(like)

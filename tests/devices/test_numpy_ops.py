@@ -89,7 +89,6 @@ def test_whole_network(draw, reset, reuse_memory, assert_params_close):
 def test_gradients(draw, draw_params, reset, reuse_memory):
     """Central differences of the fast forward pass; `rewind` comes before each of its calls."""
     ops = NumpyOps(reuse_memory=reuse_memory)
-    gradients = []
 
     def forward(x, h0, params):
         ops.rewind()
@@ -97,12 +96,10 @@ def test_gradients(draw, draw_params, reset, reuse_memory):
 
     def backward(dh, dh_last, cache):
         dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
-        gradients.append(dx)
         return dx.copy(), dh0.copy(), dparams
 
     inputs = {"x": draw(np, (2, 3, 2)), "h0": draw(np, (2, 4)), "params": draw_params(np, 2, 4)}
     report = gradcheck(forward, backward, inputs)
-    assert len(gradients) == 1
     assert report.ok, report
 
 
