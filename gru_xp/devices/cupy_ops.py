@@ -63,7 +63,7 @@ def kernel_source(recording: Recording) -> tuple[str, str, str]:
     names |= {id(call.result): f"v{i}" for i, call in enumerate(recording.calls)}
 
     def text(operand: Operand) -> str:
-        return names[id(operand)] if isinstance(operand, Symbol) else f"T({operand!r})"
+        return names[id(operand)] if isinstance(operand, Symbol) else f"T({float(operand)!r})"
 
     lines = [
         f"const T {names[id(result)]} = {_C_CODE[function](*map(text, operands))};"

@@ -15,6 +15,7 @@ import numpy as np
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import DeviceError
+from gru_xp.nn.checks import check_choice
 from gru_xp.nn.ops import Array, Namespace
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -98,7 +99,7 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None) -> Devic
     DeviceError
         `name` is none of the above, or the device does not work and nothing may stand in for it.
     """
-    if not DEVICE_PATTERN.fullmatch(name):
+    if not isinstance(name, str) or not DEVICE_PATTERN.fullmatch(name):
         raise DeviceError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
     cpu = array_api_compat.array_namespace(np.empty(0))
     if name == "cpu":
@@ -163,7 +164,7 @@ def _cupy_version() -> str:
     return "CuPy"
 
 
-def to_device(array: Any, device: Device, dtype: Any = None) -> Array:
+def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
     """Copy or view `array` as an array on `device`.
 
     Parameters
@@ -173,8 +174,15 @@ def to_device(array: Any, device: Device, dtype: Any = None) -> Array:
     device
         From `resolve_device`.
     dtype
-        Name such as ``"float32"``; unchanged if None.
+        ``"float32"``, ``"float64"`` or ``"int64"``; unchanged if None.
+
+    Raises
+    ------
+    ValueError
+        `dtype` is none of these.
     """
+    if dtype is not None:
+        check_choice("dtype", dtype, ("float32", "float64", "int64"))
     with device.use():
         return device.xp.asarray(array, dtype=None if dtype is None else getattr(device.xp, dtype))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gru_xp.devices.recording import Symbol, record
-from gru_xp.nn.ops import Array, Body
+from gru_xp.nn.ops import PLAIN_OPS, Array, Body
 
 
 class NumpyOps:
@@ -52,8 +52,8 @@ class NumpyOps:
         return np.matmul(a, b, out=out)
 
     def contract(self, a: Array, b: Array) -> Array:
-        if a.ndim == 2:
-            return a.T @ b
+        if a.ndim != 3:
+            return PLAIN_OPS.contract(a, b)
         # One product a step, of memory that is contiguous, instead of one of a rearranged copy.
         total = a[0].T @ b[0]
         for a_t, b_t in zip(a[1:], b[1:], strict=True):

@@ -77,6 +77,8 @@ class _RecordingNamespace:
 
 def _call(function: str, *operands: Operand) -> Symbol:
     symbols = [operand for operand in operands if isinstance(operand, Symbol)]
+    if not symbols:
+        raise TypeError(f"a pointwise body calls {function} on no array; compute constants outside of it")
     calls = symbols[0]._calls
     result = Symbol(_broadcast([symbol.shape for symbol in symbols]), calls)
     calls.append(Call(function, operands, result))

@@ -115,7 +115,7 @@ def check_params(params: GRUParams, x: Array) -> None:
     """Raise ShapeError unless `params` goes together and with the input `x`, whose last size is I."""
     check_array("params.weight_hh", params.weight_hh, ("3H", "H"), like=("x", x))
     H = params.hidden_size
-    dims = {"weight_ih": (3 * H, x.shape[-1]), "weight_hh": (3 * H, H), "bias": (3 * H,), "bias_hn": (H,)}
+    dims = {"weight_hh": (3 * H, H), "weight_ih": (3 * H, x.shape[-1]), "bias": (3 * H,), "bias_hn": (H,)}
     for name, expected in dims.items():
         check_array(f"params.{name}", getattr(params, name), expected, like=("x", x))
 

@@ -55,6 +55,11 @@ def gru_forward(
     ShapeError
         A shape, namespace, device or dtype does not fit.
 
+    Notes
+    -----
+    Arrays that record their operations for automatic differentiation must be detached first (of PyTorch:
+    ``tensor.detach()``, or the calls inside ``torch.no_grad()``).
+
     Examples
     --------
     >>> import numpy as np
@@ -122,12 +127,11 @@ def gru_backward(dh: Array | None, cache: GRUCache, *, dh_last: Array | None = N
     form = FORMS[reset]
     da_rec = ops.empty((T, B, form.recurrent_gates * H), like=x)
     da_n = ops.empty((T, B, H), like=x)
-    product, *carries = (ops.empty((B, H), like=x) for _ in range(3))
+    dh_prev, product = (ops.empty((B, H), like=x) for _ in range(2))
     carry = dh_last
     for t in reversed(range(T)):
         if dh is not None:
             carry = dh[:, t, :] if carry is None else carry + dh[:, t, :]
-        dh_prev = carries[t % 2]
         form.backward(
             carry,
             states[t, ...],

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
 from array_api_compat import array_namespace
@@ -201,8 +202,8 @@ def init_linear_params(
 
 
 def _positive_size(name: str, size: int) -> int:
-    if size < 1:
-        raise ValueError(f"{name} is {size}; it must be at least 1")
+    if not isinstance(size, Integral) or size < 1:
+        raise ValueError(f"{name} is {size!r}; it must be at least 1 and a whole number")
     return int(size)
 
 

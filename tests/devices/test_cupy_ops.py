@@ -26,7 +26,7 @@ RESULTS = ("h", "h_last", "dx", "dh0", "dweight_ih", "dweight_hh", "dbias", "dbi
 def everything(xp, a, b):
     """Every function that a body may call, and constants that are not short."""
     c = xp.tanh(-a) + xp.exp(b) / 3.0
-    return c * a - 0.1, (1.0 - c) / (2 + a * a), xp.negative(b) * 1e-05
+    return c * a - 0.12345678901234567, (1.0 - c) / (2 + a * a), xp.negative(b) * 1e-05
 
 
 # --- the generated code, without a GPU --------------------------------------------------------------------------

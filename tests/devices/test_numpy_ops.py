@@ -152,24 +152,41 @@ def test_bias_of_the_candidate_is_broadcast(bodies, draw):
             assert actual.tolist() == desired.tolist()
 
 
-def test_plans_are_kept_apart(draw):
+@pytest.mark.parametrize("dtypes", [("float64", "float32"), ("float32", "float64")])
+def test_plans_are_kept_apart(draw, dtypes):
     """By body, by dtype and by shapes."""
     ops = NumpyOps()
 
-    def add(xp, a, b):
-        return (a + b,)
+    def first(xp, a, b):
+        return (0.1 * a + xp.tanh(b) * a,)
 
-    def multiply(xp, a, b):
-        return (a * b,)
+    def second(xp, a, b):
+        return (0.1 - a * xp.exp(b) / 3.0,)
 
     for _ in range(2):
-        for dtype in ("float64", "float32"):
+        for dtype in dtypes:
             for shape in ((2, 3), (3, 2), (6,)):
                 a, b = draw(np, shape, dtype), draw(np, shape, dtype)
-                for body in (add, multiply):
+                for body in (first, second):
                     out = np.empty(shape, dtype)
                     ops.pointwise(body, (a, b), (out,))
                     assert out.tolist() == body(np, a, b)[0].tolist()
+
+
+def test_intermediate_results_are_kept_until_their_last_use(draw):
+    def body(xp, a, b):
+        used_late = a + b
+        used_twice = used_late * a
+        passing = used_twice - b
+        other = xp.tanh(passing)
+        return other * used_late, used_twice / (2.0 + other * other), xp.exp(-used_late) * used_twice
+
+    a, b = draw(np, (2, 3)), draw(np, (2, 3))
+    expected = body(np, a, b)
+    out = tuple(np.empty((2, 3)) for _ in expected)
+    NumpyOps().pointwise(body, (a, b), out)
+    for actual, desired in zip(out, expected, strict=True):
+        assert actual.tolist() == desired.tolist()
 
 
 @pytest.mark.parametrize("rows", [(4,), (2, 4), (3, 1)])

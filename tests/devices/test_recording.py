@@ -118,6 +118,7 @@ def test_the_maths_keeps_to_the_rules(bodies, draw, draw_params, reset):
     params = draw_params(np, 3, 5)
     _, _, cache = gru_forward(draw(np, (2, 4, 3)), None, params, reset=reset, ops=Strict())
     gru_backward(draw(np, (2, 4, 5)), cache, dh_last=draw(np, (2, 5)))
+    gru_backward(None, cache, dh_last=draw(np, (2, 5)))
     _, cache = gru_cell_forward(draw(np, (2, 3)), draw(np, (2, 5)), params, reset=reset, ops=Strict())
     gru_cell_backward(draw(np, (2, 5)), cache)
     assert seen == {name for name in bodies if name.startswith((f"_{reset}_", "_sum"))}
