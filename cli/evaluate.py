@@ -10,7 +10,7 @@ from .sources import read_run_source
 @click.command(cls=Command, epilog="Example: gru-xp evaluate runs/goog IBM.csv")
 @click.argument("run", metavar="RUN")
 @click.argument("csv", metavar="[CSV]", required=False)
-@column_options
+@column_options("that of the run")
 @device_options
 @quiet_option
 @json_option

@@ -13,8 +13,8 @@ from .sources import read_run_source
 @click.command(cls=Command, epilog="Example: gru-xp forecast runs/goog --steps 5 > next-week.csv")
 @click.argument("run", metavar="RUN")
 @click.argument("csv", metavar="[CSV]", required=False)
-@click.option("--steps", type=click.IntRange(min=1), default=1, show_default=True, help="How many values.")
-@column_options
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", default=1, show_default=True, help="How many values.")
+@column_options("that of the run")
 @device_options
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of CSV.")

@@ -79,15 +79,17 @@ def _split_names(ctx: click.Context, param: click.Parameter, values: tuple[str, 
     return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
 
 
-def column_options(command: F) -> F:
-    """``--target`` and ``--features``."""
-    command = click.option(
-        "--features",
-        multiple=True,
-        metavar="COLUMNS",
-        callback=_split_names,
-        help="Further input columns, separated by commas.",
-    )(command)
-    return click.option(
-        "--target", metavar="COLUMN", help="Column to predict.  [default: Close, or the only numeric column]"
-    )(command)
+def column_options(default: str) -> Callable[[F], F]:
+    """``--target``, whose help says that `default` is taken where it is left out, and ``--features``."""
+
+    def decorate(command: F) -> F:
+        command = click.option(
+            "--features",
+            multiple=True,
+            metavar="COLUMNS",
+            callback=_split_names,
+            help="Further input columns, separated by commas.",
+        )(command)
+        return click.option("--target", metavar="COLUMN", help=f"Column to predict.  [default: {default}]")(command)
+
+    return decorate

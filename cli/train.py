@@ -22,10 +22,11 @@ COUNT = click.IntRange(min=1)
     epilog="Example: gru-xp train GOOG.csv --hidden-size 64 --num-epochs 500 --out runs/goog",
 )
 @click.argument("csv", metavar="CSV")
-@column_options
+@column_options("Close, or the only numeric column")
 @click.option(
     "--split-ratio",
     type=click.FloatRange(0, 1, min_open=True),
+    metavar="X",
     default=0.7,
     show_default=True,
     help="Share of the rows, from the first, to learn from; the rest is the test part, whose first windows look "
@@ -34,16 +35,25 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--validation-ratio",
     type=click.FloatRange(0, 1, max_open=True),
+    metavar="X",
     default=0.2,
     show_default=True,
     help="Share of those rows, from their end, that is not trained on but chooses the best epoch; 0 for none.",
 )
-@click.option("--seq-length", type=COUNT, default=10, show_default=True, help="Rows that a prediction looks back on.")
-@click.option("--hidden-size", type=COUNT, default=32, show_default=True, help="Size of the GRU's state.")
-@click.option("--num-epochs", type=COUNT, default=300, show_default=True, help="Passes over the training windows.")
-@click.option("--learning-rate", type=POSITIVE, default=0.002, show_default=True, help="Length of a step.")
 @click.option(
-    "--optimizer", type=click.Choice(["adam", "sgd", "momentum"]), default="adam", show_default=True, help="Method."
+    "--seq-length", type=COUNT, metavar="N", default=10, show_default=True, help="Rows that a prediction looks back on."
+)
+@click.option("--hidden-size", type=COUNT, metavar="N", default=32, show_default=True, help="Size of the GRU's state.")
+@click.option(
+    "--num-epochs", type=COUNT, metavar="N", default=300, show_default=True, help="Passes over the training windows."
+)
+@click.option("--learning-rate", type=POSITIVE, metavar="X", default=0.002, show_default=True, help="Length of a step.")
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adam", "sgd", "momentum"]),
+    default="adam",
+    show_default=True,
+    help="How parameters are updated.",
 )
 @click.option(
     "--reduction",
@@ -51,11 +61,12 @@ COUNT = click.IntRange(min=1)
     help="What the gradient is taken of, over a batch's windows; the reported cost is always the mean.  "
     "[default: mean for adam, sum for sgd and momentum]",
 )
-@click.option("--batch-size", type=COUNT, help="Windows an update.  [default: all]")
-@click.option("--clip-norm", type=POSITIVE, help="Largest norm of the gradient.  [default: no limit]")
+@click.option("--batch-size", type=COUNT, metavar="N", help="Windows an update.  [default: all]")
+@click.option("--clip-norm", type=POSITIVE, metavar="X", help="Largest norm of the gradient.  [default: no limit]")
 @click.option(
     "--patience",
     type=click.IntRange(min=0),
+    metavar="N",
     default=50,
     show_default=True,
     help="Stop after so many epochs without a better cost; 0 for never.",
@@ -75,9 +86,20 @@ COUNT = click.IntRange(min=1)
     help="Whether the reset gate acts before the recurrent product, or after it as in PyTorch and Keras.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Precision."
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Numbers to compute in.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the initial parameters and of the order of mini-batches.",
+    metavar="N",
+)
 @device_options
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the run.  [default: runs/<file>-<time>]"

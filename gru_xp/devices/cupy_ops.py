@@ -33,10 +33,11 @@ class CupyOps:
         import cupy
 
         # A product of stacked matrices would build arrays of pointers; all rows at once are one product.
-        flat_out = out.reshape(-1, out.shape[-1])
-        cupy.matmul(a.reshape(-1, a.shape[-1]), b, out=flat_out)
-        if not cupy.shares_memory(flat_out, out):
-            out[...] = flat_out.reshape(out.shape)
+        rows = a.reshape(-1, a.shape[-1])
+        if out.flags.c_contiguous:
+            cupy.matmul(rows, b, out=out.reshape(-1, out.shape[-1]))
+        else:
+            out[...] = cupy.matmul(rows, b).reshape(out.shape)
         return out
 
     def contract(self, a: Array, b: Array) -> Array:

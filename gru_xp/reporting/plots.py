@@ -39,16 +39,17 @@ def plot_sequence(path: PathLike, series: TimeSeries, parts: Sequence[EvaluatedP
     panels = [[part for part in parts if part.name in names] for names in (("train", "validation"), ("test", "all"))]
     panels = [panel for panel in panels if panel]
     figure = Figure(figsize=(10, 4 * len(panels)), layout="constrained")
+    size = 5 if len(series) < 500 else 2.5
     for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         for number, part in enumerate(panel):
             x = [series.dates[row] for row in part.rows] if series.dates else list(part.rows)
             label = "actual" if number == 0 else None
-            axes.plot(x, part.y_true, ".", color=_ACTUAL, markersize=2.5, label=label)
+            axes.plot(x, part.y_true, ".", color=_ACTUAL, markersize=size, label=label)
             axes.plot(x, part.y_pred, color=_COLORS[part.name], linewidth=0.9, label=f"predicted, {part.name}")
         title = " and ".join(part.name for part in panel)
         axes.set(title=f"{series.target}: {title}", ylabel=series.target)
         _label_time(axes, series)
-        axes.legend(markerscale=3)
+        axes.legend(markerscale=7 / size)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
