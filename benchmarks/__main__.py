@@ -1,0 +1,42 @@
+"""The command line: ``python -m benchmarks train|article|defaults``."""
+
+import sys
+
+try:
+    import click
+
+    from benchmarks.article import article
+    from benchmarks.defaults import defaults
+    from benchmarks.train import train
+except ModuleNotFoundError as error:
+    sys.exit(
+        f'Error: there is no module {error.name}; run from the repository\'s root, after: pip install -e ".[test]"'
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def benchmarks() -> None:
+    """Measure gru-xp: its speed beside PyTorch's, the article's experiment, and the default settings.
+
+    Run from the repository's root, after: pip install -e ".[test]"
+    """
+
+
+for command in (train, article, defaults):
+    benchmarks.add_command(command)
+
+
+def main() -> None:
+    """Run a command; an error is one line on stderr."""
+    try:
+        code = benchmarks.main(prog_name="python -m benchmarks", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""``article``: the experiment of the article that this project starts from."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmarks.report import device_option, json_option, quick_option, save_json
+from gru_xp.cli.messages import note, print_table
+from gru_xp.cli.options import Command
+
+if TYPE_CHECKING:
+    from gru_xp.devices import Device
+    from gru_xp.forecasting import Forecaster
+    from gru_xp.forecasting.evaluation import EvaluatedPart
+    from gru_xp.forecasting.series import TimeSeries
+
+SETTINGS: dict[str, Any] = {
+    "seq_length": 10,
+    "hidden_size": 70,
+    "num_epochs": 1000,
+    "learning_rate": 1e-5,
+    "optimizer": "sgd",
+    "scaling": "standard",
+    "validation_ratio": 0.0,
+    "patience": None,
+}
+SPLIT_RATIO = 0.7
+LAST_ROWS = 250
+PUBLISHED = {
+    "series": "GOOG, 250 daily rows, 2022-07 to 2023-07",
+    "train_mse": 1.70,
+    "test_mse": 6.57,
+}
+"""The article's own figures, standardised mean squared errors, about; its 250 rows are not bundled."""
+
+
+def run_experiment(
+    series: "TimeSeries", device: "Device", settings: dict[str, Any]
+) -> "tuple[Forecaster, list[EvaluatedPart], dict[str, Any]]":
+    """Train on the first part of `series` and evaluate both parts; the forecaster, the parts and a row of results."""
+    from gru_xp.forecasting import Forecaster
+    from gru_xp.forecasting.evaluation import evaluate
+    from gru_xp.forecasting.windows import split_rows
+
+    forecaster = Forecaster(**settings)
+    split = split_rows(len(series), forecaster.seq_length, SPLIT_RATIO, forecaster.validation_ratio)
+    forecaster.fit(series.head(split.fit_end), device=device)
+    parts = evaluate(forecaster, series, {name: split.part(name) for name in ("train", "test")})
+    training = forecaster.training
+    assert training is not None
+    row = {
+        "series": series.name,
+        "rows": len(series),
+        "cost_start": training.history[0].cost,
+        "cost_end": training.history[-1].cost,
+        "epochs": training.history[-1].epoch,
+        "best_epoch": training.best_epoch,
+        "seconds": training.history[-1].seconds,
+        "parts": {part.name: part.metrics for part in parts},
+    }
+    return forecaster, parts, row
+
+
+@click.command(cls=Command)
+@device_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the initial weights.")
+@click.option(
+    "--plots", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write the three plots to DIR."
+)
+@quick_option("20 epochs instead of 1000")
+@json_option
+def article(device: str, seed: int, plots: Path | None, quick: bool, json_file: Path | None) -> None:
+    """Run the article's experiment on the bundled GOOG series and on its last 250 rows.
+
+    The article used 250 daily rows of GOOG, 2022-07 to 2023-07, which are not bundled: same task, other rows.
+    """
+    from gru_xp.devices import resolve_device
+    from gru_xp.forecasting.csv_file import bundled_file, read_csv
+
+    goog = read_csv(bundled_file("GOOG.csv"))
+    goog = replace(goog, name="GOOG")
+    chosen = resolve_device(device, fallback=False)
+    settings = {**SETTINGS, "seed": seed}
+    if quick:
+        settings["num_epochs"] = 20
+    rows = []
+    for series in (goog, _tail(goog, LAST_ROWS)):
+        note(f"{series.name}: {len(series)} rows, {settings['num_epochs']} epochs on {chosen.name}")
+        forecaster, parts, row = run_experiment(series, chosen, settings)
+        rows.append(row)
+        if plots is not None:
+            _plot(plots, forecaster, series, parts)
+
+    print_table(
+        "The article's experiment: mean squared errors in units of the training rows' variance",
+        (
+            "series",
+            "rows",
+            "train, start",
+            "train, end",
+            "train, naive",
+            "test",
+            "test, naive",
+            "best epoch",
+            "seconds",
+        ),
+        list(_cells(rows)),
+        left=1,
+    )
+    note("the article's rows are not the bundled ones, so its errors stand beside ours, not against them")
+    settings = {**settings, "split_ratio": SPLIT_RATIO, "device": chosen.name, "quick": quick, "published": PUBLISHED}
+    save_json(json_file, "article", settings, rows)
+
+
+def _tail(series: "TimeSeries", rows: int) -> "TimeSeries":
+    return replace(
+        series,
+        values=series.values[-rows:],
+        labels=series.labels and series.labels[-rows:],
+        dates=series.dates and series.dates[-rows:],
+        name=f"{series.name}, last {rows}",
+    )
+
+
+def _cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for row in rows:
+        errors = [
+            row["parts"][part][forecast]["standardised"]["mse"]
+            for part, forecast in (("train", "naive"), ("test", "model"), ("test", "naive"))
+        ]
+        numbers = (row["cost_start"], row["cost_end"], *errors)
+        yield (
+            row["series"],
+            str(row["rows"]),
+            *(f"{number:.4g}" for number in numbers),
+            str(row["best_epoch"]),
+            f"{row['seconds']:.1f}",
+        )
+    yield (
+        f"published ({PUBLISHED['series']})",
+        "250",
+        "",
+        f"about {PUBLISHED['train_mse']:.2f}",
+        "",
+        f"about {PUBLISHED['test_mse']:.2f}",
+    )
+
+
+def _plot(folder: Path, forecaster: "Forecaster", series: "TimeSeries", parts: "list[EvaluatedPart]") -> None:
+    """``<rows>-rows-cost_plot.png`` and so on."""
+    from gru_xp.reporting.plots import plot_cost, plot_residuals, plot_sequence
+
+    training = forecaster.training
+    assert training is not None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"goog-{len(series)}-rows"
+        plot_cost(folder / f"{name}-cost_plot.png", training.history, training.best_epoch)
+        plot_sequence(folder / f"{name}-sequence_plot.png", series, parts)
+        plot_residuals(folder / f"{name}-residual_plot.png", series, parts)
+    except OSError as error:
+        raise click.ClickException(f"{folder}: the plots cannot be written ({error.strerror or error})") from error
