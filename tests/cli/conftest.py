@@ -1,0 +1,169 @@
+"""The app as people start it, in this process and in one of its own, and runs that several tests look at."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from gru_xp.devices import device
+
+NO_CUDA = "the driver is on holiday"
+SMALL = ("--hidden-size", "4", "--num-epochs", "3")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line of an error, when nothing else was said."""
+        (line,) = self.err.splitlines()
+        assert line.startswith("Error: "), line
+        return line.removeprefix("Error: ")
+
+
+@pytest.fixture(autouse=True)
+def no_cuda(monkeypatch):
+    """The reason why CUDA cannot be used, so that the tests do the same on all machines."""
+    monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
+    monkeypatch.setattr(device, "cuda_problem", lambda index=0: NO_CUDA)
+    return NO_CUDA
+
+
+@pytest.fixture(scope="session")
+def main():
+    """What the installed command calls."""
+    (entry,) = entry_points(group="console_scripts", name="gru-xp")
+    return entry.load()
+
+
+@pytest.fixture
+def app(main, monkeypatch, capsys, tmp_path):
+    """``app("train", "GOOG.csv", ...)``: run the command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def app(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gru-xp", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        return Outcome(leaving.value.code, *capsys.readouterr())
+
+    return app
+
+
+@pytest.fixture(scope="session")
+def script():
+    """Path of the console script."""
+    found = shutil.which("gru-xp", path=str(Path(sys.executable).parent)) or shutil.which("gru-xp")
+    assert found, "gru-xp is not installed as a command"
+    return found
+
+
+def _default_sigint():
+    """A process started in a shell's background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session")
+def start(script):
+    """``start(*arguments, cwd=...)``: the command as a process of its own."""
+
+    def start(*arguments, **options):
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
+        if os.name == "posix":
+            options["preexec_fn"] = _default_sigint
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8", **options.pop("env", {})}
+        return subprocess.Popen([script, *map(str, arguments)], env=environment, **options)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_script(start):
+    """``run_script(*arguments, cwd=...)``: run the command as a process of its own, to its end."""
+
+    def run_script(*arguments, **options):
+        process = start(*arguments, **options)
+        out, err = (stream.decode() for stream in process.communicate(timeout=120))
+        return Outcome(process.returncode, out, err)
+
+    return run_script
+
+
+class Run(NamedTuple):
+    folder: Path
+    outcome: Outcome
+
+
+@pytest.fixture(scope="session")
+def goog(run_script, tmp_path_factory):
+    """A run on a bundled file; tests only look at it."""
+    folder = tmp_path_factory.mktemp("goog")
+    outcome = run_script("train", "GOOG.csv", *SMALL, "--device", "cpu", "--out", "run", cwd=folder)
+    assert outcome.code == 0, outcome.err
+    return Run(folder / "run", outcome)
+
+
+@pytest.fixture(scope="session")
+def sunspots(run_script, tmp_path_factory):
+    """A run on a bundled file with years, told in JSON; tests only look at it."""
+    folder = tmp_path_factory.mktemp("sunspots")
+    options = ("--device", "cpu", "--out", "run", "--json", "--quiet")
+    outcome = run_script("train", "sunspots", *SMALL, *options, cwd=folder)
+    assert outcome.code == 0, outcome.err
+    return Run(folder / "run", outcome)
+
+
+@pytest.fixture
+def write_csv(tmp_path):
+    """``write_csv(name="own.csv", rows=60, change={row: text})``: a file of days and values; its path."""
+
+    def write_csv(name="own.csv", rows=60, change=None):
+        values = {row: f"{10 + row % 7 + row / 10}" for row in range(rows)} | (change or {})
+        lines = [f"{1900 + row},{values[row]}" for row in range(rows)]
+        path = tmp_path / name
+        path.write_text("\n".join(["Year,Value", *lines]) + "\n", encoding="utf-8")
+        return path
+
+    return write_csv
+
+
+@pytest.fixture
+def quick():
+    """Options of a training that takes no time."""
+    return SMALL
+
+
+def _contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def contents():
+    """``contents(folder)``: every file in it, hidden ones too, by its path."""
+    return _contents
+
+
+@pytest.fixture
+def unchanged(tmp_path):
+    """Use as ``with unchanged():``; the working folder must be afterwards as it was before."""
+
+    class Unchanged:
+        def __enter__(self):
+            self.folders, self.files = set(tmp_path.rglob("*")), _contents(tmp_path)
+
+        def __exit__(self, kind, *rest):
+            if kind is None:
+                assert set(tmp_path.rglob("*")) == self.folders
+                assert _contents(tmp_path) == self.files
+
+    return Unchanged

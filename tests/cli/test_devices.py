@@ -1,0 +1,121 @@
+import json
+import math
+from importlib.metadata import version
+
+import pytest
+
+from gru_xp.devices import inventory
+from gru_xp.forecasting import Forecaster
+
+
+@pytest.fixture
+def no_cuda_listed(no_cuda, monkeypatch):
+    monkeypatch.setattr(inventory, "cuda_problem", lambda index=0: no_cuda)
+    return no_cuda
+
+
+@pytest.fixture
+def cuda_listed(monkeypatch):
+    """A machine with a CUDA device, as the inventory tells it."""
+    found = inventory.inventory()
+    device = {"device": "cuda:0", "name": "Some GPU", "memory_gib": 79.6, "compute_capability": "9.0"}
+    cuda = {"problem": None, "devices": [device], "cupy": "14.0.1", "runtime": "13.0", "driver": "13.1"}
+    monkeypatch.setattr(inventory, "inventory", lambda: {**found, "cuda": cuda, "auto": "cuda:0"})
+
+
+# --- gru-xp devices ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_says_why_there_is_no_cuda(app, no_cuda_listed):
+    outcome = app("devices")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    lines = {line.split()[0]: line for line in outcome.out.splitlines() if line.strip()}
+    assert f"NumPy {version('numpy')}" in lines["cpu"]
+    assert "thread(s)" in lines["cpu"]
+    assert f"none: {no_cuda_listed}" in lines["cuda"]
+    assert lines["auto"].split() == ["auto", "cpu"]
+
+
+def test_the_table_lists_cuda_devices(app, cuda_listed):
+    lines = {line.split()[0]: line for line in app("devices").out.splitlines() if line.strip()}
+    assert "Some GPU, 80 GiB, compute capability 9.0" in lines["cuda:0"]
+    assert "CuPy 14.0.1, CUDA runtime 13.0, driver 13.1" in lines["cuda:0"]
+    assert lines["auto"].split() == ["auto", "cuda:0"]
+
+
+def test_json(app, no_cuda_listed):
+    outcome = app("devices", "--json")
+    found = json.loads(outcome.out)
+    assert found["cuda"] == {"problem": no_cuda_listed, "devices": []}
+    assert found["cpu"]["numpy"] == version("numpy")
+    assert found["cpu"]["threads"] >= 1
+    assert found["auto"] == "cpu"
+    assert outcome.err == ""
+
+
+def test_as_a_process(run_script, tmp_path):
+    outcome = run_script("devices", "--json", cwd=tmp_path)
+    assert outcome.code == 0
+    assert set(json.loads(outcome.out)) == {"auto", "cpu", "cuda"}
+
+
+# --- --device ---------------------------------------------------------------------------------------------------
+
+
+def test_auto_says_in_one_line_which_device_it_is_and_why(app, write_csv, quick, no_cuda):
+    write_csv()
+    outcome = app("train", "own.csv", *quick)
+    assert outcome.code == 0
+    assert [line for line in outcome.err.splitlines() if "device" in line] == [f"device: cpu ({no_cuda})"]
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_the_cpu_stands_in_with_a_warning(app, write_csv, quick, no_cuda, tmp_path, name, quiet):
+    write_csv()
+    outcome = app("train", "own.csv", *quick, "--device", name, "--out", "run", *quiet)
+    assert outcome.code == 0
+    warning = f"warning: device {name} cannot be used: {no_cuda}; using the CPU"
+    assert [line for line in outcome.err.splitlines() if "warning" in line.lower()] == [warning]
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["device"] == {"requested": name, "used": "cpu", "reason": no_cuda}
+    forecaster = Forecaster.load(tmp_path / "run/model.safetensors", device="cpu")
+    assert forecaster.notes["requested_device"] == name
+    assert forecaster.notes["device_reason"] == no_cuda
+
+
+@pytest.mark.parametrize("way", ["option", "environment"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "forecast"])
+def test_nothing_stands_in_where_that_is_not_wanted(
+    app, write_csv, goog, unchanged, no_cuda, monkeypatch, command, way
+):
+    write_csv()
+    if way == "environment":
+        monkeypatch.setenv("GRU_XP_NO_FALLBACK", "1")
+    options = ("--no-fallback",) if way == "option" else ()
+    with unchanged():
+        outcome = app(command, "own.csv" if command == "train" else goog.folder, "--device", "cuda", *options)
+    assert outcome.code == 1
+    assert outcome.out == ""
+    assert outcome.error == f"device cuda cannot be used: {no_cuda}; use --device cpu, or allow the fallback"
+
+
+def test_no_fallback_does_not_mind_auto(app, goog):
+    assert app("evaluate", goog.folder, "--no-fallback").code == 0
+
+
+@pytest.mark.cuda
+def test_train_on_a_cuda_device(app, monkeypatch, quick, tmp_path):
+    from gru_xp.devices import cuda_problem, device
+
+    monkeypatch.setattr(device, "cuda_problem", cuda_problem)
+    outcome = app("train", "GOOG.csv", *quick, "--device", "cuda", "--no-fallback", "--out", "run")
+    assert outcome.code == 0
+    assert "device: cuda:0 (as asked)" in outcome.err
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["device"]["used"] == "cuda:0"
+    evaluated = json.loads(app("evaluate", "run", "--device", "cpu", "--json").out)
+    for name, part in evaluated["parts"].items():
+        trained = metrics["parts"][name]["model"]["rmse"]
+        assert math.isclose(part["model"]["rmse"], trained, rel_tol=1e-4)

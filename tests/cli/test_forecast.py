@@ -1,0 +1,117 @@
+import csv
+import io
+import json
+
+import pytest
+
+from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting.csv_file import bundled_file, read_csv
+
+
+def rows(outcome):
+    assert outcome.code == 0, outcome.err
+    return list(csv.reader(io.StringIO(outcome.out)))
+
+
+def expected(run, file, steps, target=None, features=()):
+    """The forecast without the app."""
+    forecaster = Forecaster.load(run.folder / "model.safetensors", device="cpu")
+    return forecaster.forecast(read_csv(bundled_file(file), target, features), steps).tolist()
+
+
+def test_trading_days_go_on_after_the_weekend(app, goog):
+    outcome = app("forecast", goog.folder, "--steps", 6, "--quiet")
+    header, *values = rows(outcome)
+    assert header == ["step", "date", "Close"]
+    assert [row[0] for row in values] == ["1", "2", "3", "4", "5", "6"]
+    assert [row[1] for row in values] == [f"2013-03-{day:02d}" for day in (4, 5, 6, 7, 8, 11)]
+    assert [float(row[2]) for row in values] == expected(goog, "GOOG.csv", 6)
+    assert outcome.err == ""
+
+
+def test_years_go_on(app, sunspots):
+    header, *values = rows(app("forecast", sunspots.folder, "--steps", 3))
+    assert header == ["step", "date", "Sunspots"]
+    assert [row[1] for row in values] == ["2009", "2010", "2011"]
+    assert [float(row[2]) for row in values] == expected(sunspots, "sunspots.csv", 3)
+
+
+def test_one_step_is_the_default(app, goog):
+    assert len(rows(app("forecast", goog.folder))) == 2
+
+
+def test_json(app, goog):
+    outcome = app("forecast", goog.folder, "--steps", 2, "--json", "--quiet")
+    first, second = expected(goog, "GOOG.csv", 2)
+    assert json.loads(outcome.out) == [
+        {"step": 1, "date": "2013-03-04", "Close": first},
+        {"step": 2, "date": "2013-03-05", "Close": second},
+    ]
+    assert outcome.err == ""
+
+
+def test_after_another_file(app, goog):
+    _, value = rows(app("forecast", goog.folder, "IBM.csv"))
+    assert value[1] == "2013-03-04"
+    assert float(value[2]) == expected(goog, "IBM.csv", 1)[0]
+
+
+def test_another_column(app, goog):
+    header, value = rows(app("forecast", goog.folder, "--target", "Open"))
+    assert header == ["step", "date", "Open"]
+    assert float(value[2]) == expected(goog, "GOOG.csv", 1, "Open")[0]
+
+
+def test_dates_without_a_rule_are_left_empty(app, goog, tmp_path):
+    lines = [f"20{row:02d}-0{1 + row % 9}-{1 + row % 5:02d},{row % 4}" for row in range(30)]
+    (tmp_path / "own.csv").write_text("\n".join(["Date,Close", *lines]))
+    _, *values = rows(app("forecast", goog.folder, "own.csv", "--steps", 2))
+    assert [row[1] for row in values] == ["", ""]
+    outcome = app("forecast", goog.folder, "own.csv", "--json", "--quiet")
+    assert json.loads(outcome.out)[0]["date"] is None
+
+
+def test_a_file_without_dates(app, goog, tmp_path):
+    (tmp_path / "own.csv").write_text("\n".join(["Close", *(str(row % 4) for row in range(30))]))
+    _, value = rows(app("forecast", goog.folder, "own.csv"))
+    assert value[1] == ""
+
+
+def test_features_stay_at_their_last_value(app, quick):
+    assert app("train", "GOOG.csv", *quick, "--features", "High", "--out", "run").code == 0
+    outcome = app("forecast", "run", "--steps", 3)
+    assert len(rows(outcome)) == 4
+    assert "the future of High is not known; each stays at its last value" in outcome.err
+    assert "not known" not in app("forecast", "run").err
+    assert app("forecast", "run", "--steps", 3, "--quiet").err == ""
+
+
+def test_a_file_that_has_changed_is_said(app, write_csv, quick):
+    write_csv()
+    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    write_csv(rows=61)
+    outcome = app("forecast", "run", "--quiet")
+    assert outcome.err == "own.csv: the file has changed since the model was trained on it\n"
+    assert rows(outcome)[1][1] == "1961"
+
+
+@pytest.mark.parametrize("steps", ["0", "-1", "many"])
+def test_steps_that_are_none(app, goog, steps):
+    outcome = app("forecast", goog.folder, "--steps", steps)
+    assert outcome.code == 2
+    assert "--steps" in outcome.err
+
+
+def test_too_few_rows(app, goog, write_csv):
+    write_csv(rows=9)
+    outcome = app("forecast", goog.folder, "own.csv", "--target", "Value", "--quiet")
+    assert outcome.code == 1
+    assert "9 rows are too few" in outcome.error
+    write_csv(rows=10)  # a forecast wants one window and no target
+    assert app("forecast", goog.folder, "own.csv", "--target", "Value").code == 0
+
+
+def test_through_a_pipe(run_script, sunspots):
+    outcome = run_script("forecast", sunspots.folder, "--device", "cpu", cwd=sunspots.folder)
+    assert len(rows(outcome)) == 2
+    assert outcome.err == "device: cpu (as asked)\n"

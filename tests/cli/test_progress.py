@@ -1,0 +1,182 @@
+import json
+import os
+import re
+import select
+import signal
+import time
+
+import pytest
+
+from gru_xp import Forecaster, cli
+from gru_xp.training.trainer import EpochRecord
+
+progress = cli.progress
+FOREVER = ("--num-epochs", "1000000", "--patience", "0", "--hidden-size", "4", "--device", "cpu")
+
+
+def record(epoch, seconds=1.0):
+    return EpochRecord(epoch, 0.5, None, None, seconds, 0.25)
+
+
+class Terminal:
+    """A process whose stderr is a terminal and whose stdout is a pipe."""
+
+    def __init__(self, start, *arguments, cwd):
+        pty = pytest.importorskip("pty")
+        self._own, terminal = pty.openpty()
+        self.process = start(*arguments, cwd=cwd, stderr=terminal, env={"TERM": "xterm", "COLUMNS": "100"})
+        os.close(terminal)
+        self.shown = ""
+
+    def read_until(self, text, seconds=60.0):
+        """Read what is shown until `text` is there, or, if None, until the process has ended."""
+        end = time.monotonic() + seconds
+        while text is None or text not in self.shown:
+            assert time.monotonic() < end, f"{text!r} was not shown: {self.shown!r}"
+            if not select.select([self._own], [], [], 0.5)[0]:
+                continue
+            try:
+                data = os.read(self._own, 4096)
+            except OSError:  # as Linux tells the end
+                data = b""
+            if not data:
+                assert text is None, f"{text!r} was not shown: {self.shown!r}"
+                return
+            self.shown += data.decode(errors="replace")
+
+    def finish(self):
+        """The exit code and stdout."""
+        self.read_until(None)
+        out, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, out.decode()
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+        os.close(self._own)
+
+
+@pytest.fixture
+def terminal(start, tmp_path):
+    """``terminal(*arguments)``: the command with stderr on a terminal."""
+    opened = []
+
+    def terminal(*arguments):
+        opened.append(Terminal(start, *arguments, cwd=tmp_path))
+        return opened[-1]
+
+    yield terminal
+    for one in opened:
+        one.close()
+
+
+# --- bar, lines, nothing ----------------------------------------------------------------------------------------
+
+
+def test_a_terminal_gets_a_bar_and_stdout_none_of_it(terminal, write_csv, quick):
+    write_csv()
+    shown = terminal("train", "own.csv", *quick, "--device", "cpu", "--out", "run", "--json")
+    code, out = shown.finish()
+    assert code == 0
+    assert "\x1b[" in shown.shown
+    assert re.search(r"3/3.*cost .*best .*left", shown.shown, re.DOTALL)
+    assert json.loads(out)["epochs"] == 3
+
+
+def test_a_quiet_terminal_stays_empty(terminal, write_csv, quick):
+    write_csv()
+    shown = terminal("train", "own.csv", *quick, "--device", "cpu", "--quiet")
+    assert shown.finish()[0] == 0
+    assert shown.shown == ""
+
+
+def test_what_is_no_terminal_gets_lines(app, write_csv, quick, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    write_csv()
+    outcome = app("train", "own.csv", *quick)
+    lines = [line for line in outcome.err.splitlines() if re.match(r"epoch \d/3: cost \S+, best \S+, about", line)]
+    assert [line.split(":")[0] for line in lines] == ["epoch 0/3", "epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert "\x1b" not in outcome.err
+    assert "epoch" not in outcome.out
+    assert app("train", "own.csv", *quick, "--quiet").err == ""
+
+
+def test_lines_are_few(app, write_csv, quick):
+    write_csv()
+    assert "about" not in app("train", "own.csv", *quick).err
+
+
+def test_a_line_says_how_long_it_will_take(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    with progress.watch(100, quiet=False) as callback:
+        assert callback(record(20, seconds=5.0)) is False
+    assert capsys.readouterr() == ("", "epoch 20/100: cost 0.5, best 0.25, about 20 s left\n")
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_asks_to_stop(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    with progress.watch(100, quiet=True) as callback:
+        assert callback(record(1)) is False
+        signal.raise_signal(signal.SIGINT)
+        assert callback(record(2)) is True
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "stopping after this epoch" in capsys.readouterr().err
+
+
+def test_a_second_interrupt_ends_it_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with progress.watch(100, quiet=True):
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_handler_is_put_back_after_an_error():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(RuntimeError), progress.watch(100, quiet=True):
+        raise RuntimeError
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_finishes_the_epoch_and_keeps_the_run(terminal, write_csv, tmp_path):
+    write_csv()
+    shown = terminal("train", "own.csv", *FOREVER, "--out", "run", "--json")
+    shown.read_until("left")  # the bar is there, so training has begun
+    shown.process.send_signal(signal.SIGINT)
+    code, out = shown.finish()
+    assert code == 130
+    assert "stopping after this epoch" in shown.shown
+    assert "stopped by Ctrl-C" in shown.shown
+    assert "Traceback" not in shown.shown
+    metrics = json.loads(out)
+    assert metrics["stop_reason"] == "callback"
+    assert metrics["epochs"] < 1000000
+    history = (tmp_path / "run/history.csv").read_text().splitlines()
+    assert len(history) == metrics["epochs"] + 2
+    assert Forecaster.load(tmp_path / "run/model.safetensors", device="cpu").hidden_size == 4
+    assert sorted(os.listdir(tmp_path)) == ["own.csv", "run"]
+    assert len(list((tmp_path / "run/plots").iterdir())) == 3
+
+
+def test_ctrl_c_twice_leaves_nothing(terminal, tmp_path):
+    rows = "\n".join(f"{row},{row % 7}" for row in range(4000))
+    (tmp_path / "own.csv").write_text("index,Value\n" + rows)
+    slow = ("--hidden-size", "128", "--seq-length", "20", "--num-epochs", "1000", "--device", "cpu")
+    shown = terminal("train", "own.csv", *slow, "--out", "run")
+    shown.read_until("left")
+    shown.process.send_signal(signal.SIGINT)
+    shown.read_until("stopping after this epoch")
+    shown.process.send_signal(signal.SIGINT)
+    code, out = shown.finish()
+    assert code == 130
+    assert out == ""
+    assert "Traceback" not in shown.shown
+    assert os.listdir(tmp_path) == ["own.csv"]

@@ -1,0 +1,517 @@
+import csv
+import json
+import os
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting.csv_file import bundled_file
+from gru_xp.reporting import run_folder
+
+RUN_FILES = [
+    "history.csv",
+    "metrics.json",
+    "model.safetensors",
+    "plots/cost_plot.png",
+    "plots/residual_plot.png",
+    "plots/sequence_plot.png",
+    "predictions.csv",
+]
+
+
+def read_rows(path):
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_json(text):
+    """Exactly one document, without the numbers that JSON does not have."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def metadata(path):
+    with safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["metadata"])
+
+
+def tensors(path):
+    with safe_open(path, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+# --- what a run leaves behind -----------------------------------------------------------------------------------
+
+
+def test_all_files_of_a_run_are_there(goog, contents):
+    assert sorted(contents(goog.folder)) == RUN_FILES
+    assert os.listdir(goog.folder.parent) == ["run"]  # nothing temporary
+
+
+def test_train_on_a_path(app, write_csv, quick, contents, tmp_path):
+    (tmp_path / "series").mkdir()
+    write_csv("series/own.csv")
+    outcome = app("train", "series/own.csv", *quick, "--out", "deep/down/run")
+    assert outcome.code == 0
+    assert sorted(contents(tmp_path / "deep/down/run")) == RUN_FILES
+    assert sorted(os.listdir(tmp_path / "deep/down")) == ["run"]
+    assert "bundled" not in outcome.err
+    assert metadata(tmp_path / "deep/down/run/model.safetensors")["notes"]["file"] == str(tmp_path / "series/own.csv")
+
+
+@pytest.mark.parametrize("name", ["cost_plot", "residual_plot", "sequence_plot"])
+def test_plots_are_pictures_of_something(goog, name):
+    path = goog.folder / "plots" / f"{name}.png"
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    pixels = matplotlib.image.imread(path)
+    height, width, _ = pixels.shape
+    assert height >= 400
+    assert width >= 600
+    colors = np.unique(pixels @ np.array([1, 256, 65536, 0])[: pixels.shape[2]])
+    assert len(colors) > 50
+    assert np.mean(np.any(pixels[..., :3] < 0.9, axis=2)) > 0.005
+
+
+def test_history_has_a_row_an_epoch(goog):
+    rows = read_rows(goog.folder / "history.csv")
+    assert list(rows[0]) == ["epoch", "cost", "validation_cost", "gradient_norm", "seconds"]
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert rows[0]["gradient_norm"] == ""
+    assert all(float(row["gradient_norm"]) > 0 for row in rows[1:])
+    assert float(rows[-1]["cost"]) < float(rows[0]["cost"])
+    seconds = [float(row["seconds"]) for row in rows]
+    assert seconds == sorted(seconds)
+
+
+def test_predictions_are_of_every_row_that_has_a_window(goog):
+    rows = read_rows(goog.folder / "predictions.csv")
+    assert list(rows[0]) == ["date", "split", "actual", "predicted", "residual"]
+    source = read_rows(bundled_file("GOOG.csv"))
+    assert [row["date"] for row in rows] == [row["Date"] for row in source[10:]]
+    assert [float(row["actual"]) for row in rows] == [float(row["Close"]) for row in source[10:]]
+    for row in rows:
+        assert float(row["residual"]) == float(row["actual"]) - float(row["predicted"])
+    splits = [row["split"] for row in rows]
+    fit_end = round(0.7 * len(source))
+    train_end = fit_end - round(0.2 * fit_end)
+    counts = {"train": train_end - 10, "validation": fit_end - train_end, "test": len(source) - fit_end}
+    assert splits == [name for name, count in counts.items() for _ in range(count)]
+
+
+@pytest.mark.parametrize(("run", "file", "column"), [("goog", "GOOG.csv", "Close"), ("sunspots", "sunspots.csv", None)])
+def test_metrics_follow_from_the_predictions(request, run, file, column):
+    folder = request.getfixturevalue(run).folder
+    metrics = read_json((folder / "metrics.json").read_text())
+    source = read_rows(bundled_file(file))
+    values = [float(row[column or "Sunspots"]) for row in source]
+    labels = [row["Date" if column else "Year"] for row in source]
+    before = dict(zip(labels[1:], values[:-1], strict=True))
+    rows = read_rows(folder / "predictions.csv")
+    assert list(metrics["parts"]) == ["train", "validation", "test"]
+    train_end = metadata(folder / "model.safetensors")["notes"]["train_end"]
+    std = np.std(values[:train_end])
+    for name, part in metrics["parts"].items():
+        own = [row for row in rows if row["split"] == name]
+        assert part["windows"] == len(own)
+        actual = np.array([float(row["actual"]) for row in own])
+        forecasts = {
+            "model": np.array([float(row["predicted"]) for row in own]),
+            "naive": np.array([before[row["date"]] for row in own]),
+        }
+        for forecast, predicted in forecasts.items():
+            mse, mae = np.mean((actual - predicted) ** 2), np.mean(np.abs(actual - predicted))
+            expected = {"mse": mse, "rmse": np.sqrt(mse), "mae": mae}
+            standardised = {"mse": mse / std**2, "rmse": np.sqrt(mse) / std, "mae": mae / std}
+            reported = dict(part[forecast])
+            assert reported.pop("standardised") == pytest.approx(standardised, rel=1e-9)
+            assert reported == pytest.approx(expected, rel=1e-9)
+        skill = 1 - part["model"]["rmse"] / part["naive"]["rmse"]
+        assert part["skill"] == pytest.approx(skill, abs=1e-9)
+
+
+def test_metrics_agree_with_the_history(goog):
+    metrics = read_json((goog.folder / "metrics.json").read_text())
+    history = read_rows(goog.folder / "history.csv")
+    best = min(history, key=lambda row: float(row["validation_cost"]))
+    assert metrics["best_epoch"] == int(best["epoch"])
+    assert metrics["epochs"] == int(history[-1]["epoch"]) == 3
+    assert metrics["seconds"] == float(history[-1]["seconds"])
+    assert metrics["stop_reason"] == "num_epochs"
+    assert metrics["file"] == "GOOG.csv"
+    assert metrics["target"] == "Close"
+    assert metrics["device"] == {"requested": "cpu", "used": "cpu", "reason": "as asked"}
+    # the cost is the error in units of the one-step changes
+    unit = metadata(goog.folder / "model.safetensors")["scaler"]["change_std"][0]
+    for cost, part in (("cost", "train"), ("validation_cost", "validation")):
+        assert float(best[cost]) == pytest.approx(metrics["parts"][part]["model"]["mse"] / unit**2, rel=1e-4)
+
+
+def test_model_file_says_all_about_the_run(goog):
+    described = metadata(goog.folder / "model.safetensors")
+    assert described["settings"] == {
+        **Forecaster().settings(),
+        "hidden_size": 4,
+        "num_epochs": 3,
+    }
+    assert described["settings"]["reset"] == "before"
+    assert described["settings"]["seed"] == 0
+    assert described["columns"] == ["Close"]
+    assert described["device"] == "cpu"
+    assert {"python", "gru-xp", "numpy", "array-api-compat"} <= set(described["versions"])
+    closes = [float(row["Close"]) for row in read_rows(bundled_file("GOOG.csv"))]
+    notes = described["notes"]
+    learned = closes[: notes["train_end"]]
+    scaler = described["scaler"]
+    assert scaler["kind"] == "last"
+    assert scaler["mean"] == pytest.approx([np.mean(learned)])
+    assert scaler["std"] == pytest.approx([np.std(learned)])
+    assert scaler["change_std"] == pytest.approx([np.std(np.diff(learned))])
+    assert (notes["train_end"], notes["fit_end"]) == (1203, 1504)
+    assert notes["bundled"] is True
+    assert notes["split_ratio"] == 0.7
+    shapes = {name: array.shape for name, array in tensors(goog.folder / "model.safetensors").items()}
+    assert shapes == {
+        "gru.weight_ih": (12, 1),
+        "gru.weight_hh": (12, 4),
+        "gru.bias": (12,),
+        "gru.bias_hn": (4,),
+        "linear.weight": (1, 4),
+        "linear.bias": (1,),
+    }
+
+
+def test_settings_reach_the_model(app, write_csv, tmp_path):
+    write_csv()
+    options = {
+        "seq_length": 4,
+        "hidden_size": 3,
+        "num_epochs": 2,
+        "learning_rate": 0.01,
+        "optimizer": "momentum",
+        "reduction": "mean",
+        "batch_size": 8,
+        "clip_norm": 0.5,
+        "patience": 7,
+        "validation_ratio": 0.1,
+        "scaling": "standard",
+        "reset": "after",
+        "dtype": "float64",
+        "seed": 5,
+    }
+    flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
+    assert app("train", "own.csv", *flags, "--out", "run").code == 0
+    assert metadata(tmp_path / "run/model.safetensors")["settings"] == options
+    assert all(array.dtype == np.float64 for array in tensors(tmp_path / "run/model.safetensors").values())
+
+
+def test_patience_0_means_no_limit(app, write_csv, quick, tmp_path):
+    write_csv()
+    assert app("train", "own.csv", *quick, "--patience", 0, "--out", "run").code == 0
+    assert metadata(tmp_path / "run/model.safetensors")["settings"]["patience"] is None
+
+
+def test_patience_ends_the_training(app, write_csv, tmp_path):
+    write_csv()
+    options = ("--hidden-size", 2, "--num-epochs", 50, "--patience", 3, "--optimizer", "sgd", "--learning-rate", 1)
+    outcome = app("train", "own.csv", *options, "--out", "run")
+    assert outcome.code == 0
+    metrics = read_json((tmp_path / "run/metrics.json").read_text())
+    assert metrics["stop_reason"] == "patience"
+    assert metrics["epochs"] == metrics["best_epoch"] + 3 < 50
+    assert "stopped by --patience" in outcome.err
+
+
+def test_without_validation_and_without_test(app, write_csv, quick, tmp_path):
+    write_csv()
+    outcome = app("train", "own.csv", *quick, "--validation-ratio", 0, "--split-ratio", 1, "--out", "run")
+    assert outcome.code == 0
+    metrics = read_json((tmp_path / "run/metrics.json").read_text())
+    assert {name: part["windows"] for name, part in metrics["parts"].items()} == {"train": 50}
+    assert all(row["validation_cost"] == "" for row in read_rows(tmp_path / "run/history.csv"))
+    assert {row["split"] for row in read_rows(tmp_path / "run/predictions.csv")} == {"train"}
+    assert "test" not in outcome.err
+
+
+def test_features_are_further_inputs(app, quick, tmp_path):
+    options = ("--target", "Open", "--features", "High,Low", "--features", "Adj Close")
+    outcome = app("train", "GOOG.csv", *quick, *options, "--out", "run")
+    assert outcome.code == 0
+    assert "GOOG.csv, Open" in outcome.out
+    described = metadata(tmp_path / "run/model.safetensors")
+    assert described["columns"] == ["Open", "High", "Low", "Adj Close"]
+    assert tensors(tmp_path / "run/model.safetensors")["gru.weight_ih"].shape == (12, 4)
+
+
+def test_the_same_command_gives_the_same_run(app, write_csv, quick, tmp_path):
+    write_csv()
+    for out in ("one", "two"):
+        assert app("train", "own.csv", *quick, "--batch-size", 7, "--out", out).code == 0
+    one, two = (tensors(tmp_path / out / "model.safetensors") for out in ("one", "two"))
+    assert {name: array.tobytes() for name, array in one.items()} == {n: a.tobytes() for n, a in two.items()}
+    assert (tmp_path / "one/predictions.csv").read_bytes() == (tmp_path / "two/predictions.csv").read_bytes()
+    histories = [read_rows(tmp_path / out / "history.csv") for out in ("one", "two")]
+    for row in [*histories[0], *histories[1]]:
+        del row["seconds"]
+    assert histories[0] == histories[1]
+
+
+def test_another_seed_gives_another_run(app, write_csv, quick, tmp_path):
+    write_csv()
+    for seed in (1, 2):
+        assert app("train", "own.csv", *quick, "--seed", seed, "--out", seed).code == 0
+    one, two = (tensors(tmp_path / out / "model.safetensors")["gru.weight_hh"] for out in "12")
+    assert not np.array_equal(one, two)
+
+
+# --- what is said where -----------------------------------------------------------------------------------------
+
+
+def test_the_table_is_all_of_stdout(goog):
+    lines = [line.split() for line in goog.outcome.out.splitlines() if line.strip()]
+    assert lines[0] == ["GOOG.csv,", "Close:", "predictions", "of", "the", "next", "row"]
+    assert lines[1] == ["part", "forecast", "windows", "RMSE", "MAE", "MSE", "MSE/std²", "skill"]
+    metrics = read_json((goog.folder / "metrics.json").read_text())
+    expected = []
+    for name, part in metrics["parts"].items():
+        for forecast, head in (("model", [name, "GRU"]), ("naive", ["naive"])):
+            errors = part[forecast]
+            numbers = [errors["rmse"], errors["mae"], errors["mse"]]
+            row = [*head, str(part["windows"]), *(f"{n:.5g}" for n in numbers), f"{errors['standardised']['mse']:.4g}"]
+            expected.append([*row, f"{part['skill']:+.1%}"] if forecast == "model" else row)
+    assert lines[3:] == expected
+    assert [row[0] for row in expected if row[1] == "GRU"] == ["train", "validation", "test"]
+
+
+def test_everything_else_is_on_stderr(goog):
+    assert goog.outcome.err.splitlines()[:2] == [
+        "GOOG.csv: no such file here; taking the bundled GOOG.csv",
+        "device: cpu (as asked)",
+    ]
+    assert "written to run" in goog.outcome.err
+    assert "epoch 3/3" in goog.outcome.err
+    assert "look back into the rows before the test part" in goog.outcome.err
+
+
+def test_json_is_one_document_and_nothing_else(sunspots):
+    document = read_json(sunspots.outcome.out)
+    assert document.pop("run") == "run"
+    assert document == read_json((sunspots.folder / "metrics.json").read_text())
+
+
+def test_quiet_says_nothing_on_stderr(sunspots):
+    assert sunspots.outcome.err == ""
+
+
+@pytest.mark.parametrize("columns", ["30", "80"])
+def test_lines_of_a_pipe_are_not_wrapped(app, write_csv, quick, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    write_csv()
+    outcome = app("train", "own.csv", *quick)
+    rows = [line.split() for line in outcome.out.splitlines() if "GRU" in line or "naive" in line]
+    assert [row[:2] for row in rows[::2]] == [["train", "GRU"], ["validation", "GRU"], ["test", "GRU"]]
+    assert [len(row) for row in rows] == [8, 6, 8, 6, 8, 6]
+
+
+def test_the_articles_command(app, tmp_path):
+    options = "--split_ratio 0.7 --seq_length 10 --hidden_size 70 --num_epochs 3 --learning_rate 0.00001"
+    outcome = app("train", "GOOG.csv", *options.split(), "--optimizer", "sgd", "--out", "run")
+    assert outcome.code == 0
+    settings = metadata(tmp_path / "run/model.safetensors")["settings"]
+    assert (settings["hidden_size"], settings["learning_rate"], settings["optimizer"]) == (70, 1e-5, "sgd")
+    costs = [float(row["cost"]) for row in read_rows(tmp_path / "run/history.csv")]
+    assert costs == sorted(costs, reverse=True)
+
+
+# --- where the run goes -----------------------------------------------------------------------------------------
+
+
+def test_an_existing_folder_is_refused(app, write_csv, quick, unchanged, tmp_path):
+    write_csv()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes.txt").write_text("mine")
+    with unchanged():
+        outcome = app("train", "own.csv", *quick, "--out", "run")
+    assert outcome.code == 1
+    assert outcome.out == ""
+    assert outcome.error == "run exists; use --overwrite or another --out"
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(app, write_csv, quick, unchanged):
+    write_csv("run")
+    with unchanged():
+        outcome = app("train", "run", *quick, "--out", "run", "--overwrite")
+    assert outcome.code == 1
+    assert outcome.error == "run exists; it is not a folder; use another --out"
+
+
+def test_overwrite_replaces_the_run_and_keeps_other_files(app, write_csv, quick, contents, tmp_path):
+    write_csv()
+    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    (tmp_path / "run/notes.txt").write_text("mine")
+    before = contents(tmp_path / "run")
+    assert app("train", "own.csv", *quick, "--seed", 9, "--out", "run", "--overwrite").code == 0
+    after = contents(tmp_path / "run")
+    assert sorted(after) == sorted(before) == sorted([*RUN_FILES, "notes.txt"])
+    assert after.pop("notes.txt") == b"mine"
+    assert [name for name, text in after.items() if text == before[name]] == []
+    assert sorted(os.listdir(tmp_path)) == ["own.csv", "run"]
+
+
+def test_an_older_run_outlives_an_error_in_the_data(app, write_csv, quick, unchanged):
+    write_csv()
+    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    write_csv(change={30: "?"})
+    with unchanged():
+        assert app("train", "own.csv", *quick, "--out", "run", "--overwrite").code == 1
+
+
+def test_nothing_is_left_when_writing_fails(app, write_csv, quick, unchanged, monkeypatch):
+    write_csv()
+    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+
+    def fail(*arguments):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(run_folder, "write_plots", fail)
+    with unchanged():
+        for out in ("run", "deep/down/run"):
+            outcome = app("train", "own.csv", *quick, "--out", out, "--overwrite", "--quiet")
+            assert outcome.code == 1
+            assert "the disk is full" in outcome.error
+
+
+def test_runs_have_a_folder_of_their_own(app, write_csv, quick, monkeypatch, tmp_path):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2024, 5, 17, 8, 30, 15)
+
+    monkeypatch.setattr(sys.modules["gru_xp.cli.train"], "datetime", Clock)
+    write_csv("my series.csv")
+    names = ["my series-20240517-083015", "my series-20240517-083015-2"]
+    for name in names:
+        outcome = app("train", "my series.csv", *quick)
+        assert outcome.code == 0
+        assert f"written to {Path('runs') / name}\n" in outcome.err
+    assert sorted(os.listdir(tmp_path / "runs")) == names
+
+
+def test_the_default_folder_is_named_after_file_and_time(app, quick, tmp_path):
+    assert app("train", "sunspots", *quick).code == 0
+    (name,) = os.listdir(tmp_path / "runs")
+    assert re.fullmatch(r"sunspots-\d{8}-\d{6}", name)
+
+
+# --- when it does not work --------------------------------------------------------------------------------------
+
+
+def test_a_run_that_gets_out_of_hand_keeps_the_best(app, write_csv, tmp_path):
+    write_csv()
+    options = ("--hidden-size", 4, "--num-epochs", 20, "--learning-rate", "1e30", "--optimizer", "sgd")
+    outcome = app("train", "own.csv", *options, "--out", "run", "--json", "--quiet")
+    assert outcome.code == 1
+    document = read_json(outcome.out)
+    epoch = document["epochs"]
+    assert 1 <= epoch < 20
+    assert document["stop_reason"] == "non_finite"
+    assert f"after epoch {epoch}" in outcome.error
+    assert "smaller learning rate than 1e+30" in outcome.error
+    assert f"epoch {document['best_epoch']} are kept" in outcome.error
+    assert all(np.isfinite(array).all() for array in tensors(tmp_path / "run/model.safetensors").values())
+    assert sorted(os.listdir(tmp_path)) == ["own.csv", "run"]
+    assert app("evaluate", "run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        (None, (), ["own.csv: no such file", "AAPL.csv, GOOG.csv, IBM.csv, sunspots.csv"]),
+        ("", (), ["own.csv", "empty"]),
+        ("\n \n", (), ["own.csv", "empty"]),
+        ("Date,Close\n", (), ["own.csv", "header line and no rows"]),
+        ("Date,Name\n2020-01-01,a\n2020-01-02,b\n", (), ["no numeric column", "Date, Name"]),
+        ("Date,A,B\n2020-01-01,1,2\n2020-01-02,2,3\n", (), ["2 numeric columns", "--target", "A, B"]),
+        ("Date,A\n2020-01-01,1\n2020-01-02,2\n", ("--target", "C"), ["no column 'C'", "Date, A"]),
+        ("Date,A\n2020-01-01,1\n2020-01-02,2\n", ("--features", "C"), ["no column 'C'", "Date, A"]),
+        ("Date,A\n2020-01-01,1\n2020-01-02,high\n2020-01-03,2\n", (), ["line 3, column A", "'high' is not a number"]),
+        ("Date,A\n2020-01-01,1\n2020-01-02,2\n2020-01-03,NaN\n", (), ["line 4, column A", "missing ('NaN')"]),
+        ("Date,A\n2020-01-01,1\n2020-01-02,\n2020-01-03,3\n", (), ["line 3, column A", "missing"]),
+        ("Date,A\n2020-01-01,1\n2020-01-02,inf\n2020-01-03,3\n", (), ["line 3, column A", "'inf'"]),
+        ("Date,A\n2020-01-01,1\n2020-01-02,2,3\n", (), ["line 3", "3 fields", "header has 2"]),
+        ("Date,A\n2020-01-01,1\n2020-01-02,2\n2020-01-03,3\n", (), ["3 rows are too few", "are needed"]),
+        ("Date,A\n2020-01-02,1\n2020-01-01,2\n2020-01-03,3\n", (), ["line 3, column Date", "2020-01-01"]),
+    ],
+)
+def test_bad_data_is_said_in_one_line(app, tmp_path, unchanged, content, options, said):
+    if content is not None:
+        (tmp_path / "own.csv").write_text(content)
+    with unchanged():
+        outcome = app("train", "own.csv", *options)
+    assert outcome.code == 1
+    assert outcome.out == ""
+    for text in said:
+        assert text in outcome.error
+
+
+def test_the_number_of_rows_that_is_said_is_enough(app, write_csv, quick):
+    write_csv(rows=11)
+    outcome = app("train", "own.csv", *quick)
+    assert outcome.code == 1
+    assert "11 rows are too few" in outcome.error
+    needed = int(re.search(r"at least (\d+) are needed", outcome.error)[1])
+    write_csv(rows=needed - 1)
+    assert app("train", "own.csv", *quick).code == 1
+    write_csv(rows=needed)
+    assert app("train", "own.csv", *quick).code == 0
+
+
+def test_a_constant_column_is_refused(app, write_csv, quick, unchanged):
+    write_csv(change=dict.fromkeys(range(60), "5"))
+    with unchanged():
+        outcome = app("train", "own.csv", *quick, "--quiet")
+    assert outcome.code == 1
+    assert "column Value" in outcome.error
+
+
+def test_a_directory_is_no_file(app, tmp_path):
+    (tmp_path / "own.csv").mkdir()
+    outcome = app("train", "own.csv")
+    assert outcome.code == 1
+    assert "own.csv: is a directory" in outcome.error
+
+
+def test_a_binary_file_is_no_csv(app, tmp_path):
+    (tmp_path / "own.csv").write_bytes(bytes(range(256)))
+    outcome = app("train", "own.csv")
+    assert outcome.code == 1
+    assert "own.csv: not a text file" in outcome.error
+
+
+def test_what_was_done_to_the_data_is_said(app, quick, tmp_path):
+    lines = [f"{1960 - row},{row % 5}" for row in range(60)]
+    (tmp_path / "own.csv").write_text("\n".join(["Year,Value", *lines]))
+    outcome = app("train", "own.csv", *quick, "--out", "run", "--quiet")
+    assert outcome.code == 0
+    assert outcome.err == "own.csv: the rows run from new to old; they are turned round\n"
+    assert read_rows(tmp_path / "run/predictions.csv")[0]["date"] == "1911"
+
+
+def test_a_local_file_comes_before_a_bundled_one(app, write_csv, quick, tmp_path):
+    write_csv("GOOG.csv")
+    outcome = app("train", "GOOG.csv", *quick, "--out", "run")
+    assert outcome.code == 0
+    assert "bundled" not in outcome.err
+    assert "GOOG.csv, Value" in outcome.out
+    notes = metadata(tmp_path / "run/model.safetensors")["notes"]
+    assert notes["bundled"] is False
+    assert notes["file"] == str(tmp_path / "GOOG.csv")

@@ -1,0 +1,473 @@
+import csv
+import math
+import random
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from gru_xp.errors import DataError
+from gru_xp.forecasting.csv_file import bundled_file, bundled_names, find_file, read_csv
+
+GOOD = "Date,Open,Close\n2020-01-01,1.5,10\n2020-01-02,2.5,20\n2020-01-03,3.5,30\n"
+
+
+def values(series):
+    return series.values[:, 0].tolist()
+
+
+@pytest.fixture
+def read(write):
+    """``read(content, ...)``: what `read_csv` makes of a file of that content."""
+
+    def read(content, *args, **options):
+        return read_csv(write(content), *args, **options)
+
+    return read
+
+
+@pytest.fixture
+def refuse(write):
+    """``refuse(content, pattern, ...)``: assert that such a file is refused in one line that names it."""
+
+    def refuse(content, pattern, *args, **options):
+        path = write(content)
+        with pytest.raises(DataError, match=pattern) as error:
+            read_csv(path, *args, **options)
+        assert "\n" not in str(error.value)
+        assert str(path) in str(error.value)
+
+    return refuse
+
+
+# --- the bundled files ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "rows", "first", "last"),
+    [
+        ("AAPL.csv", "Close", 3270, "2000-03-01", "2013-03-01"),
+        ("GOOG.csv", "Close", 2148, "2004-08-19", "2013-03-01"),
+        ("IBM.csv", "Close", 3270, "2000-03-01", "2013-03-01"),
+        ("sunspots.csv", "Sunspots", 309, "1700", "2008"),
+    ],
+)
+def test_bundled_files(name, target, rows, first, last):
+    series = read_csv(bundled_file(name))
+    with bundled_file(name).open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    assert len(series) == len(expected) == rows
+    assert (series.labels[0], series.labels[-1]) == (first, last)
+    assert len(series.dates) == rows
+    assert series.columns == (target,)
+    assert series.notices == ()
+    assert values(series) == [float(row[target]) for row in expected]
+    assert list(series.labels) == [next(iter(row.values())) for row in expected]
+
+
+def test_all_columns_of_a_bundled_file():
+    names = ["Open", "High", "Low", "Adj Close", "Volume"]
+    series = read_csv(bundled_file("GOOG.csv"), "Close", names)
+    assert series.columns == ("Close", *names)
+    assert series.values[0].tolist() == [100.335, 100.01, 104.06, 95.96, 50.32284179174976, 44659000.0]
+    assert series.dates[0] == datetime(2004, 8, 19)
+
+
+def test_files_are_found(tmp_path, monkeypatch, write):
+    assert bundled_names() == ["AAPL.csv", "GOOG.csv", "IBM.csv", "sunspots.csv"]
+    for name in ("GOOG.csv", "GOOG"):
+        path, bundled = find_file(name)
+        assert (path, bundled) == (bundled_file("GOOG.csv"), True)
+        assert path.is_file()
+    own = write(GOOD, "GOOG.csv")
+    assert find_file(str(own)) == (own, False)
+    monkeypatch.chdir(tmp_path)
+    path, bundled = find_file("GOOG.csv")
+    assert path.resolve() == own
+    assert not bundled
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "goog", "x/GOOG.csv", "README.md", ""])
+def test_files_that_are_not_found(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"no such file.*AAPL.csv, GOOG.csv, IBM.csv, sunspots.csv|is a directory"):
+        find_file(name)
+
+
+def test_a_directory_is_no_file(tmp_path):
+    with pytest.raises(DataError, match="is a directory"):
+        find_file(str(tmp_path))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_csv(tmp_path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"cannot be read \(No such file"):
+        read_csv(tmp_path / "missing.csv")
+
+
+# --- forms of files that are right ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD,
+        GOOD.rstrip("\n"),
+        "\ufeff" + GOOD,
+        GOOD.replace("\n", "\r\n"),
+        GOOD.replace("\n", "\r"),
+        GOOD.replace(",", ";"),
+        GOOD.replace(",", "\t"),
+        GOOD.replace(",", "|"),
+        GOOD.replace(",", ", "),
+        GOOD.replace(",", " , "),
+        GOOD.replace("\n", ",\n"),
+        GOOD.replace("\n", ",,\n"),
+        GOOD.replace("\n", ";\n").replace(",", ";"),
+        "\n\n" + GOOD.replace("\n", "\n\n") + "\n \n,,\n",
+        "\n".join(",".join(f'"{field}"' for field in line.split(",")) for line in GOOD.splitlines()),
+        GOOD.replace(",10", ",1e1").replace(",20", ",+20.0").replace(",30", ",30."),
+    ],
+)
+def test_the_same_file_in_other_forms(read, content):
+    series = read(content, features=["Open"])
+    assert series.values.tolist() == [[10.0, 1.5], [20.0, 2.5], [30.0, 3.5]]
+    assert series.columns == ("Close", "Open")
+    assert series.labels == ("2020-01-01", "2020-01-02", "2020-01-03")
+    assert series.dates == (datetime(2020, 1, 1), datetime(2020, 1, 2), datetime(2020, 1, 3))
+    assert series.notices == ()
+
+
+def test_quoted_fields_may_hold_anything(read):
+    series = read('Date,"Note, with ""quotes""",Close\n2020-01-01,"a,b\nc",10\n2020-01-02,"",20\n')
+    assert values(series) == [10.0, 20.0]
+    assert values(read('Date,"A,B"\n2020-01-01,3\n2020-01-02,4\n')) == [3.0, 4.0]
+
+
+def test_every_bit_of_a_number_is_read(read, rng):
+    numbers = rng.standard_normal(300) * 10.0 ** rng.integers(-300, 300, 300)
+    numbers[:4] = [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0]
+    for form in ("{!r}", "{:.17g}", "{:.16e}"):
+        series = read("Close\n" + "".join(form.format(float(number)) + "\n" for number in numbers))
+        np.testing.assert_array_equal(series.values[:, 0], numbers)
+        assert math.copysign(1.0, series.values[3, 0]) == -1.0
+
+
+# --- which column is which --------------------------------------------------------------------------------------
+
+
+def test_the_target_is_close_or_the_only_numeric_column(read):
+    assert read(GOOD).target == "Close"
+    assert read(GOOD, "Open").target == "Open"
+    assert read("Year,Note,Spots\n1700,a,5\n1701,b,6\n").target == "Spots"
+    assert read("Spots\n5\n6\n").target == "Spots"
+
+
+def test_several_numeric_columns_need_a_choice(refuse):
+    content = GOOD.replace("Close", "Last").replace("Open", "First")
+    refuse(content, r"2 numeric columns and none is called Close; choose one with --target: First, Last")
+
+
+def test_no_numeric_column(refuse):
+    refuse("Date,Note\n2020-01-01,a\n2020-01-02,b\n", "no numeric column; the columns are Date, Note")
+
+
+@pytest.mark.parametrize("options", [{"target": "High"}, {"features": ["Open", "High"]}])
+def test_a_column_that_is_not_there(write, options):
+    with pytest.raises(DataError, match="no column 'High'; the columns are Date, Open, Close"):
+        read_csv(write(GOOD), **options)
+
+
+def test_features_keep_their_order_and_come_once(read):
+    content = "Date,a,b,c\n2020-01-01,1,2,3\n2020-01-02,4,5,6\n"
+    series = read(content, "b", ["c", "b", "a", "c"])
+    assert series.columns == ("b", "c", "a")
+    assert series.values.tolist() == [[2.0, 3.0, 1.0], [5.0, 6.0, 4.0]]
+
+
+def test_the_date_is_found_by_name_or_by_its_values(read):
+    assert read("v,w,Trade date\n1,a,2020-01-01\n2,b,2020-01-02\n").labels == ("2020-01-01", "2020-01-02")
+    assert read("v,timestamp\n1,2020-01-01\n2,2020-01-02\n").dates[1] == datetime(2020, 1, 2)
+    assert read("when,v\n2020-01-01,1\n2020-01-02,2\n").dates[1] == datetime(2020, 1, 2)
+
+
+@pytest.mark.xfail(strict=True, reason="any name with 'date' or 'time' in it is taken as the date's")
+@pytest.mark.parametrize("name", ["Sentiment", "Candidates", "Lifetime value", "Updates"])
+def test_a_column_whose_name_merely_holds_the_word(read, name):
+    series = read(f"Year,{name}\n2000,5\n2001,3\n2002,7\n")
+    assert series.columns == (name,)
+    assert series.labels == ("2000", "2001", "2002")
+
+
+def test_the_index_that_pandas_writes(read):
+    series = read(",Close\n0,5\n1,7\n2,6\n")
+    assert series.labels == ("0", "1", "2")
+    assert values(series) == [5.0, 7.0, 6.0]
+    assert series.notices == ()
+    assert values(read("Unnamed: 0,v\n0,5\n1,7\n")) == [5.0, 7.0]
+
+
+def test_dates_are_not_needed(read):
+    series = read("Close,Volume\n5,1\n7,2\n6,3\n", features=["Volume"])
+    assert series.values.tolist() == [[5.0, 1.0], [7.0, 2.0], [6.0, 3.0]]
+    assert series.labels is series.dates is None
+    assert series.notices == ()
+
+
+# --- the order of rows ------------------------------------------------------------------------------------------
+
+
+def test_from_new_to_old_is_turned_round(read):
+    header, *rows = GOOD.splitlines()
+    series = read("\n".join([header, *reversed(rows)]), features=["Open"])
+    assert series.values.tolist() == [[10.0, 1.5], [20.0, 2.5], [30.0, 3.5]]
+    assert series.labels == ("2020-01-01", "2020-01-02", "2020-01-03")
+    assert series.dates[0] == datetime(2020, 1, 1)
+    assert series.notices == ("the rows run from new to old; they are turned round",)
+
+
+@pytest.mark.parametrize(
+    ("labels", "line", "here", "before"),
+    [
+        (["2020-01-01", "2020-01-03", "2020-01-02", "2020-01-04"], 4, "2020-01-02", "2020-01-03"),
+        (["2020-01-04", "2020-01-03", "2020-01-03", "2020-01-05", "2020-01-01"], 5, "2020-01-05", "2020-01-03"),
+        (["08/19/2004", "08/20/2004", "08/18/2004", "09/01/2004"], 4, "08/18/2004", "08/20/2004"),
+        (["1700", "1701", "1700", "1702"], 4, "1700", "1701"),
+        (["1", "2", "10", "9", "11"], 5, "9", "10"),
+    ],
+)
+def test_rows_in_no_order(refuse, labels, line, here, before):
+    content = "Date,Close\n" + "".join(f"{label},{i}\n" for i, label in enumerate(labels))
+    refuse(content, f"line {line}, column Date: {here} comes after {before}; sort the rows by Date")
+
+
+def test_numbers_are_ordered_as_numbers(read):
+    assert values(read("index,v\n8,1\n9,2\n10,3\n")) == [1.0, 2.0, 3.0]
+    assert values(read("index,v\n10,1\n9,2\n8,3\n")) == [3.0, 2.0, 1.0]
+
+
+def test_repeated_dates_get_a_notice(read):
+    series = read("Date,Close\n2020-01-01,1\n2020-01-02,2\n\n2020-01-02,3\n2020-01-02,4\n2020-01-03,5\n")
+    assert values(series) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    (notice,) = series.notices
+    assert notice.startswith("column Date: 2 row(s) repeat the one before, first in line 5 (2020-01-02)")
+
+
+def test_one_date_only_is_not_turned_round(read):
+    series = read("Date,Close\n2020-01-01,1\n2020-01-01,2\n")
+    assert values(series) == [1.0, 2.0]
+    assert len(series.notices) == 1
+
+
+def test_labels_that_are_no_dates_get_a_notice(read):
+    series = read("Date,Close\nMonday,1\nFriday,2\nMonday,3\n")
+    assert values(series) == [1.0, 2.0, 3.0]
+    assert series.labels == ("Monday", "Friday", "Monday")
+    assert series.dates is None
+    assert series.notices == ("column Date: not read as dates; the rows are taken in the order of the file",)
+
+
+def test_dates_that_could_be_two_get_a_notice(read):
+    series = read("Date,Close\n01/02/2020,1\n02/03/2020,2\n")
+    assert series.dates is None
+    assert "not read as dates" in series.notices[0]
+
+
+# --- files that are wrong ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\n\t\n", "\ufeff", "\r\n"])
+def test_empty_files(refuse, content):
+    refuse(content, "the file is empty")
+
+
+@pytest.mark.parametrize("content", ["Date,Close\n", "Date,Close", "Date,Close,\n", "Date,Close\n\n,\n"])
+def test_header_only(refuse, content):
+    refuse(content, "has a header line and no rows")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["2020-01-01,1.5\n2020-01-02,2.5\n", "1.5\n2.5\n", "08/19/2004;1;2\n08/20/2004;1;2\n", "1,1\n2,2\n"],
+)
+def test_no_header(refuse, content):
+    refuse(content, "the first line looks like data .*add a header line")
+
+
+@pytest.mark.parametrize("content", [b"Date,Close\n2020-01-01,1\0\n", b"\0\1\2\3", b"PK\x03\x04\0\0"])
+def test_binary_files(refuse, content):
+    refuse(content, "not a text file")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-32"])
+def test_other_encodings(refuse, encoding):
+    refuse("Date,Größe\n2020-01-01,1\n".encode(encoding), "not a text file")
+
+
+@pytest.mark.parametrize("delimiter", ["; ", ";", "\t"])
+def test_decimal_commas(refuse, delimiter):
+    content = f"Date{delimiter}Close\n2020-01-01{delimiter}1.5\n2020-01-02{delimiter}2,5\n"
+    refuse(content, "line 3, column Close: '2,5' is not a number")
+
+
+def test_decimal_commas_between_commas(refuse):
+    refuse("Date,Close\n2020-01-01,1,5\n", r"line 2: has 3 fields; the header has 2 \(Date, Close\)")
+
+
+@pytest.mark.parametrize("row", ["2020-01-04", "2020-01-04,1", "2020-01-04,1,2,3", "2020-01-04,1,2,"])
+def test_ragged_rows(refuse, row):
+    fields = row.count(",") + 1
+    refuse(GOOD + row + "\n", f"line 5: has {fields} fields; the header has 3")
+
+
+@pytest.mark.parametrize(
+    ("content", "pattern"),
+    [('Date,Close\n2020-01-01,"1"x\n', "line 2: not CSV"), ('Date,Close\n2020-01-01,"1\n', "line 2: not CSV")],
+)
+def test_broken_quotes(refuse, content, pattern):
+    refuse(content, pattern)
+
+
+def test_a_field_that_is_too_long(refuse):
+    refuse("Date,Close\n2020-01-01," + "1" * 200_000 + "\n", "line 2: not CSV")
+
+
+def test_a_repeated_column(refuse):
+    refuse("Date,Close,Open,Close\n2020-01-01,1,2,3\n", "names column 'Close' twice")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("abc", "'abc' is not a number"),
+        ("", "the value is missing"),
+        ("NaN", "the value is missing .'NaN'."),
+        ("nan", "the value is missing .'nan'."),
+        ("NA", "the value is missing .'NA'."),
+        ("null", "the value is missing .'null'."),
+        ("-", "the value is missing .'-'."),
+        ("inf", "'inf' is too large for a number"),
+        ("-Infinity", "'-Infinity' is too large for a number"),
+        ("1e400", "'1e400' is too large for a number"),
+        ("1_000", "'1_000' is not a number"),
+        ('"1,000"', "'1,000' is not a number"),
+        ("1 000", "'1 000' is not a number"),
+        ("$5", "'[$]5' is not a number"),
+        ("5%", "'5%' is not a number"),
+        ("0x10", "'0x10' is not a number"),
+        ("true", "'true' is not a number"),
+        ("2020-01-01", "'2020-01-01' is not a number"),
+    ],
+)
+def test_values_that_are_no_numbers(refuse, text, problem):
+    for blank, line in (("", 4), ("\n\n", 6)):
+        content = f"Date,Open,Close\n2020-01-01,1,10\n{blank}2020-01-02,2,20\n2020-01-03,3,{text}\n2020-01-04,4,40\n"
+        refuse(content, f"line {line}, column Close: {problem}; correct the row or remove it")
+
+
+@pytest.mark.xfail(strict=True, reason="a NaN with a sign is said to be too large")
+def test_a_nan_with_a_sign(refuse):
+    refuse("Date,Close\n2020-01-01,-nan\n", "missing|not a number")
+
+
+def test_a_bad_value_in_a_column_that_is_not_used(read):
+    assert values(read(GOOD.replace("2.5", "oops"))) == [10.0, 20.0, 30.0]
+
+
+def test_a_bad_value_in_a_feature(refuse):
+    refuse(GOOD.replace("2.5", "oops"), "line 3, column Open: 'oops' is not a number", features=["Open"])
+
+
+def test_line_numbers_count_the_lines_of_quoted_fields(refuse):
+    refuse('Date,Note,Close\n2020-01-01,"a\nb\nc",1\n2020-01-02,d,x\n', "line 5, column Close")
+
+
+@pytest.mark.xfail(strict=True, reason="characters that only Python takes for line ends count as such")
+@pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_line_numbers_count_line_ends_only(refuse, character):
+    refuse(f"Date,Note,Close\n2020-01-01,a{character}b,1\n2020-01-02,d,x\n", "line 3, column Close: 'x' is not a")
+
+
+@pytest.mark.xfail(strict=True, reason="names and dates are put into messages with their line ends")
+@pytest.mark.parametrize(
+    "content",
+    [
+        'Date,"Close\n(USD)"\n2020-01-01,x\n',
+        'Date,"Close\n(USD)"\n2020-01-01\n',
+        '"Da\nte",Close\n2020-01-02,1\n2020-01-01,2\n2020-01-03,3\n',
+    ],
+)
+def test_messages_about_names_of_two_lines(refuse, content):
+    refuse(content, "line", *(["Close\n(USD)"] if "USD" in content else []))
+
+
+@pytest.mark.xfail(strict=True, reason="a file of delimiters raises IndexError", raises=IndexError)
+@pytest.mark.parametrize("content", [",\n,\n", ";;;", '""\n', " , \n"])
+def test_a_file_of_delimiters(refuse, content):
+    refuse(content, "empty")
+
+
+@pytest.mark.xfail(strict=True, reason="rows have no order with NaN among them")
+@pytest.mark.parametrize("labels", [["1", "nan", "2"], ["nan", "1", "2"], ["1", "2", "nan"]])
+def test_a_nan_in_the_index(read, labels):
+    series = read("index,Close\n" + "".join(f"{label},{i}\n" for i, label in enumerate(labels)))
+    assert "not read as dates" in series.notices[0]
+
+
+# --- anything at all --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_or_refuse(write):
+    """``read_or_refuse(content, ...)``: None where the file is read, the message where it is refused; else it fails."""
+
+    def read_or_refuse(content, **options):
+        path = write(content)
+        try:
+            series = read_csv(path, **options)
+        except DataError as refusal:
+            message = str(refusal)
+        else:
+            assert series.values.shape == (len(series), len(series.columns))
+            assert np.isfinite(series.values).all()
+            return None
+        return message
+
+    return read_or_refuse
+
+
+def test_a_damaged_file_is_read_or_refused(read_or_refuse):
+    random_ = random.Random(1)
+    characters = "0123456789eE+-.,;\t|\"' \n\r:/aNn€"
+    messages = []
+    for _ in range(600):
+        text = list(GOOD)
+        for _ in range(random_.randint(1, 4)):
+            position = random_.randrange(len(text))
+            text[position : position + random_.randint(0, 3)] = random_.choices(characters, k=random_.randint(0, 3))
+        messages.append(read_or_refuse("".join(text), target="Close", features=["Open"]))
+    assert not any("\n" in message for message in messages if message)
+    assert messages.count(None) > 30
+    assert len(set(messages)) > 100
+
+
+def test_garbage_is_refused(read_or_refuse):
+    random_ = random.Random(2)
+    messages = [
+        read_or_refuse("x" + "".join(random_.choices('ab01.,;\t|"-/ \n\r\x0c€', k=random_.randint(1, 60))))
+        for _ in range(600)
+    ]
+    assert len(set(messages)) > 100
+    assert None not in [read_or_refuse(b"x" + random_.randbytes(random_.randint(8, 200))) for _ in range(300)]
+
+
+def test_a_table_of_garbage_is_read_or_refused(read_or_refuse):
+    random_ = random.Random(3)
+    messages = []
+    for _ in range(400):
+        rows = [
+            ",".join("".join(random_.choices("0123456789" * 3 + ".-e/_ ", k=3)) for _ in range(3)) for _ in range(4)
+        ]
+        messages.append(read_or_refuse("Date,Open,Close\n" + "\n".join(rows), target="Close"))
+    assert 0 < messages.count(None) < 300

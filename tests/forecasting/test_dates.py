@@ -1,0 +1,195 @@
+from datetime import datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from gru_xp.forecasting.dates import direction, format_date, next_dates, parse_dates
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["2004-08-19", "2004-08-20"], [(2004, 8, 19), (2004, 8, 20)]),
+        (["2004-08-19T16:30:05"], [(2004, 8, 19, 16, 30, 5)]),
+        (["2004-08-19 16:30", "2004-08-19 16:31"], [(2004, 8, 19, 16, 30), (2004, 8, 19, 16, 31)]),
+        (["2004-08-19 16:30:00+02:00"], [(2004, 8, 19, 16, 30)]),
+        (["2004-08-19T23:30:00-05:00"], [(2004, 8, 19, 23, 30)]),
+        (["2004-08-19T16:30:00Z"], [(2004, 8, 19, 16, 30)]),
+        (["2004-08-19T16:30:00.250000"], [(2004, 8, 19, 16, 30, 0, 250000)]),
+        (["20040819"], [(2004, 8, 19)]),
+        (["1700", "1701"], [(1700, 1, 1), (1701, 1, 1)]),
+        (["2004-08", "2004-9", "2004-12"], [(2004, 8, 1), (2004, 9, 1), (2004, 12, 1)]),
+        (["2004/08/19", "2004/8/2"], [(2004, 8, 19), (2004, 8, 2)]),
+        (["Aug 19, 2004", "Sep 2, 2004"], [(2004, 8, 19), (2004, 9, 2)]),
+        (["August 19, 2004"], [(2004, 8, 19)]),
+        (["19-Aug-2004"], [(2004, 8, 19)]),
+        (["19-Aug-04"], [(2004, 8, 19)]),
+        (["19 Aug 2004"], [(2004, 8, 19)]),
+        (["19 August 2004"], [(2004, 8, 19)]),
+        (["08/19/2004", "09/01/2004"], [(2004, 8, 19), (2004, 9, 1)]),
+        (["19/08/2004", "01/09/2004"], [(2004, 8, 19), (2004, 9, 1)]),
+        (["19.08.2004", "01.09.2004"], [(2004, 8, 19), (2004, 9, 1)]),
+        (["8-19-2004", "9-1-2004"], [(2004, 8, 19), (2004, 9, 1)]),
+        # both readings are dates, and only one of them is in order
+        (["01/02/2020", "02/02/2020", "03/02/2020", "01/03/2020"], [(2020, 2, d) for d in (1, 2, 3)] + [(2020, 3, 1)]),
+        (["01/11/2020", "01/12/2020", "02/01/2020"], [(2020, 1, 11), (2020, 1, 12), (2020, 2, 1)]),
+        (["02/01/2020", "01/12/2020", "01/11/2020"], [(2020, 2, 1), (2020, 1, 12), (2020, 1, 11)]),
+    ],
+    ids=lambda value: value[0] if isinstance(value[0], str) else "",
+)
+def test_labels_that_are_dates(labels, expected):
+    assert parse_dates(labels) == [datetime(*parts) for parts in expected]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["01/02/2020", "02/03/2020", "03/04/2020"],  # in order either way
+        ["01/02/2020"],
+        ["13/14/2020"],
+        ["08/19/2004", "19/08/2004"],
+        ["08/19/2004", "2004-08-20"],
+        ["2004-08-19", "Aug 20, 2004"],
+        ["2004-08-19", ""],
+        ["2004-13"],
+        ["2004-02-30"],
+        ["12", "13"],
+        ["1.5"],
+        ["yesterday"],
+        ["0000"],
+        ["08/19/04"],
+    ],
+    ids=lambda labels: labels[0],
+)
+def test_labels_that_are_not_dates_or_could_be_others(labels):
+    assert parse_dates(labels) is None
+
+
+def test_dates_written_by_pandas(rng):
+    days = pd.to_datetime(rng.integers(0, 20_000, 50), unit="D").sort_values()
+    expected = days.to_pydatetime().tolist()
+    for form in ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%b %d, %Y", "%d %B %Y", "%Y%m%d"):
+        assert parse_dates(days.strftime(form).tolist()) == expected, form
+
+
+@pytest.mark.xfail(strict=True, reason="the time of day after such a date is dropped")
+def test_the_time_of_day_of_a_numeric_date():
+    labels = ["08/19/2004 10:00", "08/19/2004 11:30"]
+    assert parse_dates(labels) in (None, [datetime(2004, 8, 19, 10), datetime(2004, 8, 19, 11, 30)])
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [([1, 2, 2, 5], 1), ([5, 2, 2, 1], -1), ([1, 3, 2], None), ([3, 1, 2], None), ([4, 4], 1), ([4], 1)],
+)
+def test_direction(keys, expected):
+    assert direction(keys) == expected
+
+
+# --- going on ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "frequency",
+    [
+        *("D", "2D", "W-WED", "h", "15min", "MS", "ME", "2ME", "QS", "QE", "QE-JAN", "YS", "YE", "YS-OCT", "B"),
+        *("6MS", "24MS"),
+    ],
+)
+@pytest.mark.parametrize("start", ["1999-11-03", "2003-12-30", "2023-01-27 09:30"])
+def test_the_next_dates_are_those_of_pandas(frequency, start):
+    dates = pd.date_range(start, periods=40, freq=frequency).to_pydatetime().tolist()
+    assert next_dates(dates[:20], 20) == dates[20:]
+
+
+@pytest.mark.parametrize(
+    ("day", "expected"),
+    [(15, [(2021, 1, 15), (2021, 2, 15), (2021, 3, 15)]), (28, [(2021, 1, 28), (2021, 2, 28), (2021, 3, 28)])],
+)
+def test_months_on_the_same_day(day, expected):
+    dates = [datetime(2020, month, day) for month in range(5, 13)]
+    assert next_dates(dates, 3) == [datetime(*parts) for parts in expected]
+
+
+def test_trading_days_go_from_friday_to_monday():
+    trading = pd.bdate_range("2012-12-03", "2013-03-01").drop(["2012-12-25", "2013-01-01", "2013-01-21", "2013-02-18"])
+    dates = [stamp.to_pydatetime() for stamp in trading + pd.Timedelta(hours=16)]
+    expected = [datetime(2013, 3, day, 16) for day in (4, 5, 6, 7, 8, 11)]
+    assert dates[-1].weekday() == 4
+    assert next_dates(dates, 6) == expected
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        [datetime(2020, 1, 1), datetime(2020, 1, 2), datetime(2020, 1, 4), datetime(2020, 1, 9)],  # a Saturday
+        [datetime(2020, 1, 1), datetime(2020, 1, 3), datetime(2020, 1, 8)],
+        [datetime(2020, 1, 31), datetime(2020, 2, 28), datetime(2020, 3, 31)],
+        [datetime(2020, 1, 30), datetime(2020, 2, 28), datetime(2020, 3, 30)],
+        [datetime(2020, 3, 30), datetime(2020, 4, 30), datetime(2020, 5, 30)],
+        [datetime(2020, 1, 1), datetime(2020, 3, 1), datetime(2020, 4, 1)],
+        [datetime(2020, 1, 6), datetime(2020, 1, 7), datetime(2020, 1, 27), datetime(2020, 1, 28)],  # weeks missing
+        [datetime(2020, 1, 1), datetime(2020, 1, 2)],
+        [datetime(2020, 1, 1)],
+        [],
+    ],
+)
+def test_dates_without_a_rule_do_not_go_on(dates):
+    assert next_dates(dates, 3) is None
+
+
+def test_random_dates_do_not_go_on(rng):
+    for _ in range(50):
+        days = sorted(rng.choice(2000, size=30, replace=False).tolist())
+        assert next_dates([datetime(2000, 1, 1) + timedelta(days=day) for day in days], 2) is None
+
+
+@pytest.mark.xfail(strict=True, reason="equal distances come before equal numbers of months")
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["2001", "2002", "2003"], ["2004", "2005", "2006"]),
+        (["2004-07-01", "2004-08-01", "2004-09-01"], ["2004-10-01", "2004-11-01", "2004-12-01"]),
+        (["2003-12-01", "2004-01-01", "2004-02-01"], ["2004-03-01", "2004-04-01", "2004-05-01"]),
+    ],
+)
+def test_months_and_years_that_happen_to_be_equally_long(labels, expected):
+    dates = next_dates(parse_dates(labels), 3)
+    assert [format_date(date, like=labels[-1]) for date in dates] == expected
+
+
+@pytest.mark.xfail(strict=True, reason="a distance of zero counts as a rule")
+def test_one_date_over_and_over_does_not_go_on():
+    assert next_dates([datetime(2004, 8, 19)] * 4, 2) is None
+
+
+@pytest.mark.xfail(strict=True, reason="there is no year 10000", raises=(ValueError, OverflowError))
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_end_of_the_calendar(step):
+    assert next_dates([datetime(9999 - step * i, 1, 1) for i in range(9, -1, -1)], 3) is None
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("like", "expected"),
+    [
+        ("1700", "2004"),
+        ("1999-12", "2004-08"),
+        ("1999-1", "2004-08"),
+        ("1999-12-31", "2004-08-19"),
+        ("12/31/1999", "2004-08-19"),
+        ("1999-12-31 10:00", "2004-08-19 16:30:00"),
+        ("1999-12-31T10:00:00Z", "2004-08-19 16:30:00"),
+    ],
+)
+def test_format_date(like, expected):
+    assert format_date(datetime(2004, 8, 19, 16, 30), like) == expected
+
+
+@pytest.mark.parametrize("label", ["2004", "2004-08", "2004-08-19", "2004-08-19 16:30:00"])
+def test_formatting_is_the_inverse_of_reading(label):
+    assert format_date(parse_dates([label])[0], label) == label

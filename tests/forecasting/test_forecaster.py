@@ -1,0 +1,416 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors
+import safetensors.numpy
+
+from gru_xp import Forecaster, GruXpError
+from gru_xp.errors import CheckpointError, DataError, DeviceError
+from gru_xp.forecasting.csv_file import bundled_file, read_csv
+from gru_xp.forecasting.evaluation import evaluate
+from gru_xp.forecasting.series import TimeSeries
+from gru_xp.nn.params import flatten
+from gru_xp.nn.stack import init_stack_params, stack_forward
+
+
+@pytest.fixture
+def frame(walk):
+    index = pd.bdate_range("2020-01-02", periods=60, name="Date")
+    return pd.DataFrame(walk(60, 2), index=index, columns=["Close", "Volume"])
+
+
+@pytest.fixture
+def fitted(small, frame, cpu):
+    return small().fit(frame, device=cpu)
+
+
+# --- what it predicts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scaling", ["last", "standard"])
+@pytest.mark.parametrize("reset", ["before", "after"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_predictions_are_the_networks_in_the_units_of_the_data(small, frame, cpu, scaling, reset, dtype):
+    forecaster = small(scaling=scaling, reset=reset, dtype=dtype).fit(frame, device=cpu)
+    assert {array.dtype for layer in forecaster.params for array in layer} == {np.dtype(dtype)}
+    train_rows = frame.to_numpy()[:48]
+    expected = []
+    for end in range(4, 60):
+        window = frame.to_numpy()[end - 4 : end]
+        if scaling == "standard":
+            level, unit = train_rows.mean(axis=0), train_rows.std(axis=0)
+        else:
+            level, unit = window[-1], np.diff(train_rows, axis=0).std(axis=0)
+        x = ((window - level) / unit)[None].astype(dtype)
+        y, _ = stack_forward(x, forecaster.params, reset=reset)
+        expected.append(level[0] + unit[0] * float(y[0, 0]))
+    tolerance = 1e-12 if dtype == "float64" else 1e-6
+    np.testing.assert_allclose(forecaster.predict(frame.to_numpy()), expected, rtol=tolerance)
+
+
+def test_predictions_belong_to_their_rows(cpu):
+    """A sine is predicted well, and better than its neighbour in time is."""
+    series = 10.0 + 3.0 * np.sin(0.7 * np.arange(200))
+    forecaster = Forecaster(seq_length=6, hidden_size=12, num_epochs=200, learning_rate=0.02, dtype="float64")
+    predictions = forecaster.fit(series[:150], device=cpu).predict(series)
+    assert predictions.shape == (194,)
+
+    def error(y_true, y_pred):
+        return float(np.sqrt(np.mean((y_true - y_pred) ** 2)))
+
+    own = error(series[150:], predictions[144:])
+    assert own < 0.1
+    assert own < 0.1 * error(series[149:-1], predictions[144:])
+    assert own < 0.1 * error(series[151:], predictions[144:-1])
+    forecast = forecaster.forecast(series[:150], 20)
+    assert error(series[150:170], forecast) < 0.5
+
+
+def test_the_first_forecast_is_the_prediction_of_the_next_row(fitted, frame):
+    predictions = fitted.predict(frame)
+    for rows in (4, 5, 17, 59):
+        assert fitted.forecast(frame.iloc[:rows], 1)[0] == pytest.approx(predictions.iloc[rows - 4], rel=1e-6)
+
+
+def test_further_forecasts_build_on_those_before(fitted, frame):
+    forecasts = fitted.forecast(frame, 7)
+    assert forecasts.shape == (7,)
+    values = frame.to_numpy()
+    for step in range(7):
+        np.testing.assert_array_equal(fitted.forecast(values, 1), forecasts[step : step + 1])
+        values = np.vstack([values, [forecasts[step], frame["Volume"].iloc[-1]]])
+    np.testing.assert_array_equal(fitted.forecast(frame, 3), forecasts[:3])
+    np.testing.assert_array_equal(fitted.forecast(frame.iloc[-4:], 7), forecasts)
+    assert len(set(forecasts)) == 7
+
+
+def test_forecasting_leaves_the_series_as_it_is(fitted, frame):
+    values = frame.to_numpy().copy()
+    kept = values.copy()
+    fitted.forecast(values, 3)
+    fitted.predict(values)
+    np.testing.assert_array_equal(values, kept)
+
+
+def test_the_level_does_not_matter(small, walk, cpu):
+    series = walk(60)[:, 0]
+    plain, lifted = (small(dtype="float64").fit(series + shift, device=cpu) for shift in (0.0, 1024.0))
+    np.testing.assert_allclose(lifted.predict(series + 1024.0), plain.predict(series) + 1024.0, rtol=1e-9)
+    np.testing.assert_allclose(lifted.forecast(series + 1024.0, 5), plain.forecast(series, 5) + 1024.0, rtol=1e-9)
+
+
+def test_further_columns_are_looked_at(fitted, frame):
+    changed = frame.copy()
+    changed.iloc[30, 1] += 5.0
+    difference = (fitted.predict(changed) - fitted.predict(frame)).to_numpy() != 0.0
+    assert np.flatnonzero(difference).tolist() == [27, 28, 29, 30]
+
+
+@pytest.mark.slow
+def test_default_settings_beat_the_naive_forecast_on_the_sunspots(cpu):
+    series = read_csv(bundled_file("sunspots.csv"))
+    forecaster = Forecaster().fit(series.head(247), device=cpu)
+    (part,) = evaluate(forecaster, series, {"test": slice(247, None)})
+    assert part.metrics["windows"] == 62
+    assert part.metrics["skill"] > 0.25
+
+
+# --- what it learns from ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["array", "matrix", "list", "pandas", "frame", "TimeSeries"])
+def test_kinds_of_series(small, walk, cpu, kind):
+    values = walk(40)[:, 0]
+    index = pd.date_range("2021-01-01", periods=40)
+    data = {
+        "array": values,
+        "matrix": values[:, None],
+        "list": values.tolist(),
+        "pandas": pd.Series(values, index=index, name="Close"),
+        "frame": pd.DataFrame({"Note": "x", "Close": values}, index=index),
+        "TimeSeries": TimeSeries(values[:, None], ("Close",)),
+    }[kind]
+    expected = small().fit(values, device=cpu)
+    forecaster = small().fit(data, device=cpu)
+    predictions = forecaster.predict(data)
+    np.testing.assert_array_equal(np.asarray(predictions), expected.predict(values))
+    np.testing.assert_array_equal(forecaster.forecast(data, 3), expected.forecast(values, 3))
+    if kind in ("pandas", "frame"):
+        assert type(predictions) is pd.Series
+        assert predictions.index.equals(index[4:])
+        assert predictions.name == "Close"
+    else:
+        assert type(predictions) is np.ndarray
+        assert predictions.shape == (36,)
+    assert predictions.dtype == np.float64
+
+
+def test_a_forecaster_takes_other_kinds_than_it_learned_from(fitted, frame):
+    expected = fitted.predict(frame).to_numpy()
+    np.testing.assert_array_equal(fitted.predict(frame.to_numpy()), expected)
+    np.testing.assert_array_equal(fitted.predict(frame.assign(Note="x")[["Note", "Volume", "Close"]]), expected)
+    np.testing.assert_array_equal(fitted.predict(TimeSeries(frame.to_numpy()[:, ::-1], ("Volume", "Close"))), expected)
+
+
+def test_the_training_part_alone_is_scaled_by_and_learned_from(small, walk, cpu):
+    values = walk(60, 2)
+    changed = values.copy()
+    changed[48:] *= 3.0  # the validation rows
+    settings = {"num_epochs": 6, "patience": None, "dtype": "float64"}
+    first, second = (small(**settings).fit(v, device=cpu) for v in (values, changed))
+    assert first.scaler == second.scaler
+    costs = [[record.cost for record in f.training.history] for f in (first, second)]
+    assert costs[0] == costs[1]
+    validation = [[record.validation_cost for record in f.training.history] for f in (first, second)]
+    assert all(a != b for a, b in zip(*validation, strict=True))
+    changed[47] *= 3.0
+    assert small(**settings).fit(changed, device=cpu).scaler != first.scaler
+
+
+@pytest.mark.parametrize("reset", ["before", "after"])
+def test_the_recorded_costs_are_those_of_scaled_predictions(small, frame, cpu, reset):
+    forecaster = small(dtype="float64", num_epochs=9, reset=reset).fit(frame, device=cpu)
+    unit = np.diff(frame["Close"].to_numpy()[:48]).std()
+    errors = ((forecaster.predict(frame) - frame["Close"].iloc[4:]) / unit).to_numpy()
+    record = forecaster.training.history[forecaster.training.best_epoch]
+    assert record.cost == pytest.approx(np.mean(errors[:44] ** 2), rel=1e-10)
+    assert record.validation_cost == pytest.approx(np.mean(errors[44:] ** 2), rel=1e-10)
+
+
+def test_without_validation_all_rows_are_learned_from(small, walk, cpu):
+    values = walk(40)
+    forecaster = small(validation_ratio=0.0).fit(values, device=cpu)
+    assert all(record.validation_cost is None for record in forecaster.training.history)
+    assert forecaster.scaler.mean[0] == pytest.approx(values.mean(), rel=1e-12)
+
+
+def test_training_starts_from_the_seed(small, walk, cpu):
+    values = walk(40)
+    first, again, other = (small(seed=seed, batch_size=8).fit(values, device=cpu) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.predict(values), again.predict(values))
+    np.testing.assert_array_equal(flatten(first.params), flatten(again.params))
+    assert (first.predict(values) != other.predict(values)).all()
+    seen = []
+    small(seed=7).fit(values, device=cpu, callback=lambda record: seen.append(record) or record.epoch == 0)
+    start = init_stack_params(1, 5, 1, xp=np, seed=7, dtype=np.float32)
+    stopped = small(seed=7).fit(values, device=cpu, callback=lambda record: True)
+    np.testing.assert_array_equal(flatten(stopped.params), flatten(start))
+    assert [record.epoch for record in seen] == [0]
+
+
+def test_a_second_fit_starts_anew(small, walk, cpu):
+    first, second = walk(40), walk(50)
+    refitted = small().fit(first, device=cpu).fit(second, device=cpu)
+    np.testing.assert_array_equal(refitted.predict(second), small().fit(second, device=cpu).predict(second))
+
+
+def test_two_processes_learn_the_same():
+    program = (
+        "import numpy as np; from gru_xp import Forecaster; s = np.sin(np.arange(80) ** 1.1);"
+        "f = Forecaster(num_epochs=5, batch_size=16).fit(s, device='cpu');"
+        "print(f.forecast(s, 4).tobytes().hex())"
+    )
+    results = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert results[0] == results[1] != ""
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning:numpy")
+def test_a_divergence_is_warned_of(small, walk, cpu):
+    values = walk(40)
+    with pytest.warns(
+        RuntimeWarning, match="the cost is no longer a finite number after epoch .*smaller learning"
+    ) as w:
+        forecaster = small(optimizer="sgd", learning_rate=1e6, num_epochs=500, patience=None).fit(values, device=cpu)
+    assert w[0].filename == __file__
+    assert forecaster.training.stop_reason == "non_finite"
+    assert np.isfinite(forecaster.predict(values)).all()
+
+
+@pytest.mark.cuda
+def test_a_cuda_device_learns_the_same(small, walk, cpu, tmp_path):
+    values = walk(60, 2)
+    on_cpu, on_gpu = (small(dtype="float64").fit(values, device=device) for device in (cpu, "cuda"))
+    np.testing.assert_allclose(on_gpu.predict(values), on_cpu.predict(values), rtol=1e-9)
+    on_gpu.save(tmp_path / "model.safetensors")
+    moved = Forecaster.load(tmp_path / "model.safetensors", device=cpu)
+    np.testing.assert_allclose(moved.predict(values), on_gpu.predict(values), rtol=1e-12)
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"dtype": "float64", "reset": "after", "scaling": "standard"},
+        {"optimizer": "sgd", "reduction": "mean", "batch_size": 8, "clip_norm": 1.5, "patience": None, "seed": 4},
+    ],
+)
+def test_a_model_file_gives_the_same_predictions(small, frame, cpu, tmp_path, settings):
+    forecaster = small(**settings).fit(frame, device=cpu)
+    forecaster.notes = {"source": "ü", "split_ratio": 0.8}
+    forecaster.save(tmp_path / "model.safetensors")
+    loaded = Forecaster.load(tmp_path / "model.safetensors", device="cpu")
+    np.testing.assert_array_equal(loaded.predict(frame).to_numpy(), forecaster.predict(frame).to_numpy())
+    np.testing.assert_array_equal(loaded.forecast(frame, 5), forecaster.forecast(frame, 5))
+    assert loaded.settings() == forecaster.settings()
+    assert (loaded.columns, loaded.scaler, loaded.notes) == (("Close", "Volume"), forecaster.scaler, forecaster.notes)
+    assert loaded.training is None
+
+
+def test_what_the_file_says_of_itself(fitted, tmp_path):
+    fitted.save(tmp_path / "model.safetensors")
+    with safetensors.safe_open(tmp_path / "model.safetensors", framework="numpy") as file:
+        metadata = json.loads(file.metadata()["metadata"])
+    assert metadata["settings"]["seq_length"] == 4
+    assert metadata["device"] == "cpu"
+    assert metadata["best_epoch"] == fitted.training.best_epoch
+    assert metadata["versions"]["numpy"] == np.__version__
+
+
+@pytest.mark.xfail(strict=True, reason="a loaded forecaster has forgotten its best epoch")
+def test_a_loaded_model_can_be_saved_again(fitted, tmp_path):
+    fitted.save(tmp_path / "first")
+    Forecaster.load(tmp_path / "first", device="cpu").save(tmp_path / "second")
+    first, second = (safetensors.safe_open(tmp_path / name, framework="numpy") for name in ("first", "second"))
+    assert json.loads(first.metadata()["metadata"]) == json.loads(second.metadata()["metadata"])
+
+
+def test_files_that_are_no_model(fitted, tmp_path):
+    path = tmp_path / "model.safetensors"
+    for content in (b"", b"Date,Close\n", bytes(100)):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="not a model file"):
+            Forecaster.load(path, device="cpu")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        Forecaster.load(tmp_path / "missing", device="cpu")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        fitted.save(tmp_path / "no" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda m: m.pop("settings"),
+        lambda m: m.pop("scaler"),
+        lambda m: m.pop("columns"),
+        lambda m: m["settings"].update(hidden_size=0),
+        lambda m: m["settings"].update(later_setting=1),
+        lambda m: m["settings"].update(reset="sideways"),
+        lambda m: m["scaler"].pop("mean"),
+        lambda m: m["scaler"].update(std=["x", "y"]),
+        lambda m: m.update(settings=None),
+    ],
+)
+def test_models_whose_description_is_damaged(fitted, tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    fitted.save(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        header = file.metadata()
+    metadata = json.loads(header["metadata"])
+    damage(metadata)
+    arrays = safetensors.numpy.load_file(path)
+    path.write_bytes(safetensors.numpy.save(arrays, metadata=header | {"metadata": json.dumps(metadata)}))
+    with pytest.raises(CheckpointError, match="description is damaged") as error:
+        Forecaster.load(path, device="cpu")
+    assert "\n" not in str(error.value)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------
+
+
+def test_a_forecaster_that_has_not_learned(small, frame, tmp_path):
+    for use in (
+        lambda f: f.predict(frame),
+        lambda f: f.forecast(frame, 1),
+        lambda f: f.save(tmp_path / "model.safetensors"),
+    ):
+        with pytest.raises(GruXpError, match="has not learned anything yet; call fit"):
+            use(small())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_series_with_other_columns(fitted, frame):
+    with pytest.raises(DataError, match="no column 'Volume'; the columns are Close, Open"):
+        fitted.predict(frame.rename(columns={"Volume": "Open"}))
+    with pytest.raises(DataError, match=r"has 1 column.*the model was trained on Close, Volume"):
+        fitted.predict(frame["Close"])
+    with pytest.raises(DataError, match=r"has 3 column.*the model was trained on Close, Volume"):
+        fitted.forecast(np.ones((20, 3)), 1)
+
+
+def test_too_few_rows(small, fitted, frame, cpu):
+    assert fitted.predict(frame.iloc[:5]).shape == (1,)
+    with pytest.raises(DataError, match=r"^4 rows are too few: the model looks back on 4; at least 5 are needed"):
+        fitted.predict(frame.iloc[:4])
+    assert fitted.forecast(frame.iloc[:4], 2).shape == (2,)
+    with pytest.raises(DataError, match=r"^3 rows are too few: .*at least 4 are needed"):
+        fitted.forecast(frame.iloc[:3], 2)
+    small(validation_ratio=0.5).fit(frame.iloc[:9], device=cpu)
+    with pytest.raises(DataError, match=r"^8 rows are too few for windows of 4 steps.*at least 9 are needed"):
+        small(validation_ratio=0.5).fit(frame.iloc[:8], device=cpu)
+
+
+def test_missing_values(small, fitted, frame, cpu):
+    frame.iloc[12, 1] = np.nan
+    for use in (lambda: small().fit(frame, device=cpu), lambda: fitted.predict(frame)):
+        with pytest.raises(DataError, match="row 12, column Volume: nan is not a finite number"):
+            use()
+    with pytest.raises(DataError, match="row 12, column column 1: nan"):
+        small().fit(frame.to_numpy(), device=cpu)
+
+
+def test_a_constant_series(small, cpu):
+    with pytest.raises(DataError, match="column value has one and the same value"):
+        small().fit(np.full(40, 3.0), device=cpu)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scaling", "minmax"),
+        ("reset", "Before"),
+        ("dtype", "float16"),
+        ("optimizer", "lbfgs"),
+        ("reduction", "max"),
+        ("seq_length", 0),
+        ("hidden_size", -1),
+        ("num_epochs", 0),
+        ("learning_rate", -0.1),
+        ("batch_size", 0),
+        ("clip_norm", float("nan")),
+        ("patience", 0),
+        ("validation_ratio", 1.0),
+        ("validation_ratio", -0.1),
+    ],
+)
+def test_settings_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        Forecaster(**{name: value})
+
+
+@pytest.mark.parametrize("steps", [0, -2])
+def test_no_steps(fitted, frame, steps):
+    with pytest.raises(ValueError, match=f"steps is {steps}"):
+        fitted.forecast(frame, steps)
+
+
+def test_an_unknown_device(small, frame):
+    with pytest.raises(DeviceError, match="device is 'tpu'"):
+        small().fit(frame, device="tpu")
+
+
+@pytest.mark.xfail(strict=True, reason="its columns are already those of the series that was refused", raises=DataError)
+def test_a_refused_series_leaves_the_forecaster_as_it_was(fitted, frame, cpu):
+    expected = fitted.predict(frame)
+    with pytest.raises(DataError, match="one and the same value"):
+        fitted.fit(np.full((40, 3), 2.0), device=cpu)
+    pd.testing.assert_series_equal(fitted.predict(frame), expected)

@@ -1,0 +1,116 @@
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from gru_xp.errors import DataError
+from gru_xp.forecasting.baselines import naive_forecast
+from gru_xp.forecasting.scaling import SCALINGS, Scaler
+from gru_xp.forecasting.windows import make_windows
+
+COLUMNS = ("a", "b", "c")
+
+
+@pytest.fixture(params=SCALINGS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def rows(walk):
+    """Three columns of quite different sizes."""
+    return walk(60, 3) * np.array([1.0, 1e6, 1e-4])
+
+
+def test_statistics(rows, kind):
+    scaler = Scaler.fit(kind, rows, COLUMNS)
+    assert scaler.kind == kind
+    for column in range(3):
+        numbers = rows[:, column].tolist()
+        changes = [b - a for a, b in pairwise(numbers)]
+        mean, mean_change = sum(numbers) / 60, sum(changes) / 59
+        assert scaler.mean[column] == pytest.approx(mean, rel=1e-12)
+        assert scaler.std[column] == pytest.approx((sum((v - mean) ** 2 for v in numbers) / 60) ** 0.5, rel=1e-12)
+        expected = (sum((v - mean_change) ** 2 for v in changes) / 59) ** 0.5
+        assert scaler.change_std[column] == pytest.approx(expected, rel=1e-10)
+
+
+def test_standard_windows(rows):
+    scaler = Scaler.fit("standard", rows, COLUMNS)
+    windows, targets = make_windows(rows, 5)
+    expected, _ = make_windows((rows - rows.mean(axis=0)) / rows.std(axis=0), 5)
+    np.testing.assert_allclose(scaler.scale_windows(windows), expected, rtol=1e-9, atol=1e-12)
+    z = (targets - rows[:, 0].mean()) / rows[:, 0].std()
+    np.testing.assert_allclose(scaler.scale_targets(targets, windows), z, rtol=1e-12)
+
+
+def test_windows_less_their_last_row(rows):
+    scaler = Scaler.fit("last", rows, COLUMNS)
+    windows, targets = make_windows(rows, 5)
+    unit = np.diff(rows, axis=0).std(axis=0)
+    scaled = scaler.scale_windows(windows)
+    assert (scaled[:, -1] == 0.0).all()
+    for i in (0, 7, 54):
+        np.testing.assert_allclose(scaled[i], (rows[i : i + 5] - rows[i + 4]) / unit, rtol=1e-12)
+    change = (rows[5:, 0] - rows[4:-1, 0]) / unit[0]
+    np.testing.assert_allclose(scaler.scale_targets(targets, windows), change, rtol=1e-12)
+    assert np.std(change) == pytest.approx(1.0, rel=0.2)
+
+
+def test_targets_come_back(rows, kind):
+    scaler = Scaler.fit(kind, rows[:30], COLUMNS)
+    windows, targets = make_windows(rows, 4)
+    scaled = scaler.scale_targets(targets, windows)
+    np.testing.assert_allclose(scaler.unscale_predictions(scaled, windows), targets, rtol=1e-13)
+    assert np.abs(scaled - targets).min() > 0.1
+
+
+def test_predicting_no_change_is_the_naive_forecast(rows):
+    scaler = Scaler.fit("last", rows, COLUMNS)
+    windows, _ = make_windows(rows, 4)
+    expected = rows[3:-1, 0]
+    np.testing.assert_array_equal(scaler.unscale_predictions(np.zeros(56), windows), expected)
+    np.testing.assert_array_equal(naive_forecast(windows), expected)
+
+
+@pytest.mark.parametrize("level", [-300.0, 1e5])
+def test_the_level_does_not_matter_to_last(rows, level):
+    scaler, lifted = (Scaler.fit("last", rows + shift, COLUMNS) for shift in (0.0, level))
+    assert lifted.change_std == pytest.approx(scaler.change_std, rel=1e-6)
+    windows, targets = make_windows(rows, 4)
+    scaled = scaler.scale_windows(windows[..., :1]), scaler.scale_targets(targets, windows)
+    np.testing.assert_allclose(scaler.scale_windows(windows[..., :1] + level), scaled[0], atol=1e-8)
+    np.testing.assert_allclose(scaler.scale_targets(targets + level, windows + level), scaled[1], atol=1e-8)
+    standard = Scaler.fit("standard", rows, COLUMNS)
+    assert np.abs(standard.scale_targets(targets + level, windows) - standard.scale_targets(targets, windows)).min() > 1
+
+
+def test_a_file_can_hold_it(rows, kind):
+    scaler = Scaler.fit(kind, rows, COLUMNS)
+    assert Scaler.from_dict(json.loads(json.dumps(scaler.to_dict()))) == scaler
+
+
+def test_a_straight_line(kind):
+    rows = 5.0 + 0.3 * np.arange(40.0)[:, None]
+    scaler = Scaler.fit(kind, rows, ("a",))
+    assert scaler.change_std[0] == pytest.approx(0.3)
+    windows, targets = make_windows(rows, 3)
+    scaled = scaler.scale_targets(targets, windows)
+    assert np.isfinite(scaler.scale_windows(windows)).all()
+    if kind == "last":
+        np.testing.assert_allclose(scaled, 1.0, rtol=1e-9)
+
+
+def test_a_constant_column_is_refused(rows, kind):
+    rows[:, 1] = 7.0
+    with pytest.raises(DataError, match=r"^column b has one and the same value in all training rows"):
+        Scaler.fit(kind, rows, COLUMNS)
+
+
+@pytest.mark.xfail(strict=True, reason="the mean of equal numbers may differ from them by rounding")
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e10 / 7])
+def test_every_constant_column_is_refused(kind, value):
+    for count in range(2, 100):
+        with pytest.raises(DataError, match="one and the same value"):
+            Scaler.fit(kind, np.full((count, 1), value), ("a",))

@@ -1,0 +1,221 @@
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gru_xp.errors import DataError
+from gru_xp.forecasting.series import TimeSeries, as_series, check_columns
+
+
+@pytest.fixture
+def frame(walk):
+    """Four columns, one of them text, over trading days."""
+    frame = pd.DataFrame(walk(8, 3), columns=["Close", "Volume", "Open"], index=pd.bdate_range("2020-01-02", periods=8))
+    frame.insert(1, "Note", "x")
+    return frame
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [np.asarray, list, tuple, lambda v: v.astype(np.float32).astype(object)])
+def test_one_column(rng, make):
+    values = rng.standard_normal(7).astype(np.float32).astype(float)
+    series = as_series(make(values))
+    np.testing.assert_array_equal(series.values, values[:, None])
+    assert series.values.dtype == np.float64
+    assert (series.columns, series.target, len(series)) == (("value",), "value", 7)
+    assert series.labels is series.dates is None
+
+
+def test_matrix(rng):
+    values = rng.standard_normal((6, 3))
+    series = as_series(values)
+    np.testing.assert_array_equal(series.values, values)
+    assert series.columns == ("column 0", "column 1", "column 2")
+
+
+def test_integers_become_floats():
+    series = as_series([1, 2, 4])
+    assert series.values.dtype == np.float64
+    np.testing.assert_array_equal(series.values[:, 0], [1.0, 2.0, 4.0])
+
+
+@pytest.mark.parametrize("shape", [(), (2, 2, 2)])
+def test_arrays_of_other_shapes(shape):
+    with pytest.raises(DataError, match=r"the array has shape .*; a series is \(N,\) or \(N, F\)"):
+        as_series(np.ones(shape))
+
+
+@pytest.mark.parametrize("empty", [[], np.empty((0, 2)), np.empty((3, 0)), pd.Series([], dtype=float)])
+def test_empty_series(empty):
+    with pytest.raises(DataError):
+        as_series(empty)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 1), (5, 2)])
+def test_values_that_are_not_finite(rng, value, row, column):
+    values = rng.standard_normal((6, 3))
+    values[row, column] = value
+    with pytest.raises(DataError, match=f"^row {row}, column column {column}: {value} is not a finite number"):
+        as_series(values)
+    frame = pd.DataFrame(values, columns=["a", "b", "c"])
+    with pytest.raises(DataError, match=f"^row {row}, column {'abc'[column]}: {value} is not a finite number"):
+        as_series(frame)
+    with pytest.raises(DataError, match=f"^row {row}, column level: {value} is not"):
+        as_series(pd.Series(values[:, column], name="level"))
+
+
+@pytest.mark.parametrize("data", [["a", "b"], [object()], pd.Series(["x", "y"]), pd.Series([1, "y"])])
+def test_what_is_not_numbers(data):
+    with pytest.raises(DataError, match="does not consist of numbers"):
+        as_series(data)
+
+
+@pytest.mark.xfail(strict=True, reason="NumPy's own ValueError comes out", raises=ValueError)
+def test_rows_of_different_lengths():
+    with pytest.raises(DataError):
+        as_series([[1.0, 2.0], [3.0]])
+
+
+@pytest.mark.xfail(strict=True, reason="the imaginary part is dropped with a warning")
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
+def test_complex_numbers():
+    with pytest.raises(DataError):
+        as_series(np.array([1.0 + 2.0j, 3.0]))
+
+
+# --- pandas -----------------------------------------------------------------------------------------------------
+
+
+def test_series_with_dates(walk):
+    index = pd.bdate_range("2020-01-02", periods=5, name="Date")
+    series = as_series(pd.Series(walk(5)[:, 0], index=index, name="Close"))
+    assert series.columns == ("Close",)
+    assert series.labels == ("2020-01-02", "2020-01-03", "2020-01-06", "2020-01-07", "2020-01-08")
+    assert series.dates == tuple(datetime.fromisoformat(label) for label in series.labels)
+
+
+def test_series_with_times(walk):
+    index = pd.date_range("2020-01-02 09:30", periods=3, freq="15min", tz="America/New_York")
+    series = as_series(pd.Series(walk(3)[:, 0], index=index))
+    assert series.columns == ("value",)
+    assert series.labels == ("2020-01-02T09:30:00", "2020-01-02T09:45:00", "2020-01-02T10:00:00")
+    assert series.dates[0] == datetime(2020, 1, 2, 9, 30)
+
+
+def test_series_of_periods(walk):
+    series = as_series(pd.Series(walk(3)[:, 0], index=pd.period_range("2020-11", periods=3, freq="M")))
+    assert series.dates == (datetime(2020, 11, 1), datetime(2020, 12, 1), datetime(2021, 1, 1))
+
+
+@pytest.mark.parametrize("index", [None, [3, 5, 9], ["a", "b", "c"]])
+def test_series_without_dates(walk, index):
+    series = as_series(pd.Series(walk(3)[:, 0], index=index))
+    assert series.labels is series.dates is None
+
+
+def test_frame_has_its_numeric_columns_in_order(frame):
+    series = as_series(frame)
+    assert series.columns == ("Close", "Volume", "Open")
+    np.testing.assert_array_equal(series.values, frame[["Close", "Volume", "Open"]].to_numpy())
+    assert series.dates[0] == datetime(2020, 1, 2)
+
+
+def test_columns_of_a_frame_by_name(frame):
+    series = as_series(frame, ["Open", "Close"])
+    assert series.columns == ("Open", "Close")
+    np.testing.assert_array_equal(series.values, frame[["Open", "Close"]].to_numpy())
+
+
+def test_a_frame_of_one_numeric_column_may_call_it_anything(frame):
+    series = as_series(frame[["Note", "Open"]], ["Close"])
+    np.testing.assert_array_equal(series.values[:, 0], frame["Open"].to_numpy())
+
+
+def test_frame_with_a_missing_column(frame):
+    with pytest.raises(DataError, match="no column 'High'; the columns are Close, Note, Volume, Open"):
+        as_series(frame, ["Close", "High"])
+
+
+def test_frame_with_a_text_column(frame):
+    with pytest.raises(DataError, match="does not consist of numbers"):
+        as_series(frame, ["Close", "Note"])
+
+
+def test_frame_without_numbers(frame):
+    with pytest.raises(DataError, match="no numeric column"):
+        as_series(frame[["Note"]])
+
+
+def test_frame_with_integer_names(rng):
+    values = rng.standard_normal((4, 2))
+    series = as_series(pd.DataFrame(values, columns=[10, 20]), ["20", "10"])
+    np.testing.assert_array_equal(series.values, values[:, ::-1])
+
+
+def test_nullable_integers():
+    np.testing.assert_array_equal(as_series(pd.Series([1, 2, 5], dtype="Int64")).values[:, 0], [1.0, 2.0, 5.0])
+    with pytest.raises(DataError):
+        as_series(pd.Series([1, None, 5], dtype="Int64"))
+
+
+@pytest.mark.xfail(strict=True, reason="a missing date in the index raises TypeError", raises=TypeError)
+def test_a_missing_date_in_the_index():
+    index = pd.DatetimeIndex(["2020-01-01", pd.NaT])
+    with pytest.raises(DataError, match="row 1"):
+        as_series(pd.Series([1.0, 2.0], index=index))
+
+
+@pytest.mark.xfail(strict=True, reason="each of the two names takes both columns")
+def test_two_columns_of_one_name(rng):
+    with pytest.raises(DataError, match="'a'"):
+        as_series(pd.DataFrame(rng.standard_normal((4, 2)), columns=["a", "a"]))
+
+
+# --- TimeSeries -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def series(frame):
+    return as_series(frame)
+
+
+def test_a_series_is_taken_as_it_is(series):
+    assert as_series(series) is series
+
+
+def test_columns_of_a_series_by_name(series):
+    taken = as_series(series, ["Open", "Close"])
+    assert taken.columns == ("Open", "Close")
+    np.testing.assert_array_equal(taken.values, series.values[:, [2, 0]])
+    assert taken.labels == series.labels
+    with pytest.raises(DataError, match="no column 'High'"):
+        as_series(series, ["High", "Close"])
+
+
+def test_a_series_of_one_column_may_call_it_anything(walk):
+    one = TimeSeries(walk(5), ("Close",))
+    assert as_series(one, ["Open"]) is one
+
+
+def test_head(series):
+    head = series.head(3)
+    np.testing.assert_array_equal(head.values, series.values[:3])
+    assert (head.labels, head.dates, len(head)) == (series.labels[:3], series.dates[:3], 3)
+    assert head.columns == series.columns
+    assert as_series(series.values).head(2).dates is None
+
+
+@pytest.mark.parametrize("columns", [["a"], ["a", "b", "c"]])
+def test_an_array_must_have_as_many_columns(rng, columns):
+    with pytest.raises(DataError, match=f"has 2 .*the model was trained on {', '.join(columns)}"):
+        as_series(rng.standard_normal((5, 2)), columns)
+
+
+def test_check_columns():
+    check_columns(["b"], ["a", "b"])
+    with pytest.raises(DataError, match="there is no column 'c'; the columns are a, b"):
+        check_columns(["a", "c"], ["a", "b"])

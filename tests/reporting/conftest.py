@@ -1,0 +1,62 @@
+"""Parts of a series to draw and to write, without a model."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+from gru_xp.forecasting.evaluation import EvaluatedPart
+from gru_xp.forecasting.series import TimeSeries
+from gru_xp.training.trainer import EpochRecord
+
+
+@pytest.fixture
+def series():
+    """``series(dates=True, labels=None)``: 40 rows of one column."""
+
+    def series(dates=True, labels=None):
+        values = np.sin(np.arange(40.0))[:, None] * 3 + 10
+        days = tuple(datetime(2024, 2, 1) + timedelta(days=row) for row in range(40)) if dates else None
+        if labels is None and days:
+            labels = tuple(day.date().isoformat() for day in days)
+        return TimeSeries(values, ("Value",), labels, days)
+
+    return series
+
+
+@pytest.fixture
+def part(series):
+    """``part(name, start, stop)``: those rows, predicted wrongly by a half, above and below in turn."""
+    values = series().values[:, 0]
+
+    def part(name, start, stop):
+        y_true = values[start:stop]
+        y_pred = y_true + np.where(np.arange(start, stop) % 2 == 0, 0.5, -0.5)
+        return EvaluatedPart(name, range(start, stop), y_true, y_pred, {})
+
+    return part
+
+
+@pytest.fixture
+def parts(part):
+    return [part("train", 5, 20), part("validation", 20, 28), part("test", 28, 40)]
+
+
+@pytest.fixture
+def history():
+    """``history(epochs, validation=True)``: epoch 0 and that many more."""
+
+    def history(epochs, validation=True):
+        return tuple(
+            EpochRecord(
+                epoch,
+                1.0 / (1 + epoch),
+                2.0 / (1 + epoch) if validation else None,
+                None if epoch == 0 else 0.1 * epoch,
+                0.25 * epoch,
+                1.0 / (1 + epoch),
+            )
+            for epoch in range(epochs + 1)
+        )
+
+    return history

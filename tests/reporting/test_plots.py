@@ -1,0 +1,159 @@
+import math
+
+import matplotlib.image
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.dates import date2num
+from matplotlib.figure import Figure
+
+from gru_xp.reporting.plots import plot_cost, plot_residuals, plot_sequence
+from gru_xp.training.trainer import EpochRecord
+
+
+@pytest.fixture
+def draw(monkeypatch, tmp_path):
+    """``draw(plot, ...)``: the figure that the plot writes, instead of the file."""
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: saved.append(figure))
+
+    def draw(plot, *arguments):
+        plot(tmp_path / "plot.png", *arguments)
+        return saved[-1]
+
+    return draw
+
+
+@pytest.fixture
+def check_picture(tmp_path):
+    """``check_picture(plot, ...)``: the plot writes one PNG file, with something to see."""
+
+    def check_picture(plot, *arguments):
+        path = tmp_path / "plot.png"
+        plot(path, *arguments)
+        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        pixels = matplotlib.image.imread(path)
+        assert min(pixels.shape[:2]) >= 400
+        assert len(np.unique(pixels @ np.array([1, 256, 65536, 0])[: pixels.shape[2]])) > 20  # colours
+        assert [file.name for file in tmp_path.iterdir()] == ["plot.png"]
+        assert plt.get_fignums() == []  # no figure stays open
+
+    return check_picture
+
+
+def lines(axes):
+    """The drawn lines by their label."""
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+# --- cost -------------------------------------------------------------------------------------------------------
+
+
+def test_cost(draw, history):
+    (axes,) = draw(plot_cost, history(6), 4).axes
+    drawn = lines(axes)
+    assert legend(axes) == ["training cost", "validation cost", "best epoch, 4"]
+    np.testing.assert_array_equal(drawn["training cost"].get_xdata(), range(7))
+    np.testing.assert_allclose(drawn["training cost"].get_ydata(), [1 / (1 + epoch) for epoch in range(7)])
+    np.testing.assert_allclose(drawn["validation cost"].get_ydata(), [2 / (1 + epoch) for epoch in range(7)])
+    assert set(drawn["best epoch, 4"].get_xdata()) == {4}
+    assert axes.get_yscale() == "log"
+    assert axes.get_xlabel() == "epoch"
+    assert "mean squared error" in axes.get_ylabel()
+
+
+def test_cost_without_validation(draw, history):
+    (axes,) = draw(plot_cost, history(3, validation=False), 3).axes
+    assert legend(axes) == ["training cost", "best epoch, 3"]
+
+
+def test_cost_of_the_start_alone(draw, history):
+    (axes,) = draw(plot_cost, history(0), 0).axes
+    assert list(lines(axes)["training cost"].get_xdata()) == [0]
+
+
+@pytest.mark.parametrize("cost", [math.inf, math.nan, 1e38])
+def test_cost_that_got_out_of_hand(check_picture, history, cost):
+    check_picture(plot_cost, (*history(2), EpochRecord(3, cost, cost, cost, 1.0, 0.3)), 2)
+
+
+# --- sequence ---------------------------------------------------------------------------------------------------
+
+
+def test_sequence_has_a_panel_for_what_was_learned_and_one_for_the_test(draw, series, parts):
+    above, below = draw(plot_sequence, series(), parts).axes
+    assert above.get_title() == "Value: train and validation"
+    assert below.get_title() == "Value: test"
+    assert legend(above) == ["actual", "predicted, train", "predicted, validation"]
+    assert legend(below) == ["actual", "predicted, test"]
+    np.testing.assert_array_equal(lines(below)["actual"].get_ydata(), parts[2].y_true)
+    for axes, part in ((above, parts[0]), (above, parts[1]), (below, parts[2])):
+        line = lines(axes)[f"predicted, {part.name}"]
+        np.testing.assert_array_equal(line.get_ydata(), part.y_pred)
+        days = [series().dates[row] for row in part.rows]
+        np.testing.assert_array_equal(date2num(line.get_xdata()), date2num(days))
+
+
+def test_all_actual_values_are_drawn(draw, series, parts):
+    above, _ = draw(plot_sequence, series(), parts).axes
+    points = [line.get_ydata() for line in above.get_lines() if line.get_marker() == "."]
+    np.testing.assert_array_equal(np.concatenate(points), np.concatenate([parts[0].y_true, parts[1].y_true]))
+
+
+def test_sequence_without_dates_counts_rows(draw, series, parts):
+    above, below = draw(plot_sequence, series(dates=False), parts).axes
+    np.testing.assert_array_equal(lines(below)["predicted, test"].get_xdata(), range(28, 40))
+    assert above.get_xlabel() == below.get_xlabel() == "row"
+
+
+def test_labels_that_are_no_dates_count_rows(draw, series, parts):
+    _, below = draw(plot_sequence, series(dates=False, labels=("a",) * 40), parts).axes
+    np.testing.assert_array_equal(lines(below)["actual"].get_xdata(), range(28, 40))
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test", "all"])
+def test_sequence_of_one_part_has_one_panel(draw, series, part, name):
+    (axes,) = draw(plot_sequence, series(), [part(name, 5, 40)]).axes
+    assert axes.get_title() == f"Value: {name}"
+
+
+def test_sequence_of_one_row(draw, series, part):
+    (axes,) = draw(plot_sequence, series(), [part("test", 39, 40)]).axes
+    assert len(lines(axes)["actual"].get_ydata()) == 1
+
+
+# --- residuals --------------------------------------------------------------------------------------------------
+
+
+def test_residuals_against_predictions(draw, series, parts):
+    (axes,) = draw(plot_residuals, series(), parts).axes
+    assert legend(axes) == ["train", "validation", "test"]
+    for part in parts:
+        line = lines(axes)[part.name]
+        np.testing.assert_array_equal(line.get_xdata(), part.y_pred)
+        np.testing.assert_allclose(line.get_ydata(), part.y_true - part.y_pred)
+    assert axes.get_xlabel() == "predicted Value"
+    assert axes.get_ylabel() == "residual (actual - predicted)"
+
+
+def test_residuals_without_dates(draw, series, part):
+    (axes,) = draw(plot_residuals, series(dates=False), [part("all", 5, 40)]).axes
+    assert legend(axes) == ["all"]
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_picture_of_cost(check_picture, history, validation):
+    check_picture(plot_cost, history(3, validation), 1)
+
+
+@pytest.mark.parametrize("dates", [True, False])
+def test_pictures_of_predictions(check_picture, series, parts, dates):
+    check_picture(plot_sequence, series(dates), parts)
+    check_picture(plot_residuals, series(dates), parts)

@@ -1,0 +1,202 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from gru_xp.errors import DataError
+from gru_xp.reporting.run_folder import (
+    MODEL_FILE,
+    fresh_folder,
+    model_file,
+    run_folder,
+    write_history,
+    write_metrics,
+    write_plots,
+    write_predictions,
+)
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_text() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def read_rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+def test_model_file(tmp_path):
+    assert model_file(tmp_path) == model_file(str(tmp_path)) == tmp_path / MODEL_FILE
+    assert model_file(tmp_path / "some.file") == tmp_path / "some.file"
+
+
+def test_fresh_folder(tmp_path):
+    assert fresh_folder(tmp_path, "run") == tmp_path / "run"
+    (tmp_path / "run").mkdir()
+    assert fresh_folder(tmp_path, "run") == tmp_path / "run-2"
+    (tmp_path / "run-2").write_text("a file is in the way, too")
+    assert fresh_folder(tmp_path, "run") == tmp_path / "run-3"
+    assert fresh_folder(tmp_path / "none", "run") == tmp_path / "none/run"
+
+
+# --- run_folder -------------------------------------------------------------------------------------------------
+
+
+def test_files_are_there_only_at_the_end(tmp_path):
+    out = tmp_path / "deep/down/run"
+    with run_folder(out, overwrite=False) as folder:
+        (folder / "plots").mkdir()
+        (folder / "plots/a.png").write_text("a")
+        (folder / "b.csv").write_text("b")
+        assert not out.exists()
+    assert contents(tmp_path / "deep") == {
+        "down": None,
+        "down/run": None,
+        "down/run/plots": None,
+        "down/run/plots/a.png": "a",
+        "down/run/b.csv": "b",
+    }
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_the_way_is_refused(tmp_path, overwrite):
+    (tmp_path / "run").write_text("mine")
+    with (
+        pytest.raises(DataError, match=r"run exists; it is not a folder; use another --out"),
+        run_folder(tmp_path / "run", overwrite=overwrite),
+    ):
+        pytest.fail("it must not come to this")
+    assert contents(tmp_path) == {"run": "mine"}
+
+
+def test_a_folder_in_the_way_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    with (
+        pytest.raises(DataError, match=r"run exists; use --overwrite or another --out"),
+        run_folder(tmp_path / "run", overwrite=False),
+    ):
+        pytest.fail("it must not come to this")
+    assert contents(tmp_path) == {"run": None}
+
+
+def test_overwriting_keeps_other_files(tmp_path):
+    out = tmp_path / "run"
+    (out / "plots").mkdir(parents=True)
+    for name in ("a", "b", "plots/a", "plots/b"):
+        (out / name).write_text("old")
+    with run_folder(out, overwrite=True) as folder:
+        (folder / "plots").mkdir()
+        (folder / "a").write_text("new")
+        (folder / "plots/a").write_text("new")
+    assert contents(out) == {"a": "new", "b": "old", "plots": None, "plots/a": "new", "plots/b": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_an_error_leaves_everything_as_it_was(tmp_path, error):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/a").write_text("old")
+
+    def fail(out):
+        with run_folder(out, overwrite=True) as folder:
+            (folder / "a").write_text("new")
+            raise error
+
+    for out in (tmp_path / "run", tmp_path / "deep/down/run"):
+        with pytest.raises(error):
+            fail(out)
+    assert contents(tmp_path) == {"run": None, "run/a": "old"}
+
+
+def test_what_others_put_into_the_folders_above_stays(tmp_path):
+    def fail():
+        with run_folder(tmp_path / "deep/down/run", overwrite=False):
+            (tmp_path / "deep/other").write_text("mine")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert contents(tmp_path) == {"deep": None, "deep/other": "mine"}
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.raises(DataError, match=r"cannot be made .*; use another --out"),
+        run_folder(tmp_path / "file/run", overwrite=False),
+    ):
+        pytest.fail("it must not come to this")
+    assert contents(tmp_path) == {"file": "mine"}
+
+
+def test_a_folder_without_a_path_above(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with run_folder(Path("run"), overwrite=False) as folder:
+        (folder / "a").write_text("a")
+    assert contents(tmp_path) == {"run": None, "run/a": "a"}
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def test_history_has_gaps_where_there_is_no_number(tmp_path, history):
+    write_history(tmp_path, history(2, validation=False))
+    assert (tmp_path / "history.csv").read_text() == (
+        "epoch,cost,validation_cost,gradient_norm,seconds\n"
+        "0,1.0,,,0.0\n"
+        "1,0.5,,0.1,0.25\n"
+        "2,0.3333333333333333,,0.2,0.5\n"
+    )
+
+
+def test_history_with_validation(tmp_path, history):
+    write_history(tmp_path, history(1))
+    assert read_rows(tmp_path / "history.csv")[1:] == [
+        ["0", "1.0", "2.0", "", "0.0"],
+        ["1", "0.5", "1.0", "0.1", "0.25"],
+    ]
+
+
+def test_predictions_have_all_digits(tmp_path, series, parts):
+    write_predictions(tmp_path, series(), parts)
+    header, *rows = read_rows(tmp_path / "predictions.csv")
+    assert header == ["date", "split", "actual", "predicted", "residual"]
+    expected = [
+        [series().labels[row], part.name, true, pred, true - pred]
+        for part in parts
+        for row, true, pred in zip(part.rows, part.y_true, part.y_pred, strict=True)
+    ]
+    assert [[*row[:2], *map(float, row[2:])] for row in rows] == expected
+    assert rows[0][0] == "2024-02-06"
+
+
+def test_predictions_without_dates_have_row_numbers(tmp_path, series, part):
+    write_predictions(tmp_path, series(dates=False), [part("test", 37, 40)])
+    assert [row[:2] for row in read_rows(tmp_path / "predictions.csv")[1:]] == [[n, "test"] for n in ("37", "38", "39")]
+
+
+def test_labels_stay_what_they_are(tmp_path, series, part):
+    labels = tuple(f'"Maß" {row}, no date' for row in range(40))
+    write_predictions(tmp_path, series(dates=False, labels=labels), [part("all", 38, 40)])
+    assert [row[0] for row in read_rows(tmp_path / "predictions.csv")[1:]] == list(labels[38:])
+
+
+def test_metrics(tmp_path):
+    metrics = {"target": "Close", "parts": {"test": {"skill": None, "rmse": 0.1}}}
+    write_metrics(tmp_path, metrics)
+    text = (tmp_path / "metrics.json").read_text()
+    assert json.loads(text) == metrics
+    assert text.endswith("}\n")
+
+
+def test_plots(tmp_path, series, parts, history):
+    write_plots(tmp_path, series(), parts, history(2), 1)
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
+        "cost_plot.png",
+        "residual_plot.png",
+        "sequence_plot.png",
+    ]

@@ -1,0 +1,115 @@
+import math
+
+import numpy as np
+import pytest
+
+from gru_xp.devices import to_host
+from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS, SGD, Adam, Momentum
+
+STEPS = 20
+
+
+@pytest.fixture
+def gradients(rng):
+    return 3.0 * rng.standard_normal((STEPS, 7))
+
+
+def by_hand(name, theta, gradients, rate):
+    """The parameters after all steps, from the textbook formulas, one number at a time."""
+    results = []
+    for i, value in enumerate(theta.tolist()):
+        velocity = mean = square = 0.0
+        for t, g in enumerate(gradients[:, i].tolist(), start=1):
+            if name == "sgd":
+                value -= rate * g
+            elif name == "momentum":
+                velocity = 0.9 * velocity + g
+                value -= rate * velocity
+            else:
+                mean = 0.9 * mean + 0.1 * g
+                square = 0.999 * square + 0.001 * g**2
+                value -= rate * (mean / (1 - 0.9**t)) / (math.sqrt(square / (1 - 0.999**t)) + 1e-8)
+        results.append(value)
+    return np.asarray(results)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_steps_are_the_textbook_formulas_in_every_namespace(xp, rng, gradients, name):
+    start = rng.standard_normal(7)
+    theta = xp.asarray(start.copy())
+    optimizer = OPTIMIZERS[name](0.05)
+    for gradient in gradients:
+        optimizer.step(theta, xp.asarray(gradient))
+    np.testing.assert_allclose(to_host(theta), by_hand(name, start, gradients, 0.05), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_steps_are_those_of_pytorch(rng, gradients, name):
+    torch = pytest.importorskip("torch")
+    start = rng.standard_normal(7)
+    theirs = torch.tensor(start, requires_grad=True)
+    their_optimizer = {
+        "sgd": lambda: torch.optim.SGD([theirs], lr=0.03),
+        "momentum": lambda: torch.optim.SGD([theirs], lr=0.03, momentum=0.9),
+        "adam": lambda: torch.optim.Adam([theirs], lr=0.03),
+    }[name]()
+    ours, optimizer = start.copy(), OPTIMIZERS[name](0.03)
+    for gradient in gradients:
+        optimizer.step(ours, gradient)
+        theirs.grad = torch.tensor(gradient)
+        their_optimizer.step()
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (Momentum(0.02, decay=0.5), "SGD", {"momentum": 0.5}),
+        (Adam(0.02, beta1=0.7, beta2=0.8, epsilon=1e-2), "Adam", {"betas": (0.7, 0.8), "eps": 1e-2}),
+    ],
+)
+def test_other_coefficients(rng, gradients, ours, theirs, options):
+    torch = pytest.importorskip("torch")
+    theta = rng.standard_normal(7)
+    tensor = torch.tensor(theta, requires_grad=True)
+    optimizer = getattr(torch.optim, theirs)([tensor], lr=0.02, **options)
+    for gradient in gradients:
+        ours.step(theta, gradient)
+        tensor.grad = torch.tensor(gradient)
+        optimizer.step()
+    np.testing.assert_allclose(theta, tensor.detach().numpy(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_a_step_changes_the_vector_and_leaves_the_gradient(rng, gradients, name):
+    theta = rng.standard_normal(7)
+    view, before, gradients_before = theta[2:5], theta.copy(), gradients.copy()
+    optimizer = OPTIMIZERS[name](0.1)
+    for gradient in gradients:
+        optimizer.step(theta, gradient)
+    assert (theta != before).all()
+    np.testing.assert_array_equal(view, theta[2:5])
+    np.testing.assert_array_equal(gradients, gradients_before)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_float32_stays_float32(rng, gradients, name):
+    theta = rng.standard_normal(7).astype(np.float32)
+    start = theta.astype(np.float64)
+    optimizer = OPTIMIZERS[name](0.01)
+    for gradient in gradients.astype(np.float32):
+        optimizer.step(theta, gradient)
+    assert theta.dtype == np.float32
+    np.testing.assert_allclose(theta, by_hand(name, start, gradients, 0.01), rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_adam_step_is_as_long_as_the_learning_rate(rng):
+    theta = np.zeros(5)
+    gradient = rng.standard_normal(5) * 10.0 ** np.arange(-2, 3)
+    Adam(0.25).step(theta, gradient)
+    np.testing.assert_allclose(theta, -0.25 * np.sign(gradient), rtol=1e-4)
+
+
+def test_every_optimizer_has_a_default_reduction():
+    assert DEFAULT_REDUCTIONS.keys() == OPTIMIZERS.keys()
+    assert {"sgd": SGD, "momentum": Momentum, "adam": Adam} == OPTIMIZERS

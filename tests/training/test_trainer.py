@@ -1,0 +1,481 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+
+from gru_xp.devices import to_device
+from gru_xp.nn import init_linear_params, mse_loss
+from gru_xp.nn.params import GRUParams, LinearParams, flatten, named_arrays, unflatten
+from gru_xp.nn.stack import StackParams, init_stack_params, stack_backward, stack_forward
+from gru_xp.training.shards import Shards
+from gru_xp.training.trainer import TrainingConfig, train
+
+
+def cost_of(params, x, y, reset="before"):
+    return float(np.mean((stack_forward(x, params, reset=reset)[0] - y) ** 2))
+
+
+def gradient_of(params, x, y, reduction, reset="before"):
+    y_pred, cache = stack_forward(x, params, reset=reset)
+    return flatten(stack_backward(mse_loss(y_pred, y, reduction=reduction)[1], cache)[1])
+
+
+def costs(result):
+    return [record.cost for record in result.history]
+
+
+def validation_costs(result):
+    return [record.validation_cost for record in result.history]
+
+
+@pytest.fixture
+def run(cpu, problem):
+    """``run(problem, num_epochs=..., learning_rate=..., ...)``: train with keywords of config and of `train`."""
+
+    def run(problem, *, reset="before", validation=None, callback=None, **config):
+        return train(
+            problem.params,
+            problem.x,
+            problem.y,
+            config=TrainingConfig(**({"num_epochs": 6, "learning_rate": 0.01} | config)),
+            device=cpu,
+            reset=reset,
+            validation=validation,
+            callback=callback,
+        )
+
+    return run
+
+
+# --- against something independent ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [None, 9, 1000])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_one_step_of_gradient_descent_by_hand(run, problem, reset, reduction, batch_size):
+    p = problem()
+    result = run(
+        p,
+        reset=reset,
+        num_epochs=1,
+        learning_rate=1e-3,
+        optimizer="sgd",
+        reduction=reduction,
+        batch_size=batch_size,
+    )
+    gradient = gradient_of(p.params, p.x, p.y, reduction, reset)
+    expected = flatten(p.params) - 1e-3 * gradient
+    assert result.best_epoch == 1
+    np.testing.assert_allclose(flatten(result.params), expected, rtol=1e-12, atol=1e-14)
+    assert costs(result) == pytest.approx(
+        [cost_of(p.params, p.x, p.y, reset), cost_of(unflatten(expected, p.params), p.x, p.y, reset)], rel=1e-12
+    )
+    assert result.history[1].gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
+
+
+@pytest.mark.parametrize(("optimizer", "reduction"), [("sgd", "sum"), ("momentum", "sum"), ("adam", "mean")])
+def test_default_reductions(run, problem, optimizer, reduction):
+    p = problem()
+    other = {"sum": "mean", "mean": "sum"}[reduction]
+    default, same, different = (
+        run(p, optimizer=optimizer, reduction=name, num_epochs=2, learning_rate=1e-3)
+        for name in (None, reduction, other)
+    )
+    assert TrainingConfig(1, 1.0, optimizer).resolved_reduction == reduction
+    assert costs(default) == costs(same)
+    assert default.history[1].gradient_norm == same.history[1].gradient_norm
+    ratio = default.history[1].gradient_norm / different.history[1].gradient_norm
+    assert ratio == pytest.approx({"sum": 9, "mean": 1 / 9}[reduction])
+
+
+@pytest.mark.parametrize(("optimizer", "reduction"), [("sgd", "sum"), ("momentum", "mean"), ("adam", "mean")])
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_training_is_that_of_pytorch(run, problem, monkeypatch, optimizer, reduction, batch_size):
+    """The same weights after each of ten epochs, with PyTorch's own GRU, layer, gradients and optimizer."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr("random.Random.shuffle", lambda self, indices: indices.reverse())
+    p = problem(B=9, T=6, I=2, H=5, O=2)
+    H, rate, (gru, linear) = 5, 2e-3, p.params
+    layer, head = torch.nn.GRU(2, H, batch_first=True).double(), torch.nn.Linear(H, 2).double()
+    with torch.no_grad():
+        z, r, n = (slice(gate * H, (gate + 1) * H) for gate in range(3))
+        for theirs, ours in (
+            (layer.weight_ih_l0, gru.weight_ih),
+            (layer.weight_hh_l0, gru.weight_hh),
+            (layer.bias_ih_l0, gru.bias),
+        ):
+            theirs.copy_(torch.tensor(np.concatenate([ours[r], -ours[z], ours[n]])))
+        layer.bias_hh_l0.copy_(torch.tensor(np.concatenate([np.zeros(2 * H), gru.bias_hn])))
+        head.weight.copy_(torch.tensor(linear.weight))
+        head.bias.copy_(torch.tensor(linear.bias))
+    weights = [*layer.parameters(), *head.parameters()]
+    stepper = {
+        "sgd": lambda: torch.optim.SGD(weights, lr=rate),
+        "momentum": lambda: torch.optim.SGD(weights, lr=rate, momentum=0.9),
+        "adam": lambda: torch.optim.Adam(weights, lr=rate),
+    }[optimizer]()
+
+    def loss(x, y):
+        x, y = torch.tensor(x), torch.tensor(y)
+        errors = ((head(layer(x)[0][:, -1]) - y) ** 2).mean(dim=1)
+        return errors.sum() if reduction == "sum" else errors.mean()
+
+    expected = []
+    for epoch in range(11):
+        if epoch > 0:
+            x, y = (p.x[::-1].copy(), p.y[::-1].copy()) if batch_size else (p.x, p.y)
+            for start in range(0, 9, batch_size or 9):
+                rows = slice(start, start + (batch_size or 9))
+                stepper.zero_grad()
+                loss(x[rows], y[rows]).backward()
+                layer.bias_hh_l0.grad[: 2 * H] = 0.0  # the two biases of a gate are one here
+                stepper.step()
+        expected.append(float(loss(p.x, p.y).detach()) / (9 if reduction == "sum" else 1))
+
+    result = run(
+        p,
+        reset="after",
+        num_epochs=10,
+        learning_rate=rate,
+        optimizer=optimizer,
+        reduction=reduction,
+        batch_size=batch_size,
+    )
+    assert expected[10] < 0.99 * expected[0]
+    np.testing.assert_allclose(costs(result), expected, rtol=1e-9)
+    assert result.best_epoch == 10
+    W = layer.weight_hh_l0.detach().numpy()
+    expected_W = np.concatenate([-W[H : 2 * H], W[:H], W[2 * H :]])
+    np.testing.assert_allclose(result.params.gru.weight_hh, expected_W, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(result.params.gru.bias_hn, layer.bias_hh_l0.detach()[2 * H :], rtol=0, atol=1e-9)
+
+
+def test_training_learns(cpu, reset):
+    """The next value of a sine of unknown phase, from six noisy ones."""
+    rng = np.random.default_rng(5)
+    waves = np.sin(0.8 * np.arange(7) + rng.uniform(0, 2 * np.pi, (80, 1)))
+    x = waves[:, :6, None] + 0.01 * rng.standard_normal((80, 6, 1))
+    y = waves[:, 6:]
+    start = init_stack_params(1, 10, 1, xp=cpu.xp, seed=1, dtype=np.float64)
+    config = TrainingConfig(num_epochs=200, learning_rate=0.02)
+    result = train(start, x[:60], y[:60], config=config, device=cpu, reset=reset)
+    assert result.history[0].cost > 0.3
+    assert cost_of(result.params, x[:60], y[:60], reset) < 0.003
+    assert cost_of(result.params, x[60:], y[60:], reset) < 0.01
+
+
+# --- the order of sequences -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_the_same_seed_gives_the_same_bits(run, problem, optimizer, batch_size):
+    p = problem(dtype="float32")
+    first, second = (run(p, optimizer=optimizer, batch_size=batch_size, seed=3, learning_rate=1e-3) for _ in range(2))
+    assert costs(first) == costs(second)
+    assert [r.gradient_norm for r in first.history] == [r.gradient_norm for r in second.history]
+    np.testing.assert_array_equal(flatten(first.params), flatten(second.params))
+    assert (flatten(first.params) != flatten(p.params)).any()
+
+
+def test_the_seed_matters_to_mini_batches_only(run, problem):
+    p = problem()
+    first, second = (run(p, batch_size=4, seed=seed) for seed in (1, 2))
+    assert costs(first)[0] == costs(second)[0]
+    assert costs(first)[1:] != costs(second)[1:]
+    assert costs(run(p, seed=1)) == costs(run(p, seed=2))
+
+
+@pytest.mark.parametrize("batch_size", [9, 10, 10_000])
+def test_a_batch_of_everything_is_a_full_batch(run, problem, batch_size):
+    p = problem()
+    full, large = run(p), run(p, batch_size=batch_size)
+    assert costs(full) == costs(large)
+    np.testing.assert_array_equal(flatten(full.params), flatten(large.params))
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 11), (3, [3, 3, 3, 2]), (10, [10, 1])])
+def test_mini_batches_take_every_sequence_once_an_epoch(run, problem, monkeypatch, batch_size, sizes):
+    p = problem(B=11)
+    batches = []
+
+    def spy(self, params, x, y, original=Shards.cost_and_gradient):
+        batches.append((x.copy(), y.copy()))
+        return original(self, params, x, y)
+
+    monkeypatch.setattr(Shards, "cost_and_gradient", spy)
+    run(p, batch_size=batch_size, num_epochs=3)
+    assert [len(x) for x, _ in batches] == 3 * sizes
+    orders = []
+    for epoch in range(3):
+        of_epoch = batches[epoch * len(sizes) : (epoch + 1) * len(sizes)]
+        x, y = (np.concatenate(parts) for parts in zip(*of_epoch, strict=True))
+        order = [int(np.flatnonzero((p.x == sequence).all(axis=(1, 2)))[0]) for sequence in x]
+        assert sorted(order) == list(range(11))
+        np.testing.assert_array_equal(y, p.y[order])
+        orders.append(order)
+    assert orders[0] != orders[1] != orders[2]
+    assert list(range(11)) not in orders
+
+
+def test_the_gradient_norm_of_an_epoch_is_its_largest(run, problem):
+    p = problem(B=5)
+    result = run(p, batch_size=1, num_epochs=1, learning_rate=1e-12, optimizer="sgd")
+    norms = [np.linalg.norm(gradient_of(p.params, p.x[i : i + 1], p.y[i : i + 1], "sum")) for i in range(5)]
+    assert result.history[1].gradient_norm == pytest.approx(max(norms), rel=1e-6)
+
+
+# --- what is recorded and kept ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_the_reported_cost_is_that_of_the_parameters_after_the_epoch(run, problem, reset, batch_size):
+    p = problem()
+    validation = problem(B=4)[1:]
+    for epochs in range(1, 5):
+        result = run(p, reset=reset, num_epochs=epochs, batch_size=batch_size, validation=validation)
+        assert [record.epoch for record in result.history] == list(range(epochs + 1))
+        record = result.history[result.best_epoch]
+        assert record.cost == pytest.approx(cost_of(result.params, p.x, p.y, reset), rel=1e-12)
+        assert record.validation_cost == pytest.approx(cost_of(result.params, *validation, reset), rel=1e-12)
+
+
+def test_epoch_0_is_the_start(run, problem):
+    p = problem()
+    start = run(p, num_epochs=1).history[0]
+    assert start.epoch == 0
+    assert start.cost == start.best_cost == pytest.approx(cost_of(p.params, p.x, p.y), rel=1e-12)
+    assert start.validation_cost is None
+    assert start.gradient_norm is None
+
+
+def test_history_and_callback_agree(run, problem):
+    seen = []
+    result = run(problem(), num_epochs=5, optimizer="sgd", learning_rate=0.3, callback=seen.append)
+    assert tuple(seen) == result.history
+    assert result.stop_reason == "num_epochs"
+    assert result.problem is None
+    assert [r.best_cost for r in seen] == np.minimum.accumulate(costs(result)).tolist()
+    seconds = [r.seconds for r in seen]
+    assert 0 <= seconds[0] < seconds[-1] < 60
+    assert seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_the_best_parameters_are_kept_when_the_cost_rises(run, problem, batch_size):
+    p = problem()
+    before = copy.deepcopy(p)
+    result = run(p, optimizer="sgd", reduction="sum", learning_rate=0.4, num_epochs=8, batch_size=batch_size)
+    lowest = min(costs(result))
+    assert costs(result)[-1] > 1.2 * lowest
+    assert costs(result)[result.best_epoch] == lowest
+    assert cost_of(result.params, p.x, p.y) == pytest.approx(lowest, rel=1e-12)
+    for actual, expected in zip(flatten(p.params), flatten(before.params), strict=True):
+        assert actual == expected
+    assert not any(
+        np.shares_memory(a, b)
+        for (_, a), (_, b) in zip(named_arrays(result.params), named_arrays(p.params), strict=True)
+    )
+
+
+@pytest.fixture
+def overfitted(run, problem):
+    """A problem, and validation data that its training fits best after epoch 4, exactly."""
+    p = problem()
+    x = problem(B=6).x
+    after_4 = run(p, num_epochs=4, learning_rate=0.03)
+    assert after_4.best_epoch == 4
+    return p, (x, stack_forward(x, after_4.params)[0])
+
+
+def test_validation_decides_which_parameters_are_best(run, overfitted):
+    p, validation = overfitted
+    result = run(p, num_epochs=12, learning_rate=0.03, validation=validation)
+    assert result.best_epoch == 4 == int(np.argmin(validation_costs(result)))
+    assert int(np.argmin(costs(result))) == 12
+    assert result.history[12].best_cost == result.history[4].validation_cost < 1e-20
+    assert cost_of(result.params, p.x, p.y) == pytest.approx(costs(result)[4], rel=1e-12)
+
+
+def test_validation_does_not_change_the_training(run, overfitted):
+    p, validation = overfitted
+    assert costs(run(p, validation=validation)) == costs(run(p))
+
+
+# --- when it stops ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patience", [1, 3, 5])
+def test_patience(run, overfitted, patience):
+    p, validation = overfitted
+    result = run(p, num_epochs=50, learning_rate=0.03, validation=validation, patience=patience)
+    assert result.stop_reason == "patience"
+    assert result.problem is None
+    assert result.best_epoch == 4
+    assert result.history[-1].epoch == 4 + patience
+
+
+def test_patience_without_validation_looks_at_the_training_cost(run, problem):
+    result = run(problem(), optimizer="sgd", reduction="sum", learning_rate=0.4, num_epochs=90, patience=4)
+    assert result.stop_reason == "patience"
+    assert result.history[-1].epoch == result.best_epoch + 4
+    assert result.best_epoch == int(np.argmin(costs(result)))
+
+
+def test_patience_is_not_lost_while_the_cost_falls(run, problem):
+    result = run(problem(), num_epochs=30, learning_rate=1e-3, patience=1)
+    assert costs(result) == sorted(costs(result), reverse=True)
+    assert result.stop_reason == "num_epochs"
+    assert len(result.history) == 31
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_the_callback_stops_with_true(run, problem, last):
+    result = run(problem(), callback=lambda record: record.epoch == last)
+    assert result.stop_reason == "callback"
+    assert [record.epoch for record in result.history] == list(range(last + 1))
+
+
+def test_other_results_of_the_callback_do_not_stop(run, problem):
+    assert len(run(problem(), num_epochs=3, callback=lambda record: record).history) == 4
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_huge_learning_rate_stops_the_training(run, problem, dtype, batch_size):
+    p = problem(dtype=dtype)
+    result = run(p, optimizer="sgd", learning_rate=1e250, num_epochs=90, batch_size=batch_size)
+    last = result.history[-1]
+    assert result.stop_reason == "non_finite"
+    assert 0 < last.epoch < 90
+    assert not math.isfinite(last.cost)
+    assert all(math.isfinite(cost) for cost in costs(result)[:-1])
+    assert f"after epoch {last.epoch};" in result.problem
+    assert "smaller learning rate than 1e+250" in result.problem
+    assert f"parameters of epoch {result.best_epoch} " in result.problem
+    assert "\n" not in result.problem
+    np.testing.assert_array_equal(flatten(result.params), flatten(p.params))
+
+
+def test_the_best_parameters_outlive_a_divergence(run, problem):
+    p = problem()
+    diverging = {"optimizer": "sgd", "reduction": "sum", "learning_rate": 3.0, "num_epochs": 3000}
+    x = problem(B=4).x
+    after_1 = unflatten(flatten(p.params) - 3.0 * gradient_of(p.params, p.x, p.y, "sum"), p.params)
+    result = run(p, **diverging, validation=(x, stack_forward(x, after_1)[0]))
+    assert result.stop_reason == "non_finite"
+    assert result.best_epoch == 1 < result.history[-1].epoch
+    assert "parameters of epoch 1 are kept" in result.problem
+    np.testing.assert_allclose(flatten(result.params), flatten(after_1), rtol=1e-10)
+
+
+def test_validation_that_is_not_finite_stops_too(run, problem):
+    p, (_, x, y) = problem(), problem(B=4)
+    y[2, 0] = np.inf
+    result = run(p, validation=(x, y))
+    assert result.stop_reason == "non_finite"
+    assert len(result.history) == 1
+    assert math.isfinite(result.history[0].cost)
+
+
+# --- clipping ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_long_gradient_is_shortened_to_the_clip_norm(run, problem, reduction):
+    p = problem()
+    gradient = gradient_of(p.params, p.x, p.y, reduction)
+    result = run(p, optimizer="sgd", reduction=reduction, learning_rate=1.0, num_epochs=1, clip_norm=0.01)
+    step = flatten(p.params) - flatten(result.params)
+    assert np.linalg.norm(gradient) > 0.1
+    np.testing.assert_allclose(step, 0.01 * gradient / np.linalg.norm(gradient), rtol=1e-9, atol=1e-14)
+    assert result.history[1].gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
+
+
+def test_a_short_gradient_is_left_alone(run, problem):
+    p = problem()
+    plain, clipped = (run(p, clip_norm=norm, num_epochs=4) for norm in (None, 1e6))
+    assert costs(plain) == costs(clipped)
+
+
+@pytest.mark.xfail(strict=True, reason="in float32 the norm overflows before the gradient does, and no step is taken")
+def test_clipping_of_a_gradient_whose_square_overflows(run, problem):
+    p = problem(dtype="float32")
+    p = p._replace(y=np.float32(1e18) * p.y)
+    result = run(p, optimizer="sgd", learning_rate=0.1, num_epochs=1, clip_norm=1.0)
+    assert result.stop_reason == "non_finite" or (flatten(result.params) != flatten(p.params)).any()
+
+
+# --- arguments --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["num_epochs", "learning_rate", "batch_size", "clip_norm", "patience"])
+def test_numbers_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be above 0 and finite"):
+        TrainingConfig(**({"num_epochs": 3, "learning_rate": 0.1} | {name: value}))
+
+
+@pytest.mark.parametrize(("name", "value"), [("optimizer", "rmsprop"), ("reduction", "max"), ("reduction", "")])
+def test_unknown_names(name, value):
+    with pytest.raises(ValueError, match=f"{name} is '{value}'; it must be one of"):
+        TrainingConfig(num_epochs=3, learning_rate=0.1, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_arrays_that_do_not_go_together(run, problem, name, batch_size):
+    p = problem()
+    with pytest.raises(ValueError, match="shape"):
+        run(p._replace(**{name: getattr(p, name)[..., :1]}), batch_size=batch_size)
+    with pytest.raises(ValueError, match="dtype"):
+        run(p._replace(**{name: getattr(p, name).astype(np.float32)}), batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    ("n_x", "n_y"),
+    [
+        (9, 7),
+        pytest.param(7, 9, marks=pytest.mark.xfail(strict=True, reason="targets beyond the sequences are left out")),
+    ],
+)
+def test_as_many_targets_as_sequences(run, problem, n_x, n_y):
+    p = problem()
+    with pytest.raises(ValueError, match="shape"):
+        run(p._replace(x=p.x[:n_x], y=p.y[:n_y]))
+
+
+@pytest.mark.xfail(strict=True, reason="ZeroDivisionError without sequences, ValueError from unpacking a matrix")
+@pytest.mark.parametrize("rows", [(slice(0), ...), (..., 0)])
+def test_sequences_of_a_wrong_shape(run, problem, rows):
+    p = problem()
+    with pytest.raises(ValueError, match="x has shape"):
+        run(p._replace(x=p.x[rows], y=p.y[: len(p.x[rows])]))
+
+
+@pytest.mark.cuda
+def test_a_cuda_device_trains_the_same(problem):
+    from gru_xp.devices import resolve_device
+
+    p = problem()
+    trajectories = []
+    for name in ("cpu", "cuda"):
+        device = resolve_device(name)
+        start = StackParams(
+            GRUParams(*(to_device(a, device) for a in p.params.gru)),
+            LinearParams(*(to_device(a, device) for a in p.params.linear)),
+        )
+        config = TrainingConfig(num_epochs=5, learning_rate=0.01, batch_size=4)
+        x, y = to_device(p.x, device), to_device(p.y, device)
+        trajectories.append(costs(train(start, x, y, config=config, device=device)))
+    np.testing.assert_allclose(trajectories[1], trajectories[0], rtol=1e-10)
+
+
+def test_one_output_and_one_step(run, problem, rng):
+    """The smallest network there is."""
+    p = problem(B=1, T=1, I=1, H=1, O=1)
+    linear = init_linear_params(1, 1, xp=np, seed=int(rng.integers(100)))
+    result = run(p._replace(params=p.params._replace(linear=linear)), num_epochs=50, learning_rate=0.05)
+    assert costs(result)[-1] < 0.5 * costs(result)[0]
