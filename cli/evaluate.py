@@ -32,7 +32,8 @@ def evaluate(
     from gru_xp.forecasting import Forecaster, evaluation
     from gru_xp.reporting.run_folder import model_file
 
-    forecaster = Forecaster.load(model_file(run), device=choose_device(device, no_fallback, quiet=quiet))
+    model = model_file(run)
+    forecaster = Forecaster.load(model, device=choose_device(device, no_fallback, quiet=quiet))
     source, own = read_run_source(forecaster, csv, target, features, quiet=quiet)
     series, notes = source.series, forecaster.notes
     if own and notes["fit_end"] <= len(series):
@@ -45,17 +46,17 @@ def evaluate(
         parts = {"all": slice(0, None)}
         last = notes.get("last_label")
         if series.labels and last and last in series.labels:
-            note(f"rows up to {last} are of the time that the model learned from; if this is its series, it knows them")
+            note(f"warning: the model learned from the time up to {last}; if this is its series, it knows those rows")
     evaluated = evaluation.evaluate(forecaster, series, parts)
     if as_json:
         print_json(
             {
                 "run": run,
                 "file": str(source.path),
-                "target": series.target,
+                "target": source.target,
                 "device": {"requested": device, "used": forecaster.device.name, "reason": forecaster.device.reason},
                 "parts": {part.name: part.metrics for part in evaluated},
             }
         )
     else:
-        print_parts(f"{source.path.name}, {series.target}: predictions of the next row", evaluated)
+        print_parts(f"{source.path.name}, {source.target}: predictions of the next row", evaluated)

@@ -39,7 +39,8 @@ def forecast(
     from gru_xp.forecasting.dates import format_date, next_dates
     from gru_xp.reporting.run_folder import model_file
 
-    forecaster = Forecaster.load(model_file(run), device=choose_device(device, no_fallback, quiet=quiet))
+    model = model_file(run)
+    forecaster = Forecaster.load(model, device=choose_device(device, no_fallback, quiet=quiet))
     source, _ = read_run_source(forecaster, csv, target, features, quiet=quiet)
     series = source.series
     if len(series.columns) > 1 and steps > 1:
@@ -52,12 +53,12 @@ def forecast(
     if as_json:
         print_json(
             [
-                {"step": step, "date": label or None, series.target: value}
+                {"step": step, "date": label or None, source.target: value}
                 for step, (label, value) in enumerate(zip(labels, values, strict=True), start=1)
             ]
         )
         return
     writer = csv_module.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("step", "date", series.target))
+    writer.writerow(("step", "date", source.target))
     for step, (label, value) in enumerate(zip(labels, values, strict=True), start=1):
         writer.writerow((step, label, repr(value)))

@@ -1,5 +1,6 @@
 """What several commands share: their base class, and each shared option once."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -37,6 +38,16 @@ class Command(click.Command):
                 raise
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise click.ClickException(f"unexpected {what}; run again with --debug for the traceback") from error
+
+
+class FiniteRange(click.FloatRange):
+    """A range of floats without nan and inf, which `click.FloatRange` lets through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return float(number)
 
 
 def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:

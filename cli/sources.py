@@ -1,7 +1,7 @@
 """Where a command's series comes from: a file that was named, a bundled one, or the file of a run."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A series and the file that it was read from; of a bundled file, `path` is the bare name."""
+    """A series and the file that it was read from; of a bundled file, `path` is the bare name.
+
+    `target` is what the file calls the target; for a trained model, `series` has the model's names.
+    """
 
     series: "TimeSeries"
+    target: str
     path: Path
     bundled: bool
     sha256: str
@@ -46,7 +50,7 @@ def read_run_source(
     columns = target or default_target, features or default_features
     if csv is not None:
         source = read_source(csv, *columns, quiet=quiet)
-        return source, source.sha256 == notes.get("sha256")
+        return _named_like(source, forecaster), source.sha256 == notes.get("sha256")
     if "file" not in notes:
         raise DataError("the model does not say which file it was trained on; name a CSV file")
     if notes["bundled"]:
@@ -55,7 +59,20 @@ def read_run_source(
         source = _read(find_file(notes["file"])[0], False, *columns)
     if source.sha256 != notes["sha256"]:
         note(f"{source.path.name}: the file has changed since the model was trained on it")
-    return source, True
+    return _named_like(source, forecaster), True
+
+
+def _named_like(source: Source, forecaster: "Forecaster") -> Source:
+    """The source with the model's column names, so that the columns that were asked for take their places."""
+    columns = source.series.columns
+    if len(columns) != len(forecaster.columns):
+        from gru_xp.errors import DataError
+
+        raise DataError(
+            f"--target and --features name {', '.join(columns)}; the model was trained on as many columns as "
+            f"{', '.join(forecaster.columns)}"
+        )
+    return replace(source, series=replace(source.series, columns=forecaster.columns))
 
 
 def _read(file: Path, bundled: bool, target: str | None, features: "Sequence[str]") -> Source:
@@ -65,4 +82,4 @@ def _read(file: Path, bundled: bool, target: str | None, features: "Sequence[str
     for text in series.notices:
         note(f"{file.name}: {text}")
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Source(series, Path(file.name) if bundled else file.resolve(), bundled, sha256)
+    return Source(series, series.target, Path(file.name) if bundled else file.resolve(), bundled, sha256)

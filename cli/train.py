@@ -9,23 +9,23 @@ from typing import Any
 import click
 
 from .messages import choose_device, note, print_json, print_parts
-from .options import Command, column_options, device_options, json_option, quiet_option
+from .options import Command, FiniteRange, column_options, device_options, json_option, quiet_option
 from .progress import watch
 from .sources import read_source
 
-POSITIVE = click.FloatRange(min=0, min_open=True)
+POSITIVE = FiniteRange(min=0, min_open=True)
 COUNT = click.IntRange(min=1)
 
 
 @click.command(
     cls=Command,
-    epilog="Example: gru-xp train GOOG.csv --hidden-size 64 --num-epochs 500 --out runs/goog",
+    epilog="Example: gru-xp train GOOG.csv --hidden-size 64 --out runs/goog",
 )
 @click.argument("csv", metavar="CSV")
 @column_options("Close, or the only numeric column")
 @click.option(
     "--split-ratio",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     metavar="X",
     default=0.7,
     show_default=True,
@@ -34,7 +34,7 @@ COUNT = click.IntRange(min=1)
 )
 @click.option(
     "--validation-ratio",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     metavar="X",
     default=0.2,
     show_default=True,

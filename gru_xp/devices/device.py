@@ -116,7 +116,7 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None) -> Devic
     if fallback is None:
         fallback = os.environ.get(NO_FALLBACK_VARIABLE, "0") in ("", "0")
     if not fallback:
-        raise DeviceError(f"device {name} cannot be used: {problem}; use --device cpu, or allow the fallback")
+        raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
     warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=2)
     return Device("cpu", name, problem, True, cpu)
 

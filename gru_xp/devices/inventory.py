@@ -1,13 +1,14 @@
 """What there is to compute on, with versions."""
 
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from gru_xp.devices.device import cuda_problem, resolve_device
+from gru_xp.devices.device import Device, cuda_problem, resolve_device
 
 
 def inventory() -> dict[str, Any]:
@@ -35,6 +36,16 @@ def inventory() -> dict[str, Any]:
         },
         "cuda": {"problem": problem, "devices": [], **({} if problem else _cuda())},
     }
+
+
+def versions(device: Device) -> dict[str, str]:
+    """Versions of Python, of this package and of the array libraries that compute on `device`."""
+    packages = {name: version(name) for name in ("gru-xp", "numpy", "array-api-compat")}
+    if device.is_cuda:
+        import cupy
+
+        packages["cupy"] = cupy.__version__
+    return {"python": platform.python_version(), **packages}
 
 
 def _cpu_name() -> str:

@@ -1,7 +1,9 @@
 """Series from CSV files: every value is what the file says, or there is an error that names line and column."""
 
 import csv
+import io
 import math
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,8 +16,9 @@ from gru_xp.forecasting.dates import direction, parse_dates
 from gru_xp.forecasting.series import TimeSeries, check_columns
 
 _INDEX_NAMES = {"ds", "index", "year", "month", "day", "week", "quarter", "period", "timestamp", "unnamed: 0", ""}
+_DATE_WORDS = {"date", "dates", "datetime", "time", "timestamp"}
 _DELIMITERS = ",;\t|"
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "-", "#n/a"}
+_MISSING = {"", "na", "n/a", "nan", "null", "none", "#n/a"}
 
 
 class _Table(NamedTuple):
@@ -49,6 +52,8 @@ def find_file(path: str) -> tuple[Path, bool]:
     DataError
         There is no such file, or it is a directory.
     """
+    if not path:
+        raise DataError("the name of the CSV file is empty; give a path, or a bundled name such as GOOG.csv")
     file = Path(path)
     if file.is_dir():
         raise DataError(f"{path}: is a directory; give a CSV file in it")
@@ -124,18 +129,21 @@ def _read_table(path: Path) -> _Table:
         raise DataError(f"{path}: not a text file; give a CSV file")
     if not text.strip():
         raise DataError(f"{path}: the file is empty; it must have a header line and rows of numbers")
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text, newline="").readlines()  # str.splitlines would break at other signs, too
     first = next(line for line in lines if line.strip())
     delimiter = max(_DELIMITERS, key=first.count)
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     rows, ends = [], []
     try:
         for row in reader:
-            if any(field.strip() for field in row):
-                rows.append([field.strip() for field in row])
+            fields = [" ".join(field.split()) for field in row]
+            if any(fields):
+                rows.append(fields)
                 ends.append(reader.line_num)
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+    if not rows:
+        raise DataError(f"{path}: the file is empty but for delimiters; it must have a header line and rows of numbers")
     header, rows, ends = rows[0], rows[1:], ends[1:]
     while header[-1] == "" and len(header) > 1 and all(len(r) == len(header) and r[-1] == "" for r in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]  # every line ends with a delimiter
@@ -151,24 +159,29 @@ def _read_table(path: Path) -> _Table:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    repeated = next((name for i, name in enumerate(header) if name in header[:i]), None)
-    if repeated is not None and not _is_number(repeated):
-        raise DataError(f"{path}: the header names column {repeated!r} twice; rename one of them")
     if all(_is_number(name) or parse_dates([name]) for name in header):
         raise DataError(
             f"{path}: the first line looks like data ({', '.join(header)[:60]}); add a header line with column names"
         )
+    repeated = next((name for i, name in enumerate(header) if name in header[:i]), None)
+    if repeated is not None:
+        raise DataError(f"{path}: the header names column {repeated!r} twice; rename one of them")
 
 
 def _index_column(table: _Table) -> str | None:
-    """The column that says when: by its name, or the first one where its values are dates and not numbers."""
-    by_date = [name for name in table.header if "date" in name.lower() or "time" in name.lower()]
-    by_name = [name for name in table.header if name.lower() in _INDEX_NAMES]
-    if by_date or by_name:
-        return (by_date or by_name)[0]
+    """The column that says when: named so, and the first one or one of dates; or the first one, if of dates."""
     first = table.header[0]
+    for by_name in (_says_date, lambda name: name.lower() in _INDEX_NAMES):
+        for name in filter(by_name, table.header):
+            if name == first or parse_dates(table.column(name)):
+                return name
     labels = table.column(first)
     return first if _maybe_numbers(labels) is None and parse_dates(labels) else None
+
+
+def _says_date(name: str) -> bool:
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", name)
+    return any(word.lower() in _DATE_WORDS for word in words)
 
 
 def _default_target(table: _Table, index: str | None) -> str:
@@ -197,7 +210,8 @@ def _is_number(text: str) -> bool:
 
 
 def _maybe_numbers(texts: Sequence[str]) -> list[float] | None:
-    return [float(text) for text in texts] if all(map(_is_number, texts)) else None
+    numbers = [float(text) if _is_number(text) else math.nan for text in texts]
+    return numbers if all(map(math.isfinite, numbers)) else None
 
 
 def _numbers(table: _Table, name: str) -> list[float]:
@@ -205,7 +219,7 @@ def _numbers(table: _Table, name: str) -> list[float]:
     for text, line in zip(table.column(name), table.lines, strict=True):
         number = float(text) if _is_number(text) else math.nan
         if not math.isfinite(number):
-            if text.lower() in _MISSING:
+            if text.lower().lstrip("+-") in _MISSING:
                 problem = "the value is missing" if text == "" else f"the value is missing ({text!r})"
             elif _is_number(text):
                 problem = f"{text!r} is too large for a number"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 _YEAR = re.compile(r"\d{4}")
 _YEAR_MONTH = re.compile(r"(\d{4})-(\d{1,2})")
-_NUMERIC = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})\b.*")
+_NUMERIC = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:[ T](\S+))?")
 _NAMED_MONTH_FORMATS = ("%Y/%m/%d", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y")
 
 
@@ -55,14 +55,13 @@ def _parse_numeric(labels: Sequence[str]) -> list[datetime] | None:
 
     Where both are dates throughout, the one that keeps the rows in order does.
     """
-    if not all(_NUMERIC.fullmatch(label) for label in labels):
+    matches = [match for label in labels if (match := _NUMERIC.fullmatch(label))]
+    if len(matches) < len(labels):
         return None
     readings = []
-    for order in ("%m{0}%d{0}%Y", "%d{0}%m{0}%Y"):
+    for day, month in ((3, 1), (1, 3)):
         try:
-            readings.append(
-                [datetime.strptime(re.split(r"[ T]", label)[0], order.format(_separator(label))) for label in labels]
-            )
+            readings.append([_numeric_date(match, day, month) for match in matches])
         except ValueError:
             continue
     ordered = [dates for dates in readings if direction(dates) is not None]
@@ -72,9 +71,9 @@ def _parse_numeric(labels: Sequence[str]) -> list[datetime] | None:
     return None
 
 
-def _separator(label: str) -> str:
-    match = _NUMERIC.fullmatch(label)
-    return match[2] if match else "/"
+def _numeric_date(match: re.Match[str], day: int, month: int) -> datetime:
+    date = datetime(int(match[4]), int(match[month]), int(match[day]))
+    return datetime.combine(date, time.fromisoformat(match[5])) if match[5] else date
 
 
 def direction(keys: Sequence[Any]) -> int | None:
@@ -90,34 +89,47 @@ def direction(keys: Sequence[Any]) -> int | None:
 def next_dates(dates: Sequence[datetime], count: int) -> list[datetime] | None:
     """The `count` dates after the last one, or None where the dates follow no rule that is known.
 
-    The rules: equal distances; equal numbers of months on the same day, or on each month's last day; every working
+    The rules: equal numbers of months on the same day, or on each month's last day; equal distances; every working
     day, with gaps for holidays, which is continued from Monday to Friday, since holidays to come are not known.
     """
     if len(dates) < 3:
         return None
-    gaps = {b - a for a, b in pairwise(dates)}
-    if len(gaps) == 1:
-        gap = gaps.pop()
-        return [dates[-1] + (i + 1) * gap for i in range(count)]
+    try:
+        return _next_months(dates, count) or _next_equal(dates, count) or _next_working_days(dates, count)
+    except (OverflowError, ValueError):  # past the last date that there is
+        return None
+
+
+def _next_months(dates: Sequence[datetime], count: int) -> list[datetime] | None:
     months = [12 * date.year + date.month - 1 for date in dates]
-    month_gaps = {b - a for a, b in pairwise(months)}
-    if len(month_gaps) == 1 and 0 not in month_gaps:
-        gap_in_months = month_gaps.pop()
-        targets = [months[-1] + (i + 1) * gap_in_months for i in range(count)]
-        if len({date.day for date in dates}) == 1 and dates[-1].day <= 28:
-            return [dates[-1].replace(year=m // 12, month=m % 12 + 1) for m in targets]
-        if all((date + timedelta(days=1)).day == 1 for date in dates):
-            return [
-                dates[-1].replace(year=(m + 1) // 12, month=(m + 1) % 12 + 1, day=1) - timedelta(days=1)
-                for m in targets
-            ]
-    working_days = all(date.weekday() < 5 for date in dates) and min(gaps) == timedelta(days=1)
-    if working_days and sorted(gaps)[-1] < timedelta(days=12):
-        last = np.datetime64(dates[-1].date(), "D")
-        time = dates[-1] - datetime(dates[-1].year, dates[-1].month, dates[-1].day)
-        days = np.busday_offset(last, np.arange(1, count + 1), roll="forward").astype(object)
-        return [datetime(day.year, day.month, day.day) + time for day in days]
+    gaps = {b - a for a, b in pairwise(months)}
+    if len(gaps) > 1 or gaps == {0}:
+        return None
+    gap = gaps.pop()
+    targets = [months[-1] + (i + 1) * gap for i in range(count)]
+    last = dates[-1]
+    if len({(date.day, date.time()) for date in dates}) == 1 and last.day <= 28:
+        return [last.replace(year=m // 12, month=m % 12 + 1) for m in targets]
+    if all((date + timedelta(days=1)).day == 1 for date in dates):
+        first_days = (last.replace(year=(m + 1) // 12, month=(m + 1) % 12 + 1, day=1) for m in targets)
+        return [day - timedelta(days=1) for day in first_days]
     return None
+
+
+def _next_equal(dates: Sequence[datetime], count: int) -> list[datetime] | None:
+    gaps = {b - a for a, b in pairwise(dates)}
+    if len(gaps) > 1 or gaps == {timedelta(0)}:
+        return None
+    gap = gaps.pop()
+    return [dates[-1] + (i + 1) * gap for i in range(count)]
+
+
+def _next_working_days(dates: Sequence[datetime], count: int) -> list[datetime] | None:
+    gaps = [b - a for a, b in pairwise(dates)]
+    if any(date.weekday() >= 5 for date in dates) or min(gaps) != timedelta(days=1) or max(gaps) > timedelta(days=11):
+        return None
+    days = np.busday_offset(np.datetime64(dates[-1].date(), "D"), np.arange(1, count + 1)).astype(object)
+    return [datetime.combine(day, dates[-1].time()) for day in days]
 
 
 def format_date(date: datetime, like: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from gru_xp.forecasting.baselines import naive_forecast
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.metrics import compare_with_naive
-from gru_xp.forecasting.series import TimeSeries
+from gru_xp.forecasting.series import TimeSeries, as_series
 from gru_xp.forecasting.windows import Floats, make_windows
 
 
@@ -55,6 +55,7 @@ def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, sli
     DataError
         The series has too few rows, or other columns than the forecaster was trained on.
     """
+    series = as_series(series, forecaster.columns)
     y_pred = forecaster.predict(series)
     windows, y_true = make_windows(series.values, forecaster.seq_length)
     y_naive = naive_forecast(windows)

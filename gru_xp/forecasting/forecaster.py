@@ -4,13 +4,13 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields
-from importlib.metadata import version
-from platform import python_version
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 
 from gru_xp.devices import Device, resolve_device, to_device, to_host
+from gru_xp.devices.inventory import versions
 from gru_xp.errors import CheckpointError, DataError, GruXpError
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.series import TimeSeries, as_series
@@ -84,6 +84,7 @@ class Forecaster:
     params: StackParams = field(init=False, repr=False)
     scaler: Scaler = field(init=False, repr=False)
     columns: tuple[str, ...] = field(init=False, repr=False)
+    best_epoch: int = field(init=False, repr=False)
     training: TrainingResult | None = field(init=False, repr=False, default=None)
     notes: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
@@ -92,8 +93,9 @@ class Forecaster:
         check_choice("reset", self.reset, RESETS)
         check_choice("dtype", self.dtype, DTYPES)
         for name in ("seq_length", "hidden_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be at least 1 and a whole number")
         if not 0 <= self.validation_ratio < 1:
             raise ValueError(f"validation_ratio is {self.validation_ratio}; it must be at least 0 and below 1")
         self._training_config()
@@ -135,35 +137,35 @@ class Forecaster:
             The series cannot be learned from.
         """
         series = as_series(series)
-        self.device = device if isinstance(device, Device) else resolve_device(device)
+        device = device if isinstance(device, Device) else resolve_device(device)
         split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
-        self.columns = series.columns
-        self.scaler = Scaler.fit(self.scaling, series.values[: split.train_end], self.columns)
+        scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
         windows, targets = make_windows(series.values, self.seq_length)
-        y = self.scaler.scale_targets(targets, windows)[:, None]
+        y = scaler.scale_targets(targets, windows)[:, None]
 
         def part(name: str) -> tuple[Array, Array]:
             rows = split.targets(name, self.seq_length)
-            x = self.scaler.scale_windows(windows[rows])
-            return to_device(x, self.device, self.dtype), to_device(y[rows], self.device, self.dtype)
+            x = scaler.scale_windows(windows[rows])
+            return to_device(x, device, self.dtype), to_device(y[rows], device, self.dtype)
 
-        xp = self.device.xp
-        with self.device.use():
+        xp = device.xp
+        with device.use():
             start = init_stack_params(
-                len(self.columns), self.hidden_size, 1, xp=xp, seed=self.seed, dtype=getattr(xp, self.dtype)
+                len(series.columns), self.hidden_size, 1, xp=xp, seed=self.seed, dtype=getattr(xp, self.dtype)
             )
-        self.training = train(
+        training = train(
             start,
             *part("train"),
             config=self._training_config(),
-            device=self.device,
+            device=device,
             reset=self.reset,
             validation=part("validation") if self.validation_ratio > 0 else None,
             callback=callback,
         )
-        self.params = self.training.params
-        if self.training.problem is not None:
-            warnings.warn(self.training.problem, RuntimeWarning, stacklevel=2)
+        self.training, self.params, self.best_epoch = training, training.params, training.best_epoch
+        self.device, self.columns, self.scaler = device, series.columns, scaler
+        if training.problem is not None:
+            warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
         return self
 
     def predict(self, series: Any) -> Any:
@@ -234,7 +236,6 @@ class Forecaster:
             The file cannot be written.
         """
         self._check_fitted()
-        trained = {} if self.training is None else {"best_epoch": self.training.best_epoch}
         save_checkpoint(
             path,
             self.params,
@@ -243,8 +244,8 @@ class Forecaster:
                 "scaler": self.scaler.to_dict(),
                 "columns": self.columns,
                 "device": self.device.name,
-                "versions": _versions(self.device),
-                **trained,
+                "versions": versions(self.device),
+                "best_epoch": self.best_epoch,
                 "notes": self.notes,
             },
         )
@@ -264,6 +265,7 @@ class Forecaster:
             forecaster = cls(**metadata["settings"])
             forecaster.scaler = Scaler.from_dict(metadata["scaler"])
             forecaster.columns = tuple(metadata["columns"])
+            forecaster.best_epoch = metadata["best_epoch"]
             forecaster.notes = metadata["notes"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: a gru-xp model whose description is damaged ({error})") from error
@@ -291,12 +293,3 @@ class Forecaster:
         with self.device.use(), Shards(self.device, self.reset) as shards:
             scaled = to_host(shards.predict(self.params, x))[:, 0].astype(np.float64)
         return self.scaler.unscale_predictions(scaled, windows)
-
-
-def _versions(device: Device) -> dict[str, str]:
-    packages = {name: version(name) for name in ("gru-xp", "numpy", "array-api-compat")}
-    if device.is_cuda:
-        import cupy
-
-        packages["cupy"] = cupy.__version__
-    return {"python": python_version(), **packages}

@@ -10,9 +10,15 @@ import numpy as np
 from gru_xp.forecasting.windows import Floats
 
 
+def _errors(y_true: Floats, y_pred: Floats) -> Floats:
+    if y_true.shape != y_pred.shape:
+        raise ValueError(f"y_pred has shape {y_pred.shape}; it must be that of y_true, {y_true.shape}")
+    return y_true - y_pred
+
+
 def mse(y_true: Floats, y_pred: Floats) -> float:
     """Mean squared error, in the data's units squared."""
-    return float(np.mean((y_true - y_pred) ** 2))
+    return float(np.mean(_errors(y_true, y_pred) ** 2))
 
 
 def rmse(y_true: Floats, y_pred: Floats) -> float:
@@ -22,7 +28,7 @@ def rmse(y_true: Floats, y_pred: Floats) -> float:
 
 def mae(y_true: Floats, y_pred: Floats) -> float:
     """Mean absolute error, in the data's units."""
-    return float(np.mean(np.abs(y_true - y_pred)))
+    return float(np.mean(np.abs(_errors(y_true, y_pred))))
 
 
 def skill(y_true: Floats, y_pred: Floats, y_naive: Floats) -> float | None:

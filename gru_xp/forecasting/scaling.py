@@ -45,13 +45,13 @@ class Scaler:
         DataError
             A column does not change, so that there is nothing to scale by.
         """
+        for name, spread in zip(columns, np.ptp(rows, axis=0), strict=True):
+            if not spread > 0:
+                raise DataError(f"column {name} has one and the same value in all training rows; choose another column")
         std = rows.std(axis=0)
         change_std = np.diff(rows, axis=0).std(axis=0)
         # a straight line has a constant change: its scale is that change
         change_std = np.where(change_std > 1e-9 * std, change_std, np.abs(np.diff(rows, axis=0)).mean(axis=0))
-        for name, s in zip(columns, std, strict=True):
-            if not s > 0:
-                raise DataError(f"column {name} has one and the same value in all training rows; choose another column")
         return cls(kind, tuple(rows.mean(axis=0).tolist()), tuple(std.tolist()), tuple(change_std.tolist()))
 
     @classmethod

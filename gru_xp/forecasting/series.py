@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import DataError
+from gru_xp.forecasting.dates import direction
 from gru_xp.forecasting.windows import Floats
 
 
@@ -64,8 +65,8 @@ def as_series(data: Any, columns: Sequence[str] | None = None) -> TimeSeries:
     data : TimeSeries, pandas.Series, pandas.DataFrame or array
         An array is ``(N,)`` or ``(N, F)`` with the target in column 0.
     columns
-        The columns to take of a DataFrame, target first; all numeric ones if None. For anything else, only their
-        number counts.
+        The columns to take of a DataFrame, target first; all numeric ones if None. Of a TimeSeries they are taken
+        by name, if they are there; else, and for anything else, only their number counts.
 
     Returns
     -------
@@ -84,24 +85,30 @@ def as_series(data: Any, columns: Sequence[str] | None = None) -> TimeSeries:
         name = "value" if data.name is None else str(data.name)
         series = TimeSeries(_floats(data.to_numpy(), (name,)), (name,), *_from_index(data.index))
     else:
-        array = np.asarray(data)
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise DataError(
+                "the rows have different lengths; a series is (N,) or (N, F), target in column 0"
+            ) from error
         if array.ndim not in (1, 2):
             raise DataError(f"the array has shape {array.shape}; a series is (N,) or (N, F), target in column 0")
         names = ("value",) if array.ndim == 1 else tuple(f"column {i}" for i in range(array.shape[1]))
         series = TimeSeries(_floats(array, names), names)
     if columns is not None and len(series.columns) != len(columns):
         raise DataError(
-            f"the series has {len(series.columns)} column(s); the model was trained on {', '.join(columns)}"
+            f"the series has {len(series.columns)} column(s), {', '.join(series.columns)}; "
+            f"the model was trained on {', '.join(columns)}"
         )
-    if series.values.shape[1] == 0 or len(series) == 0:
-        raise DataError(f"the series has shape {series.values.shape}; it must have at least one row and one column")
     return series
 
 
 def _take_columns(series: TimeSeries, columns: Sequence[str]) -> TimeSeries:
-    if len(series.columns) == len(columns) == 1:
+    """The columns of those names; a series of as many columns and other names stays as it is."""
+    if not set(columns) <= set(series.columns):
+        if len(series.columns) not in (1, len(columns)):
+            check_columns(columns, series.columns)
         return series
-    check_columns(columns, series.columns)
     order = [series.columns.index(name) for name in columns]
     return replace(series, values=series.values[:, order], columns=tuple(columns))
 
@@ -114,6 +121,9 @@ def _from_frame(frame: Any, columns: Sequence[str] | None) -> TimeSeries:
     if columns is not None and len(columns) == len(numeric) == 1:
         names = (numeric[0],)
     available = {str(name): name for name in frame.columns}
+    if not frame.columns.is_unique:
+        repeated = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"the DataFrame has several columns called {repeated!r}; rename them")
     check_columns(names, tuple(available))
     values = frame[[available[name] for name in names]].to_numpy()
     return TimeSeries(_floats(values, names), names, *_from_index(frame.index))
@@ -134,12 +144,21 @@ def _from_index(index: Any) -> tuple[tuple[str, ...] | None, tuple[datetime, ...
         return None, None
     if index.tz is not None:
         index = index.tz_localize(None)
+    if index.hasnans:
+        raise DataError(f"row {int(index.isna().argmax())} has no date; fill it in or remove the row")
     dates = tuple(stamp.to_pydatetime(warn=False) for stamp in index)
+    if direction(dates) != 1:
+        raise DataError("the dates of the index do not rise; sort the rows first, by sort_index()")
     whole_days = all(date == datetime(date.year, date.month, date.day) for date in dates)
     return tuple((date.date() if whole_days else date).isoformat() for date in dates), dates
 
 
 def _floats(array: Any, names: Sequence[str]) -> Floats:
+    array = np.asarray(array)
+    if array.size == 0:
+        raise DataError(f"the series has shape {array.shape}; it must have at least one row and one column")
+    if np.iscomplexobj(array):
+        raise DataError("the series consists of complex numbers; give their real part, or two columns")
     try:
         values = np.asarray(array, dtype=np.float64).reshape(len(array), -1)
     except (TypeError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Windows of a series, and how its rows are divided in time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,10 +97,26 @@ def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio:
 
     split = divide(rows)
     if not fits(split):
-        needed = next((n for n in range(rows + 1, 1000 * (seq_length + 2)) if fits(divide(n))), None)
+        needed = _first(lambda n: fits(divide(n)), rows + 1)
         enough = "no number of rows is enough" if needed is None else f"at least {needed} are needed"
         raise DataError(
             f"{rows} rows are too few for windows of {seq_length} steps with split ratio {split_ratio:g} and "
-            f"validation ratio {validation_ratio:g}: {enough}; give more rows or a smaller --seq-length"
+            f"validation ratio {validation_ratio:g}: {enough}; give more rows or a smaller seq length"
         )
     return split
+
+
+def _first(holds: Callable[[int], bool], start: int) -> int | None:
+    """The first number from `start` for which `holds` does, if it goes on to hold from there, but for rounding."""
+    high = start
+    while not holds(high):
+        high *= 2
+        if high > 2**62:
+            return None
+    low = start
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    while low > start and holds(low - 1):
+        low -= 1
+    return low

@@ -13,18 +13,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gru_xp.errors import DataError
+from gru_xp.errors import CheckpointError, DataError
 from gru_xp.forecasting.evaluation import EvaluatedPart
 from gru_xp.forecasting.series import TimeSeries
 from gru_xp.training.trainer import EpochRecord
 
 MODEL_FILE = "model.safetensors"
+_HISTORY, _METRICS, _PREDICTIONS, _PLOTS = "history.csv", "metrics.json", "predictions.csv", "plots"
 
 
 def model_file(run: str | Path) -> Path:
-    """The model in a run folder; a path that is no folder is the model itself."""
+    """The model in a run folder; a path that is no folder is the model itself.
+
+    Raises
+    ------
+    CheckpointError
+        There is none.
+    """
     path = Path(run)
-    return path / MODEL_FILE if path.is_dir() else path
+    path = path / MODEL_FILE if path.is_dir() else path
+    if not path.exists():
+        raise CheckpointError(f"{path}: does not exist; give the folder of a run, or its {MODEL_FILE}")
+    return path
 
 
 def fresh_folder(parent: Path, name: str) -> Path:
@@ -46,9 +56,14 @@ def run_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     DataError
         `out` exists and may not be overwritten, or cannot be made.
     """
-    if out.exists() and not (overwrite and out.is_dir()):
-        hint = "use --overwrite or another --out" if out.is_dir() else "it is not a folder; use another --out"
-        raise DataError(f"{out} exists; {hint}")
+    if out.is_dir():
+        if not overwrite:
+            raise DataError(f"{out} exists; use --overwrite or another --out")
+        for path in (*(out / name for name in (MODEL_FILE, _HISTORY, _METRICS, _PREDICTIONS)), out / _PLOTS):
+            if path.exists() and path.is_dir() != (path.name == _PLOTS):
+                raise DataError(f"{path} is in the way of a file of the run; remove it or use another --out")
+    elif out.exists() or out.is_symlink():
+        raise DataError(f"{out} exists and is not a folder; use another --out")
     made = [folder for folder in out.parents if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +89,7 @@ def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
     """``history.csv``: one row an epoch, from epoch 0, the start."""
     columns = ("epoch", "cost", "validation_cost", "gradient_norm", "seconds")
     rows = ([_cell(getattr(record, column)) for column in columns] for record in history)
-    _write_csv(folder / "history.csv", columns, rows)
+    _write_csv(folder / _HISTORY, columns, rows)
 
 
 def write_predictions(folder: Path, series: TimeSeries, parts: Sequence[EvaluatedPart]) -> None:
@@ -84,12 +99,12 @@ def write_predictions(folder: Path, series: TimeSeries, parts: Sequence[Evaluate
         for part in parts
         for row, true, pred in zip(part.rows, part.y_true.tolist(), part.y_pred.tolist(), strict=True)
     )
-    _write_csv(folder / "predictions.csv", ("date", "split", "actual", "predicted", "residual"), rows)
+    _write_csv(folder / _PREDICTIONS, ("date", "split", "actual", "predicted", "residual"), rows)
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """``metrics.json``."""
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (folder / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
 def write_plots(
@@ -102,7 +117,7 @@ def write_plots(
     """``plots/``: cost, sequence and residuals."""
     from gru_xp.reporting.plots import plot_cost, plot_residuals, plot_sequence
 
-    plots = folder / "plots"
+    plots = folder / _PLOTS
     plots.mkdir()
     plot_cost(plots / "cost_plot.png", history, best_epoch)
     plot_sequence(plots / "sequence_plot.png", series, parts)

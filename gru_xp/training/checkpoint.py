@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,20 @@ def save_checkpoint(path: str | os.PathLike[str], params: StackParams, metadata:
     # safetensors writes arrays that are not C-contiguous wrongly, without a word
     arrays = {name: to_host(array).copy(order="C") for name, array in named_arrays(params)}
     header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "metadata": json.dumps(metadata)}
-    partial = path.with_name(path.name + ".part")
+    partial = path.with_name((path.name or "model") + ".part")
     try:
+        if path.is_dir():
+            raise CheckpointError(f"{path}: cannot be written (is a directory); give the path of a file")
         partial.write_bytes(safetensors.numpy.save(arrays, metadata=header))
         written, _ = _read(partial)
-        if any((written[name] != array).any() for name, array in arrays.items()):
+        if not all(written[name].tobytes() == array.tobytes() for name, array in arrays.items()):
             raise CheckpointError(f"{path}: the file does not read back as it was written; check the disk")
         partial.replace(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[StackParams, dict[str, Any]]:
@@ -83,11 +87,13 @@ def _take(arrays: dict[str, Array], layer: str, fields: tuple[str, ...], device:
 
 
 def _read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path}: {what}; a model file is called model.safetensors")
     try:
+        if not path.is_file():
+            what = "is a directory" if path.is_dir() else "does not exist"
+            raise CheckpointError(f"{path}: {what}; a model file is called model.safetensors")
         with safetensors.safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged files raise SafetensorError, KeyError and others
         raise CheckpointError(f"{path}: not a model file ({error})") from error

@@ -37,7 +37,9 @@ class Momentum:
         self._velocity: Array | None = None
 
     def step(self, theta: Array, gradient: Array) -> None:
-        self._velocity = gradient if self._velocity is None else self.decay * self._velocity + gradient
+        if self._velocity is None:
+            self._velocity = array_namespace(theta).zeros_like(theta)
+        self._velocity = self.decay * self._velocity + gradient
         theta -= self.learning_rate * self._velocity
 
 

@@ -5,8 +5,8 @@ The sums of shards are added in a fixed order, so the same settings on the same 
 
 import math
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from multiprocessing.pool import ThreadPool
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ class Shards:
         self._device = device
         self._reset = reset
         self._ops = [device.ops(reuse_memory=True) for _ in range(device.threads)]
-        self._pool = ThreadPoolExecutor(device.threads) if device.threads > 1 else None
+        self._pool = ThreadPool(device.threads) if device.threads > 1 else None
         self._limits: Any = None
 
     def __enter__(self) -> "Shards":
@@ -50,7 +50,7 @@ class Shards:
     ) -> None:
         self._limits.restore_original_limits()
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.terminate()  # waits for nothing: after an error, its threads may be in the middle of a product
 
     def predict(self, params: StackParams, x: Array) -> Array:
         """The network's results ``(B, O)`` for sequences ``x (B, T, I)``."""
@@ -100,9 +100,9 @@ class Shards:
 
         if workers == 1 or self._pool is None:
             return run(self._ops[0], shards)
-        futures: list[Future[list[Result]]] = [
-            self._pool.submit(copy_context().run, run, self._ops[worker], shards[worker::workers])
+        pending = [
+            self._pool.apply_async(copy_context().run, (run, self._ops[worker], shards[worker::workers]))
             for worker in range(workers)
         ]
-        by_worker = [future.result() for future in futures]
+        by_worker = [result.get() for result in pending]
         return [by_worker[i % workers][i // workers] for i in range(len(shards))]

@@ -5,11 +5,14 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
+
+from array_api_compat import array_namespace
 
 from gru_xp.devices import Device, to_device
 from gru_xp.nn.cell import Reset
-from gru_xp.nn.checks import check_choice
+from gru_xp.nn.checks import check_array, check_choice
 from gru_xp.nn.losses import REDUCTIONS
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import flatten, unflatten
@@ -66,6 +69,10 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; it must be above 0 and finite")
+        for name in ("num_epochs", "batch_size", "patience", "seed"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Integral):
+                raise ValueError(f"{name} is {value!r}; it must be a whole number")
 
     @property
     def resolved_reduction(self) -> str:
@@ -164,6 +171,9 @@ def train(
     ShapeError
         The arrays do not go together.
     """
+    _check_sequences("x", x, "y", y, params)
+    if validation is not None:
+        _check_sequences("validation[0]", validation[0], "validation[1]", validation[1], params)
     xp = device.xp
     optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
     order = random.Random(config.seed)
@@ -177,7 +187,7 @@ def train(
         def update(gradient: Array, n: int) -> float:
             if config.resolved_reduction == "mean":
                 gradient = gradient / n
-            norm = float(xp.sqrt(xp.sum(gradient * gradient)))
+            norm = _norm(gradient)
             if config.clip_norm is not None and norm > config.clip_norm:
                 gradient = gradient * (config.clip_norm / norm)
             optimizer.step(theta, gradient)
@@ -220,13 +230,33 @@ def train(
                 continue
             break
         problem = None
-        if stop_reason == "non_finite":
+        if stop_reason == "non_finite" and len(history) == 1:
+            problem = "the cost is not a finite number at the start; look for extreme values, or compute in float64"
+        elif stop_reason == "non_finite":
             problem = (
                 f"the cost is no longer a finite number after epoch {history[-1].epoch}; try a smaller learning "
                 f"rate than {config.learning_rate:g}, or a clip norm such as 1 "
                 f"(the parameters of epoch {best_epoch} are kept)"
             )
         return TrainingResult(unflatten(best_theta, params), best_epoch, tuple(history), stop_reason, problem)
+
+
+def _check_sequences(x_name: str, x: Array, y_name: str, y: Array, params: StackParams) -> None:
+    O, _ = params.linear.weight.shape  # noqa: E741
+    check_array(x_name, x, ("B", "T", params.gru.input_size), like=("params", params.gru.weight_ih))
+    check_array(y_name, y, (x.shape[0], O), like=("params", params.gru.weight_ih))
+
+
+def _norm(gradient: Array) -> float:
+    """Euclidean norm, also where the squares of its elements overflow."""
+    xp = array_namespace(gradient)
+    norm = float(xp.sqrt(xp.sum(gradient * gradient)))
+    if math.isinf(norm):
+        largest = float(xp.max(xp.abs(gradient)))
+        if math.isfinite(largest):
+            scaled = gradient / largest
+            return largest * float(xp.sqrt(xp.sum(scaled * scaled)))
+    return norm
 
 
 def _batches(

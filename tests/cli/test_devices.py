@@ -98,7 +98,7 @@ def test_nothing_stands_in_where_that_is_not_wanted(
         outcome = app(command, "own.csv" if command == "train" else goog.folder, "--device", "cuda", *options)
     assert outcome.code == 1
     assert outcome.out == ""
-    assert outcome.error == f"device cuda cannot be used: {no_cuda}; use --device cpu, or allow the fallback"
+    assert outcome.error == f"device cuda cannot be used: {no_cuda}; use device cpu, or allow the fallback"
 
 
 def test_no_fallback_does_not_mind_auto(app, goog):

@@ -351,7 +351,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(app, write_csv, quick, unc
     with unchanged():
         outcome = app("train", "run", *quick, "--out", "run", "--overwrite")
     assert outcome.code == 1
-    assert outcome.error == "run exists; it is not a folder; use another --out"
+    assert outcome.error == "run exists and is not a folder; use another --out"
 
 
 def test_overwrite_replaces_the_run_and_keeps_other_files(app, write_csv, quick, contents, tmp_path):

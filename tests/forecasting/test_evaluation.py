@@ -77,7 +77,6 @@ def test_too_few_rows(forecaster, series):
         evaluate(forecaster, series.head(4), {"all": slice(None)})
 
 
-@pytest.mark.xfail(strict=True, reason="the first column given counts as the target, not the forecaster's")
 def test_columns_in_another_order(forecaster, series):
     turned = TimeSeries(series.values[:, ::-1], ("b", "a"))
     (expected,), (part,) = (evaluate(forecaster, s, {"all": slice(None)}) for s in (series, turned))

@@ -276,7 +276,6 @@ def test_what_the_file_says_of_itself(fitted, tmp_path):
     assert metadata["versions"]["numpy"] == np.__version__
 
 
-@pytest.mark.xfail(strict=True, reason="a loaded forecaster has forgotten its best epoch")
 def test_a_loaded_model_can_be_saved_again(fitted, tmp_path):
     fitted.save(tmp_path / "first")
     Forecaster.load(tmp_path / "first", device="cpu").save(tmp_path / "second")
@@ -408,7 +407,6 @@ def test_an_unknown_device(small, frame):
         small().fit(frame, device="tpu")
 
 
-@pytest.mark.xfail(strict=True, reason="its columns are already those of the series that was refused", raises=DataError)
 def test_a_refused_series_leaves_the_forecaster_as_it_was(fitted, frame, cpu):
     expected = fitted.predict(frame)
     with pytest.raises(DataError, match="one and the same value"):

@@ -74,13 +74,11 @@ def test_what_is_not_numbers(data):
         as_series(data)
 
 
-@pytest.mark.xfail(strict=True, reason="NumPy's own ValueError comes out", raises=ValueError)
 def test_rows_of_different_lengths():
     with pytest.raises(DataError):
         as_series([[1.0, 2.0], [3.0]])
 
 
-@pytest.mark.xfail(strict=True, reason="the imaginary part is dropped with a warning")
 @pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
 def test_complex_numbers():
     with pytest.raises(DataError):
@@ -162,14 +160,12 @@ def test_nullable_integers():
         as_series(pd.Series([1, None, 5], dtype="Int64"))
 
 
-@pytest.mark.xfail(strict=True, reason="a missing date in the index raises TypeError", raises=TypeError)
 def test_a_missing_date_in_the_index():
     index = pd.DatetimeIndex(["2020-01-01", pd.NaT])
     with pytest.raises(DataError, match="row 1"):
         as_series(pd.Series([1.0, 2.0], index=index))
 
 
-@pytest.mark.xfail(strict=True, reason="each of the two names takes both columns")
 def test_two_columns_of_one_name(rng):
     with pytest.raises(DataError, match="'a'"):
         as_series(pd.DataFrame(rng.standard_normal((4, 2)), columns=["a", "a"]))

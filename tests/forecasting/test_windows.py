@@ -113,7 +113,6 @@ def test_no_number_of_rows_is_enough(split_ratio, validation_ratio):
         split_rows(50, 3, split_ratio, validation_ratio)
 
 
-@pytest.mark.xfail(strict=True, reason="the search for the number of rows ends before it is found")
 def test_a_great_number_of_rows_is_needed():
     assert split_rows(200_000, 10, 0.0001, 0.0).train_end == 20
     with pytest.raises(DataError, match=r"at least 10[0-9]{4} are needed"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gru_xp.errors import DataError
+from gru_xp.errors import CheckpointError, DataError
 from gru_xp.reporting.run_folder import (
     MODEL_FILE,
     fresh_folder,
@@ -30,6 +30,10 @@ def read_rows(path):
 
 
 def test_model_file(tmp_path):
+    for name in (MODEL_FILE, "some.file"):
+        with pytest.raises(CheckpointError, match=f"{name}: does not exist; give the folder of a run"):
+            model_file(tmp_path if name == MODEL_FILE else tmp_path / name)
+        (tmp_path / name).touch()
     assert model_file(tmp_path) == model_file(str(tmp_path)) == tmp_path / MODEL_FILE
     assert model_file(tmp_path / "some.file") == tmp_path / "some.file"
 
@@ -66,7 +70,7 @@ def test_files_are_there_only_at_the_end(tmp_path):
 def test_a_file_in_the_way_is_refused(tmp_path, overwrite):
     (tmp_path / "run").write_text("mine")
     with (
-        pytest.raises(DataError, match=r"run exists; it is not a folder; use another --out"),
+        pytest.raises(DataError, match=r"run exists and is not a folder; use another --out"),
         run_folder(tmp_path / "run", overwrite=overwrite),
     ):
         pytest.fail("it must not come to this")
