@@ -8,6 +8,7 @@ try:
     from benchmarks.article import article
     from benchmarks.defaults import defaults
     from benchmarks.train import train
+    from gru_xp.cli.options import run
 except ModuleNotFoundError as error:
     sys.exit(
         f'Error: there is no module {error.name}; run from the repository\'s root, after: pip install -e ".[test]"'
@@ -26,17 +27,5 @@ for command in (train, article, defaults):
     benchmarks.add_command(command)
 
 
-def main() -> None:
-    """Run a command; an error is one line on stderr."""
-    try:
-        code = benchmarks.main(prog_name="python -m benchmarks", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    sys.exit(code if isinstance(code, int) else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run(benchmarks, "python -m benchmarks")

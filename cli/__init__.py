@@ -1,12 +1,11 @@
 """The command line: ``gru-xp``. Each command is a thin file; what it does is in the library."""
 
-import sys
-
 import click
 
 from .devices import devices
 from .evaluate import evaluate
 from .forecast import forecast
+from .options import run
 from .train import train
 
 
@@ -32,11 +31,4 @@ for command in (train, evaluate, forecast, devices):
 
 def main() -> None:
     """Entry point of the ``gru-xp`` command."""
-    try:
-        code = cli.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    sys.exit(code if isinstance(code, int) else 0)
+    run(cli)

@@ -1,14 +1,27 @@
 """What several commands share: their base class, and each shared option once."""
 
 import math
+import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from gru_xp.errors import GruXpError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run(group: click.Group, name: str | None = None) -> NoReturn:
+    """Run a command line and end with its exit code: 130 after Ctrl-C."""
+    try:
+        code = group.main(prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 class Command(click.Command):

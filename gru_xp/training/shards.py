@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 MAX_ELEMENTS = 2**27
 """Numbers that one shard may keep for its backward pass (512 MiB in float32)."""
 
-MIN_STATE_ELEMENTS = 20_000
+MIN_STATE_ELEMENTS = 24_000
 """Numbers in a state (B, H) below which handing it to another thread costs more than it saves."""
 
 
@@ -38,7 +38,7 @@ class Shards:
         self._device = device
         self._reset = reset
         self._ops = [device.ops(reuse_memory=True) for _ in range(device.threads)]
-        self._pool = ThreadPool(device.threads) if device.threads > 1 else None
+        self._pool: ThreadPool | None = None  # made when it is needed
         self._limits: Any = None
 
     def __enter__(self) -> "Shards":
@@ -98,8 +98,10 @@ class Shards:
                 results.append(function(rows, ops))
             return results
 
-        if workers == 1 or self._pool is None:
+        if workers == 1:
             return run(self._ops[0], shards)
+        if self._pool is None:
+            self._pool = ThreadPool(len(self._ops))
         pending = [
             self._pool.apply_async(copy_context().run, (run, self._ops[worker], shards[worker::workers]))
             for worker in range(workers)
