@@ -408,7 +408,7 @@ def test_clipping_of_a_gradient_whose_square_overflows(run, problem):
     exact = p._replace(params=wide, x=p.x.astype(np.float64), y=p.y.astype(np.float64))
     _, expected = run(exact, optimizer="sgd", learning_rate=0.1, num_epochs=1, clip_norm=1.0).history
     assert record.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5)
-    assert record.gradient_norm**2 > np.finfo(np.float32).max
+    assert record.gradient_norm**2 > float(np.finfo(np.float32).max)
 
 
 # --- arguments --------------------------------------------------------------------------------------------------
