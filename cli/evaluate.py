@@ -26,17 +26,17 @@ def evaluate(
 ) -> None:
     """Measure the model of RUN again, beside the naive forecast.
 
-    RUN is a run's folder or a model file. Without CSV, the run's own file is taken, in its parts; another file is
-    one part.
+    RUN is a run's folder or a model file. Without CSV, the run's own file is taken. A file that begins with the rows
+    that the model learned from is measured in parts, as by train; another one is one part.
     """
     from gru_xp.forecasting import Forecaster, evaluation
     from gru_xp.reporting.run_folder import model_file
 
     model = model_file(run)
     forecaster = Forecaster.load(model, device=choose_device(device, no_fallback, quiet=quiet))
-    source, own = read_run_source(forecaster, csv, target, features, quiet=quiet)
+    source, known = read_run_source(forecaster, csv, target, features, quiet=quiet)
     series, notes = source.series, forecaster.notes
-    if own and notes["fit_end"] <= len(series):
+    if known:
         parts = {
             "train": slice(0, notes["train_end"]),
             "validation": slice(notes["train_end"], notes["fit_end"]),
@@ -45,7 +45,7 @@ def evaluate(
     else:
         parts = {"all": slice(0, None)}
         last = notes.get("last_label")
-        if series.labels and last and last in series.labels:
+        if csv is not None and series.labels and last and last in series.labels:
             note(f"warning: the model learned from the time up to {last}; if this is its series, it knows those rows")
     evaluated = evaluation.evaluate(forecaster, series, parts)
     if as_json:

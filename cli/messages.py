@@ -49,12 +49,12 @@ def print_parts(title: str, parts: "Sequence[EvaluatedPart]") -> None:
                     part.name if forecast == "model" else "",
                     "GRU" if forecast == "model" else "naive",
                     str(part.metrics["windows"]),
-                    *(f"{errors[name]:.5g}" for name in ("rmse", "mae", "mse")),
+                    *(f"{errors[name]:.4g}" for name in ("rmse", "mae", "mse")),
                     f"{errors['standardised']['mse']:.4g}",
                     ("n/a" if skill is None else f"{skill:+.1%}") if forecast == "model" else "",
                 )
             )
-    print_table(title, ("part", "forecast", "windows", "RMSE", "MAE", "MSE", "MSE/std²", "skill"), rows, left=2)
+    print_table(title, ("part", "forecast", "windows", "RMSE", "MAE", "MSE", "MSE/var", "skill"), rows, left=2)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:
@@ -63,13 +63,14 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE, pad_edge=False)
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:  # a pipe has no width
-        console.width = 10_000
+    # a pipe has no width; on a narrow terminal a line that goes on below is better than a number in two parts
+    needed = table.__rich_measure__(console, console.options.update(width=10_000)).maximum
+    console.width = max(console.width, needed) if console.is_terminal else 10_000
     console.print(title, style="bold", soft_wrap=True)
     console.print(table)

@@ -96,7 +96,12 @@ def json_option(command: F) -> F:
 
 def quiet_option(command: F) -> F:
     """``--quiet``."""
-    return click.option("-q", "--quiet", is_flag=True, help="Print nothing on stderr but warnings and errors.")(command)
+    return click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        help="Print nothing on stderr but errors, warnings, and what was done to the data.",
+    )(command)
 
 
 def _split_names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:

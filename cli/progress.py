@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .messages import note
@@ -15,32 +16,41 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0
 
 
-@contextmanager
-def watch(num_epochs: int, *, quiet: bool) -> "Iterator[Callable[[EpochRecord], bool]]":
-    """A callback for the trainer that shows progress, and asks to stop after Ctrl-C.
+@dataclass
+class Interrupt:
+    """Whether Ctrl-C was pressed."""
 
-    A second Ctrl-C interrupts at once.
-    """
-    interrupted = False
+    pressed: bool = False
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Inside it, Ctrl-C is only noted, so that what is done can be kept; a second one interrupts at once."""
+    interrupt = Interrupt()
 
     def on_interrupt(number: int, frame: Any) -> None:
-        nonlocal interrupted
-        interrupted = True
+        interrupt.pressed = True
         signal.signal(signal.SIGINT, previous)
-        note("stopping after this epoch; press Ctrl-C again to stop at once")
+        note("ending after this epoch and keeping the best so far; press Ctrl-C again to end at once and keep nothing")
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
-    show = _nothing if quiet else _bar if sys.stderr.isatty() else _lines
     try:
-        with show(num_epochs) as update:
-
-            def callback(record: "EpochRecord") -> bool:
-                update(record)
-                return interrupted
-
-            yield callback
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def watch(num_epochs: int, interrupt: Interrupt, *, quiet: bool) -> "Iterator[Callable[[EpochRecord], bool]]":
+    """A callback for the trainer that shows progress, and asks to stop after Ctrl-C."""
+    show = _nothing if quiet else _bar if sys.stderr.isatty() else _lines
+    with show(num_epochs) as update:
+
+        def callback(record: "EpochRecord") -> bool:
+            update(record)
+            return interrupt.pressed
+
+        yield callback
 
 
 @contextmanager

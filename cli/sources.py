@@ -25,7 +25,6 @@ class Source:
     target: str
     path: Path
     bundled: bool
-    sha256: str
 
 
 def read_source(path: str, target: str | None, features: "Sequence[str]", *, quiet: bool) -> Source:
@@ -41,25 +40,37 @@ def read_source(path: str, target: str | None, features: "Sequence[str]", *, qui
 def read_run_source(
     forecaster: "Forecaster", csv: str | None, target: str | None, features: "Sequence[str]", *, quiet: bool
 ) -> tuple[Source, bool]:
-    """The series for a trained model: of the file that is named, or of the model's own; and whether it is its own."""
-    from gru_xp.errors import DataError
+    """The series for a trained model, of the file that is named or of the model's own, and whether the model knows it.
+
+    It does if the first rows are those that it learned from; further rows may have come since.
+    """
+    from gru_xp.errors import CheckpointError, DataError
     from gru_xp.forecasting.csv_file import bundled_file, find_file
 
     notes: dict[str, Any] = forecaster.notes
     default_target, *default_features = forecaster.columns
     columns = target or default_target, features or default_features
-    if csv is not None:
-        source = read_source(csv, *columns, quiet=quiet)
-        return _named_like(source, forecaster), source.sha256 == notes.get("sha256")
-    if "file" not in notes:
-        raise DataError("the model does not say which file it was trained on; name a CSV file")
-    if notes["bundled"]:
-        source = _read(bundled_file(notes["file"]), True, *columns)
-    else:
-        source = _read(find_file(notes["file"])[0], False, *columns)
-    if source.sha256 != notes["sha256"]:
-        note(f"{source.path.name}: the file has changed since the model was trained on it")
-    return _named_like(source, forecaster), True
+    try:
+        if csv is not None:
+            source = read_source(csv, *columns, quiet=quiet)
+        elif "file" not in notes:
+            raise DataError("the model does not say which file it was trained on; name a CSV file")
+        elif notes["bundled"]:
+            source = _read(bundled_file(notes["file"]), True, *columns)
+        else:
+            source = _read(find_file(notes["file"])[0], False, *columns)
+        source = _named_like(source, forecaster)
+        known = "fit_sha256" in notes and rows_checksum(source.series, notes["fit_end"]) == notes["fit_sha256"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"the model's description is damaged ({error}); train it again") from error
+    if csv is None and not known and not target and not features:
+        note(f"warning: {source.path.name} has changed: its first rows are not those that the model learned from")
+    return source, known
+
+
+def rows_checksum(series: "TimeSeries", rows: int) -> str:
+    """Of the values in the first rows."""
+    return hashlib.sha256(series.values[:rows].tobytes()).hexdigest()
 
 
 def _named_like(source: Source, forecaster: "Forecaster") -> Source:
@@ -78,8 +89,7 @@ def _named_like(source: Source, forecaster: "Forecaster") -> Source:
 def _read(file: Path, bundled: bool, target: str | None, features: "Sequence[str]") -> Source:
     from gru_xp.forecasting.csv_file import read_csv
 
-    series = read_csv(file, target, features)
+    series = read_csv(file, target, features, name=file.name if bundled else None)
     for text in series.notices:
         note(f"{file.name}: {text}")
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Source(series, series.target, Path(file.name) if bundled else file.resolve(), bundled, sha256)
+    return Source(series, series.target, Path(file.name) if bundled else file.resolve(), bundled)

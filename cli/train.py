@@ -10,11 +10,12 @@ import click
 
 from .messages import choose_device, note, print_json, print_parts
 from .options import Command, FiniteRange, column_options, device_options, json_option, quiet_option
-from .progress import watch
-from .sources import read_source
+from .progress import interruptible, watch
+from .sources import read_source, rows_checksum
 
 POSITIVE = FiniteRange(min=0, min_open=True)
 COUNT = click.IntRange(min=1)
+SIZE = click.IntRange(1, 4096)
 
 
 @click.command(
@@ -43,7 +44,7 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--seq-length", type=COUNT, metavar="N", default=10, show_default=True, help="Rows that a prediction looks back on."
 )
-@click.option("--hidden-size", type=COUNT, metavar="N", default=32, show_default=True, help="Size of the GRU's state.")
+@click.option("--hidden-size", type=SIZE, metavar="N", default=32, show_default=True, help="Size of the GRU's state.")
 @click.option(
     "--num-epochs", type=COUNT, metavar="N", default=300, show_default=True, help="Passes over the training windows."
 )
@@ -126,27 +127,32 @@ def train(
     CSV is a file with a header line, or the bare name of a bundled one: AAPL, GOOG, IBM, sunspots. Its rows are in
     the order of time. The run's folder gets the model, its history, metrics, predictions and plots.
 
-    Ctrl-C ends the training after the current epoch and keeps the best so far.
+    Ctrl-C ends the training after the current epoch and keeps the best so far; a second one ends it at once and keeps
+    nothing.
     """
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.windows import split_rows
-    from gru_xp.reporting.run_folder import fresh_folder, run_folder
+    from gru_xp.reporting.run_folder import run_folder
 
     settings["patience"] = settings["patience"] or None
     forecaster = Forecaster(validation_ratio=validation_ratio, **settings)
     source = read_source(csv, target, features, quiet=quiet)
     series = source.series
     split = split_rows(len(series), forecaster.seq_length, split_ratio, validation_ratio)
-    out = out or fresh_folder(Path("runs"), f"{source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
-    with run_folder(out, overwrite=overwrite) as folder:
+    default_out = Path("runs", f"{source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
+    with (
+        run_folder(out or default_out, overwrite=overwrite, unique=out is None) as folder,
+        interruptible() as interrupt,
+    ):
+        out = folder.parent
         chosen = choose_device(device, no_fallback, quiet=quiet)
-        with watch(forecaster.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
+        with watch(forecaster.num_epochs, interrupt, quiet=quiet) as callback, warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite is said below
             forecaster.fit(series.head(split.fit_end), device=chosen, callback=callback)
         forecaster.notes = {
             "file": str(source.path),
             "bundled": source.bundled,
-            "sha256": source.sha256,
+            "fit_sha256": rows_checksum(series, split.fit_end),
             "split_ratio": split_ratio,
             "train_end": split.train_end,
             "fit_end": split.fit_end,
@@ -176,7 +182,7 @@ def train(
         print_parts(f"{source.path.name}, {series.target}: predictions of the next row", parts)
     if training.problem is not None:
         raise click.ClickException(training.problem)
-    if training.stop_reason == "callback":
+    if interrupt.pressed:
         sys.exit(130)
 
 

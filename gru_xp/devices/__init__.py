@@ -1,4 +1,4 @@
-"""Where arrays live. With interop, the only room that may name CuPy or PyTorch."""
+"""Where arrays live. The only room that may name CuPy or PyTorch."""
 
 from gru_xp.devices.device import Device, cuda_problem, resolve_device, to_device, to_host
 

@@ -139,9 +139,9 @@ def cuda_problem(index: int = 0) -> str | None:
 
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # a broken install fails in many ways, and each means that there is no device
-        return f"{_cupy_version()} finds no CUDA device ({_first_line(error)})"
+        return f"{_cupy()} finds no CUDA device ({_first_line(error)})"
     if index >= count:
-        return f"there is no cuda:{index}; {_cupy_version()} finds {count} CUDA device{'s' * (count != 1)}"
+        return f"there is no cuda:{index}; {_cupy()} finds {count} CUDA device{'s' * (count != 1)}"
     try:
         with cupy.cuda.Device(index):
             probe = cupy.ones((2, 2), dtype=cupy.float32)
@@ -155,13 +155,18 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _cupy_version() -> str:
+def cupy_version() -> str | None:
+    """The version of the CuPy that is installed, whether it works or not."""
     for package in ("cupy-cuda13x", "cupy-cuda12x", "cupy"):
         try:
-            return f"CuPy {version(package)}"
+            return version(package)
         except PackageNotFoundError:
             continue
-    return "CuPy"
+    return None
+
+
+def _cupy() -> str:
+    return f"CuPy {cupy_version() or ''}".strip()
 
 
 def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
@@ -176,6 +181,10 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
     dtype
         ``"float32"``, ``"float64"`` or ``"int64"``; unchanged if None.
 
+    Returns
+    -------
+    array
+
     Raises
     ------
     ValueError
@@ -188,7 +197,17 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
 
 
 def to_host(array: Array) -> np.ndarray[Any, Any]:
-    """Copy or view an array of NumPy, CuPy, PyTorch or array-api-strict as a NumPy array."""
+    """Copy or view an array as a NumPy array.
+
+    Parameters
+    ----------
+    array
+        Of NumPy, CuPy, PyTorch or array-api-strict, on any device.
+
+    Returns
+    -------
+    numpy.ndarray
+    """
     if array_api_compat.is_cupy_array(array):
         return np.asarray(array.get())
     if array_api_compat.is_torch_array(array):

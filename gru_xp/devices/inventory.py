@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from gru_xp.devices.device import Device, cuda_problem, resolve_device
+from gru_xp.devices.device import Device, cuda_problem, cupy_version, resolve_device
 
 
 def inventory() -> dict[str, Any]:
@@ -18,7 +18,8 @@ def inventory() -> dict[str, Any]:
     -------
     dict
         ``auto`` (the device that ``auto`` means), ``cpu`` (``name``, ``threads``, ``numpy``, ``blas``) and ``cuda``
-        (``problem``, why there is none, or None; ``devices``; versions of ``cupy``, ``runtime`` and ``driver``).
+        (``problem``, why there is none, or None; ``cupy``, its version or None; ``devices``; where there are any,
+        the versions of ``runtime`` and ``driver``).
     """
     cpu = resolve_device("cpu")
     problem = cuda_problem()
@@ -34,7 +35,7 @@ def inventory() -> dict[str, Any]:
                 if library["user_api"] == "blas"
             ],
         },
-        "cuda": {"problem": problem, "devices": [], **({} if problem else _cuda())},
+        "cuda": {"problem": problem, "cupy": cupy_version(), "devices": [], **({} if problem else _cuda())},
     }
 
 
@@ -74,7 +75,6 @@ def _cuda() -> dict[str, Any]:
         )
     return {
         "devices": devices,
-        "cupy": cupy.__version__,
         "runtime": _cuda_version(runtime.runtimeGetVersion()),
         "driver": _cuda_version(runtime.driverGetVersion()),
     }

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from gru_xp.nn.ops import Body
 
 FUNCTIONS = ("add", "divide", "exp", "multiply", "negative", "subtract", "tanh")
-"""What a body may call, by the Array API's names; the first three and the last but one also as operators."""
+"""What a body may call, by the Array API's names; all but exp and tanh by their operators, too."""
 
 
 class Symbol:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gru_xp.errors import DataError
 from gru_xp.forecasting.dates import direction, parse_dates
-from gru_xp.forecasting.series import TimeSeries, check_columns
+from gru_xp.forecasting.series import LARGEST, TimeSeries, check_columns
 
 _INDEX_NAMES = {"ds", "index", "year", "month", "day", "week", "quarter", "period", "timestamp", "unnamed: 0", ""}
 _DATE_WORDS = {"date", "dates", "datetime", "time", "timestamp"}
@@ -67,7 +67,9 @@ def find_file(path: str) -> tuple[Path, bool]:
     )
 
 
-def read_csv(path: str | Path, target: str | None = None, features: Sequence[str] = ()) -> TimeSeries:
+def read_csv(
+    path: str | Path, target: str | None = None, features: Sequence[str] = (), *, name: str | None = None
+) -> TimeSeries:
     """Read a series from a CSV file with a header line.
 
     Delimiters are comma, semicolon, tab or bar; the decimal sign is a point. Rows are in the order of time; a file
@@ -81,6 +83,8 @@ def read_csv(path: str | Path, target: str | None = None, features: Sequence[str
         The column to predict; if None, ``Close``, or else the only numeric column.
     features
         Further input columns.
+    name
+        What to call the file in messages; its path if None.
 
     Returns
     -------
@@ -91,11 +95,14 @@ def read_csv(path: str | Path, target: str | None = None, features: Sequence[str
     DataError
         The file cannot be used; the message says what is where.
     """
-    table = _read_table(Path(path))
+    table = _read_table(Path(path), name or str(path))
     index = _index_column(table)
     target = target or _default_target(table, index)
     columns = (target, *(name for name in dict.fromkeys(features) if name != target))
-    check_columns(columns, table.header)
+    try:
+        check_columns(columns, table.header)
+    except DataError as error:
+        raise DataError(f"{table.name}: {error}") from error
     values = np.column_stack([_numbers(table, name) for name in columns])
 
     labels = None if index is None else table.column(index)
@@ -118,11 +125,13 @@ def read_csv(path: str | Path, target: str | None = None, features: Sequence[str
     )
 
 
-def _read_table(path: Path) -> _Table:
+def _read_table(file: Path, path: str) -> _Table:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8; save it as CSV in UTF-8") from error
+        raise DataError(
+            f"{path}: not a text file in UTF-8; unpack it if it is compressed, or save it as CSV in UTF-8"
+        ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if "\0" in text:
@@ -155,10 +164,10 @@ def _read_table(path: Path) -> _Table:
             raise DataError(
                 f"{path}, line {line}: has {len(row)} fields; the header has {len(header)} ({', '.join(header)})"
             )
-    return _Table(str(path), header, rows, ends)
+    return _Table(path, header, rows, ends)
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(path: str, header: list[str]) -> None:
     if all(_is_number(name) or parse_dates([name]) for name in header):
         raise DataError(
             f"{path}: the first line looks like data ({', '.join(header)[:60]}); add a header line with column names"
@@ -218,11 +227,11 @@ def _numbers(table: _Table, name: str) -> list[float]:
     numbers = []
     for text, line in zip(table.column(name), table.lines, strict=True):
         number = float(text) if _is_number(text) else math.nan
-        if not math.isfinite(number):
+        if not abs(number) <= LARGEST:
             if text.lower().lstrip("+-") in _MISSING:
                 problem = "the value is missing" if text == "" else f"the value is missing ({text!r})"
             elif _is_number(text):
-                problem = f"{text!r} is too large for a number"
+                problem = f"{text!r} is too large{' for a number' if math.isinf(number) else f', above {LARGEST:g}'}"
             else:
                 problem = f"{text!r} is not a number"
             raise DataError(f"{table.name}, line {line}, column {name}: {problem}; correct the row or remove it")

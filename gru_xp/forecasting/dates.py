@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -17,8 +17,9 @@ _NAMED_MONTH_FORMATS = ("%Y/%m/%d", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b
 def parse_dates(labels: Sequence[str]) -> list[datetime] | None:
     """The dates that `labels` mean, or None where they are not dates or could be read in two ways.
 
-    Read are ISO 8601 (a time zone is dropped, so that the wall clock's time stays), years, months as ``2004-08``,
-    months by English name, and ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which is the day.
+    Read are ISO 8601 (of times with a zone, the wall clock's; in UTC, where the wall clock goes back), years, months
+    as ``2004-08``, months by English name, and ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which
+    is the day.
     """
     for read in (_parse_iso, _parse_named_month, _parse_numeric):
         dates = read(labels)
@@ -35,10 +36,13 @@ def _parse_iso(labels: Sequence[str]) -> list[datetime] | None:
         elif match := _YEAR_MONTH.fullmatch(label):
             label = f"{match[1]}-{int(match[2]):02d}-01"
         try:
-            dates.append(datetime.fromisoformat(label).replace(tzinfo=None))
+            dates.append(datetime.fromisoformat(label))
         except ValueError:
             return None
-    return dates
+    wall_clock = [date.replace(tzinfo=None) for date in dates]
+    if direction(wall_clock) is None and all(date.tzinfo for date in dates):  # summer time ends
+        return [date.astimezone(UTC).replace(tzinfo=None) for date in dates]
+    return wall_clock
 
 
 def _parse_named_month(labels: Sequence[str]) -> list[datetime] | None:

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields
-from numbers import Integral
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +16,9 @@ from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.series import TimeSeries, as_series
 from gru_xp.forecasting.windows import Floats, make_windows, split_rows
 from gru_xp.nn.cell import RESETS, Reset
-from gru_xp.nn.checks import check_choice
+from gru_xp.nn.checks import check_choice, whole_number
 from gru_xp.nn.ops import Array
+from gru_xp.nn.params import named_arrays
 from gru_xp.nn.stack import StackParams, init_stack_params
 from gru_xp.training.checkpoint import load_checkpoint, save_checkpoint
 from gru_xp.training.shards import Shards
@@ -93,12 +94,13 @@ class Forecaster:
         check_choice("reset", self.reset, RESETS)
         check_choice("dtype", self.dtype, DTYPES)
         for name in ("seq_length", "hidden_size"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be at least 1 and a whole number")
-        if not 0 <= self.validation_ratio < 1:
-            raise ValueError(f"validation_ratio is {self.validation_ratio}; it must be at least 0 and below 1")
+            whole_number(name, getattr(self, name), 1)
+        if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
+            raise ValueError(f"validation_ratio is {self.validation_ratio!r}; it must be at least 0 and below 1")
         self._training_config()
+        for f in fields(self):  # numbers of NumPy become Python's, which a model file can hold
+            if f.init and hasattr(getattr(self, f.name), "item"):
+                setattr(self, f.name, getattr(self, f.name).item())
 
     def settings(self) -> dict[str, Any]:
         """The settings, as the constructor takes them."""
@@ -120,7 +122,8 @@ class Forecaster:
         Parameters
         ----------
         series : TimeSeries, pandas.Series, pandas.DataFrame or array
-            See `as_series`. A DataFrame's first numeric column is the target, the others are further inputs.
+            See `as_series`. Of a DataFrame, ``Close`` or else the first numeric column is the target, and the other
+            numeric columns are further inputs.
         device
             A name for `resolve_device`, or its result.
         callback
@@ -217,8 +220,7 @@ class Forecaster:
         DataError
             The series has other columns, or too few rows.
         """
-        if steps < 1:
-            raise ValueError(f"steps is {steps}; it must be at least 1")
+        steps = whole_number("steps", steps, 1)
         window = self._checked(series, self.seq_length).values[-self.seq_length :].copy()
         forecasts = np.empty(steps)
         for step in range(steps):
@@ -229,6 +231,11 @@ class Forecaster:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, which `load` reads on any device.
+
+        Parameters
+        ----------
+        path
+            The file; one that exists is replaced.
 
         Raises
         ------
@@ -254,6 +261,17 @@ class Forecaster:
     def load(cls, path: str | os.PathLike[str], *, device: str | Device = "auto") -> "Forecaster":
         """Read a model that `save` wrote, onto any device.
 
+        Parameters
+        ----------
+        path
+            The file.
+        device
+            A name for `resolve_device`, or its result.
+
+        Returns
+        -------
+        Forecaster
+
         Raises
         ------
         CheckpointError
@@ -269,6 +287,10 @@ class Forecaster:
             forecaster.notes = metadata["notes"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: a gru-xp model whose description is damaged ({error})") from error
+        H, I = forecaster.hidden_size, len(forecaster.columns)  # noqa: E741
+        shapes = ((3 * H, I), (3 * H, H), (3 * H,), (H,), (1, H), (1,))
+        if [tuple(array.shape) for _, array in named_arrays(params)] != list(shapes):
+            raise CheckpointError(f"{path}: a gru-xp model whose weights do not have the shapes that it describes")
         forecaster.params = params
         forecaster.device = device
         return forecaster

@@ -17,6 +17,9 @@ from gru_xp.forecasting.windows import Floats
 
 SCALINGS = ("last", "standard")
 
+SMALLEST = 1e-150
+"""Columns that change by less are refused: squares of their changes are zero."""
+
 
 @dataclass(frozen=True)
 class Scaler:
@@ -46,6 +49,8 @@ class Scaler:
             A column does not change, so that there is nothing to scale by.
         """
         for name, spread in zip(columns, np.ptp(rows, axis=0), strict=True):
+            if 0 < spread < SMALLEST:
+                raise DataError(f"column {name} changes by {spread:g} in all training rows, too little; scale it up")
             if not spread > 0:
                 raise DataError(f"column {name} has one and the same value in all training rows; choose another column")
         std = rows.std(axis=0)

@@ -11,6 +11,9 @@ from gru_xp.errors import DataError
 from gru_xp.forecasting.dates import direction
 from gru_xp.forecasting.windows import Floats
 
+LARGEST = 1e150
+"""Values above this are refused: their squares are no numbers any more."""
+
 
 @dataclass(frozen=True)
 class TimeSeries:
@@ -65,8 +68,9 @@ def as_series(data: Any, columns: Sequence[str] | None = None) -> TimeSeries:
     data : TimeSeries, pandas.Series, pandas.DataFrame or array
         An array is ``(N,)`` or ``(N, F)`` with the target in column 0.
     columns
-        The columns to take of a DataFrame, target first; all numeric ones if None. Of a TimeSeries they are taken
-        by name, if they are there; else, and for anything else, only their number counts.
+        The columns to take of a DataFrame, target first; if None, all numeric ones, ``Close`` first if there is one.
+        Of a TimeSeries they are taken by name, if they are there; else, and for anything else, only their number
+        counts.
 
     Returns
     -------
@@ -115,7 +119,7 @@ def _take_columns(series: TimeSeries, columns: Sequence[str]) -> TimeSeries:
 
 def _from_frame(frame: Any, columns: Sequence[str] | None) -> TimeSeries:
     numeric = [str(name) for name in frame.select_dtypes("number").columns]
-    names = tuple(numeric if columns is None else columns)
+    names = tuple(sorted(numeric, key=lambda name: name != "Close") if columns is None else columns)
     if not names:
         raise DataError("the DataFrame has no numeric column; convert one to numbers")
     if columns is not None and len(columns) == len(numeric) == 1:
@@ -163,11 +167,11 @@ def _floats(array: Any, names: Sequence[str]) -> Floats:
         values = np.asarray(array, dtype=np.float64).reshape(len(array), -1)
     except (TypeError, ValueError) as error:
         raise DataError(f"the series does not consist of numbers ({error})") from error
-    bad = np.argwhere(~np.isfinite(values))
+    bad = np.argwhere(~(np.abs(values) <= LARGEST))
     if len(bad):
         row, column = map(int, bad[0])
         raise DataError(
-            f"row {row}, column {names[column]}: {values[row, column]} is not a finite number; "
-            "fill in or remove such rows first"
+            f"row {row}, column {names[column]}: {values[row, column]} is not a finite number up to {LARGEST:g}; "
+            "fill in, scale or remove such rows first"
         )
     return values

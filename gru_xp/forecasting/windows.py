@@ -101,7 +101,7 @@ def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio:
         enough = "no number of rows is enough" if needed is None else f"at least {needed} are needed"
         raise DataError(
             f"{rows} rows are too few for windows of {seq_length} steps with split ratio {split_ratio:g} and "
-            f"validation ratio {validation_ratio:g}: {enough}; give more rows or a smaller seq length"
+            f"validation ratio {validation_ratio:g}: {enough}; give more rows, a smaller seq length or other ratios"
         )
     return split
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from array_api_compat import array_namespace
 
 from gru_xp.nn.activations import sigmoid_backward, sigmoid_forward, tanh_backward, tanh_forward
-from gru_xp.nn.checks import check_array, check_choice
+from gru_xp.nn.checks import check_array, check_choice, check_kind
 from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops
 from gru_xp.nn.params import GRUParams
 
@@ -99,6 +99,7 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
     ShapeError
         `dh` does not fit the forward step.
     """
+    check_kind("cache", cache, CellCache, "the cache that gru_cell_forward returned")
     x, h_prev, gates, inner, params, reset, ops = cache
     B, H = h_prev.shape
     check_array("dh", dh, (B, H), like=("x", x))
@@ -113,11 +114,13 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
 
 def check_params(params: GRUParams, x: Array) -> None:
     """Raise ShapeError unless `params` goes together and with the input `x`, whose last size is I."""
+    check_kind("params", params, GRUParams, "a GRUParams")
     check_array("params.weight_hh", params.weight_hh, ("3H", "H"), like=("x", x))
     H = params.hidden_size
     dims = {"weight_hh": (3 * H, H), "weight_ih": (3 * H, x.shape[-1]), "bias": (3 * H,), "bias_hn": (H,)}
     for name, expected in dims.items():
-        check_array(f"params.{name}", getattr(params, name), expected, like=("x", x))
+        why = f", as the last size of x is {x.shape[-1]}" if name == "weight_ih" else ""
+        check_array(f"params.{name}", getattr(params, name), expected, like=("x", x), why=why)
 
 
 def input_product(x: Array, params: GRUParams, ops: Ops) -> Array:

@@ -1,6 +1,8 @@
 """Refuse arguments that do not fit, before arithmetic broadcasts them into a wrong result."""
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
@@ -11,7 +13,7 @@ Dims = Sequence[int | str]
 """Expected sizes: a number where the size is known, the dimension's letter where any size will do."""
 
 
-def check_array(name: str, value: Array, dims: Dims, *, like: tuple[str, Array] | None = None) -> None:
+def check_array(name: str, value: Array, dims: Dims, *, like: tuple[str, Array] | None = None, why: str = "") -> None:
     """Raise ShapeError unless `value` is a floating-point array of shape `dims` that goes with the array `like`.
 
     Parameters
@@ -24,6 +26,8 @@ def check_array(name: str, value: Array, dims: Dims, *, like: tuple[str, Array] 
         Its shape; sizes of 0 never fit.
     like
         Name and value of an array with whose namespace, device and dtype it must agree.
+    why
+        Where its shape comes from, for the message.
 
     Raises
     ------
@@ -38,7 +42,7 @@ def check_array(name: str, value: Array, dims: Dims, *, like: tuple[str, Array] 
         size == dim if isinstance(dim, int) else size > 0 for size, dim in zip(shape, dims, strict=True)
     )
     if not fits:
-        raise ShapeError(f"{name} has shape {shape}; it must be {expected}{_positive(shape, dims)}")
+        raise ShapeError(f"{name} has shape {shape}; it must be {expected}{_positive(shape, dims)}{why}")
     xp = array_namespace(value)
     if value.dtype not in (xp.float32, xp.float64):
         raise ShapeError(f"{name} has dtype {value.dtype}; it must be float32 or float64")
@@ -69,3 +73,24 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+def check_kind(name: str, value: object, kind: type, what: str) -> None:
+    """Raise ShapeError unless `value` is a `kind`, which is `what`."""
+    if not isinstance(value, kind):
+        raise ShapeError(f"{name} is a {type(value).__name__}; it must be {what}")
+
+
+def whole_number(name: str, value: object, minimum: int) -> int:
+    """`value` as an int; raise ValueError unless it is a whole number of at least `minimum`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name} is {value!r}; it must be at least {minimum} and a whole number")
+    return int(value)
+
+
+def positive_number(name: str, value: object) -> float:
+    """`value` as a float; raise ValueError unless it is a number above 0 and finite."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {value!r}; it must be above 0 and finite")
+    return number

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
 from gru_xp.nn.ops import Array
@@ -123,6 +123,9 @@ def gradcheck(
         raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
     rng = random.Random(seed)
     arrays = dict(_flat_inputs(inputs))
+    for name, array in arrays.items():
+        if not is_array_api_obj(array):
+            raise ShapeError(f"{name} is a {type(array).__name__}; it must be an array or a named tuple of arrays")
     xp = array_namespace(*arrays.values())
     for name, array in arrays.items():
         if array.dtype != xp.float64:
@@ -141,6 +144,10 @@ def gradcheck(
     gradients = backward(*weights, cache)
     if len(inputs) == 1 and not (type(gradients) is tuple and len(gradients) == 1):
         gradients = (gradients,)
+    if len(gradients) != len(inputs):
+        raise ShapeError(
+            f"backward returned {len(gradients)} gradient(s); it must be {len(inputs)}, one for each input"
+        )
     named_gradients = dict(_flat_inputs(dict(zip(inputs, gradients, strict=True))))
 
     def scalar(replacement: Mapping[str, Array]) -> float:
@@ -155,7 +162,9 @@ def gradcheck(
 
     rows = []
     for name, array in arrays.items():
-        gradient = named_gradients[name]
+        gradient: Any = named_gradients.get(name)
+        if not is_array_api_obj(gradient):
+            raise ShapeError(f"the gradient of {name} is a {type(gradient).__name__}; it must be an array")
         if tuple(gradient.shape) != tuple(array.shape):
             raise ShapeError(
                 f"the gradient of {name} has shape {tuple(gradient.shape)}; it must be {tuple(array.shape)}"

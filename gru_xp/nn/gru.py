@@ -6,7 +6,7 @@ from array_api_compat import array_namespace
 
 from gru_xp.errors import ShapeError
 from gru_xp.nn.cell import FORMS, RESETS, Reset, check_params, input_product
-from gru_xp.nn.checks import check_array, check_choice
+from gru_xp.nn.checks import check_array, check_choice, check_kind
 from gru_xp.nn.ops import PLAIN_OPS, Array, Ops
 from gru_xp.nn.params import GRUParams
 
@@ -114,6 +114,7 @@ def gru_backward(dh: Array | None, cache: GRUCache, *, dh_last: Array | None = N
     ShapeError
         A gradient does not fit the forward pass, or both are None.
     """
+    check_kind("cache", cache, GRUCache, "the cache that gru_forward returned")
     x, states, gates, inner, params, reset, ops = cache
     xp = array_namespace(x)
     T, B, H = inner.shape

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.checks import check_array
+from gru_xp.nn.checks import check_array, check_kind
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import LinearParams
 
@@ -37,6 +37,7 @@ def linear_forward(x: Array, params: LinearParams) -> tuple[Array, LinearCache]:
         A shape, namespace, device or dtype does not fit.
     """
     check_array("x", x, ("N", "I"))
+    check_kind("params", params, LinearParams, "a LinearParams")
     check_array("params.weight", params.weight, ("O", x.shape[1]), like=("x", x))
     check_array("params.bias", params.bias, (params.weight.shape[0],), like=("x", x))
     xp = array_namespace(x)
@@ -62,6 +63,7 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]
     ShapeError
         `dy` does not fit the forward pass.
     """
+    check_kind("cache", cache, LinearCache, "the cache that linear_forward returned")
     x, params = cache
     check_array("dy", dy, (x.shape[0], params.weight.shape[0]), like=("x", x))
     xp = array_namespace(x)

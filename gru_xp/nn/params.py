@@ -3,12 +3,12 @@
 import math
 import random
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.checks import check_array
+from gru_xp.errors import ShapeError
+from gru_xp.nn.checks import check_array, whole_number
 from gru_xp.nn.ops import Array, Namespace
 
 ParamsT = TypeVar("ParamsT", bound=tuple[Any, ...])
@@ -66,21 +66,24 @@ class GRUParams(NamedTuple):
 
     @property
     def bz(self) -> Array:
-        """Bias of the update gate, shape ``(H,)``."""
-        return self.bias[self._rows(0)]
+        """Bias of the update gate, shape ``(H,)``, a copy."""
+        return self._textbook_bias(0)
 
     @property
     def br(self) -> Array:
-        """Bias of the reset gate, shape ``(H,)``."""
-        return self.bias[self._rows(1)]
+        """Bias of the reset gate, shape ``(H,)``, a copy."""
+        return self._textbook_bias(1)
 
     @property
     def bh(self) -> Array:
-        """Bias of the candidate, shape ``(H,)``."""
-        return self.bias[self._rows(2)]
+        """Bias of the candidate, shape ``(H,)``, a copy."""
+        return self._textbook_bias(2)
 
     def _rows(self, gate: int) -> slice:
         return slice(gate * self.hidden_size, (gate + 1) * self.hidden_size)
+
+    def _textbook_bias(self, gate: int) -> Array:
+        return array_namespace(self.bias).asarray(self.bias[self._rows(gate)], copy=True)
 
     def _textbook_weight(self, gate: int) -> Array:
         rows = self._rows(gate)
@@ -110,6 +113,11 @@ class GRUParams(NamedTuple):
         bias_hn : array, shape ``(H,)``, optional
             Zeros if left out.
 
+        Returns
+        -------
+        GRUParams
+            Of copies.
+
         Raises
         ------
         ShapeError
@@ -133,7 +141,7 @@ class GRUParams(NamedTuple):
             weight_ih=xp.asarray(stacked[:, H:], copy=True),
             weight_hh=xp.asarray(stacked[:, :H], copy=True),
             bias=xp.concat(biases),
-            bias_hn=bias_hn,
+            bias_hn=xp.asarray(bias_hn, copy=True),
         )
 
 
@@ -175,14 +183,25 @@ def init_params(
     dtype, device
         Passed on to ``xp.asarray``; the namespace's defaults if left out.
 
+    Returns
+    -------
+    GRUParams
+
+    Raises
+    ------
+    ValueError
+        A size is no whole number of at least 1.
+    ShapeError
+        `dtype` is neither float32 nor float64.
+
     Examples
     --------
     >>> import numpy as np
     >>> init_params(1, 70, xp=np, seed=3).weight_hh.shape
     (210, 70)
     """
-    H = _positive_size("hidden_size", hidden_size)
-    shapes = ((3 * H, _positive_size("input_size", input_size)), (3 * H, H), (3 * H,), (H,))
+    H = whole_number("hidden_size", hidden_size, 1)
+    shapes = ((3 * H, whole_number("input_size", input_size, 1)), (3 * H, H), (3 * H,), (H,))
     return GRUParams(*_uniform(shapes, 1.0 / math.sqrt(H), xp, seed, dtype, device))
 
 
@@ -195,16 +214,29 @@ def init_linear_params(
     dtype: Any = None,
     device: Any = None,
 ) -> LinearParams:
-    """Draw the parameters of a linear layer from ``U(-1/sqrt(I), 1/sqrt(I))``; see `init_params`."""
-    n_in = _positive_size("input_size", input_size)
-    n_out = _positive_size("output_size", output_size)
+    """Draw the parameters of a linear layer from ``U(-1/sqrt(I), 1/sqrt(I))``, as PyTorch does.
+
+    Parameters
+    ----------
+    input_size, output_size
+        I and O.
+    xp, seed, dtype, device
+        See `init_params`.
+
+    Returns
+    -------
+    LinearParams
+
+    Raises
+    ------
+    ValueError
+        A size is no whole number of at least 1.
+    ShapeError
+        `dtype` is neither float32 nor float64.
+    """
+    n_in = whole_number("input_size", input_size, 1)
+    n_out = whole_number("output_size", output_size, 1)
     return LinearParams(*_uniform(((n_out, n_in), (n_out,)), 1.0 / math.sqrt(n_in), xp, seed, dtype, device))
-
-
-def _positive_size(name: str, size: int) -> int:
-    if not isinstance(size, Integral) or size < 1:
-        raise ValueError(f"{name} is {size!r}; it must be at least 1 and a whole number")
-    return int(size)
 
 
 def _uniform(
@@ -216,6 +248,8 @@ def _uniform(
     device: Any,
 ) -> Iterator[Array]:
     rng = seed if isinstance(seed, random.Random) else random.Random(seed)
+    if dtype is not None and dtype not in (xp.float32, xp.float64):
+        raise ShapeError(f"dtype is {dtype}; it must be float32 or float64")
     where = {} if device is None else {"device": device}
     for shape in shapes:
         values = [bound * (2.0 * rng.random() - 1.0) for _ in range(math.prod(shape))]

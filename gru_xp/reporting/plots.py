@@ -72,6 +72,6 @@ def plot_residuals(path: PathLike, series: TimeSeries, parts: Sequence[Evaluated
         axes.plot(part.y_pred, residuals, ".", color=_COLORS[part.name], markersize=4, alpha=0.6, label=part.name)
     axes.axhline(0.0, color="black", linewidth=0.8)
     axes.set(xlabel=f"predicted {series.target}", ylabel="residual (actual - predicted)", title="Residuals")
-    axes.legend()
+    axes.legend(markerscale=2)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

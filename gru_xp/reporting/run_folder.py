@@ -1,6 +1,6 @@
 """The files of a run: where they are called what, and how they are written.
 
-All files are written to a folder beside the run's own and moved into it at the end, so that a run that fails leaves
+All files are written to a folder inside the run's own and moved up into it at the end, so that a run that fails leaves
 an older one as it was.
 """
 
@@ -37,52 +37,59 @@ def model_file(run: str | Path) -> Path:
     return path
 
 
-def fresh_folder(parent: Path, name: str) -> Path:
-    """A folder in `parent` that does not exist yet: `name`, or `name` with a number."""
-    path = parent / name
-    number = 2
-    while path.exists():
-        path = parent / f"{name}-{number}"
-        number += 1
-    return path
-
-
 @contextmanager
-def run_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to write a run's files into; they are moved to `out` at the end, and dropped where an error ends it.
+def run_folder(out: Path, *, overwrite: bool = False, unique: bool = False) -> Iterator[Path]:
+    """A folder inside `out` to write a run's files into; at the end they are moved to `out`, its parent.
+
+    Where an error ends it they are dropped, and so is `out` if it is empty then. With `unique`, an `out` that exists is
+    left alone, and its name with a number is taken instead.
 
     Raises
     ------
     DataError
         `out` exists and may not be overwritten, or cannot be made.
     """
-    if out.is_dir():
-        if not overwrite:
-            raise DataError(f"{out} exists; use --overwrite or another --out")
-        for path in (*(out / name for name in (MODEL_FILE, _HISTORY, _METRICS, _PREDICTIONS)), out / _PLOTS):
-            if path.exists() and path.is_dir() != (path.name == _PLOTS):
-                raise DataError(f"{path} is in the way of a file of the run; remove it or use another --out")
-    elif out.exists() or out.is_symlink():
-        raise DataError(f"{out} exists and is not a folder; use another --out")
     made = [folder for folder in out.parents if not folder.exists()]
+    name, number = out.name, 1
+    while True:
+        try:
+            out.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if not unique:
+                _check_overwrite(out, overwrite)
+                break
+            number += 1
+            out = out.with_name(f"{name}-{number}")
+        except OSError as error:
+            raise DataError(f"{out} cannot be made ({error.strerror or error}); use another --out") from error
+    partial: Path | None = None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise DataError(f"{out} cannot be made ({error.strerror or error}); use another --out") from error
-    try:
+        try:
+            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+        except OSError as error:
+            raise DataError(f"{out} cannot be written to ({error.strerror or error}); use another --out") from error
         yield partial
         for file in sorted(file for file in partial.rglob("*") if file.is_file()):
             target = out / file.relative_to(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        for folder in made:  # innermost first; those that hold something stay
-            if folder.exists() and not any(folder.iterdir()):
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        for folder in (out, *made):  # innermost first; those that hold something stay
+            if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
-        raise
-    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_overwrite(out: Path, overwrite: bool) -> None:
+    if not out.is_dir():
+        raise DataError(f"{out} exists and is not a folder; use another --out")
+    if not overwrite:
+        raise DataError(f"{out} exists; use --overwrite or another --out")
+    for path in (*(out / name for name in (MODEL_FILE, _HISTORY, _METRICS, _PREDICTIONS)), out / _PLOTS):
+        if path.exists() and path.is_dir() != (path.name == _PLOTS):
+            raise DataError(f"{path} is in the way of a file of the run; remove it or use another --out")
 
 
 def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:

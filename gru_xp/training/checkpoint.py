@@ -1,5 +1,6 @@
 """Model files: host arrays and their description in one safetensors file, which any device loads."""
 
+import hashlib
 import json
 import os
 from contextlib import suppress
@@ -39,11 +40,19 @@ def save_checkpoint(path: str | os.PathLike[str], params: StackParams, metadata:
     path = Path(path)
     # safetensors writes arrays that are not C-contiguous wrongly, without a word
     arrays = {name: to_host(array).copy(order="C") for name, array in named_arrays(params)}
-    header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "metadata": json.dumps(metadata)}
-    partial = path.with_name((path.name or "model") + ".part")
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "sha256": _checksum(arrays),
+        "metadata": json.dumps(metadata),
+    }
     try:
         if path.is_dir():
             raise CheckpointError(f"{path}: cannot be written (is a directory); give the path of a file")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+    partial = path.with_name(path.name + ".part")
+    try:
         partial.write_bytes(safetensors.numpy.save(arrays, metadata=header))
         written, _ = _read(partial)
         if not all(written[name].tobytes() == array.tobytes() for name, array in arrays.items()):
@@ -71,6 +80,8 @@ def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[Stack
         raise CheckpointError(
             f"{path}: format version {header.get('format_version')}; this gru-xp reads version {FORMAT_VERSION}"
         )
+    if "sha256" in header and header["sha256"] != _checksum(arrays):
+        raise CheckpointError(f"{path}: a gru-xp model whose weights are damaged; take another copy")
     try:
         metadata = json.loads(header["metadata"])
         params = StackParams(
@@ -80,6 +91,13 @@ def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[Stack
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: a gru-xp model with a part missing or damaged ({error})") from error
     return params, metadata
+
+
+def _checksum(arrays: dict[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def _take(arrays: dict[str, Array], layer: str, fields: tuple[str, ...], device: Device) -> list[Array]:

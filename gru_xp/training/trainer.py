@@ -5,14 +5,13 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Literal
 
 from array_api_compat import array_namespace
 
 from gru_xp.devices import Device, to_device
 from gru_xp.nn.cell import Reset
-from gru_xp.nn.checks import check_array, check_choice
+from gru_xp.nn.checks import check_array, check_choice, positive_number, whole_number
 from gru_xp.nn.losses import REDUCTIONS
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import flatten, unflatten
@@ -65,14 +64,14 @@ class TrainingConfig:
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
         if self.reduction is not None:
             check_choice("reduction", self.reduction, REDUCTIONS)
-        for name in ("num_epochs", "learning_rate", "batch_size", "clip_norm", "patience"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} is {value}; it must be above 0 and finite")
-        for name in ("num_epochs", "batch_size", "patience", "seed"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, Integral):
-                raise ValueError(f"{name} is {value!r}; it must be a whole number")
+        whole_number("num_epochs", self.num_epochs, 1)
+        whole_number("seed", self.seed, 0)
+        positive_number("learning_rate", self.learning_rate)
+        for name in ("batch_size", "patience"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), 1)
+        if self.clip_norm is not None:
+            positive_number("clip_norm", self.clip_norm)
 
     @property
     def resolved_reduction(self) -> str:
@@ -219,7 +218,7 @@ def train(
                 best_theta, best_epoch, best_cost = xp.asarray(theta, copy=True), epoch, judged
             seconds = time.perf_counter() - start
             history.append(EpochRecord(epoch, cost, validation_cost, norm, seconds, best_cost))
-            wants_stop = callback is not None and callback(history[-1]) is True
+            wants_stop = callback is not None and _is_true(callback(history[-1]))
             if not finite:
                 stop_reason = "non_finite"
             elif wants_stop:
@@ -239,6 +238,11 @@ def train(
                 f"(the parameters of epoch {best_epoch} are kept)"
             )
         return TrainingResult(unflatten(best_theta, params), best_epoch, tuple(history), stop_reason, problem)
+
+
+def _is_true(result: object) -> bool:
+    """Whether it is True, of Python or of an array library; not any object that merely counts as true."""
+    return type(result).__name__ == "bool" and bool(result)
 
 
 def _check_sequences(x_name: str, x: Array, y_name: str, y: Array, params: StackParams) -> None:

@@ -47,7 +47,7 @@ def test_the_table_lists_cuda_devices(app, cuda_listed):
 def test_json(app, no_cuda_listed):
     outcome = app("devices", "--json")
     found = json.loads(outcome.out)
-    assert found["cuda"] == {"problem": no_cuda_listed, "devices": []}
+    assert found["cuda"] == {"problem": no_cuda_listed, "cupy": inventory.cupy_version(), "devices": []}
     assert found["cpu"]["numpy"] == version("numpy")
     assert found["cpu"]["threads"] >= 1
     assert found["auto"] == "cpu"

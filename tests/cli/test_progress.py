@@ -95,6 +95,7 @@ def test_what_is_no_terminal_gets_lines(app, write_csv, quick, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     write_csv()
     outcome = app("train", "own.csv", *quick)
+    assert re.search(r"epoch 3/3: cost \S+, best \S+, about 0 s left", outcome.err)
     lines = [line for line in outcome.err.splitlines() if re.match(r"epoch \d/3: cost \S+, best \S+, about", line)]
     assert [line.split(":")[0] for line in lines] == ["epoch 0/3", "epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert "\x1b" not in outcome.err
@@ -109,7 +110,7 @@ def test_lines_are_few(app, write_csv, quick):
 
 def test_a_line_says_how_long_it_will_take(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
-    with progress.watch(100, quiet=False) as callback:
+    with progress.watch(100, progress.Interrupt(), quiet=False) as callback:
         assert callback(record(20, seconds=5.0)) is False
     assert capsys.readouterr() == ("", "epoch 20/100: cost 0.5, best 0.25, about 20 s left\n")
 
@@ -119,18 +120,18 @@ def test_a_line_says_how_long_it_will_take(capsys, monkeypatch):
 
 def test_an_interrupt_asks_to_stop(capsys):
     before = signal.getsignal(signal.SIGINT)
-    with progress.watch(100, quiet=True) as callback:
+    with progress.interruptible() as interrupt, progress.watch(100, interrupt, quiet=True) as callback:
         assert callback(record(1)) is False
         signal.raise_signal(signal.SIGINT)
         assert callback(record(2)) is True
     assert signal.getsignal(signal.SIGINT) is before
-    assert "stopping after this epoch" in capsys.readouterr().err
+    assert "ending after this epoch" in capsys.readouterr().err
 
 
 def test_a_second_interrupt_ends_it_at_once():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with progress.watch(100, quiet=True):
+        with progress.interruptible():
             signal.raise_signal(signal.SIGINT)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
@@ -141,7 +142,7 @@ def test_a_second_interrupt_ends_it_at_once():
 
 def test_the_handler_is_put_back_after_an_error():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(RuntimeError), progress.watch(100, quiet=True):
+    with pytest.raises(RuntimeError), progress.interruptible():
         raise RuntimeError
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -153,7 +154,7 @@ def test_ctrl_c_finishes_the_epoch_and_keeps_the_run(terminal, write_csv, tmp_pa
     shown.process.send_signal(signal.SIGINT)
     code, out = shown.finish()
     assert code == 130
-    assert "stopping after this epoch" in shown.shown
+    assert "ending after this epoch" in shown.shown
     assert "stopped by Ctrl-C" in shown.shown
     assert "Traceback" not in shown.shown
     metrics = json.loads(out)
@@ -173,10 +174,26 @@ def test_ctrl_c_twice_leaves_nothing(terminal, tmp_path):
     shown = terminal("train", "own.csv", *slow, "--out", "run")
     shown.read_until("left")
     shown.process.send_signal(signal.SIGINT)
-    shown.read_until("stopping after this epoch")
+    shown.read_until("ending after this epoch")
     shown.process.send_signal(signal.SIGINT)
     code, out = shown.finish()
     assert code == 130
     assert out == ""
     assert "Traceback" not in shown.shown
     assert os.listdir(tmp_path) == ["own.csv"]
+
+
+def test_ctrl_c_while_the_files_are_written_keeps_the_run(start, tmp_path, write_csv):
+    """The plots take the longest to write; the model is there before them."""
+    write_csv()
+    process = start("train", "own.csv", "--num-epochs", "2", "--device", "cpu", "--out", "run", cwd=tmp_path)
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("run/.partial-*/model.safetensors")) and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (0, 130)  # 0 where the run was over already
+    assert Forecaster.load(tmp_path / "run/model.safetensors", device="cpu").best_epoch <= 2
+    assert len(list((tmp_path / "run/plots").iterdir())) == 3
+    assert not list(tmp_path.glob("run/.partial-*"))

@@ -279,14 +279,14 @@ def test_another_seed_gives_another_run(app, write_csv, quick, tmp_path):
 def test_the_table_is_all_of_stdout(goog):
     lines = [line.split() for line in goog.outcome.out.splitlines() if line.strip()]
     assert lines[0] == ["GOOG.csv,", "Close:", "predictions", "of", "the", "next", "row"]
-    assert lines[1] == ["part", "forecast", "windows", "RMSE", "MAE", "MSE", "MSE/std²", "skill"]
+    assert lines[1] == ["part", "forecast", "windows", "RMSE", "MAE", "MSE", "MSE/var", "skill"]
     metrics = read_json((goog.folder / "metrics.json").read_text())
     expected = []
     for name, part in metrics["parts"].items():
         for forecast, head in (("model", [name, "GRU"]), ("naive", ["naive"])):
             errors = part[forecast]
             numbers = [errors["rmse"], errors["mae"], errors["mse"]]
-            row = [*head, str(part["windows"]), *(f"{n:.5g}" for n in numbers), f"{errors['standardised']['mse']:.4g}"]
+            row = [*head, str(part["windows"]), *(f"{n:.4g}" for n in numbers), f"{errors['standardised']['mse']:.4g}"]
             expected.append([*row, f"{part['skill']:+.1%}"] if forecast == "model" else row)
     assert lines[3:] == expected
     assert [row[0] for row in expected if row[1] == "GRU"] == ["train", "validation", "test"]

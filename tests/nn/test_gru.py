@@ -426,7 +426,7 @@ def test_wrong_shapes(host_call, reset, name, shape, expected):
     host_call[name] = np.ones(shape)
     with pytest.raises(ShapeError) as error:
         backward(host_call, cache) if name in ("dh", "dh_last") else forward(host_call, reset=reset)
-    assert str(error.value) == f"{name} has shape {shape}; it must be {expected}"
+    assert str(error.value).startswith(f"{name} has shape {shape}; it must be {expected}")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import matplotlib.image
 import matplotlib.pyplot as plt
@@ -54,11 +55,13 @@ def legend(axes):
 
 
 def test_cost(draw, history):
-    (axes,) = draw(plot_cost, history(6), 4).axes
+    *records, last = history(6)
+    records.append(replace(last, cost=1 + 1 / 7))  # the last cost is not the best one
+    (axes,) = draw(plot_cost, records, 4).axes
     drawn = lines(axes)
     assert legend(axes) == ["training cost", "validation cost", "best epoch, 4"]
     np.testing.assert_array_equal(drawn["training cost"].get_xdata(), range(7))
-    np.testing.assert_allclose(drawn["training cost"].get_ydata(), [1 / (1 + epoch) for epoch in range(7)])
+    np.testing.assert_allclose(drawn["training cost"].get_ydata(), [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 + 1 / 7])
     np.testing.assert_allclose(drawn["validation cost"].get_ydata(), [2 / (1 + epoch) for epoch in range(7)])
     assert set(drawn["best epoch, 4"].get_xdata()) == {4}
     assert axes.get_yscale() == "log"
@@ -136,6 +139,8 @@ def test_residuals_against_predictions(draw, series, parts):
         line = lines(axes)[part.name]
         np.testing.assert_array_equal(line.get_xdata(), part.y_pred)
         np.testing.assert_allclose(line.get_ydata(), part.y_true - part.y_pred)
+    (zero_line,) = (line for line in axes.get_lines() if line.get_label() not in legend(axes))
+    assert set(zero_line.get_ydata()) == {0.0}
     assert axes.get_xlabel() == "predicted Value"
     assert axes.get_ylabel() == "residual (actual - predicted)"
 

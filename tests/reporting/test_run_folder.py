@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -7,7 +8,6 @@ import pytest
 from gru_xp.errors import CheckpointError, DataError
 from gru_xp.reporting.run_folder import (
     MODEL_FILE,
-    fresh_folder,
     model_file,
     run_folder,
     write_history,
@@ -38,15 +38,6 @@ def test_model_file(tmp_path):
     assert model_file(tmp_path / "some.file") == tmp_path / "some.file"
 
 
-def test_fresh_folder(tmp_path):
-    assert fresh_folder(tmp_path, "run") == tmp_path / "run"
-    (tmp_path / "run").mkdir()
-    assert fresh_folder(tmp_path, "run") == tmp_path / "run-2"
-    (tmp_path / "run-2").write_text("a file is in the way, too")
-    assert fresh_folder(tmp_path, "run") == tmp_path / "run-3"
-    assert fresh_folder(tmp_path / "none", "run") == tmp_path / "none/run"
-
-
 # --- run_folder -------------------------------------------------------------------------------------------------
 
 
@@ -56,7 +47,7 @@ def test_files_are_there_only_at_the_end(tmp_path):
         (folder / "plots").mkdir()
         (folder / "plots/a.png").write_text("a")
         (folder / "b.csv").write_text("b")
-        assert not out.exists()
+        assert [path.name for path in out.iterdir()] == [folder.name]
     assert contents(tmp_path / "deep") == {
         "down": None,
         "down/run": None,
@@ -64,6 +55,28 @@ def test_files_are_there_only_at_the_end(tmp_path):
         "down/run/plots/a.png": "a",
         "down/run/b.csv": "b",
     }
+
+
+def test_a_unique_folder_is_one_of_its_own(tmp_path):
+    def run():
+        with run_folder(tmp_path / "runs/run", unique=True) as folder:
+            (folder / "a").touch()
+            return folder.parent.name
+
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/run").write_text("mine")
+    assert [run() for _ in range(3)] == ["run-2", "run-3", "run-4"]
+    with run_folder(tmp_path / "runs/run", unique=True) as one, run_folder(tmp_path / "runs/run", unique=True) as two:
+        assert one.parent != two.parent
+    assert "mine" in contents(tmp_path / "runs").values()
+
+
+def test_a_run_that_fails_leaves_no_folders(tmp_path):
+    for unique in (False, True):
+        with contextlib.suppress(RuntimeError), run_folder(tmp_path / "a/b/run", unique=unique) as folder:
+            (folder / "a").touch()
+            raise RuntimeError
+        assert contents(tmp_path) == {}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

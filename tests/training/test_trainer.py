@@ -417,7 +417,8 @@ def test_clipping_of_a_gradient_whose_square_overflows(run, problem):
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 @pytest.mark.parametrize("name", ["num_epochs", "learning_rate", "batch_size", "clip_norm", "patience"])
 def test_numbers_out_of_range(name, value):
-    with pytest.raises(ValueError, match=f"{name} is {value}; it must be above 0 and finite"):
+    expected = "above 0 and finite" if name in ("learning_rate", "clip_norm") else "at least 1 and a whole number"
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be {expected}"):
         TrainingConfig(**({"num_epochs": 3, "learning_rate": 0.1} | {name: value}))
 
 
