@@ -1,5 +1,6 @@
 """What several commands share: their base class, and each shared option once."""
 
+import io
 import math
 import sys
 from collections.abc import Callable
@@ -14,6 +15,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def run(group: click.Group, name: str | None = None) -> NoReturn:
     """Run a command line and end with its exit code: 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = group.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:

@@ -140,54 +140,51 @@ def train(
     series = source.series
     split = split_rows(len(series), forecaster.seq_length, split_ratio, validation_ratio)
     default_out = Path("runs", f"{source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
-    with (
-        run_folder(out or default_out, overwrite=overwrite, unique=out is None) as folder,
-        interruptible() as interrupt,
-    ):
-        out = folder.parent
-        chosen = choose_device(device, no_fallback, quiet=quiet)
-        with watch(forecaster.num_epochs, interrupt, quiet=quiet) as callback, warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite is said below
-            forecaster.fit(series.head(split.fit_end), device=chosen, callback=callback)
-        forecaster.notes = {
-            "file": str(source.path),
-            "bundled": source.bundled,
-            "fit_sha256": rows_checksum(series, split.fit_end),
-            "split_ratio": split_ratio,
-            "train_end": split.train_end,
-            "fit_end": split.fit_end,
-            "last_label": series.labels[split.fit_end - 1] if series.labels else None,
-            "requested_device": device,
-            "device_reason": chosen.reason,
-            "created": datetime.now().astimezone().isoformat(timespec="seconds"),
-        }
-        metrics, parts = _write_run(folder, forecaster, series, split)
-
-    training = forecaster.training
-    assert training is not None
-    last = training.history[-1]
-    note(
-        f"epoch {last.epoch}/{forecaster.num_epochs}: cost {last.cost:.4g}, best epoch {training.best_epoch}, "
-        f"{last.seconds:.1f} s{_why(training.stop_reason)}",
-        quiet=quiet,
-    )
-    if split.fit_end < len(series):
-        note(
-            f"the first {forecaster.seq_length} test windows look back into the rows before the test part", quiet=quiet
-        )
-    note(f"written to {out}", quiet=quiet)
-    if as_json:
-        print_json({"run": str(out), **metrics})
-    else:
-        print_parts(f"{source.path.name}, {series.target}: predictions of the next row", parts)
-    if training.problem is not None:
-        raise click.ClickException(training.problem)
+    with interruptible() as interrupt:
+        with run_folder(out or default_out, overwrite=overwrite, unique=out is None) as folder:
+            out = folder.parent
+            chosen = choose_device(device, no_fallback, quiet=quiet)
+            with watch(forecaster.num_epochs, interrupt, quiet=quiet) as callback, warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite is said below
+                forecaster.fit(series.head(split.fit_end), device=chosen, callback=callback)
+            forecaster.notes = {
+                "file": str(source.path),
+                "bundled": source.bundled,
+                "fit_sha256": rows_checksum(series, split.fit_end),
+                "split_ratio": split_ratio,
+                "train_end": split.train_end,
+                "fit_end": split.fit_end,
+                "last_label": series.labels[split.fit_end - 1] if series.labels else None,
+                "requested_device": device,
+                "device_reason": chosen.reason,
+                "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+            }
+            metrics, parts = _write_run(folder, forecaster, series, split)
+        _say_how_it_ended(forecaster, out, has_test=split.fit_end < len(series), quiet=quiet)
+        if as_json:
+            print_json({"run": str(out), **metrics})
+        else:
+            print_parts(f"{source.path.name}, {series.target}: predictions of the next row", parts)
+    if metrics["problem"] is not None:
+        raise click.ClickException(metrics["problem"])
     if interrupt.pressed:
         sys.exit(130)
 
 
-def _why(stop_reason: str) -> str:
-    return {"patience": ", stopped by --patience", "callback": ", stopped by Ctrl-C"}.get(stop_reason, "")
+def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool) -> None:
+    training = forecaster.training
+    last = training.history[-1]
+    why = {"patience": ", stopped by --patience", "callback": ", stopped by Ctrl-C"}.get(training.stop_reason, "")
+    note(
+        f"epoch {last.epoch}/{forecaster.num_epochs}: cost {last.cost:.4g}, best epoch {training.best_epoch}, "
+        f"{last.seconds:.1f} s{why}",
+        quiet=quiet,
+    )
+    if has_test:
+        note(
+            f"the first {forecaster.seq_length} test windows look back into the rows before the test part", quiet=quiet
+        )
+    note(f"written to {out}", quiet=quiet)
 
 
 def _write_run(folder: Path, forecaster: Any, series: Any, split: Any) -> tuple[dict[str, Any], list[Any]]:
@@ -208,6 +205,7 @@ def _write_run(folder: Path, forecaster: Any, series: Any, split: Any) -> tuple[
         "epochs": training.history[-1].epoch,
         "best_epoch": training.best_epoch,
         "stop_reason": training.stop_reason,
+        "problem": training.problem,
         "seconds": training.history[-1].seconds,
         "parts": {part.name: part.metrics for part in parts},
     }

@@ -17,7 +17,7 @@ _NAMED_MONTH_FORMATS = ("%Y/%m/%d", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b
 def parse_dates(labels: Sequence[str]) -> list[datetime] | None:
     """The dates that `labels` mean, or None where they are not dates or could be read in two ways.
 
-    Read are ISO 8601 (of times with a zone, the wall clock's; in UTC, where the wall clock goes back), years, months
+    Read are ISO 8601 (of times with a zone see `wall_clock_or_utc`), years, months
     as ``2004-08``, months by English name, and ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which
     is the day.
     """
@@ -39,10 +39,24 @@ def _parse_iso(labels: Sequence[str]) -> list[datetime] | None:
             dates.append(datetime.fromisoformat(label))
         except ValueError:
             return None
+    return wall_clock_or_utc(dates)
+
+
+def wall_clock_or_utc(dates: Sequence[datetime]) -> list[datetime]:
+    """Dates with time zones as the wall clock showed them, without a zone; in UTC where only that is in good order.
+
+    Days are 24 hours apart by the wall clock. Across a change of summer time, half-hours are so in UTC alone.
+    """
     wall_clock = [date.replace(tzinfo=None) for date in dates]
-    if direction(wall_clock) is None and all(date.tzinfo for date in dates):  # summer time ends
-        return [date.astimezone(UTC).replace(tzinfo=None) for date in dates]
-    return wall_clock
+    if not all(date.tzinfo for date in dates) or len({date.utcoffset() for date in dates}) == 1:
+        return wall_clock
+    utc = [date.astimezone(UTC) for date in dates]
+    return utc if _order(utc) > _order(wall_clock) else wall_clock
+
+
+def _order(dates: Sequence[datetime]) -> tuple[bool, bool, bool]:
+    """How good an order dates are in: never back and forth, never repeated, always as far apart."""
+    return direction(dates) is not None, len(set(dates)) == len(dates), len({b - a for a, b in pairwise(dates)}) <= 1
 
 
 def _parse_named_month(labels: Sequence[str]) -> list[datetime] | None:
@@ -133,7 +147,7 @@ def _next_working_days(dates: Sequence[datetime], count: int) -> list[datetime] 
     if any(date.weekday() >= 5 for date in dates) or min(gaps) != timedelta(days=1) or max(gaps) > timedelta(days=11):
         return None
     days = np.busday_offset(np.datetime64(dates[-1].date(), "D"), np.arange(1, count + 1)).astype(object)
-    return [datetime.combine(day, dates[-1].time()) for day in days]
+    return [datetime.combine(day, dates[-1].timetz()) for day in days]
 
 
 def format_date(date: datetime, like: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from gru_xp.errors import DataError
 from gru_xp.forecasting.windows import Floats
+from gru_xp.nn.checks import check_choice
 
 SCALINGS = ("last", "standard")
 
@@ -62,6 +63,7 @@ class Scaler:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Scaler":
         """The inverse of `to_dict`."""
+        check_choice("scaler kind", fields["kind"], SCALINGS)
         return cls(fields["kind"], *(tuple(map(float, fields[name])) for name in ("mean", "std", "change_std")))
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any
 
 import numpy as np
 
 from gru_xp.errors import DataError
-from gru_xp.forecasting.dates import direction
+from gru_xp.forecasting.dates import direction, wall_clock_or_utc
 from gru_xp.forecasting.windows import Floats
 
 LARGEST = 1e150
@@ -146,14 +146,12 @@ def _from_index(index: Any) -> tuple[tuple[str, ...] | None, tuple[datetime, ...
         index = index.to_timestamp()
     if not hasattr(index, "tz_localize"):
         return None, None
-    if index.tz is not None:
-        index = index.tz_localize(None)
     if index.hasnans:
         raise DataError(f"row {int(index.isna().argmax())} has no date; fill it in or remove the row")
-    dates = tuple(stamp.to_pydatetime(warn=False) for stamp in index)
+    dates = tuple(wall_clock_or_utc([stamp.to_pydatetime(warn=False) for stamp in index]))
     if direction(dates) != 1:
         raise DataError("the dates of the index do not rise; sort the rows first, by sort_index()")
-    whole_days = all(date == datetime(date.year, date.month, date.day) for date in dates)
+    whole_days = all(date.time() == time() and date.tzinfo is None for date in dates)
     return tuple((date.date() if whole_days else date).isoformat() for date in dates), dates
 
 

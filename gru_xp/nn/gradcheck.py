@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
+from gru_xp.nn.checks import check_choice, positive_number
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import named_arrays
 
@@ -105,7 +106,9 @@ def gradcheck(
     Raises
     ------
     ShapeError
-        An input is not float64, or a gradient has another shape than its input.
+        An input is not float64, or what `forward` or `backward` returns is not as said above.
+    ValueError
+        `mode`, `step` or `tolerance` is out of range.
 
     Examples
     --------
@@ -119,8 +122,11 @@ def gradcheck(
     >>> report.ok
     True
     """
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
+    check_choice("mode", mode, MODES)
+    positive_number("step", step)
+    positive_number("tolerance", tolerance)
+    if not isinstance(inputs, Mapping) or not inputs:
+        raise ShapeError(f"inputs is {inputs!r}; it must be a mapping of names to arrays or named tuples of arrays")
     rng = random.Random(seed)
     arrays = dict(_flat_inputs(inputs))
     for name, array in arrays.items():
@@ -139,16 +145,25 @@ def gradcheck(
         values = [rng.gauss(0.0, 1.0) for _ in range(math.prod(array.shape))]
         return xp.reshape(xp.asarray(values, dtype=xp.float64, device=device(array)), array.shape)
 
-    *outputs, cache = forward(*inputs.values())
+    result = forward(*inputs.values())
+    if not isinstance(result, tuple) or len(result) < 2 or not all(map(is_array_api_obj, result[:-1])):
+        raise ShapeError("forward must return a tuple of one or more arrays and a cache")
+    *outputs, cache = result
     weights = [randoms_like(output) for output in outputs]
     gradients = backward(*weights, cache)
     if len(inputs) == 1 and not (type(gradients) is tuple and len(gradients) == 1):
         gradients = (gradients,)
+    if not isinstance(gradients, tuple):
+        raise ShapeError(
+            f"backward returned a {type(gradients).__name__}; it must be a tuple, a gradient for each input"
+        )
     if len(gradients) != len(inputs):
         raise ShapeError(
             f"backward returned {len(gradients)} gradient(s); it must be {len(inputs)}, one for each input"
         )
     named_gradients = dict(_flat_inputs(dict(zip(inputs, gradients, strict=True))))
+    if named_gradients.keys() != arrays.keys():
+        raise ShapeError(f"backward returned gradients {', '.join(named_gradients)}; they must be {', '.join(arrays)}")
 
     def scalar(replacement: Mapping[str, Array]) -> float:
         *outputs, _ = forward(*rebuild(replacement))
@@ -162,7 +177,7 @@ def gradcheck(
 
     rows = []
     for name, array in arrays.items():
-        gradient: Any = named_gradients.get(name)
+        gradient: Any = named_gradients[name]
         if not is_array_api_obj(gradient):
             raise ShapeError(f"the gradient of {name} is a {type(gradient).__name__}; it must be an array")
         if tuple(gradient.shape) != tuple(array.shape):
@@ -194,7 +209,7 @@ def _worst(name: str, pairs: list[tuple[tuple[int, ...] | None, float, float]]) 
 
 def _flat_inputs(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Array]]:
     for name, value in inputs.items():
-        if isinstance(value, tuple):
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
             yield from named_arrays(value, f"{name}.")
         else:
             yield name, value

@@ -190,7 +190,7 @@ def init_params(
     Raises
     ------
     ValueError
-        A size is no whole number of at least 1.
+        A size is no whole number of at least 1, or the seed none of at least 0.
     ShapeError
         `dtype` is neither float32 nor float64.
 
@@ -230,7 +230,7 @@ def init_linear_params(
     Raises
     ------
     ValueError
-        A size is no whole number of at least 1.
+        A size is no whole number of at least 1, or the seed none of at least 0.
     ShapeError
         `dtype` is neither float32 nor float64.
     """
@@ -247,9 +247,9 @@ def _uniform(
     dtype: Any,
     device: Any,
 ) -> Iterator[Array]:
-    rng = seed if isinstance(seed, random.Random) else random.Random(seed)
+    rng = seed if isinstance(seed, random.Random) else random.Random(whole_number("seed", seed, 0))
     if dtype is not None and dtype not in (xp.float32, xp.float64):
-        raise ShapeError(f"dtype is {dtype}; it must be float32 or float64")
+        raise ShapeError(f"dtype is {dtype!r}; it must be the namespace's float32 or float64")
     where = {} if device is None else {"device": device}
     for shape in shapes:
         values = [bound * (2.0 * rng.random() - 1.0) for _ in range(math.prod(shape))]

@@ -43,7 +43,7 @@ def save_checkpoint(path: str | os.PathLike[str], params: StackParams, metadata:
     header = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "sha256": _checksum(arrays),
+        "sha256": _checksum(arrays, json.dumps(metadata)),
         "metadata": json.dumps(metadata),
     }
     try:
@@ -80,8 +80,8 @@ def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[Stack
         raise CheckpointError(
             f"{path}: format version {header.get('format_version')}; this gru-xp reads version {FORMAT_VERSION}"
         )
-    if "sha256" in header and header["sha256"] != _checksum(arrays):
-        raise CheckpointError(f"{path}: a gru-xp model whose weights are damaged; take another copy")
+    if "sha256" in header and header["sha256"] != _checksum(arrays, header.get("metadata", "")):
+        raise CheckpointError(f"{path}: a gru-xp model that is damaged; take another copy")
     try:
         metadata = json.loads(header["metadata"])
         params = StackParams(
@@ -93,8 +93,8 @@ def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[Stack
     return params, metadata
 
 
-def _checksum(arrays: dict[str, Array]) -> str:
-    digest = hashlib.sha256()
+def _checksum(arrays: dict[str, Array], metadata: str) -> str:
+    digest = hashlib.sha256(metadata.encode())
     for name in sorted(arrays):
         digest.update(name.encode() + arrays[name].tobytes())
     return digest.hexdigest()

@@ -197,3 +197,22 @@ def test_ctrl_c_while_the_files_are_written_keeps_the_run(start, tmp_path, write
     assert Forecaster.load(tmp_path / "run/model.safetensors", device="cpu").best_epoch <= 2
     assert len(list((tmp_path / "run/plots").iterdir())) == 3
     assert not list(tmp_path.glob("run/.partial-*"))
+
+
+def test_ctrl_c_while_the_files_are_moved_keeps_the_run(start, tmp_path, write_csv):
+    """The history is the first of the files that are moved."""
+    write_csv()
+    process = start("train", "own.csv", "--num-epochs", "2", "--device", "cpu", "--out", "run", cwd=tmp_path)
+    end = time.monotonic() + 60
+    while not (tmp_path / "run/history.csv").exists() and process.poll() is None:
+        assert time.monotonic() < end
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (0, 130)
+    assert sorted(os.listdir(tmp_path / "run")) == [
+        "history.csv",
+        "metrics.json",
+        "model.safetensors",
+        "plots",
+        "predictions.csv",
+    ]

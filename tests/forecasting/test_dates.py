@@ -189,3 +189,20 @@ def test_format_date(like, expected):
 @pytest.mark.parametrize("label", ["2004", "2004-08", "2004-08-19", "2004-08-19 16:30:00"])
 def test_formatting_is_the_inverse_of_reading(label):
     assert format_date(parse_dates([label])[0], label) == label
+
+
+@pytest.mark.parametrize("change", ["2023-10-29", "2023-03-26"])
+@pytest.mark.parametrize("minutes", [30, 60])
+def test_times_across_a_change_of_summer_time_go_on(change, minutes):
+    start = pd.Timestamp(change, tz="Europe/Berlin") - pd.Timedelta("1D")
+    index = pd.date_range(start, periods=72 * 60 // minutes, freq=f"{minutes}min")
+    dates = parse_dates([str(stamp) for stamp in index])
+    (following,) = next_dates(dates, 1)
+    assert format_date(following, str(index[-1])) == str((index[-1] + pd.Timedelta(minutes=minutes)).tz_convert("UTC"))
+
+
+def test_days_across_a_change_of_summer_time_keep_the_wall_clock():
+    index = pd.bdate_range("2023-10-02", "2023-11-30", tz="America/New_York")
+    dates = parse_dates([str(stamp) for stamp in index])
+    assert dates == [stamp.to_pydatetime().replace(tzinfo=None) for stamp in index]
+    assert next_dates(dates, 2) == [datetime(2023, 12, 1), datetime(2023, 12, 4)]
