@@ -21,7 +21,7 @@ NAMES = [f"{command} {option.opts[-1]}" for command, option in OPTIONS]
 def parse(*arguments):
     """The values that a command gets, without running it."""
     group = cli.make_context("gru-xp", list(arguments))
-    name, command, rest = cli.resolve_command(group, [*group._protected_args, *group.args])
+    name, command, rest = cli.resolve_command(group, list(arguments))  # the group has no options before the command
     return command.make_context(name, rest, parent=group).params
 
 
