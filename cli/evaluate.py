@@ -2,9 +2,9 @@
 
 import click
 
-from .messages import choose_device, note, print_json, print_parts
+from .messages import note, print_json, print_parts
 from .options import Command, column_options, device_options, json_option, quiet_option
-from .sources import read_run_source
+from .sources import open_run, read_run_source
 
 
 @click.command(cls=Command, epilog="Example: gru-xp evaluate runs/goog IBM.csv")
@@ -29,11 +29,9 @@ def evaluate(
     RUN is a run's folder or a model file. Without CSV, the run's own file is taken. A file that begins with the rows
     that the model learned from is measured in parts, as by train; another one is one part.
     """
-    from gru_xp.forecasting import Forecaster, evaluation
-    from gru_xp.reporting.run_folder import model_file
+    from gru_xp.forecasting import evaluation
 
-    model = model_file(run)
-    forecaster = Forecaster.load(model, device=choose_device(device, no_fallback, quiet=quiet))
+    forecaster = open_run(run, device, no_fallback, quiet=quiet)
     source, known = read_run_source(forecaster, csv, target, features, quiet=quiet)
     series, notes = source.series, forecaster.notes
     if known:

@@ -5,9 +5,9 @@ import sys
 
 import click
 
-from .messages import choose_device, note, print_json
+from .messages import note, print_json
 from .options import Command, column_options, device_options, quiet_option
-from .sources import read_run_source
+from .sources import open_run, read_run_source
 
 
 @click.command(cls=Command, epilog="Example: gru-xp forecast runs/goog --steps 5 > next-week.csv")
@@ -35,12 +35,9 @@ def forecast(
     ones before it. The dates go on as the file's dates do; for trading days, Monday to Friday, since holidays are
     not known, and where no rule is found they are left empty.
     """
-    from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.dates import format_date, next_dates
-    from gru_xp.reporting.run_folder import model_file
 
-    model = model_file(run)
-    forecaster = Forecaster.load(model, device=choose_device(device, no_fallback, quiet=quiet))
+    forecaster = open_run(run, device, no_fallback, quiet=quiet)
     source, _ = read_run_source(forecaster, csv, target, features, quiet=quiet)
     series = source.series
     if len(series.columns) > 1 and steps > 1:

@@ -1,11 +1,11 @@
-"""Where a command's series comes from: a file that was named, a bundled one, or the file of a run."""
+"""Where a command's model and series come from: a run; a file that was named, a bundled one, or that of the run."""
 
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .messages import note
+from .messages import choose_device, note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,15 @@ def read_source(path: str, target: str | None, features: "Sequence[str]", *, qui
     if bundled:
         note(f"{path}: no such file here; taking the bundled {file.name}", quiet=quiet)
     return _read(file, bundled, target, features)
+
+
+def open_run(run: str, device: str, no_fallback: bool, *, quiet: bool) -> "Forecaster":
+    """The model of a run, on the device that ``--device`` says."""
+    from gru_xp.forecasting import Forecaster
+    from gru_xp.reporting.run_folder import model_file
+
+    model = model_file(run)  # first, as an error about it should stand alone
+    return Forecaster.load(model, device=choose_device(device, no_fallback, quiet=quiet))
 
 
 def read_run_source(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from gru_xp.devices.device import Device, cuda_problem, cupy_version, resolve_device
+from gru_xp.devices.device import Device, cupy_version, resolve_device
 
 
 def inventory() -> dict[str, Any]:
@@ -22,9 +22,10 @@ def inventory() -> dict[str, Any]:
         the versions of ``runtime`` and ``driver``).
     """
     cpu = resolve_device("cpu")
-    problem = cuda_problem()
+    auto = resolve_device("auto")
+    problem = None if auto.is_cuda else auto.reason
     return {
-        "auto": resolve_device("auto").name,
+        "auto": auto.name,
         "cpu": {
             "name": _cpu_name(),
             "threads": cpu.threads,

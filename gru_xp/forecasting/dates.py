@@ -17,9 +17,8 @@ _NAMED_MONTH_FORMATS = ("%Y/%m/%d", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b
 def parse_dates(labels: Sequence[str]) -> list[datetime] | None:
     """The dates that `labels` mean, or None where they are not dates or could be read in two ways.
 
-    Read are ISO 8601 (of times with a zone see `wall_clock_or_utc`), years, months
-    as ``2004-08``, months by English name, and ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which
-    is the day.
+    Read are ISO 8601 (of times with a zone see `wall_clock_or_utc`), years, months as ``2004-08``, months by English
+    name, and ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which is the day.
     """
     for read in (_parse_iso, _parse_named_month, _parse_numeric):
         dates = read(labels)

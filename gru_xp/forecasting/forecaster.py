@@ -191,7 +191,8 @@ class Forecaster:
             The series has other columns, or too few rows.
         """
         windows, _ = make_windows(self._checked(series, self.seq_length + 1).values, self.seq_length)
-        predictions = self._predict_windows(windows)
+        with self.device.use(), Shards(self.device, self.reset) as shards:
+            predictions = self._predict_windows(windows, shards)
         if not hasattr(series, "index") or not hasattr(series, "to_numpy"):
             return predictions
         import pandas as pd
@@ -223,10 +224,11 @@ class Forecaster:
         steps = whole_number("steps", steps, 1)
         window = self._checked(series, self.seq_length).values[-self.seq_length :].copy()
         forecasts = np.empty(steps)
-        for step in range(steps):
-            forecasts[step] = self._predict_windows(window[None])[0]
-            window = np.concatenate([window[1:], window[-1:]])
-            window[-1, 0] = forecasts[step]
+        with self.device.use(), Shards(self.device, self.reset) as shards:
+            for step in range(steps):
+                forecasts[step] = self._predict_windows(window[None], shards)[0]
+                window = np.concatenate([window[1:], window[-1:]])
+                window[-1, 0] = forecasts[step]
         return forecasts
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -309,9 +311,8 @@ class Forecaster:
         if not hasattr(self, "params"):
             raise GruXpError("the forecaster has not learned anything yet; call fit, or Forecaster.load")
 
-    def _predict_windows(self, windows: Floats) -> Floats:
+    def _predict_windows(self, windows: Floats, shards: Shards) -> Floats:
         """Predictions ``(B,)`` in the data's units after windows ``(B, T, F)``."""
         x = to_device(self.scaler.scale_windows(windows), self.device, self.dtype)
-        with self.device.use(), Shards(self.device, self.reset) as shards:
-            scaled = to_host(shards.predict(self.params, x))[:, 0].astype(np.float64)
+        scaled = to_host(shards.predict(self.params, x))[:, 0].astype(np.float64)
         return self.scaler.unscale_predictions(scaled, windows)

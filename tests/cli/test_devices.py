@@ -9,12 +9,6 @@ from gru_xp.forecasting import Forecaster
 
 
 @pytest.fixture
-def no_cuda_listed(no_cuda, monkeypatch):
-    monkeypatch.setattr(inventory, "cuda_problem", lambda index=0: no_cuda)
-    return no_cuda
-
-
-@pytest.fixture
 def cuda_listed(monkeypatch):
     """A machine with a CUDA device, as the inventory tells it."""
     found = inventory.inventory()
@@ -26,14 +20,14 @@ def cuda_listed(monkeypatch):
 # --- gru-xp devices ---------------------------------------------------------------------------------------------
 
 
-def test_the_table_says_why_there_is_no_cuda(app, no_cuda_listed):
+def test_the_table_says_why_there_is_no_cuda(app, no_cuda):
     outcome = app("devices")
     assert outcome.code == 0
     assert outcome.err == ""
     lines = {line.split()[0]: line for line in outcome.out.splitlines() if line.strip()}
     assert f"NumPy {version('numpy')}" in lines["cpu"]
     assert "thread(s)" in lines["cpu"]
-    assert f"none: {no_cuda_listed}" in lines["cuda"]
+    assert f"none: {no_cuda}" in lines["cuda"]
     assert lines["auto"].split() == ["auto", "cpu"]
 
 
@@ -44,10 +38,10 @@ def test_the_table_lists_cuda_devices(app, cuda_listed):
     assert lines["auto"].split() == ["auto", "cuda:0"]
 
 
-def test_json(app, no_cuda_listed):
+def test_json(app, no_cuda):
     outcome = app("devices", "--json")
     found = json.loads(outcome.out)
-    assert found["cuda"] == {"problem": no_cuda_listed, "cupy": inventory.cupy_version(), "devices": []}
+    assert found["cuda"] == {"problem": no_cuda, "cupy": inventory.cupy_version(), "devices": []}
     assert found["cpu"]["numpy"] == version("numpy")
     assert found["cpu"]["threads"] >= 1
     assert found["auto"] == "cpu"
