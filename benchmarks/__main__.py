@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks train|article|defaults``."""
+"""The command line: ``python -m benchmarks train|infer|gpu|scaling|article|defaults``."""
 
 import sys
 
@@ -7,6 +7,9 @@ try:
 
     from benchmarks.article import article
     from benchmarks.defaults import defaults
+    from benchmarks.gpu import gpu
+    from benchmarks.infer import infer
+    from benchmarks.scaling import scaling
     from benchmarks.train import train
     from gru_xp.cli.options import run
 except ModuleNotFoundError as error:
@@ -17,13 +20,13 @@ except ModuleNotFoundError as error:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def benchmarks() -> None:
-    """Measure gru-xp: its speed beside PyTorch's, the article's experiment, and the default settings.
+    """Measure gru-xp: its speed beside other libraries', the article's experiment, and the default settings.
 
     Run from the repository's root, after: pip install -e ".[test]"
     """
 
 
-for command in (train, article, defaults):
+for command in (train, infer, gpu, scaling, article, defaults):
     benchmarks.add_command(command)
 
 

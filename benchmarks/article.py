@@ -1,5 +1,10 @@
 """``article``: the experiment of the article that this project starts from."""
 
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +34,7 @@ SETTINGS: dict[str, Any] = {
 }
 SPLIT_RATIO = 0.7
 LAST_ROWS = 250
+COMMAND_REPEATS = 3
 PUBLISHED = {
     "series": "GOOG, 250 daily rows, 2022-07 to 2023-07",
     "train_mse": 1.70,
@@ -64,6 +70,31 @@ def run_experiment(
     return forecaster, parts, row
 
 
+def run_command(series: "TimeSeries", device: str, settings: dict[str, Any]) -> float:
+    """Seconds of ``gru-xp train`` on `series` as a user runs it: a process from its start to its end."""
+    options = [
+        option
+        for name, value in settings.items()
+        for option in (f"--{name.replace('_', '-')}", str(0 if value is None else value))
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        csv = Path(folder, "GOOG.csv")
+        rows = zip(series.labels or (), series.values[:, 0].tolist(), strict=True)
+        csv.write_text("Date,Close\n" + "".join(f"{date},{value!r}\n" for date, value in rows), encoding="utf-8")
+        options += ["--device", device, "--split-ratio", str(SPLIT_RATIO), "--quiet", "--out", str(Path(folder, "run"))]
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", "from gru_xp.cli import main; main()", "train", str(csv), *options],
+            capture_output=True,
+            text=True,
+        )
+        seconds = time.perf_counter() - start
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+        raise click.ClickException(f"gru-xp train: {last}")
+    return seconds
+
+
 @click.command(cls=Command)
 @device_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the initial weights.")
@@ -94,6 +125,9 @@ def article(device: str, seed: int, plots: Path | None, quick: bool, json_file: 
         if plots is not None:
             _plot(plots, forecaster, series, parts)
 
+    last_rows = _tail(goog, LAST_ROWS)
+    command_seconds = [run_command(last_rows, chosen.name, settings) for _ in range(1 if quick else COMMAND_REPEATS)]
+
     print_table(
         "The article's experiment: mean squared errors in units of the training rows' variance",
         (
@@ -110,9 +144,13 @@ def article(device: str, seed: int, plots: Path | None, quick: bool, json_file: 
         list(_cells(rows)),
         left=1,
     )
+    click.echo(
+        f"gru-xp train on the last {LAST_ROWS} rows, from start to end: {statistics.median(command_seconds):.2f} s"
+    )
     note("the article's rows are not the bundled ones, so its errors stand beside ours, not against them")
     settings = {**settings, "split_ratio": SPLIT_RATIO, "device": chosen.name, "quick": quick, "published": PUBLISHED}
-    save_json(json_file, "article", settings, rows)
+    summary = {"command_seconds": statistics.median(command_seconds), "command_seconds_each": command_seconds}
+    save_json(json_file, "article", settings, rows, summary)
 
 
 def _tail(series: "TimeSeries", rows: int) -> "TimeSeries":

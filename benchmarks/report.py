@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
+from benchmarks.job import Shape
 from gru_xp.cli.messages import note
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _check_json(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+def check_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
     """Refuse a file that cannot be written before anything is measured, not after."""
     if value is not None and not value.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {value.parent}; make it first")
@@ -30,7 +31,7 @@ def json_option(command: F) -> F:
         "json_file",
         type=click.Path(path_type=Path, dir_okay=False, writable=True),
         metavar="FILE",
-        callback=_check_json,
+        callback=check_file,
         help="Keep machine, versions, settings and every row in FILE, too.",
     )(command)
 
@@ -51,7 +52,81 @@ def quick_option(text: str) -> Callable[[F], F]:
     return click.option("--quick", is_flag=True, help=f"{text}; to see that it works, not to measure.")
 
 
-def save_json(file: Path | None, command: str, settings: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+def _parse_shapes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Shape, ...]:
+    """Shapes from texts such as ``"165,10,70,1 704,10,70,1"``."""
+    shapes = []
+    for text in " ".join(values).split():
+        sizes = tuple(int(size) if size.isdigit() else 0 for size in text.split(","))
+        if len(sizes) != 4 or min(sizes) < 1:
+            raise click.BadParameter(f"{text!r} is not B,T,H,I, four numbers above 0, such as 165,10,70,1")
+        shapes.append((sizes[0], sizes[1], sizes[2], sizes[3]))
+    return tuple(shapes)
+
+
+def shapes_option(command: F) -> F:
+    """``--shapes``."""
+    return click.option(
+        "--shapes",
+        multiple=True,
+        metavar="B,T,H,I",
+        callback=_parse_shapes,
+        help="Sequences, steps, hidden and input size, several separated by spaces.  [default: those in README.md]",
+    )(command)
+
+
+def threads_option(command: F) -> F:
+    """``--threads``."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads on the CPU, for every library.  [default: OMP_NUM_THREADS, or the cores]",
+    )(command)
+
+
+def repeats_option(default: int) -> Callable[[F], F]:
+    """``--repeats``."""
+    return click.option("--repeats", type=click.IntRange(min=1), default=default, show_default=True, help="Rounds.")
+
+
+def timing(quick: bool, seconds: float = 1.0) -> dict[str, Any]:
+    """How long a `Job` times."""
+    if quick:
+        return {"warm_up_steps": 1, "warm_up_seconds": 0.0, "min_steps": 2, "seconds": 0.02}
+    return {"warm_up_steps": 3, "warm_up_seconds": 0.3, "min_steps": 5, "seconds": seconds}
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """Such as ``165, 10, 70, 1``."""
+    return ", ".join(map(str, shape))
+
+
+def number_text(number: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{number:.3g}" if number < 100 else f"{number:.0f}"
+
+
+def range_text(low: float, high: float) -> str:
+    """Such as ``1.20 to 1.31``."""
+    return f"{low:.2f} to {high:.2f}"
+
+
+def grouped(rows: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> Iterator[tuple[str, ...]]:
+    """A table's rows from their group and the other cells: a gap between groups, each named once."""
+    last: tuple[str, ...] | None = None
+    for group, cells in rows:
+        if last not in (None, group):
+            yield ()
+        yield (*([""] * len(group) if group == last else group), *cells)
+        last = group
+
+
+def save_json(
+    file: Path | None,
+    command: str,
+    settings: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    summary: dict[str, Any] | None = None,
+) -> None:
     """Write what was measured, and on what, to `file` if there is one."""
     if file is None:
         return
@@ -60,6 +135,7 @@ def save_json(file: Path | None, command: str, settings: dict[str, Any], rows: S
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         **describe_machine(),
         "settings": settings,
+        "summary": summary or {},
         "rows": list(rows),
     }
     try:
@@ -89,6 +165,7 @@ def describe_machine() -> dict[str, Any]:
             "numpy": cpu["numpy"],
             "blas": ", ".join(cpu["blas"]),
             "torch": package_version("torch"),
+            "onnxruntime": package_version("onnxruntime"),
             "cupy": cuda.get("cupy"),
             "cuda_runtime": cuda.get("runtime"),
             "cuda_driver": cuda.get("driver"),

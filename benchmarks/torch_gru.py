@@ -1,7 +1,8 @@
-"""PyTorch's side of ``train``: ``nn.GRU`` and ``Linear`` on its last step, mean squared error, SGD.
+"""PyTorch's side of every comparison: ``nn.GRU`` and ``Linear`` on its last step, mean squared error, SGD.
 
-Variants: ``float32`` on the CPU; on CUDA ``ieee`` (float32 throughout) and ``default`` (PyTorch's own setting, which
-lets the GRU's products use TF32), each with ``, graph`` captured in a CUDA graph, too.
+Variants of ``train``: ``float32`` on the CPU; on CUDA ``ieee`` (float32 throughout) and ``tf32`` (products of numbers
+with fewer bits), each with ``, graph`` captured in a CUDA graph, too. ``forward`` is ``nn.GRU``, ``stream`` is
+``nn.GRUCell``, both in inference mode.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.worker import LEARNING_RATE, Arrays, Job, Stopwatch, save_gradient
-from gru_xp.nn.params import GRUParams, LinearParams
+from benchmarks.job import LEARNING_RATE, Arrays, Job, Measurement, PeakMemory, Stopwatch, time_calls
+from benchmarks.own_gru import pipelined_seconds
+from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
 from gru_xp.nn.stack import StackParams
 
 
@@ -29,8 +31,8 @@ class Network(nn.Module):
         return self.linear(states[:, -1])
 
 
-def weights_to_torch(params: StackParams) -> Arrays:
-    """Weights, as `Network` names them, that compute what `params` compute with ``reset="after"``.
+def gru_to_torch(params: GRUParams) -> Arrays:
+    """Weights, as ``nn.GRUCell`` names them, that compute what `params` compute with ``reset="after"``.
 
     PyTorch stacks r, z, n where we stack z, r, n, and its z is 1 - z: as sigmoid(-a) = 1 - sigmoid(a), the rows of z
     change their sign. It has a second bias for r and z, which is zero here.
@@ -40,14 +42,20 @@ def weights_to_torch(params: StackParams) -> Arrays:
         z, r, n = np.split(rows, 3)
         return np.concatenate([r, -z, n])
 
-    gru, linear = params
-    H = gru.hidden_size
-    bias_hh = np.concatenate([np.zeros(2 * H, gru.bias_hn.dtype), gru.bias_hn])
+    H = params.hidden_size
     return {
-        "gru.weight_ih_l0": gates(gru.weight_ih),
-        "gru.weight_hh_l0": gates(gru.weight_hh),
-        "gru.bias_ih_l0": gates(gru.bias),
-        "gru.bias_hh_l0": bias_hh,
+        "weight_ih": gates(params.weight_ih),
+        "weight_hh": gates(params.weight_hh),
+        "bias_ih": gates(params.bias),
+        "bias_hh": np.concatenate([np.zeros(2 * H, params.bias_hn.dtype), params.bias_hn]),
+    }
+
+
+def weights_to_torch(params: StackParams) -> Arrays:
+    """The same for the whole network, as `Network` names its weights."""
+    gru, linear = params
+    return {
+        **{f"gru.{name}_l0": array for name, array in gru_to_torch(gru).items()},
         "linear.weight": linear.weight,
         "linear.bias": linear.bias,
     }
@@ -72,20 +80,34 @@ def gradient_from_torch(arrays: Arrays) -> StackParams:
     )
 
 
-def run_torch(job: Job) -> list[float]:
-    """Time the steps; each ends with the cost on the host, as ours does."""
+def measure(job: Job) -> Measurement:
+    """Do the job."""
     torch.set_num_threads(job.threads)
-    cuda = job.device.startswith("cuda")
-    if cuda and not torch.cuda.is_available():
+    if job.device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError("this PyTorch finds no CUDA device")
-    if cuda and job.variant.startswith("ieee"):
-        _use_ieee()
+    if job.task == "train":
+        return _measure_training(job)
+    with torch.inference_mode():
+        return _measure_forward(job) if job.task == "forward" else _measure_stream(job)
+
+
+def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+# --- training ---------------------------------------------------------------------------------------------------
+
+
+def _measure_training(job: Job) -> Measurement:
+    """Each timed step ends with the cost on the host, as ours does."""
+    if job.device.startswith("cuda"):
+        _set_precision(job.variant.partition(",")[0])
     device = torch.device(job.device)
     params, *data = job.problem()
     x, y = (torch.from_numpy(array).to(device) for array in data)
     _, _, H, I = job.shape  # noqa: E741
     network = Network(I, H).to(device)
-    weights = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in weights_to_torch(params).items()}
+    weights = _tensors(weights_to_torch(params))
     network.load_state_dict(weights)
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
 
@@ -97,29 +119,42 @@ def run_torch(job: Job) -> list[float]:
         cost: torch.Tensor = loss.detach()
         return cost
 
+    memory = PeakMemory()
     if job.variant.endswith("graph"):
         step = _captured(step)
-        network.load_state_dict(weights)
-    cost = step().item()
-    gradient = {name: p.grad.cpu().numpy() for name, p in network.named_parameters() if p.grad is not None}
-    save_gradient(job, cost, gradient_from_torch(gradient))
-
     stopwatch = Stopwatch(job)
     while True:
         step().item()
         if stopwatch():
-            return stopwatch.times
+            break
+    peak = memory.growth()
+
+    if job.arrays_file is not None:
+        network.load_state_dict(weights)
+        cost = step().item()
+        gradient = {name: p.grad.cpu().numpy() for name, p in network.named_parameters() if p.grad is not None}
+        job.save({"cost": np.asarray(cost), **dict(named_arrays(gradient_from_torch(gradient)))})
+    pipelined = None
+    if job.pipelined_steps:
+        last = torch.zeros(())
+
+        def step_without_a_wait() -> None:
+            nonlocal last
+            last = step()
+
+        pipelined = pipelined_seconds(job, step_without_a_wait, lambda: last.item())
+    return Measurement(stopwatch.times, peak, pipelined)
 
 
-def _use_ieee() -> None:
-    """Keep TF32 out of every product."""
+def _set_precision(precision: str) -> None:
+    """``"ieee"`` keeps TF32 out of every product, ``"tf32"`` allows it in all of them."""
     backends: Any = torch.backends
     if hasattr(backends.cudnn, "rnn"):
-        backends.cudnn.rnn.fp32_precision = "ieee"
-        backends.cuda.matmul.fp32_precision = "ieee"
+        backends.cudnn.rnn.fp32_precision = precision
+        backends.cuda.matmul.fp32_precision = precision
     else:  # older releases
-        backends.cudnn.allow_tf32 = False
-        backends.cuda.matmul.allow_tf32 = False
+        backends.cudnn.allow_tf32 = precision == "tf32"
+        backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
 def _captured(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
@@ -140,3 +175,38 @@ def _captured(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         return loss
 
     return replay
+
+
+# --- inference --------------------------------------------------------------------------------------------------
+
+
+def _measure_forward(job: Job) -> Measurement:
+    """Time is the first axis, which is ``nn.GRU``'s own order."""
+    (gru, _), data, _ = job.problem()
+    _, _, H, I = job.shape  # noqa: E741
+    layer: Any = nn.GRU(I, H)
+    layer.load_state_dict({f"{name}_l0": tensor for name, tensor in _tensors(gru_to_torch(gru)).items()})
+    x = torch.from_numpy(np.ascontiguousarray(data.swapaxes(0, 1)))
+    h, h_last = layer(x)
+    job.save({"h": h.numpy().swapaxes(0, 1), "h_last": h_last[0].numpy()})
+    return Measurement(time_calls(job, lambda: layer(x)))
+
+
+def _measure_stream(job: Job) -> Measurement:
+    (gru, _), data, _ = job.problem()
+    B, T, H, I = job.shape  # noqa: E741
+    cell: Any = nn.GRUCell(I, H)
+    cell.load_state_dict(_tensors(gru_to_torch(gru)))
+    x, h = torch.from_numpy(data), torch.zeros(B, H)
+    states = []
+    for t in range(T):
+        h = cell(x[:, t], h)
+        states.append(h)
+    job.save({"h": torch.stack(states, 1).numpy()})
+    x_t = x[:, 0].contiguous()
+
+    def step() -> None:
+        nonlocal h
+        h = cell(x_t, h)
+
+    return Measurement(time_calls(job, step))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gru_xp.errors import CheckpointError, DataError, DeviceError, GruXpError, ShapeError
     from gru_xp.forecasting import Forecaster
     from gru_xp.nn import (
+        GRUInference,
         GRUParams,
         LinearParams,
         gradcheck,
@@ -37,6 +38,7 @@ __all__ = [
     "Device",
     "DeviceError",
     "Forecaster",
+    "GRUInference",
     "GRUParams",
     "GruXpError",
     "LinearParams",

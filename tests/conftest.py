@@ -2,14 +2,16 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from gru_xp.devices import cuda_problem, to_host
-from gru_xp.nn import GRUParams, cell
+from gru_xp.devices import cuda_problem, numpy_ops, to_host
+from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.nn import GRUParams, cell, gru_backward, gru_forward, pointwise
+from gru_xp.nn.ops import Ops, PlainOps
 from gru_xp.nn.params import named_arrays
 
 
@@ -33,6 +35,12 @@ def xp(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(params=["before", "after"])
 def reset(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture
+def check_mode(xp: Any) -> str:
+    """How `gradcheck` compares: array-api-strict is slow, and there to judge which calls are made."""
+    return "direction" if xp.__name__ == "array_api_strict" else "elements"
 
 
 @pytest.fixture
@@ -162,40 +170,204 @@ BODIES = {
     name: function
     for name, function in vars(cell).items()
     if inspect.isfunction(function)
-    and function.__module__ == cell.__name__
+    and function.__module__ in (cell.__name__, pointwise.__name__)
     and next(iter(inspect.signature(function).parameters), None) == "xp"
 }
-assert len(BODIES) >= 7, "the pointwise bodies of cell.py are no longer found"
+
+WIDTHS = {
+    "add": (1, 1),
+    "_half": (1,),
+    "_before_gates": (2, 1),
+    "_candidate": (1, 1, 1),
+    "_d_candidate": (1, 1, 1, 1),
+    "_before_d_reset": (1, 1, 1, 1),
+    "_after_gates": (3, 1, 1),
+    "_after_d_gates": (1, 3, 1, 1),
+}
+"""How many times H columns each input of a body has."""
+assert WIDTHS.keys() == BODIES.keys(), "cell.py has other pointwise bodies now"
 
 OVERWRITES = {
-    "_sum": {0: 0},
-    "_before_update_reset": {0: 0, 1: 1},
-    "_before_candidate": {0: 0},
+    "add": {0: 0},
+    "_half": {0: 0},
+    "_before_gates": {0: 0},
+    "_candidate": {0: 0, 2: 2},
     "_before_d_reset": {1: 3},
     "_after_gates": {0: 0, 1: 1, 3: 2},
 }
-"""Which output of a body is written over which of its inputs."""
+"""Which output of a body is written over the first columns of which of its inputs."""
 
 
 @pytest.fixture(scope="session")
 def bodies() -> dict[str, Callable[..., Any]]:
-    """All pointwise bodies of cell.py by name."""
+    """All pointwise bodies that cell.py uses, by name."""
     return BODIES
 
 
 @pytest.fixture(params=sorted(BODIES))
 def body(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Each pointwise body of cell.py."""
+    """Each pointwise body that cell.py uses."""
     return BODIES[request.param]
 
 
 @pytest.fixture
-def n_inputs(body: Callable[..., Any]) -> int:
-    """How many arrays `body` takes."""
-    return len(inspect.signature(body).parameters) - 1
+def draw_inputs(body: Callable[..., Any], draw: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
+    """``draw_inputs(rows, H, dtype="float64")``: arrays ``(*rows, columns)`` for `body`."""
+
+    def draw_inputs(rows: tuple[int, ...], H: int, dtype: str = "float64") -> list[np.ndarray]:
+        return [draw(np, (*rows, width * H), dtype) for width in WIDTHS[body.__name__]]
+
+    return draw_inputs
 
 
 @pytest.fixture
 def overwrites(body: Callable[..., Any]) -> dict[int, int]:
-    """Which output of `body` cell.py writes over which of its inputs."""
+    """Which output of `body` cell.py writes over the first columns of which of its inputs."""
     return OVERWRITES.get(body.__name__, {})
+
+
+# --- fast paths -------------------------------------------------------------------------------------------------
+
+SPLITS = {
+    "no split": (0, 1, 1, 1),
+    "one part": (1, 5_000, 2**16, 1),
+    "two threads": (2, 1, 2**16, 2),
+    "rounds on one thread": (1, 5_000, 12, 3),
+    "rounds on two threads": (2, 1, 8, 4),
+    "a thread a sequence": (40, 1, 2**16, 7),
+}
+"""Threads, MIN_STATE_NUMBERS, MAX_STATE_NUMBERS, and into how many parts they split 7 sequences with H = 4."""
+
+
+@pytest.fixture(params=SPLITS)
+def make_numpy_ops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], NumpyOps]:
+    """``make_numpy_ops()``: new NumpyOps, which split even small batches in every way."""
+    threads, smallest, largest, n_parts = SPLITS[request.param]
+    monkeypatch.setattr(numpy_ops, "MIN_STATE_NUMBERS", smallest)
+    monkeypatch.setattr(numpy_ops, "MAX_STATE_NUMBERS", largest)
+    monkeypatch.setattr(numpy_ops, "MIN_ROWS", 1)
+    assert len(NumpyOps(threads).parts(7, 5, 2, 4)) == n_parts
+    return lambda: NumpyOps(threads)
+
+
+RESULTS = ("h", "h_last", "dx", "dh0", "dweight_ih", "dweight_hh", "dbias", "dbias_hn")
+
+
+class Layer(NamedTuple):
+    """A call of `gru_forward` and one of `gru_backward`."""
+
+    x: Any
+    h0: Any
+    params: GRUParams
+    dh: Any
+    dh_last: Any
+
+    def __call__(self, ops: Ops | None, reset: str, *, with_dx: bool = True) -> tuple[Any, ...]:
+        """All results, as `RESULTS` names them."""
+        h, h_last, cache = gru_forward(self.x, self.h0, self.params, reset=reset, ops=ops)
+        dx, dh0, dparams = gru_backward(self.dh, cache, dh_last=self.dh_last, with_dx=with_dx)
+        return h, h_last, dx, dh0, *dparams
+
+    def change(self, draw: Callable[..., Any]) -> None:
+        """Draw other numbers for all arrays, in place."""
+        for array in (self.x, self.h0, self.dh, self.dh_last, *self.params):
+            if array is not None:
+                array[...] = 0.7 * draw(np, array.shape, str(array.dtype))
+
+
+@pytest.fixture
+def draw_layer(draw: Callable[..., Any], draw_params: Callable[..., GRUParams]) -> Callable[..., Layer]:
+    """``draw_layer(B, T, I, H, dtype="float64")``: random arguments of NumPy."""
+
+    def draw_layer(B: int, T: int, I: int, H: int, dtype: str = "float64") -> Layer:  # noqa: E741
+        params = draw_params(np, I, H, dtype)
+        x, h0, dh, dh_last = (draw(np, shape, dtype) for shape in ((B, T, I), (B, H), (B, T, H), (B, H)))
+        return Layer(x, h0, params, dh, dh_last)
+
+    return draw_layer
+
+
+@pytest.fixture
+def assert_same_results() -> Callable[..., None]:
+    """``assert_same_results(actual, desired, tolerance)``: equal to within a part of each array's largest element.
+
+    Of 1, where that is smaller: what is added up in an array is of that order, and may cancel.
+    """
+
+    def assert_same_results(actual: Sequence[Any], desired: Sequence[Any], tolerance: float = 1e-12) -> None:
+        for name, a, d in zip(RESULTS, actual, desired, strict=False):
+            if d is None:
+                assert a is None, name
+                continue
+            a, d = to_host(a), to_host(d)
+            assert a.dtype == d.dtype, name
+            np.testing.assert_allclose(a, d, rtol=0, atol=tolerance * max(1.0, np.abs(d).max()), err_msg=name)
+        assert len(actual) == len(desired)
+
+    return assert_same_results
+
+
+# --- ops that watch ---------------------------------------------------------------------------------------------
+
+
+VIEWS_AND_ZEROS = ("reshape", "transpose", "zeros_like", "empty_like", "copyto")
+
+
+class GuardedArray(np.ndarray):
+    """An array that computes and takes numbers only inside a method of `GuardedOps`; slices of it are such, too."""
+
+    allowed = False
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        assert GuardedArray.allowed, f"{ufunc.__name__} is called on an array, beside the ops"
+        inputs = tuple(np.asarray(a) if isinstance(a, GuardedArray) else a for a in inputs)
+        if "out" in kwargs:
+            kwargs["out"] = tuple(np.asarray(a) for a in kwargs["out"])
+        return getattr(ufunc, method)(*inputs, **kwargs)
+
+    def __array_function__(self, function: Any, *args: Any) -> Any:
+        name = function.__name__
+        assert GuardedArray.allowed or name in VIEWS_AND_ZEROS, f"{name} is called on an array, beside the ops"
+        return super().__array_function__(function, *args)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        assert GuardedArray.allowed, "an array is written into, beside the ops"
+        super().__setitem__(key, value)
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        GuardedArray.allowed = True
+        try:
+            return method(*args, **kwargs)
+        finally:
+            GuardedArray.allowed = False
+
+    return call
+
+
+class GuardedOps(PlainOps):
+    """The plain ops, the only ones that may do anything to a `GuardedArray`."""
+
+    copy, matmul, contract, pointwise, norm = (
+        _guarded(getattr(PlainOps, name)) for name in ("copy", "matmul", "contract", "pointwise", "norm")
+    )
+
+    def empty(self, shape: tuple[int, ...], like: Any) -> Any:
+        return super().empty(shape, like).view(GuardedArray)
+
+
+@pytest.fixture
+def guarded_ops() -> GuardedOps:
+    """Ops that all arrays of a `GuardedArray` view must be computed with."""
+    return GuardedOps()
+
+
+@pytest.fixture
+def guard() -> Callable[[Any], Any]:
+    """``guard(value)``: the array, or named tuple of arrays, as guarded views of the same memory."""
+
+    def guard(value: Any) -> Any:
+        return type(value)(*map(guard, value)) if isinstance(value, tuple) else value.view(GuardedArray)
+
+    return guard

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = [path for folder in ("gru_xp", "cli", "data") for path in sorted((ROOT / folder).rglob("*.py"))]
 IDS = [str(path.relative_to(ROOT)) for path in SOURCES]
 
-ROOMS = ["errors", "nn", "devices", "training", "forecasting", "interop", "reporting", "cli"]
+ROOMS = ["errors", "fastest", "nn", "devices", "training", "forecasting", "interop", "reporting", "cli"]
 """From the bottom up: each may import itself and those before it."""
 
 ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict", "dask", "tensorflow"}
@@ -106,6 +106,7 @@ def test_the_maths_names_no_array_library(path):
     for module in imports(path):
         allowed = top(module) in sys.stdlib_module_names or module.startswith("gru_xp.nn.")
         allowed = allowed or module in ("gru_xp.nn", "array_api_compat", "gru_xp.errors")
+        allowed = allowed or module in ("gru_xp.fastest", "gru_xp.fastest.fastest_ops")
         allowed = allowed or re.fullmatch(r"gru_xp\.errors\.\w+", module)
         if not allowed:  # a name of a function, not of a namespace
             assert re.fullmatch(r"array_api_compat\.\w+", module), module
@@ -115,6 +116,20 @@ def test_the_maths_names_no_array_library(path):
             assert node.id not in {*ARRAY_LIBRARIES, "np", "cp"}
         elif isinstance(node, ast.Constant):
             assert node.value not in ARRAY_LIBRARIES
+
+
+def test_only_the_maths_asks_which_ops_are_the_fastest():
+    """That file is a leaf: it imports nothing of the house, until it is asked."""
+    assert not [module for module in imports(ROOT / "gru_xp/fastest.py") if top(module) not in sys.stdlib_module_names]
+    askers = {path.name for path in SOURCES if any(m.startswith("gru_xp.fastest") for m in imports(path))}
+    assert askers == {"ops.py"}
+
+
+def test_the_maths_imports_no_device():
+    code = "import sys, gru_xp.nn, gru_xp.nn.inference, gru_xp.nn.stack; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "gru_xp.fastest" in out.split()
+    assert not [module for module in out.split() if module.startswith("gru_xp.devices")]
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if room(path) == "cli"], ids=lambda path: path.name)

@@ -53,6 +53,11 @@ def test_names_that_are_imported_late_are_those_that_are_declared():
     assert {name: late.get(name, "gru_xp.nn") for name in gru_xp.__all__} == declared
 
 
+def test_prediction_by_itself_is_public():
+    assert gru_xp.GRUInference is importlib.import_module("gru_xp.nn.inference").GRUInference
+    assert "GRUInference" in gru_xp.nn.__all__
+
+
 def test_dir():
     assert sorted(dir(gru_xp)) == sorted([*gru_xp.__all__, "__version__"])
 

@@ -1,76 +1,234 @@
-"""How CuPy does what ``nn/ops.py`` describes: one kernel for a pointwise body, and 2-D products into given memory."""
+"""How CuPy does what ``nn/ops.py`` describes: one kernel for a pointwise body, products without copies, CUDA graphs."""
 
-from collections.abc import Callable
-from typing import Any
+import math
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from gru_xp.devices import cublas, cuda_graph
+from gru_xp.devices.c_code import C_CODE
+from gru_xp.devices.persistent import Matmul, Pointwise, compile_loop
 from gru_xp.devices.recording import Operand, Recording, Symbol, record
-from gru_xp.nn.ops import PLAIN_OPS, Array, Body
+from gru_xp.nn.ops import PLAIN_OPS, Array, Body, Ops, even_slices, rounds_for_memory
 
-_C_CODE: dict[str, Callable[..., str]] = {
-    "add": "{} + {}".format,
-    "divide": "{} / {}".format,
-    "exp": "exp({})".format,
-    "multiply": "{} * {}".format,
-    "negative": "-{}".format,
-    "subtract": "{} - {}".format,
-    "tanh": "tanh({})".format,
-}
+Result = TypeVar("Result")
 
 
 class CupyOps:
     """`gru_xp.nn.ops.Ops` for CuPy arrays on the current device."""
 
     def __init__(self) -> None:
-        self._kernels: dict[Body, Any] = {}
+        self._kernels: dict[Any, Callable[[tuple[Array, ...]], None]] = {}
+        self._traced: list[Any] | None = None  # calls that are only written down, while a step of a loop is traced
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
-        return PLAIN_OPS.empty(shape, like)
-
-    def rewind(self) -> None:
-        """Nothing to do: CuPy's memory pool hands freed memory out again."""
-
-    def matmul(self, a: Array, b: Array, out: Array) -> Array:
         import cupy
 
-        # A product of stacked matrices would build arrays of pointers; all rows at once are one product.
-        rows = a.reshape(-1, a.shape[-1])
-        if out.flags.c_contiguous:
-            cupy.matmul(rows, b, out=out.reshape(-1, out.shape[-1]))
+        return cupy.empty(shape, like.dtype)
+
+    def copy(self, source: Array | float, out: Array) -> None:
+        if not self._traces("copy"):
+            out[...] = source
+
+    def matmul(self, a: Array, b: Array, out: Array) -> Array:
+        if self._traces(Matmul(a, b, out)):
+            return out
+        blas = cublas.current()
+        if blas is not None:
+            blas.product(a, b, out)
         else:
-            out[...] = cupy.matmul(rows, b).reshape(out.shape)
+            # A product of stacked matrices would build arrays of pointers; all rows at once are one product.
+            out[...] = (a.reshape(-1, a.shape[-1]) @ b).reshape(out.shape)
         return out
 
-    def contract(self, a: Array, b: Array) -> Array:
-        return PLAIN_OPS.contract(a, b)
+    def contract(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Array:
+        if self._traces("contract"):
+            return out
+        blas = cublas.current()
+        if blas is None:
+            return PLAIN_OPS.contract(a, b, out, add=add)
+        blas.product(a, b, out, transpose_a=True, add=add)
+        return out
 
-    def pointwise(self, body: Body, inputs: tuple[Array, ...], out: tuple[Array, ...]) -> None:
-        kernel = self._kernels.get(body)
+    def pointwise(self, body: Body, inputs: tuple[Array | float, ...], out: tuple[Array, ...]) -> None:
+        if self._traces(Pointwise(body, inputs, out)):
+            return
+        given = tuple([getattr(a, "shape", a) for a in inputs])
+        kernel = self._kernels.get((body, given))
         if kernel is None:
-            import cupy
+            kernel = self._kernels[body, given] = _kernel(body, given)
+        kernel((*[a for a in inputs if hasattr(a, "shape")], *out))
 
-            in_params, out_params, code = kernel_source(record(body, [array.shape for array in inputs]))
-            name = f"gru_xp{body.__name__}"
-            kernel = self._kernels[body] = cupy.ElementwiseKernel(in_params, out_params, code, name)
-        kernel(*inputs, *out)
+    def norm(self, a: Array, out: Array) -> None:
+        if not self._traces("norm"):
+            _norm_kernel(a.dtype.char)(a.reshape(-1), out, axis=0, keepdims=True)
+
+    def block_length(self, T: int, B: int, H: int) -> int:
+        return T
+
+    def loop(self, step: Callable[[int], None], times: Sequence[int]) -> None:
+        import cupy
+
+        if len(times) > 1:
+            first, second, last = (self._trace(step, t) for t in (times[0], times[1], times[-1]))
+            multiprocessors, shared_bytes, _ = _limits(cupy.cuda.runtime.getDevice())
+            one_launch = compile_loop(
+                first, second, last, len(times), multiprocessors=multiprocessors, shared_bytes=shared_bytes
+            )
+            if one_launch is not None:
+                one_launch.launch()
+                return
+        for t in times:
+            step(t)
+
+    def parts(self, B: int, T: int, I: int, H: int) -> list[tuple[slice, Ops]]:  # noqa: E741
+        import cupy
+
+        rounds = rounds_for_memory(B, T, I, H) / _limits(cupy.cuda.runtime.getDevice()).memory_share
+        return [(rows, self) for rows in even_slices(B, math.ceil(rounds))]
+
+    def run(self, tasks: Sequence[tuple[Ops, Callable[[], Result]]]) -> list[Result]:
+        return [function() for _, function in tasks]
+
+    def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
+        return cuda_graph.capture(function, keep=cublas.current())
+
+    def _trace(self, step: Callable[[int], None], t: int) -> list[Any]:
+        """What a step would do, without doing it."""
+        calls: list[Any] = []
+        self._traced = calls
+        try:
+            step(t)
+        finally:
+            self._traced = None
+        return calls
+
+    def _traces(self, call: Any) -> bool:
+        if self._traced is None:
+            return False
+        self._traced.append(call)
+        return True
 
 
-def kernel_source(recording: Recording) -> tuple[str, str, str]:
-    """Input parameters, output parameters and C code of the elementwise kernel that does what was recorded.
+_ops_of_thread = threading.local()
 
-    The type of all arrays is ``T``. Every result is a local variable and outputs are written last, so that an output
-    may be the memory of an input.
+
+def ops_of_thread() -> CupyOps:
+    """The ops of the thread that asks."""
+    if not hasattr(_ops_of_thread, "ops"):
+        _ops_of_thread.ops = CupyOps()
+    ops: CupyOps = _ops_of_thread.ops
+    return ops
+
+
+class _Limits(NamedTuple):
+    """What a device can do.
+
+    Attributes
+    ----------
+    multiprocessors, shared_bytes
+        How many multiprocessors there are, and how much shared memory a block of threads may have.
+    memory_share
+        How many times as much memory as `rounds_for_memory` counts on a part may take: in float64, a quarter of all.
     """
+
+    multiprocessors: int
+    shared_bytes: int
+    memory_share: int
+
+
+@cache
+def _limits(index: int) -> _Limits:
+    import cupy
+
+    device = cupy.cuda.Device(index)
+    multiprocessors, shared_bytes = (
+        device.attributes[name] for name in ("MultiProcessorCount", "MaxSharedMemoryPerBlockOptin")
+    )
+    return _Limits(multiprocessors, shared_bytes, max(1, int(device.mem_info[1]) // 2**32))
+
+
+@cache
+def _norm_kernel(dtype: str) -> Any:
+    """Square root of the sum of squares in float64, where no square of a float32 number overflows."""
+    import cupy
+
+    square, add = {"f": ("double(x) * double(x)", "a + b"), "d": ("abs(x)", "hypot(a, b)")}[dtype]
+    root = {"f": "y = sqrt(a)", "d": "y = a"}[dtype]
+    return cupy.ReductionKernel("T x", "T y", square, add, root, "0", f"gru_xp_norm_{dtype}", reduce_type="double")
+
+
+# --- pointwise bodies -------------------------------------------------------------------------------------------
+
+_View: TypeAlias = tuple[int, slice | None]
+"""The number of an array, and which of its columns; None for all."""
+
+
+class KernelSource(NamedTuple):
+    """An elementwise kernel: parameters, C code, and which arrays or columns of arrays to call it with.
+
+    Arrays are numbered: the inputs that are arrays, then the outputs.
+    """
+
+    in_params: str
+    out_params: str
+    code: str
+    arguments: list[_View]
+
+
+def kernel_source(recording: Recording) -> KernelSource:
+    """The kernel that does what was recorded.
+
+    The type of all arrays is ``T``. An array that is several times as wide as others are is passed as so many blocks
+    of columns, so that one element of the kernel has a variable for each: z, r and so on of one unit of one sequence.
+    Every result is a local variable and outputs are written last, so that an output may be the memory of an input.
+    """
+    width = recording.width
     names = {id(symbol): f"in{i}" for i, symbol in enumerate(recording.inputs)}
     names |= {id(call.result): f"v{i}" for i, call in enumerate(recording.calls)}
+    read: dict[str, _View] = {}
 
-    def text(operand: Operand) -> str:
-        return names[id(operand)] if isinstance(operand, Symbol) else f"T({float(operand)!r})"
+    def blocks(symbol: Symbol) -> int:
+        return max(1, symbol.shape[-1] // width)  # one column stands for any number of them
+
+    def view(number: int, symbol: Symbol, block: int) -> _View:
+        whole = symbol.shape[-1] in (1, width)
+        return number, None if whole else slice(block * width, (block + 1) * width)
+
+    def text(operand: Operand, block: int) -> str:
+        if not isinstance(operand, Symbol):
+            return f"T({float(operand)!r})"
+        block = operand.start // width + (block if blocks(operand) > 1 else 0)
+        name = f"{names[id(operand.root)]}_{block}"
+        for number, symbol in enumerate(recording.inputs):
+            if symbol is operand.root:
+                read[name] = view(number, symbol, block)
+        return name
 
     lines = [
-        f"const T {names[id(result)]} = {_C_CODE[function](*map(text, operands))};"
+        f"const T {names[id(result)]}_{block} = {C_CODE[function](*[text(operand, block) for operand in operands])};"
         for function, operands, result in recording.calls
+        for block in range(blocks(result))
     ]
-    lines += [f"out{i} = {names[id(symbol)]};" for i, symbol in enumerate(recording.outputs)]
-    in_params = ", ".join(f"T in{i}" for i in range(len(recording.inputs)))
-    out_params = ", ".join(f"T out{i}" for i in range(len(recording.outputs)))
-    return in_params, out_params, "\n".join(lines)
+    written: dict[str, _View] = {}
+    for i, symbol in enumerate(recording.outputs):
+        for block in range(blocks(symbol)):
+            written[f"out{i}_{block}"] = view(len(recording.inputs) + i, symbol, block)
+            lines.append(f"out{i}_{block} = {names[id(symbol)]}_{block};")
+    in_params, out_params = (", ".join(f"T {name}" for name in views) for views in (read, written))
+    return KernelSource(in_params, out_params, "\n".join(lines), [*read.values(), *written.values()])
+
+
+def _kernel(body: Body, given: tuple[Any, ...]) -> Callable[[tuple[Array, ...]], None]:
+    """A function of the inputs that are arrays, and the outputs."""
+    import cupy
+
+    in_params, out_params, code, arguments = kernel_source(record(body, given))
+    name = "gru_xp_" + body.__name__.strip("<_>")
+    kernel = cupy.ElementwiseKernel(in_params, out_params, code, name, no_return=True)
+
+    def run(arrays: tuple[Array, ...]) -> None:
+        kernel(*[arrays[i] if columns is None else arrays[i][..., columns] for i, columns in arguments])
+
+    return run

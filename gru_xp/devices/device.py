@@ -14,9 +14,10 @@ import numpy as np
 
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.threads import default_threads
 from gru_xp.errors import DeviceError
-from gru_xp.nn.checks import check_choice
-from gru_xp.nn.ops import Array, Namespace
+from gru_xp.nn.checks import check_choice, whole_number
+from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
 NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
@@ -38,6 +39,8 @@ class Device:
         Whether it stands in for another one that was asked for.
     xp
         The Array API namespace of its arrays.
+    threads
+        How many threads of a CPU to compute with; 1 for a CUDA device.
     """
 
     name: str
@@ -45,29 +48,18 @@ class Device:
     reason: str
     fallback: bool
     xp: Namespace
+    threads: int = 1
 
     @property
     def is_cuda(self) -> bool:
         """Whether it is a CUDA device."""
         return self.name.startswith("cuda")
 
-    @property
-    def threads(self) -> int:
-        """How many threads to compute with: of a CPU its cores, or ``OMP_NUM_THREADS`` if that is set; else 1."""
-        if self.is_cuda:
-            return 1
-        wanted = os.environ.get("OMP_NUM_THREADS", "")
-        return int(wanted) if wanted.isdigit() and int(wanted) > 0 else _cores()
-
-    def ops(self, *, reuse_memory: bool = False) -> NumpyOps | CupyOps:
-        """How this device allocates, multiplies and runs pointwise expressions (`gru_xp.nn.ops.Ops`).
-
-        Parameters
-        ----------
-        reuse_memory
-            Whether ``rewind()`` may hand out the same memory again, for a training loop.
-        """
-        return CupyOps() if self.is_cuda else NumpyOps(reuse_memory=reuse_memory)
+    def ops(self) -> Ops:
+        """How this device allocates, multiplies and runs pointwise expressions, for one thread of the caller."""
+        if plain_wanted():
+            return PLAIN_OPS
+        return CupyOps() if self.is_cuda else NumpyOps(threads=self.threads)
 
     def use(self) -> AbstractContextManager[Any]:
         """Context in which new arrays are made on this device, and in which overflow is left to its results to show."""
@@ -79,7 +71,7 @@ class Device:
         return device
 
 
-def resolve_device(name: str = "auto", *, fallback: bool | None = None) -> Device:
+def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads: int | None = None) -> Device:
     """Find the device to compute on.
 
     Parameters
@@ -89,6 +81,8 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None) -> Devic
     fallback
         Whether the CPU stands in, with a RuntimeWarning, for a CUDA device that does not work. None: unless the
         environment variable ``GRU_XP_NO_FALLBACK`` is set to something else than ``0``.
+    threads
+        How many threads of a CPU to compute with. None: ``OMP_NUM_THREADS`` if that is set, else all cores.
 
     Returns
     -------
@@ -101,9 +95,13 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None) -> Devic
     """
     if not isinstance(name, str) or not DEVICE_PATTERN.fullmatch(name):
         raise DeviceError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
-    cpu = array_api_compat.array_namespace(np.empty(0))
+    threads = default_threads() if threads is None else whole_number("threads", threads, 1)
+
+    def cpu(reason: str, fallback: bool = False) -> Device:
+        return Device("cpu", name, reason, fallback, array_api_compat.array_namespace(np.empty(0)), threads)
+
     if name == "cpu":
-        return Device("cpu", name, "as asked", False, cpu)
+        return cpu("as asked")
     index = 0 if name == "auto" else _cuda_index(name)
     problem = cuda_problem(index)
     if problem is None:
@@ -112,18 +110,13 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None) -> Devic
         reason = "CuPy finds a working device" if name == "auto" else "as asked"
         return Device(f"cuda:{index}", name, reason, False, cupy_namespace)
     if name == "auto":
-        return Device("cpu", name, problem, False, cpu)
+        return cpu(problem)
     if fallback is None:
         fallback = os.environ.get(NO_FALLBACK_VARIABLE, "0") in ("", "0")
     if not fallback:
         raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
     warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=2)
-    return Device("cpu", name, problem, True, cpu)
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return cpu(problem, fallback=True)
 
 
 def _cuda_index(name: str) -> int:

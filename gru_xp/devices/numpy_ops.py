@@ -1,19 +1,38 @@
-"""How NumPy does what ``nn/ops.py`` describes: memory that is kept, feature-major, and pointwise bodies without
-temporaries.
+"""How NumPy does what ``nn/ops.py`` describes: kept memory, feature-major; recorded calls; rows split over threads.
 
 Memory is feature-major: an array of shape ``(T, B, 3H)`` lies in memory as ``(T, 3H, B)``, so that the columns of one
 gate in one step are contiguous. The calls of a pointwise body are recorded once and then played back as ufuncs with
-``out=``, their temporaries sharing a few scratch arrays that are kept.
+``out=``, their temporaries sharing a few scratch arrays that are kept. So are all calls of a captured function: what
+is left of it is a list of NumPy functions and their arguments.
 """
 
-from collections import defaultdict
+import math
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from gru_xp.devices.recording import Symbol, record
-from gru_xp.nn.ops import PLAIN_OPS, Array, Body
+from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
+from gru_xp.devices.numpy_plan import Plan, Program, make_plan
+from gru_xp.devices.recording import record
+from gru_xp.devices.threads import default_threads, run_side_by_side
+from gru_xp.nn.ops import Array, Body, Ops, even_slices, rounds_for_memory
+
+Result = TypeVar("Result")
+
+MIN_STATE_NUMBERS = 5_000
+"""Numbers in a state (B, H) below which handing them to another thread costs more than it saves."""
+
+MAX_STATE_NUMBERS = 2**16
+"""Numbers in a state (B, H) above which the arrays of a step outgrow a core's cache."""
+
+MAX_BLOCK_NUMBERS = 2**16
+"""Numbers in the states of a block of steps whose weight gradients are summed together."""
+
+MIN_ROWS = 256
+"""Sequences that are computed together all the same, so that the weights are read for many of them."""
 
 
 class NumpyOps:
@@ -21,107 +40,154 @@ class NumpyOps:
 
     Parameters
     ----------
-    reuse_memory
-        Whether `rewind` makes all memory that `empty` handed out available again. A training loop, which is done
-        with one step's arrays before the next, wants that; results that outlive the next `rewind` must be copied.
+    threads
+        Over how many threads `parts` may split the sequences; 0 for ops that split nothing.
+    max_kept
+        Bytes of memory to keep for arrays at most.
     """
 
-    def __init__(self, *, reuse_memory: bool = False) -> None:
-        self._reuse_memory = reuse_memory
-        self._kept: dict[Any, list[Array]] = defaultdict(list)
-        self._handed_out: dict[Any, int] = defaultdict(int)
-        self._plans: dict[Any, _Plan] = {}
+    def __init__(self, threads: int = 1, *, max_kept: int = 2**30) -> None:
+        self._threads = threads
+        self._max_kept = max_kept // max(threads, 1)
+        self._memory = RecycledMemory(self._max_kept)
+        self._workers: list[NumpyOps] = []
+        self._plans: dict[Any, Plan] = {}
+        self._scratch = Scratch()
+        self._arena = Arena()
+        self._program: Program | None = None  # what is being captured
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
-        if not self._reuse_memory:
-            return _feature_major(shape, like.dtype)
-        key = (shape, like.dtype)
-        kept, index = self._kept[key], self._handed_out[key]
-        if index == len(kept):
-            kept.append(_feature_major(shape, like.dtype))
-        self._handed_out[key] = index + 1
-        return kept[index]
+        memory = self._memory if self._program is None else self._arena
+        return memory.empty(shape, like.dtype)
 
-    def rewind(self) -> None:
-        """Hand the same memory out again from now on."""
-        self._handed_out.clear()
+    def copy(self, source: Array | float, out: Array) -> None:
+        self._call(np.copyto, out, source)
 
     def matmul(self, a: Array, b: Array, out: Array) -> Array:
-        if a.shape[-1] == 1:  # an outer product, which BLAS is slow at
-            return np.multiply(a, b, out=out)
-        return np.matmul(a, b, out=out)
+        if a.shape[-1] == 1:  # an outer product, which is no work for BLAS
+            self._call(np.multiply, a, b, out)
+        elif a.ndim == 2 and a.shape[0] == 1 and out[0].flags.c_contiguous:  # np.dot has less to say about it
+            self._call(np.dot, b.T, a[0], out[0])
+        else:
+            self._call(np.matmul, a, b, out)
+        return out
 
-    def contract(self, a: Array, b: Array) -> Array:
-        if a.ndim != 3:
-            return PLAIN_OPS.contract(a, b)
+    def contract(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Array:
         # One product a step, of memory that is contiguous, instead of one of a rearranged copy.
-        total = a[0].T @ b[0]
-        for a_t, b_t in zip(a[1:], b[1:], strict=True):
-            total += a_t.T @ b_t
-        return total
+        if a.ndim == 3 and a.shape[0] == 1:
+            a, b = a[0], b[0]
+        a_t = a.swapaxes(-1, -2)
+        if a.ndim == 2 and not add:
+            self._call(np.matmul, a_t, b, out)
+            return out
+        products = self._scratch.array((*a.shape[:-2], *out.shape), out.dtype, 0)
+        self._call(np.matmul, a_t, b, products)
+        if a.ndim == 2:
+            self._call(np.add, out, products, out)
+            return out
+        total = self._scratch.array(out.shape, out.dtype, 0) if add else out
+        self._call(np.add.reduce, products, 0, None, total)
+        if add:
+            self._call(np.add, out, total, out)
+        return out
 
-    def pointwise(self, body: Body, inputs: tuple[Array, ...], out: tuple[Array, ...]) -> None:
-        key = (body, out[0].dtype, *[array.shape for array in inputs])
+    def pointwise(self, body: Body, inputs: tuple[Array | float, ...], out: tuple[Array, ...]) -> None:
+        given = tuple([getattr(a, "shape", a) for a in inputs])
+        key = (body, out[0].dtype, given)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = _plan(body, [array.shape for array in inputs], out[0].dtype)
-        plan.run(inputs, out)
+            plan = self._plans[key] = make_plan(record(body, given), out[0].dtype, self._scratch)
+        calls = plan.calls(inputs, out)
+        if self._program is not None:
+            self._program += calls
+            return
+        for ufunc, arguments in calls:
+            ufunc(*arguments)
+
+    def norm(self, a: Array, out: Array) -> None:
+        self._call(_norm, a, out)
+
+    def block_length(self, T: int, B: int, H: int) -> int:
+        # The products of a step are quickest while its arrays are in the cache; where they are small, few calls count.
+        return min(T, max(1, MAX_BLOCK_NUMBERS // (B * H)))
+
+    def loop(self, step: Callable[[int], None], times: Sequence[int]) -> None:
+        for t in times:
+            step(t)
+
+    def parts(self, B: int, T: int, I: int, H: int) -> list[tuple[slice, Ops]]:  # noqa: E741
+        if self._threads == 0:
+            return [(slice(0, B), self)]
+        threads = max(1, min(self._threads, B * H // MIN_STATE_NUMBERS))
+        rounds = max(rounds_for_memory(B, T, I, H), math.ceil(B / max(MIN_ROWS, MAX_STATE_NUMBERS // H)))
+        while len(self._workers) < threads:
+            self._workers.append(NumpyOps(threads=0, max_kept=self._max_kept))
+        slices = even_slices(B, threads * math.ceil(rounds / threads))
+        return [(rows, self._workers[i % threads]) for i, rows in enumerate(slices)]
+
+    def run(self, tasks: Sequence[tuple[Ops, Callable[[], Result]]]) -> list[Result]:
+        if self._program is None:
+            return run_side_by_side(tasks)
+        if all(ops is self for ops, _ in tasks):
+            return [function() for _, function in tasks]
+        replays = [(ops, ops._record(function)) for ops, function in tasks if isinstance(ops, NumpyOps)]
+        self._program.append((run_side_by_side, (replays,)))
+        return [replay.result for _, replay in replays]
+
+    def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
+        for ops in (self, *self._workers):
+            ops._arena.rewind()
+        replay = self._record(function)
+        replay()
+        return replay
+
+    def _record(self, function: Callable[[], Result]) -> "_Replay[Result]":
+        program: Program = []
+        self._program = program
+        start = self._arena.handed_out
+        try:
+            replay = _Replay(program, function())
+        finally:
+            self._program = None
+        if replay.result is None:  # nobody can ask for what was computed on the way
+            self._arena.rewind(start)
+        return replay
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        if self._program is None:
+            function(*arguments)
+        else:
+            self._program.append((function, arguments))
 
 
-def _feature_major(shape: tuple[int, ...], dtype: Any) -> Array:
-    *steps, rows, columns = shape
-    return np.swapaxes(np.empty((*steps, columns, rows), dtype), -1, -2)
+_ops_of_thread = threading.local()
+
+
+def ops_of_thread() -> NumpyOps:
+    """The ops of the thread that asks, with all the threads that are there to work for it."""
+    if not hasattr(_ops_of_thread, "ops"):
+        _ops_of_thread.ops = NumpyOps(default_threads())
+    ops: NumpyOps = _ops_of_thread.ops
+    return ops
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Ufunc calls over numbered arrays: the inputs, the outputs, then `kept` (scratch and constants)."""
+class _Replay(Generic[Result]):
+    """A captured function."""
 
-    steps: list[tuple[np.ufunc, tuple[int, ...]]]
-    kept: tuple[Array, ...]
+    program: Program
+    result: Result
 
-    def run(self, inputs: tuple[Array, ...], out: tuple[Array, ...]) -> None:
-        arrays = (*inputs, *out, *self.kept)
-        for ufunc, operands in self.steps:
-            ufunc(*[arrays[i] for i in operands])
-
-
-def _plan(body: Body, shapes: list[tuple[int, ...]], dtype: Any) -> _Plan:
-    """Give each result of the recorded body a place: an output, or scratch that is free by then."""
-    inputs, outputs, calls = record(body, shapes)
-    place = {id(symbol): number for number, symbol in enumerate((*inputs, *outputs))}
-    kept: list[Array] = []
-
-    def keep(array: Array) -> int:
-        kept.append(array)
-        return len(inputs) + len(outputs) + len(kept) - 1
-
-    last_use = {id(operand): index for index, call in enumerate(calls) for operand in call.operands}
-    constants: dict[float, int] = {}
-    free: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    scratch: set[int] = set()
-    steps = []
-    for index, (function, operands, result) in enumerate(calls):
-        numbers = []
-        for operand in operands:
-            if not isinstance(operand, Symbol):
-                if operand not in constants:
-                    constants[operand] = keep(np.asarray(operand, dtype))
-                numbers.append(constants[operand])
-                continue
-            number = place[id(operand)]
-            numbers.append(number)
-            if last_use[id(operand)] == index and number in scratch:
-                scratch.remove(number)
-                free[operand.shape].append(number)
-        if id(result) not in place:
-            pool = free[result.shape]
-            number = pool.pop() if pool else keep(_scratch(result.shape, dtype))
-            place[id(result)] = number
-            scratch.add(number)
-        steps.append((getattr(np, function), (*numbers, place[id(result)])))
-    return _Plan(steps, tuple(kept))
+    def __call__(self) -> Result:
+        for function, arguments in self.program:
+            function(*arguments)
+        return self.result
 
 
-def _scratch(shape: tuple[int, ...], dtype: Any) -> Array:
-    return _feature_major(shape, dtype) if len(shape) > 1 else np.empty(shape, dtype)
+def _norm(a: Array, out: Array) -> None:
+    largest = np.max(np.abs(a))
+    if not 0 < largest < math.inf:
+        out[0] = largest
+        return
+    scaled = (a / largest).ravel(order="K")
+    out[0] = largest * np.sqrt(np.dot(scaled, scaled))

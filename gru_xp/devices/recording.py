@@ -1,23 +1,48 @@
 """Run a pointwise body once on symbols, and write down the elementwise calls it makes.
 
-A device then plays the calls back its own way: NumPy as ufuncs into kept memory, CuPy as one kernel.
+A device then plays the calls back its own way: NumPy as ufuncs into kept memory, CUDA as part of a kernel.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from gru_xp.nn.ops import Body
 
-FUNCTIONS = ("add", "divide", "exp", "multiply", "negative", "subtract", "tanh")
-"""What a body may call, by the Array API's names; all but exp and tanh by their operators, too."""
+FUNCTIONS = ("add", "divide", "exp", "maximum", "multiply", "negative", "sqrt", "subtract", "tanh")
+"""What a body may call, by the Array API's names; most of them by their operators, too."""
 
 
 class Symbol:
-    """Stands for an array while a body is recorded."""
+    """Stands for an array while a body is recorded.
 
-    def __init__(self, shape: tuple[int, ...], calls: "list[Call]") -> None:
+    Attributes
+    ----------
+    shape
+        Of the array.
+    parent, start
+        Of which symbol it is a slice of columns, and where that begins; None and 0 if it is none.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], calls: "list[Call]", parent: "Symbol | None" = None, start: int = 0
+    ) -> None:
         self.shape = shape
+        self.parent = parent
+        self.start = start
         self._calls = calls
+
+    @property
+    def root(self) -> "Symbol":
+        """The symbol that has the memory: itself, if it is no slice."""
+        return self if self.parent is None else self.parent
+
+    def __getitem__(self, key: object) -> "Symbol":
+        columns = key[1] if isinstance(key, tuple) and len(key) == 2 and key[0] is ... else None
+        if not isinstance(columns, slice) or columns.step not in (None, 1):
+            raise TypeError(f"a pointwise body slices an array by {key!r}; it may take columns, as in a[..., :n]")
+        start, stop, _ = columns.indices(self.shape[-1])
+        return Symbol((*self.shape[:-1], stop - start), self._calls, self.root, self.start + start)
 
     def __add__(self, other: "Operand") -> "Symbol":
         return _call("add", self, other)
@@ -59,11 +84,23 @@ class Call(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """What a body does: its inputs, its outputs, and the calls that lead from one to the other, in order."""
+    """What a body does: its inputs, its outputs, and the calls that lead from one to the other, in order.
+
+    Operands may be slices of inputs and results; inputs that are numbers are not listed.
+    """
 
     inputs: tuple[Symbol, ...]
     outputs: tuple[Symbol, ...]
     calls: list[Call]
+
+    @property
+    def width(self) -> int:
+        """The widest columns that every symbol is a whole number of, one-column broadcasts aside."""
+        used = [*self.outputs, *(call.result for call in self.calls)]
+        used += [operand for call in self.calls for operand in call.operands if isinstance(operand, Symbol)]
+        outputs = math.gcd(*(symbol.shape[-1] for symbol in self.outputs))
+        sizes = [s.shape[-1] for s in used if s.shape[-1] != 1 or outputs == 1 or s.parent is not None]
+        return math.gcd(*sizes, *(symbol.start for symbol in used))
 
 
 class _RecordingNamespace:
@@ -94,17 +131,19 @@ def _broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return result
 
 
-def record(body: Body, shapes: Sequence[tuple[int, ...]]) -> Recording:
-    """Record what `body` does to arrays of `shapes`.
+def record(body: Body, inputs: Sequence[tuple[int, ...] | float]) -> Recording:
+    """Record what `body` does to arrays of given shapes and to numbers.
 
     Raises
     ------
     ValueError
-        An output is an input or stands twice, so that it could not be written where it belongs.
+        An output is an input, a slice, or stands twice, so that it could not be written where it belongs.
     """
     calls: list[Call] = []
-    inputs = tuple(Symbol(shape, calls) for shape in shapes)
-    outputs = body(_RecordingNamespace(), *inputs)
-    if len({id(symbol) for symbol in (*inputs, *outputs)}) < len(inputs) + len(outputs):
-        raise ValueError(f"{body.__name__} returns an input, or a result twice; each output must be computed")
-    return Recording(inputs, outputs, calls)
+    arguments = [Symbol(given, calls) if isinstance(given, tuple) else given for given in inputs]
+    symbols = tuple(argument for argument in arguments if isinstance(argument, Symbol))
+    outputs = body(_RecordingNamespace(), *arguments)
+    distinct = {id(symbol) for symbol in (*symbols, *outputs)}
+    if len(distinct) < len(symbols) + len(outputs) or any(symbol.parent is not None for symbol in outputs):
+        raise ValueError(f"{body.__name__} returns an input, a slice, or a result twice; each output must be computed")
+    return Recording(symbols, outputs, calls)

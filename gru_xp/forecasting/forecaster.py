@@ -17,11 +17,11 @@ from gru_xp.forecasting.series import TimeSeries, as_series
 from gru_xp.forecasting.windows import Floats, make_windows, split_rows
 from gru_xp.nn.cell import RESETS, Reset
 from gru_xp.nn.checks import check_choice, whole_number
-from gru_xp.nn.ops import Array
+from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import named_arrays
 from gru_xp.nn.stack import StackParams, init_stack_params
 from gru_xp.training.checkpoint import load_checkpoint, save_checkpoint
-from gru_xp.training.shards import Shards
+from gru_xp.training.objective import predict
 from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, train
 
 DTYPES = ("float32", "float64")
@@ -191,8 +191,7 @@ class Forecaster:
             The series has other columns, or too few rows.
         """
         windows, _ = make_windows(self._checked(series, self.seq_length + 1).values, self.seq_length)
-        with self.device.use(), Shards(self.device, self.reset) as shards:
-            predictions = self._predict_windows(windows, shards)
+        predictions = self._predict_windows(windows, self.device.ops())
         if not hasattr(series, "index") or not hasattr(series, "to_numpy"):
             return predictions
         import pandas as pd
@@ -224,11 +223,11 @@ class Forecaster:
         steps = whole_number("steps", steps, 1)
         window = self._checked(series, self.seq_length).values[-self.seq_length :].copy()
         forecasts = np.empty(steps)
-        with self.device.use(), Shards(self.device, self.reset) as shards:
-            for step in range(steps):
-                forecasts[step] = self._predict_windows(window[None], shards)[0]
-                window = np.concatenate([window[1:], window[-1:]])
-                window[-1, 0] = forecasts[step]
+        ops = self.device.ops()
+        for step in range(steps):
+            forecasts[step] = self._predict_windows(window[None], ops)[0]
+            window = np.concatenate([window[1:], window[-1:]])
+            window[-1, 0] = forecasts[step]
         return forecasts
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -311,8 +310,9 @@ class Forecaster:
         if not hasattr(self, "params"):
             raise GruXpError("the forecaster has not learned anything yet; call fit, or Forecaster.load")
 
-    def _predict_windows(self, windows: Floats, shards: Shards) -> Floats:
+    def _predict_windows(self, windows: Floats, ops: Ops) -> Floats:
         """Predictions ``(B,)`` in the data's units after windows ``(B, T, F)``."""
         x = to_device(self.scaler.scale_windows(windows), self.device, self.dtype)
-        scaled = to_host(shards.predict(self.params, x))[:, 0].astype(np.float64)
+        with self.device.use():
+            scaled = to_host(predict(self.params, x, self.reset, ops))[:, 0].astype(np.float64)
         return self.scaler.unscale_predictions(scaled, windows)

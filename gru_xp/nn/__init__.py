@@ -3,11 +3,13 @@
 from gru_xp.nn.cell import gru_cell_backward, gru_cell_forward
 from gru_xp.nn.gradcheck import GradcheckReport, gradcheck
 from gru_xp.nn.gru import gru_backward, gru_forward
+from gru_xp.nn.inference import GRUInference
 from gru_xp.nn.linear import linear_backward, linear_forward
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.params import GRUParams, LinearParams, init_linear_params, init_params
 
 __all__ = [
+    "GRUInference",
     "GRUParams",
     "GradcheckReport",
     "LinearParams",

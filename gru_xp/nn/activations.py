@@ -9,7 +9,12 @@ from gru_xp.nn.ops import Array, Namespace
 
 def sigmoid_forward(xp: Namespace, a: Array) -> Array:
     """``1 / (1 + exp(-a))``, as a tanh: the textbook form overflows."""
-    return 0.5 * xp.tanh(0.5 * a) + 0.5
+    return sigmoid_of_twice(xp, 0.5 * a)
+
+
+def sigmoid_of_twice(xp: Namespace, half: Array) -> Array:
+    """``sigmoid(2 half)``, where the halving is done already, such as on the weights."""
+    return 0.5 * xp.tanh(half) + 0.5
 
 
 def sigmoid_backward(ds: Array, s: Array) -> Array:

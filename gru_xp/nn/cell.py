@@ -5,7 +5,9 @@
     n  = tanh(a_n + r * (W_hn h + bias_hn))      reset="after"
     h' = (1 - z) * h + z * n
 
-README.md beside this file derives every line of the backward pass. ``gru.py`` runs the same steps over time.
+All that enters a product stands side by side in one row a sequence, ``[h, x, 1]``, and so do the weights, so that a
+product gives a gate's whole argument, bias included. README.md beside this file derives every line of the backward
+pass. ``gru.py`` runs the same steps over time.
 """
 
 from collections.abc import Callable
@@ -13,29 +15,47 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.activations import sigmoid_backward, sigmoid_forward, tanh_backward, tanh_forward
+from gru_xp.nn.activations import sigmoid_of_twice, tanh_backward, tanh_forward
 from gru_xp.nn.checks import check_array, check_choice, check_kind
-from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops
+from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
 from gru_xp.nn.params import GRUParams
+from gru_xp.nn.pointwise import add, add_into
 
 Reset: TypeAlias = Literal["before", "after"]
 RESETS: tuple[Reset, ...] = ("before", "after")
 
 
+class Memory(NamedTuple):
+    """What the forward pass keeps for the backward pass: of one step, or of all with time as the first axis."""
+
+    joint: Array  # (..., B, H + I + 1): h, x, 1; and then r * h, (..., B, H + I + 1 + H) (before)
+    gates: Array  # (..., B, 2H): z, r (before); (..., B, 3H): z, r, W_hn h + bias_hn (after)
+    n: Array  # (..., B, H)
+    change: Array  # (..., B, H): z * (n - h)
+
+    def at(self, t: int) -> "Memory":
+        """Of step `t`; arrays that hold one step only serve for all."""
+        return Memory(*(array[min(t, array.shape[0] - 1), ...] for array in self))
+
+
+class Joint(NamedTuple):
+    """Weights side by side as the columns of `Memory.joint` are, or their gradients."""
+
+    recurrent: Array  # of h, x, 1: (2H, H + I + 1), z and r (before); (3H, H + I + 1), z, r, W_hn h + bias_hn (after)
+    candidate: Array  # of x, 1, r * h: (H, I + 1 + H) (before); of x, 1: (H, I + 1) (after)
+
+
 class CellCache(NamedTuple):
     """What `gru_cell_backward` needs of the forward step."""
 
-    x: Array  # (B, I)
-    h_prev: Array  # (B, H)
-    gates: Array  # (B, 3H): z, r, n
-    inner: Array  # (B, H): r * h_prev (before) or W_hn h_prev + bias_hn (after)
+    memory: Memory
     params: GRUParams
     reset: Reset
-    ops: Ops
+    ops: Ops | None  # as it was given
 
 
 def gru_cell_forward(
-    x: Array, h_prev: Array, params: GRUParams, *, reset: Reset = "before", ops: Ops = PLAIN_OPS
+    x: Array, h_prev: Array, params: GRUParams, *, reset: Reset = "before", ops: Ops | None = None
 ) -> tuple[Array, CellCache]:
     """One GRU step.
 
@@ -50,8 +70,8 @@ def gru_cell_forward(
     reset : {"before", "after"}
         Whether the reset gate multiplies the state before its matrix product (Cho et al. 2014, arXiv:1406.1078v3) or
         the product after it (PyTorch, cuDNN and Keras).
-    ops : Ops
-        How to allocate, multiply and run pointwise expressions; the Array API's own way by default.
+    ops : Ops, optional
+        How to allocate, multiply and run pointwise expressions; the fastest way known for `x` if left out.
 
     Returns
     -------
@@ -70,12 +90,17 @@ def gru_cell_forward(
     check_params(params, x)
     B, H = x.shape[0], params.hidden_size
     check_array("h_prev", h_prev, (B, H), like=("x", x))
+    given_ops, ops = ops, ops or default_ops(x)
 
-    gates = input_product(x, params, ops)
-    inner, h = (ops.empty((B, H), like=x) for _ in range(2))
     form = FORMS[reset]
-    form.forward(gates, h_prev, inner, h, form.products(B, H, x, ops), params, ops)
-    return h, CellCache(x, h_prev, gates, inner, params, reset, ops)
+    memory = form.memory((B,), x.shape[1], H, like=x, ops=ops)
+    weights = form.weights(params, ops)
+    form.write_input(memory, x, ops)
+    ops.copy(h_prev, memory.joint[:, :H])
+    form.input_product(memory, weights, ops)
+    h = ops.empty((B, H), like=x)
+    form.forward(weights, memory, h, ops)
+    return h, CellCache(memory, params, reset, given_ops)
 
 
 def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUParams]:
@@ -100,16 +125,20 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
         `dh` does not fit the forward step.
     """
     check_kind("cache", cache, CellCache, "the cache that gru_cell_forward returned")
-    x, h_prev, gates, inner, params, reset, ops = cache
-    B, H = h_prev.shape
-    check_array("dh", dh, (B, H), like=("x", x))
+    memory, params, reset, given_ops = cache
+    B, H = memory.n.shape
+    check_array("dh", dh, (B, H), like=("x", memory.n))
+    ops = given_ops or default_ops(dh)
 
     form = FORMS[reset]
-    da_rec = ops.empty((B, form.recurrent_gates * H), like=x)
-    da_n, dh_prev, product = (ops.empty((B, H), like=x) for _ in range(3))
-    form.backward(dh, h_prev, gates, inner, da_rec, da_n, dh_prev, product, params, ops)
-    dx, dparams = form.parameter_gradients(x, h_prev, inner, da_rec, da_n, params, ops)
-    return dx, dh_prev, dparams
+    da_rec = ops.empty((B, form.recurrent_gates * H), like=dh)
+    da_n, dh_prev, *scratch = (ops.empty((B, H), like=dh) for _ in range(4))
+    form.backward(dh, memory, da_rec, da_n, dh_prev, scratch, params, ops)
+    dx = ops.empty((B, params.input_size), like=dh)
+    form.input_gradient(da_rec, da_n, params, dx, ops)
+    dweights = form.weights_like(params, ops)
+    form.weight_gradients(memory.joint, da_rec, da_n, dweights, ops)
+    return dx, dh_prev, form.params(dweights, params, ops)
 
 
 def check_params(params: GRUParams, x: Array) -> None:
@@ -123,202 +152,246 @@ def check_params(params: GRUParams, x: Array) -> None:
         check_array(f"params.{name}", getattr(params, name), expected, like=("x", x), why=why)
 
 
-def input_product(x: Array, params: GRUParams, ops: Ops) -> Array:
-    """``a = x W_ih^T + bias``, ``(..., 3H)``, for the input of one step or of all of them."""
-    a = ops.matmul(x, params.weight_ih.T, out=ops.empty((*x.shape[:-1], params.bias.shape[0]), like=x))
-    ops.pointwise(_sum, (a, params.bias), out=(a,))
-    return a
-
-
-def _blocks(stacked: Array, H: int) -> tuple[Array, ...]:
-    """The column blocks of width H, one a gate."""
-    return tuple(stacked[:, start : start + H] for start in range(0, stacked.shape[1], H))
-
-
-def _sum(xp: Namespace, a: Array, b: Array) -> tuple[Array]:
-    return (a + b,)
+def _half(xp: Namespace, a: Array) -> tuple[Array]:
+    return (0.5 * a,)
 
 
 # --- reset="before" ---------------------------------------------------------------------------------------------
 
 
-def _before_update_reset(
-    xp: Namespace, a_z: Array, a_r: Array, s_z: Array, s_r: Array, h_prev: Array
-) -> tuple[Array, Array, Array]:
-    z = sigmoid_forward(xp, a_z + s_z)
-    r = sigmoid_forward(xp, a_r + s_r)
-    return z, r, r * h_prev
+def _before_gates(xp: Namespace, half_a: Array, h: Array) -> tuple[Array, Array]:
+    zr = sigmoid_of_twice(xp, half_a)
+    r = zr[..., h.shape[-1] :]
+    return zr, r * h
 
 
-def _before_candidate(xp: Namespace, a_n: Array, s_n: Array, z: Array, h_prev: Array) -> tuple[Array, Array]:
-    n = tanh_forward(xp, a_n + s_n)
-    return n, h_prev + z * (n - h_prev)
+def _candidate(xp: Namespace, a_n: Array, z: Array, h: Array) -> tuple[Array, Array, Array]:
+    n = tanh_forward(xp, a_n)
+    change = z * (n - h)
+    return n, change, h + change
 
 
-def _before_forward(
-    gates: Array,
-    h_prev: Array,
-    inner: Array,
-    h: Array,
-    products: tuple[Array, ...],
-    params: GRUParams,
-    ops: Ops,
-) -> None:
-    H = h_prev.shape[1]
-    z, r, n = _blocks(gates, H)
-    s_zr = ops.matmul(h_prev, params.weight_hh[: 2 * H, :].T, out=products[0])
-    s_z, s_r = _blocks(s_zr, H)
-    ops.pointwise(_before_update_reset, (z, r, s_z, s_r, h_prev), out=(z, r, inner))
-    s_n = ops.matmul(inner, params.weight_hh[2 * H :, :].T, out=products[1])
-    ops.pointwise(_before_candidate, (n, s_n, z, h_prev), out=(n, h))
+def _before_forward(weights: Joint, memory: Memory, h_next: Array, ops: Ops) -> None:
+    joint, gates, n, change = memory
+    H, K = n.shape[-1], weights.recurrent.shape[1]
+    h = joint[:, :H]
+    ops.matmul(joint[:, :K], weights.recurrent.T, out=gates)
+    ops.pointwise(_before_gates, (gates, h), out=(gates, joint[:, K:]))
+    ops.matmul(joint[:, H:], weights.candidate.T, out=n)
+    ops.pointwise(_candidate, (n, gates[:, :H], h), out=(n, change, h_next))
 
 
-def _before_d_candidate(xp: Namespace, dh: Array, h_prev: Array, z: Array, n: Array) -> tuple[Array, Array, Array]:
-    da_z = sigmoid_backward(dh * (n - h_prev), z)
-    da_n = tanh_backward(dh * z, n)
-    return da_z, da_n, dh * (1.0 - z)
+def _d_candidate(xp: Namespace, dh: Array, z: Array, n: Array, change: Array) -> tuple[Array, Array, Array]:
+    dh_kept = dh * (1.0 - z)
+    return dh_kept * change, tanh_backward(dh * z, n), dh_kept
 
 
-def _before_d_reset(xp: Namespace, d_inner: Array, h_prev: Array, r: Array, dh_prev: Array) -> tuple[Array, Array]:
-    da_r = sigmoid_backward(d_inner * h_prev, r)
-    return da_r, dh_prev + d_inner * r
+def _before_d_reset(xp: Namespace, d_inner: Array, r: Array, inner: Array, dh_kept: Array) -> tuple[Array, Array]:
+    return d_inner * inner * (1.0 - r), dh_kept + d_inner * r
 
 
 def _before_backward(
     dh: Array,
-    h_prev: Array,
-    gates: Array,
-    inner: Array,
+    memory: Memory,
     da_rec: Array,
     da_n: Array,
     dh_prev: Array,
-    product: Array,
+    scratch: tuple[Array, Array],
     params: GRUParams,
     ops: Ops,
 ) -> None:
-    H = h_prev.shape[1]
-    z, r, n = _blocks(gates, H)
-    da_z, da_r = _blocks(da_rec, H)
-    ops.pointwise(_before_d_candidate, (dh, h_prev, z, n), out=(da_z, da_n, dh_prev))
+    joint, gates, n, change = memory
+    H = n.shape[-1]
+    z, r, inner = gates[:, :H], gates[:, H:], joint[:, -H:]
+    da_z, da_r = da_rec[:, :H], da_rec[:, H:]
+    dh_kept, product = scratch
+    ops.pointwise(_d_candidate, (dh, z, n, change), out=(da_z, da_n, dh_kept))
     d_inner = ops.matmul(da_n, params.weight_hh[2 * H :, :], out=product)
-    ops.pointwise(_before_d_reset, (d_inner, h_prev, r, dh_prev), out=(da_r, dh_prev))
+    ops.pointwise(_before_d_reset, (d_inner, r, inner, dh_kept), out=(da_r, dh_kept))
     dh_zr = ops.matmul(da_rec, params.weight_hh[: 2 * H, :], out=product)
-    ops.pointwise(_sum, (dh_prev, dh_zr), out=(dh_prev,))
+    ops.pointwise(add, (dh_kept, dh_zr), out=(dh_prev,))
 
 
 # --- reset="after" ----------------------------------------------------------------------------------------------
 
 
-def _after_gates(
-    xp: Namespace,
-    a_z: Array,
-    a_r: Array,
-    a_n: Array,
-    s_z: Array,
-    s_r: Array,
-    s_n: Array,
-    bias_hn: Array,
-    h_prev: Array,
-) -> tuple[Array, Array, Array, Array, Array]:
-    z = sigmoid_forward(xp, a_z + s_z)
-    r = sigmoid_forward(xp, a_r + s_r)
-    q = s_n + bias_hn
-    n = tanh_forward(xp, a_n + r * q)
-    return z, r, q, n, h_prev + z * (n - h_prev)
+def _after_gates(xp: Namespace, a: Array, a_n: Array, h: Array) -> tuple[Array, Array, Array, Array]:
+    H = h.shape[-1]
+    zr = sigmoid_of_twice(xp, a[..., : 2 * H])
+    z, r, q = zr[..., :H], zr[..., H:], a[..., 2 * H :]
+    return zr, *_candidate(xp, a_n + r * q, z, h)
 
 
-def _after_forward(
-    gates: Array,
-    h_prev: Array,
-    inner: Array,
-    h: Array,
-    products: tuple[Array, ...],
-    params: GRUParams,
-    ops: Ops,
-) -> None:
-    H = h_prev.shape[1]
-    z, r, n = _blocks(gates, H)
-    s = ops.matmul(h_prev, params.weight_hh.T, out=products[0])
-    ops.pointwise(_after_gates, (z, r, n, *_blocks(s, H), params.bias_hn, h_prev), out=(z, r, inner, n, h))
+def _after_forward(weights: Joint, memory: Memory, h_next: Array, ops: Ops) -> None:
+    joint, gates, n, change = memory
+    H = n.shape[-1]
+    ops.matmul(joint, weights.recurrent.T, out=gates)
+    ops.pointwise(_after_gates, (gates, n, joint[:, :H]), out=(gates[:, : 2 * H], n, change, h_next))
 
 
 def _after_d_gates(
-    xp: Namespace, dh: Array, h_prev: Array, z: Array, r: Array, n: Array, q: Array
+    xp: Namespace, dh: Array, gates: Array, n: Array, change: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
-    da_z = sigmoid_backward(dh * (n - h_prev), z)
+    H = n.shape[-1]
+    zr, q = gates[..., : 2 * H], gates[..., 2 * H :]
+    z, r = zr[..., :H], zr[..., H:]
+    one_minus_zr = 1.0 - zr
+    dh_kept = dh * one_minus_zr[..., :H]
     da_n = tanh_backward(dh * z, n)
-    da_r = sigmoid_backward(da_n * q, r)
-    return da_z, da_r, da_n * r, da_n, dh * (1.0 - z)
+    dq = da_n * r
+    return dh_kept * change, dq * q * one_minus_zr[..., H:], dq, da_n, dh_kept
 
 
 def _after_backward(
     dh: Array,
-    h_prev: Array,
-    gates: Array,
-    inner: Array,
+    memory: Memory,
     da_rec: Array,
     da_n: Array,
     dh_prev: Array,
-    product: Array,
+    scratch: tuple[Array, Array],
     params: GRUParams,
     ops: Ops,
 ) -> None:
-    H = h_prev.shape[1]
-    da_z, da_r, dq = _blocks(da_rec, H)
-    ops.pointwise(_after_d_gates, (dh, h_prev, *_blocks(gates, H), inner), out=(da_z, da_r, dq, da_n, dh_prev))
+    _, gates, n, change = memory
+    H = n.shape[-1]
+    da_z, da_r, dq = da_rec[:, :H], da_rec[:, H : 2 * H], da_rec[:, 2 * H :]
+    dh_kept, product = scratch
+    ops.pointwise(_after_d_gates, (dh, gates, n, change), out=(da_z, da_r, dq, da_n, dh_kept))
     dh_s = ops.matmul(da_rec, params.weight_hh, out=product)
-    ops.pointwise(_sum, (dh_prev, dh_s), out=(dh_prev,))
+    ops.pointwise(add, (dh_kept, dh_s), out=(dh_prev,))
 
 
 # --- what the two forms have in common --------------------------------------------------------------------------
 
 
 class Form(NamedTuple):
-    """How a form of the reset gate takes a step.
+    """How a form of the reset gate keeps its memory, takes a step, and goes back.
 
     Attributes
     ----------
     recurrent_gates
-        How many gates' products `h_prev` enters directly: z and r (before) or all three (after).
+        How many gates' products `h` enters directly: z and r (before) or all three (after).
     forward
-        ``(gates, h_prev, inner, h, products, params, ops)``: turns `gates` from the input product into z, r, n and
-        writes `inner` and `h`.
+        ``(weights, memory, h_next, ops)``: one step; fills `memory`, which holds h and the input, and `h_next`.
     backward
-        ``(dh, h_prev, gates, inner, da_rec, da_n, dh_prev, product, params, ops)``: writes the gradients with respect
-        to the recurrent products `da_rec`, the candidate's argument `da_n` and the state `dh_prev`; `product` is
-        scratch.
+        ``(dh, memory, da_rec, da_n, dh_prev, scratch, params, ops)``: one step; writes the gradients with respect to
+        the recurrent gates' arguments `da_rec`, the candidate's argument `da_n` and the state `dh_prev`, which may be
+        the memory of `dh`; `scratch` is two more arrays like it.
     """
 
     recurrent_gates: int
     forward: Callable[..., None]
     backward: Callable[..., None]
 
-    def products(self, B: int, H: int, like: Array, ops: Ops) -> tuple[Array, ...]:
-        """Scratch memory for the matrix products of `forward`."""
-        widths = (2 * H, H) if self.recurrent_gates == 2 else (3 * H,)
-        return tuple(ops.empty((B, width), like=like) for width in widths)
+    def memory(
+        self,
+        steps: tuple[int, ...],
+        I: int,  # noqa: E741
+        H: int,
+        *,
+        like: Array,
+        ops: Ops,
+        keep: bool = True,
+    ) -> Memory:
+        """Memory for steps of shape ``(B,)`` or ``(T, B)``.
 
-    def parameter_gradients(
-        self, x: Array, h_prev: Array, inner: Array, da_rec: Array, da_n: Array, params: GRUParams, ops: Ops
-    ) -> tuple[Array, GRUParams]:
-        """``dx`` and the parameters' gradients, from arrays ``(..., size)`` of one step or of all of them."""
-        xp = array_namespace(x)
-        H = params.hidden_size
-        over_rows = tuple(range(x.ndim - 1))
-        da_zr = da_rec[..., : 2 * H]
-        dx, dx_n = (ops.empty(x.shape, like=x) for _ in range(2))
-        ops.matmul(da_zr, params.weight_ih[: 2 * H, :], out=dx)
-        ops.matmul(da_n, params.weight_ih[2 * H :, :], out=dx_n)
-        ops.pointwise(_sum, (dx, dx_n), out=(dx,))
-        dweight_ih = xp.concat([ops.contract(da_zr, x), ops.contract(da_n, x)])
-        dweight_hh = ops.contract(da_rec, h_prev)
-        dbias = xp.concat([xp.sum(da_zr, axis=over_rows), xp.sum(da_n, axis=over_rows)])
+        For T steps, `joint` has a place for the last state; what only the backward pass needs is kept of one step
+        unless `keep` is true.
+        """
+        before = self.recurrent_gates == 2
+        width = H + I + 1 + (H if before else 0)
+        joint_steps = (steps[0] + 1, steps[1]) if len(steps) == 2 else steps
+        kept_steps = (1, steps[1]) if len(steps) == 2 and not keep else steps
+        return Memory(
+            ops.empty((*joint_steps, width), like=like),
+            ops.empty((*kept_steps, self.recurrent_gates * H), like=like),
+            ops.empty((*(kept_steps if before else steps), H), like=like),
+            ops.empty((*kept_steps, H), like=like),
+        )
+
+    def weights_like(self, params: GRUParams, ops: Ops) -> Joint:
+        """Memory for weights, or for their gradients."""
+        I, H = params.input_size, params.hidden_size  # noqa: E741
+        width = I + 1 + (H if self.recurrent_gates == 2 else 0)
+        like = params.weight_hh
+        return Joint(ops.empty((self.recurrent_gates * H, H + I + 1), like=like), ops.empty((H, width), like=like))
+
+    def weights(self, params: GRUParams, ops: Ops) -> Joint:
+        """The weights for `forward`; those of z and r are halved, as `sigmoid_of_twice` wants it."""
+        xp = array_namespace(params.bias)
+        I, H = params.input_size, params.hidden_size  # noqa: E741
+        weight_ih, weight_hh, bias, bias_hn = (
+            *params[:2],
+            *(xp.reshape(b, (-1, 1)) for b in (params.bias, params.bias_hn)),
+        )
+        recurrent, candidate = joint = self.weights_like(params, ops)
+        zr = slice(0, 2 * H)
+        ops.pointwise(_half, (weight_hh[zr, :],), out=(recurrent[zr, :H],))
+        ops.pointwise(_half, (weight_ih[zr, :],), out=(recurrent[zr, H:-1],))
+        ops.pointwise(_half, (bias[zr, :],), out=(recurrent[zr, -1:],))
+        ops.copy(weight_ih[2 * H :, :], candidate[:, :I])
+        ops.copy(bias[2 * H :, :], candidate[:, I : I + 1])
         if self.recurrent_gates == 2:
-            dweight_hh = xp.concat([dweight_hh, ops.contract(da_n, inner)])
-            dbias_hn = xp.zeros_like(params.bias_hn)
+            ops.copy(weight_hh[2 * H :, :], candidate[:, I + 1 :])
         else:
-            dbias_hn = xp.sum(da_rec[..., 2 * H :], axis=over_rows)
-        return dx, GRUParams(dweight_ih, dweight_hh, dbias, dbias_hn)
+            ops.copy(weight_hh[2 * H :, :], recurrent[2 * H :, :H])
+            ops.copy(0.0, recurrent[2 * H :, H:-1])
+            ops.copy(bias_hn, recurrent[2 * H :, -1:])
+        return joint
+
+    def params(self, dweights: Joint, like: GRUParams, ops: Ops) -> GRUParams:
+        """The parameters' gradients, from those of the weights (which `forward` has halved, `dweights` has not)."""
+        xp = array_namespace(like.bias)
+        I, H = like.input_size, like.hidden_size  # noqa: E741
+        recurrent, candidate = dweights
+        dparams = GRUParams(*(ops.empty(array.shape, like=array) for array in like))
+        dbias, dbias_hn = (xp.reshape(b, (-1, 1)) for b in (dparams.bias, dparams.bias_hn))
+        zr = slice(0, 2 * H)
+        ops.copy(recurrent[zr, H:-1], dparams.weight_ih[zr, :])
+        ops.copy(candidate[:, :I], dparams.weight_ih[2 * H :, :])
+        ops.copy(recurrent[zr, -1:], dbias[zr, :])
+        ops.copy(candidate[:, I : I + 1], dbias[2 * H :, :])
+        ops.copy(recurrent[:, :H], dparams.weight_hh[: self.recurrent_gates * H, :])
+        if self.recurrent_gates == 2:
+            ops.copy(candidate[:, I + 1 :], dparams.weight_hh[2 * H :, :])
+            ops.copy(0.0, dbias_hn)
+        else:
+            ops.copy(recurrent[2 * H :, -1:], dbias_hn)
+        return dparams
+
+    def write_input(self, memory: Memory, x: Array, ops: Ops) -> None:
+        """Put x ``(..., B, I)`` and the ones into `memory`."""
+        I, H = x.shape[-1], memory.n.shape[-1]  # noqa: E741
+        steps = _steps_of(memory.joint)
+        ops.copy(x, steps[..., H : H + I])
+        ops.copy(1.0, steps[..., H + I : H + I + 1])
+
+    def input_product(self, memory: Memory, weights: Joint, ops: Ops) -> None:
+        """Put what of the candidate's argument comes from the input alone, for all steps at once, in the place of n."""
+        if self.recurrent_gates == 3:
+            H = memory.n.shape[-1]
+            ops.matmul(_steps_of(memory.joint)[..., H:], weights.candidate.T, out=memory.n)
+
+    def weight_gradients(
+        self, joint: Array, da_rec: Array, da_n: Array, dweights: Joint, ops: Ops, *, add: bool = False
+    ) -> None:
+        """Write, or add, the weights' gradients from arrays ``(..., size)`` of one step or of several."""
+        H, K = da_n.shape[-1], dweights.recurrent.shape[1]
+        ops.contract(da_rec, joint[..., :K], out=dweights.recurrent, add=add)
+        ops.contract(da_n, joint[..., H:], out=dweights.candidate, add=add)
+
+    def input_gradient(self, da_rec: Array, da_n: Array, params: GRUParams, dx: Array, ops: Ops) -> None:
+        """Write ``dx (..., I)`` from arrays ``(..., size)`` of one step or of several."""
+        H = da_n.shape[-1]
+        dx_n = ops.empty(dx.shape, like=dx)
+        ops.matmul(da_rec[..., : 2 * H], params.weight_ih[: 2 * H, :], out=dx)
+        ops.matmul(da_n, params.weight_ih[2 * H :, :], out=dx_n)
+        add_into(dx, dx_n, ops)
+
+
+def _steps_of(joint: Array) -> Array:
+    """Without the place of the last state, after all steps."""
+    return joint if joint.ndim == 2 else joint[:-1, ...]
 
 
 FORMS = {

@@ -1,31 +1,45 @@
-"""A GRU layer over whole sequences: the steps of ``cell.py``, with every product that needs no state taken once."""
+"""A GRU layer over whole sequences: the steps of ``cell.py``, one after the other, and back."""
 
+from collections.abc import Sequence
+from functools import partial
+from itertools import cycle
 from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.cell import FORMS, RESETS, Reset, check_params, input_product
+from gru_xp.nn.cell import FORMS, RESETS, Form, Joint, Memory, Reset, check_params
 from gru_xp.nn.checks import check_array, check_choice, check_kind
-from gru_xp.nn.ops import PLAIN_OPS, Array, Ops
+from gru_xp.nn.ops import Array, Ops, default_ops
 from gru_xp.nn.params import GRUParams
+from gru_xp.nn.pointwise import add_into
+
+
+class PartCache(NamedTuple):
+    """What the backward pass needs of some sequences' forward pass; time is the first axis."""
+
+    rows: slice  # which sequences
+    memory: Memory
 
 
 class GRUCache(NamedTuple):
-    """What `gru_backward` needs of the forward pass; time is the first axis."""
+    """What `gru_backward` needs of the forward pass."""
 
-    x: Array  # (T, B, I)
-    states: Array  # (T + 1, B, H): h0, then the state after each step
-    gates: Array  # (T, B, 3H): z, r, n
-    inner: Array  # (T, B, H): r * h (before) or W_hn h + bias_hn (after)
+    parts: Sequence[PartCache]
     params: GRUParams
     reset: Reset
-    ops: Ops
+    ops: Ops | None  # as it was given
 
 
 def gru_forward(
-    x: Array, h0: Array | None, params: GRUParams, *, reset: Reset = "before", ops: Ops = PLAIN_OPS
-) -> tuple[Array, Array, GRUCache]:
+    x: Array,
+    h0: Array | None,
+    params: GRUParams,
+    *,
+    reset: Reset = "before",
+    ops: Ops | None = None,
+    with_cache: bool = True,
+) -> tuple[Array, Array, GRUCache | None]:
     """A GRU layer over T steps.
 
     Parameters
@@ -38,17 +52,19 @@ def gru_forward(
         Arrays of the same namespace, device and dtype as `x`.
     reset : {"before", "after"}
         Where the reset gate acts; see `gru_cell_forward`.
-    ops : Ops
-        How to allocate, multiply and run pointwise expressions; the Array API's own way by default.
+    ops : Ops, optional
+        How to allocate, multiply and run pointwise expressions; the fastest way known for `x` if left out.
+    with_cache : bool
+        Whether `gru_backward` will follow; a prediction can do without, with less memory.
 
     Returns
     -------
     h : array, shape ``(B, T, H)``
-        The state after every step. It shares memory with the cache.
+        The state after every step. It may share memory with the cache.
     h_last : array, shape ``(B, H)``
         The state after the last step.
     cache
-        For `gru_backward`.
+        For `gru_backward`; None if it is not wanted.
 
     Raises
     ------
@@ -57,6 +73,8 @@ def gru_forward(
 
     Notes
     -----
+    Inputs must be finite: an infinite one may give NaN.
+
     Arrays that record their operations for automatic differentiation must be detached first (of PyTorch:
     ``tensor.detach()``, or the calls inside ``torch.no_grad()``).
 
@@ -71,27 +89,42 @@ def gru_forward(
     check_choice("reset", reset, RESETS)
     check_array("x", x, ("B", "T", "I"))
     check_params(params, x)
-    xp = array_namespace(x)
-    B, T, _ = x.shape
+    B, T, I = x.shape  # noqa: E741
     H = params.hidden_size
     if h0 is not None:
         check_array("h0", h0, (B, H), like=("x", x))
+    given_ops, ops = ops, ops or default_ops(x)
 
-    steps = ops.empty((T, B, x.shape[2]), like=x)
-    steps[...] = xp.permute_dims(x, (1, 0, 2))
-    gates = input_product(steps, params, ops)
-    inner = ops.empty((T, B, H), like=x)
-    states = ops.empty((T + 1, B, H), like=x)
-    states[0, ...] = 0.0 if h0 is None else h0
     form = FORMS[reset]
-    products = form.products(B, H, x, ops)
-    for t in range(T):
-        form.forward(gates[t, ...], states[t, ...], inner[t, ...], states[t + 1, ...], products, params, ops)
-    h = xp.permute_dims(states[1:, ...], (1, 0, 2))
-    return h, states[T, ...], GRUCache(steps, states, gates, inner, params, reset, ops)
+    parts = ops.parts(B, T, I, H)
+    states = ops.empty((T, B, H), like=x) if len(parts) > 1 else None
+
+    def forward(rows: slice, ops: Ops) -> PartCache:
+        memory = form.memory((T, rows.stop - rows.start), I, H, like=x, ops=ops, keep=with_cache)
+        ops.copy(0.0 if h0 is None else h0[rows, ...], memory.joint[0, :, :H])
+        form.write_input(memory, time_first(x[rows, ...]), ops)
+        run_steps(form, form.weights(params, ops), memory, ops)
+        if states is not None:
+            ops.copy(memory.joint[1:, :, :H], states[:, rows, :])
+        return PartCache(rows, memory)
+
+    caches = ops.run([(part_ops, partial(forward, rows, part_ops)) for rows, part_ops in parts])
+    if states is None:
+        states = caches[0].memory.joint[1:, :, :H]
+    return time_first(states), states[-1, ...], GRUCache(caches, params, reset, given_ops) if with_cache else None
 
 
-def gru_backward(dh: Array | None, cache: GRUCache, *, dh_last: Array | None = None) -> tuple[Array, Array, GRUParams]:
+def run_steps(form: Form, weights: Joint, memory: Memory, ops: Ops) -> None:
+    """The forward pass over all steps in `memory`, which holds the input and the first state."""
+    joint, _, n, _ = memory
+    H = n.shape[-1]
+    form.input_product(memory, weights, ops)
+    ops.loop(lambda t: form.forward(weights, memory.at(t), joint[t + 1, :, :H], ops), range(joint.shape[0] - 1))
+
+
+def gru_backward(
+    dh: Array | None, cache: GRUCache, *, dh_last: Array | None = None, with_dx: bool = True
+) -> tuple[Array, Array, GRUParams]:
     """Gradients of a GRU layer, back through all T steps.
 
     Parameters
@@ -102,10 +135,12 @@ def gru_backward(dh: Array | None, cache: GRUCache, *, dh_last: Array | None = N
         From `gru_forward`.
     dh_last : array, shape ``(B, H)``, or None
         Gradient with respect to `h_last`; it is added to that of the last step. One of the two must be given.
+    with_dx : bool
+        Whether the gradient with respect to the input is wanted; a first layer can do without.
 
     Returns
     -------
-    dx : array, shape ``(B, T, I)``
+    dx : array, shape ``(B, T, I)``, or None
     dh0 : array, shape ``(B, H)``
     dparams : GRUParams
 
@@ -115,37 +150,69 @@ def gru_backward(dh: Array | None, cache: GRUCache, *, dh_last: Array | None = N
         A gradient does not fit the forward pass, or both are None.
     """
     check_kind("cache", cache, GRUCache, "the cache that gru_forward returned")
-    x, states, gates, inner, params, reset, ops = cache
-    xp = array_namespace(x)
-    T, B, H = inner.shape
+    parts, params, reset, given_ops = cache
+    T, _, H = parts[0].memory.n.shape
+    B, I = parts[-1].rows.stop, params.input_size  # noqa: E741
     if dh is None and dh_last is None:
         raise ShapeError("dh and dh_last are both None; at least one gradient must be given")
     if dh is not None:
-        check_array("dh", dh, (B, T, H), like=("x", x))
+        check_array("dh", dh, (B, T, H), like=("x", params.bias))
     if dh_last is not None:
-        check_array("dh_last", dh_last, (B, H), like=("x", x))
+        check_array("dh_last", dh_last, (B, H), like=("x", params.bias))
+    ops = given_ops or default_ops(params.bias)
 
     form = FORMS[reset]
-    da_rec = ops.empty((T, B, form.recurrent_gates * H), like=x)
-    da_n = ops.empty((T, B, H), like=x)
-    dh_prev, product = (ops.empty((B, H), like=x) for _ in range(2))
-    carry = dh_last
-    for t in reversed(range(T)):
-        if dh is not None:
-            carry = dh[:, t, :] if carry is None else carry + dh[:, t, :]
-        form.backward(
-            carry,
-            states[t, ...],
-            gates[t, ...],
-            inner[t, ...],
-            da_rec[t, ...],
-            da_n[t, ...],
-            dh_prev,
-            product,
-            params,
-            ops,
-        )
-        carry = dh_prev
 
-    dx, dparams = form.parameter_gradients(x, states[:T, ...], inner, da_rec, da_n, params, ops)
-    return xp.permute_dims(dx, (1, 0, 2)), carry, dparams
+    def backward(rows: slice, memory: Memory, ops: Ops) -> tuple[Array, Array, Joint]:
+        n_rows = rows.stop - rows.start
+        block = ops.block_length(T, n_rows, H)
+        da_rec = ops.empty((block, n_rows, form.recurrent_gates * H), like=memory.n)
+        da_n = ops.empty((block, n_rows, H), like=memory.n)
+        carry, *scratch = (ops.empty((n_rows, H), like=memory.n) for _ in range(3))  # carry: dh before the step
+        dweights = form.weights_like(params, ops)
+        dx = ops.empty((T, n_rows, I), like=memory.n) if with_dx else None
+        ops.copy(0.0 if dh_last is None else dh_last[rows, ...], carry)
+        dh_steps = None if dh is None else time_first(dh[rows, ...])
+
+        def step(start: int, t: int) -> None:
+            if dh_steps is not None:
+                add_into(carry, dh_steps[t, ...], ops)
+            da = da_rec[t - start, ...], da_n[t - start, ...]
+            form.backward(carry, memory.at(t), *da, carry, scratch, params, ops)
+
+        for stop in range(T, 0, -block):
+            start = max(stop - block, 0)
+            n_steps = stop - start
+            ops.loop(partial(step, start), range(stop - 1, start - 1, -1))
+            da = da_rec[:n_steps, ...], da_n[:n_steps, ...]
+            form.weight_gradients(memory.joint[start:stop, ...], *da, dweights, ops, add=stop < T)
+            if dx is not None:
+                form.input_gradient(*da, params, dx[start:stop, ...], ops)
+        return dx, carry, dweights
+
+    part_ops = cycle(part_ops for _, part_ops in ops.parts(B, T, I, H))
+    results = ops.run([(own, partial(backward, *part, own)) for part, own in zip(parts, part_ops, strict=False)])
+    dx_parts, dh0_parts, dweights_parts = zip(*results, strict=True)
+    rows = [part.rows for part in parts]
+    dweights, *others = dweights_parts
+    for other in others:
+        for total, part in zip(dweights, other, strict=True):
+            add_into(total, part, ops)
+    dx = time_first(_joined(dx_parts, rows, ops)) if with_dx else None
+    return dx, _joined(dh0_parts, rows, ops), form.params(dweights, params, ops)
+
+
+def time_first(a: Array) -> Array:
+    """``(B, T, ...)`` to ``(T, B, ...)``, and the other way round."""
+    return array_namespace(a).permute_dims(a, (1, 0, 2))
+
+
+def _joined(parts: Sequence[Array], rows: Sequence[slice], ops: Ops) -> Array:
+    """Arrays ``(..., b, size)`` of some sequences as one of all; the array itself where it is the only one."""
+    if len(parts) == 1:
+        return parts[0]
+    *steps, _, size = parts[0].shape
+    whole = ops.empty((*steps, rows[-1].stop, size), like=parts[0])
+    for part, its_rows in zip(parts, rows, strict=True):
+        ops.copy(part, whole[..., its_rows, :])
+    return whole

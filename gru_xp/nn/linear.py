@@ -5,8 +5,9 @@ from typing import NamedTuple
 from array_api_compat import array_namespace
 
 from gru_xp.nn.checks import check_array, check_kind
-from gru_xp.nn.ops import Array
+from gru_xp.nn.ops import Array, Ops, default_ops
 from gru_xp.nn.params import LinearParams
+from gru_xp.nn.pointwise import add
 
 
 class LinearCache(NamedTuple):
@@ -14,9 +15,10 @@ class LinearCache(NamedTuple):
 
     x: Array  # (N, I)
     params: LinearParams
+    ops: Ops | None  # as it was given
 
 
-def linear_forward(x: Array, params: LinearParams) -> tuple[Array, LinearCache]:
+def linear_forward(x: Array, params: LinearParams, *, ops: Ops | None = None) -> tuple[Array, LinearCache]:
     """``y = x W^T + b``.
 
     Parameters
@@ -24,6 +26,8 @@ def linear_forward(x: Array, params: LinearParams) -> tuple[Array, LinearCache]:
     x : array, shape ``(N, I)``
     params : LinearParams
         ``weight (O, I)`` and ``bias (O,)``, of the same namespace, device and dtype as `x`.
+    ops : Ops, optional
+        See `gru_forward`.
 
     Returns
     -------
@@ -40,8 +44,10 @@ def linear_forward(x: Array, params: LinearParams) -> tuple[Array, LinearCache]:
     check_kind("params", params, LinearParams, "a LinearParams")
     check_array("params.weight", params.weight, ("O", x.shape[1]), like=("x", x))
     check_array("params.bias", params.bias, (params.weight.shape[0],), like=("x", x))
-    xp = array_namespace(x)
-    return xp.matmul(x, params.weight.T) + params.bias, LinearCache(x, params)
+    given_ops, ops = ops, ops or default_ops(x)
+    y = ops.matmul(x, params.weight.T, out=ops.empty((x.shape[0], params.weight.shape[0]), like=x))
+    ops.pointwise(add, (y, params.bias), out=(y,))
+    return y, LinearCache(x, params, given_ops)
 
 
 def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]:
@@ -64,9 +70,14 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]
         `dy` does not fit the forward pass.
     """
     check_kind("cache", cache, LinearCache, "the cache that linear_forward returned")
-    x, params = cache
+    x, params, given_ops = cache
     check_array("dy", dy, (x.shape[0], params.weight.shape[0]), like=("x", x))
     xp = array_namespace(x)
-    dweight = xp.matmul(dy.T, x)
-    dbias = xp.sum(dy, axis=0)
-    return xp.matmul(dy, params.weight), LinearParams(dweight, dbias)
+    ops = given_ops or default_ops(x)
+    ones = ops.empty((x.shape[0], 1), like=x)
+    ops.copy(1.0, ones)
+    dx = ops.matmul(dy, params.weight, out=ops.empty(x.shape, like=x))
+    dparams = LinearParams(*(ops.empty(array.shape, like=array) for array in params))
+    ops.contract(dy, x, out=dparams.weight)
+    ops.contract(dy, ones, out=xp.reshape(dparams.bias, (-1, 1)))
+    return dx, dparams

@@ -3,12 +3,12 @@
 from array_api_compat import array_namespace
 
 from gru_xp.nn.checks import check_array, check_choice
-from gru_xp.nn.ops import Array
+from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
 
 REDUCTIONS = ("mean", "sum")
 
 
-def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean") -> tuple[Array, Array]:
+def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: Ops | None = None) -> tuple[Array, Array]:
     """Squared error.
 
     Parameters
@@ -17,6 +17,8 @@ def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean") -> tuple[
         Prediction and target; shapes must agree, nothing is broadcast.
     reduction : {"mean", "sum"}
         Over sequences; over the O outputs it is always the mean.
+    ops : Ops, optional
+        See `gru_forward`.
 
     Returns
     -------
@@ -35,6 +37,20 @@ def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean") -> tuple[
     B, O = y_pred.shape  # noqa: E741
     check_array("y_true", y_true, (B, O), like=("y_pred", y_pred))
     xp = array_namespace(y_pred)
+    ops = ops or default_ops(y_pred)
     scale = 1.0 / (B * O if reduction == "mean" else O)
+    error, dpred = (ops.empty((B, O), like=y_pred) for _ in range(2))
+    value = ops.empty((1,), like=y_pred)
+    ops.pointwise(_scaled_error, (y_pred, y_true, 2.0 * scale), out=(error, dpred))
+    ops.norm(error, out=value)
+    ops.pointwise(_scaled_square, (value, scale), out=(value,))
+    return xp.reshape(value, ()), dpred
+
+
+def _scaled_error(xp: Namespace, y_pred: Array, y_true: Array, scale: float) -> tuple[Array, Array]:
     error = y_pred - y_true
-    return scale * xp.sum(error * error), (2.0 * scale) * error
+    return error, scale * error
+
+
+def _scaled_square(xp: Namespace, a: Array, scale: float) -> tuple[Array]:
+    return (scale * a * a,)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from gru_xp.nn.cell import Reset
 from gru_xp.nn.gru import GRUCache, gru_backward, gru_forward
 from gru_xp.nn.linear import LinearCache, linear_backward, linear_forward
-from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops
+from gru_xp.nn.ops import Array, Namespace, Ops
 from gru_xp.nn.params import GRUParams, LinearParams, init_linear_params, init_params
 
 
@@ -43,15 +43,20 @@ def init_stack_params(
 
 
 def stack_forward(
-    x: Array, params: StackParams, *, reset: Reset = "before", ops: Ops = PLAIN_OPS
-) -> tuple[Array, StackCache]:
+    x: Array,
+    params: StackParams,
+    *,
+    reset: Reset = "before",
+    ops: Ops | None = None,
+    with_cache: bool = True,
+) -> tuple[Array, StackCache | None]:
     """Predict from whole sequences.
 
     Parameters
     ----------
     x : array, shape ``(B, T, I)``
     params : StackParams
-    reset, ops
+    reset, ops, with_cache
         See `gru_forward`.
 
     Returns
@@ -66,13 +71,13 @@ def stack_forward(
     ShapeError
         A shape, namespace, device or dtype does not fit.
     """
-    _, h_last, gru_cache = gru_forward(x, None, params.gru, reset=reset, ops=ops)
-    y, linear_cache = linear_forward(h_last, params.linear)
-    return y, StackCache(gru_cache, linear_cache)
+    _, h_last, gru_cache = gru_forward(x, None, params.gru, reset=reset, ops=ops, with_cache=with_cache)
+    y, linear_cache = linear_forward(h_last, params.linear, ops=ops)
+    return y, None if gru_cache is None else StackCache(gru_cache, linear_cache)
 
 
-def stack_backward(dy: Array, cache: StackCache) -> tuple[Array, StackParams]:
-    """Gradients of the whole network: ``dy (B, O)`` to ``dx (B, T, I)`` and the parameters'."""
+def stack_backward(dy: Array, cache: StackCache, *, with_dx: bool = True) -> tuple[Array | None, StackParams]:
+    """Gradients of the whole network: ``dy (B, O)`` to ``dx (B, T, I)``, if it is wanted, and the parameters'."""
     dh_last, dlinear = linear_backward(dy, cache.linear)
-    dx, _, dgru = gru_backward(None, cache.gru, dh_last=dh_last)
+    dx, _, dgru = gru_backward(None, cache.gru, dh_last=dh_last, with_dx=with_dx)
     return dx, StackParams(dgru, dlinear)

@@ -5,24 +5,25 @@ from typing import Protocol
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.ops import Array
+from gru_xp.nn.ops import Array, Namespace, Ops
 
 
 class Optimizer(Protocol):
     """Anything that takes a step against the gradient."""
 
-    def step(self, theta: Array, gradient: Array) -> None:
-        """Update `theta` in place."""
+    def step(self, gradient: Array, ops: Ops) -> None:
+        """Update the parameters in place."""
 
 
 class SGD:
     """Gradient descent: ``theta -= learning_rate * gradient``."""
 
-    def __init__(self, learning_rate: float) -> None:
-        self.learning_rate = learning_rate
+    def __init__(self, theta: Array, learning_rate: float) -> None:
+        self._theta = theta
+        self._learning_rate = learning_rate
 
-    def step(self, theta: Array, gradient: Array) -> None:
-        theta -= self.learning_rate * gradient
+    def step(self, gradient: Array, ops: Ops) -> None:
+        ops.pointwise(_sgd, (self._theta, gradient, self._learning_rate), out=(self._theta,))
 
 
 class Momentum:
@@ -31,44 +32,72 @@ class Momentum:
     Source: Polyak (1964), doi:10.1016/0041-5553(64)90137-5.
     """
 
-    def __init__(self, learning_rate: float, decay: float = 0.9) -> None:
-        self.learning_rate = learning_rate
-        self.decay = decay
-        self._velocity: Array | None = None
+    def __init__(self, theta: Array, learning_rate: float, decay: float = 0.9) -> None:
+        self._theta = theta
+        self._settings = (learning_rate, decay)
+        self._velocity = array_namespace(theta).zeros_like(theta)
 
-    def step(self, theta: Array, gradient: Array) -> None:
-        if self._velocity is None:
-            self._velocity = array_namespace(theta).zeros_like(theta)
-        self._velocity = self.decay * self._velocity + gradient
-        theta -= self.learning_rate * self._velocity
+    def step(self, gradient: Array, ops: Ops) -> None:
+        theta, velocity = self._theta, self._velocity
+        ops.pointwise(_momentum, (theta, velocity, gradient, *self._settings), out=(velocity, theta))
 
 
 class Adam:
     """Adam with bias correction. Source: Kingma and Ba (2014), arXiv:1412.6980, Algorithm 1."""
 
-    def __init__(self, learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
-        self.learning_rate = learning_rate
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.epsilon = epsilon
-        self._steps = 0
-        self._mean: Array | None = None
-        self._square: Array | None = None
-
-    def step(self, theta: Array, gradient: Array) -> None:
+    def __init__(
+        self, theta: Array, learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        self._theta = theta
+        self._settings = (learning_rate, beta1, beta2, epsilon)
         xp = array_namespace(theta)
-        if self._mean is None or self._square is None:
-            self._mean, self._square = xp.zeros_like(theta), xp.zeros_like(theta)
-        self._steps += 1
-        self._mean = self.beta1 * self._mean + (1.0 - self.beta1) * gradient
-        self._square = self.beta2 * self._square + (1.0 - self.beta2) * gradient * gradient
-        mean = self._mean / (1.0 - self.beta1**self._steps)
-        square = self._square / (1.0 - self.beta2**self._steps)
-        theta -= self.learning_rate * mean / (xp.sqrt(square) + self.epsilon)
+        self._mean, self._square = xp.zeros_like(theta), xp.zeros_like(theta)
+        # 1 - beta**steps: what the same averages of ones come to.
+        self._weights = xp.zeros_like(theta[:1]), xp.zeros_like(theta[:1])
+
+    def step(self, gradient: Array, ops: Ops) -> None:
+        _, beta1, beta2, _ = self._settings
+        ops.pointwise(_average_ones, (*self._weights, beta1, beta2), out=self._weights)
+        state = (self._theta, self._mean, self._square)
+        ops.pointwise(_adam, (*state, gradient, *self._weights, *self._settings), out=state)
 
 
-OPTIMIZERS: dict[str, Callable[[float], Optimizer]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
-"""Optimizers by name; each is made from a learning rate."""
+def _sgd(xp: Namespace, theta: Array, gradient: Array, learning_rate: float) -> tuple[Array]:
+    return (theta - learning_rate * gradient,)
+
+
+def _momentum(
+    xp: Namespace, theta: Array, velocity: Array, gradient: Array, learning_rate: float, decay: float
+) -> tuple[Array, Array]:
+    velocity = decay * velocity + gradient
+    return velocity, theta - learning_rate * velocity
+
+
+def _average_ones(xp: Namespace, weight1: Array, weight2: Array, beta1: float, beta2: float) -> tuple[Array, Array]:
+    return beta1 * weight1 + (1.0 - beta1), beta2 * weight2 + (1.0 - beta2)
+
+
+def _adam(
+    xp: Namespace,
+    theta: Array,
+    mean: Array,
+    square: Array,
+    gradient: Array,
+    weight1: Array,
+    weight2: Array,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+) -> tuple[Array, Array, Array]:
+    mean = beta1 * mean + (1.0 - beta1) * gradient
+    square = beta2 * square + (1.0 - beta2) * gradient * gradient
+    step = learning_rate * (mean / weight1) / (xp.sqrt(square / weight2) + epsilon)
+    return theta - step, mean, square
+
+
+OPTIMIZERS: dict[str, Callable[[Array, float], Optimizer]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
+"""Optimizers by name; each is made from the parameters and a learning rate."""
 
 DEFAULT_REDUCTIONS = {"sgd": "sum", "momentum": "sum", "adam": "mean"}
 """What the gradient is taken of where nothing is said: the sum over a batch's sequences, or their mean."""

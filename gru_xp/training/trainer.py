@@ -3,21 +3,21 @@
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
-
-from array_api_compat import array_namespace
 
 from gru_xp.devices import Device, to_device
 from gru_xp.nn.cell import Reset
 from gru_xp.nn.checks import check_array, check_choice, positive_number, whole_number
 from gru_xp.nn.losses import REDUCTIONS
-from gru_xp.nn.ops import Array
+from gru_xp.nn.ops import Array, Namespace, Ops
 from gru_xp.nn.params import flatten, unflatten
+from gru_xp.nn.pointwise import divide
 from gru_xp.nn.stack import StackParams
+from gru_xp.training.objective import Objective
 from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS
-from gru_xp.training.shards import Shards
 
 StopReason = Literal["num_epochs", "patience", "callback", "non_finite"]
 
@@ -174,43 +174,44 @@ def train(
     if validation is not None:
         _check_sequences("validation[0]", validation[0], "validation[1]", validation[1], params)
     xp = device.xp
-    optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
     order = random.Random(config.seed)
     start = time.perf_counter()
     history: list[EpochRecord] = []
 
-    with device.use(), Shards(device, reset) as shards:
+    with device.use():
+        ops = device.ops()
         theta = flatten(params)
+        current = unflatten(theta, params)
         best_theta, best_epoch, best_cost = xp.asarray(theta, copy=True), 0, math.inf
-
-        def update(gradient: Array, n: int) -> float:
-            if config.resolved_reduction == "mean":
-                gradient = gradient / n
-            norm = _norm(gradient)
-            if config.clip_norm is not None and norm > config.clip_norm:
-                gradient = gradient * (config.clip_norm / norm)
-            optimizer.step(theta, gradient)
-            return norm
+        update = _Update(theta, config, ops)
+        objective = Objective(current, x, y, reset, ops)
+        validation_objective = None if validation is None else Objective(current, *validation, reset, ops)
 
         n = x.shape[0]
         whole_batch = config.batch_size is None or config.batch_size >= n
-        gradient: Array = None  # at the end of the last epoch, for the next update, where a batch is everything
-        norm: float | None = None
+        batches = None if whole_batch else _Batches(current, x, y, config.batch_size or n, reset, device, ops, update)
+
+        def evaluate() -> None:
+            if whole_batch:  # the gradient is for the next epoch's update
+                objective.evaluate()
+            else:
+                objective.evaluate_cost()
+            if validation_objective is not None:
+                validation_objective.evaluate_cost()
+
+        evaluation = _Captured(evaluate, ops)
+        whole_update = _Captured(partial(update.step, objective.gradient, n), ops)
         stop_reason: StopReason = "num_epochs"
         for epoch in range(config.num_epochs + 1):
-            if epoch > 0 and whole_batch:
-                norm = update(gradient, n)
-            elif epoch > 0:
-                norm = 0.0
-                for x_batch, y_batch in _batches(x, y, config.batch_size or n, order, device):
-                    _, gradient = shards.cost_and_gradient(unflatten(theta, params), x_batch, y_batch)
-                    norm = max(norm, update(gradient, x_batch.shape[0]))
-            current = unflatten(theta, params)
-            if whole_batch:
-                cost, gradient = shards.cost_and_gradient(current, x, y)
-            else:
-                cost = shards.cost(current, x, y)
-            validation_cost = None if validation is None else shards.cost(current, *validation)
+            update.forget_norm()
+            if epoch > 0 and batches is None:
+                whole_update()
+            elif epoch > 0 and batches is not None:
+                batches.run_epoch(order)
+            evaluation()
+            norm = None if epoch == 0 else float(update.largest_norm[0])
+            cost = float(objective.cost[0])
+            validation_cost = None if validation_objective is None else float(validation_objective.cost[0])
 
             judged = cost if validation_cost is None else validation_cost
             finite = math.isfinite(cost) and math.isfinite(judged)
@@ -251,24 +252,89 @@ def _check_sequences(x_name: str, x: Array, y_name: str, y: Array, params: Stack
     check_array(y_name, y, (x.shape[0], O), like=("params", params.gru.weight_ih))
 
 
-def _norm(gradient: Array) -> float:
-    """Euclidean norm, also where the squares of its elements overflow."""
-    xp = array_namespace(gradient)
-    norm = float(xp.sqrt(xp.sum(gradient * gradient)))
-    if math.isinf(norm):
-        largest = float(xp.max(xp.abs(gradient)))
-        if math.isfinite(largest):
-            scaled = gradient / largest
-            return largest * float(xp.sqrt(xp.sum(scaled * scaled)))
-    return norm
+class _Captured:
+    """A function that is captured when it is called for the first time."""
+
+    def __init__(self, function: Callable[[], object], ops: Ops) -> None:
+        self._function = function
+        self._ops = ops
+        self._replay: Callable[[], object] | None = None
+
+    def __call__(self) -> None:
+        if self._replay is None:
+            self._replay = self._ops.capture(self._function)
+        else:
+            self._replay()
 
 
-def _batches(
-    x: Array, y: Array, batch_size: int, order: random.Random, device: Device
-) -> Iterator[tuple[Array, Array]]:
-    """The sequences in a new order, drawn on the host, in batches; the last one may be smaller."""
-    indices = list(range(x.shape[0]))
-    order.shuffle(indices)
-    for start in range(0, len(indices), batch_size):
-        part = to_device(indices[start : start + batch_size], device, "int64")
-        yield device.xp.take(x, part, axis=0), device.xp.take(y, part, axis=0)
+class _Update:
+    """Updates of the parameters `theta`, whose norms are watched; nothing of it waits for the device."""
+
+    def __init__(self, theta: Array, config: TrainingConfig, ops: Ops) -> None:
+        self._config = config
+        self._ops = ops
+        self._optimizer = OPTIMIZERS[config.optimizer](theta, config.learning_rate)
+        self._norm = ops.empty((1,), like=theta)
+        self.largest_norm = ops.empty((1,), like=theta)
+
+    def forget_norm(self) -> None:
+        self._ops.copy(0.0, self.largest_norm)
+
+    def step(self, gradient: Array, n: int) -> None:
+        """One step against the gradient of the sum over `n` sequences, which is scaled and clipped in place."""
+        ops = self._ops
+        if self._config.resolved_reduction == "mean":
+            ops.pointwise(divide, (gradient, float(n)), out=(gradient,))
+        ops.norm(gradient, out=self._norm)
+        ops.pointwise(_larger, (self._norm, self.largest_norm), out=(self.largest_norm,))
+        if self._config.clip_norm is not None:
+            ops.pointwise(_clip, (gradient, self._norm, float(self._config.clip_norm)), out=(gradient,))
+        self._optimizer.step(gradient, ops)
+
+
+def _larger(xp: Namespace, a: Array, b: Array) -> tuple[Array]:
+    return (xp.maximum(a, b),)
+
+
+def _clip(xp: Namespace, gradient: Array, norm: Array, clip_norm: float) -> tuple[Array]:
+    return (gradient * (clip_norm / xp.maximum(norm, clip_norm)),)
+
+
+class _Batches:
+    """Mini-batches: the sequences in a new order each epoch, gathered into memory that stays; the last is smaller."""
+
+    def __init__(
+        self,
+        current: StackParams,
+        x: Array,
+        y: Array,
+        batch_size: int,
+        reset: Reset,
+        device: Device,
+        ops: Ops,
+        update: _Update,
+    ) -> None:
+        self._x, self._y, self._batch_size, self._device = x, y, batch_size, device
+        self._prepared: dict[int, tuple[Array, Array, _Captured]] = {}
+        for size in {batch_size, x.shape[0] % batch_size} - {0}:
+            x_batch, y_batch = (ops.empty((size, *a.shape[1:]), like=a) for a in (x, y))
+            objective = Objective(current, x_batch, y_batch, reset, ops)
+
+            def learn(objective: Objective = objective, size: int = size) -> None:
+                objective.evaluate()
+                update.step(objective.gradient, size)
+
+            self._prepared[size] = x_batch, y_batch, _Captured(learn, ops)
+
+    def run_epoch(self, order: random.Random) -> None:
+        """Learn from every sequence once, in an order that is drawn on the host."""
+        xp, n = self._device.xp, self._x.shape[0]
+        indices = list(range(n))
+        order.shuffle(indices)
+        shuffled = to_device(indices, self._device, "int64")
+        for start in range(0, n, self._batch_size):
+            part = shuffled[start : start + self._batch_size]
+            x_batch, y_batch, learn = self._prepared[part.shape[0]]
+            x_batch[...] = xp.take(self._x, part, axis=0)
+            y_batch[...] = xp.take(self._y, part, axis=0)
+            learn()

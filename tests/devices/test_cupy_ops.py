@@ -1,139 +1,467 @@
 import ctypes
-import inspect
+import functools
+import math
+import re
 import shutil
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from gru_xp.devices import resolve_device, to_device, to_host
-from gru_xp.devices.cupy_ops import CupyOps, kernel_source
+from gru_xp.devices import cublas, cupy_ops, resolve_device, to_device, to_host
+from gru_xp.devices.c_code import C_CODE
+from gru_xp.devices.cupy_ops import CupyOps, kernel_source, ops_of_thread
 from gru_xp.devices.recording import FUNCTIONS, record
-from gru_xp.nn import (
-    GRUParams,
-    gradcheck,
-    gru_backward,
-    gru_cell_backward,
-    gru_cell_forward,
-    gru_forward,
-)
-from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.nn import GRUParams, gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
+from gru_xp.nn.ops import PLAIN_OPS, PlainOps
 
 C_TYPES = {"float32": "float", "float64": "double"}
 RESULTS = ("h", "h_last", "dx", "dh0", "dweight_ih", "dweight_hh", "dbias", "dbias_hn")
 
 
+# --- pointwise bodies, and what they are called with ------------------------------------------------------------
+
+
 def everything(xp, a, b):
     """Every function that a body may call, and constants that are not short."""
     c = xp.tanh(-a) + xp.exp(b) / 3.0
-    return c * a - 0.12345678901234567, (1.0 - c) / (2 + a * a), xp.negative(b) * 1e-05
+    d = xp.sqrt(2 + a * a)
+    return c * a - 0.12345678901234567, (1.0 - c) / d, xp.maximum(xp.negative(b) * 1e-05, d - 2.0)
 
 
-# --- the generated code, without a GPU --------------------------------------------------------------------------
+def blocks(xp, gates, h, column, rate):
+    """Slices of slices, of results, results of several blocks, and one column for all of those."""
+    H = h.shape[-1]
+    all_but_last = xp.tanh(rate * gates[..., : 3 * H]) * (column + 1.0)
+    z, rest = all_but_last[..., :H], all_but_last[..., H:]
+    return rest[..., :H] + z * h, all_but_last * gates[..., H:], rest[..., H:] - h
 
 
-def c_function(body, dtype):
+def part_of_a_row(xp, a):
+    """Only some of an array's columns, in blocks that do not make up the whole."""
+    return a[..., 2:4] + a[..., 4:6], a[..., 4:6] * a[..., 2:4]
+
+
+def broadcast(xp, a, row, column, number):
+    """A row for all rows, a column for all columns, and one number for all."""
+    return (a * row + column / number,)
+
+
+OWN_CALLS = [
+    (everything, [(4, 3), (4, 3)]),
+    (everything, [(7,), (7,)]),
+    (blocks, [(2, 5, 12), (2, 5, 3), (5, 1), 0.1]),
+    (blocks, [(5, 4), (5, 1), (1,), 2]),
+    (part_of_a_row, [(3, 7)]),
+    (broadcast, [(2, 4, 6), (6,), (4, 1), (1,)]),
+    (broadcast, [(4, 1), (1,), (4, 1), (1, 1)]),
+]
+
+
+class Listing(PlainOps):
+    """Plain ops that list the calls of `pointwise`."""
+
+    def __init__(self):
+        self.calls = {}
+
+    def pointwise(self, body, inputs, out):
+        given = [getattr(a, "shape", a) for a in inputs]
+        self.calls[body, str(given)] = body, given
+        super().pointwise(body, inputs, out)
+
+
+def run_layer(convert, x, h0, params, dh, dh_last, reset, ops):
+    """All results of a layer, forward and backward, as host arrays."""
+    x, h0, dh, dh_last = map(convert, (x, h0, dh, dh_last))
+    h, h_last, cache = gru_forward(x, h0, GRUParams(*map(convert, params)), reset=reset, ops=ops)
+    dx, dh_prev, dparams = gru_backward(dh, cache, dh_last=dh_last)
+    return h, h_last, dx, dh_prev, *dparams
+
+
+@pytest.fixture
+def layer(draw, draw_params):
+    """``layer(B, T, I, H, dtype)``: the arguments of `run_layer` that are data."""
+
+    def layer(B, T, n_in, H, dtype="float64"):
+        shapes = [(B, T, n_in), (B, H)], [(B, T, H), (B, H)]
+        (x, h0), (dh, dh_last) = ([draw(np, shape, dtype) for shape in pair] for pair in shapes)
+        return x, h0, draw_params(np, n_in, H, dtype), dh, dh_last
+
+    return layer
+
+
+@pytest.fixture
+def calls(layer):
+    """Bodies and what they are called with: those above, and those of whole layers."""
+    ops = Listing()
+    for reset in ("before", "after"):
+        for sizes in [(3, 2, 2, 4), (1, 1, 1, 1)]:
+            run_layer(np.asarray, *layer(*sizes), reset, ops)
+    assert len(ops.calls) > 10
+    return [*OWN_CALLS, *ops.calls.values()]
+
+
+def assert_close(actual, desired, tolerance, name=""):
+    scale = np.abs(desired).max() if np.size(desired) else 0.0
+    np.testing.assert_allclose(to_host(actual), desired, rtol=tolerance, atol=tolerance * scale, err_msg=name)
+
+
+# --- the generated code, compiled for the host ------------------------------------------------------------------
+
+
+def c_function(name, source, dtype):
     """A loop over elements around the kernel, whose arguments are references into the arrays, as in CuPy."""
-    n_inputs = len(inspect.signature(body).parameters) - 1
-    in_params, out_params, code = kernel_source(record(body, [(3,)] * n_inputs))
-    inputs, outputs = ([parameter.split() for parameter in text.split(", ")] for text in (in_params, out_params))
-    assert {kind for kind, _ in (*inputs, *outputs)} == {"T"}
-    arguments = [f"const T *{name}_" for _, name in inputs] + [f"T *{name}_" for _, name in outputs]
+    inputs, outputs = (
+        [parameter.removeprefix("T ") for parameter in text.split(", ")]
+        for text in (source.in_params, source.out_params)
+    )
+    arguments = [f"const {C_TYPES[dtype]} *{i}_" for i in inputs] + [f"{C_TYPES[dtype]} *{o}_" for o in outputs]
     lines = [
-        f"namespace {dtype} {{",
+        f'extern "C" void {name}_{dtype}(long n, {", ".join(arguments)}) {{',
         f"typedef {C_TYPES[dtype]} T;",
-        f'extern "C" void {body.__name__}_{dtype}(long n, {", ".join(arguments)}) {{',
         "for (long i = 0; i < n; ++i) {",
-        *[f"const T &{name} = {name}_[i];" for _, name in inputs],
-        *[f"T &{name} = {name}_[i];" for _, name in outputs],
-        code,
-        "}}}",
+        *[f"const T &{i} = {i}_[i];" for i in inputs],
+        *[f"T &{o} = {o}_[i];" for o in outputs],
+        source.code,
+        "}}",
     ]
     return "\n".join(lines)
 
 
-@pytest.fixture(scope="module")
-def library(bodies, tmp_path_factory):
-    """The kernels of all bodies of cell.py, compiled as C++ for the host."""
+def views(source, arrays):
+    """What a kernel is called with."""
+    return [arrays[i] if columns is None else arrays[i][..., columns] for i, columns in source.arguments]
+
+
+def test_code_does_what_the_body_does(calls, draw, tmp_path):
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++", "cc"))), None)
     if compiler is None:
         pytest.skip("there is no C++ compiler")
-    folder = tmp_path_factory.mktemp("kernels")
-    source, library = folder / "kernels.cpp", folder / "kernels.so"
-    functions = [c_function(body, dtype) for body in (*bodies.values(), everything) for dtype in C_TYPES]
-    source.write_text("\n".join(["#include <cmath>", "using std::exp;", "using std::tanh;", *functions]))
-    command = [compiler, "-x", "c++", "-O1", "-ffp-contract=off", "-shared", "-fPIC", source, "-o", library, "-lm"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    sources = [kernel_source(record(body, given)) for body, given in calls]
+    code = [c_function(f"kernel{i}", source, dtype) for i, source in enumerate(sources) for dtype in C_TYPES]
+    file, library = tmp_path / "kernels.cpp", tmp_path / "kernels.so"
+    file.write_text("\n".join(["#include <cmath>", "using std::exp, std::sqrt, std::tanh;", *code]))
+    command = [compiler, "-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", file, "-o", library]
+    result = subprocess.run([*command, "-lm"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return ctypes.CDLL(str(library))
+    functions = ctypes.CDLL(str(library))
 
-
-def run_compiled(library, body, inputs, out):
-    pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (*inputs, *out)]
-    assert all(array.flags.c_contiguous for array in (*inputs, *out))
-    getattr(library, f"{body.__name__}_{out[0].dtype}")(ctypes.c_long(out[0].size), *pointers)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-14), ("float32", 5e-6)])
-def test_code_does_what_the_body_does(library, body, n_inputs, draw, dtype, tolerance):
-    inputs = [draw(np, (7, 5), dtype) for _ in range(n_inputs)]
-    expected = body(np, *inputs)
-    out = [np.full((7, 5), np.nan, dtype) for _ in expected]
-    run_compiled(library, body, inputs, out)
-    for actual, desired in zip(out, expected, strict=True):
-        np.testing.assert_allclose(actual, desired, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-14), ("float32", 5e-6)])
-def test_outputs_may_be_the_memory_of_any_inputs(library, body, n_inputs, draw, dtype, tolerance):
-    """Outputs are written last, so that it may even be an input that the body uses to the end."""
-    plain = [draw(np, (7, 5), dtype) for _ in range(n_inputs)]
-    expected = body(np, *plain)
-    for shift in range(n_inputs):
-        inputs = [array.copy() for array in plain]
-        out = [
-            inputs[(k + shift) % n_inputs] if k < n_inputs else np.empty((7, 5), dtype) for k in range(len(expected))
-        ]
-        run_compiled(library, body, inputs, out)
+    for (i, (body, given)), (dtype, tolerance) in [
+        (call, kind) for call in enumerate(calls) for kind in [("float64", 1e-13), ("float32", 5e-6)]
+    ]:
+        inputs = [draw(np, shape, dtype) if isinstance(shape, tuple) else shape for shape in given]
+        expected = body(np, *inputs)
+        out = [np.full(array.shape, np.nan, dtype) for array in expected]
+        called_with = views(sources[i], [*[a for a in inputs if isinstance(a, np.ndarray)], *out])
+        n_out = len(sources[i].out_params.split(", "))
+        shape = called_with[-1].shape
+        flat = [np.broadcast_to(a, shape).copy() for a in called_with]  # CuPy broadcasts, and follows strides
+        pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in flat]
+        getattr(functions, f"kernel{i}_{dtype}")(ctypes.c_long(math.prod(shape)), *pointers)
+        for view, array in zip(called_with[-n_out:], flat[-n_out:], strict=True):
+            view[...] = array
         for actual, desired in zip(out, expected, strict=True):
-            np.testing.assert_allclose(actual, desired, rtol=tolerance, atol=tolerance)
+            assert_close(actual, desired, tolerance, body.__name__)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-14), ("float32", 5e-6)])
-def test_code_of_every_function(library, draw, dtype, tolerance):
+def test_outputs_are_written_after_all_is_read(calls):
+    """So that an output may even be an input that the body uses to the end."""
+    for body, given in calls:
+        code = kernel_source(record(body, given)).code
+        assert re.fullmatch(r"(const T v\w+ = [^;]*;\n)*(out\w+ = v\w+;\n?)+", code), code
+
+
+def test_every_function_is_tested():
     assert {call.function for call in record(everything, [(1,), (1,)]).calls} == set(FUNCTIONS)
-    inputs = [draw(np, (40,), dtype), draw(np, (40,), dtype)]
-    expected = everything(np, *inputs)
-    out = [np.full(40, np.nan, dtype) for _ in expected]
-    run_compiled(library, everything, inputs, out)
-    for actual, desired in zip(out, expected, strict=True):
-        scale = np.abs(desired).max()
-        np.testing.assert_allclose(actual, desired, rtol=tolerance, atol=tolerance * scale)
+
+
+def test_maximum_of_what_is_not_a_number():
+    code = C_CODE["maximum"]("a", "b")
+    pattern = re.fullmatch(r"(.*) \|\| (.*) \? (.*) : (.*)", code).groups()
+    for a in (0.0, 1.0, np.nan):
+        for b in (0.5, np.nan):
+            first, second, yes, no = (eval(text, {"a": a, "b": b}) for text in pattern)
+            np.testing.assert_equal(yes if first or second else no, np.maximum(a, b))
 
 
 def test_source_of_a_small_body():
-    in_params, out_params, code = kernel_source(record(lambda xp, a, b: (xp.tanh(a) * 0.5, a - b), [(2,), (2,)]))
-    assert (in_params, out_params) == ("T in0, T in1", "T out0, T out1")
-    assert code.splitlines() == [
-        "const T v0 = tanh(in0);",
-        "const T v1 = v0 * T(0.5);",
-        "const T v2 = in0 - in1;",
-        "out0 = v1;",
-        "out1 = v2;",
+    source = kernel_source(record(lambda xp, a, b, rate: (xp.tanh(a) * rate, a - b), [(2,), (2,), 0.5]))
+    assert source.in_params == "T in0_0, T in1_0"
+    assert source.out_params == "T out0_0, T out1_0"
+    assert source.code.splitlines() == [
+        "const T v0_0 = tanh(in0_0);",
+        "const T v1_0 = v0_0 * T(0.5);",
+        "const T v2_0 = in0_0 - in1_0;",
+        "out0_0 = v1_0;",
+        "out1_0 = v2_0;",
     ]
+    assert source.arguments == [(0, None), (1, None), (2, None), (3, None)]
+
+
+def test_source_of_blocks():
+    source = kernel_source(record(lambda xp, a, b: (a[..., 2:4] * b + a[..., 6:],), [(5, 8), (5, 2)]))
+    assert source.in_params == "T in0_1, T in1_0, T in0_3"
+    assert source.code.splitlines()[:2] == ["const T v0_0 = in0_1 * in1_0;", "const T v1_0 = v0_0 + in0_3;"]
+    assert source.arguments == [(0, slice(2, 4)), (1, None), (0, slice(6, 8)), (2, None)]
 
 
 def test_body_that_returns_an_input():
-    with pytest.raises(ValueError, match="returns an input, or a result twice"):
+    with pytest.raises(ValueError, match="returns an input, a slice, or a result twice"):
         kernel_source(record(lambda xp, a, b: (a * b, b), [(2,), (2,)]))
 
 
-def test_unknown_function():
-    with pytest.raises(AttributeError, match="a pointwise body calls 'sqrt'"):
-        kernel_source(record(lambda xp, a: (xp.sqrt(a),), [(2,)]))
+def test_cupy_takes_the_code(calls):
+    """As far as CuPy looks at it without a GPU."""
+    cupy = pytest.importorskip("cupy")
+    for body, given in calls:
+        source = kernel_source(record(body, given))
+        kernel = cupy.ElementwiseKernel(source.in_params, source.out_params, source.code, body.__name__)
+        assert kernel.nin + kernel.nout == len(source.arguments)
+    for dtype in "fd":
+        assert cupy_ops._norm_kernel(dtype).nin == 1
+
+
+# --- everything on a CuPy of NumPy arrays -----------------------------------------------------------------------
+
+
+class FakeElementwiseKernel:
+    """Runs the code of a kernel as Python, on whole arrays."""
+
+    made = 0
+
+    def __init__(self, in_params, out_params, code, name, no_return):
+        assert re.fullmatch(r"gru_xp_\w+", name)
+        FakeElementwiseKernel.made += 1
+        self.names = re.findall(r"T (\w+)", f"{in_params}, {out_params}")
+        code = re.sub(r"^const T ", "", code, flags=re.MULTILINE)
+        code = re.sub(r"= (.*) \|\| .* \? (.*) : (.*);", r"= maximum(\2, \3);", code)
+        self.code = re.sub(r"^(out\w+) =", r"\1[...] =", code, flags=re.MULTILINE).replace(";", "")
+
+    def __call__(self, *arrays):
+        assert len(arrays) == len(self.names)
+        functions = {name: getattr(np, name) for name in ("exp", "maximum", "sqrt", "tanh")}
+        exec(self.code, dict(zip(self.names, arrays, strict=True)) | functions | {"T": arrays[-1].dtype.type})
+
+
+class FakeReductionKernel:
+    """Runs the expressions of a reduction as Python."""
+
+    def __init__(self, in_params, out_params, square, add, root, identity, name, reduce_type):
+        assert (in_params, out_params, identity, reduce_type) == ("T x", "T y", "0", "double")
+        self.square, self.add, self.root = square, add, root
+
+    def __call__(self, array, out, axis, keepdims):
+        assert array.ndim == 1
+        assert out.shape == (1,)
+        numbers = {"double": float, "abs": abs, "sqrt": math.sqrt, "hypot": math.hypot}
+        squares = [eval(self.square, numbers | {"x": x}) for x in array]
+        total = functools.reduce(lambda a, b: eval(self.add, numbers | {"a": a, "b": b}), squares, 0)
+        exec(self.root, numbers | {"a": total}, result := {})
+        out[0] = result["y"]
+
+
+class HostBlas:
+    """What `Cublas` does, by NumPy."""
+
+    def __init__(self):
+        self.products = 0
+
+    def product(self, a, b, out, *, transpose_a=False, add=False):
+        self.products += 1
+        a = a.reshape(-1, a.shape[-1])
+        result = (a.T if transpose_a else a) @ b.reshape(-1, b.shape[-1])
+        out[...] = result.reshape(out.shape) + (out if add else 0)
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    device = SimpleNamespace(
+        attributes={"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 1000}, mem_info=(1, 80 * 10**9)
+    )
+    cupy = SimpleNamespace(
+        ndarray=type("ndarray", (), {}),
+        empty=lambda shape, dtype: np.full(shape, np.nan, dtype),
+        ElementwiseKernel=FakeElementwiseKernel,
+        ReductionKernel=FakeReductionKernel,
+        cuda=SimpleNamespace(runtime=SimpleNamespace(getDevice=lambda: 0), Device=lambda index: device),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(cupy_ops, "_limits", functools.cache(cupy_ops._limits.__wrapped__))
+    monkeypatch.setattr(cupy_ops, "_norm_kernel", functools.cache(cupy_ops._norm_kernel.__wrapped__))
+    monkeypatch.setattr(cupy_ops, "compile_loop", lambda *calls, **limits: None)
+    return cupy
+
+
+@pytest.fixture
+def blas(monkeypatch):
+    blas = HostBlas()
+    monkeypatch.setattr(cublas, "current", lambda: blas)
+    return blas
+
+
+@pytest.fixture(params=["cublas", "cupy"])
+def products(request, monkeypatch, blas):
+    """Products by cuBLAS, and where it cannot be had."""
+    if request.param == "cupy":
+        monkeypatch.setattr(cublas, "current", lambda: None)
+    return request.param
+
+
+@pytest.mark.parametrize("reset", ["before", "after"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 4, 1, 5), (2, 3, 4, 2)])
+def test_layer(fake_cupy, products, layer, reset, sizes):
+    arguments = layer(*sizes)
+    expected = run_layer(np.asarray, *arguments, reset, PLAIN_OPS)
+    ops = CupyOps()
+    for _ in range(2):
+        actual = run_layer(np.asarray, *arguments, reset, ops)
+        for name, array, desired in zip(RESULTS, actual, expected, strict=True):
+            assert_close(array, desired, 1e-12, name)
+
+
+def test_kernels_are_made_for_each_constant_and_shape(fake_cupy):
+    ops, made = CupyOps(), FakeElementwiseKernel.made
+    for H in (2, 3):
+        for number in (0.5, 2.0, 0.5):
+            a, out = np.ones((4, H)), np.empty((4, H))
+            ops.pointwise(broadcast_by, (a, number), (out,))
+            assert out.tolist() == (a * number).tolist()
+    assert FakeElementwiseKernel.made == made + 4
+
+
+def broadcast_by(xp, a, number):
+    return (a * number,)
+
+
+@pytest.mark.parametrize(("dtype", "large", "tolerance"), [("float32", 1e30, 1e-6), ("float64", 1e300, 1e-14)])
+def test_norm(fake_cupy, draw, dtype, large, tolerance):
+    a, out = draw(np, (5, 3), dtype), np.empty(1, dtype)
+    for scale in (1.0, large, 0.0):
+        CupyOps().norm(a * a.dtype.type(scale), out)
+        expected = np.linalg.norm(a.astype("float64")) * scale
+        np.testing.assert_allclose(out, [expected], rtol=tolerance)
+    a[0, 0] = np.nan
+    CupyOps().norm(a, out)
+    assert np.isnan(out[0])
+
+
+def test_copy_and_empty(fake_cupy):
+    ops = CupyOps()
+    out = ops.empty((2, 3), like=np.empty(0, "float32"))
+    assert out.dtype == np.float32
+    ops.copy(np.arange(3), out)
+    ops.copy(7.0, out[:, :1])
+    assert out.tolist() == [[7.0, 1.0, 2.0]] * 2
+
+
+def test_parts_go_by_the_memory_of_the_device(fake_cupy):
+    ops = CupyOps()
+    assert [rows for rows, _ in ops.parts(4096, 32, 8, 128)] == [slice(0, 4096)]
+    parts = ops.parts(10**6, 100, 8, 128)
+    assert parts[0][0].start == 0
+    assert parts[-1][0].stop == 10**6
+    assert all(part_ops is ops for _, part_ops in parts)
+    assert 8 * 100 * 8 * 128 * max(rows.stop - rows.start for rows, _ in parts) < 80e9 / 3
+    assert ops.run([(ops, lambda: 1), (ops, lambda: 2)]) == [1, 2]
+
+
+def test_ops_of_a_thread(fake_cupy):
+    assert ops_of_thread() is ops_of_thread()
+    assert isinstance(ops_of_thread(), CupyOps)
+
+
+# --- loops ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def steps(fake_cupy, blas):
+    """Ops and a step, which adds what is in row t of `x` to `total`, and where the result is seen."""
+    ops, x, w = CupyOps(), np.arange(12.0).reshape(4, 3), np.eye(3)
+    total, product = np.zeros((1, 3)), np.empty((1, 3))
+
+    def step(t):
+        assert ops.matmul(x[t : t + 1], w, out=product) is product
+        ops.pointwise(sum_of_two, (total, product), (total,))
+
+    return ops, step, x, total
+
+
+def sum_of_two(xp, a, b):
+    return (a + b,)
+
+
+def test_loop_call_by_call(steps):
+    ops, step, x, total = steps
+    ops.loop(step, range(4))
+    ops.loop(step, range(2, 0, -1))
+    assert total.tolist() == [(x.sum(axis=0) + x[1:3].sum(axis=0)).tolist()]
+
+
+def test_loop_in_one_launch(steps, blas, monkeypatch):
+    """Only the first, the second and the last step are traced, which computes nothing."""
+    ops, step, x, total = steps
+    launched = []
+
+    def compile_loop(first, second, last, n_steps, **limits):
+        assert (n_steps, limits) == (3, {"multiprocessors": 132, "shared_bytes": 1000})
+        for t, (matmul, pointwise) in zip((3, 2, 1), (first, second, last), strict=True):
+            assert matmul[0].tolist() == x[t : t + 1].tolist()
+            assert np.shares_memory(matmul[0], x)
+            body, inputs, out = pointwise
+            assert body is sum_of_two
+            assert inputs[0] is out[0] is total
+            assert inputs[1] is matmul[2]
+        return SimpleNamespace(launch=lambda: launched.append(True))
+
+    monkeypatch.setattr(cupy_ops, "compile_loop", compile_loop)
+    ops.loop(step, range(3, 0, -1))
+    assert launched == [True]
+    assert blas.products == 0
+    assert total.tolist() == [[0.0] * 3]
+    ops.loop(step, [1])  # too short for it
+    assert total.tolist() == [x[1].tolist()]
+
+
+def test_nothing_else_is_done_while_a_step_is_traced(steps, monkeypatch):
+    ops, _, _, total = steps
+    seen = []
+
+    def step(t):
+        ops.copy(1.0, total)
+        ops.contract(total, total, out=total)
+        ops.norm(total, out=total[0, :1])
+
+    monkeypatch.setattr(cupy_ops, "compile_loop", lambda *calls, **_: seen.append(calls))
+    monkeypatch.setattr(
+        CupyOps, "_traces", lambda self, call: self._traced is None or self._traced.append(call) is None
+    )
+    ops.loop(step, range(2))
+    assert seen[0][0] == ["copy", "contract", "norm"]
+    assert total.tolist() == [[0.0] * 3]
+
+
+def test_a_step_that_fails(steps):
+    ops, step, _, total = steps
+
+    def fails(t):
+        raise ValueError("no such step")
+
+    with pytest.raises(ValueError, match="no such step"):
+        ops.loop(fails, range(3))
+    ops.loop(step, [1])
+    assert total.any()
 
 
 # --- with a GPU -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cuda():
+    device = resolve_device("cuda", fallback=False)
+    with device.use():
+        yield device
 
 
 @pytest.fixture(params=["plain", "cupy"])
@@ -141,104 +469,122 @@ def cuda_ops(request):
     return PLAIN_OPS if request.param == "plain" else CupyOps()
 
 
-@pytest.fixture
-def on_cuda():
-    """``on_cuda(array or params)`` on the device that `resolve_device` finds."""
-    device = resolve_device("cuda", fallback=False)
-
-    def on_cuda(value):
-        return GRUParams(*map(on_cuda, value)) if isinstance(value, tuple) else to_device(value, device)
-
-    return on_cuda
-
-
-def assert_close(results, expected, tolerance):
-    for name, actual, desired in zip(RESULTS, results, expected, strict=True):
-        scale = np.abs(desired).max()
-        np.testing.assert_allclose(to_host(actual), desired, rtol=tolerance, atol=tolerance * scale, err_msg=name)
-
-
 @pytest.mark.cuda
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-4)])
-@pytest.mark.parametrize(("B", "T", "n_in", "H"), [(1, 1, 1, 1), (5, 7, 1, 3), (3, 6, 4, 33)])
-def test_cuda_layer(cuda_ops, on_cuda, draw, draw_params, reset, dtype, tolerance, B, T, n_in, H):
-    x, h0, params = draw(np, (B, T, n_in), dtype), draw(np, (B, H), dtype), draw_params(np, n_in, H, dtype)
-    dh, dh_last = draw(np, (B, T, H), dtype), draw(np, (B, H), dtype)
-    h, h_last, cache = gru_forward(x, h0, params, reset=reset)
-    dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
-    expected = (h, h_last, dx, dh0, *dparams)
-
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (5, 7, 1, 3), (3, 6, 4, 33), (70, 12, 2, 64)])
+def test_cuda_layer(cuda, cuda_ops, layer, reset, dtype, tolerance, sizes):
+    arguments = layer(*sizes, dtype)
+    expected = run_layer(np.asarray, *arguments, reset, PLAIN_OPS)
     for _ in range(2):  # kernels are made in the first round and taken from the cache in the second
-        h, h_last, cache = gru_forward(on_cuda(x), on_cuda(h0), on_cuda(params), reset=reset, ops=cuda_ops)
-        dx, dh0, dparams = gru_backward(on_cuda(dh), cache, dh_last=on_cuda(dh_last))
-        results = (h, h_last, dx, dh0, *dparams)
+        results = run_layer(lambda array: to_device(array, cuda), *arguments, reset, cuda_ops)
         assert all(type(array).__module__.startswith("cupy") and array.dtype == dtype for array in results)
-        assert_close(results, expected, tolerance)
+        for name, actual, desired in zip(RESULTS, results, expected, strict=True):
+            assert_close(actual, desired, tolerance, name)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("sizes", [(5, 7, 1, 3), (70, 12, 2, 64)])
+def test_cuda_captured_layer(cuda, layer, reset, sizes):
+    """It computes with what is in its inputs when it is replayed."""
+    x, h0, params, dh, dh_last = layer(*sizes)
+    ops = CupyOps()
+    places = [to_device(array, cuda) for array in (x, h0, *params, dh, dh_last)]
+
+    def function():
+        return run_layer(lambda array: array, *places[:2], places[2:-2], *places[-2:], reset, ops)
+
+    replay = ops.capture(function)
+    assert replay is not function
+    for scale in (1.0, -0.5):
+        places[0][...] = to_device(scale * x, cuda)
+        expected = run_layer(np.asarray, scale * x, h0, params, dh, dh_last, reset, PLAIN_OPS)
+        for name, actual, desired in zip(RESULTS, replay(), expected, strict=True):
+            assert_close(actual, desired, 1e-10, name)
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-4)])
-def test_cuda_cell(cuda_ops, on_cuda, draw, draw_params, reset, dtype, tolerance):
+def test_cuda_cell(cuda, cuda_ops, draw, draw_params, reset, dtype, tolerance):
     x, h_prev, params = draw(np, (5, 3), dtype), draw(np, (5, 9), dtype), draw_params(np, 3, 9, dtype)
     dh = draw(np, (5, 9), dtype)
-    h, cache = gru_cell_forward(x, h_prev, params, reset=reset)
-    dx, dh_prev, dparams = gru_cell_backward(dh, cache)
-    expected = (h, h, dx, dh_prev, *dparams)
-    h, cache = gru_cell_forward(on_cuda(x), on_cuda(h_prev), on_cuda(params), reset=reset, ops=cuda_ops)
-    dx, dh_prev, dparams = gru_cell_backward(on_cuda(dh), cache)
-    assert_close((h, h, dx, dh_prev, *dparams), expected, tolerance)
+
+    def run(convert, ops):
+        h, cache = gru_cell_forward(convert(x), convert(h_prev), GRUParams(*map(convert, params)), reset=reset, ops=ops)
+        dx, dh_prev, dparams = gru_cell_backward(convert(dh), cache)
+        return h, h, dx, dh_prev, *dparams
+
+    actual, expected = run(lambda array: to_device(array, cuda), cuda_ops), run(np.asarray, PLAIN_OPS)
+    for name, array, desired in zip(RESULTS, actual, expected, strict=True):
+        assert_close(array, desired, tolerance, name)
 
 
 @pytest.mark.cuda
-def test_cuda_gradients(on_cuda, draw, draw_params, reset):
+def test_cuda_gradients(cuda, draw, draw_params, reset):
     ops = CupyOps()
+    params = GRUParams(*(to_device(array, cuda) for array in draw_params(np, 2, 4)))
     report = gradcheck(
         lambda x, h0, params: gru_forward(x, h0, params, reset=reset, ops=ops),
         lambda dh, dh_last, cache: gru_backward(dh, cache, dh_last=dh_last),
-        {
-            "x": on_cuda(draw(np, (2, 3, 2))),
-            "h0": on_cuda(draw(np, (2, 4))),
-            "params": on_cuda(draw_params(np, 2, 4)),
-        },
+        {"x": to_device(draw(np, (2, 3, 2)), cuda), "h0": to_device(draw(np, (2, 4)), cuda), "params": params},
     )
     assert report.ok, report
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 5e-6)])
-def test_cuda_pointwise(body, n_inputs, overwrites, on_cuda, draw, dtype, tolerance):
-    plain = [draw(np, (5, 9), dtype) for _ in range(n_inputs)]
-    expected = body(np, *plain)
-    arrays = [on_cuda(array) for array in plain]
+def test_cuda_pointwise(cuda, calls, draw, dtype, tolerance):
     ops = CupyOps()
-    out = [
-        arrays[overwrites[k]] if k in overwrites else ops.empty((5, 9), like=arrays[0]) for k in range(len(expected))
-    ]
-    ops.pointwise(body, tuple(arrays), tuple(out))
-    for actual, desired in zip(out, expected, strict=True):
-        np.testing.assert_allclose(to_host(actual), desired, rtol=tolerance, atol=tolerance)
+    for body, given in calls:
+        inputs = [draw(np, shape, dtype) if isinstance(shape, tuple) else shape for shape in given]
+        expected = body(np, *inputs)
+        arrays = [to_device(a, cuda) if isinstance(a, np.ndarray) else a for a in inputs]
+        wide = [ops.empty((*array.shape[:-1], array.shape[-1] + 3), like=arrays[0]) for array in expected]
+        out = tuple([array[..., 2:-1] for array in wide])
+        ops.pointwise(body, tuple(arrays), out)
+        for actual, desired in zip(out, expected, strict=True):
+            assert_close(actual, desired, tolerance, body.__name__)
 
 
 @pytest.mark.cuda
-def test_cuda_pointwise_broadcasts(bodies, on_cuda, draw):
-    a, b = draw(np, (4, 2, 3)), draw(np, (3,))
-    out = on_cuda(np.zeros((4, 2, 3)))
-    CupyOps().pointwise(bodies["_sum"], (on_cuda(a), on_cuda(b)), (out,))
-    assert to_host(out).tolist() == (a + b).tolist()
+def test_cuda_pointwise_over_its_inputs(cuda, draw):
+    a, b = draw(np, (5, 9)), draw(np, (5, 9))
+    arrays = to_device(a, cuda), to_device(b, cuda)
+    CupyOps().pointwise(swapped, arrays, arrays)
+    assert_close(arrays[0], b + 0.0, 1e-15)
+    assert_close(arrays[1], a + b, 1e-15)
+
+
+def swapped(xp, a, b):
+    return b + 0.0, a + b
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("rows", [(4,), (2, 4), (3, 1)])
-def test_cuda_matmul_and_contract(on_cuda, draw, rows, transposed):
+@pytest.mark.parametrize("with_cublas", [True, False])
+def test_cuda_matmul_and_contract(cuda, draw, monkeypatch, rows, transposed, with_cublas):
     """Also into memory that cannot be seen as one matrix."""
+    if not with_cublas:
+        monkeypatch.setattr(cublas, "current", lambda: None)
     ops = CupyOps()
-    a, b = draw(np, (*rows, 3)), draw(np, (3, 5))
-    out = on_cuda(np.zeros((*rows, 5)))
+    a, b, c = draw(np, (*rows, 3)), draw(np, (3, 5)), draw(np, (*rows, 2))
+    out = to_device(np.zeros((*rows, 5)), cuda)
     if transposed:
-        out = on_cuda(np.zeros((*rows[:-1], 5, rows[-1]))).swapaxes(-1, -2)
-    assert ops.matmul(on_cuda(a), on_cuda(b), out) is out
+        out = to_device(np.zeros((*rows[:-1], 5, rows[-1])), cuda).swapaxes(-1, -2)
+    assert ops.matmul(to_device(a, cuda), to_device(b, cuda), out) is out
     np.testing.assert_allclose(to_host(out), np.einsum("...k,km->...m", a, b), rtol=1e-12, atol=1e-14)
-    c = draw(np, (*rows, 2))
     expected = np.einsum("np,nq->pq", a.reshape(-1, 3), c.reshape(-1, 2))
-    np.testing.assert_allclose(to_host(ops.contract(on_cuda(a), on_cuda(c))), expected, rtol=1e-12, atol=1e-14)
+    total = to_device(np.ones((3, 2)), cuda)
+    for add, start in [(True, 1.0), (False, 0.0)]:
+        assert ops.contract(to_device(a, cuda), to_device(c, cuda), total, add=add) is total
+        np.testing.assert_allclose(to_host(total), start + expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("dtype", "large", "tolerance"), [("float32", 1e30, 1e-6), ("float64", 1e300, 1e-13)])
+@pytest.mark.parametrize("shape", [(1,), (1000,), (7, 30_001)])
+def test_cuda_norm(cuda, draw, dtype, large, tolerance, shape):
+    a, out = draw(np, shape, dtype), to_device(np.zeros(1, dtype), cuda)
+    for scale in (1.0, large, 0.0):
+        CupyOps().norm(to_device(a * a.dtype.type(scale), cuda), out)
+        np.testing.assert_allclose(to_host(out), [np.linalg.norm(a.astype("float64")) * scale], rtol=tolerance)

@@ -1,3 +1,4 @@
+import re
 import sys
 import types
 import warnings
@@ -11,13 +12,15 @@ from gru_xp.devices import Device, cuda_problem, device, resolve_device, to_devi
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import DeviceError, GruXpError
+from gru_xp.nn.ops import PLAIN_OPS
 
 PROBLEM = "the driver is on holiday"
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch):
-    monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
+    for name in ("GRU_XP_NO_FALLBACK", "GRU_XP_PLAIN"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -49,8 +52,8 @@ def gpu(monkeypatch):
 def test_cpu(no_gpu):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = resolve_device("cpu")
-    assert found == Device("cpu", "cpu", "as asked", False, array_api_compat.array_namespace(np.empty(0)))
+        found = resolve_device("cpu", threads=3)
+    assert found == Device("cpu", "cpu", "as asked", False, array_api_compat.array_namespace(np.empty(0)), 3)
     assert not found.is_cuda
     assert no_gpu == []  # CuPy is not even looked for
 
@@ -113,6 +116,7 @@ def test_cuda_with_gpu(gpu, requested, name, reason):
         found = resolve_device(requested, fallback=False)
     assert found == Device(name, requested, reason, False, gpu)
     assert found.is_cuda
+    assert found.threads == 1
 
 
 @pytest.mark.parametrize(
@@ -139,22 +143,60 @@ def test_this_machine():
 # --- Device -----------------------------------------------------------------------------------------------------
 
 
-def test_ops_of_the_cpu(draw):
-    ops = resolve_device("cpu").ops()
-    assert isinstance(ops, NumpyOps)
-    like = np.empty(0)
-    first = ops.empty((2, 3), like)
-    ops.rewind()
-    assert not np.shares_memory(ops.empty((2, 3), like), first)
-    reusing = resolve_device("cpu").ops(reuse_memory=True)
-    first = reusing.empty((2, 3), like)
-    reusing.rewind()
-    assert np.shares_memory(reusing.empty((2, 3), like), first)
+def test_ops_of_the_cpu():
+    found = resolve_device("cpu")
+    assert isinstance(found.ops(), NumpyOps)
+    assert found.ops() is not found.ops()  # one for each thread of the caller
 
 
 def test_ops_of_a_gpu(gpu):
     assert isinstance(resolve_device("cuda").ops(), CupyOps)
-    assert isinstance(resolve_device("cuda").ops(reuse_memory=True), CupyOps)
+
+
+@pytest.mark.parametrize(("value", "plain"), [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_fast_paths_are_switched_off_by_the_environment(gpu, monkeypatch, value, plain):
+    monkeypatch.setenv("GRU_XP_PLAIN", value)
+    for name in ("cpu", "cuda"):
+        assert (resolve_device(name).ops() is PLAIN_OPS) == plain
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads(no_gpu, threads):
+    found = resolve_device("auto", threads=threads)
+    assert found.threads == threads
+    assert len(found.ops().parts(1000, 1, 1, 60)) == threads
+    with pytest.warns(RuntimeWarning, match=PROBLEM):
+        assert resolve_device("cuda", threads=threads).threads == threads
+
+
+@pytest.mark.parametrize("threads", [np.int64(2), 2])
+def test_threads_are_a_whole_number_of_any_kind(threads):
+    assert type(resolve_device("cpu", threads=threads).threads) is int
+
+
+def test_threads_of_the_environment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert resolve_device("cpu").threads == 3
+    assert resolve_device("cpu", threads=2).threads == 2  # the argument decides
+    for value in ("", "0", "two"):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        everything = resolve_device("cpu").threads
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert resolve_device("cpu").threads == everything >= 1
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, 2.0, "2", True, float("nan")])
+def test_threads_that_are_none(threads):
+    with pytest.raises(
+        ValueError, match=re.escape(f"threads is {threads!r}; it must be at least 1 and a whole number")
+    ):
+        resolve_device("cpu", threads=threads)
+
+
+def test_a_device_has_one_thread_unless_more_are_asked_for():
+    found = Device("cpu", "cpu", "as asked", False, array_api_compat.array_namespace(np.empty(0)))
+    assert found.threads == 1
+    assert len(found.ops().parts(1000, 1, 1, 50)) == 1
 
 
 def test_use_of_the_cpu():

@@ -34,11 +34,12 @@ def test_forward_against_the_equations(xp, draw, draw_params, reference_gru, res
 
 
 @pytest.mark.parametrize(("B", "n_in", "H"), SHAPES)
-def test_gradients(xp, draw, draw_params, reset, B, n_in, H):
+def test_gradients(xp, check_mode, draw, draw_params, reset, B, n_in, H):
     report = gradcheck(
         lambda x, h_prev, params: gru_cell_forward(x, h_prev, params, reset=reset),
         gru_cell_backward,
         {"x": draw(xp, (B, n_in)), "h_prev": draw(xp, (B, H)), "params": draw_params(xp, n_in, H)},
+        mode=check_mode,
     )
     names = ["x", "h_prev", "params.weight_ih", "params.weight_hh", "params.bias", "params.bias_hn"]
     assert [row.name for row in report.rows] == names

@@ -49,11 +49,12 @@ def forward_and_backward(call, **options):
 
 
 @pytest.mark.parametrize(("B", "T", "n_in", "H"), SHAPES)
-def test_gradients(xp, draw, draw_params, reset, B, T, n_in, H):
+def test_gradients(xp, check_mode, draw, draw_params, reset, B, T, n_in, H):
     report = gradcheck(
         lambda x, h0, params: gru_forward(x, h0, params, reset=reset),
         lambda dh, dh_last, cache: gru_backward(dh, cache, dh_last=dh_last),
         {"x": draw(xp, (B, T, n_in)), "h0": draw(xp, (B, H)), "params": draw_params(xp, n_in, H)},
+        mode=check_mode,
     )
     assert [row.name for row in report.rows] == ["x", "h0", *PARAMETERS]
     assert report.ok, report
@@ -61,7 +62,7 @@ def test_gradients(xp, draw, draw_params, reset, B, T, n_in, H):
 
 @pytest.mark.parametrize("given", ["dh", "dh_last"])
 @pytest.mark.parametrize(("B", "T", "n_in", "H"), [(1, 1, 1, 1), (2, 3, 2, 3)])
-def test_gradients_from_one_output(xp, draw, draw_params, reset, given, B, T, n_in, H):
+def test_gradients_from_one_output(xp, check_mode, draw, draw_params, reset, given, B, T, n_in, H):
     def forward(x, h0, params):
         h, h_last, cache = gru_forward(x, h0, params, reset=reset)
         return (h if given == "dh" else h_last), cache
@@ -70,11 +71,11 @@ def test_gradients_from_one_output(xp, draw, draw_params, reset, given, B, T, n_
         return gru_backward(gradient, cache) if given == "dh" else gru_backward(None, cache, dh_last=gradient)
 
     inputs = {"x": draw(xp, (B, T, n_in)), "h0": draw(xp, (B, H)), "params": draw_params(xp, n_in, H)}
-    report = gradcheck(forward, backward, inputs)
+    report = gradcheck(forward, backward, inputs, mode=check_mode)
     assert report.ok, report
 
 
-def test_gradients_without_initial_state(xp, draw, draw_params, reset):
+def test_gradients_without_initial_state(xp, check_mode, draw, draw_params, reset):
     def forward(x, params):
         return gru_forward(x, None, params, reset=reset)
 
@@ -82,7 +83,8 @@ def test_gradients_without_initial_state(xp, draw, draw_params, reset):
         dx, _, dparams = gru_backward(dh, cache, dh_last=dh_last)
         return dx, dparams
 
-    report = gradcheck(forward, backward, {"x": draw(xp, (2, 3, 2)), "params": draw_params(xp, 2, 3)})
+    inputs = {"x": draw(xp, (2, 3, 2)), "params": draw_params(xp, 2, 3)}
+    report = gradcheck(forward, backward, inputs, mode=check_mode)
     assert [row.name for row in report.rows] == ["x", *PARAMETERS]
     assert report.ok, report
 

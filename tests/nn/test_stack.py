@@ -30,11 +30,12 @@ def test_prediction_against_a_loop(xp, draw, draw_stack, reference_gru, reset):
 
 
 @pytest.mark.parametrize(("B", "T", "n_in", "H", "n_out"), [(1, 1, 1, 1, 1), (2, 3, 2, 3, 2), (3, 2, 1, 2, 1)])
-def test_gradients(xp, draw, draw_stack, reset, B, T, n_in, H, n_out):
+def test_gradients(xp, check_mode, draw, draw_stack, reset, B, T, n_in, H, n_out):
     report = gradcheck(
         lambda x, params: stack_forward(x, params, reset=reset),
         stack_backward,
         {"x": draw(xp, (B, T, n_in)), "params": draw_stack(xp, n_in, H, n_out)},
+        mode=check_mode,
     )
     assert [row.name for row in report.rows] == [
         "x",

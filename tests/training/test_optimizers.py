@@ -4,9 +4,32 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import to_host
+from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS, SGD, Adam, Momentum
 
-STEPS = 20
+STEPS = 50
+
+
+def eager(optimizer, gradient, ops):
+    return lambda: optimizer.step(gradient, ops)
+
+
+def captured(optimizer, gradient, ops):
+    """The first call captures, the others replay."""
+    replay = []
+
+    def step():
+        if replay:
+            replay[0]()
+        else:
+            replay.append(ops.capture(lambda: optimizer.step(gradient, ops)))
+
+    return step
+
+
+WAYS = pytest.mark.parametrize("way", [eager, captured])
+OPS = pytest.mark.parametrize("make_ops", [lambda: PLAIN_OPS, NumpyOps], ids=["plain", "numpy"])
 
 
 @pytest.fixture
@@ -37,14 +60,16 @@ def by_hand(name, theta, gradients, rate):
 def test_steps_are_the_textbook_formulas_in_every_namespace(xp, rng, gradients, name):
     start = rng.standard_normal(7)
     theta = xp.asarray(start.copy())
-    optimizer = OPTIMIZERS[name](0.05)
+    optimizer = OPTIMIZERS[name](theta, 0.05)
     for gradient in gradients:
-        optimizer.step(theta, xp.asarray(gradient))
+        optimizer.step(xp.asarray(gradient), PLAIN_OPS)
     np.testing.assert_allclose(to_host(theta), by_hand(name, start, gradients, 0.05), rtol=1e-12, atol=1e-13)
 
 
+@OPS
+@WAYS
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_steps_are_those_of_pytorch(rng, gradients, name):
+def test_steps_are_those_of_pytorch(rng, gradients, name, way, make_ops):
     torch = pytest.importorskip("torch")
     start = rng.standard_normal(7)
     theirs = torch.tensor(start, requires_grad=True)
@@ -53,9 +78,11 @@ def test_steps_are_those_of_pytorch(rng, gradients, name):
         "momentum": lambda: torch.optim.SGD([theirs], lr=0.03, momentum=0.9),
         "adam": lambda: torch.optim.Adam([theirs], lr=0.03),
     }[name]()
-    ours, optimizer = start.copy(), OPTIMIZERS[name](0.03)
+    ours, given = start.copy(), np.empty(7)
+    step = way(OPTIMIZERS[name](ours, 0.03), given, make_ops())
     for gradient in gradients:
-        optimizer.step(ours, gradient)
+        given[...] = gradient
+        step()
         theirs.grad = torch.tensor(gradient)
         their_optimizer.step()
         np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-12, atol=1e-13)
@@ -64,41 +91,45 @@ def test_steps_are_those_of_pytorch(rng, gradients, name):
 @pytest.mark.parametrize(
     ("ours", "theirs", "options"),
     [
-        (Momentum(0.02, decay=0.5), "SGD", {"momentum": 0.5}),
-        (Adam(0.02, beta1=0.7, beta2=0.8, epsilon=1e-2), "Adam", {"betas": (0.7, 0.8), "eps": 1e-2}),
+        (lambda theta: Momentum(theta, 0.02, decay=0.5), "SGD", {"momentum": 0.5}),
+        (lambda theta: Adam(theta, 0.02, 0.7, 0.8, epsilon=1e-2), "Adam", {"betas": (0.7, 0.8), "eps": 1e-2}),
     ],
 )
-def test_other_coefficients(rng, gradients, ours, theirs, options):
+@OPS
+def test_other_coefficients(rng, gradients, ours, theirs, options, make_ops):
     torch = pytest.importorskip("torch")
     theta = rng.standard_normal(7)
     tensor = torch.tensor(theta, requires_grad=True)
     optimizer = getattr(torch.optim, theirs)([tensor], lr=0.02, **options)
+    step, ops = ours(theta).step, make_ops()
     for gradient in gradients:
-        ours.step(theta, gradient)
+        step(gradient, ops)
         tensor.grad = torch.tensor(gradient)
         optimizer.step()
     np.testing.assert_allclose(theta, tensor.detach().numpy(), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_a_step_changes_the_vector_and_leaves_the_gradient(rng, gradients, name):
+@OPS
+def test_a_step_changes_the_vector_and_leaves_the_gradient(rng, gradients, name, make_ops):
     theta = rng.standard_normal(7)
     view, before, gradients_before = theta[2:5], theta.copy(), gradients.copy()
-    optimizer = OPTIMIZERS[name](0.1)
+    optimizer, ops = OPTIMIZERS[name](theta, 0.1), make_ops()
     for gradient in gradients:
-        optimizer.step(theta, gradient)
+        optimizer.step(gradient, ops)
     assert (theta != before).all()
     np.testing.assert_array_equal(view, theta[2:5])
     np.testing.assert_array_equal(gradients, gradients_before)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_float32_stays_float32(rng, gradients, name):
+@OPS
+def test_float32_stays_float32(rng, gradients, name, make_ops):
     theta = rng.standard_normal(7).astype(np.float32)
     start = theta.astype(np.float64)
-    optimizer = OPTIMIZERS[name](0.01)
+    optimizer, ops = OPTIMIZERS[name](theta, 0.01), make_ops()
     for gradient in gradients.astype(np.float32):
-        optimizer.step(theta, gradient)
+        optimizer.step(gradient, ops)
     assert theta.dtype == np.float32
     np.testing.assert_allclose(theta, by_hand(name, start, gradients, 0.01), rtol=1e-4, atol=1e-4)
 
@@ -106,7 +137,7 @@ def test_float32_stays_float32(rng, gradients, name):
 def test_the_first_adam_step_is_as_long_as_the_learning_rate(rng):
     theta = np.zeros(5)
     gradient = rng.standard_normal(5) * 10.0 ** np.arange(-2, 3)
-    Adam(0.25).step(theta, gradient)
+    Adam(theta, 0.25).step(gradient, PLAIN_OPS)
     np.testing.assert_allclose(theta, -0.25 * np.sign(gradient), rtol=1e-4)
 
 

@@ -4,11 +4,12 @@ import math
 import numpy as np
 import pytest
 
-from gru_xp.devices import to_device
+from gru_xp.devices import Device, to_device
 from gru_xp.nn import init_linear_params, mse_loss
+from gru_xp.nn.ops import PLAIN_OPS, PlainOps
 from gru_xp.nn.params import GRUParams, LinearParams, flatten, named_arrays, unflatten
 from gru_xp.nn.stack import StackParams, init_stack_params, stack_backward, stack_forward
-from gru_xp.training.shards import Shards
+from gru_xp.training.objective import Objective
 from gru_xp.training.trainer import TrainingConfig, train
 
 
@@ -200,11 +201,12 @@ def test_mini_batches_take_every_sequence_once_an_epoch(run, problem, monkeypatc
     p = problem(B=11)
     batches = []
 
-    def spy(self, params, x, y, original=Shards.cost_and_gradient):
-        batches.append((x.copy(), y.copy()))
-        return original(self, params, x, y)
+    def spy(self, original=Objective.evaluate):
+        batches.append((self._x.copy(), self._y.copy()))
+        original(self)
 
-    monkeypatch.setattr(Shards, "cost_and_gradient", spy)
+    monkeypatch.setattr(Objective, "evaluate", spy)
+    monkeypatch.setenv("GRU_XP_PLAIN", "1")  # what is captured is called every time
     run(p, batch_size=batch_size, num_epochs=3)
     assert [len(x) for x, _ in batches] == 3 * sizes
     orders = []
@@ -224,6 +226,47 @@ def test_the_gradient_norm_of_an_epoch_is_its_largest(run, problem):
     result = run(p, batch_size=1, num_epochs=1, learning_rate=1e-12, optimizer="sgd")
     norms = [np.linalg.norm(gradient_of(p.params, p.x[i : i + 1], p.y[i : i + 1], "sum")) for i in range(5)]
     assert result.history[1].gradient_norm == pytest.approx(max(norms), rel=1e-6)
+
+
+# --- fast paths -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"optimizer": "adam"},
+        {"optimizer": "adam", "batch_size": 4, "clip_norm": 0.05},
+        {"optimizer": "momentum", "reduction": "sum", "learning_rate": 1e-3, "batch_size": 5},
+        {"optimizer": "sgd", "learning_rate": 1e-3, "clip_norm": 0.5},
+    ],
+)
+def test_fast_paths_train_as_the_plain_one(run, problem, reset, make_numpy_ops, monkeypatch, config):
+    """Captured, in parts, in mini-batches of two sizes, with validation: ten epochs give the same."""
+    p, validation = problem(H=4), problem(B=7, H=4)[1:]
+    results = []
+    for ops in (PLAIN_OPS, make_numpy_ops()):
+        monkeypatch.setattr(Device, "ops", lambda self, ops=ops: ops)
+        results.append(run(p, reset=reset, validation=validation, num_epochs=10, **config))
+    plain, fast = results
+    assert costs(fast) == pytest.approx(costs(plain), rel=1e-10)
+    assert validation_costs(fast) == pytest.approx(validation_costs(plain), rel=1e-10)
+    norms, plain_norms = ([record.gradient_norm for record in result.history[1:]] for result in (fast, plain))
+    assert norms == pytest.approx(plain_norms, rel=1e-9)
+    np.testing.assert_allclose(flatten(fast.params), flatten(plain.params), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("value", "is_plain"), [("1", True), ("0", False)])
+def test_the_environment_switches_fast_paths_off(run, problem, monkeypatch, value, is_plain):
+    monkeypatch.setenv("GRU_XP_PLAIN", value)
+    p, captured = problem(), []
+
+    def capture(self, function, original=PlainOps.capture):
+        captured.append(function)
+        return original(self, function)
+
+    monkeypatch.setattr(PlainOps, "capture", capture)
+    run(p, num_epochs=2)
+    assert bool(captured) == is_plain
 
 
 # --- what is recorded and kept ----------------------------------------------------------------------------------
@@ -394,10 +437,16 @@ def test_a_long_gradient_is_shortened_to_the_clip_norm(run, problem, reduction):
     assert result.history[1].gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
 
 
-def test_a_short_gradient_is_left_alone(run, problem):
-    p = problem()
-    plain, clipped = (run(p, clip_norm=norm, num_epochs=4) for norm in (None, 1e6))
-    assert costs(plain) == costs(clipped)
+@pytest.mark.parametrize("plain", ["0", "1"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_short_gradient_is_left_alone(run, problem, monkeypatch, dtype, plain):
+    """Bit for bit."""
+    monkeypatch.setenv("GRU_XP_PLAIN", plain)
+    p = problem(dtype=dtype)
+    free, clipped = (run(p, clip_norm=norm, num_epochs=4, optimizer="sgd", learning_rate=1e-3) for norm in (None, 1e3))
+    assert max(record.gradient_norm for record in free.history[1:]) < 1e3
+    assert costs(free) == costs(clipped)
+    np.testing.assert_array_equal(flatten(free.params), flatten(clipped.params))
 
 
 def test_clipping_of_a_gradient_whose_square_overflows(run, problem):

@@ -1,0 +1,15 @@
+"""The functions that a recorded body may call, in CUDA C++."""
+
+from collections.abc import Callable
+
+C_CODE: dict[str, Callable[..., str]] = {
+    "add": "{} + {}".format,
+    "divide": "{} / {}".format,
+    "exp": "exp({})".format,
+    "multiply": "{} * {}".format,
+    "maximum": "{0} > {1} || {0} != {0} ? {0} : {1}".format,  # not a number if either is not
+    "negative": "-{}".format,
+    "sqrt": "sqrt({})".format,
+    "subtract": "{} - {}".format,
+    "tanh": "tanh({})".format,
+}

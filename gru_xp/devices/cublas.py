@@ -1,0 +1,249 @@
+"""Matrix products by cuBLAS into given memory, through a handle of our own.
+
+CuPy's products copy operands whose rows are not packed, and CuPy refuses cuBLAS while a CUDA graph is captured. So the
+library that CuPy loads is called directly, with a workspace that is there beforehand, as capturing needs it.
+
+cuBLAS reads matrices column by column. Memory that holds a matrix row by row holds its transpose to cuBLAS, so it is
+asked for ``out^T = b^T a^T``; whether an operand's rows or columns are packed only decides what it is told of it.
+"""
+
+import ctypes
+import logging
+import math
+import os
+import threading
+import weakref
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from gru_xp.errors import DeviceError
+from gru_xp.nn.ops import Array
+
+_LOGGER = logging.getLogger("gru_xp")
+
+WORKSPACE_BYTES = 2**25
+"""What cuBLAS may use for intermediate results; NVIDIA recommends 32 MiB for its largest chips."""
+
+_POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+_OPERAND = (_POINTER, _INT, _INT)  # memory, type, leading dimension
+
+PROTOTYPES: dict[str, tuple[Any, ...]] = {
+    "cublasCreate_v2": (_POINTER,),
+    "cublasDestroy_v2": (_POINTER,),
+    "cublasSetStream_v2": (_POINTER, _POINTER),
+    "cublasSetWorkspace_v2": (_POINTER, _POINTER, _SIZE),
+    "cublasGemmEx": (
+        *(_POINTER, _INT, _INT, _INT, _INT, _INT),  # handle, two transpositions, m, n, k
+        *(_POINTER, *_OPERAND, *_OPERAND),  # alpha, A, B
+        *(_POINTER, *_OPERAND),  # beta, C
+        *(_INT, _INT),  # compute type, algorithm
+    ),
+}
+"""The functions used, all of which return a status, and the types of their arguments."""
+
+_PLAIN, _TRANSPOSED = 0, 1  # CUBLAS_OP_N, CUBLAS_OP_T
+_ANY_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
+_COMPUTE_TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
+
+
+class _Type(NamedTuple):
+    data: int  # CUDA_R_*
+    compute: int  # CUBLAS_COMPUTE_*
+    zero: Any
+    one: Any
+
+
+_TYPES = {
+    "f": _Type(0, 68, ctypes.c_float(0.0), ctypes.c_float(1.0)),
+    "d": _Type(1, 70, ctypes.c_double(0.0), ctypes.c_double(1.0)),
+}
+
+
+class Matrix(NamedTuple):
+    """Where a matrix lies in memory; steps are counted in numbers."""
+
+    pointer: int
+    rows: int
+    columns: int
+    row_step: int
+    column_step: int
+
+    @property
+    def T(self) -> "Matrix":
+        """The transpose, in the same memory."""
+        return Matrix(self.pointer, self.columns, self.rows, self.column_step, self.row_step)
+
+    @property
+    def leading(self) -> int | None:
+        """How many numbers lie between the beginnings of rows, if each is packed and they do not overlap."""
+        if self.columns > 1 and self.column_step != 1:
+            return None
+        if self.rows > 1:
+            return self.row_step if self.row_step >= max(self.columns, 1) else None
+        return max(self.columns, 1)
+
+
+def matrix(array: Array) -> Matrix | None:
+    """All rows ``(..., columns)`` of an array as one matrix; None where they are not evenly spaced or not packed."""
+    *sizes, columns = array.shape
+    if array.size == 0:
+        return Matrix(array.data.ptr, math.prod(sizes), columns, max(columns, 1), 1)
+    *steps, column_step = (stride // array.itemsize for stride in array.strides)
+    rows = row_step = 1
+    for size, step in zip(reversed(sizes), reversed(steps), strict=True):
+        if rows == 1:
+            row_step = step
+        elif size > 1 and step != rows * row_step:
+            return None
+        rows *= size
+    result = Matrix(array.data.ptr, rows, columns, row_step, column_step)
+    return None if result.leading is None and result.T.leading is None else result
+
+
+class Cublas:
+    """A handle of cuBLAS on the current device, for one thread.
+
+    Parameters
+    ----------
+    library
+        What `load` returns.
+
+    Raises
+    ------
+    DeviceError
+        cuBLAS refuses to start.
+    """
+
+    def __init__(self, library: Any) -> None:
+        import cupy
+
+        self._library = library
+        self._tf32 = int(os.environ.get("CUPY_TF32", "0")) > 0  # CuPy's convention for its own products
+        self._workspace = cupy.cuda.alloc(WORKSPACE_BYTES)
+        self._stream: int | None = None
+        handle = ctypes.c_void_p()
+        self._call("cublasCreate_v2", ctypes.byref(handle))
+        self._handle = handle
+        # At exit, the driver takes everything back by itself.
+        weakref.finalize(self, library.cublasDestroy_v2, handle).atexit = False
+
+    def product(self, a: Array, b: Array, out: Array, *, transpose_a: bool = False, add: bool = False) -> None:
+        """Write ``a b`` into `out`, or add it, on CuPy's current stream; all rows of an array are one matrix.
+
+        Parameters
+        ----------
+        a, b, out
+            Arrays ``(..., columns)`` of CuPy, all of them float32 or float64. Nothing is copied where their rows, or
+            their columns, are packed and evenly spaced.
+        transpose_a
+            Whether to write ``a^T b`` instead.
+        add
+            Whether to add to `out`.
+
+        Raises
+        ------
+        ValueError
+            Shapes or types do not go together.
+        DeviceError
+            cuBLAS reports an error.
+        """
+        if not a.dtype == b.dtype == out.dtype:
+            raise ValueError(f"a product of {a.dtype} and {b.dtype} into {out.dtype}; all must be the same")
+        (a, a_matrix), (b, b_matrix), (target, out_matrix) = map(_packed, (a, b, out))
+        self._gemm(a_matrix.T if transpose_a else a_matrix, b_matrix, out_matrix, out.dtype.char, add)
+        if target is not out:
+            out[...] = target
+
+    def _gemm(self, a: Matrix, b: Matrix, out: Matrix, dtype: str, add: bool) -> None:
+        if (a.rows, a.columns, b.columns) != (out.rows, b.rows, out.columns):
+            shapes = " and ".join(f"{m.rows} x {m.columns}" for m in (a, b))
+            raise ValueError(f"a product of {shapes} into {out.rows} x {out.columns}")
+        if out.leading is None:
+            a, b, out = b.T, a.T, out.T
+        kind = _TYPES[dtype]
+        b_transposed, b_leading = _as_stored(b)
+        a_transposed, a_leading = _as_stored(a)
+        self._use_current_stream()
+        self._call(
+            "cublasGemmEx",
+            self._handle,
+            *(b_transposed, a_transposed, out.columns, out.rows, a.columns),
+            ctypes.byref(kind.one),
+            *(b.pointer, kind.data, b_leading, a.pointer, kind.data, a_leading),
+            ctypes.byref(kind.one if add else kind.zero),
+            *(out.pointer, kind.data, out.leading),
+            _COMPUTE_TF32 if self._tf32 and dtype == "f" else kind.compute,
+            _ANY_ALGORITHM,
+        )
+
+    def _use_current_stream(self) -> None:
+        import cupy
+
+        stream = cupy.cuda.get_current_stream().ptr
+        if stream != self._stream:
+            self._call("cublasSetStream_v2", self._handle, stream)  # which makes it forget the workspace
+            self._call("cublasSetWorkspace_v2", self._handle, self._workspace.ptr, WORKSPACE_BYTES)
+            self._stream = stream
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._library, name)(*arguments)
+        if status != 0:
+            raise DeviceError(f"{name} fails: {self._library.cublasGetStatusName(status).decode()}")
+
+
+def _packed(array: Array) -> tuple[Array, Matrix]:
+    """The array, or a copy if it is no matrix yet, and where it lies."""
+    import cupy
+
+    found = matrix(array)
+    if found is None:
+        array = cupy.ascontiguousarray(array)
+        found = matrix(array)
+        assert found is not None
+    return array, found
+
+
+def _as_stored(m: Matrix) -> tuple[int, int]:
+    """How cuBLAS gets the transpose of `m`: whether it must transpose what it sees, and the leading dimension."""
+    if m.leading is not None:
+        return _PLAIN, m.leading
+    leading = m.T.leading
+    assert leading is not None, f"neither the rows nor the columns of {m} are packed"
+    return _TRANSPOSED, leading
+
+
+@cache
+def load() -> Any:
+    """The cuBLAS library that CuPy uses, found the way CuPy finds it."""
+    path = import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cublas").abs_path
+    library = ctypes.CDLL(path)
+    for name, argtypes in PROTOTYPES.items():
+        getattr(library, name).argtypes = argtypes
+    library.cublasGetStatusName.restype = ctypes.c_char_p
+    return library
+
+
+class _Handles(threading.local):
+    """Of each thread, by device; None where there is none to be had."""
+
+    def __init__(self) -> None:
+        self.by_device: dict[int, Cublas | None] = {}
+
+
+_HANDLES = _Handles()
+
+
+def current() -> Cublas | None:
+    """This thread's handle on the current device, made at the first call; None if that failed, which is logged."""
+    import cupy
+
+    handles = _HANDLES.by_device
+    device = cupy.cuda.runtime.getDevice()
+    if device not in handles:
+        try:
+            handles[device] = Cublas(load())
+        except Exception as error:  # no library, an unknown one, no memory: CuPy can multiply by itself
+            _LOGGER.debug("cuBLAS is left to CuPy: %s", (str(error) or type(error).__name__).splitlines()[0])
+            handles[device] = None
+    return handles[device]

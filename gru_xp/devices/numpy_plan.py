@@ -1,0 +1,130 @@
+"""Plans: a recorded pointwise body as NumPy ufuncs with ``out=``, their temporaries in a few kept arrays."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gru_xp.devices.numpy_memory import Scratch
+from gru_xp.devices.recording import FUNCTIONS, Call, Operand, Recording, Symbol
+from gru_xp.nn.ops import Array
+
+Program: TypeAlias = list[tuple[Callable[..., Any], tuple[Any, ...]]]
+"""Functions and their arguments, which write into memory that is among them."""
+
+_Place: TypeAlias = tuple[int, slice | None]
+"""The number of an array, and which of its columns."""
+
+
+def _maximum(a: Array, b: Array, out: Array) -> None:
+    np.maximum(a, b, out=out)  # NumPy wants it by name
+
+
+def _negative(a: Array, out: Array) -> None:
+    np.multiply(a, -1.0, out)  # np.negative of NumPy 2.4 misreads columns of wider arrays
+
+
+_UFUNCS: dict[str, Callable[..., Any]] = {name: getattr(np, name) for name in FUNCTIONS}
+_UFUNCS |= {"maximum": _maximum, "negative": _negative}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ufunc calls over numbered arrays: the inputs that are arrays, the outputs, then `kept` (scratch, constants)."""
+
+    steps: list[tuple[Callable[..., Any], tuple[_Place, ...]]]
+    kept: tuple[Array, ...]
+
+    def calls(self, inputs: tuple[Array | float, ...], out: tuple[Array, ...]) -> Program:
+        """The calls for given arrays."""
+        arrays = (*[a for a in inputs if hasattr(a, "shape")], *out, *self.kept)
+        return [
+            (ufunc, tuple([arrays[i] if columns is None else arrays[i][..., columns] for i, columns in places]))
+            for ufunc, places in self.steps
+        ]
+
+
+def make_plan(recording: Recording, dtype: Any, scratch: Scratch) -> Plan:
+    """Give each result of the recorded body a place: an output, or scratch that is free by then."""
+    inputs, outputs, calls = recording
+    numbers = {id(symbol): number for number, symbol in enumerate((*inputs, *outputs))}
+    numbers |= _in_outputs(recording, numbers)
+    kept: list[Array] = []
+
+    def keep(array: Array) -> int:
+        kept.append(array)
+        return len(inputs) + len(outputs) + len(kept) - 1
+
+    def place(operand: Operand) -> _Place:
+        if not isinstance(operand, Symbol):
+            if operand not in constants:
+                constants[operand] = keep(np.asarray(operand, dtype))
+            return constants[operand], None
+        columns = None if operand.parent is None else slice(operand.start, operand.start + operand.shape[-1])
+        return numbers[id(operand.root)], columns
+
+    last_use = {id(root): index for index, call in enumerate(calls) for root in _roots(call)}
+    constants: dict[float, int] = {}
+    free: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    made: dict[tuple[int, ...], int] = defaultdict(int)
+    in_scratch: dict[int, Symbol] = {}
+    steps = []
+    for index, call in enumerate(calls):
+        places = [place(operand) for operand in call.operands]
+        for root in _roots(call):
+            if id(root) in in_scratch and last_use[id(root)] == index:
+                del in_scratch[id(root)]
+                free[root.shape].append(numbers[id(root)])
+        result = call.result
+        if id(result) not in numbers:
+            pool = free[result.shape]
+            if not pool:
+                pool.append(keep(scratch.array(result.shape, dtype, made[result.shape])))
+                made[result.shape] += 1
+            numbers[id(result)] = pool.pop()
+            in_scratch[id(result)] = result
+        steps.append((_UFUNCS[call.function], (*places, (numbers[id(result)], None))))
+    return Plan(steps, tuple(kept))
+
+
+def _roots(call: Call) -> list[Symbol]:
+    """The symbols whose memory a call reads, each once."""
+    return list({id(operand.root): operand.root for operand in call.operands if isinstance(operand, Symbol)}.values())
+
+
+def _in_outputs(recording: Recording, numbers: dict[int, int]) -> dict[int, int]:
+    """Which results can stand in the memory of an output that is made of them, and its number.
+
+    That memory may be an input's as well, so nothing may read inputs from then until the output is there.
+    """
+    inputs, outputs, calls = recording
+    input_ids = {id(symbol) for symbol in inputs}
+    made_by = {id(call.result): index for index, call in enumerate(calls)}
+    uses: dict[int, int] = defaultdict(int)
+    for call in calls:
+        for root in _roots(call):
+            uses[id(root)] += 1
+
+    def reads_input(some: list[Call]) -> bool:
+        return any(id(root) in input_ids for call in some for root in _roots(call))
+
+    found: dict[int, int] = {}
+    for output in outputs:
+        index = last = made_by[id(output)]
+        while True:
+            earlier = [
+                made_by[id(root)]
+                for root in _roots(calls[index])
+                if id(root) in made_by
+                and id(root) not in numbers
+                and uses[id(root)] == 1
+                and root.shape == output.shape
+            ]
+            earlier = [i for i in earlier if not reads_input(calls[i + 1 : last + 1])]
+            if not earlier:
+                break
+            index = max(earlier)
+            found[id(calls[index].result)] = numbers[id(output)]
+    return found

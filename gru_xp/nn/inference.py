@@ -1,0 +1,165 @@
+"""A GRU layer that only predicts: weights, memory and calls are prepared once."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from array_api_compat import array_namespace
+
+from gru_xp.nn.cell import FORMS, RESETS, Reset, check_params
+from gru_xp.nn.checks import check_array, check_choice, check_kind
+from gru_xp.nn.gru import gru_forward, run_steps, time_first
+from gru_xp.nn.ops import Array, Ops, default_ops
+from gru_xp.nn.params import GRUParams
+
+MAX_PREPARED = 8
+"""Shapes of sequences that stay prepared."""
+
+
+class GRUInference:
+    """A GRU layer without gradients, over whole sequences or one step at a time. Not for several threads at once.
+
+    Parameters
+    ----------
+    params : GRUParams
+        They are copied: later changes have no effect.
+    reset, ops
+        See `gru_forward`.
+
+    Raises
+    ------
+    ShapeError
+        The parameters do not go together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gru_xp.nn.params import init_params
+    >>> layer = GRUInference(init_params(2, 5, xp=np, seed=0))
+    >>> h, h_last = layer(np.ones((3, 4, 2)))
+    >>> h.shape, layer.step(np.ones((3, 2)), h_last).shape
+    ((3, 4, 5), (3, 5))
+    """
+
+    def __init__(self, params: GRUParams, *, reset: Reset = "before", ops: Ops | None = None) -> None:
+        check_choice("reset", reset, RESETS)
+        check_kind("params", params, GRUParams, "a GRUParams")
+        check_params(params, params.weight_ih)
+        copy = array_namespace(params.bias).asarray
+        self._params = GRUParams(*(copy(array, copy=True) for array in params))
+        self._reset = reset
+        self._ops = ops or default_ops(params.bias)
+        self._form = FORMS[reset]
+        self._weights = self._form.weights(self._params, self._ops)
+        self._prepared: dict[tuple[int, ...], _Prepared] = {}  # by the shape of the sequences
+        self._step: _Prepared | None = None
+
+    def __call__(self, x: Array, h0: Array | None = None) -> tuple[Array, Array]:
+        """The states of whole sequences.
+
+        Parameters
+        ----------
+        x : array, shape ``(B, T, I)``
+        h0 : array, shape ``(B, H)``, or None
+            The states before the first step; zeros if None.
+
+        Returns
+        -------
+        h : array, shape ``(B, T, H)``
+            The state after every step.
+        h_last : array, shape ``(B, H)``
+            The state after the last step.
+
+        Raises
+        ------
+        ShapeError
+            A shape, namespace, device or dtype does not fit.
+        """
+        prepared = self._prepared.get(x.shape) if self._goes_with_params(x) else None
+        if prepared is None:
+            I, H = self._params.input_size, self._params.hidden_size  # noqa: E741
+            check_array("x", x, ("B", "T", I), like=("params", self._params.bias))
+        B, T, _ = x.shape
+        if h0 is not None:
+            check_array("h0", h0, (B, self._params.hidden_size), like=("x", x))
+        if prepared is None and len(self._ops.parts(B, T, I, H)) > 1:
+            h, h_last, _ = gru_forward(x, h0, self._params, reset=self._reset, ops=self._ops, with_cache=False)
+            return h, h_last
+        if prepared is None:
+            if len(self._prepared) == MAX_PREPARED:
+                del self._prepared[next(iter(self._prepared))]
+            prepared = self._prepared[x.shape] = self._prepare((T, B))
+        prepared.input[...] = time_first(x)
+        prepared.before[...] = 0.0 if h0 is None else h0
+        prepared.advance()
+        h = self._ops.empty(prepared.after.shape, like=x)
+        h[...] = prepared.after
+        return time_first(h), h[-1, ...]
+
+    def step(self, x: Array, h: Array | None = None) -> Array:
+        """One step.
+
+        Parameters
+        ----------
+        x : array, shape ``(B, I)``
+            The step's input.
+        h : array, shape ``(B, H)``, or None
+            The state before the step; if None, the state after the last call of `step`, or zeros if there was none
+            for B sequences.
+
+        Returns
+        -------
+        h : array, shape ``(B, H)``
+            The state after the step. The next call writes over it: copy what is to be kept.
+
+        Raises
+        ------
+        ShapeError
+            A shape does not fit.
+        """
+        prepared = self._step
+        if prepared is None or not self._goes_with_params(x) or x.shape != prepared.input.shape:
+            check_array("x", x, ("B", self._params.input_size), like=("params", self._params.bias))
+        if prepared is not None and x.shape != prepared.input.shape:
+            prepared = None
+        state = (x.shape[0], self._params.hidden_size)
+        if h is not None and (not self._goes_with_params(h) or h.shape != state):
+            check_array("h", h, state, like=("params", self._params.bias))
+        if prepared is None:
+            prepared = self._step = self._prepare((x.shape[0],))
+        if h is not None:
+            prepared.before[...] = h
+        prepared.input[...] = x
+        prepared.advance()
+        return prepared.after
+
+    def _goes_with_params(self, array: Array) -> bool:
+        """Whether it plainly is of the same namespace and dtype; `check_array` looks closer, and takes its time."""
+        return type(array) is type(self._params.bias) and array.dtype == self._params.bias.dtype
+
+    def _prepare(self, steps: tuple[int, ...]) -> "_Prepared":
+        I, H = self._params.input_size, self._params.hidden_size  # noqa: E741
+        form, weights, ops = self._form, self._weights, self._ops
+        memory = form.memory(steps, I, H, like=self._params.bias, ops=ops, keep=False)
+        joint = memory.joint
+        ops.copy(0.0, joint[..., : H + I])
+        ops.copy(1.0, joint[..., H + I : H + I + 1])
+        if len(steps) == 2:
+            advance = ops.capture(lambda: run_steps(form, weights, memory, ops))
+            return _Prepared(joint[:-1, :, H : H + I], joint[0, :, :H], joint[1:, :, :H], advance)
+
+        def step() -> None:
+            form.input_product(memory, weights, ops)
+            form.forward(weights, memory, joint[:, :H], ops)
+
+        advance = ops.capture(step)
+        ops.copy(0.0, joint[:, :H])
+        return _Prepared(joint[:, H : H + I], joint[:, :H], joint[:, :H], advance)
+
+
+class _Prepared(NamedTuple):
+    """Where a forward pass reads and writes, and what runs it."""
+
+    input: Array
+    before: Array
+    after: Array
+    advance: Callable[[], object]

@@ -1,0 +1,99 @@
+"""The network's predictions for some sequences, their cost, and its gradient, in the parts that a device wants."""
+
+from collections.abc import Callable
+from functools import partial
+
+from gru_xp.nn.cell import Reset
+from gru_xp.nn.losses import mse_loss
+from gru_xp.nn.ops import Array, Ops
+from gru_xp.nn.params import named_arrays, unflatten
+from gru_xp.nn.pointwise import add_into, divide
+from gru_xp.nn.stack import StackParams, stack_backward, stack_forward
+
+
+def predict(params: StackParams, x: Array, reset: Reset, ops: Ops) -> Array:
+    """The network's results ``(B, O)`` for sequences ``x (B, T, I)``."""
+    y_pred = ops.empty((x.shape[0], params.linear.bias.shape[0]), like=x)
+
+    def forward(rows: slice, ops: Ops) -> None:
+        result, _ = stack_forward(x[rows, ...], params, reset=reset, ops=ops, with_cache=False)
+        ops.copy(result, y_pred[rows, :])
+
+    ops.run([(part_ops, partial(forward, rows, part_ops)) for rows, part_ops in _parts(params, x, ops)])
+    return y_pred
+
+
+class Objective:
+    """The mean squared error on some sequences, and the gradient of its sum, for parameters that change in place.
+
+    Parameters
+    ----------
+    params
+        The arrays that hold the parameters, whatever they are when the methods are called.
+    x : array, shape ``(B, T, I)``
+        Sequences; they may change in place, too.
+    y : array, shape ``(B, O)``
+        Their targets.
+    reset, ops
+        Which GRU, and how to compute it.
+
+    Attributes
+    ----------
+    cost : array, shape ``(1,)``
+        Mean squared error, after one of the methods.
+    gradient : array, shape ``(P,)``
+        Gradient of the *sum* over sequences, after `evaluate`.
+    """
+
+    def __init__(self, params: StackParams, x: Array, y: Array, reset: Reset, ops: Ops) -> None:
+        self._params, self._x, self._y, self._reset, self._ops = params, x, y, reset, ops
+        self._parts = _parts(params, x, ops)
+        size = sum(array.size for _, array in named_arrays(params))
+        # One array a part: its gradient, and its cost as the last number.
+        self._sums = [ops.empty((size + 1,), like=x) for _ in self._parts]
+        self.gradient = self._sums[0][:-1]
+        self.cost = ops.empty((1,), like=x)
+
+    def evaluate(self) -> None:
+        """Compute cost and gradient."""
+        self._compute(self._forward_backward)
+        for other in self._sums[1:]:
+            add_into(self._sums[0], other, self._ops)
+        self._write_cost()
+
+    def evaluate_cost(self) -> None:
+        """Compute the cost alone."""
+        self._compute(self._forward)
+        for other in self._sums[1:]:
+            add_into(self._sums[0][-1:], other[-1:], self._ops)
+        self._write_cost()
+
+    def _compute(self, part: Callable[[slice, Array, Ops], None]) -> None:
+        tasks = zip(self._parts, self._sums, strict=True)
+        self._ops.run([(part_ops, partial(part, rows, sums, part_ops)) for (rows, part_ops), sums in tasks])
+
+    def _forward(self, rows: slice, sums: Array, ops: Ops) -> None:
+        y_pred, _ = stack_forward(self._x[rows, ...], self._params, reset=self._reset, ops=ops, with_cache=False)
+        self._loss(y_pred, rows, sums, ops)
+
+    def _forward_backward(self, rows: slice, sums: Array, ops: Ops) -> None:
+        y_pred, cache = stack_forward(self._x[rows, ...], self._params, reset=self._reset, ops=ops)
+        dpred = self._loss(y_pred, rows, sums, ops)
+        assert cache is not None
+        _, dparams = stack_backward(dpred, cache, with_dx=False)
+        places = named_arrays(unflatten(sums[:-1], self._params))
+        for (_, place), (_, gradient) in zip(places, named_arrays(dparams), strict=True):
+            ops.copy(gradient, place)
+
+    def _loss(self, y_pred: Array, rows: slice, sums: Array, ops: Ops) -> Array:
+        value, dpred = mse_loss(y_pred, self._y[rows, ...], reduction="sum", ops=ops)
+        ops.copy(value, sums[-1:])
+        return dpred
+
+    def _write_cost(self) -> None:
+        self._ops.pointwise(divide, (self._sums[0][-1:], float(self._x.shape[0])), out=(self.cost,))
+
+
+def _parts(params: StackParams, x: Array, ops: Ops) -> list[tuple[slice, Ops]]:
+    B, T, I = x.shape  # noqa: E741
+    return ops.parts(B, T, I, params.gru.hidden_size)

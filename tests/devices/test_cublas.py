@@ -1,0 +1,334 @@
+import ctypes
+import gc
+import logging
+import sys
+import threading
+from functools import partial
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gru_xp.devices import cublas, resolve_device, to_host
+from gru_xp.errors import DeviceError
+
+CTYPES = {0: ctypes.c_float, 1: ctypes.c_double}
+
+
+class HostArray(np.ndarray):
+    """Host memory that says where it is as a CuPy array does."""
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class FakeLibrary:
+    """cuBLAS on host memory, called through C function pointers of the prototypes in use."""
+
+    def __init__(self):
+        self.calls = []
+        self.statuses = {}
+        for name, argtypes in cublas.PROTOTYPES.items():
+            setattr(self, name, ctypes.CFUNCTYPE(ctypes.c_int, *argtypes)(partial(self.call, name)))
+
+    def cublasGetStatusName(self, status):
+        return b"CUBLAS_STATUS_NUMBER_%d" % status
+
+    def call(self, name, *arguments):
+        self.calls.append((name, *arguments))
+        if name == "cublasCreate_v2":
+            ctypes.c_void_p.from_address(arguments[0]).value = 4321
+        elif name == "cublasGemmEx":
+            gemm(*arguments)
+        return self.statuses.get(name, 0)
+
+    @property
+    def names(self):
+        return [name for name, *_ in self.calls]
+
+    @property
+    def last(self):
+        """The arguments of the last product, by their names in NVIDIA's documentation."""
+        gemm_arguments = [arguments for name, *arguments in self.calls if name == "cublasGemmEx"][-1]
+        names = "handle transa transb m n k alpha A Atype lda B Btype ldb beta C Ctype ldc computeType algo"
+        return dict(zip(names.split(), gemm_arguments, strict=True))
+
+
+def gemm(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, compute, algo):
+    """``C = alpha op(A) op(B) + beta C`` on matrices that are stored column by column."""
+    assert handle == 4321
+    assert Atype == Btype == Ctype
+    assert transa in (0, 1)
+    assert transb in (0, 1)
+
+    def stored(pointer, rows, columns, leading):
+        assert leading >= max(1, rows)
+        kind = CTYPES[Atype]
+        size = (columns - 1) * leading + rows if rows and columns else 0
+        memory = np.frombuffer((kind * size).from_address(pointer), kind) if size else np.zeros(0, kind)
+        steps = (memory.itemsize, leading * memory.itemsize)
+        return np.lib.stride_tricks.as_strided(memory, (rows, columns), steps, writeable=True)
+
+    a = stored(A, k, m, lda).T if transa else stored(A, m, k, lda)
+    b = stored(B, n, k, ldb).T if transb else stored(B, k, n, ldb)
+    c = stored(C, m, n, ldc)
+    alpha, beta = (CTYPES[Atype].from_address(number).value for number in (alpha, beta))
+    result = alpha * (np.asarray(a) @ np.asarray(b))
+    c[...] = result + beta * c if beta else result
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """As much of CuPy as products need, on host memory."""
+    cupy = SimpleNamespace(ndarray=type("ndarray", (), {}), stream=SimpleNamespace(ptr=0), device=0, copies=0)
+
+    def ascontiguousarray(array):
+        cupy.copies += 1
+        return np.ascontiguousarray(array).view(HostArray)
+
+    cupy.ascontiguousarray = ascontiguousarray
+    cupy.cuda = SimpleNamespace(
+        alloc=lambda nbytes: SimpleNamespace(ptr=777),
+        get_current_stream=lambda: cupy.stream,
+        runtime=SimpleNamespace(getDevice=lambda: cupy.device),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return cupy
+
+
+@pytest.fixture
+def library():
+    return FakeLibrary()
+
+
+@pytest.fixture
+def blas(fake_cupy, library):
+    return cublas.Cublas(library)
+
+
+@pytest.fixture
+def fresh(monkeypatch, library):
+    """No thread has a handle yet, and cuBLAS is `library`."""
+    monkeypatch.setattr(cublas, "_HANDLES", cublas._Handles())
+    monkeypatch.setattr(cublas, "load", lambda: library)
+
+
+def place(xp, rows, columns, layout, dtype):
+    """Memory for a matrix, and all that it is in the middle of, which is NaN."""
+    if layout == "packed":
+        memory = xp.full(rows * columns + 2, np.nan, dtype)
+        return memory[1:-1].reshape(rows, columns), memory
+    memory = xp.full((2 * (rows + columns), 2 * (rows + columns) + 3), np.nan, dtype)
+    if layout == "columns":  # some of wider rows
+        return memory[1 : 1 + rows, 2 : 2 + columns], memory
+    if layout == "transposed":
+        return memory[1 : 1 + columns, 2 : 2 + rows].T, memory
+    assert layout == "spread"  # neither rows nor columns are packed
+    return memory[1 : 1 + 2 * rows : 2, 2 : 2 + 2 * columns : 2], memory
+
+
+LAYOUTS = ["packed", "columns", "transposed", "spread"]
+
+
+def check_product(blas, xp, rng, layouts, sizes, dtype, tolerance):
+    """All kinds of products of one size; nothing is written beside the result."""
+    N, K, M = sizes
+    for transpose_a in (False, True):
+        for add in (False, True):
+            shapes = [(K, N) if transpose_a else (N, K), (K, M), (N, M)]
+            placed = [place(xp, *shape, layout, dtype) for shape, layout in zip(shapes, layouts, strict=True)]
+            arrays, memory = zip(*placed, strict=True)
+            numbers = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+            for array, its_numbers in zip(arrays, numbers, strict=True):
+                array[...] = xp.asarray(its_numbers)
+            a, b, before = (array.astype("float64") for array in numbers)
+            if not add:
+                arrays[2][...] = np.nan
+            arrays = [array.view(HostArray) if xp is np else array for array in arrays]
+            blas.product(*arrays, transpose_a=transpose_a, add=add)
+            expected = (a.T if transpose_a else a) @ b + add * before
+            np.testing.assert_allclose(to_host(arrays[2]), expected, rtol=tolerance, atol=tolerance * np.sqrt(K))
+            arrays[2][...] = np.nan
+            assert np.isnan(to_host(memory[2])).all()
+
+
+# --- products, without a GPU ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
+@pytest.mark.parametrize("layouts", list(product(LAYOUTS, repeat=3)), ids="-".join)
+def test_product(blas, rng, layouts, dtype, tolerance):
+    for sizes in [(1, 1, 1), (1, 5, 3), (4, 1, 3), (4, 5, 1), (1, 1, 3), (3, 1, 1), (1, 4, 1), (6, 5, 7), (2, 9, 4)]:
+        check_product(blas, np, rng, layouts, sizes, dtype, tolerance)
+
+
+@pytest.mark.parametrize("transpose_a", [False, True])
+def test_rows_of_all_steps_are_one_matrix(fake_cupy, blas, library, rng, transpose_a):
+    """As the columns of a step's row, for all steps at once: no copy, one call."""
+    joint = rng.standard_normal((6, 4, 9)).view(HostArray)
+    a = joint[1:, :, 2:7]
+    if transpose_a:
+        b, out = rng.standard_normal((5, 4, 3)).view(HostArray), np.empty((5, 3)).view(HostArray)
+        expected = np.einsum("tbp,tbq->pq", a, b)
+    else:
+        b, out = rng.standard_normal((3, 5)).view(HostArray).T, np.empty((5, 4, 8)).view(HostArray)[..., 1:4]
+        expected = np.einsum("tbk,km->tbm", a, b)
+    blas.product(a, b, out, transpose_a=transpose_a)
+    np.testing.assert_allclose(np.asarray(out), expected, rtol=1e-12, atol=1e-13)
+    assert fake_cupy.copies == 0
+    assert library.names.count("cublasGemmEx") == 1
+
+
+@pytest.mark.parametrize("add", [False, True])
+def test_rows_that_are_not_evenly_spaced_are_copied(fake_cupy, blas, rng, add):
+    batch_first = rng.standard_normal((4, 6, 3)).view(HostArray)
+    a, b = batch_first.transpose(1, 0, 2), rng.standard_normal((3, 2)).view(HostArray)
+    out = np.ones((4, 6, 2)).view(HostArray).transpose(1, 0, 2)
+    blas.product(a, b, out, add=add)
+    np.testing.assert_allclose(np.asarray(out), np.asarray(a) @ np.asarray(b) + add, rtol=1e-12, atol=1e-13)
+    assert fake_cupy.copies == 2
+
+
+@pytest.mark.parametrize("layout", ["packed", "columns", "transposed"])
+def test_no_copies_of_what_is_packed(fake_cupy, blas, layout):
+    blas.product(*[place(np, *shape, layout, "float64")[0].view(HostArray) for shape in [(4, 5), (5, 3), (4, 3)]])
+    assert fake_cupy.copies == 0
+
+
+def test_broadcast_rows_are_no_matrix():
+    a = np.broadcast_to(np.ones(3), (2, 3)).view(HostArray)
+    assert cublas.matrix(a) is None
+    assert cublas.matrix(a[:1]) is not None
+
+
+def test_nothing_to_add_up(fake_cupy, blas):
+    out = np.full((2, 3), np.nan).view(HostArray)
+    blas.product(np.empty((0, 2)).view(HostArray), np.empty((0, 3)).view(HostArray), out, transpose_a=True)
+    assert out.tolist() == [[0.0] * 3] * 2
+
+
+def test_what_does_not_fit_is_refused(fake_cupy, blas):
+    a, b = np.ones((2, 3)).view(HostArray), np.ones((4, 5)).view(HostArray)
+    with pytest.raises(ValueError, match="a product of 2 x 3 and 4 x 5 into 2 x 5"):
+        blas.product(a, b, np.ones((2, 5)).view(HostArray))
+    with pytest.raises(ValueError, match="a product of float64 and float32 into float64; all must be the same"):
+        blas.product(a, a.T.astype("float32"), np.ones((2, 2)).view(HostArray))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "variable", "compute"),
+    [("float32", None, 68), ("float32", "0", 68), ("float32", "1", 77), ("float64", None, 70), ("float64", "1", 70)],
+)
+def test_precision(fake_cupy, library, monkeypatch, dtype, variable, compute):
+    """CUPY_TF32 decides as it does for CuPy's own products."""
+    monkeypatch.delenv("CUPY_TF32", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUPY_TF32", variable)
+    a = np.ones((2, 2), dtype).view(HostArray)
+    cublas.Cublas(library).product(a, a, a.copy())
+    assert library.last["computeType"] == compute
+    assert library.last["Atype"] == {"float32": 0, "float64": 1}[dtype]
+    assert library.last["algo"] == -1
+
+
+# --- handles ----------------------------------------------------------------------------------------------------
+
+
+def test_stream_then_workspace_when_the_stream_changes(fake_cupy, blas, library):
+    a = np.ones((2, 2)).view(HostArray)
+    blas.product(a, a, a.copy())
+    blas.product(a, a, a.copy())
+    fake_cupy.stream = SimpleNamespace(ptr=99)
+    blas.product(a, a, a.copy())
+    switch = ["cublasSetStream_v2", "cublasSetWorkspace_v2"]
+    assert library.names == ["cublasCreate_v2", *switch, "cublasGemmEx", "cublasGemmEx", *switch, "cublasGemmEx"]
+    streams = [arguments for name, *arguments in library.calls if name == "cublasSetStream_v2"]
+    assert streams == [[4321, None], [4321, 99]]
+    workspaces = [arguments for name, *arguments in library.calls if name == "cublasSetWorkspace_v2"]
+    assert workspaces == [[4321, 777, cublas.WORKSPACE_BYTES]] * 2
+
+
+def test_a_handle_is_destroyed(fake_cupy, library):
+    blas = cublas.Cublas(library)
+    assert "cublasDestroy_v2" not in library.names
+    del blas
+    gc.collect()
+    assert library.calls[-1] == ("cublasDestroy_v2", 4321)
+
+
+@pytest.mark.parametrize("name", ["cublasCreate_v2", "cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasGemmEx"])
+def test_errors(fake_cupy, library, name):
+    library.statuses[name] = 13
+    a = np.ones((2, 2)).view(HostArray)
+    with pytest.raises(DeviceError, match=f"^{name} fails: CUBLAS_STATUS_NUMBER_13$"):
+        cublas.Cublas(library).product(a, a, a.copy())
+
+
+def test_one_handle_a_thread_and_device(fake_cupy, fresh, library):
+    first = cublas.current()
+    assert cublas.current() is first
+    fake_cupy.device = 1
+    assert cublas.current() not in (first, None)
+    fake_cupy.device = 0
+    others = []
+    thread = threading.Thread(target=lambda: others.append(cublas.current()))
+    thread.start()
+    thread.join()
+    assert others[0] not in (first, None)
+    assert cublas.current() is first
+    assert library.names.count("cublasCreate_v2") == 3
+
+
+@pytest.mark.parametrize("problem", ["library", "handle"])
+def test_without_cublas(fake_cupy, fresh, library, monkeypatch, caplog, problem):
+    calls = []
+
+    def fails():
+        calls.append(1)
+        raise OSError("no such library\nand more")
+
+    if problem == "library":
+        monkeypatch.setattr(cublas, "load", fails)
+    else:
+        library.statuses["cublasCreate_v2"] = 1
+    with caplog.at_level(logging.DEBUG, logger="gru_xp"):
+        assert cublas.current() is None
+        assert cublas.current() is None
+    reason = {"library": "no such library", "handle": "cublasCreate_v2 fails: CUBLAS_STATUS_NUMBER_1"}[problem]
+    assert caplog.messages == [f"cuBLAS is left to CuPy: {reason}"]
+    assert len(calls) == (problem == "library")
+
+
+# --- with a GPU -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+def test_cuda_library_is_the_one_that_cupy_uses():
+    from cupy_backends.cuda.libs import cublas as cupys
+
+    library = cublas.load()
+    assert all(hasattr(library, name) for name in cublas.PROTOTYPES)
+    blas = cublas.current()
+    assert blas is not None
+    version = ctypes.c_int()
+    assert library.cublasGetVersion_v2(blas._handle, ctypes.byref(version)) == 0
+    handle = cupys.create()
+    try:
+        assert cupys.getVersion(handle) == version.value
+    finally:
+        cupys.destroy(handle)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
+@pytest.mark.parametrize("layouts", list(product(LAYOUTS, repeat=3)), ids="-".join)
+def test_cuda_product(rng, monkeypatch, layouts, dtype, tolerance):
+    import cupy
+
+    monkeypatch.setenv("CUPY_TF32", "0")
+    with resolve_device("cuda", fallback=False).use():
+        blas = cublas.Cublas(cublas.load())
+        for sizes in [(1, 1, 1), (5, 1, 3), (3, 4, 1), (65, 33, 17), (128, 70, 210)]:
+            check_product(blas, cupy, rng, layouts, sizes, dtype, tolerance)

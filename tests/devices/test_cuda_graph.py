@@ -1,0 +1,386 @@
+import gc
+import logging
+import sys
+import threading
+import weakref
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gru_xp.devices import cuda_graph, resolve_device, to_device, to_host
+from gru_xp.devices.cuda_graph import capture
+from gru_xp.devices.cupy_ops import CupyOps
+
+
+class FakeMemory:
+    """What a pool hands out."""
+
+
+class FakeStream:
+    def __init__(self, cupy, name, non_blocking=True):
+        assert non_blocking, "a stream that waits for the default one cannot be captured"
+        self.cupy, self.name, self.captured = cupy, name, None
+
+    def __enter__(self):
+        self.cupy.stack.append(self)
+
+    def __exit__(self, *_):
+        assert self.cupy.stack.pop() is self
+
+    def record(self, event):
+        assert self.captured is None
+        self.cupy.log.append(f"record {self.name}")
+        return self
+
+    def wait_event(self, event):
+        self.cupy.log.append(f"{self.name} waits for {event.name}")
+
+    def begin_capture(self):
+        self.cupy.log.append("begin")
+        self.cupy.fail("begin")
+        self.captured = []
+
+    def end_capture(self):
+        self.cupy.log.append("end")
+        captured, self.captured = self.captured, None
+        assert captured is not None
+        self.cupy.fail("end")
+        return FakeGraph(self.cupy, captured)
+
+
+class FakeGraph:
+    def __init__(self, cupy, work):
+        self.cupy, self.work = cupy, work
+
+    def upload(self, stream):
+        self.cupy.log.append(f"upload {stream.name}")
+
+    def launch(self):
+        self.cupy.log.append(f"launch {self.cupy.stream.name}")
+        for work in self.work:
+            work()
+
+
+class FakeCupy(SimpleNamespace):
+    """Streams, events and memory as CuPy has them; `do` stands for launching a kernel."""
+
+    def __init__(self):
+        self.log, self.problems, self.allocator = [], {}, None
+        self.stack = [FakeStream(self, "caller")]
+        runtime = SimpleNamespace(getDevice=lambda: 0)
+        self.cuda = SimpleNamespace(
+            runtime=runtime,
+            get_current_stream=lambda: self.stream,
+            Stream=lambda non_blocking: FakeStream(self, "own", non_blocking),
+            Event=lambda disable_timing: "event",
+            using_allocator=self.using_allocator,
+        )
+        self.get_default_memory_pool = lambda: SimpleNamespace(malloc=lambda nbytes: FakeMemory())
+
+    @property
+    def stream(self):
+        return self.stack[-1]
+
+    @contextmanager
+    def using_allocator(self, allocator):
+        self.allocator = allocator
+        try:
+            yield
+        finally:
+            self.allocator = None
+
+    def alloc(self):
+        return FakeMemory() if self.allocator is None else self.allocator(512)
+
+    def do(self, work):
+        if self.stream.captured is None:
+            work()
+        else:
+            self.fail("work")
+            self.stream.captured.append(work)
+
+    def fail(self, where):
+        if where in self.problems:
+            raise self.problems[where]
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    cupy = FakeCupy()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(cuda_graph, "_THREAD", cuda_graph._Thread())
+    return cupy
+
+
+@pytest.fixture
+def counter(cupy):
+    """A function that counts what is done, and allocates memory."""
+    counter = SimpleNamespace(calls=0, done=0, temporaries=[])
+
+    def function():
+        counter.calls += 1
+        temporary, result = cupy.alloc(), cupy.alloc()
+        counter.temporaries.append(weakref.ref(temporary))
+        cupy.do(lambda: setattr(counter, "done", counter.done + 1))
+        return result
+
+    counter.function = function
+    return counter
+
+
+# --- capturing, without a GPU -----------------------------------------------------------------------------------
+
+
+def test_the_work_is_done_once_and_then_by_launches(cupy, counter):
+    replay = capture(counter.function)
+    assert (counter.calls, counter.done) == (2, 1)
+    first, second = replay(), replay()
+    assert (counter.calls, counter.done) == (2, 3)
+    assert first is second
+    assert cupy.log == [
+        *("record caller", "own waits for caller"),
+        *("begin", "end", "upload own"),
+        *("record own", "caller waits for own"),
+        *("launch caller", "launch caller"),
+    ]
+
+
+def test_replays_run_on_the_stream_that_is_current_then(cupy, counter):
+    replay = capture(counter.function)
+    with FakeStream(cupy, "other"):
+        replay()
+    assert cupy.log[-1] == "launch other"
+
+
+def test_the_graph_keeps_all_memory_and_no_longer(cupy, counter):
+    kept = FakeMemory()
+    reference = weakref.ref(kept)
+    replay = capture(counter.function, keep=kept)
+    del kept
+    gc.collect()
+    warm_up, captured = counter.temporaries
+    assert warm_up() is None
+    assert captured() is not None
+    assert reference() is not None
+    result = replay()
+    del replay
+    gc.collect()
+    assert captured() is None
+    assert reference() is None
+    assert isinstance(result, FakeMemory)
+    assert cupy.allocator is None
+
+
+def test_the_stream_is_used_again(cupy, counter):
+    made = []
+    stream = cupy.cuda.Stream
+    cupy.cuda.Stream = lambda non_blocking: made.append(stream(non_blocking)) or made[-1]
+    capture(counter.function)
+    capture(counter.function)
+    assert len(made) == 1
+    thread = threading.Thread(target=capture, args=(counter.function,))
+    thread.start()
+    thread.join()
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("where", ["begin", "work", "end"])
+def test_where_it_cannot_be_captured(cupy, counter, caplog, where):
+    cupy.problems[where] = NotImplementedError("calling cuBLAS API during stream capture is\nunsupported")
+    with caplog.at_level(logging.DEBUG, logger="gru_xp"):
+        replay = capture(counter.function)
+    reason = "calling cuBLAS API during stream capture is"
+    assert caplog.messages == [f"no CUDA graph, its kernels are launched one by one: {reason}"]
+    assert replay is counter.function
+    assert counter.done == 1
+    assert cupy.log.count("begin") == 1
+    assert cupy.log.count("end") == (where != "begin")
+    assert cupy.log[-2:] == ["record own", "caller waits for own"]
+    assert (cupy.stream.name, cupy.allocator) == ("caller", None)
+    replay()
+    assert counter.done == 2
+
+    cupy.problems.clear()
+    replay = capture(counter.function)
+    assert replay is not counter.function
+    replay()
+    assert counter.done == 4
+
+
+def test_an_old_cupy(cupy, counter, monkeypatch):
+    monkeypatch.delattr(FakeStream, "begin_capture")
+    assert capture(counter.function) is counter.function
+    assert counter.done == 1
+
+
+def test_errors_of_the_function_are_raised(cupy):
+    def fails():
+        raise ValueError("wrong shapes")
+
+    with pytest.raises(ValueError, match="wrong shapes"):
+        capture(fails)
+    assert "begin" not in cupy.log
+    assert cupy.stream.name == "caller"
+    assert not cuda_graph._THREAD.capturing
+
+
+def test_an_interrupt_ends_the_capture(cupy, counter):
+    cupy.problems["work"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        capture(counter.function)
+    assert cupy.log.count("end") == 1
+    assert (cupy.stream.name, cupy.allocator, cuda_graph._THREAD.capturing) == ("caller", None, False)
+
+
+def test_a_capture_in_a_capture(cupy, counter):
+    """The inner function becomes part of the outer graph, whether it was captured before or is so inside."""
+    captured_before = capture(counter.function)
+    cupy.log.clear()
+
+    def outer():
+        captured_before()
+        return capture(counter.function)()
+
+    replay = capture(outer)
+    assert cupy.log.count("begin") == 1
+    assert not [line for line in cupy.log if line.startswith("launch")]
+    done = counter.done
+    replay()
+    assert counter.done == done + 3
+
+
+# --- with a GPU -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cuda():
+    with resolve_device("cuda", fallback=False).use():
+        yield resolve_device("cuda", fallback=False)
+
+
+def _descent(xp, w, dw, norm, rate):
+    return (w - rate * dw / (1.0 + norm),)
+
+
+def _error(xp, y, target):
+    return (xp.tanh(y) - target,)
+
+
+@pytest.fixture
+def descent(cuda, draw):
+    """Ops, a function that takes a step of gradient descent with products, kernels and a norm, and its data."""
+    ops = CupyOps()
+    numbers = {
+        "x": draw(np, (3, 4, 5), "float32"),
+        "target": draw(np, (3, 4, 2), "float32"),
+        "w": draw(np, (2, 5), "float32"),
+    }
+    data = {name: to_device(array, cuda) for name, array in numbers.items()}
+
+    def step():
+        x, target, w = data["x"], data["target"], data["w"]
+        error, dw, norm = (ops.empty(shape, like=x) for shape in [(3, 4, 2), (2, 5), (1,)])
+        ops.matmul(x, w.T, out=error)
+        ops.pointwise(_error, (error, target), out=(error,))
+        ops.contract(error, x, out=dw)
+        ops.norm(dw, out=norm)
+        ops.pointwise(_descent, (w, dw, norm, 0.1), out=(w,))
+        return w, norm
+
+    def expected(numbers):
+        x, target, w = (numbers[name].astype("float64") for name in ("x", "target", "w"))
+        error = np.tanh(x @ w.T) - target
+        dw = np.einsum("tbp,tbq->pq", error, x)
+        norm = np.sqrt((dw * dw).sum())
+        return w - 0.1 * dw / (1.0 + norm), norm
+
+    return ops, step, data, numbers, expected
+
+
+@pytest.mark.cuda
+def test_cuda_graph_does_what_the_function_does(descent, draw, cuda, caplog):
+    import cupy
+
+    ops, step, data, numbers, expected = descent
+    with caplog.at_level(logging.DEBUG, logger="gru_xp"):
+        replay = ops.capture(step)
+    assert replay is not step, caplog.messages
+    numbers["w"], _ = expected(numbers)
+    np.testing.assert_allclose(to_host(data["w"]), numbers["w"], rtol=1e-5, atol=1e-6)
+    pool = cupy.get_default_memory_pool()
+    used = pool.used_bytes(), pool.total_bytes()
+    for _ in range(5):
+        numbers["x"] = draw(np, (3, 4, 5), "float32")
+        data["x"].set(numbers["x"])  # new data in the same place
+        w, norm = replay()
+        numbers["w"], expected_norm = expected(numbers)
+        np.testing.assert_allclose(to_host(w), numbers["w"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(to_host(norm), [expected_norm], rtol=1e-5)
+    assert (pool.used_bytes(), pool.total_bytes()) == used
+
+
+@pytest.mark.cuda
+def test_cuda_replays_wait_for_what_comes_before_them_and_are_waited_for(descent):
+    """On a stream of the caller's, with work that takes long before and after; nothing is synchronised by hand."""
+    import cupy
+
+    ops, step, data, numbers, expected = descent
+    replay = ops.capture(step)
+    numbers["w"], _ = expected(numbers)
+    x = data["x"].copy()
+    for stream in (cupy.cuda.Stream.null, cupy.cuda.Stream(non_blocking=True)):
+        cupy.cuda.Device().synchronize()
+        with stream:
+            data["x"].fill(np.nan)
+            long = cupy.ones((2048, 2048), "float32")
+            for _ in range(20):
+                long = long @ long / 2048
+            data["x"][...] = x * long[0, 0]
+            w, _ = replay()
+            after = w + 0 * long[0, 0]
+            numbers["w"], _ = expected(numbers)
+            np.testing.assert_allclose(to_host(after), numbers["w"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.cuda
+def test_cuda_memory_is_not_handed_out_again(descent, cuda):
+    import cupy
+
+    ops, step, _, numbers, expected = descent
+    replay = ops.capture(step)
+    numbers["w"], _ = expected(numbers)
+    gc.collect()
+    others = [cupy.full((n,), np.nan, "float32") for n in (1, 8, 24, 64, 512) for _ in range(50)]
+    w, norm = replay()
+    numbers["w"], _ = expected(numbers)
+    np.testing.assert_allclose(to_host(w), numbers["w"], rtol=1e-5, atol=1e-6)
+    assert all(np.isnan(to_host(other)).all() for other in others)
+    result = norm
+    del replay, norm, w
+    gc.collect()
+    before = to_host(result).tolist()
+    others += [cupy.zeros((n,), "float32") for n in (1, 8, 24, 64, 512) for _ in range(50)]
+    assert to_host(result).tolist() == before
+
+
+@pytest.mark.cuda
+def test_cuda_an_operation_that_refuses(cuda, caplog):
+    import cupy
+
+    a = cupy.ones((2, 2))
+    total = cupy.zeros(())
+
+    def function():
+        total[...] += float(a.sum())  # waits for the GPU
+        return total
+
+    with caplog.at_level(logging.DEBUG, logger="gru_xp"):
+        replay = capture(function)
+    assert replay is function
+    assert len([message for message in caplog.messages if message.startswith("no CUDA graph")]) == 1
+    assert float(replay()) == 8.0
+    ops = CupyOps()
+    out = ops.empty((2, 2), like=a)
+    assert ops.capture(lambda: ops.matmul(a, a, out=out))().tolist() == [[2.0, 2.0]] * 2

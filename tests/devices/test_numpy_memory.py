@@ -1,0 +1,274 @@
+import ctypes
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
+from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.nn import gru_backward, gru_forward
+from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.nn.stack import init_stack_params, stack_backward, stack_forward
+
+FLOAT64 = np.dtype("float64")
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Recycled memory of which nothing has been handed out yet, and which takes the smallest arrays, too."""
+    monkeypatch.setattr(RecycledMemory, "SMALLEST", 0)
+    return RecycledMemory(limit=10**9)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The sizes of buffers that recycled memory had to make, in any thread."""
+    sizes = []
+
+    def keep(self, buffer, original=RecycledMemory._keep):
+        sizes.append(buffer.size)
+        original(self, buffer)
+
+    monkeypatch.setattr(RecycledMemory, "_keep", keep)
+    return sizes
+
+
+@pytest.mark.parametrize("kind", [Arena, RecycledMemory, Scratch])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (4, 2, 3), (200, 300), (1,)])
+def test_memory_is_feature_major(kind, dtype, shape):
+    memory = RecycledMemory(limit=10**9) if kind is RecycledMemory else kind()
+    dtype = np.dtype(dtype)
+    array = memory.array(shape, dtype, 0) if kind is Scratch else memory.empty(shape, dtype)
+    assert (array.shape, array.dtype) == (shape, dtype)
+    assert (np.swapaxes(array, -1, -2) if len(shape) > 1 else array).flags.c_contiguous
+    assert array.flags.writeable
+    array[...] = 7.0
+    assert (array == 7.0).all()
+    if kind is not RecycledMemory:
+        assert array.ctypes.data % 64 == 0
+
+
+# --- arenas and scratch -----------------------------------------------------------------------------------------
+
+
+def test_an_arena_hands_out_the_same_memory_after_it_is_rewound():
+    arena = Arena()
+    first = [arena.empty(shape, FLOAT64) for shape in ((4, 3), (2, 5), (7,))]
+    assert not any(np.shares_memory(a, b) for a in first for b in first if a is not b)
+    arena.rewind()
+    second = [arena.empty(shape, FLOAT64) for shape in ((4, 3), (5, 2), (3,))]
+    assert [a.ctypes.data for a in first] == [a.ctypes.data for a in second]
+    assert not np.shares_memory(arena.empty((2, 2), FLOAT64), np.concatenate([a.ravel() for a in second]))
+
+
+def test_an_arena_leaves_arrays_alone_that_are_too_small_for_what_comes_later():
+    arena = Arena()
+    small = arena.empty((2, 3), FLOAT64)
+    small[...] = 1.0
+    arena.rewind()
+    large = arena.empty((20, 30), FLOAT64)
+    large[...] = 2.0
+    assert (small == 1.0).all()
+    arena.rewind()
+    assert np.shares_memory(arena.empty((2, 3), FLOAT64), large)
+
+
+def test_scratch_is_kept_by_shape_type_and_number():
+    scratch = Scratch()
+    keys = [((2, 3), FLOAT64, 0), ((2, 3), FLOAT64, 1), ((3, 2), FLOAT64, 0), ((2, 3), np.dtype("float32"), 0)]
+    arrays = [scratch.array(*key) for key in keys]
+    assert all(scratch.array(*key) is array for key, array in zip(keys, arrays, strict=True))
+    assert not any(np.shares_memory(a, b) for a in arrays for b in arrays if a is not b)
+
+
+# --- recycled memory --------------------------------------------------------------------------------------------
+
+
+def test_memory_that_nobody_refers_to_is_handed_out_again(memory, made):
+    address = memory.empty((4, 5), FLOAT64).ctypes.data
+    for shape in ((4, 5), (5, 4), (20,), (2, 5, 2)):
+        assert memory.empty(shape, FLOAT64).ctypes.data == address
+    assert memory.empty((4, 10), np.dtype("float32")).ctypes.data == address
+    assert made == [160]
+    memory.empty((4, 6), FLOAT64)
+    assert made == [160, 192]
+
+
+def test_small_arrays_are_left_to_numpy(made):
+    memory = RecycledMemory(limit=10**9)
+    side = int((RecycledMemory.SMALLEST // 8) ** 0.5)
+    memory.empty((side - 1, side), FLOAT64)
+    assert made == []
+    memory.empty((side + 1, side + 1), FLOAT64)
+    assert len(made) == 1
+
+
+HOLDERS = {
+    "the array": lambda a: a,
+    "a part": lambda a: a[1:2],
+    "a number": lambda a: a[:1, :1],
+    "a part of a part": lambda a: a[1:][:, 2:][..., 0],
+    "a transpose": lambda a: a.T[::2],
+    "another shape": lambda a: a.T.reshape(-1),
+    "other bits": lambda a: a.view(np.int64),
+    "its base": lambda a: a.base,
+    "among others": lambda a: {"results": [(a[:, 1],)]},
+    "a broadcast": lambda a: np.broadcast_to(a, (3, 4, 5)),
+    "a memoryview": lambda a: memoryview(a)[1:],
+    "an iterator": lambda a: iter(a),
+    "a flat iterator": lambda a: a.flat,
+    "a function": lambda a: lambda: a.sum(),
+    "a DLPack capsule": lambda a: a.__dlpack__(),
+    "DLPack": lambda a: np.from_dlpack(a),
+    "as ctypes": lambda a: a.T.ctypes.data_as(ctypes.c_void_p),
+    "masked": lambda a: np.ma.masked_less(a, 0.0, copy=False),
+    "frombuffer": lambda a: np.frombuffer(a.base),
+}
+
+
+@pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
+def test_memory_that_somebody_refers_to_is_not(memory, hold):
+    array = memory.empty((4, 5), FLOAT64)
+    array[...] = 3.0
+    address, held = array.ctypes.data, hold(array)
+    del array
+    others = [memory.empty((4, 5), FLOAT64) for _ in range(3)]
+    assert address not in [other.ctypes.data for other in others]
+    del held
+    gc.collect()
+    assert memory.empty((4, 5), FLOAT64).ctypes.data == address
+
+
+@pytest.mark.parametrize("hold", ["from_numpy", "from_dlpack", "part"])
+def test_memory_that_a_tensor_refers_to_is_not(memory, hold):
+    torch = pytest.importorskip("torch")
+    array = memory.empty((4, 5), FLOAT64)
+    array[...] = 3.0
+    address = array.ctypes.data
+    tensor = torch.from_dlpack(array) if hold == "from_dlpack" else torch.from_numpy(array)
+    tensor = tensor[1:, 2] if hold == "part" else tensor
+    del array
+    for _ in range(3):
+        memory.empty((4, 5), FLOAT64)[...] = 4.0
+    assert (tensor == 3.0).all()
+    del tensor
+    assert memory.empty((4, 5), FLOAT64).ctypes.data == address
+
+
+def test_random_patterns_of_use(memory, made, rng):
+    """What is held keeps its numbers, and no two arrays that are held share memory."""
+    held, shapes = {}, [(3, 4), (4, 3), (2, 3, 2), (5, 5), (7,)]
+    for trial in range(2000):
+        if held and rng.random() < 0.5:
+            del held[rng.choice(list(held))]
+            continue
+        array = memory.empty(shapes[rng.integers(len(shapes))], FLOAT64)
+        array[...] = trial
+        held[trial] = array if rng.random() < 0.5 else array[1:]
+        assert all((other == number).all() for number, other in held.items())
+        addresses = [other.base.ctypes.data for other in held.values()]
+        assert len(set(addresses)) == len(addresses)
+    assert len(made) < 200
+
+
+def test_no_more_than_the_limit_is_kept(memory):
+    memory._limit = 1000
+    buffers = []
+
+    def empty(n):
+        array = memory.empty((n,), FLOAT64)
+        buffers.append(weakref.ref(array.base))
+        return array
+
+    def alive():
+        return sum(buffer().nbytes for buffer in buffers if buffer() is not None)
+
+    in_use = empty(50)
+    in_use[...] = 3.0
+    empty(60)
+    assert alive() == 880  # both are kept
+    empty(70)
+    assert alive() == 400 + 560  # the one in use, and the latest
+    large = empty(200)
+    assert alive() == 400 + 1600  # all that was unused is gone
+    del large
+    assert alive() == 400  # more than the limit is never kept
+    assert (in_use == 3.0).all()
+    address = in_use.ctypes.data
+    del in_use
+    assert memory.empty((50,), FLOAT64).ctypes.data == address
+
+
+def test_the_limit_holds_for_any_pattern(memory, rng):
+    memory._limit = 3000
+    held = []
+    for _ in range(1000):
+        held.append(memory.empty((int(rng.integers(1, 60)),), FLOAT64))
+        del held[: int(rng.integers(0, 3))]
+        kept = sum(buffer.size for buffers in memory._buffers.values() for buffer in buffers)
+        assert kept == memory._kept <= 3000
+
+
+# --- results of the maths ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_allocated_any_more(memory, made, make_numpy_ops, draw_layer, reset):
+    ops, layer = make_numpy_ops(), draw_layer(7, 5, 2, 4)
+    counts = []
+    for _ in range(30):
+        layer(ops, reset)
+        counts.append(len(made))
+    assert counts[0] > 0
+    assert counts[1] == counts[-1]
+
+
+def test_nothing_is_allocated_by_the_whole_network(memory, made, draw, reset):
+    x, dy, params = draw(np, (9, 5, 2)), draw(np, (9, 3)), init_stack_params(2, 5, 3, xp=np, seed=1)
+    ops, counts = NumpyOps(), []
+    for _ in range(4):
+        _, cache = stack_forward(x, params, reset=reset, ops=ops)
+        stack_backward(dy, cache)
+        counts.append(len(made))
+    assert counts[1] == counts[2] == counts[3]
+
+
+def test_what_the_user_holds_is_never_overwritten(memory, make_numpy_ops, draw_layer, reset, rng):
+    """Results and caches, kept and dropped at random while calls of the same and of other shapes go on."""
+    ops, layers = make_numpy_ops(), [draw_layer(5, 3, 2, 4), draw_layer(5, 3, 2, 4), draw_layer(2, 4, 1, 6)]
+    held = []
+    for _ in range(60):
+        layer = layers[rng.integers(3)]
+        h, h_last, cache = gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops)
+        results = [h, h_last]
+        if rng.random() < 0.7:
+            dx, dh0, dparams = gru_backward(layer.dh, cache, dh_last=layer.dh_last)
+            results += [dx, dh0, *dparams]
+        for array in rng.permutation(len(results))[: rng.integers(len(results) + 1)]:
+            part = results[array] if rng.random() < 0.5 else results[array][1:]
+            held.append((part, part.copy(), None, None))
+        if rng.random() < 0.4:
+            gradients = gru_backward(layer.dh, cache)
+            held.append((h, h.copy(), (layer, cache), [a.copy() for a in (*gradients[:2], *gradients[2])]))
+        del h, h_last, cache, results
+        for _ in range(rng.integers(4)):
+            if held:
+                del held[rng.integers(len(held))]
+        for array, copy, _, _ in held:
+            np.testing.assert_array_equal(array, copy)
+        for _, _, call, expected in held[:1]:
+            if call is not None:
+                dx, dh0, dparams = gru_backward(call[0].dh, call[1])
+                for a, e in zip((dx, dh0, *dparams), expected, strict=True):
+                    np.testing.assert_array_equal(a, e)
+    assert held
+
+
+def test_caches_of_several_calls_stay_apart(memory, make_numpy_ops, draw_layer, assert_same_results, reset):
+    ops, layers = make_numpy_ops(), [draw_layer(5, 3, 2, 4) for _ in range(4)]
+    passes = [gru_forward(a.x, a.h0, a.params, reset=reset, ops=ops) for a in layers]
+    for a, (h, h_last, cache) in reversed(list(zip(layers, passes, strict=True))):
+        for _ in range(2):
+            dx, dh0, dparams = gru_backward(a.dh, cache, dh_last=a.dh_last)
+            assert_same_results((h, h_last, dx, dh0, *dparams), a(PLAIN_OPS, reset))

@@ -1,0 +1,239 @@
+import numpy as np
+import pytest
+
+from gru_xp.devices.numpy_memory import Scratch
+from gru_xp.devices.numpy_plan import make_plan
+from gru_xp.devices.recording import record
+from gru_xp.training import optimizers
+
+
+def feature_major(array):
+    """The same numbers, laid out in memory as `NumpyOps` does."""
+    return np.swapaxes(np.ascontiguousarray(np.swapaxes(array, -1, -2)), -1, -2)
+
+
+def plan_of(body, inputs, dtype="float64", scratch=None):
+    given = [getattr(a, "shape", a) for a in inputs]
+    return make_plan(record(body, given), np.dtype(dtype), scratch or Scratch())
+
+
+def play(plan, inputs, out):
+    for ufunc, arguments in plan.calls(tuple(inputs), tuple(out)):
+        ufunc(*arguments)
+
+
+def new_outputs(expected):
+    return [np.full(array.shape, np.nan, array.dtype) for array in expected]
+
+
+def assert_equal(actual, expected):
+    for a, e in zip(actual, expected, strict=True):
+        assert a.dtype == e.dtype
+        assert a.tolist() == e.tolist()
+
+
+# --- the same bits ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", [np.array, feature_major])
+def test_bodies_of_the_cell(body, draw_inputs, overwrites, layout, dtype):
+    """Into new memory, and over the inputs that cell.py writes over; one plan for all calls."""
+    inputs = draw_inputs((5,), 33, dtype)
+    expected = body(np, *inputs)
+    plan = plan_of(body, inputs, dtype)
+    for _ in range(2):
+        arrays, out = [layout(a) for a in inputs], new_outputs(expected)
+        play(plan, arrays, out)
+        assert_equal(out, expected)
+        assert_equal(arrays, inputs)
+        over = [arrays[overwrites[k]][..., : o.shape[-1]] if k in overwrites else o for k, o in enumerate(out)]
+        play(plan, arrays, over)
+        assert_equal(over, expected)
+
+
+@pytest.mark.parametrize("name", ["_sgd", "_momentum", "_average_ones", "_adam"])
+def test_bodies_of_the_optimizers_write_over_their_inputs(draw, name):
+    shapes, settings, places = {
+        "_sgd": ([7, 7], [0.02], [0]),
+        "_momentum": ([7, 7, 7], [0.02, 0.9], [1, 0]),
+        "_average_ones": ([1, 1], [0.9, 0.999], [0, 1]),
+        "_adam": ([7, 7, 7, 7, 1, 1], [0.02, 0.9, 0.999, 1e-8], [0, 1, 2]),
+    }[name]
+    body, arrays = getattr(optimizers, name), [np.abs(draw(np, (size,))) for size in shapes]
+    expected = [array.copy() for array in body(np, *arrays, *settings)]
+    play(plan_of(body, [*arrays, *settings]), [*arrays, *settings], [arrays[i] for i in places])
+    assert_equal([arrays[i] for i in places], expected)
+
+
+FUNCTIONS = ("add", "subtract", "multiply", "maximum", "tanh")
+
+
+def random_body(rng, widths, n_calls=9):
+    """A body of random calls on slices of inputs, of results and constants; when each input is last read from where."""
+    steps, last_reads, sizes = [], {}, list(widths)
+    for index in range(n_calls):
+        name = FUNCTIONS[rng.integers(len(FUNCTIONS))]
+        width = int(rng.choice([w for w in (1, 2, 4) if w <= max(sizes)]))
+        operands = []
+        for k in range(1 if name == "tanh" else 2):
+            if k == 1 and rng.random() < 0.2:
+                operands.append(float(rng.choice([0.5, -1.25, 3.0])))
+                continue
+            fitting = [i for i, size in enumerate(sizes) if size >= width]
+            late = fitting[len(fitting) // 2 :]
+            number = int(rng.choice(late if rng.random() < 0.6 else fitting))
+            start = 0 if sizes[number] == width else int(rng.integers(sizes[number] - width + 1))
+            operands.append((number, slice(start, start + width)))
+            if number < len(widths):
+                last_reads.setdefault(number, []).append((index, start, start + width))
+        steps.append((name, operands))
+        sizes.append(width)
+    n_outputs = int(rng.integers(1, 4))
+    outputs = sorted({n_calls - 1, *rng.choice(n_calls, n_outputs, replace=False).tolist()})
+
+    def body(xp, *inputs):
+        values = list(inputs)
+        for name, operands in steps:
+            arguments = [
+                o
+                if isinstance(o, float)
+                else values[o[0]]
+                if o[1] == slice(0, values[o[0]].shape[-1])
+                else values[o[0]][..., o[1]]
+                for o in operands
+            ]
+            values.append(getattr(xp, name)(*arguments))
+        return tuple(values[len(inputs) + i] for i in outputs)
+
+    return body, outputs, [sizes[len(widths) + i] for i in outputs], last_reads
+
+
+def test_random_bodies(rng):
+    """Outputs lie over inputs, or over some of their columns, wherever these are not read after the output is there."""
+    scratch, n_over = Scratch(), 0
+    for trial in range(300):
+        widths = rng.choice([2, 4, 8], 3).tolist()
+        body, outputs, out_widths, reads = random_body(rng, widths)
+        layout = (np.array, feature_major)[trial % 2]
+        inputs = [rng.standard_normal((3, width)) for width in widths]
+        expected = [np.array(a) for a in body(np, *inputs)]
+        arrays, out, taken = [layout(a) for a in inputs], [], set()
+        for index, width in zip(outputs, out_widths, strict=True):
+            place = np.full((3, width), np.nan)
+            number = int(rng.integers(3))
+            start = int(rng.integers(max(1, widths[number] - width + 1)))
+            free = all(
+                read <= index or stop <= start or begin >= start + width for read, begin, stop in reads.get(number, [])
+            )
+            if free and width <= widths[number] and number not in taken:
+                taken.add(number)
+                place = arrays[number][:, start : start + width]
+                n_over += 1
+            out.append(place)
+        play(plan_of(body, inputs, scratch=scratch), arrays, out)
+        assert_equal(out, expected)
+    assert n_over > 100
+
+
+def test_intermediate_results_are_kept_until_their_last_use(draw):
+    def body(xp, a, b):
+        used_late = a + b
+        used_twice = used_late * a
+        passing = used_twice - b
+        other = xp.tanh(passing)
+        return other * used_late, used_twice / (2.0 + other * other), xp.exp(-used_late) * used_twice
+
+    inputs = [draw(np, (2, 3)), draw(np, (2, 3))]
+    expected = body(np, *inputs)
+    out = new_outputs(expected)
+    play(plan_of(body, inputs), inputs, out)
+    assert_equal(out, expected)
+
+
+def test_inputs_are_not_overwritten_before_their_last_use(draw):
+    """A temporary must not stand in the memory of an output that is an input which is still to be read."""
+
+    def body(xp, a, b):
+        total = xp.tanh(a + b)
+        return (total * 2.0 - a,)
+
+    a, b = draw(np, (2, 3)), draw(np, (2, 3))
+    (expected,) = body(np, a, b)
+    play(plan_of(body, [a, b]), [a, b], [a])
+    assert_equal([a], [expected])
+
+
+def test_a_part_of_an_input_may_be_overwritten_while_the_rest_is_read(draw):
+    def body(xp, a):
+        first = xp.tanh(0.5 * a[..., :2]) + 1.0
+        return first, first * a[..., 2:]
+
+    a = draw(np, (3, 4))
+    expected = body(np, a)
+    out = [a[:, :2], np.empty((3, 2))]
+    play(plan_of(body, [a]), [a], out)
+    assert_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_constants_have_the_type_of_the_arrays(draw, dtype):
+    def body(xp, a, rate):
+        return (0.1 * a - rate / (a * a + 0.1) + xp.maximum(a, 0.1) * 3,)
+
+    a = draw(np, (4, 3), dtype)
+    plan = plan_of(body, [a, 1e-3], dtype)
+    expected = body(np, a, 1e-3)
+    out = new_outputs(expected)
+    play(plan, [a, 1e-3], out)
+    assert_equal(out, expected)
+    constants = [array for array in plan.kept if array.shape == ()]
+    assert sorted(map(float, constants)) == sorted(np.asarray([0.1, 1e-3, 3], dtype).astype(float).tolist())
+    assert all(array.dtype == dtype for array in plan.kept)
+
+
+# --- few arrays -------------------------------------------------------------------------------------------------
+
+
+def test_few_scratch_arrays(body, draw_inputs):
+    scratch = [array for array in plan_of(body, draw_inputs((4,), 3)).kept if array.shape]
+    assert len(scratch) <= 3
+
+
+def test_a_chain_needs_no_scratch(draw):
+    def body(xp, a):
+        return (0.5 * xp.tanh(xp.exp(-a) + 1.0) + 0.5,)
+
+    a = draw(np, (4, 3))
+    plan = plan_of(body, [a])
+    assert not [array for array in plan.kept if array.shape]
+    (expected,) = body(np, a)
+    play(plan, [a], [a])
+    assert_equal([a], [expected])
+
+
+def test_plans_share_their_scratch(draw):
+    def first(xp, a, b):
+        return (xp.tanh(a * b) * a,)
+
+    def second(xp, a, b):
+        return (xp.exp(a + b) * (a - b),)
+
+    inputs, scratch = [draw(np, (4, 3)), draw(np, (4, 3))], Scratch()
+    plans = [plan_of(body, inputs, scratch=scratch) for body in (first, second)]
+    kept = [[a for a in plan.kept if a.shape] for plan in plans]
+    assert [len(arrays) for arrays in kept] == [1, 1]
+    assert np.shares_memory(kept[0][0], kept[1][0])
+    for body, plan in zip((first, second), plans, strict=True):
+        out = np.empty((4, 3))
+        play(plan, inputs, [out])
+        assert_equal([out], body(np, *inputs))
+
+
+def test_nothing_is_left_in_the_arrays_that_are_given(draw):
+    """A plan keeps scratch and constants alone, so that arrays are freed when their user lets go of them."""
+    a = draw(np, (4, 3))
+    plan = plan_of(lambda xp, a: (xp.tanh(a) * 2.0 + a,), [a])
+    out = np.empty((4, 3))
+    play(plan, [a], [out])
+    assert not any(np.shares_memory(kept, array) for kept in plan.kept for array in (a, out))

@@ -1,0 +1,293 @@
+import re
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace
+
+from gru_xp.devices import to_host
+from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.errors import ShapeError
+from gru_xp.nn import gru_cell_forward, gru_forward
+from gru_xp.nn.inference import MAX_PREPARED, GRUInference
+from gru_xp.nn.ops import PLAIN_OPS
+
+OPS = pytest.mark.parametrize("make_ops", [lambda: None, NumpyOps, lambda: NumpyOps(0), lambda: PLAIN_OPS])
+DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
+
+
+def assert_close(actual, desired, tolerance=1e-12):
+    np.testing.assert_allclose(to_host(actual), to_host(desired), rtol=0, atol=tolerance)
+
+
+def by_gru_forward(x, h0, params, reset):
+    return gru_forward(x, h0, params, reset=reset, ops=PLAIN_OPS, with_cache=False)[:2]
+
+
+# --- whole sequences --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_h0", [True, False])
+@pytest.mark.parametrize(("B", "T", "n_in", "H"), [(1, 1, 1, 1), (1, 5, 2, 3), (3, 1, 3, 2), (4, 7, 1, 6)])
+def test_sequences_in_every_namespace(xp, draw, draw_params, reset, with_h0, B, T, n_in, H):
+    params = draw_params(xp, n_in, H)
+    layer = GRUInference(params, reset=reset)
+    for _ in range(3):
+        x, h0 = draw(xp, (B, T, n_in)), draw(xp, (B, H)) if with_h0 else None
+        h, h_last = layer(x, h0)
+        expected, expected_last = by_gru_forward(x, h0, params, reset)
+        assert array_namespace(h) is array_namespace(x)
+        assert (tuple(h.shape), tuple(h_last.shape)) == ((B, T, H), (B, H))
+        assert h.dtype == h_last.dtype == x.dtype
+        assert_close(h, expected)
+        assert_close(h_last, expected_last)
+
+
+@OPS
+@DTYPES
+def test_sequences_with_any_ops(draw, draw_params, reset, make_ops, dtype, tolerance):
+    params = draw_params(np, 2, 5, dtype)
+    layer = GRUInference(params, reset=reset, ops=make_ops())
+    for B, T in ((3, 4), (1, 6), (3, 4), (5, 1)):
+        x, h0 = draw(np, (B, T, 2), dtype), draw(np, (B, 5), dtype)
+        for start in (h0, None):
+            for actual, desired in zip(layer(x, start), by_gru_forward(x, start, params, reset), strict=True):
+                assert actual.dtype == dtype
+                assert_close(actual, desired, tolerance)
+
+
+def test_sequences_in_several_parts(draw, draw_params, make_numpy_ops, reset):
+    params = draw_params(np, 2, 3)
+    layer = GRUInference(params, reset=reset, ops=make_numpy_ops())
+    for B in (7, 2, 7):
+        x, h0 = draw(np, (B, 4, 2)), draw(np, (B, 3))
+        for start in (h0, None):
+            for actual, desired in zip(layer(x, start), by_gru_forward(x, start, params, reset), strict=True):
+                assert_close(actual, desired)
+
+
+def test_more_shapes_than_stay_prepared(draw, draw_params, reset):
+    params = draw_params(np, 2, 3)
+    layer = GRUInference(params, reset=reset)
+    shapes = [(B, T) for B in (1, 2, 5) for T in (1, 3, 4, 7, 9)]
+    assert len(shapes) > MAX_PREPARED
+    for B, T in (*shapes, *shapes[::-1], *shapes):
+        x = draw(np, (B, T, 2))
+        for actual, desired in zip(layer(x), by_gru_forward(x, None, params, reset), strict=True):
+            assert_close(actual, desired)
+        assert len(layer._prepared) <= MAX_PREPARED
+
+
+def test_results_are_the_users(draw, draw_params, reset):
+    """Later calls leave them alone, and what is done to them has no effect on later calls."""
+    params = draw_params(np, 2, 3)
+    layer = GRUInference(params, reset=reset)
+    held = []
+    for B, T in ((3, 4), (3, 4), (2, 5), (3, 4)):
+        x = draw(np, (B, T, 2))
+        h, h_last = layer(x)
+        assert_close(h, by_gru_forward(x, None, params, reset)[0])
+        held.append((h, h.copy(), h_last, h_last.copy()))
+        layer.step(x[:, 0])
+    for h, h_before, h_last, last_before in held:
+        assert h.tolist() == h_before.tolist()
+        assert h_last.tolist() == last_before.tolist()
+        h[...] = np.nan
+    x = draw(np, (3, 4, 2))
+    assert_close(layer(x)[0], by_gru_forward(x, None, params, reset)[0])
+
+
+def test_states_do_not_go_from_one_sequence_to_the_next(draw, draw_params, reset):
+    layer = GRUInference(draw_params(np, 2, 3), reset=reset)
+    x, h0 = draw(np, (3, 4, 2)), draw(np, (3, 3))
+    first = layer(x)[0].copy()
+    layer(x, h0)
+    layer.step(x[:, 0], h0)
+    assert layer(x)[0].tolist() == first.tolist()
+
+
+def test_parameters_are_copied(xp, draw, draw_params, reset):
+    params = draw_params(xp, 2, 3)
+    layer = GRUInference(params, reset=reset)
+    x = draw(xp, (3, 4, 2))
+    expected = by_gru_forward(x, None, params, reset)[0]
+    step = to_host(gru_cell_forward(x[:, 0, :], x[:, 0, :1] * xp.zeros((1, 3)), params, reset=reset)[0])
+    for array in params:
+        array[...] = 100.0
+    assert_close(layer(x)[0], expected)
+    assert_close(layer.step(x[:, 0, :]), step)
+
+
+def test_inputs_are_not_modified_and_may_be_read_only(draw, draw_params, reset):
+    layer = GRUInference(draw_params(np, 2, 3), reset=reset)
+    x, h0 = draw(np, (3, 4, 2)), draw(np, (3, 3))
+    before = x.tolist(), h0.tolist()
+    x.setflags(write=False)
+    h0.setflags(write=False)
+    layer(x, h0)
+    layer.step(x[:, 0], h0)
+    layer.step(x[:, 1])
+    assert (x.tolist(), h0.tolist()) == before
+
+
+# --- one step at a time -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("B", [1, 3])
+def test_steps_are_the_sequence(xp, draw, draw_params, reset, B):
+    params = draw_params(xp, 2, 5)
+    layer = GRUInference(params, reset=reset)
+    x, h0 = draw(xp, (B, 6, 2)), draw(xp, (B, 5))
+    for start in (None, h0):
+        layer = GRUInference(params, reset=reset)
+        expected = by_gru_forward(x, start, params, reset)[0]
+        for t in range(6):
+            h = layer.step(x[:, t, :], start if t == 0 else None)
+            assert tuple(h.shape) == (B, 5)
+            assert_close(h, expected[:, t, :])
+
+
+@OPS
+@DTYPES
+def test_steps_with_any_ops(draw, draw_params, reset, make_ops, dtype, tolerance):
+    params = draw_params(np, 2, 5, dtype)
+    layer = GRUInference(params, reset=reset, ops=make_ops())
+    x = draw(np, (3, 6, 2), dtype)
+    expected = by_gru_forward(x, None, params, reset)[0]
+    for t in range(6):
+        h = layer.step(x[:, t])
+        assert h.dtype == dtype
+        assert_close(h, expected[:, t], tolerance)
+
+
+def test_a_step_from_a_given_state(draw, draw_params, reset):
+    params = draw_params(np, 2, 5)
+    layer = GRUInference(params, reset=reset)
+    for _ in range(4):
+        x, h = draw(np, (3, 2)), draw(np, (3, 5))
+        expected, _ = gru_cell_forward(x, h, params, reset=reset, ops=PLAIN_OPS)
+        assert_close(layer.step(x, h), expected)
+        following, _ = gru_cell_forward(x, expected, params, reset=reset, ops=PLAIN_OPS)
+        assert_close(layer.step(x), following)
+
+
+def test_a_step_from_its_own_result(draw, draw_params, reset):
+    """Which is the memory that the layer writes into; also in another order of sequences."""
+    params = draw_params(np, 2, 5)
+    layer, x = GRUInference(params, reset=reset), draw(np, (3, 2))
+    h = layer.step(x, draw(np, (3, 5)))
+    for order in (slice(None), slice(None, None, -1), [2, 0, 1]):
+        expected, _ = gru_cell_forward(x, h[order].copy(), params, reset=reset, ops=PLAIN_OPS)
+        h = layer.step(x, h[order])
+        assert_close(h, expected)
+
+
+def test_another_number_of_sequences_starts_from_zeros(draw, draw_params, reset):
+    params = draw_params(np, 2, 5)
+    layer = GRUInference(params, reset=reset)
+    for B in (3, 1, 4, 3):
+        x = draw(np, (B, 2, 2))
+        expected = by_gru_forward(x, None, params, reset)[0]
+        for t in range(2):
+            assert_close(layer.step(x[:, t]), expected[:, t])
+
+
+def test_sequences_in_between_leave_the_steps_alone(draw, draw_params, reset):
+    params = draw_params(np, 2, 5)
+    layer, x = GRUInference(params, reset=reset), draw(np, (3, 6, 2))
+    expected = by_gru_forward(x, None, params, reset)[0]
+    for t in range(6):
+        assert_close(layer.step(x[:, t]), expected[:, t])
+        layer(draw(np, (3, t + 1, 2)), draw(np, (3, 5)))
+
+
+def test_layers_are_independent(draw, draw_params, reset):
+    params = [draw_params(np, 2, 5) for _ in range(2)]
+    layers, x = [GRUInference(p, reset=reset) for p in params], draw(np, (3, 4, 2))
+    expected = [by_gru_forward(x, None, p, reset)[0] for p in params]
+    for t in range(4):
+        for layer, desired in zip(layers, expected, strict=True):
+            assert_close(layer.step(x[:, t]), desired[:, t])
+            assert_close(layer(x)[0], desired)
+
+
+# --- what it must refuse ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def layer(draw_params):
+    """A layer of 2 inputs and 3 units that has been used."""
+    layer = GRUInference(draw_params(np, 2, 3))
+    layer(np.ones((4, 5, 2)))
+    layer.step(np.ones((4, 2)))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("x", "h0", "message"),
+    [
+        (np.ones((4, 2)), None, "x has shape (4, 2); it must be (B, T, 2)"),
+        (np.ones((4, 5, 3)), None, "x has shape (4, 5, 3); it must be (B, T, 2)"),
+        (np.ones((4, 0, 2)), None, "x has shape (4, 0, 2); it must be (B, T, 2) with every size at least 1"),
+        (np.ones((4, 5, 2)), np.ones((1, 3)), "h0 has shape (1, 3); it must be (4, 3)"),
+        (np.ones((4, 5, 2)), np.ones((4, 2)), "h0 has shape (4, 2); it must be (4, 3)"),
+        (np.ones((4, 5, 2), np.float32), None, "x has dtype float32; it must be that of params, float64"),
+        (np.ones((4, 5, 2)), np.ones((4, 3), np.float32), "h0 has dtype float32; it must be that of x, float64"),
+        (np.ones((4, 5, 2), int), None, "x has dtype int64; it must be float32 or float64"),
+        ([[[1.0, 2.0]]], None, "x is a list; it must be an array of shape (B, T, 2)"),
+    ],
+)
+def test_wrong_sequences(layer, x, h0, message):
+    with pytest.raises(ShapeError, match=f"^{re.escape(message)}$"):
+        layer(x, h0)
+
+
+@pytest.mark.parametrize(
+    ("x", "h", "message"),
+    [
+        (np.ones(2), None, "x has shape (2,); it must be (B, 2)"),
+        (np.ones((4, 1)), None, "x has shape (4, 1); it must be (B, 2)"),
+        (np.ones((4, 5, 2)), None, "x has shape (4, 5, 2); it must be (B, 2)"),
+        (np.ones((0, 2)), None, "x has shape (0, 2); it must be (B, 2) with every size at least 1"),
+        (np.ones((4, 2)), np.ones(3), "h has shape (3,); it must be (4, 3)"),
+        (np.ones((4, 2)), np.ones((1, 3)), "h has shape (1, 3); it must be (4, 3)"),
+        (np.ones((5, 2)), np.ones((4, 3)), "h has shape (4, 3); it must be (5, 3)"),
+        (np.ones((4, 2), np.float32), None, "x has dtype float32; it must be that of params, float64"),
+        (np.ones((4, 2)), np.ones((4, 3), np.float32), "h has dtype float32; it must be that of params, float64"),
+        (np.ones((4, 2), int), None, "x has dtype int64; it must be float32 or float64"),
+        ([[1.0, 2.0]] * 4, None, "x is a list; it must be an array of shape (B, 2)"),
+        (np.ones((4, 2)), [[1.0, 2.0, 3.0]] * 4, "h is a list; it must be an array of shape (4, 3)"),
+    ],
+)
+def test_wrong_steps(layer, x, h, message):
+    with pytest.raises(ShapeError, match=f"^{re.escape(message)}$"):
+        layer.step(x, h)
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+def test_arrays_of_another_namespace(layer, library):
+    other = pytest.importorskip(library)
+    for call, shape in ((layer, (4, 5, 2)), (layer.step, (4, 2))):
+        with pytest.raises(ShapeError, match=f"x has namespace {library}; it must be that of params, numpy"):
+            call(other.ones(shape, dtype=other.float64))
+
+
+def test_a_refused_step_leaves_the_state_alone(layer, draw):
+    before = layer.step(draw(np, (4, 2))).copy()
+    for x, h in ((np.ones((4, 3)), None), (np.ones((5, 2)), np.ones((4, 3))), (np.ones((4, 2)), np.ones((4, 2)))):
+        with pytest.raises(ShapeError):
+            layer.step(x, h)
+    x = draw(np, (4, 2))
+    continued = layer.step(x).copy()
+    assert_close(continued, layer.step(x, before))
+
+
+def test_wrong_parameters(draw_params):
+    params = draw_params(np, 2, 3)
+    with pytest.raises(ShapeError, match=r"params.bias_hn has shape \(4,\); it must be \(3,\)"):
+        GRUInference(params._replace(bias_hn=np.ones(4)))
+    with pytest.raises(ShapeError, match=r"params.weight_hh has shape \(9, 2\); it must be "):
+        GRUInference(params._replace(weight_hh=np.ones((9, 2))))
+    with pytest.raises(ShapeError, match="params is a tuple; it must be a GRUParams"):
+        GRUInference(tuple(params))
+    with pytest.raises(ValueError, match="reset is 'never'; it must be one of 'before', 'after'"):
+        GRUInference(params, reset="never")
