@@ -3,7 +3,7 @@
 import click
 
 from .messages import note, print_json, print_parts
-from .options import Command, column_options, device_options, json_option, quiet_option
+from .options import Command, DeviceRequest, column_options, device_options, json_option, quiet_option
 from .sources import open_run, read_run_source
 
 
@@ -19,8 +19,7 @@ def evaluate(
     csv: str | None,
     target: str | None,
     features: tuple[str, ...],
-    device: str,
-    no_fallback: bool,
+    device: DeviceRequest,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -31,9 +30,9 @@ def evaluate(
     """
     from gru_xp.forecasting import evaluation
 
-    forecaster = open_run(run, device, no_fallback, quiet=quiet)
+    forecaster = open_run(run, device, quiet=quiet)
     source, known = read_run_source(forecaster, csv, target, features, quiet=quiet)
-    series, notes = source.series, forecaster.notes
+    series, notes, used = source.series, forecaster.notes, forecaster.device
     if known:
         parts = {
             "train": slice(0, notes["train_end"]),
@@ -52,7 +51,7 @@ def evaluate(
                 "run": run,
                 "file": str(source.path),
                 "target": source.target,
-                "device": {"requested": device, "used": forecaster.device.name, "reason": forecaster.device.reason},
+                "device": {"requested": device.name, "used": used.name, "reason": used.reason},
                 "parts": {part.name: part.metrics for part in evaluated},
             }
         )

@@ -6,7 +6,7 @@ import sys
 import click
 
 from .messages import note, print_json
-from .options import Command, column_options, device_options, quiet_option
+from .options import Command, DeviceRequest, column_options, device_options, quiet_option
 from .sources import open_run, read_run_source
 
 
@@ -24,8 +24,7 @@ def forecast(
     steps: int,
     target: str | None,
     features: tuple[str, ...],
-    device: str,
-    no_fallback: bool,
+    device: DeviceRequest,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -37,7 +36,7 @@ def forecast(
     """
     from gru_xp.forecasting.dates import format_date, next_dates
 
-    forecaster = open_run(run, device, no_fallback, quiet=quiet)
+    forecaster = open_run(run, device, quiet=quiet)
     source, _ = read_run_source(forecaster, csv, target, features, quiet=quiet)
     series = source.series
     if len(series.columns) > 1 and steps > 1:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting.evaluation import EvaluatedPart
 
+    from .options import DeviceRequest
+
 
 def note(text: str, *, quiet: bool = False) -> None:
     """One line on stderr."""
@@ -18,15 +20,15 @@ def note(text: str, *, quiet: bool = False) -> None:
         click.echo(text, err=True)
 
 
-def choose_device(name: str, no_fallback: bool, *, quiet: bool) -> "Device":
-    """Resolve ``--device``, and say in one line which device it is and why."""
+def choose_device(request: "DeviceRequest", *, quiet: bool) -> "Device":
+    """The device that the options ask for; one line says which it is and why."""
     from gru_xp.devices import resolve_device
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # it is said below
-        device = resolve_device(name, fallback=False if no_fallback else None)
+        device = resolve_device(request.name, fallback=False if request.no_fallback else None, threads=request.threads)
     if device.fallback:
-        note(f"warning: device {name} cannot be used: {device.reason}; using the CPU")
+        note(f"warning: device {request.name} cannot be used: {device.reason}; using the CPU")
     else:
         note(f"device: {device.name} ({device.reason})", quiet=quiet)
     return device

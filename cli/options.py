@@ -1,10 +1,11 @@
 """What several commands share: their base class, and each shared option once."""
 
+import functools
 import io
 import math
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import click
 
@@ -75,22 +76,46 @@ def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str
     return value
 
 
+class DeviceRequest(NamedTuple):
+    """What the options about the device say."""
+
+    name: str
+    no_fallback: bool
+    threads: int | None
+
+
 def device_options(command: F) -> F:
-    """``--device`` and ``--no-fallback``."""
-    command = click.option(
-        "--no-fallback",
-        is_flag=True,
-        help="Fail where the CUDA device that was asked for does not work, instead of using the CPU. "
-        "Also by GRU_XP_NO_FALLBACK=1.",
-    )(command)
-    return click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        metavar="auto|cpu|cuda|cuda:N",
-        callback=_check_device,
-        help="Where to compute; auto takes a CUDA device that works, else the CPU.",
-    )(command)
+    """``--device``, ``--no-fallback`` and ``--threads``, which reach the command as one `DeviceRequest`."""
+
+    @functools.wraps(command)
+    def with_request(*args: Any, device: str, no_fallback: bool, threads: int | None, **others: Any) -> Any:
+        return command(*args, device=DeviceRequest(device, no_fallback, threads), **others)
+
+    options = (
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            metavar="auto|cpu|cuda|cuda:N",
+            callback=_check_device,
+            help="Where to compute; auto takes a CUDA device that works, else the CPU.",
+        ),
+        click.option(
+            "--no-fallback",
+            is_flag=True,
+            help="Fail where the CUDA device that was asked for does not work, instead of using the CPU. "
+            "Also by GRU_XP_NO_FALLBACK=1.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="CPU threads to compute with.  [default: OMP_NUM_THREADS, else all cores]",
+        ),
+    )
+    for option in reversed(options):
+        with_request = option(with_request)
+    return cast(F, with_request)
 
 
 def json_option(command: F) -> F:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.series import TimeSeries
 
+    from .options import DeviceRequest
+
 
 @dataclass(frozen=True)
 class Source:
@@ -37,13 +39,13 @@ def read_source(path: str, target: str | None, features: "Sequence[str]", *, qui
     return _read(file, bundled, target, features)
 
 
-def open_run(run: str, device: str, no_fallback: bool, *, quiet: bool) -> "Forecaster":
-    """The model of a run, on the device that ``--device`` says."""
+def open_run(run: str, device: "DeviceRequest", *, quiet: bool) -> "Forecaster":
+    """The model of a run, on the device that the options ask for."""
     from gru_xp.forecasting import Forecaster
     from gru_xp.reporting.run_folder import model_file
 
     model = model_file(run)  # first, as an error about it should stand alone
-    return Forecaster.load(model, device=choose_device(device, no_fallback, quiet=quiet))
+    return Forecaster.load(model, device=choose_device(device, quiet=quiet))
 
 
 def read_run_source(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .messages import choose_device, note, print_json, print_parts
-from .options import Command, FiniteRange, column_options, device_options, json_option, quiet_option
+from .options import Command, DeviceRequest, FiniteRange, column_options, device_options, json_option, quiet_option
 from .progress import interruptible, watch
 from .sources import read_source, rows_checksum
 
@@ -114,8 +114,7 @@ def train(
     features: tuple[str, ...],
     split_ratio: float,
     validation_ratio: float,
-    device: str,
-    no_fallback: bool,
+    device: DeviceRequest,
     out: Path | None,
     overwrite: bool,
     quiet: bool,
@@ -143,7 +142,7 @@ def train(
     with interruptible() as interrupt:
         with run_folder(out or default_out, overwrite=overwrite, unique=out is None) as folder:
             out = folder.parent
-            chosen = choose_device(device, no_fallback, quiet=quiet)
+            chosen = choose_device(device, quiet=quiet)
             with watch(forecaster.num_epochs, interrupt, quiet=quiet) as callback, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite is said below
                 forecaster.fit(series.head(split.fit_end), device=chosen, callback=callback)
@@ -155,8 +154,9 @@ def train(
                 "train_end": split.train_end,
                 "fit_end": split.fit_end,
                 "last_label": series.labels[split.fit_end - 1] if series.labels else None,
-                "requested_device": device,
+                "requested_device": device.name,
                 "device_reason": chosen.reason,
+                "threads": chosen.threads,
                 "created": datetime.now().astimezone().isoformat(timespec="seconds"),
             }
             metrics, parts = _write_run(folder, forecaster, series, split)
