@@ -49,6 +49,7 @@ class GRUInference:
         self._reset = reset
         self._ops = ops or default_ops(params.bias)
         self._form = FORMS[reset]
+        self._type, self._dtype = type(params.bias), params.bias.dtype
         self._weights = self._form.weights(self._params, self._ops)
         self._prepared: dict[tuple[int, ...], _Prepared] = {}  # by the shape of the sequences
         self._step: _Prepared | None = None
@@ -74,7 +75,9 @@ class GRUInference:
         ShapeError
             A shape, namespace, device or dtype does not fit.
         """
-        prepared = self._prepared.get(x.shape) if self._goes_with_params(x) else None
+        # An array of the right type and dtype in a shape that is prepared needs no closer look.
+        known = type(x) is self._type and x.dtype == self._dtype
+        prepared = self._prepared.get(x.shape) if known else None
         if prepared is None:
             I, H = self._params.input_size, self._params.hidden_size  # noqa: E741
             check_array("x", x, ("B", "T", I), like=("params", self._params.bias))
@@ -117,24 +120,23 @@ class GRUInference:
             A shape does not fit.
         """
         prepared = self._step
-        if prepared is None or not self._goes_with_params(x) or x.shape != prepared.input.shape:
-            check_array("x", x, ("B", self._params.input_size), like=("params", self._params.bias))
-        if prepared is not None and x.shape != prepared.input.shape:
-            prepared = None
-        state = (x.shape[0], self._params.hidden_size)
-        if h is not None and (not self._goes_with_params(h) or h.shape != state):
-            check_array("h", h, state, like=("params", self._params.bias))
-        if prepared is None:
-            prepared = self._step = self._prepare((x.shape[0],))
+        if prepared is None or type(x) is not self._type or x.shape != prepared.input_shape or x.dtype != self._dtype:
+            prepared = self._step_for(x)
         if h is not None:
+            if type(h) is not self._type or h.shape != prepared.state_shape or h.dtype != self._dtype:
+                check_array("h", h, prepared.state_shape, like=("params", self._params.bias))
             prepared.before[...] = h
         prepared.input[...] = x
         prepared.advance()
+        self._step = prepared
         return prepared.after
 
-    def _goes_with_params(self, array: Array) -> bool:
-        """Whether it plainly is of the same namespace and dtype; `check_array` looks closer, and takes its time."""
-        return type(array) is type(self._params.bias) and array.dtype == self._params.bias.dtype
+    def _step_for(self, x: Array) -> "_Prepared":
+        """What takes a step with input `x`, if `x` is in order."""
+        check_array("x", x, ("B", self._params.input_size), like=("params", self._params.bias))
+        if self._step is not None and self._step.input_shape == x.shape:
+            return self._step
+        return self._prepare((x.shape[0],))
 
     def _prepare(self, steps: tuple[int, ...]) -> "_Prepared":
         I, H = self._params.input_size, self._params.hidden_size  # noqa: E741
@@ -145,7 +147,7 @@ class GRUInference:
         ops.copy(1.0, joint[..., H + I : H + I + 1])
         if len(steps) == 2:
             advance = ops.capture(lambda: run_steps(form, weights, memory, ops))
-            return _Prepared(joint[:-1, :, H : H + I], joint[0, :, :H], joint[1:, :, :H], advance)
+            return _prepared(joint[:-1, :, H : H + I], joint[0, :, :H], joint[1:, :, :H], advance)
 
         def step() -> None:
             form.input_product(memory, weights, ops)
@@ -153,7 +155,7 @@ class GRUInference:
 
         advance = ops.capture(step)
         ops.copy(0.0, joint[:, :H])
-        return _Prepared(joint[:, H : H + I], joint[:, :H], joint[:, :H], advance)
+        return _prepared(joint[:, H : H + I], joint[:, :H], joint[:, :H], advance)
 
 
 class _Prepared(NamedTuple):
@@ -163,3 +165,9 @@ class _Prepared(NamedTuple):
     before: Array
     after: Array
     advance: Callable[[], object]
+    input_shape: tuple[int, ...]
+    state_shape: tuple[int, ...]
+
+
+def _prepared(input: Array, before: Array, after: Array, advance: Callable[[], object]) -> _Prepared:
+    return _Prepared(input, before, after, advance, input.shape, before.shape)

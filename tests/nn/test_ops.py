@@ -306,6 +306,11 @@ def test_steps_of_a_loop_are_alike(draw_layer, reset, with_dh):
     layer = draw_layer(3, 6, 2, 5)
     (layer if with_dh else layer._replace(dh=None))(Watching(), reset)
     assert [len(steps) for steps in loops] == [6, 6]
+    kinds = [["matmul" if name == "matmul" else "pointwise" for name, *_ in steps[0]] for steps in loops]
+    # One kernel after each product, and one to begin the way back with; one more where the loss is on every state.
+    forward, backward = (1, 1) if reset == "after" else (2, 2)
+    assert kinds[0] == ["matmul", "pointwise"] * forward
+    assert kinds[1] == ["pointwise"] * with_dh + ["pointwise"] + ["matmul", "pointwise"] * backward
     for steps in loops:
         for calls in zip(*steps, strict=True):
             names, shapes, places = zip(*calls, strict=True)
