@@ -6,15 +6,15 @@ The maths asks here, and the devices, which it does not know, are imported when 
 from importlib import import_module
 from typing import Any
 
-_MAKERS = {
-    "numpy": ("gru_xp.devices.numpy_ops", "ops_of_thread"),
-    "cupy": ("gru_xp.devices.cupy_ops", "ops_of_thread"),
-}
+_MODULES = {"numpy": "gru_xp.devices.numpy_ops", "cupy": "gru_xp.devices.cupy_ops"}
 
 
-def fastest_ops(namespace_name: str) -> Any:
-    """The `gru_xp.nn.ops.Ops` for arrays of a namespace, such as ``"numpy"``; None if nothing beats the plain ones."""
-    if namespace_name not in _MAKERS:
+def fastest_ops(namespace_name: str, *, new: bool = False) -> Any:
+    """The `gru_xp.nn.ops.Ops` for arrays of a namespace, such as ``"numpy"``; None if nothing beats the plain ones.
+
+    They are those of the thread that asks, or `new` ones that nobody else has.
+    """
+    if namespace_name not in _MODULES:
         return None
-    module, maker = _MAKERS[namespace_name]
-    return getattr(import_module(module), maker)()
+    module = import_module(_MODULES[namespace_name])
+    return module.new_ops() if new else module.ops_of_thread()

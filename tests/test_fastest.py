@@ -16,6 +16,8 @@ METHODS = [name for name in vars(Ops) if not name.startswith("_")]
 def test_numpy():
     assert isinstance(fastest_ops("numpy"), NumpyOps)
     assert fastest_ops("numpy") is ops_of_thread()
+    assert isinstance(fastest_ops("numpy", new=True), NumpyOps)
+    assert fastest_ops("numpy", new=True) not in (ops_of_thread(), fastest_ops("numpy", new=True))
 
 
 @pytest.mark.parametrize("name", ["torch", "array_api_strict", "dask.array", "array_api_compat.numpy", ""])
@@ -24,8 +26,10 @@ def test_namespaces_without_a_faster_way(name):
 
 
 def test_makers_are_there():
-    for module, maker in fastest._MAKERS.values():
-        assert callable(getattr(importlib.import_module(module), maker))
+    for name in fastest._MODULES.values():
+        module = importlib.import_module(name)
+        assert module.new_ops() is not module.new_ops()
+        assert module.ops_of_thread() is module.ops_of_thread()
 
 
 def test_all_ops_have_all_methods():

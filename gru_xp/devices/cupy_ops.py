@@ -111,13 +111,18 @@ class CupyOps:
         return True
 
 
+def new_ops() -> CupyOps:
+    """Ops that nobody else has."""
+    return CupyOps()
+
+
 _ops_of_thread = threading.local()
 
 
 def ops_of_thread() -> CupyOps:
     """The ops of the thread that asks."""
     if not hasattr(_ops_of_thread, "ops"):
-        _ops_of_thread.ops = CupyOps()
+        _ops_of_thread.ops = new_ops()
     ops: CupyOps = _ops_of_thread.ops
     return ops
 

@@ -54,16 +54,30 @@ class Arena:
 
 
 class Scratch:
-    """Arrays that are kept, by shape, type and number."""
+    """Arrays that are kept, by shape, type and number.
+
+    Attributes
+    ----------
+    nbytes
+        Of all of them.
+    """
 
     def __init__(self) -> None:
+        self.nbytes = 0
         self._arrays: dict[Any, Array] = {}
 
     def array(self, shape: tuple[int, ...], dtype: Any, number: int) -> Array:
+        """The same array for the same arguments, until they are cleared."""
         key = (shape, dtype, number)
         if key not in self._arrays:
             self._arrays[key] = _feature_major(_buffer(_size(shape, dtype)), shape, dtype)
+            self.nbytes += self._arrays[key].nbytes
         return self._arrays[key]
+
+    def clear(self) -> None:
+        """Forget all arrays; who has one may go on using it."""
+        self._arrays.clear()
+        self.nbytes = 0
 
 
 class RecycledMemory:

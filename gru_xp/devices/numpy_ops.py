@@ -28,6 +28,12 @@ MIN_STATE_NUMBERS = 5_000
 MAX_STATE_NUMBERS = 2**16
 """Numbers in a state (B, H) above which the arrays of a step outgrow a core's cache."""
 
+MAX_PLANS = 256
+"""Pointwise bodies and shapes to keep a plan for."""
+
+MAX_SCRATCH_BYTES = 2**26
+"""Memory for temporaries to keep, of all shapes together."""
+
 MAX_BLOCK_NUMBERS = 2**16
 """Numbers in the states of a block of steps whose weight gradients are summed together."""
 
@@ -46,7 +52,7 @@ class NumpyOps:
         Bytes of memory to keep for arrays at most.
     """
 
-    def __init__(self, threads: int = 1, *, max_kept: int = 2**30) -> None:
+    def __init__(self, threads: int = 1, *, max_kept: int = 2**29) -> None:
         self._threads = threads
         self._max_kept = max_kept // max(threads, 1)
         self._memory = RecycledMemory(self._max_kept)
@@ -54,10 +60,11 @@ class NumpyOps:
         self._plans: dict[Any, Plan] = {}
         self._scratch = Scratch()
         self._arena = Arena()
-        self._program: Program | None = None  # what is being captured
+        self._program: Program | None = None  # what is being written down
+        self._recording_memory: Arena | RecycledMemory = self._arena
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
-        memory = self._memory if self._program is None else self._arena
+        memory = self._memory if self._program is None else self._recording_memory
         return memory.empty(shape, like.dtype)
 
     def copy(self, source: Array | float, out: Array) -> None:
@@ -96,6 +103,9 @@ class NumpyOps:
         key = (body, out[0].dtype, given)
         plan = self._plans.get(key)
         if plan is None:
+            if len(self._plans) == MAX_PLANS or self._scratch.nbytes > MAX_SCRATCH_BYTES:  # of shapes that are gone
+                self._plans.clear()
+                self._scratch.clear()
             plan = self._plans[key] = make_plan(record(body, given), out[0].dtype, self._scratch)
         calls = plan.calls(inputs, out)
         if self._program is not None:
@@ -126,24 +136,33 @@ class NumpyOps:
         return [(rows, self._workers[i % threads]) for i, rows in enumerate(slices)]
 
     def run(self, tasks: Sequence[tuple[Ops, Callable[[], Result]]]) -> list[Result]:
-        if self._program is None:
-            return run_side_by_side(tasks)
         if all(ops is self for ops, _ in tasks):
             return [function() for _, function in tasks]
-        replays = [(ops, ops._record(function)) for ops, function in tasks if isinstance(ops, NumpyOps)]
-        self._program.append((run_side_by_side, (replays,)))
-        return [replay.result for _, replay in replays]
+        if self._program is not None:
+            replays = [(ops, ops._record(function, ops._arena)) for ops, function in _own(tasks)]
+            self._program.append((run_side_by_side, (replays,)))
+            return [replay.result for _, replay in replays]
+        # Python code of several threads would wait for each other: what there is to do is written down here, and the
+        # threads do that. One task a worker at a time, so that those to come do not take memory yet.
+        results = []
+        own = _own(tasks)
+        n = len({id(ops) for ops, _ in own})
+        for start in range(0, len(own), n):
+            wave = own[start : start + n]
+            results += run_side_by_side([(ops, ops._record(function, ops._memory)) for ops, function in wave])
+        return results
 
     def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
         for ops in (self, *self._workers):
             ops._arena.rewind()
-        replay = self._record(function)
+        replay = self._record(function, self._arena)
         replay()
         return replay
 
-    def _record(self, function: Callable[[], Result]) -> "_Replay[Result]":
+    def _record(self, function: Callable[[], Result], memory: "Arena | RecycledMemory") -> "_Replay[Result]":
+        """Write down what a function does, in memory that comes from there."""
         program: Program = []
-        self._program = program
+        self._program, self._recording_memory = program, memory
         start = self._arena.handed_out
         try:
             replay = _Replay(program, function())
@@ -160,13 +179,22 @@ class NumpyOps:
             self._program.append((function, arguments))
 
 
+def _own(tasks: Sequence[tuple[Ops, Callable[[], Result]]]) -> list[tuple[NumpyOps, Callable[[], Result]]]:
+    return [(ops, function) for ops, function in tasks if isinstance(ops, NumpyOps)]
+
+
+def new_ops() -> NumpyOps:
+    """Ops with all the threads that are there to work for them."""
+    return NumpyOps(default_threads())
+
+
 _ops_of_thread = threading.local()
 
 
 def ops_of_thread() -> NumpyOps:
-    """The ops of the thread that asks, with all the threads that are there to work for it."""
+    """The ops of the thread that asks."""
     if not hasattr(_ops_of_thread, "ops"):
-        _ops_of_thread.ops = NumpyOps(default_threads())
+        _ops_of_thread.ops = new_ops()
     ops: NumpyOps = _ops_of_thread.ops
     return ops
 

@@ -10,7 +10,9 @@ product gives a gate's whole argument, bias included. README.md beside this file
 pass. ``gru.py`` runs the same steps over time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle
 from typing import Literal, NamedTuple, TypeAlias
 
 from array_api_compat import array_namespace
@@ -48,7 +50,7 @@ class Joint(NamedTuple):
 class CellCache(NamedTuple):
     """What `gru_cell_backward` needs of the forward step."""
 
-    memory: Memory
+    parts: Sequence[tuple[slice, Memory]]  # which sequences, and theirs
     params: GRUParams
     reset: Reset
     ops: Ops | None  # as it was given
@@ -93,14 +95,21 @@ def gru_cell_forward(
     given_ops, ops = ops, ops or default_ops(x)
 
     form = FORMS[reset]
-    memory = form.memory((B,), x.shape[1], H, like=x, ops=ops)
-    weights = form.weights(params, ops)
-    form.write_input(memory, x, ops)
-    ops.copy(h_prev, memory.joint[:, :H])
-    form.input_product(memory, weights, ops)
     h = ops.empty((B, H), like=x)
-    form.forward(weights, memory, h, ops)
-    return h, CellCache(memory, params, reset, given_ops)
+
+    def forward(rows: slice, ops: Ops) -> Memory:
+        memory = form.memory((rows.stop - rows.start,), x.shape[1], H, like=x, ops=ops)
+        weights = form.weights(params, ops)
+        form.write_input(memory, x[rows, :], ops)
+        ops.copy(h_prev[rows, :], memory.joint[:, :H])
+        form.input_product(memory, weights, ops)
+        form.forward(weights, memory, h[rows, :], ops)
+        return memory
+
+    parts = ops.parts(B, 1, x.shape[1], H)
+    memories = ops.run([(part_ops, partial(forward, rows, part_ops)) for rows, part_ops in parts])
+    rows = [rows for rows, _ in parts]
+    return h, CellCache(list(zip(rows, memories, strict=True)), params, reset, given_ops)
 
 
 def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUParams]:
@@ -125,20 +134,35 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
         `dh` does not fit the forward step.
     """
     check_kind("cache", cache, CellCache, "the cache that gru_cell_forward returned")
-    memory, params, reset, given_ops = cache
-    B, H = memory.n.shape
-    check_array("dh", dh, (B, H), like=("x", memory.n))
+    parts, params, reset, given_ops = cache
+    B, I, H = parts[-1][0].stop, params.input_size, params.hidden_size  # noqa: E741
+    check_array("dh", dh, (B, H), like=("x", params.bias))
     ops = given_ops or default_ops(dh)
 
     form = FORMS[reset]
-    da_rec = ops.empty((B, form.recurrent_gates * H), like=dh)
-    da_n, dh_prev, *scratch = (ops.empty((B, H), like=dh) for _ in range(4))
-    form.backward(dh, memory, da_rec, da_n, dh_prev, scratch, params, ops)
-    dx = ops.empty((B, params.input_size), like=dh)
-    form.input_gradient(da_rec, da_n, params, dx, ops)
-    dweights = form.weights_like(params, ops)
-    form.weight_gradients(memory.joint, da_rec, da_n, dweights, ops)
-    return dx, dh_prev, form.params(dweights, params, ops)
+    dx, dh_prev = ops.empty((B, I), like=dh), ops.empty((B, H), like=dh)
+
+    def backward(rows: slice, memory: Memory, ops: Ops) -> Joint:
+        n_rows = rows.stop - rows.start
+        da_rec = ops.empty((n_rows, form.recurrent_gates * H), like=dh)
+        da_n, *scratch = (ops.empty((n_rows, H), like=dh) for _ in range(3))
+        form.backward(dh[rows, :], memory, da_rec, da_n, dh_prev[rows, :], scratch, params, ops)
+        form.input_gradient(da_rec, da_n, params, dx[rows, :], ops)
+        dweights = form.weights_like(params, ops)
+        form.weight_gradients(memory.joint, da_rec, da_n, dweights, ops)
+        return dweights
+
+    part_ops = cycle(part_ops for _, part_ops in ops.parts(B, 1, I, H))
+    dweights = ops.run([(own, partial(backward, *part, own)) for part, own in zip(parts, part_ops, strict=False)])
+    return dx, dh_prev, form.params(sum_of_parts(dweights, ops), params, ops)
+
+
+def sum_of_parts(dweights: Sequence[Joint], ops: Ops) -> Joint:
+    """The gradients of all sequences' weights, from those of parts, in the memory of the first."""
+    for part in dweights[1:]:
+        for total, more in zip(dweights[0], part, strict=True):
+            add_into(total, more, ops)
+    return dweights[0]
 
 
 def check_params(params: GRUParams, x: Array) -> None:

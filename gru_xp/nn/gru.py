@@ -8,7 +8,7 @@ from typing import NamedTuple
 from array_api_compat import array_namespace
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.cell import FORMS, RESETS, Form, Joint, Memory, Reset, check_params
+from gru_xp.nn.cell import FORMS, RESETS, Form, Joint, Memory, Reset, check_params, sum_of_parts
 from gru_xp.nn.checks import check_array, check_choice, check_kind
 from gru_xp.nn.ops import Array, Ops, default_ops
 from gru_xp.nn.params import GRUParams
@@ -192,14 +192,10 @@ def gru_backward(
 
     part_ops = cycle(part_ops for _, part_ops in ops.parts(B, T, I, H))
     results = ops.run([(own, partial(backward, *part, own)) for part, own in zip(parts, part_ops, strict=False)])
-    dx_parts, dh0_parts, dweights_parts = zip(*results, strict=True)
+    dx_parts, dh0_parts, dweights = zip(*results, strict=True)
     rows = [part.rows for part in parts]
-    dweights, *others = dweights_parts
-    for other in others:
-        for total, part in zip(dweights, other, strict=True):
-            add_into(total, part, ops)
     dx = time_first(_joined(dx_parts, rows, ops)) if with_dx else None
-    return dx, _joined(dh0_parts, rows, ops), form.params(dweights, params, ops)
+    return dx, _joined(dh0_parts, rows, ops), form.params(sum_of_parts(dweights, ops), params, ops)
 
 
 def time_first(a: Array) -> Array:

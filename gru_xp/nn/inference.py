@@ -16,14 +16,18 @@ MAX_PREPARED = 8
 
 
 class GRUInference:
-    """A GRU layer without gradients, over whole sequences or one step at a time. Not for several threads at once.
+    """A GRU layer without gradients, over whole sequences or one step at a time.
+
+    A layer may be used by one thread at a time; different threads use different layers.
 
     Parameters
     ----------
     params : GRUParams
-        They are copied: later changes have no effect.
-    reset, ops
+        They are copied: later changes have no effect. Of PyTorch, they must be detached.
+    reset
         See `gru_forward`.
+    ops : Ops, optional
+        As for `gru_forward`, but the layer's own if left out; given ones must not be used elsewhere at the same time.
 
     Raises
     ------
@@ -47,7 +51,7 @@ class GRUInference:
         copy = array_namespace(params.bias).asarray
         self._params = GRUParams(*(copy(array, copy=True) for array in params))
         self._reset = reset
-        self._ops = ops or default_ops(params.bias)
+        self._ops = ops or default_ops(params.bias, new=True)
         self._form = FORMS[reset]
         self._type, self._dtype = type(params.bias), params.bias.dtype
         self._weights = self._form.weights(self._params, self._ops)
@@ -107,7 +111,7 @@ class GRUInference:
             The step's input.
         h : array, shape ``(B, H)``, or None
             The state before the step; if None, the state after the last call of `step`, or zeros if there was none
-            for B sequences.
+            or it was for another number of sequences.
 
         Returns
         -------

@@ -152,11 +152,14 @@ PLAIN_VARIABLE = "GRU_XP_PLAIN"
 """Environment variable that switches every fast path off, if it is set to something else than ``0``."""
 
 
-def default_ops(like: Array) -> Ops:
-    """The fastest ops that are known for the namespace of `like`, or the plain ones."""
+def default_ops(like: Array, *, new: bool = False) -> Ops:
+    """The fastest ops that are known for the namespace of `like`, or the plain ones.
+
+    They are those of the thread that asks, or `new` ones that nobody else has.
+    """
     if plain_wanted():
         return PLAIN_OPS
-    ops: Ops | None = fastest_ops(array_namespace(like).__name__.removeprefix("array_api_compat."))
+    ops: Ops | None = fastest_ops(array_namespace(like).__name__.removeprefix("array_api_compat."), new=new)
     return PLAIN_OPS if ops is None else ops
 
 

@@ -549,3 +549,33 @@ def test_shapes_are_checked_as_ever(draw_layer):
     layer = draw_layer(3, 4, 2, 5)
     with pytest.raises(ShapeError, match=r"h0 has shape \(1, 5\); it must be \(3, 5\)"):
         gru_forward(layer.x, layer.h0[:1], layer.params, ops=NumpyOps())
+
+
+def test_plans_and_scratch_of_many_shapes_are_not_kept(monkeypatch, draw, draw_params, reset):
+    monkeypatch.setattr(numpy_ops, "MAX_PLANS", 20)
+    monkeypatch.setattr(numpy_ops, "MAX_SCRATCH_BYTES", 50_000)
+    ops, params = NumpyOps(0), draw_params(np, 2, 5)
+    for B in range(1, 120):
+        x = draw(np, (B, 3, 2))
+        h, _, cache = gru_forward(x, None, params, reset=reset, ops=ops)
+        expected, _, plain_cache = gru_forward(x, None, params, reset=reset, ops=PLAIN_OPS)
+        np.testing.assert_allclose(h, expected, rtol=0, atol=1e-13)
+        for actual, desired in zip(gru_backward(h, cache)[2], gru_backward(h, plain_cache)[2], strict=True):
+            np.testing.assert_allclose(actual, desired, rtol=1e-11, atol=1e-11)
+        assert len(ops._plans) <= 20
+        assert ops._scratch.nbytes <= 50_000 + 8 * 3 * 5 * 2 * B * 4
+
+
+@pytest.mark.parametrize("B", [3, 40])
+def test_a_cell_in_parts(monkeypatch, draw, draw_params, reset, B):
+    monkeypatch.setattr(numpy_ops, "MIN_STATE_NUMBERS", 30)
+    ops, params = NumpyOps(2), draw_params(np, 3, 5)
+    x, h, dh = draw(np, (B, 3)), draw(np, (B, 5)), draw(np, (B, 5))
+    results = []
+    for own in (ops, PLAIN_OPS):
+        h_next, cache = gru_cell_forward(x, h, params, reset=reset, ops=own)
+        dx, dh_prev, dparams = gru_cell_backward(dh, cache)
+        results.append((h_next, dx, dh_prev, *dparams))
+    assert len(ops.parts(B, 1, 3, 5)) == (1 if B == 3 else 2)
+    for actual, desired in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-12)

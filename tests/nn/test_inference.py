@@ -1,4 +1,5 @@
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -291,3 +292,32 @@ def test_wrong_parameters(draw_params):
         GRUInference(tuple(params))
     with pytest.raises(ValueError, match="reset is 'never'; it must be one of 'before', 'after'"):
         GRUInference(params, reset="never")
+
+
+def test_layers_of_one_thread_may_go_to_others(draw, draw_params, reset):
+    """They share nothing that calls write into."""
+    T, H = 12, 40
+    layers, work = [], []
+    for _ in range(3):
+        params = draw_params(np, 2, H)
+        x = draw(np, (20, T, 2))
+        layers.append(GRUInference(params, reset=reset))
+        work.append((x, *by_gru_forward(x, None, params, reset)))
+    wrong = []
+
+    def run(layer, x, h, h_last):
+        for _ in range(60):
+            found, found_last = layer(x)
+            state = layer.step(x[:, 0, :], np.zeros((20, H)))
+            for t in range(1, T):
+                state = layer.step(x[:, t, :])
+            for actual, desired in ((found, h), (found_last, h_last), (state, h_last)):
+                if np.max(np.abs(actual - desired)) > 1e-12:
+                    wrong.append(np.max(np.abs(actual - desired)))
+
+    threads = [threading.Thread(target=run, args=(layer, *its)) for layer, its in zip(layers, work, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
