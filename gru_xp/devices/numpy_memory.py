@@ -115,6 +115,8 @@ class RecycledMemory:
                 while (unused := _unused(buffers)) is not None:
                     self._kept -= unused.size
                     _remove(buffers, unused)
+            for size in [size for size, buffers in self._buffers.items() if not buffers]:
+                del self._buffers[size]
         if self._kept + buffer.size <= self._limit:
             self._kept += buffer.size
             self._buffers[buffer.size].append(buffer)

@@ -32,7 +32,10 @@ MAX_PLANS = 256
 """Pointwise bodies and shapes to keep a plan for."""
 
 MAX_SCRATCH_BYTES = 2**26
-"""Memory for temporaries to keep, of all shapes together."""
+"""Memory for temporaries of pointwise bodies, and of contractions, to keep of all shapes together."""
+
+MAX_PRODUCT_NUMBERS = 2**18
+"""Numbers in the products of several steps that are summed at once."""
 
 MAX_BLOCK_NUMBERS = 2**16
 """Numbers in the states of a block of steps whose weight gradients are summed together."""
@@ -44,6 +47,8 @@ MIN_ROWS = 256
 class NumpyOps:
     """`gru_xp.nn.ops.Ops` for NumPy arrays. One instance belongs to one thread.
 
+    So do its workers: that thread writes down what they do, and waits while other threads play it back.
+
     Parameters
     ----------
     threads
@@ -54,11 +59,12 @@ class NumpyOps:
 
     def __init__(self, threads: int = 1, *, max_kept: int = 2**29) -> None:
         self._threads = threads
-        self._max_kept = max_kept // max(threads, 1)
+        self._max_kept = max_kept // (threads + 1)  # here, and for each worker
         self._memory = RecycledMemory(self._max_kept)
         self._workers: list[NumpyOps] = []
         self._plans: dict[Any, Plan] = {}
         self._scratch = Scratch()
+        self._products = Scratch()
         self._arena = Arena()
         self._program: Program | None = None  # what is being written down
         self._recording_memory: Arena | RecycledMemory = self._arena
@@ -80,22 +86,26 @@ class NumpyOps:
         return out
 
     def contract(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Array:
-        # One product a step, of memory that is contiguous, instead of one of a rearranged copy.
-        if a.ndim == 3 and a.shape[0] == 1:
-            a, b = a[0], b[0]
-        a_t = a.swapaxes(-1, -2)
-        if a.ndim == 2 and not add:
-            self._call(np.matmul, a_t, b, out)
-            return out
-        products = self._scratch.array((*a.shape[:-2], *out.shape), out.dtype, 0)
-        self._call(np.matmul, a_t, b, products)
+        # One product a step, of memory that is contiguous, instead of one of a rearranged copy; their sum is taken for
+        # several at once.
         if a.ndim == 2:
-            self._call(np.add, out, products, out)
-            return out
-        total = self._scratch.array(out.shape, out.dtype, 0) if add else out
-        self._call(np.add.reduce, products, 0, None, total)
-        if add:
-            self._call(np.add, out, total, out)
+            a, b = a[None], b[None]
+        if self._products.nbytes > MAX_SCRATCH_BYTES:
+            self._products.clear()
+        several = max(1, MAX_PRODUCT_NUMBERS // math.prod(out.shape))
+        products = self._products.array((several, *out.shape), out.dtype, 0)
+        for start in range(0, a.shape[0], several):
+            a_t, b_t = a[start : start + several].swapaxes(-1, -2), b[start : start + several]
+            n = b_t.shape[0]
+            total = self._products.array(out.shape, out.dtype, 0) if add else out
+            if n == 1:
+                self._call(np.matmul, a_t[0], b_t[0], total)
+            else:
+                self._call(np.matmul, a_t, b_t, products[:n])
+                self._call(np.add.reduce, products[:n], 0, None, total)
+            if add:
+                self._call(np.add, out, total, out)
+            add = True
         return out
 
     def pointwise(self, body: Body, inputs: tuple[Array | float, ...], out: tuple[Array, ...]) -> None:
@@ -168,7 +178,7 @@ class NumpyOps:
             replay = _Replay(program, function())
         finally:
             self._program = None
-        if replay.result is None:  # nobody can ask for what was computed on the way
+        if replay.result is None and memory is self._arena:  # nobody can ask for what was computed on the way
             self._arena.rewind(start)
         return replay
 
@@ -180,7 +190,9 @@ class NumpyOps:
 
 
 def _own(tasks: Sequence[tuple[Ops, Callable[[], Result]]]) -> list[tuple[NumpyOps, Callable[[], Result]]]:
-    return [(ops, function) for ops, function in tasks if isinstance(ops, NumpyOps)]
+    own = [(ops, function) for ops, function in tasks if isinstance(ops, NumpyOps)]
+    assert len(own) == len(tasks), "a task has ops that parts did not give"
+    return own
 
 
 def new_ops() -> NumpyOps:

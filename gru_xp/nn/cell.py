@@ -152,6 +152,7 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
         form.weight_gradients(memory.joint, da_rec, da_n, dweights, ops)
         return dweights
 
+    # They may be others than those of the forward pass, in another thread, say; any of them can take any part.
     part_ops = cycle(part_ops for _, part_ops in ops.parts(B, 1, I, H))
     dweights = ops.run([(own, partial(backward, *part, own)) for part, own in zip(parts, part_ops, strict=False)])
     return dx, dh_prev, form.params(sum_of_parts(dweights, ops), params, ops)

@@ -99,16 +99,18 @@ def gru_forward(
     parts = ops.parts(B, T, I, H)
     states = ops.empty((T, B, H), like=x) if len(parts) > 1 else None
 
-    def forward(rows: slice, ops: Ops) -> PartCache:
+    def forward(rows: slice, ops: Ops) -> PartCache | None:
         memory = form.memory((T, rows.stop - rows.start), I, H, like=x, ops=ops, keep=with_cache)
         ops.copy(0.0 if h0 is None else h0[rows, ...], memory.joint[0, :, :H])
         form.write_input(memory, time_first(x[rows, ...]), ops)
         run_steps(form, form.weights(params, ops), memory, ops)
         if states is not None:
             ops.copy(memory.joint[1:, :, :H], states[:, rows, :])
-        return PartCache(rows, memory)
+        # What nobody needs any more makes room for other parts.
+        return PartCache(rows, memory) if with_cache or states is None else None
 
-    caches = ops.run([(part_ops, partial(forward, rows, part_ops)) for rows, part_ops in parts])
+    results = ops.run([(part_ops, partial(forward, rows, part_ops)) for rows, part_ops in parts])
+    caches = [cache for cache in results if cache is not None]
     if states is None:
         states = caches[0].memory.joint[1:, :, :H]
     return time_first(states), states[-1, ...], GRUCache(caches, params, reset, given_ops) if with_cache else None
@@ -190,6 +192,7 @@ def gru_backward(
                 form.input_gradient(*da, params, dx[start:stop, ...], ops)
         return dx, carry, dweights
 
+    # They may be others than those of the forward pass, in another thread, say; any of them can take any part.
     part_ops = cycle(part_ops for _, part_ops in ops.parts(B, T, I, H))
     results = ops.run([(own, partial(backward, *part, own)) for part, own in zip(parts, part_ops, strict=False)])
     dx_parts, dh0_parts, dweights = zip(*results, strict=True)

@@ -69,7 +69,10 @@ class Ops(Protocol):
         """Which of B sequences to compute together, and with which ops."""
 
     def run(self, tasks: "Sequence[tuple[Ops, Callable[[], Result]]]") -> list[Result]:
-        """Results of functions that use the ops of `parts` beside them, in order."""
+        """Results of functions that use the ops of `parts` beside them, in order.
+
+        What they compute from arrays they compute by these methods, and may be there only when all of them are done.
+        """
 
     def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
         """Do what `function` does once; return a function that does it again, faster, and returns its results.

@@ -1,4 +1,5 @@
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from gru_xp.devices import numpy_ops
 from gru_xp.devices.numpy_ops import NumpyOps, ops_of_thread
 from gru_xp.errors import ShapeError
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
+from gru_xp.nn.cell import Form
 from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.stack import init_stack_params, stack_backward, stack_forward
 
@@ -579,3 +581,49 @@ def test_a_cell_in_parts(monkeypatch, draw, draw_params, reset, B):
     assert len(ops.parts(B, 1, 3, 5)) == (1 if B == 3 else 2)
     for actual, desired in zip(*results, strict=True):
         np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("several", [1, 2, 3, 100])
+@pytest.mark.parametrize("T", [1, 2, 5, 7])
+def test_contract_sums_the_products_of_any_number_of_steps(monkeypatch, rng, T, several):
+    monkeypatch.setattr(numpy_ops, "MAX_PRODUCT_NUMBERS", several * 4 * 3)
+    ops, before = NumpyOps(0), rng.standard_normal((4, 3))
+    a, b = rng.standard_normal((T, 6, 4)), rng.standard_normal((T, 6, 3))
+    expected, out = np.einsum("tbp,tbq->pq", a, b), before.copy()
+    ops.contract(a, b, out=out, add=True)
+    np.testing.assert_allclose(out, before + expected, rtol=1e-12, atol=1e-12)
+    ops.contract(a, b, out=out)
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_contractions_keep_little_memory(monkeypatch, draw):
+    monkeypatch.setattr(numpy_ops, "MAX_PRODUCT_NUMBERS", 100)
+    monkeypatch.setattr(numpy_ops, "MAX_SCRATCH_BYTES", 10_000)
+    ops = NumpyOps(0)
+    for T in range(1, 30):
+        for size in (3, T):
+            a = draw(np, (T, 6, size))
+            out = ops.contract(a, a, out=np.empty((size, size)))
+            np.testing.assert_allclose(out, np.einsum("tbp,tbq->pq", a, a), rtol=1e-12, atol=1e-12)
+            assert ops._products.nbytes <= 10_000 + 8 * (100 + 2 * 30 * 30)
+
+
+def test_a_forward_pass_without_a_cache_keeps_no_part(monkeypatch, draw, draw_params, reset):
+    """Of what the parts of a large batch compute in, only as much is in use as are computed side by side."""
+    monkeypatch.setattr(numpy_ops, "MIN_ROWS", 1)
+    monkeypatch.setattr(numpy_ops, "MAX_STATE_NUMBERS", 20)
+    made = []
+    monkeypatch.setattr(Form, "memory", lambda *a, original=Form.memory, **k: keep(made, original(*a, **k)))
+    ops, params = NumpyOps(1), draw_params(np, 2, 5)
+    alive = []
+
+    def keep(made, memory):
+        made.append(weakref.ref(memory.joint))
+        alive.append(sum(joint() is not None for joint in made))
+        return memory
+
+    x = draw(np, (60, 3, 2))
+    h, _, _ = gru_forward(x, None, params, reset=reset, ops=ops, with_cache=False)
+    assert len(made) == 15
+    assert max(alive) <= 2
+    np.testing.assert_allclose(h, gru_forward(x, None, params, reset=reset, ops=PLAIN_OPS)[0], rtol=0, atol=1e-13)
