@@ -17,23 +17,22 @@ from gru_xp.cli.messages import note
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def check_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+def _check_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
     """Refuse a file that cannot be written before anything is measured, not after."""
     if value is not None and not value.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {value.parent}; make it first")
     return value
 
 
+def file_option(flag: str, name: str, text: str) -> Callable[[F], F]:
+    """An option for a file that is written, which does what `text` says."""
+    path = click.Path(path_type=Path, dir_okay=False, writable=True)
+    return click.option(flag, name, type=path, metavar="FILE", callback=_check_file, help=text)
+
+
 def json_option(command: F) -> F:
     """``--json FILE``."""
-    return click.option(
-        "--json",
-        "json_file",
-        type=click.Path(path_type=Path, dir_okay=False, writable=True),
-        metavar="FILE",
-        callback=check_file,
-        help="Keep machine, versions, settings and every row in FILE, too.",
-    )(command)
+    return file_option("--json", "json_file", "Keep machine, versions, settings and every row in FILE, too.")(command)
 
 
 def device_option(command: F) -> F:

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.contest import Contestant, hold
 from benchmarks.job import Job, Shape
 from benchmarks.report import (
-    check_file,
+    file_option,
     grouped,
     json_option,
     number_text,
@@ -75,14 +75,7 @@ def slopes(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     help="Most threads for the sweep over threads; the others use one.  [default: OMP_NUM_THREADS, or the cores]",
 )
 @repeats_option(3)
-@click.option(
-    "--plot",
-    "plot_file",
-    type=click.Path(path_type=Path, dir_okay=False, writable=True),
-    metavar="FILE",
-    callback=check_file,
-    help="Draw time and memory to FILE, such as scaling.png.",
-)
+@file_option("--plot", "plot_file", "Draw time and memory to FILE, such as scaling.png.")
 @quick_option("One round of a few steps, two doublings of small sizes")
 @json_option
 def scaling(threads: int | None, repeats: int, plot_file: Path | None, quick: bool, json_file: Path | None) -> None:

@@ -3,10 +3,13 @@
 The maths asks here, and the devices, which it does not know, are imported when it does.
 """
 
+import threading
 from importlib import import_module
 from typing import Any
 
 _MODULES = {"numpy": "gru_xp.devices.numpy_ops", "cupy": "gru_xp.devices.cupy_ops"}
+
+_thread = threading.local()
 
 
 def fastest_ops(namespace_name: str, *, new: bool = False) -> Any:
@@ -16,5 +19,9 @@ def fastest_ops(namespace_name: str, *, new: bool = False) -> Any:
     """
     if namespace_name not in _MODULES:
         return None
-    module = import_module(_MODULES[namespace_name])
-    return module.new_ops() if new else module.ops_of_thread()
+    if new:
+        return import_module(_MODULES[namespace_name]).new_ops()
+    its_ops = vars(_thread)
+    if namespace_name not in its_ops:
+        its_ops[namespace_name] = fastest_ops(namespace_name, new=True)
+    return its_ops[namespace_name]

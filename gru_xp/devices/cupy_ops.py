@@ -1,7 +1,6 @@
 """How CuPy does what ``nn/ops.py`` describes: one kernel for a pointwise body, products without copies, CUDA graphs."""
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -114,17 +113,6 @@ class CupyOps:
 def new_ops() -> CupyOps:
     """Ops that nobody else has."""
     return CupyOps()
-
-
-_ops_of_thread = threading.local()
-
-
-def ops_of_thread() -> CupyOps:
-    """The ops of the thread that asks."""
-    if not hasattr(_ops_of_thread, "ops"):
-        _ops_of_thread.ops = new_ops()
-    ops: CupyOps = _ops_of_thread.ops
-    return ops
 
 
 class _Limits(NamedTuple):

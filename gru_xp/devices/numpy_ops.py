@@ -7,7 +7,6 @@ is left of it is a list of NumPy functions and their arguments.
 """
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -93,7 +92,6 @@ class NumpyOps:
         if self._products.nbytes > MAX_SCRATCH_BYTES:
             self._products.clear()
         several = max(1, MAX_PRODUCT_NUMBERS // math.prod(out.shape))
-        products = self._products.array((several, *out.shape), out.dtype, 0)
         for start in range(0, a.shape[0], several):
             a_t, b_t = a[start : start + several].swapaxes(-1, -2), b[start : start + several]
             n = b_t.shape[0]
@@ -101,8 +99,9 @@ class NumpyOps:
             if n == 1:
                 self._call(np.matmul, a_t[0], b_t[0], total)
             else:
-                self._call(np.matmul, a_t, b_t, products[:n])
-                self._call(np.add.reduce, products[:n], 0, None, total)
+                products = self._products.array((several, *out.shape), out.dtype, 0)[:n]
+                self._call(np.matmul, a_t, b_t, products)
+                self._call(np.add.reduce, products, 0, None, total)
             if add:
                 self._call(np.add, out, total, out)
             add = True
@@ -198,17 +197,6 @@ def _own(tasks: Sequence[tuple[Ops, Callable[[], Result]]]) -> list[tuple[NumpyO
 def new_ops() -> NumpyOps:
     """Ops with all the threads that are there to work for them."""
     return NumpyOps(default_threads())
-
-
-_ops_of_thread = threading.local()
-
-
-def ops_of_thread() -> NumpyOps:
-    """The ops of the thread that asks."""
-    if not hasattr(_ops_of_thread, "ops"):
-        _ops_of_thread.ops = new_ops()
-    ops: NumpyOps = _ops_of_thread.ops
-    return ops
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ pass. ``gru.py`` runs the same steps over time.
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from array_api_compat import array_namespace
 
 from gru_xp.nn.activations import sigmoid_of_twice, tanh_backward, tanh_forward
 from gru_xp.nn.checks import check_array, check_choice, check_kind
-from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
+from gru_xp.nn.ops import Array, Namespace, Ops, Result, default_ops
 from gru_xp.nn.params import GRUParams
 from gru_xp.nn.pointwise import add, add_into
 
@@ -152,10 +152,22 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
         form.weight_gradients(memory.joint, da_rec, da_n, dweights, ops)
         return dweights
 
-    # They may be others than those of the forward pass, in another thread, say; any of them can take any part.
-    part_ops = cycle(part_ops for _, part_ops in ops.parts(B, 1, I, H))
-    dweights = ops.run([(own, partial(backward, *part, own)) for part, own in zip(parts, part_ops, strict=False)])
+    dweights = run_parts(backward, parts, ops.parts(B, 1, I, H), ops)
     return dx, dh_prev, form.params(sum_of_parts(dweights, ops), params, ops)
+
+
+def run_parts(
+    function: Callable[..., Result],
+    parts: Sequence[tuple[Any, ...]],
+    device_parts: Sequence[tuple[slice, Ops]],
+    ops: Ops,
+) -> list[Result]:
+    """``function(*part, ops)`` for the parts of a forward pass, with the ops that `Ops.parts` gives now.
+
+    Those may be others than the forward pass had, in another thread, say; any of them can take any part.
+    """
+    workers = cycle(worker for _, worker in device_parts)
+    return ops.run([(worker, partial(function, *part, worker)) for part, worker in zip(parts, workers, strict=False)])
 
 
 def sum_of_parts(dweights: Sequence[Joint], ops: Ops) -> Joint:

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import cycle
 from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.cell import FORMS, RESETS, Form, Joint, Memory, Reset, check_params, sum_of_parts
+from gru_xp.nn.cell import FORMS, RESETS, Form, Joint, Memory, Reset, check_params, run_parts, sum_of_parts
 from gru_xp.nn.checks import check_array, check_choice, check_kind
 from gru_xp.nn.ops import Array, Ops, default_ops
 from gru_xp.nn.params import GRUParams
@@ -192,9 +191,7 @@ def gru_backward(
                 form.input_gradient(*da, params, dx[start:stop, ...], ops)
         return dx, carry, dweights
 
-    # They may be others than those of the forward pass, in another thread, say; any of them can take any part.
-    part_ops = cycle(part_ops for _, part_ops in ops.parts(B, T, I, H))
-    results = ops.run([(own, partial(backward, *part, own)) for part, own in zip(parts, part_ops, strict=False)])
+    results = run_parts(backward, parts, ops.parts(B, T, I, H), ops)
     dx_parts, dh0_parts, dweights = zip(*results, strict=True)
     rows = [part.rows for part in parts]
     dx = time_first(_joined(dx_parts, rows, ops)) if with_dx else None

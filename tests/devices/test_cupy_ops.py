@@ -12,8 +12,9 @@ import pytest
 
 from gru_xp.devices import cublas, cupy_ops, resolve_device, to_device, to_host
 from gru_xp.devices.c_code import C_CODE
-from gru_xp.devices.cupy_ops import CupyOps, kernel_source, ops_of_thread
+from gru_xp.devices.cupy_ops import CupyOps, kernel_source
 from gru_xp.devices.recording import FUNCTIONS, record
+from gru_xp.fastest import fastest_ops
 from gru_xp.nn import GRUParams, gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from gru_xp.nn.ops import PLAIN_OPS, PlainOps
 
@@ -368,8 +369,8 @@ def test_parts_go_by_the_memory_of_the_device(fake_cupy):
 
 
 def test_ops_of_a_thread(fake_cupy):
-    assert ops_of_thread() is ops_of_thread()
-    assert isinstance(ops_of_thread(), CupyOps)
+    assert fastest_ops("cupy") is fastest_ops("cupy")
+    assert isinstance(fastest_ops("cupy"), CupyOps)
 
 
 # --- loops ------------------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import numpy_ops
-from gru_xp.devices.numpy_ops import NumpyOps, ops_of_thread
+from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import ShapeError
+from gru_xp.fastest import fastest_ops
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from gru_xp.nn.cell import Form
 from gru_xp.nn.ops import PLAIN_OPS
@@ -328,10 +329,10 @@ def test_parts_of_large_batches():
 def test_ops_belong_to_the_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     seen = []
-    thread = threading.Thread(target=lambda: seen.extend([ops_of_thread(), ops_of_thread()]))
+    thread = threading.Thread(target=lambda: seen.extend([fastest_ops("numpy"), fastest_ops("numpy")]))
     thread.start()
     thread.join()
-    assert seen[0] is seen[1] is not ops_of_thread()
+    assert seen[0] is seen[1] is not fastest_ops("numpy")
     assert len(seen[0].parts(300, 1, 1, 100)) == 3
 
 
