@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks train|infer|gpu|scaling|article|defaults``."""
+"""The command line: ``python -m benchmarks train|infer|variants|gpu|scaling|article|defaults|conformance``."""
 
 import sys
 
@@ -6,11 +6,13 @@ try:
     import click
 
     from benchmarks.article import article
+    from benchmarks.conformance.command import conformance
     from benchmarks.defaults import defaults
     from benchmarks.gpu import gpu
     from benchmarks.infer import infer
     from benchmarks.scaling import scaling
     from benchmarks.train import train
+    from benchmarks.variants import variants
     from gru_xp.cli.options import run
 except ModuleNotFoundError as error:
     sys.exit(
@@ -20,13 +22,13 @@ except ModuleNotFoundError as error:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def benchmarks() -> None:
-    """Measure gru-xp: its speed beside other libraries', the article's experiment, and the default settings.
+    """Measure gru-xp: speed and agreement beside other libraries, the article's experiment, and the defaults.
 
     Run from the repository's root, after: pip install -e ".[test]"
     """
 
 
-for command in (train, infer, gpu, scaling, article, defaults):
+for command in (train, infer, variants, gpu, scaling, article, defaults, conformance):
     benchmarks.add_command(command)
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from benchmarks.job import Arrays, Job, Measurement
@@ -211,6 +212,12 @@ def absolute_difference(actual: Arrays, desired: Arrays) -> float:
 def _check_names(actual: Arrays, desired: Arrays) -> None:
     if actual.keys() != desired.keys():
         raise ValueError(f"the arrays are {', '.join(actual)} and {', '.join(desired)}")
+
+
+def check_measured(rows: Sequence[dict[str, Any]]) -> None:
+    """Raise ClickException unless something could be measured."""
+    if all(row["problem"] for row in rows):
+        raise click.ClickException(f"nothing could be measured: {rows[0]['problem']}")
 
 
 def geometric_mean(numbers: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmarks.contest import Contestant, absolute_difference, compare, geometric_mean, hold
+from benchmarks.contest import Contestant, absolute_difference, check_measured, compare, geometric_mean, hold
 from benchmarks.job import Job, Shape
 from benchmarks.report import (
     grouped,
@@ -159,8 +159,7 @@ def _check(rows: Sequence[dict[str, Any]]) -> None:
                 f"{row['task']}, {shape_text(row['shape'].values())}: the states of {row['library']}, "
                 f"{row['variant']}, differ from ours by {row['difference']:.1e}, more than {TOLERANCE:g}"
             )
-    if all(row["problem"] for row in rows):
-        raise click.ClickException(f"nothing could be measured: {rows[0]['problem']}")
+    check_measured(rows)
 
 
 def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gru_xp.nn.stack import StackParams, init_stack_params
+from gru_xp.nn.network import NetworkParams, init_network_params
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -30,8 +30,8 @@ class Job:
     Attributes
     ----------
     task
-        ``"train"`` (training steps), ``"forward"`` (the states of whole sequences) or ``"stream"`` (one step of one
-        sequence after the other).
+        ``"train"`` (training steps), ``"variant"`` (layers of ``stacks.py``, forward and back), ``"forward"`` (the
+        states of whole sequences) or ``"stream"`` (one step of one sequence after the other).
     library
         ``"gru-xp"``, ``"torch"``, ``"onnxruntime"`` or ``"products"``.
     variant
@@ -71,12 +71,12 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)
     arrays_file: str | None = None
 
-    def problem(self) -> tuple[StackParams, Array, Array]:
+    def problem(self) -> tuple[NetworkParams, Array, Array]:
         """Starting weights, sequences ``(B, T, I)`` and targets ``(B, 1)``; every library's are the same."""
         B, T, H, I = self.shape  # noqa: E741
         rng = np.random.default_rng(SEED)
         x, y = (rng.standard_normal(size, dtype=np.float32) for size in ((B, T, I), (B, 1)))
-        return init_stack_params(I, H, 1, xp=np, seed=SEED, dtype=np.float32), x, y
+        return init_network_params(I, H, 1, xp=np, seed=SEED, dtype=np.float32), x, y
 
     def save(self, arrays: Arrays) -> None:
         """Write `arrays` where the job wants them."""

@@ -8,6 +8,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.job import Array, Job, Measurement, time_calls
+from gru_xp.interop.gates import to_peer
 from gru_xp.nn.params import GRUParams
 
 OPSET, IR_VERSION = 17, 8
@@ -17,19 +18,11 @@ OPSET, IR_VERSION = 17, 8
 def gru_model(params: GRUParams) -> bytes:
     """An ONNX model of what `params` compute with ``reset="after"``.
 
-    Inputs are ``x (T, B, I)`` and ``h0 (1, B, H)``, outputs ``h (T, 1, B, H)`` and ``h_last (1, B, H)``. ONNX stacks
-    the gates as we do, but its z is 1 - z, so that the rows of z change their sign, and it has a second bias for
-    every gate.
+    Inputs are ``x (T, B, I)`` and ``h0 (1, B, H)``, outputs ``h (T, 1, B, H)`` and ``h_last (1, B, H)``.
     """
     H, I = params.hidden_size, params.input_size  # noqa: E741
-    sign = np.ones(3 * H, params.bias.dtype)
-    sign[:H] = -1
-    recurrent_bias = np.concatenate([np.zeros(2 * H, params.bias_hn.dtype), params.bias_hn])
-    weights = {
-        "W": sign[:, None] * params.weight_ih,
-        "R": sign[:, None] * params.weight_hh,
-        "bias": np.concatenate([sign * params.bias, recurrent_bias]),
-    }
+    gates = to_peer(params, "zrn", "after")
+    weights = {"W": gates.weight_ih, "R": gates.weight_hh, "bias": np.concatenate([gates.bias_ih, gates.bias_hh])}
     node = helper.make_node(
         "GRU", ["x", *weights, "", "h0"], ["h", "h_last"], hidden_size=H, linear_before_reset=1, layout=0
     )
@@ -60,7 +53,8 @@ def open_session(model: bytes, threads: int) -> Any:
 
 def measure(job: Job) -> Measurement:
     """Do the job."""
-    (gru, _), data, _ = job.problem()
+    params, data, _ = job.problem()
+    ((gru,),) = params.gru
     B, T, H, _ = job.shape
     session = open_session(gru_model(gru), job.threads)
     x = np.ascontiguousarray(data.swapaxes(0, 1))

@@ -1,8 +1,8 @@
 """gru-xp's side of every comparison.
 
-Variants: of ``train`` the form of the reset gate, ``after`` or ``before``; of ``forward`` ``GRUInference`` or
-``gru_forward``; of ``stream`` ``step(x, h)``, which gets the state as PyTorch's cell does, or ``step(x)``, which
-goes on from its own.
+Variants: of ``train`` the form of the reset gate, ``after`` or ``before``; of ``variant`` those of ``stacks.py``; of
+``forward`` ``GRUInference`` or ``gru_forward``; of ``stream`` ``step(x, h)``, which gets the state as PyTorch's cell
+does, or ``step(x)``, which goes on from its own.
 """
 
 import time
@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import stacks
 from benchmarks.job import LEARNING_RATE, Array, Job, Measurement, PeakMemory, Stopwatch, time_calls
 from gru_xp.devices import Device, resolve_device, to_device, to_host
-from gru_xp.nn.gru import gru_forward
+from gru_xp.nn.gru import gru_backward, gru_forward
 from gru_xp.nn.inference import GRUInference
+from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import GRUParams, flatten, named_arrays, unflatten
-from gru_xp.nn.stack import StackParams
+from gru_xp.nn.stack import gru_stack_backward, gru_stack_forward
 from gru_xp.training.objective import Objective
 from gru_xp.training.optimizers import SGD
 from gru_xp.training.trainer import TrainingConfig, train
@@ -27,7 +29,10 @@ def measure(job: Job) -> Measurement:
     device = resolve_device(job.device, fallback=False, threads=job.threads)
     if job.task == "train":
         return _measure_training(job, device)
-    (gru, _), x, _ = job.problem()
+    if job.task == "variant":
+        return _measure_variant(job, device)
+    params, x, _ = job.problem()
+    ((gru,),) = params.gru
     with device.use():
         if job.task == "forward":
             return _measure_forward(job, _forward(job, device, gru), x)
@@ -62,7 +67,7 @@ def _measure_training(job: Job, device: Device) -> Measurement:
     return Measurement(stopwatch.times, peak, pipelined)
 
 
-def _save_gradient(job: Job, device: Device, params: StackParams, x: Any, y: Any, like: StackParams) -> None:
+def _save_gradient(job: Job, device: Device, params: NetworkParams, x: Any, y: Any, like: NetworkParams) -> None:
     """Cost and gradient at the starting weights, by the way that the trainer takes: captured, and played back."""
     ops = device.ops()
     objective = Objective(params, x, y, job.variant, ops)  # type: ignore[arg-type]
@@ -71,7 +76,7 @@ def _save_gradient(job: Job, device: Device, params: StackParams, x: Any, y: Any
     job.save({"cost": np.asarray(float(objective.cost[0])), **dict(named_arrays(gradient))})
 
 
-def _pipelined_seconds(job: Job, device: Device, params: StackParams, x: Any, y: Any) -> float:
+def _pipelined_seconds(job: Job, device: Device, params: NetworkParams, x: Any, y: Any) -> float:
     """Of one of many steps of which only the last one's cost is read."""
     ops = device.ops()
     theta = flatten(params)
@@ -94,6 +99,31 @@ def pipelined_seconds(job: Job, step: Callable[[], object], read_cost: Callable[
         step()
     read_cost()
     return (time.perf_counter() - start) / job.pipelined_steps
+
+
+# --- variants ---------------------------------------------------------------------------------------------------
+
+
+def _measure_variant(job: Job, device: Device) -> Measurement:
+    """The public functions as they are called; the states of all steps, then all gradients."""
+    layers, x, lengths, dh, options = stacks.problem(job)
+    ops = device.ops()
+
+    def forward_and_back() -> tuple[Any, ...]:
+        if options:
+            ((params,),) = layers
+            h, h_last, cache = gru_forward(x, None, params, lengths=lengths, reset="after", ops=ops, **options)
+            return h, h_last, *gru_backward(dh, cache)
+        h, h_last, stack_cache = gru_stack_forward(x, None, layers, lengths=lengths, reset="after", ops=ops)
+        assert stack_cache is not None
+        return h, h_last, *gru_stack_backward(dh, stack_cache)
+
+    if not options:
+        h, h_last, dx, _, dlayers = forward_and_back()
+        job.save({"h": h, "h_last": h_last, "dx": dx, **dict(named_arrays(dlayers))})
+    memory = PeakMemory()
+    times = time_calls(job, forward_and_back)
+    return Measurement(times, memory.growth())
 
 
 # --- inference --------------------------------------------------------------------------------------------------

@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks import stacks
 from benchmarks.job import LEARNING_RATE, Arrays, Job, Measurement, PeakMemory, Stopwatch, time_calls
 from benchmarks.own_gru import pipelined_seconds
+from gru_xp.interop.gates import to_peer
+from gru_xp.interop.torch import to_torch
+from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
-from gru_xp.nn.stack import StackParams
 
 
 class Network(nn.Module):
@@ -32,28 +35,13 @@ class Network(nn.Module):
 
 
 def gru_to_torch(params: GRUParams) -> Arrays:
-    """Weights, as ``nn.GRUCell`` names them, that compute what `params` compute with ``reset="after"``.
-
-    PyTorch stacks r, z, n where we stack z, r, n, and its z is 1 - z: as sigmoid(-a) = 1 - sigmoid(a), the rows of z
-    change their sign. It has a second bias for r and z, which is zero here.
-    """
-
-    def gates(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        z, r, n = np.split(rows, 3)
-        return np.concatenate([r, -z, n])
-
-    H = params.hidden_size
-    return {
-        "weight_ih": gates(params.weight_ih),
-        "weight_hh": gates(params.weight_hh),
-        "bias_ih": gates(params.bias),
-        "bias_hh": np.concatenate([np.zeros(2 * H, params.bias_hn.dtype), params.bias_hn]),
-    }
+    """Weights, as ``nn.GRUCell`` names them, that compute what `params` compute with ``reset="after"``."""
+    return to_peer(params, "rzn", "after")._asdict()
 
 
-def weights_to_torch(params: StackParams) -> Arrays:
+def weights_to_torch(params: NetworkParams) -> Arrays:
     """The same for the whole network, as `Network` names its weights."""
-    gru, linear = params
+    ((gru,),), linear = params
     return {
         **{f"gru.{name}_l0": array for name, array in gru_to_torch(gru).items()},
         "linear.weight": linear.weight,
@@ -61,23 +49,26 @@ def weights_to_torch(params: StackParams) -> Arrays:
     }
 
 
-def gradient_from_torch(arrays: Arrays) -> StackParams:
-    """The inverse of `weights_to_torch`, for weights and gradients alike."""
+def gradient_from_torch(arrays: Arrays) -> NetworkParams:
+    """The inverse of `weights_to_torch`, for weights and gradients alike.
 
+    Of gradients, those of PyTorch's second biases of r and z are left out: they are those of the first once more.
+    """
+
+    gru = _gru_from_torch({name: arrays[f"gru.{name}_l0"] for name in _WEIGHTS})
+    return NetworkParams(((gru,),), LinearParams(arrays["linear.weight"], arrays["linear.bias"]))
+
+
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _gru_from_torch(arrays: Arrays) -> GRUParams:
     def gates(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         r, z, n = np.split(rows, 3)
         return np.concatenate([-z, r, n])
 
-    H = arrays["gru.weight_hh_l0"].shape[1]
-    return StackParams(
-        GRUParams(
-            gates(arrays["gru.weight_ih_l0"]),
-            gates(arrays["gru.weight_hh_l0"]),
-            gates(arrays["gru.bias_ih_l0"]),
-            arrays["gru.bias_hh_l0"][2 * H :],
-        ),
-        LinearParams(arrays["linear.weight"], arrays["linear.bias"]),
-    )
+    weight_ih, weight_hh, bias_ih, bias_hh = (arrays[name] for name in _WEIGHTS)
+    return GRUParams(gates(weight_ih), gates(weight_hh), gates(bias_ih), bias_hh[2 * weight_hh.shape[1] :])
 
 
 def measure(job: Job) -> Measurement:
@@ -87,6 +78,8 @@ def measure(job: Job) -> Measurement:
         raise RuntimeError("this PyTorch finds no CUDA device")
     if job.task == "train":
         return _measure_training(job)
+    if job.task == "variant":
+        return _measure_variant(job)
     with torch.inference_mode():
         return _measure_forward(job) if job.task == "forward" else _measure_stream(job)
 
@@ -177,12 +170,53 @@ def _captured(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     return replay
 
 
+# --- variants ---------------------------------------------------------------------------------------------------
+
+
+def _measure_variant(job: Job) -> Measurement:
+    """Sequences that end early are packed, in any order, and padded again, as `gru_forward` takes and gives them."""
+    layers, host_x, lengths, host_dh, _ = stacks.problem(job)
+    _, T, H, I = job.shape  # noqa: E741
+    gru: Any = nn.GRU(I, H, len(layers), batch_first=True, bidirectional=len(layers[0]) == 2)
+    gru.load_state_dict(to_torch(layers, reset="after"))
+    x, dh = torch.from_numpy(host_x).requires_grad_(), torch.from_numpy(host_dh)
+    counts = None if lengths is None else torch.from_numpy(lengths)
+
+    def forward_and_back() -> tuple[torch.Tensor, torch.Tensor]:
+        x.grad = None
+        gru.zero_grad(set_to_none=True)
+        if counts is None:
+            h, h_last = gru(x)
+        else:
+            packed = nn.utils.rnn.pack_padded_sequence(x, counts, batch_first=True, enforce_sorted=False)
+            states, h_last = gru(packed)
+            h, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=T)
+        torch.autograd.backward(h, dh)
+        return h, h_last
+
+    h, h_last = forward_and_back()
+    assert x.grad is not None
+    arrays = {"h": h.detach().numpy(), "h_last": h_last.detach().numpy(), "dx": x.grad.numpy().copy()}
+    # The gradient of a rearranged weight is rearranged as the weight is.
+    gradient = {name: parameter.grad for name, parameter in gru.named_parameters()}
+    for number, layer in enumerate(layers):
+        for direction in range(len(layer)):
+            suffix = f"l{number}" + "_reverse" * direction
+            params = _gru_from_torch({name: gradient[f"{name}_{suffix}"].numpy() for name in _WEIGHTS})
+            arrays |= dict(named_arrays(params, f"{number}.{direction}."))
+    job.save(arrays)
+    memory = PeakMemory()
+    times = time_calls(job, forward_and_back)
+    return Measurement(times, memory.growth())
+
+
 # --- inference --------------------------------------------------------------------------------------------------
 
 
 def _measure_forward(job: Job) -> Measurement:
     """Time is the first axis, which is ``nn.GRU``'s own order."""
-    (gru, _), data, _ = job.problem()
+    params, data, _ = job.problem()
+    ((gru,),) = params.gru
     _, _, H, I = job.shape  # noqa: E741
     layer: Any = nn.GRU(I, H)
     layer.load_state_dict({f"{name}_l0": tensor for name, tensor in _tensors(gru_to_torch(gru)).items()})
@@ -193,7 +227,8 @@ def _measure_forward(job: Job) -> Measurement:
 
 
 def _measure_stream(job: Job) -> Measurement:
-    (gru, _), data, _ = job.problem()
+    params, data, _ = job.problem()
+    ((gru,),) = params.gru
     B, T, H, I = job.shape  # noqa: E741
     cell: Any = nn.GRUCell(I, H)
     cell.load_state_dict(_tensors(gru_to_torch(gru)))

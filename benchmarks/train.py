@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmarks.contest import Contestant, compare, geometric_mean, hold, relative_difference
+from benchmarks.contest import Contestant, check_measured, compare, geometric_mean, hold, relative_difference
 from benchmarks.job import Job, Shape
 from benchmarks.report import (
     grouped,
@@ -165,8 +165,7 @@ def check(rows: Sequence[dict[str, Any]]) -> None:
                 f"{row['library']}, {row['variant']}, by {difference:.1e}, more than {GRADIENT_TOLERANCE:g}; "
                 f"the times are not of the same step"
             )
-    if all(row["problem"] for row in rows):
-        raise click.ClickException(f"nothing could be measured: {rows[0]['problem']}")
+    check_measured(rows)
 
 
 def _label(row: dict[str, Any]) -> str:

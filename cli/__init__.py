@@ -4,7 +4,9 @@ import click
 
 from .devices import devices
 from .evaluate import evaluate
+from .export import export
 from .forecast import forecast
+from .import_ import import_
 from .options import run
 from .train import train
 
@@ -25,7 +27,7 @@ def cli() -> None:
     """
 
 
-for command in (train, evaluate, forecast, devices):
+for command in (train, evaluate, forecast, export, import_, devices):
     cli.add_command(command)
 
 

@@ -5,6 +5,7 @@ import io
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import click
@@ -151,3 +152,16 @@ def column_options(default: str) -> Callable[[F], F]:
         return click.option("--target", metavar="COLUMN", help=f"Column to predict.  [default: {default}]")(command)
 
     return decorate
+
+
+def _check_format(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+    from gru_xp.interop.files import SUFFIXES
+
+    if value.suffix.lower() not in SUFFIXES:
+        raise click.BadParameter(f"'{value}' must end in {' or '.join(SUFFIXES)}, which says the format.")
+    return value
+
+
+def format_argument(command: F) -> F:
+    """``FILE``, in a format of another program."""
+    return click.argument("file", metavar="FILE", type=click.Path(path_type=Path), callback=_check_format)(command)

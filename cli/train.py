@@ -14,6 +14,7 @@ from .progress import interruptible, watch
 from .sources import read_source, rows_checksum
 
 POSITIVE = FiniteRange(min=0, min_open=True)
+RATE = FiniteRange(0, 1, max_open=True)
 COUNT = click.IntRange(min=1)
 SIZE = click.IntRange(1, 4096)
 
@@ -44,7 +45,33 @@ SIZE = click.IntRange(1, 4096)
 @click.option(
     "--seq-length", type=COUNT, metavar="N", default=10, show_default=True, help="Rows that a prediction looks back on."
 )
-@click.option("--hidden-size", type=SIZE, metavar="N", default=32, show_default=True, help="Size of the GRU's state.")
+@click.option("--hidden-size", type=SIZE, metavar="N", default=32, show_default=True, help="Size of a layer's state.")
+@click.option("--num-layers", type=COUNT, metavar="N", default=1, show_default=True, help="GRU layers one on another.")
+@click.option("--bidirectional", is_flag=True, help="Run each layer over the window backwards, too.")
+@click.option(
+    "--dropout",
+    type=RATE,
+    metavar="X",
+    default=0.0,
+    show_default=True,
+    help="Share of what a layer hands on to the next that is left out at random while learning.",
+)
+@click.option(
+    "--recurrent-dropout",
+    type=RATE,
+    metavar="X",
+    default=0.0,
+    show_default=True,
+    help="Share of the candidate that is left out while learning, the same at all steps of a window.",
+)
+@click.option(
+    "--zoneout",
+    type=RATE,
+    metavar="X",
+    default=0.0,
+    show_default=True,
+    help="Share of the state's updates that are left out at random while learning.",
+)
 @click.option(
     "--num-epochs", type=COUNT, metavar="N", default=300, show_default=True, help="Passes over the training windows."
 )
@@ -134,6 +161,8 @@ def train(
     from gru_xp.reporting.run_folder import run_folder
 
     settings["patience"] = settings["patience"] or None
+    if settings["dropout"] > 0 and settings["num_layers"] == 1:
+        raise click.UsageError("--dropout acts between layers; use --num-layers 2 or more, or --recurrent-dropout")
     forecaster = Forecaster(validation_ratio=validation_ratio, **settings)
     source = read_source(csv, target, features, quiet=quiet)
     series = source.series

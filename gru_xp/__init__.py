@@ -10,26 +10,57 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device, resolve_device, to_device, to_host
     from gru_xp.errors import CheckpointError, DataError, DeviceError, GruXpError, ShapeError
     from gru_xp.forecasting import Forecaster
+    from gru_xp.interop import (
+        from_keras,
+        from_onnx,
+        from_torch,
+        gru_from_onnx,
+        gru_to_onnx,
+        to_keras,
+        to_onnx,
+        to_torch,
+    )
     from gru_xp.nn import (
         GRUInference,
         GRUParams,
         LinearParams,
+        dropout_mask,
         gradcheck,
         gru_backward,
         gru_cell_backward,
         gru_cell_forward,
         gru_forward,
+        gru_stack_backward,
+        gru_stack_forward,
+        gru_stack_step,
+        gru_step,
+        init_gru_stack_params,
         init_linear_params,
         init_params,
         linear_backward,
         linear_forward,
         mse_loss,
+        softmax_cross_entropy,
     )
+    from gru_xp.nn.network import NetworkParams, init_network_params
+    from gru_xp.training import TrainingConfig, train_on_chunks
 
 _HOMES = {
     "gru_xp.devices": ("Device", "resolve_device", "to_device", "to_host"),
     "gru_xp.errors": ("CheckpointError", "DataError", "DeviceError", "GruXpError", "ShapeError"),
     "gru_xp.forecasting": ("Forecaster",),
+    "gru_xp.interop": (
+        "from_keras",
+        "from_onnx",
+        "from_torch",
+        "gru_from_onnx",
+        "gru_to_onnx",
+        "to_keras",
+        "to_onnx",
+        "to_torch",
+    ),
+    "gru_xp.nn.network": ("NetworkParams", "init_network_params"),
+    "gru_xp.training": ("TrainingConfig", "train_on_chunks"),
 }
 
 __all__ = [
@@ -42,20 +73,39 @@ __all__ = [
     "GRUParams",
     "GruXpError",
     "LinearParams",
+    "NetworkParams",
     "ShapeError",
+    "TrainingConfig",
+    "dropout_mask",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "gradcheck",
     "gru_backward",
     "gru_cell_backward",
     "gru_cell_forward",
     "gru_forward",
+    "gru_from_onnx",
+    "gru_stack_backward",
+    "gru_stack_forward",
+    "gru_stack_step",
+    "gru_step",
+    "gru_to_onnx",
+    "init_gru_stack_params",
     "init_linear_params",
+    "init_network_params",
     "init_params",
     "linear_backward",
     "linear_forward",
     "mse_loss",
     "resolve_device",
+    "softmax_cross_entropy",
     "to_device",
     "to_host",
+    "to_keras",
+    "to_onnx",
+    "to_torch",
+    "train_on_chunks",
 ]
 
 

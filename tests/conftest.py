@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +10,10 @@ import pytest
 
 from gru_xp.devices import cuda_problem, numpy_ops, to_host
 from gru_xp.devices.numpy_ops import NumpyOps
-from gru_xp.nn import GRUParams, cell, gru_backward, gru_forward, pointwise
+from gru_xp.nn import GRUParams, LinearParams, cell, gru, gru_backward, gru_forward, pointwise
+from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Ops, PlainOps
-from gru_xp.nn.params import named_arrays
+from gru_xp.nn.params import map_arrays, named_arrays
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,8 +73,30 @@ def draw_params(rng: np.random.Generator) -> Callable[..., GRUParams]:
 
 
 @pytest.fixture
+def draw_network(draw: Callable[..., Any], draw_params: Callable[..., GRUParams]) -> Callable[..., NetworkParams]:
+    """``draw_network(xp, I, H, O, dtype="float64", *, num_layers=1, bidirectional=False)``: all parameters random."""
+
+    def draw_network(
+        xp: Any,
+        I: int,  # noqa: E741
+        H: int,
+        O: int,  # noqa: E741
+        dtype: str = "float64",
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+    ) -> NetworkParams:
+        D = 2 if bidirectional else 1
+        sizes = [I, *[D * H] * (num_layers - 1)]
+        gru = tuple(tuple(draw_params(xp, size, H, dtype) for _ in range(D)) for size in sizes)
+        return NetworkParams(gru, LinearParams(draw(xp, (O, D * H), dtype), draw(xp, (O,), dtype)))
+
+    return draw_network
+
+
+@pytest.fixture
 def assert_params_close() -> Callable[..., None]:
-    """``assert_params_close(actual, desired, **tolerances)`` for (nested) named tuples of arrays."""
+    """``assert_params_close(actual, desired, **tolerances)`` for (nested) tuples of arrays."""
 
     def assert_params_close(actual: Any, desired: Any, **tolerances: float) -> None:
         desired = dict(named_arrays(desired))
@@ -83,6 +106,82 @@ def assert_params_close() -> Callable[..., None]:
             np.testing.assert_allclose(to_host(array), to_host(desired[name]), err_msg=name, **tolerances)
 
     return assert_params_close
+
+
+class TorchNetwork:
+    """PyTorch's GRU and a linear layer on its last states, with the weights of a network whose reset gate acts after.
+
+    PyTorch stacks r, z, n, its z is our 1 - z, and it has a second bias for r and z, which is zero here.
+    """
+
+    def __init__(self, params: NetworkParams) -> None:
+        import torch
+
+        first, top, (weight, bias) = params.gru[0][0], params.gru[-1], params.linear
+        H, options = first.hidden_size, {"dtype": torch.asarray(first.bias).dtype}
+        self.gru = torch.nn.GRU(
+            first.input_size, H, len(params.gru), batch_first=True, bidirectional=len(top) == 2, **options
+        )
+        self.linear = torch.nn.Linear(len(top) * H, len(bias), **options)
+        with torch.no_grad():
+            for suffix, layer in self._named(params.gru):
+                z, r, n = (slice(gate * H, (gate + 1) * H) for gate in range(3))
+                for name, ours in (
+                    ("weight_ih", layer.weight_ih),
+                    ("weight_hh", layer.weight_hh),
+                    ("bias_ih", layer.bias),
+                ):
+                    rows = torch.asarray(np.concatenate([ours[r], -ours[z], ours[n]]))
+                    getattr(self.gru, f"{name}_{suffix}").copy_(rows)
+                getattr(self.gru, f"bias_hh_{suffix}").copy_(
+                    torch.cat([torch.zeros(2 * H), torch.asarray(layer.bias_hn)])
+                )
+            self.linear.weight.copy_(torch.asarray(weight))
+            self.linear.bias.copy_(torch.asarray(bias))
+        self._like = params
+
+    def _named(self, layers: Any) -> Iterator[tuple[str, Any]]:
+        for number, layer in enumerate(layers):
+            for direction, value in enumerate(layer):
+                yield f"l{number}" + "_reverse" * direction, value
+
+    def __call__(self, x: Any) -> Any:
+        _, h_last = self.gru(x)
+        top = h_last[-2:] if self.gru.bidirectional else h_last[-1:]
+        return self.linear(top.permute(1, 0, 2).flatten(1))
+
+    def parameters(self) -> list[Any]:
+        """All tensors."""
+        return [*self.gru.parameters(), *self.linear.parameters()]
+
+    def keep_second_biases(self) -> None:
+        """Make their gradients zero, where the two biases of a gate are one here."""
+        for suffix, layer in self._named(self._like.gru):
+            getattr(self.gru, f"bias_hh_{suffix}").grad[: 2 * layer.hidden_size] = 0.0
+
+    def params(self, *, gradients: bool = False) -> NetworkParams:
+        """The weights, or their gradients, as a network of ours has them."""
+
+        def host(tensor: Any) -> np.ndarray:
+            return (tensor.grad if gradients else tensor.detach()).numpy()
+
+        def layer(suffix: str, H: int) -> GRUParams:
+            *rows, second = (
+                host(getattr(self.gru, f"{name}_{suffix}")) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            r, z, n = (slice(gate * H, (gate + 1) * H) for gate in range(3))
+            return GRUParams(*(np.concatenate([-theirs[z], theirs[r], theirs[n]]) for theirs in rows), second[n])
+
+        layers = iter([layer(suffix, ours.hidden_size) for suffix, ours in self._named(self._like.gru)])
+        gru = tuple(tuple(next(layers) for _ in ours) for ours in self._like.gru)
+        return NetworkParams(gru, LinearParams(host(self.linear.weight), host(self.linear.bias)))
+
+
+@pytest.fixture
+def torch_network() -> Callable[[NetworkParams], TorchNetwork]:
+    """``torch_network(params)``, where PyTorch is installed."""
+    pytest.importorskip("torch")
+    return TorchNetwork
 
 
 def _sigmoid(a: np.ndarray) -> np.ndarray:
@@ -168,24 +267,44 @@ def misfit(request: pytest.FixtureRequest) -> Callable[..., tuple[Any, str]]:
 
 BODIES = {
     name: function
-    for name, function in vars(cell).items()
+    for module in (cell, gru)
+    for name, function in vars(module).items()
     if inspect.isfunction(function)
-    and function.__module__ in (cell.__name__, pointwise.__name__)
+    and function.__module__ in (module.__name__, pointwise.__name__)
     and next(iter(inspect.signature(function).parameters), None) == "xp"
 }
 
+COLUMN = 0
+"""In place of a width: one column, whatever H is."""
+
 WIDTHS = {
     "add": (1, 1),
+    "multiply": (1, 1),
+    "only_valid": (1, COLUMN),
     "_half": (1,),
     "_before_gates": (2, 1),
     "_candidate": (1, 1, 1),
-    "_d_candidate": (1, 1, 1, 1),
+    "_before_d_candidate": (1, 1, 1, 1),
     "_before_d_reset": (1, 1, 1, 1),
     "_after_gates": (3, 1, 1),
     "_after_d_gates": (1, 3, 1, 1),
+    "_plus_valid": (1, 1, COLUMN),
 }
-"""How many times H columns each input of a body has."""
-assert WIDTHS.keys() == BODIES.keys(), "cell.py has other pointwise bodies now"
+"""How many times H columns each input of a body has, without masks."""
+assert WIDTHS.keys() == BODIES.keys(), "cell.py and gru.py have other pointwise bodies now"
+
+MASKED = ("_candidate", "_before_d_candidate", "_after_gates", "_after_d_gates")
+"""Bodies whose last two inputs are factors of the update gate and of the candidate."""
+
+MASKS = {
+    "": (None, None),
+    ", number": (0.75, None),
+    ", column": ([COLUMN], None),
+    ", candidate": (None, [1]),
+    ", both": ([1], [1]),
+    ", column and candidate": ([COLUMN], [1]),
+}
+"""What those two are: nothing, a number, or an array of a width."""
 
 OVERWRITES = {
     "add": {0: 0},
@@ -194,36 +313,71 @@ OVERWRITES = {
     "_candidate": {0: 0, 2: 2},
     "_before_d_reset": {1: 3},
     "_after_gates": {0: 0, 1: 1, 3: 2},
+    "_plus_valid": {0: 0},
 }
 """Which output of a body is written over the first columns of which of its inputs."""
 
 
-@pytest.fixture(scope="session")
-def bodies() -> dict[str, Callable[..., Any]]:
-    """All pointwise bodies that cell.py uses, by name."""
-    return BODIES
+class BodyCase(NamedTuple):
+    """A body, which takes arrays alone; their widths; and which of them its outputs are written over."""
+
+    body: Callable[..., Any]
+    widths: tuple[int, ...]
+    overwrites: dict[int, int]
 
 
-@pytest.fixture(params=sorted(BODIES))
-def body(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Each pointwise body that cell.py uses."""
-    return BODIES[request.param]
+def _with_masks(function: Callable[..., Any], masks: tuple[Any, ...]) -> Callable[..., Any]:
+    """The body with these masks: what is no array is given, and arrays come last."""
+    n_arrays = sum(isinstance(mask, list) for mask in masks)
+
+    def body(xp: Any, *inputs: Any) -> Any:
+        arrays = iter(inputs[len(inputs) - n_arrays :])
+        given = [next(arrays) if isinstance(mask, list) else mask for mask in masks]
+        return function(xp, *inputs[: len(inputs) - n_arrays], *given)
+
+    return body
+
+
+BODY_CASES = {
+    name: BodyCase(function, WIDTHS[name], OVERWRITES.get(name, {}))
+    for name, function in BODIES.items()
+    if name not in MASKED
+} | {
+    name + variant: BodyCase(
+        _with_masks(BODIES[name], masks),
+        (*WIDTHS[name], *(width for mask in masks if isinstance(mask, list) for width in mask)),
+        OVERWRITES.get(name, {}),
+    )
+    for name in MASKED
+    for variant, masks in MASKS.items()
+}
+
+
+@pytest.fixture(params=sorted(BODY_CASES))
+def body_case(request: pytest.FixtureRequest) -> BodyCase:
+    return BODY_CASES[request.param]
 
 
 @pytest.fixture
-def draw_inputs(body: Callable[..., Any], draw: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
+def body(body_case: BodyCase) -> Callable[..., Any]:
+    """Each pointwise body that cell.py and gru.py use, with each kind of masks."""
+    return body_case.body
+
+
+@pytest.fixture
+def draw_inputs(body_case: BodyCase, draw: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
     """``draw_inputs(rows, H, dtype="float64")``: arrays ``(*rows, columns)`` for `body`."""
 
     def draw_inputs(rows: tuple[int, ...], H: int, dtype: str = "float64") -> list[np.ndarray]:
-        return [draw(np, (*rows, width * H), dtype) for width in WIDTHS[body.__name__]]
+        return [draw(np, (*rows, 1 if width is COLUMN else width * H), dtype) for width in body_case.widths]
 
     return draw_inputs
 
 
 @pytest.fixture
-def overwrites(body: Callable[..., Any]) -> dict[int, int]:
-    """Which output of `body` cell.py writes over the first columns of which of its inputs."""
-    return OVERWRITES.get(body.__name__, {})
+def overwrites(body_case: BodyCase) -> dict[int, int]:
+    """Which output of `body` is written over the first columns of which of its inputs."""
+    return body_case.overwrites
 
 
 # --- fast paths -------------------------------------------------------------------------------------------------
@@ -262,9 +416,9 @@ class Layer(NamedTuple):
     dh: Any
     dh_last: Any
 
-    def __call__(self, ops: Ops | None, reset: str, *, with_dx: bool = True) -> tuple[Any, ...]:
-        """All results, as `RESULTS` names them."""
-        h, h_last, cache = gru_forward(self.x, self.h0, self.params, reset=reset, ops=ops)
+    def __call__(self, ops: Ops | None, reset: str, *, with_dx: bool = True, **options: Any) -> tuple[Any, ...]:
+        """All results, as `RESULTS` names them; further options are those of `gru_forward`."""
+        h, h_last, cache = gru_forward(self.x, self.h0, self.params, reset=reset, ops=ops, **options)
         dx, dh0, dparams = gru_backward(self.dh, cache, dh_last=self.dh_last, with_dx=with_dx)
         return h, h_last, dx, dh0, *dparams
 
@@ -365,9 +519,9 @@ def guarded_ops() -> GuardedOps:
 
 @pytest.fixture
 def guard() -> Callable[[Any], Any]:
-    """``guard(value)``: the array, or named tuple of arrays, as guarded views of the same memory."""
+    """``guard(value)``: the array, or (nested) tuples of arrays, as guarded views of the same memory."""
 
     def guard(value: Any) -> Any:
-        return type(value)(*map(guard, value)) if isinstance(value, tuple) else value.view(GuardedArray)
+        return map_arrays(lambda array: array.view(GuardedArray), (value,))[0]
 
     return guard

@@ -18,7 +18,8 @@ ROOMS = ["errors", "fastest", "nn", "devices", "training", "forecasting", "inter
 """From the bottom up: each may import itself and those before it."""
 
 ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict", "dask", "tensorflow"}
-COMMANDS = ["train", "evaluate", "forecast", "devices"]
+PEERS = {"torch", "keras", "onnx", "onnxruntime", "jax"}
+COMMANDS = ["train", "evaluate", "forecast", "export", "import", "devices"]
 
 every_source = pytest.mark.parametrize("path", SOURCES, ids=IDS)
 
@@ -62,6 +63,7 @@ def test_the_sources_are_found():
         "devices",
         "training",
         "forecasting",
+        "interop",
         "reporting",
         "cli",
     }
@@ -92,6 +94,22 @@ def test_libraries_for_devices_are_imported_by_devices_only(path):
         modules = imports(path)
         assert not {top(module) for module in modules} & {"cupy", "cupyx", "torch", "jax"}
         assert not {"array_api_compat.cupy", "array_api_compat.torch"} & set(modules)
+
+
+@every_source
+def test_other_frameworks_are_imported_by_interop_only(path):
+    """Beside PyTorch, whose tensors devices move."""
+    if room(path) != "interop":
+        assert not {top(module) for module in imports(path)} & (PEERS - {"torch"})
+
+
+def test_other_frameworks_are_imported_when_they_are_asked_for():
+    names = [f"gru_xp.interop.{path.stem}" for path in SOURCES if room(path) == "interop" and path.stem[0] != "_"]
+    assert {"gru_xp.interop.keras", "gru_xp.interop.onnx", "gru_xp.interop.torch"} <= set(names)
+    code = f"import sys, gru_xp.interop, {', '.join(names)}; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "gru_xp.interop.gates" in out.split()
+    assert not set(out.split()) & PEERS
 
 
 @every_source
@@ -126,7 +144,7 @@ def test_only_the_maths_asks_which_ops_are_the_fastest():
 
 
 def test_the_maths_imports_no_device():
-    code = "import sys, gru_xp.nn, gru_xp.nn.inference, gru_xp.nn.stack; print(*sys.modules)"
+    code = "import sys, gru_xp.nn, gru_xp.nn.inference, gru_xp.nn.network; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "gru_xp.fastest" in out.split()
     assert not [module for module in out.split() if module.startswith("gru_xp.devices")]
@@ -165,7 +183,7 @@ print(*sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "gru_xp.cli" in out.split()
-    assert not set(out.split()) & {"numpy", "pandas", "matplotlib", "cupy", "torch", "array_api_compat", "rich"}
+    assert not set(out.split()) & {"numpy", "pandas", "matplotlib", "cupy", "array_api_compat", "rich", *PEERS}
 
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -232,7 +250,8 @@ def test_code_that_the_derivation_quotes_is_there(file, quoted):
 
 def test_the_derivation_quotes_every_file_of_the_maths_that_has_a_backward_pass():
     quoted = {parameter.values[0] for parameter in quoted_code()}
-    assert {"activations.py", "cell.py", "gru.py", "linear.py", "losses.py", "stack.py"} <= quoted
+    files = {"activations.py", "cell.py", "gru.py", "linear.py", "losses.py", "network.py", "stack.py"}
+    assert files <= quoted
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "data").glob("*.csv")), ids=lambda path: path.name)

@@ -58,6 +58,12 @@ def test_prediction_by_itself_is_public():
     assert "GRUInference" in gru_xp.nn.__all__
 
 
+def test_conversions_are_public():
+    names = {f"{way}_{peer}" for way in ("to", "from") for peer in ("torch", "keras", "onnx")}
+    for name in names | {"gru_to_onnx", "gru_from_onnx"}:
+        assert getattr(gru_xp, name) is getattr(importlib.import_module("gru_xp.interop"), name)
+
+
 def test_dir():
     assert sorted(dir(gru_xp)) == sorted([*gru_xp.__all__, "__version__"])
 
@@ -101,11 +107,18 @@ def test_errors_have_one_base(name, base):
 
 
 @pytest.mark.parametrize(
-    "statement", ["import gru_xp", "from gru_xp import gru_forward", "from gru_xp import Forecaster"]
+    "statement",
+    [
+        "import gru_xp",
+        "from gru_xp import gru_forward",
+        "from gru_xp import Forecaster",
+        "import gru_xp.interop",
+        "from gru_xp import to_torch, to_keras, to_onnx",
+    ],
 )
 def test_importing_is_cheap(statement):
     code = f"import sys; {statement}; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not set(out.split()) & {"pandas", "matplotlib", "cupy", "torch"}
+    assert not set(out.split()) & {"pandas", "matplotlib", "cupy", "torch", "keras", "onnx", "onnxruntime"}
     if statement == "import gru_xp":
         assert not set(out.split()) & {"numpy", "array_api_compat", "click", "gru_xp.nn", "gru_xp.devices"}

@@ -6,10 +6,12 @@ C_CODE: dict[str, Callable[..., str]] = {
     "add": "{} + {}".format,
     "divide": "{} / {}".format,
     "exp": "exp({})".format,
+    "greater": "{} > {}".format,  # 1 or 0
     "multiply": "{} * {}".format,
     "maximum": "{0} > {1} || {0} != {0} ? {0} : {1}".format,  # not a number if either is not
     "negative": "-{}".format,
     "sqrt": "sqrt({})".format,
     "subtract": "{} - {}".format,
     "tanh": "tanh({})".format,
+    "where": "{} ? {} : {}".format,
 }

@@ -50,7 +50,7 @@ class CupyOps:
         blas.product(a, b, out, transpose_a=True, add=add)
         return out
 
-    def pointwise(self, body: Body, inputs: tuple[Array | float, ...], out: tuple[Array, ...]) -> None:
+    def pointwise(self, body: Body, inputs: tuple[Array | float | None, ...], out: tuple[Array, ...]) -> None:
         if self._traces(Pointwise(body, inputs, out)):
             return
         given = tuple([getattr(a, "shape", a) for a in inputs])

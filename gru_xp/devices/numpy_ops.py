@@ -107,7 +107,7 @@ class NumpyOps:
             add = True
         return out
 
-    def pointwise(self, body: Body, inputs: tuple[Array | float, ...], out: tuple[Array, ...]) -> None:
+    def pointwise(self, body: Body, inputs: tuple[Array | float | None, ...], out: tuple[Array, ...]) -> None:
         given = tuple([getattr(a, "shape", a) for a in inputs])
         key = (body, out[0].dtype, given)
         plan = self._plans.get(key)

@@ -1,5 +1,6 @@
 """Plans: a recorded pointwise body as NumPy ufuncs with ``out=``, their temporaries in a few kept arrays."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,8 +27,28 @@ def _negative(a: Array, out: Array) -> None:
     np.multiply(a, -1.0, out)  # np.negative of NumPy 2.4 misreads columns of wider arrays
 
 
+# A condition is kept as integers of the size of numbers, all of whose bits are 1 where it is true. Choosing by it is
+# then a matter of ufuncs alone: without branches, and right wherever the memory of operands and results is the same.
+
+
+def _greater(a: Array, b: Array, condition: Array) -> None:
+    np.greater(a, b, condition)
+    np.multiply(condition, -1, condition)
+
+
+def _where(condition: Array, a: Array, b: Array, different: Array, out: Array) -> None:
+    a, b, out = a.view(condition.dtype), b.view(condition.dtype), out.view(condition.dtype)
+    np.bitwise_xor(a, b, different)
+    np.bitwise_and(different, condition, different)
+    np.bitwise_xor(b, different, out)
+
+
+def _where_or_zero(condition: Array, a: Array, out: Array) -> None:
+    np.bitwise_and(a.view(condition.dtype), condition, out.view(condition.dtype))
+
+
 _UFUNCS: dict[str, Callable[..., Any]] = {name: getattr(np, name) for name in FUNCTIONS}
-_UFUNCS |= {"maximum": _maximum, "negative": _negative}
+_UFUNCS |= {"greater": _greater, "maximum": _maximum, "negative": _negative, "where": _where}
 
 
 @dataclass(frozen=True)
@@ -37,7 +58,7 @@ class Plan:
     steps: list[tuple[Callable[..., Any], tuple[_Place, ...]]]
     kept: tuple[Array, ...]
 
-    def calls(self, inputs: tuple[Array | float, ...], out: tuple[Array, ...]) -> Program:
+    def calls(self, inputs: tuple[Array | float | None, ...], out: tuple[Array, ...]) -> Program:
         """The calls for given arrays."""
         arrays = (*[a for a in inputs if hasattr(a, "shape")], *out, *self.kept)
         return [
@@ -59,34 +80,50 @@ def make_plan(recording: Recording, dtype: Any, scratch: Scratch) -> Plan:
 
     def place(operand: Operand) -> _Place:
         if not isinstance(operand, Symbol):
-            if operand not in constants:
-                constants[operand] = keep(np.asarray(operand, dtype))
-            return constants[operand], None
+            text = repr(float(operand))  # 0.0 and -0.0 are equal, but not the same
+            if text not in constants:
+                constants[text] = keep(np.asarray(operand, dtype))
+            return constants[text], None
         columns = None if operand.parent is None else slice(operand.start, operand.start + operand.shape[-1])
         return numbers[id(operand.root)], columns
 
+    def take(shape: tuple[int, ...], kind: Any) -> int:
+        pool = free[shape, kind]
+        if not pool:
+            pool.append(keep(scratch.array(shape, kind, made[shape, kind])))
+            made[shape, kind] += 1
+        return pool.pop()
+
+    bits = np.dtype(f"i{dtype.itemsize}")
     last_use = {id(root): index for index, call in enumerate(calls) for root in _roots(call)}
-    constants: dict[float, int] = {}
-    free: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    made: dict[tuple[int, ...], int] = defaultdict(int)
-    in_scratch: dict[int, Symbol] = {}
+    constants: dict[str, int] = {}
+    free: dict[tuple[tuple[int, ...], Any], list[int]] = defaultdict(list)
+    made: dict[tuple[tuple[int, ...], Any], int] = defaultdict(int)
+    in_scratch: dict[int, Any] = {}
     steps = []
     for index, call in enumerate(calls):
-        places = [place(operand) for operand in call.operands]
+        function, result = _UFUNCS[call.function], call.result
+        operands = call.operands
+        if function is _where and _is_zero(operands[2]):
+            function, operands = _where_or_zero, operands[:2]
+        places = [place(operand) for operand in operands]
+        if function is _where:  # while all that it reads is still taken
+            different = take(result.shape, bits)
+            free[result.shape, bits].append(different)
+            places.append((different, None))
         for root in _roots(call):
             if id(root) in in_scratch and last_use[id(root)] == index:
-                del in_scratch[id(root)]
-                free[root.shape].append(numbers[id(root)])
-        result = call.result
+                free[root.shape, in_scratch.pop(id(root))].append(numbers[id(root)])
         if id(result) not in numbers:
-            pool = free[result.shape]
-            if not pool:
-                pool.append(keep(scratch.array(result.shape, dtype, made[result.shape])))
-                made[result.shape] += 1
-            numbers[id(result)] = pool.pop()
-            in_scratch[id(result)] = result
-        steps.append((_UFUNCS[call.function], (*places, (numbers[id(result)], None))))
+            kind = in_scratch[id(result)] = bits if call.function == "greater" else dtype
+            numbers[id(result)] = take(result.shape, kind)
+        steps.append((function, (*places, (numbers[id(result)], None))))
     return Plan(steps, tuple(kept))
+
+
+def _is_zero(operand: Operand) -> bool:
+    """Whether it is a constant whose bits are 0."""
+    return not isinstance(operand, Symbol) and operand == 0 and math.copysign(1.0, operand) > 0
 
 
 def _roots(call: Call) -> list[Symbol]:
@@ -102,6 +139,7 @@ def _in_outputs(recording: Recording, numbers: dict[int, int]) -> dict[int, int]
     inputs, outputs, calls = recording
     input_ids = {id(symbol) for symbol in inputs}
     made_by = {id(call.result): index for index, call in enumerate(calls)}
+    conditions = {id(call.result) for call in calls if call.function == "greater"}
     uses: dict[int, int] = defaultdict(int)
     for call in calls:
         for root in _roots(call):
@@ -119,6 +157,7 @@ def _in_outputs(recording: Recording, numbers: dict[int, int]) -> dict[int, int]
                 for root in _roots(calls[index])
                 if id(root) in made_by
                 and id(root) not in numbers
+                and id(root) not in conditions
                 and uses[id(root)] == 1
                 and root.shape == output.shape
             ]

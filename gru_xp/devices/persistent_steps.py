@@ -25,7 +25,7 @@ class Pointwise(NamedTuple):
     """A call of `Ops.pointwise`."""
 
     body: Body
-    inputs: tuple[Array | float, ...]
+    inputs: tuple[Array | float | None, ...]
     out: tuple[Array, ...]
 
 
@@ -90,7 +90,7 @@ def operands_of(call: Matmul | Pointwise) -> list[Array]:
     """The arrays of a call: inputs, then outputs."""
     if isinstance(call, Matmul):
         return list(call)
-    return [*(value for value in call.inputs if not isinstance(value, int | float)), *call.out]
+    return [*(value for value in call.inputs if hasattr(value, "shape")), *call.out]
 
 
 def _memory(array: Array) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
@@ -148,18 +148,17 @@ def _recording(calls: tuple[Any, Any, Any]) -> Recording | None:
         return None
     if not isinstance(call, Pointwise):
         raise UnfitError(f"a step calls {call!r}")
-    constants = [[value for value in other.inputs if isinstance(value, int | float)] for other in calls]
-    if any(other.body is not call.body for other in calls) or any(other != constants[0] for other in constants):
-        raise UnfitError("steps call different bodies, or with different constants")
-    inputs = [float(value) if isinstance(value, int | float) else tuple(value.shape) for value in call.inputs]
-    recording = record(call.body, inputs)
+    given = [[getattr(value, "shape", value) for value in other.inputs] for other in calls]
+    if any(other.body is not call.body for other in calls) or any(other != given[0] for other in given):
+        raise UnfitError("steps call different bodies, or with different constants or shapes")
+    recording = record(call.body, given[0])
     if any(symbol.shape != tuple(array.shape) for symbol, array in zip(recording.outputs, call.out, strict=True)):
         raise UnfitError("a body's results are broadcast")
     return recording
 
 
 class Key(NamedTuple):
-    """A block of columns of a symbol, or, `spread`, one of its columns for all columns."""
+    """A block of columns of a symbol, or, `spread`, its only column for all columns."""
 
     symbol: int
     start: int
@@ -167,12 +166,10 @@ class Key(NamedTuple):
 
 
 def keys_of(operand: Operand, result: Symbol, width: int) -> list[Key]:
-    """Which blocks of an operand go into the blocks of a result; none of a number."""
-    if result.shape[-1] % width:
-        raise UnfitError("a body computes one column")
+    """Which blocks of an operand go into the blocks of a result, one column being one block; none of a number."""
     if not isinstance(operand, Symbol):
         return []
-    numbers = range(result.shape[-1] // width)
+    numbers = range(max(1, result.shape[-1] // width))
     if operand.shape[-1] == 1:
         return [Key(id(operand.root), operand.start, width > 1) for _ in numbers]
     return [Key(id(operand.root), operand.start + number * width, False) for number in numbers]
@@ -234,8 +231,6 @@ def analyse(first: Sequence[Any], second: Sequence[Any], last: Sequence[Any], n_
                 if key.symbol in inputs:
                     region = inputs[key.symbol].columns(key.start, width)
                     reads[key] = cell(region._replace(column=0) if key.spread else region)
-                elif key.spread:
-                    raise UnfitError("a body takes one column of a result for all columns")
         results = [block for region in arrays[len(inputs) :] for block in region.blocks(width)]
         return Elementwise(recording, reads, tuple(map(cell, results)))
 

@@ -9,8 +9,11 @@ from typing import NamedTuple, TypeAlias
 
 from gru_xp.nn.ops import Body
 
-FUNCTIONS = ("add", "divide", "exp", "maximum", "multiply", "negative", "sqrt", "subtract", "tanh")
-"""What a body may call, by the Array API's names; most of them by their operators, too."""
+FUNCTIONS = ("add", "divide", "exp", "greater", "maximum", "multiply", "negative", "sqrt", "subtract", "tanh", "where")
+"""What a body may call, by the Array API's names; most of them by their operators, too.
+
+The first argument of ``where`` is what ``greater`` returned, which is for nothing else.
+"""
 
 
 class Symbol:
@@ -68,6 +71,9 @@ class Symbol:
     def __rtruediv__(self, other: float) -> "Symbol":
         return _call("divide", other, self)
 
+    def __gt__(self, other: "Operand") -> "Symbol":
+        return _call("greater", self, other)
+
     def __neg__(self) -> "Symbol":
         return _call("negative", self)
 
@@ -86,7 +92,7 @@ class Call(NamedTuple):
 class Recording(NamedTuple):
     """What a body does: its inputs, its outputs, and the calls that lead from one to the other, in order.
 
-    Operands may be slices of inputs and results; inputs that are numbers are not listed.
+    Operands may be slices of inputs and results; inputs that are numbers, or None, are not listed.
     """
 
     inputs: tuple[Symbol, ...]
@@ -117,6 +123,8 @@ def _call(function: str, *operands: Operand) -> Symbol:
     if not symbols:
         raise TypeError(f"a pointwise body calls {function} on no array; compute constants outside of it")
     calls = symbols[0]._calls
+    if any(operand is None for operand in operands):
+        raise TypeError(f"a pointwise body calls {function} on None; it must do without inputs that are None")
     result = Symbol(_broadcast([symbol.shape for symbol in symbols]), calls)
     calls.append(Call(function, operands, result))
     return result
@@ -131,11 +139,13 @@ def _broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return result
 
 
-def record(body: Body, inputs: Sequence[tuple[int, ...] | float]) -> Recording:
-    """Record what `body` does to arrays of given shapes and to numbers.
+def record(body: Body, inputs: Sequence[tuple[int, ...] | float | None]) -> Recording:
+    """Record what `body` does to arrays of given shapes, to numbers, and with None for what it has to do without.
 
     Raises
     ------
+    TypeError
+        It does what a device could not do its own way.
     ValueError
         An output is an input, a slice, or stands twice, so that it could not be written where it belongs.
     """
@@ -143,7 +153,22 @@ def record(body: Body, inputs: Sequence[tuple[int, ...] | float]) -> Recording:
     arguments = [Symbol(given, calls) if isinstance(given, tuple) else given for given in inputs]
     symbols = tuple(argument for argument in arguments if isinstance(argument, Symbol))
     outputs = body(_RecordingNamespace(), *arguments)
+    _check_conditions(body, outputs, calls)
     distinct = {id(symbol) for symbol in (*symbols, *outputs)}
     if len(distinct) < len(symbols) + len(outputs) or any(symbol.parent is not None for symbol in outputs):
         raise ValueError(f"{body.__name__} returns an input, a slice, or a result twice; each output must be computed")
     return Recording(symbols, outputs, calls)
+
+
+def _check_conditions(body: Body, outputs: Sequence[Symbol], calls: Sequence[Call]) -> None:
+    conditions = {id(call.result) for call in calls if call.function == "greater"}
+
+    def is_condition(operand: Operand) -> bool:
+        return isinstance(operand, Symbol) and id(operand.root) in conditions
+
+    if any(map(is_condition, outputs)) or any(
+        is_condition(operand) != (call.function == "where" and place == 0)
+        for call in calls
+        for place, operand in enumerate(call.operands)
+    ):
+        raise TypeError(f"{body.__name__} chooses by a number, or computes with a > b; it may do xp.where(a > b, c, d)")

@@ -17,9 +17,9 @@ from gru_xp.forecasting.series import TimeSeries, as_series
 from gru_xp.forecasting.windows import Floats, make_windows, split_rows
 from gru_xp.nn.cell import RESETS, Reset
 from gru_xp.nn.checks import check_choice, whole_number
+from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import named_arrays
-from gru_xp.nn.stack import StackParams, init_stack_params
+from gru_xp.nn.params import GRUParams, named_arrays
 from gru_xp.training.checkpoint import load_checkpoint, save_checkpoint
 from gru_xp.training.objective import predict
 from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, train
@@ -36,7 +36,14 @@ class Forecaster:
     seq_length
         Rows that a prediction looks back on.
     hidden_size
-        Size H of the GRU's state.
+        Size H of a GRU layer's state.
+    num_layers
+        GRU layers one on another.
+    bidirectional
+        Whether each layer runs over the window backwards, too.
+    dropout, recurrent_dropout, zoneout
+        What to leave out at random while learning: of what one layer hands on to the next, of the candidates, and of
+        the updates of the state; see `DropoutRates`.
     num_epochs, learning_rate, optimizer, reduction, batch_size, clip_norm, patience
         See `TrainingConfig`.
     validation_ratio
@@ -68,6 +75,11 @@ class Forecaster:
     _: KW_ONLY
     seq_length: int = 10
     hidden_size: int = 32
+    num_layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    zoneout: float = 0.0
     num_epochs: int = 300
     learning_rate: float = 0.002
     optimizer: str = "adam"
@@ -82,7 +94,7 @@ class Forecaster:
     seed: int = 0
 
     device: Device = field(init=False, repr=False)
-    params: StackParams = field(init=False, repr=False)
+    params: NetworkParams = field(init=False, repr=False)
     scaler: Scaler = field(init=False, repr=False)
     columns: tuple[str, ...] = field(init=False, repr=False)
     best_epoch: int = field(init=False, repr=False)
@@ -93,11 +105,15 @@ class Forecaster:
         check_choice("scaling", self.scaling, SCALINGS)
         check_choice("reset", self.reset, RESETS)
         check_choice("dtype", self.dtype, DTYPES)
-        for name in ("seq_length", "hidden_size"):
+        for name in ("seq_length", "hidden_size", "num_layers"):
             whole_number(name, getattr(self, name), 1)
+        if type(self.bidirectional).__name__ not in ("bool", "bool_"):
+            raise ValueError(f"bidirectional is {self.bidirectional!r}; it must be True or False")
         if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
             raise ValueError(f"validation_ratio is {self.validation_ratio!r}; it must be at least 0 and below 1")
         self._training_config()
+        if self.dropout > 0 and self.num_layers == 1:
+            raise ValueError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
         for f in fields(self):  # numbers of NumPy become Python's, which a model file can hold
             if f.init and hasattr(getattr(self, f.name), "item"):
                 setattr(self, f.name, getattr(self, f.name).item())
@@ -153,8 +169,15 @@ class Forecaster:
 
         xp = device.xp
         with device.use():
-            start = init_stack_params(
-                len(series.columns), self.hidden_size, 1, xp=xp, seed=self.seed, dtype=getattr(xp, self.dtype)
+            start = init_network_params(
+                len(series.columns),
+                self.hidden_size,
+                1,
+                num_layers=self.num_layers,
+                bidirectional=self.bidirectional,
+                xp=xp,
+                seed=self.seed,
+                dtype=getattr(xp, self.dtype),
             )
         training = train(
             start,
@@ -243,20 +266,27 @@ class Forecaster:
         CheckpointError
             The file cannot be written.
         """
+        description = self.describe()
+        save_checkpoint(path, self.params, description)
+
+    def describe(self) -> dict[str, Any]:
+        """All about the model but its parameters, as JSON can hold it; see `from_parts`.
+
+        Raises
+        ------
+        GruXpError
+            It has not learned anything yet.
+        """
         self._check_fitted()
-        save_checkpoint(
-            path,
-            self.params,
-            {
-                "settings": self.settings(),
-                "scaler": self.scaler.to_dict(),
-                "columns": self.columns,
-                "device": self.device.name,
-                "versions": versions(self.device),
-                "best_epoch": self.best_epoch,
-                "notes": self.notes,
-            },
-        )
+        return {
+            "settings": self.settings(),
+            "scaler": self.scaler.to_dict(),
+            "columns": self.columns,
+            "device": self.device.name,
+            "versions": versions(self.device),
+            "best_epoch": self.best_epoch,
+            "notes": self.notes,
+        }
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | Device = "auto") -> "Forecaster":
@@ -279,22 +309,49 @@ class Forecaster:
             The file is no such model.
         """
         device = device if isinstance(device, Device) else resolve_device(device)
-        params, metadata = load_checkpoint(path, device)
+        params, description = load_checkpoint(path, device)
         try:
-            forecaster = cls(**metadata["settings"])
-            forecaster.scaler = Scaler.from_dict(metadata["scaler"])
-            forecaster.columns = tuple(metadata["columns"])
-            forecaster.best_epoch = metadata["best_epoch"]
-            forecaster.notes = metadata["notes"]
+            return cls.from_parts(params, description, device)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_parts(cls, params: NetworkParams, description: dict[str, Any], device: Device) -> "Forecaster":
+        """A model of parameters on `device` and of what `describe` gave.
+
+        Raises
+        ------
+        CheckpointError
+            The description is damaged, or it is that of other parameters.
+        """
+        try:
+            forecaster = cls(**description["settings"])
+            forecaster.scaler = Scaler.from_dict(description["scaler"])
+            forecaster.columns = tuple(description["columns"])
+            forecaster.best_epoch = description["best_epoch"]
+            forecaster.notes = description["notes"]
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: a gru-xp model whose description is damaged ({error})") from error
-        H, I = forecaster.hidden_size, len(forecaster.columns)  # noqa: E741
-        shapes = ((3 * H, I), (3 * H, H), (3 * H,), (H,), (1, H), (1,))
-        if [tuple(array.shape) for _, array in named_arrays(params)] != list(shapes):
-            raise CheckpointError(f"{path}: a gru-xp model whose weights do not have the shapes that it describes")
+            raise CheckpointError(f"a gru-xp model whose description is damaged ({error})") from error
+        scaler = forecaster.scaler
+        if {len(numbers) for numbers in (scaler.mean, scaler.std, scaler.change_std)} != {len(forecaster.columns)}:
+            raise CheckpointError("a gru-xp model whose scaler has not one number for each column")
+        if _shapes(params) != forecaster._expected_shapes():
+            raise CheckpointError("a gru-xp model whose weights do not have the shapes that it describes")
+        if any(array.dtype != getattr(device.xp, forecaster.dtype) for _, array in named_arrays(params)):
+            raise CheckpointError(f"a gru-xp model whose weights are not {forecaster.dtype}, as it describes them")
         forecaster.params = params
         forecaster.device = device
         return forecaster
+
+    def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
+        H, D = self.hidden_size, 2 if self.bidirectional else 1
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.num_layers):
+            for direction in range(D):
+                I = D * H if layer else len(self.columns)  # noqa: E741
+                gru = zip(GRUParams._fields, ((3 * H, I), (3 * H, H), (3 * H,), (H,)), strict=True)
+                shapes |= {f"gru.{layer}.{direction}.{name}": shape for name, shape in gru}
+        return shapes | {"linear.weight": (1, D * H), "linear.bias": (1,)}
 
     def _checked(self, series: Any, rows: int) -> TimeSeries:
         self._check_fitted()
@@ -314,5 +371,10 @@ class Forecaster:
         """Predictions ``(B,)`` in the data's units after windows ``(B, T, F)``."""
         x = to_device(self.scaler.scale_windows(windows), self.device, self.dtype)
         with self.device.use():
-            scaled = to_host(predict(self.params, x, self.reset, ops))[:, 0].astype(np.float64)
+            rates = self._training_config().rates
+            scaled = to_host(predict(self.params, x, self.reset, ops, rates))[:, 0].astype(np.float64)
         return self.scaler.unscale_predictions(scaled, windows)
+
+
+def _shapes(params: NetworkParams) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(array.shape) for name, array in named_arrays(params)}

@@ -1,26 +1,35 @@
 """The maths: forward and backward passes as Array API expressions; README.md beside this file derives them."""
 
-from gru_xp.nn.cell import gru_cell_backward, gru_cell_forward
+from gru_xp.nn.cell import gru_cell_backward, gru_cell_forward, gru_step
+from gru_xp.nn.dropout import dropout_mask
 from gru_xp.nn.gradcheck import GradcheckReport, gradcheck
 from gru_xp.nn.gru import gru_backward, gru_forward
 from gru_xp.nn.inference import GRUInference
 from gru_xp.nn.linear import linear_backward, linear_forward
-from gru_xp.nn.losses import mse_loss
+from gru_xp.nn.losses import mse_loss, softmax_cross_entropy
 from gru_xp.nn.params import GRUParams, LinearParams, init_linear_params, init_params
+from gru_xp.nn.stack import gru_stack_backward, gru_stack_forward, gru_stack_step, init_gru_stack_params
 
 __all__ = [
     "GRUInference",
     "GRUParams",
     "GradcheckReport",
     "LinearParams",
+    "dropout_mask",
     "gradcheck",
     "gru_backward",
     "gru_cell_backward",
     "gru_cell_forward",
     "gru_forward",
+    "gru_stack_backward",
+    "gru_stack_forward",
+    "gru_stack_step",
+    "gru_step",
+    "init_gru_stack_params",
     "init_linear_params",
     "init_params",
     "linear_backward",
     "linear_forward",
     "mse_loss",
+    "softmax_cross_entropy",
 ]

@@ -3,7 +3,7 @@
     z  = sigmoid(a_z + W_hz h)        r = sigmoid(a_r + W_hr h)        a = W_ih x + bias
     n  = tanh(a_n + W_hn (r * h))                reset="before"
     n  = tanh(a_n + r * (W_hn h + bias_hn))      reset="after"
-    h' = (1 - z) * h + z * n
+    h' = (1 - z) * h + z * n                     or, with masks u and m, h + u * z * (m * n - h)
 
 All that enters a product stands side by side in one row a sequence, ``[h, x, 1]``, and so do the weights, so that a
 product gives a gate's whole argument, bias included. README.md beside this file derives every line of the backward
@@ -21,7 +21,7 @@ from gru_xp.nn.activations import sigmoid_of_twice, tanh_backward, tanh_forward
 from gru_xp.nn.checks import check_array, check_choice, check_kind
 from gru_xp.nn.ops import Array, Namespace, Ops, Result, default_ops
 from gru_xp.nn.params import GRUParams
-from gru_xp.nn.pointwise import add, add_into
+from gru_xp.nn.pointwise import add, add_into, only_valid
 
 Reset: TypeAlias = Literal["before", "after"]
 RESETS: tuple[Reset, ...] = ("before", "after")
@@ -33,11 +33,26 @@ class Memory(NamedTuple):
     joint: Array  # (..., B, H + I + 1): h, x, 1; and then r * h, (..., B, H + I + 1 + H) (before)
     gates: Array  # (..., B, 2H): z, r (before); (..., B, 3H): z, r, W_hn h + bias_hn (after)
     n: Array  # (..., B, H)
-    change: Array  # (..., B, H): z * (n - h)
+    change: Array  # (..., B, H): what is added to h: z * (n - h), with the masks u * z * (m * n - h)
 
     def at(self, t: int) -> "Memory":
         """Of step `t`; arrays that hold one step only serve for all."""
         return Memory(*(array[min(t, array.shape[0] - 1), ...] for array in self))
+
+
+class Masks(NamedTuple):
+    """What variants of a step multiply with: of one step, or of all with time as the first axis; None for nothing."""
+
+    update: Array | float | None = None  # (..., B, 1) or (..., B, H), or a number for all: of z
+    candidate: Array | None = None  # (B, H), the same in all steps: of n
+
+    def at(self, t: int | slice) -> "Masks":
+        """Of step `t`, or of some steps."""
+        update = self.update
+        return self if update is None or isinstance(update, float) else self._replace(update=update[t, ...])
+
+
+NO_MASKS = Masks()
 
 
 class Joint(NamedTuple):
@@ -103,7 +118,7 @@ def gru_cell_forward(
         form.write_input(memory, x[rows, :], ops)
         ops.copy(h_prev[rows, :], memory.joint[:, :H])
         form.input_product(memory, weights, ops)
-        form.forward(weights, memory, h[rows, :], ops)
+        form.forward(weights, memory, h[rows, :], NO_MASKS, ops)
         return memory
 
     parts = ops.parts(B, 1, x.shape[1], H)
@@ -146,7 +161,7 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
         n_rows = rows.stop - rows.start
         da_rec = ops.empty((n_rows, form.recurrent_gates * H), like=dh)
         da_n, *scratch = (ops.empty((n_rows, H), like=dh) for _ in range(3))
-        form.backward(dh[rows, :], memory, da_rec, da_n, dh_prev[rows, :], scratch, params, ops)
+        form.backward(dh[rows, :], memory, da_rec, da_n, dh_prev[rows, :], scratch, NO_MASKS, params, ops)
         form.input_gradient(da_rec, da_n, params, dx[rows, :], ops)
         dweights = form.weights_like(params, ops)
         form.weight_gradients(memory.joint, da_rec, da_n, dweights, ops)
@@ -154,6 +169,46 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
 
     dweights = run_parts(backward, parts, ops.parts(B, 1, I, H), ops)
     return dx, dh_prev, form.params(sum_of_parts(dweights, ops), params, ops)
+
+
+def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset = "before", ops: Ops | None = None) -> Array:
+    """One GRU step without gradients, as values come in one by one.
+
+    What it needs is prepared at every call; `GRUInference.step` does that once, and is the faster one for many steps.
+
+    Parameters
+    ----------
+    x : array, shape ``(B, I)``
+        The step's input.
+    h : array, shape ``(B, H)``
+        The states before the step.
+    params, reset, ops
+        See `gru_cell_forward`.
+
+    Returns
+    -------
+    array, shape ``(B, H)``
+        The states after the step, the same that `gru_forward` gives for it in a whole sequence.
+
+    Raises
+    ------
+    ShapeError
+        A shape, namespace, device or dtype does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = init_params(2, 5, xp=np, seed=0)
+    >>> h = np.zeros((1, 5))
+    >>> for x in np.ones((3, 1, 2)):
+    ...     h = gru_step(x, h, params)
+    >>> h.shape
+    (1, 5)
+    """
+    check_array("x", x, ("B", "I"))
+    check_params(params, x)
+    check_array("h", h, (x.shape[0], params.hidden_size), like=("x", x))
+    return gru_cell_forward(x, h, params, reset=reset, ops=ops)[0]
 
 
 def run_parts(
@@ -193,6 +248,33 @@ def _half(xp: Namespace, a: Array) -> tuple[Array]:
     return (0.5 * a,)
 
 
+def _masked(a: Array, mask: Array | float | None) -> Array:
+    return a if mask is None else mask * a
+
+
+def _candidate(
+    xp: Namespace, a_n: Array, z: Array, h: Array, update: Array | float | None, candidate: Array | None
+) -> tuple[Array, Array, Array]:
+    n = tanh_forward(xp, a_n)
+    change = _masked(z, update) * (_masked(n, candidate) - h)
+    return n, change, h + change
+
+
+def _d_candidate(
+    dh: Array,
+    z: Array,
+    one_minus_z: Array,
+    n: Array,
+    change: Array,
+    update: Array | float | None,
+    candidate: Array | None,
+) -> tuple[Array, Array, Array]:
+    dh_less_z = dh * one_minus_z
+    z = _masked(z, update)
+    dh_kept = dh_less_z if update is None else dh * (1.0 - z)
+    return dh_less_z * change, tanh_backward(_masked(dh * z, candidate), n), dh_kept
+
+
 # --- reset="before" ---------------------------------------------------------------------------------------------
 
 
@@ -202,25 +284,20 @@ def _before_gates(xp: Namespace, half_a: Array, h: Array) -> tuple[Array, Array]
     return zr, r * h
 
 
-def _candidate(xp: Namespace, a_n: Array, z: Array, h: Array) -> tuple[Array, Array, Array]:
-    n = tanh_forward(xp, a_n)
-    change = z * (n - h)
-    return n, change, h + change
-
-
-def _before_forward(weights: Joint, memory: Memory, h_next: Array, ops: Ops) -> None:
+def _before_forward(weights: Joint, memory: Memory, h_next: Array, masks: Masks, ops: Ops) -> None:
     joint, gates, n, change = memory
     H, K = n.shape[-1], weights.recurrent.shape[1]
     h = joint[:, :H]
     ops.matmul(joint[:, :K], weights.recurrent.T, out=gates)
     ops.pointwise(_before_gates, (gates, h), out=(gates, joint[:, K:]))
     ops.matmul(joint[:, H:], weights.candidate.T, out=n)
-    ops.pointwise(_candidate, (n, gates[:, :H], h), out=(n, change, h_next))
+    ops.pointwise(_candidate, (n, gates[:, :H], h, *masks), out=(n, change, h_next))
 
 
-def _d_candidate(xp: Namespace, dh: Array, z: Array, n: Array, change: Array) -> tuple[Array, Array, Array]:
-    dh_kept = dh * (1.0 - z)
-    return dh_kept * change, tanh_backward(dh * z, n), dh_kept
+def _before_d_candidate(
+    xp: Namespace, dh: Array, z: Array, n: Array, change: Array, *masks: Array | float | None
+) -> tuple[Array, Array, Array]:
+    return _d_candidate(dh, z, 1.0 - z, n, change, *masks)
 
 
 def _before_d_reset(xp: Namespace, d_inner: Array, r: Array, inner: Array, dh_kept: Array) -> tuple[Array, Array]:
@@ -234,6 +311,7 @@ def _before_backward(
     da_n: Array,
     dh_prev: Array,
     scratch: tuple[Array, Array],
+    masks: Masks,
     params: GRUParams,
     ops: Ops,
 ) -> None:
@@ -242,7 +320,7 @@ def _before_backward(
     z, r, inner = gates[:, :H], gates[:, H:], joint[:, -H:]
     da_z, da_r = da_rec[:, :H], da_rec[:, H:]
     dh_kept, product = scratch
-    ops.pointwise(_d_candidate, (dh, z, n, change), out=(da_z, da_n, dh_kept))
+    ops.pointwise(_before_d_candidate, (dh, z, n, change, *masks), out=(da_z, da_n, dh_kept))
     d_inner = ops.matmul(da_n, params.weight_hh[2 * H :, :], out=product)
     ops.pointwise(_before_d_reset, (d_inner, r, inner, dh_kept), out=(da_r, dh_kept))
     dh_zr = ops.matmul(da_rec, params.weight_hh[: 2 * H, :], out=product)
@@ -252,31 +330,32 @@ def _before_backward(
 # --- reset="after" ----------------------------------------------------------------------------------------------
 
 
-def _after_gates(xp: Namespace, a: Array, a_n: Array, h: Array) -> tuple[Array, Array, Array, Array]:
+def _after_gates(
+    xp: Namespace, a: Array, a_n: Array, h: Array, *masks: Array | float | None
+) -> tuple[Array, Array, Array, Array]:
     H = h.shape[-1]
     zr = sigmoid_of_twice(xp, a[..., : 2 * H])
     z, r, q = zr[..., :H], zr[..., H:], a[..., 2 * H :]
-    return zr, *_candidate(xp, a_n + r * q, z, h)
+    return zr, *_candidate(xp, a_n + r * q, z, h, *masks)
 
 
-def _after_forward(weights: Joint, memory: Memory, h_next: Array, ops: Ops) -> None:
+def _after_forward(weights: Joint, memory: Memory, h_next: Array, masks: Masks, ops: Ops) -> None:
     joint, gates, n, change = memory
     H = n.shape[-1]
     ops.matmul(joint, weights.recurrent.T, out=gates)
-    ops.pointwise(_after_gates, (gates, n, joint[:, :H]), out=(gates[:, : 2 * H], n, change, h_next))
+    ops.pointwise(_after_gates, (gates, n, joint[:, :H], *masks), out=(gates[:, : 2 * H], n, change, h_next))
 
 
 def _after_d_gates(
-    xp: Namespace, dh: Array, gates: Array, n: Array, change: Array
+    xp: Namespace, dh: Array, gates: Array, n: Array, change: Array, *masks: Array | float | None
 ) -> tuple[Array, Array, Array, Array, Array]:
     H = n.shape[-1]
     zr, q = gates[..., : 2 * H], gates[..., 2 * H :]
     z, r = zr[..., :H], zr[..., H:]
     one_minus_zr = 1.0 - zr
-    dh_kept = dh * one_minus_zr[..., :H]
-    da_n = tanh_backward(dh * z, n)
+    da_z, da_n, dh_kept = _d_candidate(dh, z, one_minus_zr[..., :H], n, change, *masks)
     dq = da_n * r
-    return dh_kept * change, dq * q * one_minus_zr[..., H:], dq, da_n, dh_kept
+    return da_z, dq * q * one_minus_zr[..., H:], dq, da_n, dh_kept
 
 
 def _after_backward(
@@ -286,6 +365,7 @@ def _after_backward(
     da_n: Array,
     dh_prev: Array,
     scratch: tuple[Array, Array],
+    masks: Masks,
     params: GRUParams,
     ops: Ops,
 ) -> None:
@@ -293,7 +373,7 @@ def _after_backward(
     H = n.shape[-1]
     da_z, da_r, dq = da_rec[:, :H], da_rec[:, H : 2 * H], da_rec[:, 2 * H :]
     dh_kept, product = scratch
-    ops.pointwise(_after_d_gates, (dh, gates, n, change), out=(da_z, da_r, dq, da_n, dh_kept))
+    ops.pointwise(_after_d_gates, (dh, gates, n, change, *masks), out=(da_z, da_r, dq, da_n, dh_kept))
     dh_s = ops.matmul(da_rec, params.weight_hh, out=product)
     ops.pointwise(add, (dh_kept, dh_s), out=(dh_prev,))
 
@@ -309,11 +389,11 @@ class Form(NamedTuple):
     recurrent_gates
         How many gates' products `h` enters directly: z and r (before) or all three (after).
     forward
-        ``(weights, memory, h_next, ops)``: one step; fills `memory`, which holds h and the input, and `h_next`.
+        ``(weights, memory, h_next, masks, ops)``: one step; fills `memory`, which holds h and the input, and `h_next`.
     backward
-        ``(dh, memory, da_rec, da_n, dh_prev, scratch, params, ops)``: one step; writes the gradients with respect to
-        the recurrent gates' arguments `da_rec`, the candidate's argument `da_n` and the state `dh_prev`, which may be
-        the memory of `dh`; `scratch` is two more arrays like it.
+        ``(dh, memory, da_rec, da_n, dh_prev, scratch, masks, params, ops)``: one step; writes the gradients with
+        respect to the recurrent gates' arguments `da_rec`, the candidate's argument `da_n` and the state `dh_prev`,
+        which may be the memory of `dh`; `scratch` is two more arrays like it.
     """
 
     recurrent_gates: int
@@ -332,8 +412,8 @@ class Form(NamedTuple):
     ) -> Memory:
         """Memory for steps of shape ``(B,)`` or ``(T, B)``.
 
-        For T steps, `joint` has a place for the last state; what only the backward pass needs is kept of one step
-        unless `keep` is true.
+        For T steps, `joint` has T + 1 places, one more for the state at the end; what only the backward pass needs is
+        kept of one step unless `keep` is true.
         """
         before = self.recurrent_gates == 2
         width = H + I + 1 + (H if before else 0)
@@ -396,18 +476,21 @@ class Form(NamedTuple):
             ops.copy(recurrent[2 * H :, -1:], dbias_hn)
         return dparams
 
-    def write_input(self, memory: Memory, x: Array, ops: Ops) -> None:
-        """Put x ``(..., B, I)`` and the ones into `memory`."""
+    def write_input(self, memory: Memory, x: Array, ops: Ops, *, valid: Array | None = None) -> None:
+        """Put x ``(..., B, I)`` and the ones into `memory` of so many steps; zeros for x where `valid` is 0."""
         I, H = x.shape[-1], memory.n.shape[-1]  # noqa: E741
-        steps = _steps_of(memory.joint)
-        ops.copy(x, steps[..., H : H + I])
-        ops.copy(1.0, steps[..., H + I : H + I + 1])
+        place = memory.joint[..., H : H + I]
+        if valid is None:
+            ops.copy(x, place)
+        else:
+            ops.pointwise(only_valid, (x, valid), out=(place,))
+        ops.copy(1.0, memory.joint[..., H + I : H + I + 1])
 
     def input_product(self, memory: Memory, weights: Joint, ops: Ops) -> None:
         """Put what of the candidate's argument comes from the input alone, for all steps at once, in the place of n."""
         if self.recurrent_gates == 3:
             H = memory.n.shape[-1]
-            ops.matmul(_steps_of(memory.joint)[..., H:], weights.candidate.T, out=memory.n)
+            ops.matmul(memory.joint[..., H:], weights.candidate.T, out=memory.n)
 
     def weight_gradients(
         self, joint: Array, da_rec: Array, da_n: Array, dweights: Joint, ops: Ops, *, add: bool = False
@@ -424,11 +507,6 @@ class Form(NamedTuple):
         ops.matmul(da_rec[..., : 2 * H], params.weight_ih[: 2 * H, :], out=dx)
         ops.matmul(da_n, params.weight_ih[2 * H :, :], out=dx_n)
         add_into(dx, dx_n, ops)
-
-
-def _steps_of(joint: Array) -> Array:
-    """Without the place of the last state, after all steps."""
-    return joint if joint.ndim == 2 else joint[:-1, ...]
 
 
 FORMS = {

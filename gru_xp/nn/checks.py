@@ -69,6 +69,32 @@ def _short_name(xp: Namespace) -> str:
     return str(xp.__name__).removeprefix("array_api_compat.")
 
 
+def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
+    """How many steps of each sequence of `x` ``(B, T, I)`` count, ``(B,)``, on the device of `x`.
+
+    Raises
+    ------
+    ShapeError
+        They are no integers, too many or too few, or one is below 0 or above T.
+    """
+    B, T, _ = x.shape
+    xp = array_namespace(x)
+    try:
+        lengths = xp.asarray(lengths, device=device(x))
+        is_whole = xp.isdtype(lengths.dtype, "integral")
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ShapeError(f"lengths is a {type(lengths).__name__}; it must be integers of shape ({B},)") from error
+    if not is_whole or tuple(lengths.shape) != (B,):
+        raise ShapeError(
+            f"lengths has dtype {lengths.dtype} and shape {tuple(lengths.shape)}; it must be integers of shape ({B},)"
+        )
+    lengths = xp.astype(lengths, xp.int64)  # a smaller type may not hold T
+    if not bool(xp.all((lengths >= 0) & (lengths <= T))):
+        low, high = int(xp.min(lengths)), int(xp.max(lengths))
+        raise ShapeError(f"lengths has values from {low} to {high}; each must be 0 to {T}, as x has {T} steps")
+    return lengths
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
     if value not in choices:
@@ -93,4 +119,12 @@ def positive_number(name: str, value: object) -> float:
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if not 0 < number < math.inf:
         raise ValueError(f"{name} is {value!r}; it must be above 0 and finite")
+    return number
+
+
+def rate(name: str, value: object) -> float:
+    """`value` as a float; raise ValueError unless it is a number of at least 0 and below 1."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} is {value!r}; it must be at least 0 and below 1")
     return number

@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 from gru_xp.errors import ShapeError
 from gru_xp.nn.checks import check_choice, positive_number
 from gru_xp.nn.ops import Array
-from gru_xp.nn.params import named_arrays
+from gru_xp.nn.params import map_arrays, named_arrays
 
 MODES = ("elements", "direction")
 
@@ -139,7 +139,10 @@ def gradcheck(
 
     def rebuild(replacement: Mapping[str, Array]) -> list[Any]:
         leaves = iter({**arrays, **replacement}.values())
-        return [_like(value, leaves) for value in inputs.values()]
+        return [
+            map_arrays(lambda _: next(leaves), value) if isinstance(value, tuple) else next(leaves)
+            for value in inputs.values()
+        ]
 
     def randoms_like(array: Array) -> Array:
         values = [rng.gauss(0.0, 1.0) for _ in range(math.prod(array.shape))]
@@ -153,6 +156,8 @@ def gradcheck(
     gradients = backward(*weights, cache)
     if len(inputs) == 1 and not (type(gradients) is tuple and len(gradients) == 1):
         gradients = (gradients,)
+    elif len(inputs) == 1 and dict(_flat_inputs(dict.fromkeys(inputs, gradients))).keys() == arrays.keys():
+        gradients = (gradients,)  # a tuple of one is how the input is built
     if not isinstance(gradients, tuple):
         raise ShapeError(
             f"backward returned a {type(gradients).__name__}; it must be a tuple, a gradient for each input"
@@ -209,16 +214,10 @@ def _worst(name: str, pairs: list[tuple[tuple[int, ...] | None, float, float]]) 
 
 def _flat_inputs(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Array]]:
     for name, value in inputs.items():
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
+        if isinstance(value, tuple):
             yield from named_arrays(value, f"{name}.")
         else:
             yield name, value
-
-
-def _like(value: Any, leaves: Iterator[Array]) -> Any:
-    if isinstance(value, tuple):
-        return type(value)(*(_like(part, leaves) for part in value))
-    return next(leaves)
 
 
 def _indices(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

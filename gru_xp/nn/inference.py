@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.cell import FORMS, RESETS, Reset, check_params
+from gru_xp.nn.cell import FORMS, NO_MASKS, RESETS, Reset, check_params
 from gru_xp.nn.checks import check_array, check_choice, check_kind
-from gru_xp.nn.gru import gru_forward, run_steps, time_first
+from gru_xp.nn.gru import gru_forward, run_steps, steps_of, time_first
 from gru_xp.nn.ops import Array, Ops, default_ops
 from gru_xp.nn.params import GRUParams
 
@@ -150,12 +150,13 @@ class GRUInference:
         ops.copy(0.0, joint[..., : H + I])
         ops.copy(1.0, joint[..., H + I : H + I + 1])
         if len(steps) == 2:
-            advance = ops.capture(lambda: run_steps(form, weights, memory, ops))
+            all_steps = steps_of(memory, steps[0], reverse=False)
+            advance = ops.capture(lambda: run_steps(form, weights, all_steps, ops))
             return _prepared(joint[:-1, :, H : H + I], joint[0, :, :H], joint[1:, :, :H], advance)
 
         def step() -> None:
             form.input_product(memory, weights, ops)
-            form.forward(weights, memory, joint[:, :H], ops)
+            form.forward(weights, memory, joint[:, :H], NO_MASKS, ops)
 
         advance = ops.capture(step)
         ops.copy(0.0, joint[:, :H])

@@ -13,17 +13,17 @@ from gru_xp.nn.pointwise import add
 class LinearCache(NamedTuple):
     """What `linear_backward` needs of the forward pass."""
 
-    x: Array  # (N, I)
+    x: Array  # (N, I) or (B, T, I)
     params: LinearParams
     ops: Ops | None  # as it was given
 
 
 def linear_forward(x: Array, params: LinearParams, *, ops: Ops | None = None) -> tuple[Array, LinearCache]:
-    """``y = x W^T + b``.
+    """``y = x W^T + b``, for every row of `x`: of a batch, or of each of its steps.
 
     Parameters
     ----------
-    x : array, shape ``(N, I)``
+    x : array, shape ``(N, I)`` or ``(B, T, I)``
     params : LinearParams
         ``weight (O, I)`` and ``bias (O,)``, of the same namespace, device and dtype as `x`.
     ops : Ops, optional
@@ -31,7 +31,7 @@ def linear_forward(x: Array, params: LinearParams, *, ops: Ops | None = None) ->
 
     Returns
     -------
-    y : array, shape ``(N, O)``
+    y : array, shape ``(N, O)`` or ``(B, T, O)``
     cache
         For `linear_backward`.
 
@@ -40,12 +40,12 @@ def linear_forward(x: Array, params: LinearParams, *, ops: Ops | None = None) ->
     ShapeError
         A shape, namespace, device or dtype does not fit.
     """
-    check_array("x", x, ("N", "I"))
+    _check_rows(x)
     check_kind("params", params, LinearParams, "a LinearParams")
-    check_array("params.weight", params.weight, ("O", x.shape[1]), like=("x", x))
+    check_array("params.weight", params.weight, ("O", x.shape[-1]), like=("x", x))
     check_array("params.bias", params.bias, (params.weight.shape[0],), like=("x", x))
     given_ops, ops = ops, ops or default_ops(x)
-    y = ops.matmul(x, params.weight.T, out=ops.empty((x.shape[0], params.weight.shape[0]), like=x))
+    y = ops.matmul(x, params.weight.T, out=ops.empty((*x.shape[:-1], params.weight.shape[0]), like=x))
     ops.pointwise(add, (y, params.bias), out=(y,))
     return y, LinearCache(x, params, given_ops)
 
@@ -55,14 +55,15 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]
 
     Parameters
     ----------
-    dy : array, shape ``(N, O)``
+    dy : array, shape ``(N, O)`` or ``(B, T, O)``
     cache
         From `linear_forward`.
 
     Returns
     -------
-    dx : array, shape ``(N, I)``
+    dx : array, shape ``(N, I)`` or ``(B, T, I)``
     dparams : LinearParams
+        Summed over all rows.
 
     Raises
     ------
@@ -71,13 +72,21 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]
     """
     check_kind("cache", cache, LinearCache, "the cache that linear_forward returned")
     x, params, given_ops = cache
-    check_array("dy", dy, (x.shape[0], params.weight.shape[0]), like=("x", x))
+    check_array("dy", dy, (*x.shape[:-1], params.weight.shape[0]), like=("x", x))
     xp = array_namespace(x)
     ops = given_ops or default_ops(x)
-    ones = ops.empty((x.shape[0], 1), like=x)
+    ones = ops.empty((*x.shape[:-1], 1), like=x)
     ops.copy(1.0, ones)
     dx = ops.matmul(dy, params.weight, out=ops.empty(x.shape, like=x))
     dparams = LinearParams(*(ops.empty(array.shape, like=array) for array in params))
     ops.contract(dy, x, out=dparams.weight)
     ops.contract(dy, ones, out=xp.reshape(dparams.bias, (-1, 1)))
     return dx, dparams
+
+
+def _check_rows(x: Array) -> None:
+    axes = len(getattr(x, "shape", ()))
+    if axes == 3:
+        check_array("x", x, ("B", "T", "I"))
+    else:
+        check_array("x", x, ("N", "I"), why="" if axes == 2 else " or (B, T, I)")

@@ -1,7 +1,8 @@
 """Losses: value and gradient with respect to the prediction."""
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device, is_array_api_obj
 
+from gru_xp.errors import ShapeError
 from gru_xp.nn.checks import check_array, check_choice
 from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
 
@@ -54,3 +55,124 @@ def _scaled_error(xp: Namespace, y_pred: Array, y_true: Array, scale: float) -> 
 
 def _scaled_square(xp: Namespace, a: Array, scale: float) -> tuple[Array]:
     return (scale * a * a,)
+
+
+def softmax_cross_entropy(
+    logits: Array, labels: Array, *, mask: Array | None = None, reduction: str = "mean"
+) -> tuple[Array, Array]:
+    """Cross-entropy of the softmax: one label a sequence, or one a step.
+
+    Parameters
+    ----------
+    logits : array, shape ``(B, C)`` or ``(B, T, C)``
+        A number for each of C classes, such as `linear_forward` gives.
+    labels : array of integers, shape ``(B,)`` or ``(B, T)``
+        The right classes, 0 to C - 1, in the namespace and on the device of `logits`.
+    mask : array, shape of `labels`, optional
+        Which labels count: booleans, or numbers that are 0 or 1. A label that does not count may be any integer, and
+        its logits any numbers, NaN too. By default all count.
+    reduction : {"mean", "sum"}
+        Over the labels that count.
+
+    Returns
+    -------
+    value : array, shape ``()``
+        Mean, or sum, of ``-log(softmax(logits)[label])``.
+    dlogits : array, shape of `logits`
+        Its gradient with respect to `logits`; exactly 0 where the label does not count.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not go together, a label that counts is not one of the classes, `mask` has another number than 0
+        and 1, or no label counts.
+
+    Notes
+    -----
+    The gradient is ``(softmax - onehot) / n``, equation 4.109 of C. M. Bishop, *Pattern Recognition and Machine
+    Learning* (2006). Each row is shifted by its maximum first, so that no exponential overflows: P. Blanchard,
+    D. J. Higham and N. J. Higham, *Accurately computing the log-sum-exp and softmax functions*, IMA Journal of
+    Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
+
+    Labels and mask are looked at on the host, so a CUDA device is waited for, and the call cannot be part of a
+    captured function (`gru_xp.nn.ops.Ops.capture`).
+    """
+    check_choice("reduction", reduction, REDUCTIONS)
+    axes = len(getattr(logits, "shape", ()))
+    if axes == 3:
+        check_array("logits", logits, ("B", "T", "C"))
+    else:
+        check_array("logits", logits, ("B", "C"), why="" if axes == 2 else " or (B, T, C)")
+    xp = array_namespace(logits)
+    _check_beside(logits, "labels", labels, ("integral",), "an integer type")
+    if mask is None:
+        counts = xp.ones(labels.shape, dtype=xp.bool, device=device(logits))
+    else:
+        _check_beside(logits, "mask", mask, ("bool", "integral", "real floating"), "bool, integer or floating-point")
+        counts = _counting(xp, mask)
+    labels = _classes(xp, labels, counts, logits.shape[-1])
+    scale = 1.0 / int(xp.sum(xp.astype(counts, xp.int64))) if reduction == "mean" else 1.0
+
+    zero = xp.zeros((), dtype=logits.dtype, device=device(logits))
+    counts, labels = xp.expand_dims(counts, axis=-1), xp.expand_dims(labels, axis=-1)
+    right = xp.arange(logits.shape[-1], dtype=xp.int64, device=device(logits)) == labels
+    logits = xp.where(counts, logits, zero)
+    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
+    powers = xp.exp(shifted)
+    total = xp.sum(powers, axis=-1, keepdims=True)
+    at_label = xp.sum(xp.where(right, shifted, zero), axis=-1, keepdims=True)
+    value = xp.sum(xp.where(counts, scale * (xp.log(total) - at_label), zero))
+    onehot = xp.astype(right, logits.dtype)
+    dlogits = xp.where(counts, scale * (powers / total - onehot), zero)
+    return xp.asarray(value), dlogits
+
+
+def _check_beside(logits: Array, name: str, value: Array, kinds: tuple[str, ...], what: str) -> None:
+    """Raise ShapeError unless `value` is an array of these kinds of dtype, with a number for each row of `logits`."""
+    expected = tuple(logits.shape)[:-1]
+    if not is_array_api_obj(value):
+        raise ShapeError(f"{name} is a {type(value).__name__}; it must be an array of shape {expected}")
+    if tuple(value.shape) != expected:
+        raise ShapeError(f"{name} has shape {tuple(value.shape)}; it must be {expected}, that of logits without C")
+    xp, logits_xp = array_namespace(value), array_namespace(logits)
+    if not xp.isdtype(value.dtype, kinds):
+        raise ShapeError(f"{name} has dtype {value.dtype}; it must be {what}")
+    for thing, got, wanted in (
+        ("namespace", *(str(n.__name__).removeprefix("array_api_compat.") for n in (xp, logits_xp))),
+        ("device", device(value), device(logits)),
+    ):
+        if got != wanted:
+            raise ShapeError(f"{name} has {thing} {got}; it must be that of logits, {wanted}")
+
+
+def _counting(xp: Namespace, mask: Array) -> Array:
+    """The mask as booleans; raise ShapeError unless it is made of 0 and 1, with one of the latter."""
+    counts = mask
+    if not xp.isdtype(mask.dtype, "bool"):
+        counts = mask == 1
+        if where := _first(xp, ~(counts | (mask == 0))):
+            raise ShapeError(f"mask[{', '.join(map(str, where))}] is {float(mask[where])}; it must be 0 or 1")
+    if not bool(xp.any(counts)):
+        raise ShapeError("mask counts no label; at least one must count")
+    return counts
+
+
+def _classes(xp: Namespace, labels: Array, counts: Array, C: int) -> Array:
+    """The labels as int64; raise ShapeError unless those that count are classes."""
+    classes = xp.astype(labels, xp.int64)
+    if where := _first(xp, counts & ((classes < 0) | (classes >= C))):
+        label = int(classes[where])
+        if xp.isdtype(labels.dtype, "unsigned integer"):
+            label %= 2**64  # as it was before int64
+        raise ShapeError(
+            f"labels[{', '.join(map(str, where))}] is {label}; it must be 0 to {C - 1}, as logits has C = {C}, or mask "
+            "must leave it out"
+        )
+    return classes
+
+
+def _first(xp: Namespace, wrong: Array) -> tuple[int, ...]:
+    """Index of the first True; empty if there is none."""
+    if not bool(xp.any(wrong)):
+        return ()
+    return tuple(int(positions[0]) for positions in xp.nonzero(wrong))

@@ -26,7 +26,10 @@ Namespace: TypeAlias = Any
 """A module that follows the Array API standard."""
 
 Body: TypeAlias = Callable[..., tuple[Array, ...]]
-"""``body(xp, *arrays) -> arrays``: elementwise expressions and slices of columns (``a[..., :n]``), nothing else."""
+"""``body(xp, *arrays) -> arrays``: elementwise expressions and slices of columns (``a[..., :n]``), nothing else.
+
+``xp.where(a > b, c, d)`` chooses; a comparison is for nothing else.
+"""
 
 Result = TypeVar("Result")
 
@@ -46,8 +49,10 @@ class Ops(Protocol):
     def contract(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Array:
         """Sum over all axes but the last, ``(..., P)``, ``(..., Q)`` to ``(P, Q)``; write or add it to `out`."""
 
-    def pointwise(self, body: Body, inputs: tuple[Array | float, ...], out: tuple[Array, ...]) -> None:
+    def pointwise(self, body: Body, inputs: tuple[Array | float | None, ...], out: tuple[Array, ...]) -> None:
         """Write ``body(xp, *inputs)`` into `out`; inputs that are Python numbers are constants.
+
+        So is None, which stands for an input that a variant does without.
 
         An output may be the memory of an input that the body does not use after it has computed that output.
         """
@@ -103,7 +108,7 @@ class PlainOps:
         out[...] = out + product if add else product
         return out
 
-    def pointwise(self, body: Body, inputs: tuple[Array | float, ...], out: tuple[Array, ...]) -> None:
+    def pointwise(self, body: Body, inputs: tuple[Array | float | None, ...], out: tuple[Array, ...]) -> None:
         for target, value in zip(out, body(array_namespace(out[0]), *inputs), strict=True):
             target[...] = value
 

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from array_api_compat import array_namespace
@@ -257,12 +257,22 @@ def _uniform(
 
 
 def named_arrays(params: tuple[Any, ...], prefix: str = "") -> Iterator[tuple[str, Array]]:
-    """Name and array of each parameter in (nested) named tuples, in order, such as ``("gru.bias", ...)``."""
-    for name, value in zip(params._fields, params, strict=True):  # type: ignore[attr-defined]
+    """Name and array of each parameter in (nested) tuples, in order, such as ``("gru.0.0.bias", ...)``.
+
+    Parts of a named tuple are called by their names, those of other tuples by their numbers.
+    """
+    names = getattr(params, "_fields", range(len(params)))
+    for name, value in zip(names, params, strict=True):
         if isinstance(value, tuple):
             yield from named_arrays(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            yield f"{prefix}{name}", value
+
+
+def map_arrays(function: Callable[[Array], Any], params: ParamsT) -> ParamsT:
+    """(Nested) tuples built like `params`, of the function's results for each array, in order."""
+    values = (map_arrays(function, part) if isinstance(part, tuple) else function(part) for part in params)
+    return type(params)(*values) if hasattr(params, "_fields") else type(params)(values)
 
 
 def flatten(params: tuple[Any, ...]) -> Array:
@@ -273,18 +283,15 @@ def flatten(params: tuple[Any, ...]) -> Array:
 
 
 def unflatten(flat: Array, like: ParamsT) -> ParamsT:
-    """The inverse of `flatten`: named tuples built like `like`, of parts of the vector `flat`."""
+    """The inverse of `flatten`: tuples built like `like`, of parts of the vector `flat`."""
     xp = array_namespace(flat)
     start = 0
 
-    def take(node: Any) -> Any:
+    def take(array: Array) -> Array:
         nonlocal start
-        if isinstance(node, tuple):
-            return type(node)(*map(take, node))
-        size = math.prod(node.shape)
+        size = math.prod(array.shape)
         part = flat[start : start + size]
         start += size
-        return xp.reshape(part, node.shape)
+        return xp.reshape(part, array.shape)
 
-    rebuilt: ParamsT = take(like)
-    return rebuilt
+    return map_arrays(take, like)

@@ -13,6 +13,16 @@ def divide(xp: Namespace, a: Array, b: Array | float) -> tuple[Array]:
     return (a / b,)
 
 
+def multiply(xp: Namespace, a: Array, b: Array | float) -> tuple[Array]:
+    """``a * b``."""
+    return (a * b,)
+
+
+def only_valid(xp: Namespace, a: Array, valid: Array) -> tuple[Array]:
+    """`a`, and 0 where `valid` is 0, whatever stands there."""
+    return (xp.where(valid > 0.0, a, 0.0),)
+
+
 def add_into(total: Array, a: Array, ops: Ops) -> None:
     """``total += a``."""
     ops.pointwise(add, (total, a), out=(total,))

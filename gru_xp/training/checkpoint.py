@@ -12,15 +12,17 @@ import safetensors.numpy
 
 from gru_xp.devices import Device, to_device, to_host
 from gru_xp.errors import CheckpointError
+from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
-from gru_xp.nn.stack import StackParams
+from gru_xp.nn.stack import Layers
 
 FORMAT = "gru-xp"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had one GRU layer, whose parameters it called ``gru.weight_ih`` and so on."""
 
 
-def save_checkpoint(path: str | os.PathLike[str], params: StackParams, metadata: dict[str, Any]) -> None:
+def save_checkpoint(path: str | os.PathLike[str], params: NetworkParams, metadata: dict[str, Any]) -> None:
     """Write parameters and a description to a file, all of it or nothing.
 
     Parameters
@@ -65,7 +67,7 @@ def save_checkpoint(path: str | os.PathLike[str], params: StackParams, metadata:
             partial.unlink()
 
 
-def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[StackParams, dict[str, Any]]:
+def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[NetworkParams, dict[str, Any]]:
     """Read what `save_checkpoint` wrote, onto any device.
 
     Raises
@@ -76,18 +78,19 @@ def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[Stack
     arrays, header = _read(Path(path))
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path}: a safetensors file, but not a gru-xp model")
-    if header.get("format_version") != str(FORMAT_VERSION):
-        raise CheckpointError(
-            f"{path}: format version {header.get('format_version')}; this gru-xp reads version {FORMAT_VERSION}"
-        )
+    version = header.get("format_version")
+    if version not in ("1", str(FORMAT_VERSION)):
+        raise CheckpointError(f"{path}: format version {version}; this gru-xp reads versions up to {FORMAT_VERSION}")
     if "sha256" in header and header["sha256"] != _checksum(arrays, header.get("metadata", "")):
         raise CheckpointError(f"{path}: a gru-xp model that is damaged; take another copy")
     try:
         metadata = json.loads(header["metadata"])
-        params = StackParams(
-            GRUParams(*_take(arrays, "gru", GRUParams._fields, device)),
-            LinearParams(*_take(arrays, "linear", LinearParams._fields, device)),
+        gru = (
+            ((GRUParams(*_take(arrays, "gru", GRUParams._fields, device)),),)
+            if version == "1"
+            else _layers(arrays, device)
         )
+        params = NetworkParams(gru, LinearParams(*_take(arrays, "linear", LinearParams._fields, device)))
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: a gru-xp model with a part missing or damaged ({error})") from error
     return params, metadata
@@ -98,6 +101,23 @@ def _checksum(arrays: dict[str, Array], metadata: str) -> str:
     for name in sorted(arrays):
         digest.update(name.encode() + arrays[name].tobytes())
     return digest.hexdigest()
+
+
+def _layers(arrays: dict[str, Array], device: Device) -> Layers:
+    def count(prefix: str) -> int:
+        """How many parts there are whose numbers follow the prefix."""
+        return len({name.removeprefix(prefix).partition(".")[0] for name in arrays if name.startswith(prefix)})
+
+    layers = tuple(
+        tuple(
+            GRUParams(*_take(arrays, f"gru.{layer}.{direction}", GRUParams._fields, device))
+            for direction in range(count(f"gru.{layer}."))
+        )
+        for layer in range(count("gru."))
+    )
+    if {len(layer) for layer in layers} not in ({1}, {2}):
+        raise ValueError("its layers do not have one direction each, or two")
+    return layers
 
 
 def _take(arrays: dict[str, Array], layer: str, fields: tuple[str, ...], device: Device) -> list[Array]:

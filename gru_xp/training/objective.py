@@ -4,19 +4,24 @@ from collections.abc import Callable
 from functools import partial
 
 from gru_xp.nn.cell import Reset
+from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import mse_loss
+from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import named_arrays, unflatten
 from gru_xp.nn.pointwise import add_into, divide
-from gru_xp.nn.stack import StackParams, stack_backward, stack_forward
+from gru_xp.nn.stack import StackMasks, mean_masks
+
+NO_DROPOUT = DropoutRates()
 
 
-def predict(params: StackParams, x: Array, reset: Reset, ops: Ops) -> Array:
-    """The network's results ``(B, O)`` for sequences ``x (B, T, I)``."""
+def predict(params: NetworkParams, x: Array, reset: Reset, ops: Ops, rates: DropoutRates = NO_DROPOUT) -> Array:
+    """The results ``(B, O)`` for sequences ``x (B, T, I)`` of a network that has learned with dropout."""
     y_pred = ops.empty((x.shape[0], params.linear.bias.shape[0]), like=x)
+    masks = mean_masks(params.gru, rates)
 
     def forward(rows: slice, ops: Ops) -> None:
-        result, _ = stack_forward(x[rows, ...], params, reset=reset, ops=ops, with_cache=False)
+        result, _ = network_forward(x[rows, ...], params, masks=masks, reset=reset, ops=ops, with_cache=False)
         ops.copy(result, y_pred[rows, :])
 
     ops.run([(part_ops, partial(forward, rows, part_ops)) for rows, part_ops in _parts(params, x, ops)])
@@ -36,6 +41,10 @@ class Objective:
         Their targets.
     reset, ops
         Which GRU, and how to compute it.
+    rates
+        Of dropout.
+    masks
+        What to leave out for the gradient; they may change in place. Nothing if None.
 
     Attributes
     ----------
@@ -45,8 +54,20 @@ class Objective:
         Gradient of the *sum* over sequences, after `evaluate`.
     """
 
-    def __init__(self, params: StackParams, x: Array, y: Array, reset: Reset, ops: Ops) -> None:
+    def __init__(
+        self,
+        params: NetworkParams,
+        x: Array,
+        y: Array,
+        reset: Reset,
+        ops: Ops,
+        *,
+        rates: DropoutRates = NO_DROPOUT,
+        masks: StackMasks | None = None,
+    ) -> None:
         self._params, self._x, self._y, self._reset, self._ops = params, x, y, reset, ops
+        self._mean_masks = mean_masks(params.gru, rates)
+        self._masks = masks or self._mean_masks
         self._parts = _parts(params, x, ops)
         size = sum(array.size for _, array in named_arrays(params))
         # One array a part: its gradient, and its cost as the last number.
@@ -73,14 +94,18 @@ class Objective:
         self._ops.run([(part_ops, partial(part, rows, sums, part_ops)) for (rows, part_ops), sums in tasks])
 
     def _forward(self, rows: slice, sums: Array, ops: Ops) -> None:
-        y_pred, _ = stack_forward(self._x[rows, ...], self._params, reset=self._reset, ops=ops, with_cache=False)
+        y_pred, _ = network_forward(
+            self._x[rows, ...], self._params, masks=self._mean_masks, reset=self._reset, ops=ops, with_cache=False
+        )
         self._loss(y_pred, rows, sums, ops)
 
     def _forward_backward(self, rows: slice, sums: Array, ops: Ops) -> None:
-        y_pred, cache = stack_forward(self._x[rows, ...], self._params, reset=self._reset, ops=ops)
+        y_pred, cache = network_forward(
+            self._x[rows, ...], self._params, masks=self._masks.at(rows), reset=self._reset, ops=ops
+        )
         dpred = self._loss(y_pred, rows, sums, ops)
         assert cache is not None
-        _, dparams = stack_backward(dpred, cache, with_dx=False)
+        _, dparams = network_backward(dpred, cache, with_dx=False)
         places = named_arrays(unflatten(sums[:-1], self._params))
         for (_, place), (_, gradient) in zip(places, named_arrays(dparams), strict=True):
             ops.copy(gradient, place)
@@ -94,6 +119,7 @@ class Objective:
         self._ops.pointwise(divide, (self._sums[0][-1:], float(self._x.shape[0])), out=(self.cost,))
 
 
-def _parts(params: StackParams, x: Array, ops: Ops) -> list[tuple[slice, Ops]]:
+def _parts(params: NetworkParams, x: Array, ops: Ops) -> list[tuple[slice, Ops]]:
     B, T, I = x.shape  # noqa: E741
-    return ops.parts(B, T, I, params.gru.hidden_size)
+    n_grus = sum(map(len, params.gru))
+    return ops.parts(B, T * n_grus, I, params.gru[0][0].hidden_size)

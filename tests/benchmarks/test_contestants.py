@@ -17,6 +17,7 @@ from benchmarks.job import Arrays, Job, Measurement, PeakMemory, time_calls
 from benchmarks.products import product_flops, products
 from benchmarks.scaling import exponent, sweep, thread_counts
 from gru_xp.nn.ops import Array, PlainOps
+from gru_xp.nn.params import named_arrays
 from gru_xp.training.objective import Objective
 
 SHAPE = (6, 4, 5, 2)
@@ -49,9 +50,10 @@ def test_torch_takes_the_same_step(tmp_path: Path) -> None:
 def test_weights_come_back_from_torch() -> None:
     torch_gru = pytest.importorskip("benchmarks.torch_gru", exc_type=ImportError)
     params, *_ = job("train").problem()
-    gru, linear = torch_gru.gradient_from_torch(torch_gru.weights_to_torch(params))
-    for a, b in zip((*gru, *linear), (*params.gru, *params.linear), strict=True):
-        np.testing.assert_array_equal(a, b)
+    again = torch_gru.gradient_from_torch(torch_gru.weights_to_torch(params))
+    for (name, a), (expected, b) in zip(named_arrays(again), named_arrays(params), strict=True):
+        assert name == expected
+        np.testing.assert_array_equal(a, b, err_msg=name)
 
 
 @pytest.mark.parametrize("task", ["forward", "stream"])

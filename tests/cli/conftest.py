@@ -49,6 +49,7 @@ def main():
 def app(main, monkeypatch, capsys, tmp_path):
     """``app("train", "GOOG.csv", ...)``: run the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # as a script has it, whatever started the tests
 
     def app(*arguments):
         monkeypatch.setattr(sys, "argv", ["gru-xp", *map(str, arguments)])
@@ -118,6 +119,17 @@ def sunspots(run_script, tmp_path_factory):
     """A run on a bundled file with years, told in JSON; tests only look at it."""
     folder = tmp_path_factory.mktemp("sunspots")
     options = ("--device", "cpu", "--out", "run", "--json", "--quiet")
+    outcome = run_script("train", "sunspots", *SMALL, *options, cwd=folder)
+    assert outcome.code == 0, outcome.err
+    return Run(folder / "run", outcome)
+
+
+@pytest.fixture(scope="session")
+def deep(run_script, tmp_path_factory):
+    """A run of two layers in both directions, with all kinds of dropout; tests only look at it."""
+    folder = tmp_path_factory.mktemp("deep")
+    rates = ("--dropout", "0.2", "--recurrent-dropout", "0.1", "--zoneout", "0.3")
+    options = ("--num-layers", "2", "--bidirectional", *rates, "--device", "cpu", "--out", "run")
     outcome = run_script("train", "sunspots", *SMALL, *options, cwd=folder)
     assert outcome.code == 0, outcome.err
     return Run(folder / "run", outcome)

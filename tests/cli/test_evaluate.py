@@ -17,7 +17,7 @@ def metrics(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-@pytest.mark.parametrize("run", ["goog", "sunspots"])
+@pytest.mark.parametrize("run", ["goog", "sunspots", "deep"])
 def test_a_run_of_its_own_gives_the_numbers_of_its_training(app, request, run):
     folder = request.getfixturevalue(run).folder
     outcome = app("evaluate", folder, "--json", "--quiet")

@@ -36,6 +36,13 @@ def test_years_go_on(app, sunspots):
     assert [float(row[2]) for row in values] == expected(sunspots, "sunspots.csv", 3)
 
 
+def test_several_layers_in_both_directions(app, deep, sunspots):
+    values = [float(row[2]) for row in rows(app("forecast", deep.folder, "--steps", 4))[1:]]
+    assert values == expected(deep, "sunspots.csv", 4)
+    assert len(set(values)) == 4
+    assert values != expected(sunspots, "sunspots.csv", 4)
+
+
 def test_one_step_is_the_default(app, goog):
     assert len(rows(app("forecast", goog.folder))) == 2
 

@@ -181,10 +181,10 @@ def test_model_file_says_all_about_the_run(goog):
     assert notes["split_ratio"] == 0.7
     shapes = {name: array.shape for name, array in tensors(goog.folder / "model.safetensors").items()}
     assert shapes == {
-        "gru.weight_ih": (12, 1),
-        "gru.weight_hh": (12, 4),
-        "gru.bias": (12,),
-        "gru.bias_hn": (4,),
+        "gru.0.0.weight_ih": (12, 1),
+        "gru.0.0.weight_hh": (12, 4),
+        "gru.0.0.bias": (12,),
+        "gru.0.0.bias_hn": (4,),
         "linear.weight": (1, 4),
         "linear.bias": (1,),
     }
@@ -195,6 +195,10 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
     options = {
         "seq_length": 4,
         "hidden_size": 3,
+        "num_layers": 2,
+        "dropout": 0.25,
+        "recurrent_dropout": 0.125,
+        "zoneout": 0.5,
         "num_epochs": 2,
         "learning_rate": 0.01,
         "optimizer": "momentum",
@@ -209,9 +213,43 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "seed": 5,
     }
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
-    assert app("train", "own.csv", *flags, "--out", "run").code == 0
-    assert metadata(tmp_path / "run/model.safetensors")["settings"] == options
+    assert app("train", "own.csv", *flags, "--bidirectional", "--out", "run").code == 0
+    settings = metadata(tmp_path / "run/model.safetensors")["settings"]
+    assert settings == options | {"bidirectional": True}
+    assert settings.keys() == Forecaster().settings().keys()
+    assert all(value != Forecaster().settings()[name] for name, value in settings.items())
     assert all(array.dtype == np.float64 for array in tensors(tmp_path / "run/model.safetensors").values())
+
+
+def test_layers_and_directions_are_in_the_model(deep):
+    settings = metadata(deep.folder / "model.safetensors")["settings"]
+    assert settings == Forecaster().settings() | {
+        "hidden_size": 4,
+        "num_epochs": 3,
+        "num_layers": 2,
+        "bidirectional": True,
+        "dropout": 0.2,
+        "recurrent_dropout": 0.1,
+        "zoneout": 0.3,
+    }
+    shapes = {name: array.shape for name, array in tensors(deep.folder / "model.safetensors").items()}
+    assert shapes == {
+        **{f"gru.{layer}.{direction}.weight_ih": (12, 8 if layer else 1) for layer in (0, 1) for direction in (0, 1)},
+        **{f"gru.{layer}.{direction}.weight_hh": (12, 4) for layer in (0, 1) for direction in (0, 1)},
+        **{f"gru.{layer}.{direction}.bias": (12,) for layer in (0, 1) for direction in (0, 1)},
+        **{f"gru.{layer}.{direction}.bias_hn": (4,) for layer in (0, 1) for direction in (0, 1)},
+        "linear.weight": (1, 8),
+        "linear.bias": (1,),
+    }
+
+
+def test_costs_with_dropout_are_those_of_the_predictions(deep):
+    """Of the whole network, as the metrics are."""
+    metrics = read_json((deep.folder / "metrics.json").read_text())
+    best = read_rows(deep.folder / "history.csv")[metrics["best_epoch"]]
+    unit = metadata(deep.folder / "model.safetensors")["scaler"]["change_std"][0]
+    for cost, part in (("cost", "train"), ("validation_cost", "validation")):
+        assert float(best[cost]) == pytest.approx(metrics["parts"][part]["model"]["mse"] / unit**2, rel=1e-4)
 
 
 def test_patience_0_means_no_limit(app, write_csv, quick, tmp_path):
@@ -249,7 +287,7 @@ def test_features_are_further_inputs(app, quick, tmp_path):
     assert "GOOG.csv, Open" in outcome.out
     described = metadata(tmp_path / "run/model.safetensors")
     assert described["columns"] == ["Open", "High", "Low", "Adj Close"]
-    assert tensors(tmp_path / "run/model.safetensors")["gru.weight_ih"].shape == (12, 4)
+    assert tensors(tmp_path / "run/model.safetensors")["gru.0.0.weight_ih"].shape == (12, 4)
 
 
 def test_the_same_command_gives_the_same_run(app, write_csv, quick, tmp_path):
@@ -265,11 +303,23 @@ def test_the_same_command_gives_the_same_run(app, write_csv, quick, tmp_path):
     assert histories[0] == histories[1]
 
 
+def test_the_same_command_with_dropout_gives_the_same_run(app, write_csv, quick, tmp_path):
+    write_csv()
+    options = ("--num-layers", 2, "--dropout", 0.5, "--recurrent-dropout", 0.2, "--zoneout", 0.1)
+    for out, seed in (("one", 3), ("two", 3), ("other", 4)):
+        assert app("train", "own.csv", *quick, *options, "--seed", seed, "--out", out).code == 0
+    one, two, other = (
+        {name: array.tobytes() for name, array in tensors(tmp_path / out / "model.safetensors").items()}
+        for out in ("one", "two", "other")
+    )
+    assert one == two != other
+
+
 def test_another_seed_gives_another_run(app, write_csv, quick, tmp_path):
     write_csv()
     for seed in (1, 2):
         assert app("train", "own.csv", *quick, "--seed", seed, "--out", seed).code == 0
-    one, two = (tensors(tmp_path / out / "model.safetensors")["gru.weight_hh"] for out in "12")
+    one, two = (tensors(tmp_path / out / "model.safetensors")["gru.0.0.weight_hh"] for out in "12")
     assert not np.array_equal(one, two)
 
 

@@ -29,7 +29,8 @@ def everything(xp, a, b):
     """Every function that a body may call, and constants that are not short."""
     c = xp.tanh(-a) + xp.exp(b) / 3.0
     d = xp.sqrt(2 + a * a)
-    return c * a - 0.12345678901234567, (1.0 - c) / d, xp.maximum(xp.negative(b) * 1e-05, d - 2.0)
+    e = xp.maximum(xp.negative(b) * 1e-05, d - 2.0)
+    return c * a - 0.12345678901234567, (1.0 - c) / d, e, xp.where(a > b, d, -1e-05)
 
 
 def blocks(xp, gates, h, column, rate):
@@ -50,7 +51,32 @@ def broadcast(xp, a, row, column, number):
     return (a * row + column / number,)
 
 
+def masked(xp, h, n, z, update, candidate, valid):
+    """A step whose variants are made by inputs that may be None; what does not count may be not a number."""
+    z = z if update is None else update * z
+    n = n if candidate is None else candidate * n
+    h_next = h + z * (n - h)
+    return h_next, 2.0 * h_next if valid is None else xp.where(valid > 0.0, xp.sqrt(valid) * h_next, 0.0)
+
+
+def chosen(xp, gates, valid):
+    """A condition for several blocks, of one block, and used again."""
+    above = gates > valid
+    some = xp.where(above, gates, 0.5)
+    H = some.shape[-1] // 2
+    return some, xp.where(above[..., H:], some[..., :H], gates[..., :H]), xp.where(valid > 0.25, -0.5, some)
+
+
 OWN_CALLS = [
+    *[
+        (masked, [(2, 5, 4), (2, 5, 4), (2, 5, 4), update, candidate, valid])
+        for update in (None, 0.5, (5, 1), (2, 5, 4))
+        for candidate in (None, (5, 4))
+        for valid in (None, (2, 5, 1), (5, 4))
+    ],
+    (masked, [(4, 1), (4, 1), (4, 1), (4, 1), None, (4, 1)]),
+    (chosen, [(2, 5, 6), (2, 5, 1)]),
+    (chosen, [(5, 6), (6,)]),
     (everything, [(4, 3), (4, 3)]),
     (everything, [(7,), (7,)]),
     (blocks, [(2, 5, 12), (2, 5, 3), (5, 1), 0.1]),
@@ -136,6 +162,7 @@ def views(source, arrays):
     return [arrays[i] if columns is None else arrays[i][..., columns] for i, columns in source.arguments]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")
 def test_code_does_what_the_body_does(calls, draw, tmp_path):
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++", "cc"))), None)
     if compiler is None:
@@ -154,6 +181,7 @@ def test_code_does_what_the_body_does(calls, draw, tmp_path):
     ]:
         inputs = [draw(np, shape, dtype) if isinstance(shape, tuple) else shape for shape in given]
         expected = body(np, *inputs)
+        assert np.isfinite(expected[-1]).all()
         out = [np.full(array.shape, np.nan, dtype) for array in expected]
         called_with = views(sources[i], [*[a for a in inputs if isinstance(a, np.ndarray)], *out])
         n_out = len(sources[i].out_params.split(", "))
@@ -238,11 +266,12 @@ class FakeElementwiseKernel:
         self.names = re.findall(r"T (\w+)", f"{in_params}, {out_params}")
         code = re.sub(r"^const T ", "", code, flags=re.MULTILINE)
         code = re.sub(r"= (.*) \|\| .* \? (.*) : (.*);", r"= maximum(\2, \3);", code)
+        code = re.sub(r"= (.*) \? (.*) : (.*);", r"= where(\1, \2, \3);", code)
         self.code = re.sub(r"^(out\w+) =", r"\1[...] =", code, flags=re.MULTILINE).replace(";", "")
 
     def __call__(self, *arrays):
         assert len(arrays) == len(self.names)
-        functions = {name: getattr(np, name) for name in ("exp", "maximum", "sqrt", "tanh")}
+        functions = {name: getattr(np, name) for name in ("exp", "maximum", "sqrt", "tanh", "where")}
         exec(self.code, dict(zip(self.names, arrays, strict=True)) | functions | {"T": arrays[-1].dtype.type})
 
 
@@ -330,6 +359,19 @@ def test_kernels_are_made_for_each_constant_and_shape(fake_cupy):
             ops.pointwise(broadcast_by, (a, number), (out,))
             assert out.tolist() == (a * number).tolist()
     assert FakeElementwiseKernel.made == made + 4
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")
+@pytest.mark.parametrize(("body", "given"), OWN_CALLS)
+def test_pointwise(fake_cupy, draw, body, given):
+    """Also with None for an input, and with masks."""
+    inputs = tuple([draw(np, shape) if isinstance(shape, tuple) else shape for shape in given])
+    expected, ops = body(np, *inputs), CupyOps()
+    for _ in range(2):
+        out = tuple([np.full(array.shape, np.nan) for array in expected])
+        ops.pointwise(body, inputs, out)
+        for actual, desired in zip(out, expected, strict=True):
+            assert_close(actual, desired, 1e-13)
 
 
 def broadcast_by(xp, a, number):
@@ -532,6 +574,7 @@ def test_cuda_gradients(cuda, draw, draw_params, reset):
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 5e-6)])
 def test_cuda_pointwise(cuda, calls, draw, dtype, tolerance):
     ops = CupyOps()

@@ -8,8 +8,8 @@ import pytest
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.nn import gru_backward, gru_forward
+from gru_xp.nn.network import init_network_params, network_backward, network_forward
 from gru_xp.nn.ops import PLAIN_OPS
-from gru_xp.nn.stack import init_stack_params, stack_backward, stack_forward
 
 FLOAT64 = np.dtype("float64")
 
@@ -225,11 +225,11 @@ def test_nothing_is_allocated_any_more(memory, made, make_numpy_ops, draw_layer,
 
 
 def test_nothing_is_allocated_by_the_whole_network(memory, made, draw, reset):
-    x, dy, params = draw(np, (9, 5, 2)), draw(np, (9, 3)), init_stack_params(2, 5, 3, xp=np, seed=1)
+    x, dy, params = draw(np, (9, 5, 2)), draw(np, (9, 3)), init_network_params(2, 5, 3, xp=np, seed=1)
     ops, counts = NumpyOps(), []
     for _ in range(4):
-        _, cache = stack_forward(x, params, reset=reset, ops=ops)
-        stack_backward(dy, cache)
+        _, cache = network_forward(x, params, reset=reset, ops=ops)
+        network_backward(dy, cache)
         counts.append(len(made))
     assert counts[1] == counts[2] == counts[3]
 

@@ -10,8 +10,9 @@ from gru_xp.errors import ShapeError
 from gru_xp.fastest import fastest_ops
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from gru_xp.nn.cell import Form
+from gru_xp.nn.network import init_network_params, network_backward, network_forward
 from gru_xp.nn.ops import PLAIN_OPS
-from gru_xp.nn.stack import init_stack_params, stack_backward, stack_forward
+from gru_xp.nn.params import named_arrays
 
 SHAPES = [(1, 1, 1, 1), (1, 5, 2, 3), (3, 1, 3, 2), (4, 7, 1, 6), (7, 4, 3, 1), (5, 3, 2, 9)]  # B, T, input size, H
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
@@ -86,11 +87,11 @@ def test_cell(draw, draw_params, assert_same_results, reset, dtype, tolerance, B
 @DTYPES
 def test_whole_network(draw, make_numpy_ops, reset, assert_same_results, dtype, tolerance):
     x, dy = draw(np, (5, 6, 2), dtype), draw(np, (5, 3), dtype)
-    params, results = init_stack_params(2, 4, 3, xp=np, seed=1, dtype=getattr(np, dtype)), []
+    params, results = init_network_params(2, 4, 3, xp=np, seed=1, dtype=getattr(np, dtype)), []
     for ops in (make_numpy_ops(), PLAIN_OPS):
-        y, cache = stack_forward(x, params, reset=reset, ops=ops)
-        dx, dparams = stack_backward(dy, cache)
-        results.append((y, dx, *dparams.gru, *dparams.linear))
+        y, cache = network_forward(x, params, reset=reset, ops=ops)
+        dx, dparams = network_backward(dy, cache)
+        results.append((y, dx, *(array for _, array in named_arrays(dparams))))
     assert_same_results(*results, tolerance)
 
 
@@ -159,6 +160,7 @@ def test_every_function_of_a_body(draw):
             xp.maximum(a, b) - xp.sqrt(xp.maximum(a * a, 0.5)),
             xp.exp(-b) / xp.add(2.0, xp.tanh(a)),
             xp.negative(xp.subtract(a, xp.multiply(b, 3.0))),
+            xp.where(xp.greater(a, 0.0), b, a) + xp.where(b > a, a, 0.0),
         )
 
     a, b = draw(np, (4, 5)), draw(np, (4, 5))
@@ -167,6 +169,57 @@ def test_every_function_of_a_body(draw):
     NumpyOps().pointwise(body, (a, b), out)
     for actual, desired in zip(out, expected, strict=True):
         assert actual.tolist() == desired.tolist()
+
+
+def masked(xp, h, n, z, update, candidate, valid):
+    """A step whose variants are made by inputs that may be None; and its result where it counts."""
+    z = z if update is None else update * z
+    n = n if candidate is None else candidate * n
+    h_next = h + z * (n - h)
+    return h_next, h_next * 1.0 if valid is None else xp.where(valid > 0.0, h_next, 0.0)
+
+
+UPDATES = [None, 0.5, (6, 5, 1), (6, 5, 3)]
+
+
+@pytest.mark.parametrize("with_valid", [False, True])
+@pytest.mark.parametrize("candidate", [None, (5, 3)])
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("captured", [False, True])
+def test_masked_steps(draw, rng, update, candidate, with_valid, captured):
+    """Masks of one column or all, of every step or of all steps, or none at all; one ops for all variants."""
+    z, n, h0 = np.abs(draw(np, (6, 5, 3))), draw(np, (6, 5, 3)), draw(np, (5, 3))
+    update, candidate = (
+        (rng.random(given) > 0.4) * 1.5 if isinstance(given, tuple) else given for given in (update, candidate)
+    )
+    valid = (rng.random((6, 5, 1)) > 0.4) * 1.0 if with_valid else None
+    if with_valid:
+        n[np.broadcast_to(valid == 0, n.shape)] = np.nan
+    places = [feature_major(h0), feature_major(np.full((6, 5, 3), 9.0))]
+
+    def steps(ops, h, out):
+        def step(t):
+            masks = [array[t] if getattr(array, "ndim", 0) == 3 else array for array in (update, candidate, valid)]
+            state = h if valid is None else np.empty((5, 3))  # what is not a number must not stay
+            ops.pointwise(masked, (h, n[t], z[t], *masks), (state, out[t]))
+
+        ops.loop(step, range(5, -1, -1))
+
+    expected = [h0.copy(), np.empty((6, 5, 3))]
+    steps(PLAIN_OPS, *expected)
+    ops = NumpyOps()
+    if captured:
+        replay = ops.capture(lambda: steps(ops, *places))
+        places[0][...] = h0
+        places[1][...] = 9.0
+        replay()
+    else:
+        steps(ops, *places)
+    for actual, desired in zip(places, expected, strict=True):
+        assert not np.isnan(desired).any()
+        assert actual.tolist() == desired.tolist()
+    if with_valid:
+        assert (places[1][np.broadcast_to(valid == 0, n.shape)] == 0.0).all()
 
 
 @pytest.mark.parametrize("dtypes", [("float64", "float32"), ("float32", "float64")])
@@ -185,7 +238,7 @@ def test_plans_are_kept_apart(draw, dtypes):
             for shape in ((2, 3), (3, 2), (6,)):
                 a, b = draw(np, shape, dtype), draw(np, shape, dtype)
                 for body in (first, second):
-                    for constant in (0.1, 0.3, 2):
+                    for constant in (0.1, 0.3, 2, 0.0):
                         out = np.empty(shape, dtype)
                         ops.pointwise(body, (a, b, constant), (out,))
                         assert out.tolist() == body(np, a, b, constant)[0].tolist()

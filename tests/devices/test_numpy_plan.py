@@ -66,7 +66,7 @@ def test_bodies_of_the_optimizers_write_over_their_inputs(draw, name):
     assert_equal([arrays[i] for i in places], expected)
 
 
-FUNCTIONS = ("add", "subtract", "multiply", "maximum", "tanh")
+FUNCTIONS = ("add", "subtract", "multiply", "maximum", "tanh", "where")
 
 
 def random_body(rng, widths, n_calls=9):
@@ -76,9 +76,9 @@ def random_body(rng, widths, n_calls=9):
         name = FUNCTIONS[rng.integers(len(FUNCTIONS))]
         width = int(rng.choice([w for w in (1, 2, 4) if w <= max(sizes)]))
         operands = []
-        for k in range(1 if name == "tanh" else 2):
-            if k == 1 and rng.random() < 0.2:
-                operands.append(float(rng.choice([0.5, -1.25, 3.0])))
+        for k in range({"tanh": 1, "where": 4}.get(name, 2)):
+            if k % 2 == 1 and rng.random() < 0.2:
+                operands.append(float(rng.choice([0.5, -1.25, 3.0, 0.0])))
                 continue
             fitting = [i for i, size in enumerate(sizes) if size >= width]
             late = fitting[len(fitting) // 2 :]
@@ -103,6 +103,8 @@ def random_body(rng, widths, n_calls=9):
                 else values[o[0]][..., o[1]]
                 for o in operands
             ]
+            if name == "where":
+                arguments = [arguments[0] > arguments[1], *arguments[2:]]
             values.append(getattr(xp, name)(*arguments))
         return tuple(values[len(inputs) + i] for i in outputs)
 
@@ -134,6 +136,79 @@ def test_random_bodies(rng):
         play(plan_of(body, inputs, scratch=scratch), arrays, out)
         assert_equal(out, expected)
     assert n_over > 100
+
+
+VALID = np.asarray([[1.0], [0.0], [np.nan], [1e-300], [-2.0]])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", [np.array, feature_major])
+@pytest.mark.parametrize("valid", [VALID, VALID.T.repeat(5, axis=0), VALID[:, 0], VALID.repeat(5, axis=1)])
+def test_where(draw, layout, valid, dtype):
+    """Into new memory and over every input; not a number, infinite and -0 are like any other number."""
+    bodies = [
+        lambda xp, a, b, v: (xp.where(v > 0.0, a, 0.0),),
+        lambda xp, a, b, v: (xp.where(v > 0.0, a, -0.0),),
+        lambda xp, a, b, v: (xp.where(v > 0, a, 0),),
+        lambda xp, a, b, v: (xp.where(v > 0.0, 0.0, b),),
+        lambda xp, a, b, v: (xp.where(v > 0.0, 2.5, b),),
+        lambda xp, a, b, v: (xp.where(a > b, a, b),),
+        lambda xp, a, b, v: (xp.where(b > v, a, b),),
+        lambda xp, a, b, v: (xp.where(v > 0.0, a + b, xp.where(a > b, v, b)),),
+        lambda xp, a, b, v: (xp.where(xp.where(v > 0.0, b, v) > a, v, b),),
+    ]
+    a, b, valid = draw(np, (5, 5), dtype), draw(np, (5, 5), dtype), valid.astype(dtype)
+    a[1:4, 2:4] = [[np.nan, np.inf], [-0.0, np.nan], [-np.inf, 0.0]]
+    b[0, :3] = [np.nan, -0.0, np.inf]
+    for body in bodies:
+        (expected,) = body(np, a, b, valid)
+        for place in range(4):
+            arrays = [layout(a), layout(b), valid.copy(), np.full_like(a, 7.0)]
+            if arrays[place].shape == expected.shape:
+                play(plan_of(body, arrays[:3], dtype), arrays[:3], [arrays[place]])
+                assert arrays[place].dtype == expected.dtype
+                assert arrays[place].tobytes() == expected.astype(dtype).tobytes()
+
+
+def test_where_writes_over_other_columns_of_its_operands(draw):
+    """An output that lies across what is chosen from, and across what is compared."""
+
+    def body(xp, a, b):
+        return (xp.where(a[..., 1:4] > a[..., 2:5], a[..., 0:3], b),)
+
+    for layout in (np.array, feature_major):
+        for start in range(4):
+            a, b = layout(draw(np, (4, 6))), draw(np, (4, 3))
+            expected = body(np, a.copy(), b)
+            out = a[:, start : start + 3]
+            play(plan_of(body, [a, b]), [a, b], [out])
+            assert_equal([out], expected)
+
+
+def test_a_condition_that_is_used_again(draw):
+    """It is still there after a choice, beside conditions that are not, and its columns are."""
+
+    def body(xp, a, b):
+        above = a > b
+        first = xp.where(above, a, b)
+        second = xp.where(first > 1.0, first, xp.where(b > a, b * a, 2.0))
+        return first, second, xp.where(above, second, first), xp.where(above[..., 1:], a[..., 1:], b[..., :-1])
+
+    inputs = [draw(np, (4, 3)), draw(np, (4, 3))]
+    expected = body(np, *inputs)
+    out = new_outputs(expected)
+    plan = plan_of(body, inputs)
+    play(plan, inputs, out)
+    assert_equal(out, expected)
+    assert len([array for array in plan.kept if array.shape]) <= 5
+
+
+def test_one_column_is_computed_once(draw):
+    """What depends on the mask alone has its size, and what is chosen from stands where the result will."""
+    a, valid = draw(np, (4, 3)), draw(np, (4, 1))
+    plan = plan_of(lambda xp, a, v: (xp.where(v > 0.0, xp.tanh(a), 0.0),), [a, valid])
+    assert [array.shape for array in plan.kept if array.size > 1] == [(4, 1)]
 
 
 def test_intermediate_results_are_kept_until_their_last_use(draw):
@@ -195,9 +270,10 @@ def test_constants_have_the_type_of_the_arrays(draw, dtype):
 # --- few arrays -------------------------------------------------------------------------------------------------
 
 
-def test_few_scratch_arrays(body, draw_inputs):
+def test_few_scratch_arrays(request, body, draw_inputs):
     scratch = [array for array in plan_of(body, draw_inputs((4,), 3)).kept if array.shape]
-    assert len(scratch) <= 3
+    masked = "," in request.node.callspec.id
+    assert len(scratch) <= (4 if masked else 3)
 
 
 def test_a_chain_needs_no_scratch(draw):

@@ -1,6 +1,7 @@
 import ctypes
 import ctypes.util
 import importlib.util
+import itertools
 import logging
 import re
 import shutil
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from gru_xp.devices.persistent import Matmul, Pointwise, Tile, compile_loop
+from gru_xp.nn import gru_backward, gru_forward
+from gru_xp.nn.ops import PlainOps
 
 # --- loops like those of the GRU --------------------------------------------------------------------------------
 
@@ -34,6 +37,7 @@ class Log:
 
     def matmul(self, a, b, out):
         self.calls.append(Matmul(a, b, out))
+        return out
 
     def pointwise(self, body, inputs, out):
         self.calls.append(Pointwise(body, inputs, out))
@@ -47,19 +51,31 @@ def sigmoid(xp, a):
     return 0.5 * xp.tanh(a) + 0.5
 
 
-def after_gates(xp, p, a_n, h):
+def only_valid(xp, a, valid):
+    return (xp.where(valid > 0.0, a, 0.0),)
+
+
+def add_valid(xp, a, b, valid):
+    return (a + only_valid(xp, b, valid)[0],)
+
+
+def masked(a, mask):
+    return a if mask is None else mask * a
+
+
+def after_gates(xp, p, a_n, h, update, candidate):
     H = h.shape[-1]
     zr = sigmoid(xp, p[..., : 2 * H])
     n = xp.tanh(a_n + zr[..., H:] * p[..., 2 * H :])
-    change = zr[..., :H] * (n - h)
+    change = masked(zr[..., :H], update) * (masked(n, candidate) - h)
     return zr, n, change, h + change
 
 
-def after_gradients(xp, dh, gates, n, change):
+def after_gradients(xp, dh, gates, n, change, update, candidate):
     H = n.shape[-1]
     z, r, q = gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H :]
-    dn = dh * z * (1.0 - n * n)
-    return change * dh * (1.0 - z), dn * q * r * (1.0 - r), dn * r, dn, dh * (1.0 - z)
+    dn = masked(masked(dh * z, update), candidate) * (1.0 - n * n)
+    return change * dh * (1.0 - z), dn * q * r * (1.0 - r), dn * r, dn, dh * (1.0 - masked(z, update))
 
 
 def before_gates(xp, p, h):
@@ -68,26 +84,50 @@ def before_gates(xp, p, h):
     return zr, zr[..., H:] * h
 
 
-def before_state(xp, a_n, z, h):
+def before_state(xp, a_n, z, h, update, candidate):
     n = xp.tanh(a_n)
-    change = z * (n - h)
+    change = masked(z, update) * (masked(n, candidate) - h)
     return n, change, h + change
 
 
-def before_candidate_gradients(xp, dh, z, n, change):
-    return change * dh * (1.0 - z), dh * z * (1.0 - n * n), dh * (1.0 - z)
+def before_candidate_gradients(xp, dh, z, n, change, update, candidate):
+    dn = masked(masked(dh * z, update), candidate) * (1.0 - n * n)
+    return change * dh * (1.0 - z), dn, dh * (1.0 - masked(z, update))
 
 
 def before_reset_gradients(xp, product, r, h, kept):
     return product * h * r * (1.0 - r), kept + product * r
 
 
-class Loops:
-    """Arrays of a layer, filled with random numbers, and its steps; `names` are those of the arrays."""
+UPDATES = {
+    "number": 0.5,
+    "column a step": ("T", "B", 1),
+    "all of a step": ("T", "B", "H"),
+    "sequences first": ("B", "T", "H"),
+    "the same for all steps": (1, "B", "H"),
+}
+"""Factors of the update gate: a number, or the shape."""
 
-    def __init__(self, B, T, n_in, H, reset, *, xp=np, dtype=np.float32, dh=True, keep=True):
+VARIANTS = [
+    *[{"update": update} for update in UPDATES],
+    {"candidate": True},
+    {"valid": True},
+    {"reverse": True},
+    {"update": "column a step", "valid": True, "reverse": True},
+    {"update": "sequences first", "valid": True, "candidate": True},
+]
+
+
+class Loops:
+    """Arrays of a layer, filled with random numbers, and its steps; `names` are those of the arrays.
+
+    Variants: `update` and `candidate` give factors of z and n; steps that are not `valid` have a gradient of NaN, and
+    give zeros instead of the state; `reverse` goes from the last step to the first.
+    """
+
+    def __init__(self, B, T, n_in, H, reset, *, xp=np, dtype=np.float32, dh=True, keep=True, **variant):
         rng = np.random.default_rng(5)
-        self.H, self.K, self.reset = H, H + n_in + 1, reset
+        self.H, self.K, self.reset, self.reverse = H, H + n_in + 1, reset, variant.get("reverse", False)
         kept = T if keep else 1
         shapes = {
             "joint": (T + 1, B, self.K + (H if reset == "before" else 0)),
@@ -99,42 +139,64 @@ class Loops:
             "da_n": (T, B, H),
             **dict.fromkeys(("carry", "kept", "product"), (B, H)),
         }
-        self.names = [*shapes, "W"]
+        self.names = [*shapes, "W", "seen"]
         for name, shape in shapes.items():
             setattr(self, name, xp.asarray(rng.standard_normal(shape).astype(dtype)))
         self.W = xp.asarray((rng.standard_normal((3 * H, self.K)) / H**0.5).astype(dtype))
+        self.seen = xp.ones((T, B, H), dtype)
         if not dh:
             self.dh = None
+        self.update, self.candidate, self.valid = UPDATES.get(variant.get("update")), None, None
+        if isinstance(self.update, tuple):
+            shape = [{"T": T, "B": B, "H": H}.get(size, size) for size in self.update]
+            mask = xp.asarray(((rng.random(shape) > 0.4) * 1.25).astype(dtype))
+            self.update = mask.swapaxes(0, 1) if self.update[0] == "B" else mask
+        if variant.get("candidate"):
+            self.candidate = xp.asarray(((rng.random((B, H)) > 0.4) * 1.25).astype(dtype))
+        if variant.get("valid"):
+            self.valid = xp.asarray((rng.random((T, B, 1)) > 0.4).astype(dtype))
+            self.dh[xp.broadcast_to(self.valid == 0.0, (T, B, H)).swapaxes(0, 1)] = xp.nan
+
+    def masks(self, t):
+        update = self.update
+        return update if update is None or isinstance(update, float) else update[t % len(update)], self.candidate
 
     def forward(self, t, ops):
-        H, K, joint, gates, n, change = self.H, self.K, self.joint, self.gates, self.n, self.change
+        H, K, gates, n, change = self.H, self.K, self.gates, self.n, self.change
+        joint, joint_next = (self.joint[place] for place in ((t + 1, t) if self.reverse else (t, t + 1)))
         kept = min(t, gates.shape[0] - 1)
-        gates, change, h = gates[kept], change[kept], joint[t][:, :H]
+        gates, change, h, h_next = gates[kept], change[kept], joint[:, :H], joint_next[:, :H]
         if self.reset == "after":
-            ops.matmul(joint[t], self.W.T, out=gates)
-            out = (gates[:, : 2 * H], n[t], change, joint[t + 1][:, :H])
-            ops.pointwise(after_gates, (gates, n[t], h), out=out)
+            ops.matmul(joint, self.W.T, out=gates)
+            out = (gates[:, : 2 * H], n[t], change, h_next)
+            ops.pointwise(after_gates, (gates, n[t], h, *self.masks(t)), out=out)
         else:
             zr = gates[:, : 2 * H]
-            ops.matmul(joint[t][:, :K], self.W[: 2 * H].T, out=zr)
-            ops.pointwise(before_gates, (zr, h), out=(zr, joint[t][:, K:]))
-            ops.matmul(joint[t][:, H:], self.W[2 * H :].T, out=n[t])
-            ops.pointwise(before_state, (n[t], zr[:, :H], h), out=(n[t], change, joint[t + 1][:, :H]))
+            ops.matmul(joint[:, :K], self.W[: 2 * H].T, out=zr)
+            ops.pointwise(before_gates, (zr, h), out=(zr, joint[:, K:]))
+            ops.matmul(joint[:, H:], self.W[2 * H :].T, out=n[t])
+            ops.pointwise(before_state, (n[t], zr[:, :H], h, *self.masks(t)), out=(n[t], change, h_next))
+        if self.valid is not None:
+            ops.pointwise(only_valid, (h_next, self.valid[t]), out=(self.seen[t],))
 
     def backward(self, t, ops):
-        H, joint, gates, n, change = self.H, self.joint, self.gates, self.n, self.change
+        H, gates, n, change, joint = self.H, self.gates, self.n, self.change, self.joint[t + self.reverse]
         da, da_n, carry, kept, product, W = self.da, self.da_n, self.carry, self.kept, self.product, self.W[:, :H]
-        if self.dh is not None:
+        if self.valid is not None:
+            ops.pointwise(add_valid, (carry, self.dh[:, t], self.valid[t]), out=(carry,))
+        elif self.dh is not None:
             ops.pointwise(add, (carry, self.dh[:, t]), out=(carry,))
         da_z, da_r, dq = (da[t][:, start : start + H] for start in range(0, 3 * H, H))
         if self.reset == "after":
-            ops.pointwise(after_gradients, (carry, gates[t], n[t], change[t]), out=(da_z, da_r, dq, da_n[t], kept))
+            inputs = (carry, gates[t], n[t], change[t], *self.masks(t))
+            ops.pointwise(after_gradients, inputs, out=(da_z, da_r, dq, da_n[t], kept))
             ops.matmul(da[t], W, out=product)
         else:
             z, r = gates[t][:, :H], gates[t][:, H : 2 * H]
-            ops.pointwise(before_candidate_gradients, (carry, z, n[t], change[t]), out=(da_z, da_n[t], kept))
+            inputs = (carry, z, n[t], change[t], *self.masks(t))
+            ops.pointwise(before_candidate_gradients, inputs, out=(da_z, da_n[t], kept))
             ops.matmul(da_n[t], W[2 * H :], out=product)
-            ops.pointwise(before_reset_gradients, (product, r, joint[t][:, :H], kept), out=(da_r, kept))
+            ops.pointwise(before_reset_gradients, (product, r, joint[:, :H], kept), out=(da_r, kept))
             ops.matmul(da[t][:, : 2 * H], W[: 2 * H], out=product)
         ops.pointwise(add, (kept, product), out=(carry,))
 
@@ -151,12 +213,13 @@ def logged(step, times):
     return calls
 
 
-def times_of(direction, T):
-    return range(T) if direction == "forward" else range(T - 1, -1, -1)
+def times_of(direction, T, reverse=False):
+    return range(T) if (direction == "forward") != reverse else range(T - 1, -1, -1)
 
 
 def compiled(loops, direction, T, **options):
-    program = compile_loop(*logged(getattr(loops, direction), times_of(direction, T)), T, **options)
+    times = times_of(direction, T, loops.reverse)
+    program = compile_loop(*logged(getattr(loops, direction), times), T, **options)
     assert program is not None
     return program
 
@@ -267,11 +330,11 @@ def assert_did(loops, expected):
         actual, desired = getattr(loops, name), getattr(expected, name)
         if desired is not None:
             actual = actual if isinstance(actual, np.ndarray) else actual.get()
-            np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-6 * np.abs(desired).max(), err_msg=name)
+            np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-6 * np.nanmax(np.abs(desired)), err_msg=name)
 
 
 def run_plainly(loops, direction, T):
-    for t in times_of(direction, T):
+    for t in times_of(direction, T, loops.reverse):
         getattr(loops, direction)(t, Plain())
     return loops
 
@@ -299,6 +362,80 @@ def test_kernel_does_what_the_loop_does(run_on_host, reset, direction, B, T, n_i
         assert_did(loops, expected)
 
 
+VARIANT_TILES = [
+    (9, 3, 5, 8, Tile(groups=2, rows=2, columns=4, lanes=4)),
+    (5, 4, 2, 1, Tile(groups=2, rows=2, columns=1, lanes=1)),
+    (14, 2, 1, 10, Tile(groups=1, rows=6, columns=5, lanes=8)),
+    (11, 3, 1, 10, None),
+]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize(
+    ("variant", "sizes"),
+    [*zip(VARIANTS[:-2], itertools.cycle(VARIANT_TILES)), *itertools.product(VARIANTS[-2:], VARIANT_TILES)],
+    ids=str,
+)
+def test_kernel_of_a_variant(run_on_host, reset, direction, variant, sizes):
+    B, T, n_in, H, tile = sizes
+    loops, expected = (Loops(B, T, n_in, H, reset, **variant) for _ in range(2))
+    run_plainly(expected, direction, T)
+    if expected.valid is not None:
+        assert np.isfinite(expected.da).all()
+        assert np.isnan(expected.dh).any() == (not expected.valid.all())
+    run_on_host(compiled(loops, direction, T, tile=tile, multiprocessors=4))
+    assert_did(loops, expected)
+    if direction == "forward" and expected.valid is not None:
+        assert (loops.seen[np.broadcast_to(expected.valid == 0.0, expected.seen.shape)] == 0.0).all()
+
+
+class HostOps(PlainOps):
+    """Runs every loop of a layer as a kernel on the host."""
+
+    def __init__(self, run_on_host):
+        self.run_on_host, self.log, self.n_kernels = run_on_host, None, 0
+
+    def matmul(self, a, b, out):
+        return super().matmul(a, b, out) if self.log is None else self.log.matmul(a, b, out)
+
+    def pointwise(self, body, inputs, out):
+        (super() if self.log is None else self.log).pointwise(body, inputs, out)
+
+    def loop(self, step, times):
+        if len(times) == 1:
+            return super().loop(step, times)
+        calls = []
+        for t in (times[0], times[1], times[-1]):
+            self.log = Log()
+            step(t)
+            calls.append(self.log.calls)
+        self.log = None
+        self.run_on_host(compile_loop(*calls, len(times), tile=Tile(groups=2, rows=2, columns=1, lanes=2)))
+        self.n_kernels += 1
+        return None
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("update", [None, 0.5, "mask"])
+@pytest.mark.parametrize("lengths", [None, [5, 0, 3, 1, 5]])
+def test_layers_and_their_variants(run_on_host, rng, draw, draw_params, reset, lengths, update, reverse):
+    """`gru_forward` and `gru_backward`; what is not a number where no step counts is not looked at."""
+    x, h0, dh, dh_last = (draw(np, shape, "float32") for shape in [(5, 5, 2), (5, 3), (5, 5, 3), (5, 3)])
+    for row, length in enumerate(lengths or ()):
+        x[row, length:] = dh[row, length:] = np.nan
+    candidate = None if update is None else (rng.random((5, 3)) > 0.4).astype(np.float32) * 1.25
+    update = (rng.random((5, 5, 3)) > 0.4).astype(np.float32) if update == "mask" else update
+    given = {"lengths": lengths, "update_mask": update, "candidate_mask": candidate, "reverse": reverse}
+    params, results = draw_params(np, 2, 3, "float32"), []
+    for ops in (HostOps(run_on_host), PlainOps()):
+        h, h_last, cache = gru_forward(x, h0, params, reset=reset, ops=ops, **given)
+        dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
+        results.append((h, h_last, dx, dh0, *dparams))
+        assert getattr(ops, "n_kernels", 2) == 2
+    for actual, desired in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-5 * max(1.0, np.abs(desired).max()))
+
+
 def test_gradient_of_the_last_state_alone(run_on_host, reset):
     loops, expected = (Loops(4, 3, 1, 5, reset, dh=False) for _ in range(2))
     run_on_host(compiled(loops, "backward", 3))
@@ -314,7 +451,9 @@ def test_memory_of_one_step_for_all(run_on_host, reset):
 
 def everything(xp, a, b, c, d):
     e = xp.exp(-a) / (2 + xp.sqrt(a * a))
-    return e * b - c, (0.12345678901234567 - d) * 1e-05 + e
+    above = c > 0.0
+    f = xp.where(above, (0.12345678901234567 - d) * 1e-05 + e, xp.maximum(a, -0.5))
+    return e * b - xp.where(above, c, 0.5 * c * c), xp.where(a > b, f, -0.25) + xp.where(e > 0.1, d, 0.0)
 
 
 def test_functions_constants_and_broadcasts(run_on_host, rng):
@@ -399,6 +538,36 @@ def test_kernel_compiles_for_cuda(nvrtc, reset, direction, B, n_in, H, architect
     assert "fma.rn.f32" in ptx
     assert "cp.async" in ptx
     assert re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", report) == ["0", "0", "0"], report
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("variant", VARIANTS[-2:], ids=str)
+@pytest.mark.parametrize(("B", "n_in", "H"), [(704, 1, 70), (4096, 9, 128)])
+def test_kernel_of_a_variant_compiles_for_cuda(nvrtc, reset, direction, variant, B, n_in, H):
+    program = compiled(Loops(B, 2, n_in, H, reset, **variant), direction, 2)
+    ptx, report = nvrtc(program.source, "sm_90")
+    assert ".f64" not in ptx
+    assert ".local" not in ptx
+    assert re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", report) == ["0", "0", "0"], report
+
+
+def test_what_is_none_leaves_no_trace():
+    """The kernel of a body whose inputs are None is that of one without these inputs."""
+
+    def scaled(xp, a, b, mask):
+        return (a + b if mask is None else (a + b) * mask,)
+
+    def step(t, ops, body, *masks):
+        ops.matmul(a[t], W, out=b[t])
+        ops.pointwise(body, (a[t], b[t], *masks), out=(b[t],))
+
+    a, b, W = np.zeros((3, 4, 4), np.float32), np.zeros((3, 4, 4), np.float32), np.zeros((4, 4), np.float32)
+    programs = [
+        compile_loop(*logged(lambda t, ops, given=given: step(t, ops, *given), range(3)), 3)
+        for given in [(scaled, None), (add,), (scaled, 1.0)]
+    ]
+    assert programs[0].source == programs[1].source != programs[2].source
+    assert all(array is not None for array in programs[0].arrays)
 
 
 def test_source_is_the_same_for_other_memory_and_lengths(reset):
@@ -486,11 +655,43 @@ def test_weights_that_do_not_fit(caplog, forward_calls):
             lambda t, a, b, W, ops: (ops.matmul(a[t], W[:4], b[t]), ops.pointwise(add, (b[t], float(t)), (a[t],))),
             "different constants",
         ),
+        (
+            lambda t, a, b, W, ops: (
+                ops.matmul(a[t], W[:4], b[t]),
+                ops.pointwise(masked_sum, (b[t], *((a[t], None) if t else (None, a[t]))), (b[t],)),
+            ),
+            "different constants or shapes",
+        ),
+        (
+            lambda t, a, b, W, ops: (
+                ops.matmul(a[t], W[:4], b[t]),
+                ops.pointwise(only_valid, (b[t], a[t, :, 1:2] if t else a[t]), (b[t],)),
+            ),
+            "different constants or shapes",
+        ),
+        (
+            lambda t, a, b, W, ops: (
+                ops.matmul(a[t], W[:4], b[t]),
+                ops.pointwise(only_valid, (b[t], b[t, :, 1:2]), (a[t],)),
+            ),
+            "across the memory of other arrays",
+        ),
+        (
+            lambda t, a, b, W, ops: (
+                ops.matmul(a[t], W[:4], b[t]),
+                ops.pointwise(only_valid, (b[t], a[(0, 2, 1)[t]][:, 1:2]), (b[t],)),
+            ),
+            "does not move evenly",
+        ),
     ],
 )
 def test_steps_that_do_not_fit(caplog, step, reason):
     a, b, W = np.zeros((3, 4, 4), np.float32), np.zeros((3, 4, 4), np.float32), np.zeros((8, 4), np.float32)
     assert reason in refusal(caplog, logged(lambda t, ops: step(t, a, b, W, ops), range(3)))
+
+
+def masked_sum(xp, a, b, c):
+    return (masked(a, b) + masked(a, c),)
 
 
 # --- with a GPU -------------------------------------------------------------------------------------------------
@@ -520,4 +721,21 @@ def test_cuda_loop(reset, direction, B, T, n_in, H, tile):
         graph = stream.end_capture()
         graph.launch(stream)
         stream.synchronize()
+    assert_did(loops, expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize(("B", "T", "n_in", "H"), [(7, 4, 2, 6), (64, 10, 1, 70), (4096, 4, 8, 128)])
+def test_cuda_loop_of_a_variant(reset, direction, variant, B, T, n_in, H):
+    import cupy
+
+    expected = run_plainly(Loops(B, T, n_in, H, reset, **variant), direction, T)
+    loops = Loops(B, T, n_in, H, reset, xp=cupy, **variant)
+    times = times_of(direction, T, loops.reverse)
+    program = compile_loop(*logged(getattr(loops, direction), times), T)
+    if program is None:
+        pytest.skip("the kernel needs more shared memory than this device has")
+    program.launch()
     assert_did(loops, expected)

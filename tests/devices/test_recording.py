@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from gru_xp.devices.recording import FUNCTIONS, Symbol, record
-from gru_xp.nn import LinearParams, gru_cell_backward, gru_cell_forward, linear_backward, linear_forward, mse_loss
+from gru_xp.nn import (
+    LinearParams,
+    gru_backward,
+    gru_cell_backward,
+    gru_cell_forward,
+    gru_forward,
+    linear_backward,
+    linear_forward,
+    mse_loss,
+)
 from gru_xp.nn.ops import PlainOps
 from gru_xp.training import optimizers
 
@@ -54,6 +63,7 @@ def test_all_functions_and_operators(draw):
             xp.tanh(xp.negative(-a)) + xp.exp(-b) * xp.sqrt(xp.maximum(a, 0.25)),
             0.5 + a - (1.5 - b) * (c * a) / (3.0 / b),
             xp.add(xp.subtract(a, 1.0), xp.multiply(c, xp.divide(1.0, b))) * xp.maximum(a, b),
+            xp.where(a > b, a, 0.25) + xp.where(xp.greater(b, 0.0), c, b) + xp.where(0.5 * a > c, a * b, a),
         )
 
     recording = assert_played_back(body, [a, b, 2.5])
@@ -68,6 +78,23 @@ def test_numbers_are_constants(draw):
     assert [symbol.shape for symbol in recording.inputs] == [(3,), (3,)]
     constants = {o for call in recording.calls for o in call.operands if not isinstance(o, Symbol)}
     assert constants == {0.3, 1.0 - 0.9}
+
+
+def masked(xp, a, update, valid):
+    """The variants that inputs make which may be None."""
+    total = a if update is None else update * a
+    return (xp.exp(total) if valid is None else xp.where(valid > 0.0, xp.exp(total), 0.0),)
+
+
+@pytest.mark.parametrize("update", [None, 0.5, (3, 4), (3, 1)])
+@pytest.mark.parametrize("valid", [None, (3, 4), (3, 1)])
+def test_none_is_a_constant(draw, update, valid):
+    update, valid = (draw(np, given) if isinstance(given, tuple) else given for given in (update, valid))
+    recording = assert_played_back(masked, [draw(np, (3, 4)), update, valid])
+    assert len(recording.inputs) == 1 + sum(hasattr(given, "shape") for given in (update, valid))
+    names = ["multiply"] * (update is not None) + ["greater"] * (valid is not None) + ["exp"]
+    assert [call.function for call in recording.calls] == [*names, *["where"] * (valid is not None)]
+    assert recording.width == 4
 
 
 def test_calls_are_in_order():
@@ -121,6 +148,10 @@ def test_other_slices_are_refused(key):
         (lambda xp, a, b: (a + b,), [(3, 6), (6,)], 6),
         (lambda xp, a, b: (a + b,), [(3, 6), (3, 1)], 6),
         (lambda xp, a, b: (a + b,), [(3, 1), (3, 1)], 1),
+        (lambda xp, a, b: (xp.where(b > 0.0, a, 0.0),), [(3, 6), (3, 1)], 6),
+        (lambda xp, a, b: (xp.where(b > 0.0, a[..., :3], a[..., 3:]),), [(3, 6), (1,)], 3),
+        (lambda xp, a, b: (xp.where(a[..., :2] > a[..., 4:], b, 0.0),), [(3, 6), (3, 2)], 2),
+        (lambda xp, a, b: (xp.where(b > 0.0, a, 0.0),), [(3, 1), (3, 1)], 1),
         (lambda xp, a, b: (a[..., :4] + b, b * a[..., 8:]), [(3, 12), (3, 4)], 4),
         (lambda xp, a, b: (a[..., :4] + b, b * a[..., 6:10]), [(3, 12), (3, 4)], 2),
         (lambda xp, a, b: (a + a, b * b), [(3, 12), (3, 8)], 4),
@@ -167,10 +198,40 @@ def test_shapes_that_do_not_go_together(shapes):
 # --- what it must refuse ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sin", "matmul", "sum", "where", "float32"])
+@pytest.mark.parametrize("name", ["sin", "matmul", "sum", "less", "float32"])
 def test_unknown_function(name):
     with pytest.raises(AttributeError, match=f"a pointwise body calls '{name}'; it may call add, .*, tanh"):
         record(lambda xp, a: (getattr(xp, name)(a),), [(2,)])
+
+
+@pytest.mark.parametrize("body", [lambda xp, a, b: (b * a,), lambda xp, a, b: (xp.where(a > 0.0, a, b),)])
+def test_functions_of_none(body):
+    with pytest.raises(TypeError, match=r"a pointwise body calls \w+ on None; it must do without inputs that are None"):
+        record(body, [(2,), None])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda xp, a, b: (a * (a > b),),
+        lambda xp, a, b: (a + b, a > b),
+        lambda xp, a, b: (xp.where(a, b, 0.0),),
+        lambda xp, a, b: (xp.where(True, a, b),),
+        lambda xp, a, b: (xp.where(a == b, a, b),),
+        lambda xp, a, b: (xp.where(a > b, (a > b)[..., :1], b),),
+        lambda xp, a, b: (xp.where((a > b) > 0.0, a, b),),
+    ],
+)
+def test_conditions_are_for_where_alone(body):
+    message = "<lambda> chooses by a number, or computes with a > b; it may do xp.where(a > b, c, d)"
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        record(body, [(2, 3), (2, 3)])
+
+
+@pytest.mark.parametrize("compare", [lambda a: a < 0.0, lambda a: a <= 0.0])
+def test_other_comparisons(compare):
+    with pytest.raises(TypeError, match="not supported between instances of"):
+        record(lambda xp, a: (xp.where(compare(a), a, 0.0),), [(2, 3)])
 
 
 def test_functions_of_constants_alone():
@@ -249,11 +310,17 @@ def test_the_maths_keeps_to_the_rules(draw, draw_layer, reset):
     ops, layer = Strict(), draw_layer(2, 4, 3, 5)
     layer(ops, reset)
     layer._replace(h0=None, dh=None)(ops, reset)
+    assert "only_valid" not in seen
+    lengths, candidate = [3, 0], draw(np, (2, 5))
+    for update in (None, 0.5, draw(np, (2, 4, 5))):
+        masks = {"update_mask": update, "candidate_mask": candidate, "lengths": lengths}
+        _, _, cache = gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops, keep_every=2, **masks)
+        gru_backward(layer.dh, cache, dh_last=layer.dh_last)
     _, cache = gru_cell_forward(layer.x[:, 0], layer.h0, layer.params, reset=reset, ops=ops)
     gru_cell_backward(layer.dh_last, cache)
-    cell = {"before": {"_before_gates", "_candidate", "_d_candidate", "_before_d_reset"}}
+    cell = {"before": {"_before_gates", "_candidate", "_before_d_candidate", "_before_d_reset"}}
     cell["after"] = {"_after_gates", "_after_d_gates"}
-    assert seen == {"add", "_half", *cell[reset]}
+    assert seen == {"add", "_half", "only_valid", "_plus_valid", "multiply", *cell[reset]}
     y, cache = linear_forward(layer.h0, LinearParams(draw(np, (2, 5)), draw(np, (2,))), ops=ops)
     linear_backward(mse_loss(y, draw(np, (2, 2)), ops=ops)[1], cache)
     for name in optimizers.OPTIMIZERS:

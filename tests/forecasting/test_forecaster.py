@@ -13,8 +13,10 @@ from gru_xp.errors import CheckpointError, DataError, DeviceError
 from gru_xp.forecasting.csv_file import bundled_file, read_csv
 from gru_xp.forecasting.evaluation import evaluate
 from gru_xp.forecasting.series import TimeSeries
-from gru_xp.nn.params import flatten
-from gru_xp.nn.stack import init_stack_params, stack_forward
+from gru_xp.nn.dropout import DropoutRates
+from gru_xp.nn.network import init_network_params, network_forward
+from gru_xp.nn.params import flatten, named_arrays
+from gru_xp.nn.stack import mean_masks
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def fitted(small, frame, cpu):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_predictions_are_the_networks_in_the_units_of_the_data(small, frame, cpu, scaling, reset, dtype):
     forecaster = small(scaling=scaling, reset=reset, dtype=dtype).fit(frame, device=cpu)
-    assert {array.dtype for layer in forecaster.params for array in layer} == {np.dtype(dtype)}
+    assert {array.dtype for _, array in named_arrays(forecaster.params)} == {np.dtype(dtype)}
     train_rows = frame.to_numpy()[:48]
     expected = []
     for end in range(4, 60):
@@ -46,10 +48,40 @@ def test_predictions_are_the_networks_in_the_units_of_the_data(small, frame, cpu
         else:
             level, unit = window[-1], np.diff(train_rows, axis=0).std(axis=0)
         x = ((window - level) / unit)[None].astype(dtype)
-        y, _ = stack_forward(x, forecaster.params, reset=reset)
+        y, _ = network_forward(x, forecaster.params, reset=reset)
         expected.append(level[0] + unit[0] * float(y[0, 0]))
     tolerance = 1e-12 if dtype == "float64" else 1e-6
     np.testing.assert_allclose(forecaster.predict(frame.to_numpy()), expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize("scaling", ["last", "standard"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_layers": 3},
+        {"bidirectional": True, "reset": "after"},
+        {"num_layers": 2, "bidirectional": True, "dropout": 0.4, "recurrent_dropout": 0.3},
+        {"num_layers": 2, "zoneout": 0.2},
+    ],
+    ids=str,
+)
+def test_predictions_of_several_layers(small, frame, cpu, scaling, settings):
+    """Dropout has no part in them, and zoneout's updates are their mean."""
+    forecaster = small(scaling=scaling, dtype="float64", **settings).fit(frame, device=cpu)
+    layers, linear = forecaster.params
+    D = 2 if forecaster.bidirectional else 1
+    sizes = [[(params.input_size, params.hidden_size) for params in layer] for layer in layers]
+    assert sizes == [[(D * 5 if number else 2, 5)] * D for number in range(forecaster.num_layers)]
+    assert linear.weight.shape == (1, D * 5)
+    windows = np.stack([frame.to_numpy()[end - 4 : end] for end in range(4, 60)])
+    masks = mean_masks(layers, DropoutRates(zoneout=forecaster.zoneout))
+    x = forecaster.scaler.scale_windows(windows)
+    y, _ = network_forward(x, forecaster.params, masks=masks, reset=forecaster.reset)
+    expected = forecaster.scaler.unscale_predictions(y[:, 0], windows)
+    np.testing.assert_allclose(forecaster.predict(frame.to_numpy()), expected, rtol=1e-12)
+    assert forecaster.forecast(frame, 1)[0] == pytest.approx(
+        forecaster.predict(np.vstack([frame.to_numpy(), [[0.0, 0.0]]]))[-1], rel=1e-9
+    )
 
 
 def test_predictions_belong_to_their_rows(cpu):
@@ -171,9 +203,18 @@ def test_the_training_part_alone_is_scaled_by_and_learned_from(small, walk, cpu)
     assert small(**settings).fit(changed, device=cpu).scaler != first.scaler
 
 
-@pytest.mark.parametrize("reset", ["before", "after"])
-def test_the_recorded_costs_are_those_of_scaled_predictions(small, frame, cpu, reset):
-    forecaster = small(dtype="float64", num_epochs=9, reset=reset).fit(frame, device=cpu)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"reset": "before"},
+        {"reset": "after"},
+        {"num_layers": 2, "bidirectional": True},
+        {"num_layers": 2, "dropout": 0.5, "recurrent_dropout": 0.3, "zoneout": 0.2},
+    ],
+    ids=str,
+)
+def test_the_recorded_costs_are_those_of_scaled_predictions(small, frame, cpu, settings):
+    forecaster = small(dtype="float64", num_epochs=9, **settings).fit(frame, device=cpu)
     unit = np.diff(frame["Close"].to_numpy()[:48]).std()
     errors = ((forecaster.predict(frame) - frame["Close"].iloc[4:]) / unit).to_numpy()
     record = forecaster.training.history[forecaster.training.best_epoch]
@@ -196,10 +237,36 @@ def test_training_starts_from_the_seed(small, walk, cpu):
     assert (first.predict(values) != other.predict(values)).all()
     seen = []
     small(seed=7).fit(values, device=cpu, callback=lambda record: seen.append(record) or record.epoch == 0)
-    start = init_stack_params(1, 5, 1, xp=np, seed=7, dtype=np.float32)
+    start = init_network_params(1, 5, 1, xp=np, seed=7, dtype=np.float32)
     stopped = small(seed=7).fit(values, device=cpu, callback=lambda record: True)
     np.testing.assert_array_equal(flatten(stopped.params), flatten(start))
     assert [record.epoch for record in seen] == [0]
+
+
+@pytest.mark.parametrize("rates", [{"dropout": 0.5}, {"recurrent_dropout": 0.5}, {"zoneout": 0.5}], ids=str)
+def test_what_is_left_out_follows_the_seed(small, walk, cpu, rates):
+    values = walk(40)
+    settings = {"num_layers": 2, "patience": None}
+    first, again = (small(seed=1, **settings, **rates).fit(values, device=cpu) for _ in range(2))
+    np.testing.assert_array_equal(flatten(first.params), flatten(again.params))
+    without = small(seed=1, **settings).fit(values, device=cpu)
+    start, *costs = [record.cost for record in first.training.history]
+    start_without, *costs_without = [record.cost for record in without.training.history]
+    assert all(a != b for a, b in zip(costs, costs_without, strict=True))
+    assert (start == start_without) == ("zoneout" not in rates)
+
+
+@pytest.mark.parametrize(
+    "layers", [{"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}], ids=str
+)
+def test_several_layers_learn_a_sine(cpu, layers):
+    series = 10.0 + 3.0 * np.sin(0.7 * np.arange(150))
+    settings = {"seq_length": 6, "hidden_size": 8, "num_epochs": 120, "learning_rate": 0.02}
+    forecaster = Forecaster(**settings, **layers).fit(series, device=cpu)
+    errors = forecaster.predict(series) - series[6:]
+    assert np.sqrt(np.mean(errors**2)) < 0.2
+    start = init_network_params(1, 8, 1, **layers, xp=np, seed=0, dtype=np.float32)
+    assert [name for name, _ in named_arrays(forecaster.params)] == [name for name, _ in named_arrays(start)]
 
 
 def test_a_second_fit_starts_anew(small, walk, cpu):
@@ -234,9 +301,10 @@ def test_a_divergence_is_warned_of(small, walk, cpu):
 
 
 @pytest.mark.cuda
-def test_a_cuda_device_learns_the_same(small, walk, cpu, tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "zoneout": 0.1}])
+def test_a_cuda_device_learns_the_same(small, walk, cpu, tmp_path, settings):
     values = walk(60, 2)
-    on_cpu, on_gpu = (small(dtype="float64").fit(values, device=device) for device in (cpu, "cuda"))
+    on_cpu, on_gpu = (small(dtype="float64", **settings).fit(values, device=device) for device in (cpu, "cuda"))
     np.testing.assert_allclose(on_gpu.predict(values), on_cpu.predict(values), rtol=1e-9)
     on_gpu.save(tmp_path / "model.safetensors")
     moved = Forecaster.load(tmp_path / "model.safetensors", device=cpu)
@@ -252,6 +320,9 @@ def test_a_cuda_device_learns_the_same(small, walk, cpu, tmp_path):
         {},
         {"dtype": "float64", "reset": "after", "scaling": "standard"},
         {"optimizer": "sgd", "reduction": "mean", "batch_size": 8, "clip_norm": 1.5, "patience": None, "seed": 4},
+        {"num_layers": 3, "dropout": 0.25},
+        {"bidirectional": True, "recurrent_dropout": 0.5},
+        {"num_layers": 2, "bidirectional": True, "zoneout": 0.1, "reset": "after", "dtype": "float64"},
     ],
 )
 def test_a_model_file_gives_the_same_predictions(small, frame, cpu, tmp_path, settings):
@@ -274,6 +345,71 @@ def test_what_the_file_says_of_itself(fitted, tmp_path):
     assert metadata["device"] == "cpu"
     assert metadata["best_epoch"] == fitted.training.best_epoch
     assert metadata["versions"]["numpy"] == np.__version__
+
+
+def test_a_file_of_format_version_1(fitted, frame, tmp_path):
+    """One layer, named without numbers; the settings of later versions are missing."""
+    ((gru,),), linear = fitted.params
+    arrays = {f"gru.{name}": array for name, array in gru._asdict().items()}
+    arrays |= {f"linear.{name}": array for name, array in linear._asdict().items()}
+    description = fitted.describe()
+    for name in ("num_layers", "bidirectional", "dropout", "recurrent_dropout", "zoneout"):
+        del description["settings"][name]
+    header = {"format": "gru-xp", "format_version": "1", "metadata": json.dumps(description)}
+    (tmp_path / "old.safetensors").write_bytes(safetensors.numpy.save(arrays, metadata=header))
+    loaded = Forecaster.load(tmp_path / "old.safetensors", device="cpu")
+    np.testing.assert_array_equal(loaded.predict(frame).to_numpy(), fitted.predict(frame).to_numpy())
+    assert loaded.settings() == fitted.settings()
+    loaded.save(tmp_path / "new.safetensors")
+    again = Forecaster.load(tmp_path / "new.safetensors", device="cpu")
+    np.testing.assert_array_equal(again.forecast(frame, 3), fitted.forecast(frame, 3))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_layers": 1},
+        {"num_layers": 3},
+        {"bidirectional": False},
+        {"hidden_size": 4},
+    ],
+    ids=str,
+)
+def test_weights_of_other_layers_than_the_settings_say(small, frame, cpu, tmp_path, changes):
+    forecaster = small(num_layers=2, bidirectional=True).fit(frame, device=cpu)
+    forecaster.save(tmp_path / "model.safetensors")
+    for name, value in changes.items():
+        setattr(forecaster, name, value)
+    forecaster.save(tmp_path / "other.safetensors")
+    Forecaster.load(tmp_path / "model.safetensors", device="cpu")
+    with pytest.raises(CheckpointError, match="weights do not have the shapes that it describes") as error:
+        Forecaster.load(tmp_path / "other.safetensors", device="cpu")
+    assert str(error.value).startswith(str(tmp_path / "other.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_layers": 0}, {"num_layers": "2"}, {"bidirectional": 1}, {"zoneout": 1.0}, {"dropout": None}],
+    ids=str,
+)
+def test_settings_in_a_file_that_are_out_of_range(small, frame, cpu, tmp_path, changes):
+    forecaster = small(num_layers=2).fit(frame, device=cpu)
+    for name, value in changes.items():
+        setattr(forecaster, name, value)
+    forecaster.save(tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="a gru-xp model whose description is damaged") as error:
+        Forecaster.load(tmp_path / "model.safetensors", device="cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_from_its_parts(small, frame, cpu):
+    forecaster = small(num_layers=2, bidirectional=True, zoneout=0.1).fit(frame, device=cpu)
+    again = Forecaster.from_parts(forecaster.params, json.loads(json.dumps(forecaster.describe())), cpu)
+    np.testing.assert_array_equal(again.predict(frame).to_numpy(), forecaster.predict(frame).to_numpy())
+    assert again.settings() == forecaster.settings()
+    other = small(num_layers=2).fit(frame, device=cpu)
+    with pytest.raises(CheckpointError, match="weights do not have the shapes that it describes"):
+        Forecaster.from_parts(other.params, forecaster.describe(), cpu)
 
 
 def test_a_loaded_model_can_be_saved_again(fitted, tmp_path):
@@ -395,11 +531,43 @@ def test_a_constant_series(small, cpu):
         ("patience", 0),
         ("validation_ratio", 1.0),
         ("validation_ratio", -0.1),
+        ("num_layers", 0),
+        ("num_layers", 1.5),
+        ("num_layers", True),
+        ("bidirectional", 1),
+        ("bidirectional", "yes"),
+        ("bidirectional", None),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("dropout", float("nan")),
+        ("recurrent_dropout", 1),
+        ("recurrent_dropout", "0.5"),
+        ("zoneout", float("inf")),
+        ("zoneout", None),
     ],
 )
 def test_settings_out_of_range(name, value):
-    with pytest.raises(ValueError, match=f"^{name} is "):
-        Forecaster(**{name: value})
+    with pytest.raises(ValueError, match=f"^{name} is .*; it must be "):
+        Forecaster(**{"num_layers": 2, name: value})
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_dropout_between_layers_wants_two(bidirectional):
+    message = "^dropout acts between layers; use num_layers of at least 2, or recurrent_dropout$"
+    with pytest.raises(ValueError, match=message):
+        Forecaster(dropout=0.1, bidirectional=bidirectional)
+    Forecaster(dropout=0.1, num_layers=2, bidirectional=bidirectional)
+    Forecaster(dropout=0.0, recurrent_dropout=0.5, zoneout=0.5, bidirectional=bidirectional)
+
+
+def test_settings_that_are_numbers_of_numpy(small, frame, cpu, tmp_path):
+    settings = {"num_layers": np.int64(2), "bidirectional": np.True_, "dropout": np.float32(0.25)}
+    forecaster = small(**settings).fit(frame, device=cpu)
+    kept = {name: forecaster.settings()[name] for name in settings}
+    assert kept == {"num_layers": 2, "bidirectional": True, "dropout": 0.25}
+    assert list(map(type, kept.values())) == [int, bool, float]
+    forecaster.save(tmp_path / "model.safetensors")
+    assert Forecaster.load(tmp_path / "model.safetensors", device="cpu").settings() == forecaster.settings()
 
 
 @pytest.mark.parametrize("steps", [0, -2])

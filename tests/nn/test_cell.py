@@ -6,7 +6,8 @@ from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
 from gru_xp.errors import ShapeError
-from gru_xp.nn import GRUParams, gradcheck, gru_cell_backward, gru_cell_forward
+from gru_xp.nn import GRUInference, GRUParams, gradcheck, gru_cell_backward, gru_cell_forward, gru_forward, gru_step
+from gru_xp.nn.ops import PLAIN_OPS
 
 SHAPES = [(1, 1, 1), (3, 1, 2), (1, 3, 4), (4, 2, 1), (2, 3, 5)]  # B, input size, H
 
@@ -180,3 +181,88 @@ def test_wrong_kinds(host_call, misfit, name, expected):
 def test_unknown_reset(host_call):
     with pytest.raises(ValueError, match="reset is 'never'; it must be one of 'before', 'after'"):
         forward(host_call, reset="never")
+
+
+# --- one step without gradients ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("B", "n_in", "H"), SHAPES)
+def test_steps_are_the_sequence(xp, draw, draw_params, reset, B, n_in, H):
+    x, h0, params = draw(xp, (B, 6, n_in)), draw(xp, (B, H)), draw_params(xp, n_in, H)
+    h, _, _ = gru_forward(x, h0, params, reset=reset)
+    state = h0
+    for t in range(6):
+        state = gru_step(x[:, t, :], state, params, reset=reset)
+        np.testing.assert_allclose(to_host(state), to_host(h[:, t, :]), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_step_is_that_of_the_cell(xp, draw, draw_params, reset, dtype):
+    x, h, params = draw(xp, (2, 3), dtype), draw(xp, (2, 5), dtype), draw_params(xp, 3, 5, dtype)
+    result = gru_step(x, h, params, reset=reset)
+    expected, _ = gru_cell_forward(x, h, params, reset=reset)
+    assert array_namespace(result) is array_namespace(x)
+    assert result.dtype == getattr(xp, dtype)
+    assert to_host(result).tolist() == to_host(expected).tolist()
+
+
+def test_a_step_is_that_of_the_inference(draw, draw_params, reset):
+    x, h, params = draw(np, (2, 3)), draw(np, (2, 5)), draw_params(np, 3, 5)
+    prepared = GRUInference(params, reset=reset).step(x, h)
+    np.testing.assert_allclose(gru_step(x, h, params, reset=reset), prepared, rtol=1e-13, atol=1e-15)
+
+
+def test_the_default_step_has_the_default_reset(draw, draw_params):
+    x, h, params = draw(np, (2, 3)), draw(np, (2, 5)), draw_params(np, 3, 5)
+    assert gru_step(x, h, params).tolist() == gru_step(x, h, params, reset="before").tolist()
+    assert np.all(gru_step(x, h, params) != gru_step(x, h, params, reset="after"))
+
+
+def test_a_step_leaves_its_inputs_and_results_alone(draw, draw_params, reset):
+    x, h, params = draw(np, (2, 3)), draw(np, (2, 5)), draw_params(np, 3, 5)
+    for array in (x, h, *params):
+        array.setflags(write=False)
+    first = gru_step(x, h, params, reset=reset)
+    kept = first.copy()
+    second = gru_step(x, first, params, reset=reset)
+    assert not np.shares_memory(first, h)
+    assert not np.shares_memory(first, second)
+    assert first.tolist() == kept.tolist() != second.tolist()
+
+
+def test_the_step_uses_the_ops_that_it_is_given(draw, draw_params, make_numpy_ops, guarded_ops, guard, reset):
+    x, h, params = draw(np, (7, 3)), draw(np, (7, 4)), draw_params(np, 3, 4)
+    expected = gru_step(x, h, params, reset=reset, ops=PLAIN_OPS)
+    guarded = gru_step(guard(x), guard(h), guard(params), reset=reset, ops=guarded_ops)
+    assert guarded.tolist() == expected.tolist()
+    split = gru_step(x, h, params, reset=reset, ops=make_numpy_ops())
+    np.testing.assert_allclose(split, expected, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("x", (3,), r"x has shape \(3,\); it must be \(B, I\)"),
+        ("x", (2, 1, 3), r"x has shape \(2, 1, 3\); it must be \(B, I\)"),
+        ("x", (2, 4), r"params.weight_ih has shape \(15, 3\); it must be \(15, 4\), as the last size of x is 4"),
+        ("h", (1, 5), r"has shape \(1, 5\); it must be \(2, 5\)"),
+        ("h", (2, 4), r"has shape \(2, 4\); it must be \(2, 5\)"),
+        ("h", (5,), r"has shape \(5,\); it must be \(2, 5\)"),
+    ],
+)
+def test_steps_of_a_wrong_shape(draw, draw_params, reset, name, shape, expected):
+    call = {"x": draw(np, (2, 3)), "h": draw(np, (2, 5))} | {name: np.ones(shape)}
+    with pytest.raises(ShapeError, match=expected):
+        gru_step(**call, params=draw_params(np, 3, 5), reset=reset)
+
+
+def test_a_step_of_wrong_kinds(draw, draw_params):
+    x, h, params = draw(np, (2, 3)), draw(np, (2, 5)), draw_params(np, 3, 5)
+    with pytest.raises(ShapeError, match="has dtype float32; it must be that of x, float64"):
+        gru_step(x, h.astype(np.float32), params)
+    with pytest.raises(ShapeError, match="params is a tuple; it must be a GRUParams"):
+        gru_step(x, h, tuple(params))
+    with pytest.raises(ShapeError, match="params is a tuple; it must be a GRUParams"):
+        gru_step(x, h, ((params,),))
+    with pytest.raises(ValueError, match="reset is 'never'; it must be one of 'before', 'after'"):
+        gru_step(x, h, params, reset="never")

@@ -1,8 +1,13 @@
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from array_api_compat import array_namespace, device
 
+from gru_xp.devices import to_host
 from gru_xp.errors import GruXpError, ShapeError
-from gru_xp.nn.checks import check_array, check_choice
+from gru_xp.nn.checks import check_array, check_choice, check_lengths, rate
 
 
 def message_of(*args, **kwargs):
@@ -86,3 +91,111 @@ def test_choice():
     check_choice("reset", "after", ("before", "after"))
     with pytest.raises(ValueError, match="reset is 'never'; it must be one of 'before', 'after'"):
         check_choice("reset", "never", ("before", "after"))
+
+
+# --- lengths ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [4, 0, 2],
+        (4, 0, 2),
+        range(3),
+        [np.int64(4), np.int8(0), np.int32(2)],
+        *(np.asarray([4, 0, 2], dtype) for dtype in ("int8", "uint8", "int32", "int64", "uint64")),
+        np.asarray([4, 9, 0, 9, 2, 9])[::2],
+    ],
+    ids=str,
+)
+def test_lengths_of_any_kind(xp, lengths):
+    x = xp.ones((3, 4, 2), dtype=xp.float32)
+    checked = check_lengths(lengths, x)
+    assert array_namespace(checked) is array_namespace(x)
+    assert device(checked) == device(x)
+    assert xp.isdtype(checked.dtype, "integral")
+    assert to_host(checked).tolist() == list(map(int, lengths))
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+def test_lengths_of_another_namespace(xp, library):
+    lengths = pytest.importorskip(library).asarray([4, 0, 2])
+    x = xp.ones((3, 4, 2))
+    checked = check_lengths(lengths, x)
+    assert array_namespace(checked) is array_namespace(x)
+    assert to_host(checked).tolist() == [4, 0, 2]
+
+
+def test_lengths_go_to_the_device_of_the_sequences():
+    strict = pytest.importorskip("array_api_strict")
+    x = strict.ones((3, 4, 2), device=strict.Device("device1"))
+    for lengths in ([4, 0, 2], strict.asarray([4, 0, 2])):
+        assert check_lengths(lengths, x).device == x.device
+
+
+@pytest.mark.parametrize(
+    ("lengths", "dtype", "shape"),
+    [
+        ([4, 2], "int64", "(2,)"),
+        ([[4, 0, 2]], "int64", "(1, 3)"),
+        (3, "int64", "()"),
+        ([], "float64", "(0,)"),
+        ([4.0, 0.0, 2.0], "float64", "(3,)"),
+        ([True, False, True], "bool", "(3,)"),
+        (np.ones(3, np.float32), "float32", "(3,)"),
+        (np.ones((3, 1), np.int32), "int", "(3, 1)"),
+    ],
+)
+def test_lengths_of_another_shape_or_dtype(xp, lengths, dtype, shape):
+    with pytest.raises(ShapeError) as error:
+        check_lengths(lengths, xp.ones((3, 4, 2), dtype=xp.float64))
+    start, _, end = str(error.value).partition(" and ")
+    assert start.startswith("lengths has dtype ")
+    assert dtype.rstrip("3264") in start
+    assert end == f"shape {shape}; it must be integers of shape (3,)"
+
+
+@pytest.mark.parametrize(
+    "lengths", ["abc", [None, 1, 2], [[1], [1, 2], 3], {"a": 1}, {1, 2, 3}, object(), [2**70, 1, 2]]
+)
+def test_lengths_that_are_no_numbers(xp, lengths):
+    with pytest.raises(ShapeError, match=r"^lengths (is a|has dtype) .*; it must be integers of shape \(3,\)$"):
+        check_lengths(lengths, xp.ones((3, 4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [([4, 0, 5], "0 to 5"), ([-1, 2, 4], "-1 to 4"), (np.asarray([-128, 3, 127], np.int8), "-128 to 127")],
+)
+def test_lengths_out_of_range(xp, lengths, said):
+    with pytest.raises(ShapeError) as error:
+        check_lengths(lengths, xp.ones((3, 4, 2)))
+    assert str(error.value).startswith(f"lengths has values from {said}; ")
+    assert "4" in str(error.value).partition(";")[2]
+
+
+def test_lengths_beyond_their_own_integers():
+    """T does not fit into the lengths' own dtype."""
+    x = np.ones((2, 300, 1))
+    assert check_lengths(np.asarray([3, 127], np.int8), x).tolist() == [3, 127]
+    with pytest.raises(ShapeError, match=r"^lengths has values from "):
+        check_lengths(np.asarray([3, 2**64 - 1], np.uint64), x)
+
+
+# --- rates ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 0.25, 1.0 - 2.0**-53, np.float32(0.25), np.float64(0.1), Fraction(1, 3)])
+def test_rates(value):
+    result = rate("dropout", value)
+    assert type(result) is float
+    assert result == float(value)
+
+
+@pytest.mark.parametrize(
+    "value", [1, 1.0, 1.5, -0.1, -1e-300, math.nan, math.inf, True, False, "0.5", None, [0.5], 0.5j]
+)
+def test_rates_out_of_range(value):
+    with pytest.raises(ValueError, match=r"^zoneout is .*; it must be at least 0 and below 1$") as error:
+        rate("zoneout", value)
+    assert repr(value) in str(error.value)

@@ -99,6 +99,42 @@ def test_named_tuples_may_be_nested(draw):
     assert [row.error < 1e-7 for row in gradcheck(forward, wrong, inputs).rows] == [True, False, True]
 
 
+@MODES
+def test_plain_tuples_may_be_nested(draw, mode):
+    """As the layers of a stack are."""
+
+    def forward(x, layers):
+        (a,), (b, c) = layers
+        return a * b + c * c * x, (x, layers)
+
+    def backward(dy, cache, factor=1.0):
+        x, ((a,), (b, c)) = cache
+        return dy * c * c, ((dy * b,), (factor * dy * a, 2.0 * dy * c * x))
+
+    layers = ((draw(np, (3,)),), (draw(np, (3,)), draw(np, (3,))))
+    inputs = {"x": draw(np, (3,)), "layers": layers}
+    report = gradcheck(forward, backward, inputs, mode=mode)
+    assert report.ok, report
+    assert [row.name for row in report.rows] == ["x", "layers.0.0", "layers.1.0", "layers.1.1"]
+    wrong = gradcheck(forward, lambda dy, cache: backward(dy, cache, -1.0), inputs, mode=mode)
+    assert [row.error < 1e-7 for row in wrong.rows] == [True, True, False, True]
+
+
+def test_gradients_of_tuples_that_are_built_otherwise(draw):
+    def forward(layers):
+        ((a,), (b,)) = layers
+        return a * b, layers
+
+    def flat(dy, layers):
+        ((a,), (b,)) = layers
+        return ((dy * b, dy * a),)
+
+    inputs = {"layers": ((draw(np, (3,)),), (draw(np, (3,)),))}
+    message = "backward returned gradients layers.0, layers.1; they must be layers.0.0, layers.1.0"
+    with pytest.raises(ShapeError, match=message):
+        gradcheck(forward, flat, inputs)
+
+
 # --- what it must refuse ----------------------------------------------------------------------------------------
 
 

@@ -36,6 +36,38 @@ def test_gradients(xp, draw, rows, n_in, n_out):
     assert report.ok, report
 
 
+def test_every_step_is_a_row(xp, draw):
+    """Also of an array whose memory has time first, as the states of a layer have."""
+    x, dy = (xp.permute_dims(draw(xp, (5, 4, size)), (1, 0, 2)) for size in (3, 2))
+    params = LinearParams(draw(xp, (2, 3)), draw(xp, (2,)))
+    y, cache = linear_forward(x, params)
+    dx, dparams = linear_backward(dy, cache)
+    rows_y, rows_cache = linear_forward(xp.reshape(x, (20, 3)), params)
+    rows_dx, rows_dparams = linear_backward(xp.reshape(dy, (20, 2)), rows_cache)
+    for actual, desired in ((y, rows_y), (dx, rows_dx), *zip(dparams, rows_dparams, strict=True)):
+        np.testing.assert_allclose(to_host(actual).reshape(desired.shape), to_host(desired), rtol=1e-13, atol=1e-13)
+    assert (tuple(y.shape), tuple(dx.shape)) == ((4, 5, 2), (4, 5, 3))
+
+
+@pytest.mark.parametrize(("B", "T", "n_in", "n_out"), [(1, 1, 1, 1), (2, 3, 4, 2), (1, 4, 1, 3), (3, 1, 2, 1)])
+def test_gradients_of_every_step(xp, draw, check_mode, B, T, n_in, n_out):
+    params = LinearParams(draw(xp, (n_out, n_in)), draw(xp, (n_out,)))
+    inputs = {"x": draw(xp, (B, T, n_in)), "params": params}
+    report = gradcheck(linear_forward, linear_backward, inputs, mode=check_mode)
+    assert report.ok, report
+
+
+def test_every_step_is_computed_by_the_ops_alone(draw, guarded_ops, guard):
+    x, dy = guard(draw(np, (4, 5, 3))), guard(draw(np, (4, 5, 2)))
+    params = guard(LinearParams(draw(np, (2, 3)), draw(np, (2,))))
+    y, cache = linear_forward(x, params, ops=guarded_ops)
+    _, dparams = linear_backward(dy, cache)
+    x, dy, params = np.asarray(x), np.asarray(dy), [np.asarray(array) for array in params]
+    np.testing.assert_allclose(np.asarray(y), x @ params[0].T + params[1], rtol=1e-13)
+    np.testing.assert_allclose(np.asarray(dparams.weight), np.einsum("bto,bti->oi", dy, x), rtol=1e-12)
+    np.testing.assert_allclose(np.asarray(dparams.bias), dy.sum(axis=(0, 1)), rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_namespace_dtype_and_shapes(xp, draw, dtype):
     x = draw(xp, (4, 3), dtype)
@@ -59,8 +91,10 @@ def test_read_only_inputs(host_call):
 @pytest.mark.parametrize(
     ("name", "shape", "expected"),
     [
-        ("x", (3,), "(N, I)"),
-        ("x", (4, 3, 1), "(N, I)"),
+        ("x", (3,), "(N, I) or (B, T, I)"),
+        ("x", (4, 1, 3, 1), "(N, I) or (B, T, I)"),
+        ("x", (0, 3), "(N, I) with every size at least 1"),
+        ("x", (4, 0, 3), "(B, T, I) with every size at least 1"),
         ("params.weight", (3, 2), "(O, 3)"),
         ("params.bias", (1,), "(2,)"),
         ("params.bias", (1, 2), "(2,)"),
@@ -74,6 +108,21 @@ def test_wrong_shapes(host_call, name, shape, expected):
     with pytest.raises(ShapeError) as error:
         linear_backward(host_call["dy"], cache) if name == "dy" else forward(host_call)
     assert str(error.value) == f"{name} has shape {shape}; it must be {expected}"
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (5, 4, 2), (4, 5, 3), (20, 2)])
+def test_dy_has_the_axes_of_the_forward_pass(host_call, shape):
+    host_call["x"] = np.ones((4, 5, 3))
+    _, cache = forward(host_call)
+    with pytest.raises(ShapeError) as error:
+        linear_backward(np.ones(shape), cache)
+    assert str(error.value) == f"dy has shape {shape}; it must be (4, 5, 2)"
+
+
+def test_x_is_no_array(host_call):
+    host_call["x"] = host_call["x"].tolist()
+    with pytest.raises(ShapeError, match=r"^x is a list; it must be an array of shape \(N, I\)$"):
+        forward(host_call)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("params.weight", "(O, 3)"), ("params.bias", "(2,)"), ("dy", "(4, 2)")])

@@ -243,11 +243,37 @@ def test_the_ops_that_are_given_do_all_the_work(draw, draw_params, reset):
     assert calls.count("pointwise") == (3 * T if before else 2 * T)
 
 
-def test_the_maths_touches_arrays_by_the_ops_alone(draw, draw_layer, guarded_ops, guard, reset):
-    layer = draw_layer(3, 4, 2, 5)
-    results = type(layer)(*map(guard, layer))(guarded_ops, reset)
-    assert [a.tolist() for a in results] == [a.tolist() for a in layer(PLAIN_OPS, reset)]
+def variant(draw, name, B, T, H):
+    """Options of `gru_forward`, of which lengths are looked at on the host."""
+    masks = {"update_mask": np.abs(draw(np, (B, T, H))), "candidate_mask": draw(np, (B, H))}
+    return {
+        "plain": {},
+        "reverse": {"reverse": True},
+        "masks": masks,
+        "a number": {"update_mask": 0.75, "reverse": True},
+        "lengths": {"lengths": [T - 1, 0, T, *[1] * (B - 3)]},
+        "all": {**masks, "reverse": True, "lengths": [T - 1, 0, T, *[1] * (B - 3)]},
+        "kept every 4th": {"keep_every": 4, "reverse": True},
+    }[name]
 
+
+VARIANTS = pytest.mark.parametrize(
+    "name", ["plain", "reverse", "masks", "a number", "lengths", "all", "kept every 4th"]
+)
+
+
+@VARIANTS
+def test_the_maths_touches_arrays_by_the_ops_alone(draw, draw_layer, guarded_ops, guard, reset, name):
+    layer, options = draw_layer(3, 6, 2, 5), variant(draw, name, 3, 6, 5)
+    given = {k: guard(value) if isinstance(value, np.ndarray) else value for k, value in options.items()}
+    if "lengths" in options:
+        given["lengths"] = np.asarray(options["lengths"])
+    results = type(layer)(*map(guard, layer))(guarded_ops, reset, **given)
+    assert [a.tolist() for a in results] == [a.tolist() for a in layer(PLAIN_OPS, reset, **options)]
+
+
+def test_the_other_functions_touch_arrays_by_the_ops_alone(draw, draw_layer, guarded_ops, guard, reset):
+    layer = draw_layer(3, 4, 2, 5)
     x, params = guard(layer.x), guard(layer.params)
     h, cache = gru_cell_forward(x[:, 0], guard(layer.h0), params, reset=reset, ops=guarded_ops)
     gru_cell_backward(guard(layer.dh_last), cache)
@@ -261,8 +287,9 @@ def test_the_maths_touches_arrays_by_the_ops_alone(draw, draw_layer, guarded_ops
         x[0] = 1.0
 
 
+@VARIANTS
 @pytest.mark.parametrize("with_dh", [True, False])
-def test_steps_of_a_loop_are_alike(draw_layer, reset, with_dh):
+def test_steps_of_a_loop_are_alike(draw, draw_layer, reset, with_dh, name):
     """The same calls on arrays of the same shapes, whose places in memory are evenly spaced."""
     loops = []
 
@@ -271,6 +298,7 @@ def test_steps_of_a_loop_are_alike(draw_layer, reset, with_dh):
 
         def watch(self, name, *arrays):
             if self.step is not None:
+                arrays = [a for a in arrays if hasattr(a, "shape")]
                 places = [a.__array_interface__["data"][0] for a in arrays]
                 self.step.append((name, [(a.shape, a.strides) for a in arrays], places))
 
@@ -303,14 +331,17 @@ def test_steps_of_a_loop_are_alike(draw_layer, reset, with_dh):
             assert self.step is None
             return super().empty(shape, like)
 
-    layer = draw_layer(3, 6, 2, 5)
-    (layer if with_dh else layer._replace(dh=None))(Watching(), reset)
-    assert [len(steps) for steps in loops] == [6, 6]
-    kinds = [["matmul" if name == "matmul" else "pointwise" for name, *_ in steps[0]] for steps in loops]
+    layer, options = draw_layer(3, 6, 2, 5), variant(draw, name, 3, 6, 5)
+    (layer if with_dh else layer._replace(dh=None))(Watching(), reset, **options)
+    # Spans are run once more before their way back.
+    assert [len(steps) for steps in loops] == ([2, 4, 4, 4, 2, 2] if name == "kept every 4th" else [6, 6])
+    there, back = (
+        ["matmul" if name == "matmul" else "pointwise" for name, *_ in steps[0]] for steps in (loops[0], loops[-1])
+    )
     # One kernel after each product, and one to begin the way back with; one more where the loss is on every state.
     forward, backward = (1, 1) if reset == "after" else (2, 2)
-    assert kinds[0] == ["matmul", "pointwise"] * forward
-    assert kinds[1] == ["pointwise"] * with_dh + ["pointwise"] + ["matmul", "pointwise"] * backward
+    assert there == ["matmul", "pointwise"] * forward
+    assert back == ["pointwise"] * with_dh + ["pointwise"] + ["matmul", "pointwise"] * backward
     for steps in loops:
         for calls in zip(*steps, strict=True):
             names, shapes, places = zip(*calls, strict=True)

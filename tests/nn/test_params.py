@@ -8,8 +8,8 @@ from array_api_compat import array_namespace
 from gru_xp.devices import to_host
 from gru_xp.errors import ShapeError
 from gru_xp.nn import GRUParams, LinearParams, gru_cell_forward, init_linear_params, init_params
-from gru_xp.nn.params import flatten, named_arrays, unflatten
-from gru_xp.nn.stack import StackParams
+from gru_xp.nn.network import NetworkParams
+from gru_xp.nn.params import flatten, map_arrays, named_arrays, unflatten
 
 
 def textbook(params):
@@ -183,31 +183,69 @@ def test_sizes_must_be_positive(size):
 # --- one flat vector --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def stack_params(xp, draw, draw_params):
-    return StackParams(draw_params(xp, 2, 3), LinearParams(draw(xp, (2, 3)), draw(xp, (2,))))
+@pytest.fixture(params=[(1, False), (2, True)], ids=["one layer", "two layers in both directions"])
+def network_params(request, xp, draw_network):
+    num_layers, bidirectional = request.param
+    return draw_network(xp, 2, 3, 2, num_layers=num_layers, bidirectional=bidirectional)
 
 
-def test_names_and_order(stack_params):
-    names = ["gru.weight_ih", "gru.weight_hh", "gru.bias", "gru.bias_hn", "linear.weight", "linear.bias"]
-    assert [name for name, _ in named_arrays(stack_params)] == names
-    assert dict(named_arrays(stack_params))["gru.bias_hn"] is stack_params.gru.bias_hn
-    assert next(named_arrays(stack_params.linear, "top."))[0] == "top.weight"
+def test_names_and_order(draw_network):
+    fields = ["weight_ih", "weight_hh", "bias", "bias_hn"]
+    params = draw_network(np, 2, 3, 2)
+    names = [*(f"gru.0.0.{name}" for name in fields), "linear.weight", "linear.bias"]
+    assert [name for name, _ in named_arrays(params)] == names
+    params = draw_network(np, 2, 3, 2, num_layers=2, bidirectional=True)
+    names = [f"gru.{where}.{name}" for where in ("0.0", "0.1", "1.0", "1.1") for name in fields]
+    assert [name for name, _ in named_arrays(params)] == [*names, "linear.weight", "linear.bias"]
+    assert dict(named_arrays(params))["gru.1.0.bias_hn"] is params.gru[1][0].bias_hn
+    assert next(named_arrays(params.linear, "top."))[0] == "top.weight"
+    assert [name for name, _ in named_arrays(params.gru, "layers.")][4] == "layers.0.1.weight_ih"
 
 
-def test_flatten_is_row_by_row_in_order(stack_params):
-    flat = to_host(flatten(stack_params))
-    expected = np.concatenate([to_host(array).reshape(-1) for _, array in named_arrays(stack_params)])
+def test_parts_of_plain_tuples_are_called_by_their_numbers():
+    tree = ("a", ("b", ("c",), ()), LinearParams("d", ("e", "f")))
+    names = {"0": "a", "1.0": "b", "1.1.0": "c", "2.weight": "d", "2.bias.0": "e", "2.bias.1": "f"}
+    assert dict(named_arrays(tree)) == names
+    assert list(named_arrays(())) == []
+
+
+def test_map_arrays_builds_the_same_tuples(network_params):
+    seen = []
+
+    def function(array):
+        seen.append(array)
+        return len(seen)
+
+    numbers = map_arrays(function, network_params)
+    assert type(numbers) is NetworkParams
+    assert type(numbers.linear) is LinearParams
+    assert type(numbers.gru) is type(numbers.gru[0]) is tuple
+    assert {type(params) for layer in numbers.gru for params in layer} == {GRUParams}
+    assert [len(layer) for layer in numbers.gru] == [len(layer) for layer in network_params.gru]
+    names, arrays = zip(*named_arrays(network_params), strict=True)
+    assert all(a is b for a, b in zip(seen, arrays, strict=True))
+    assert dict(named_arrays(numbers)) == {name: number for number, name in enumerate(names, 1)}
+
+
+def test_map_arrays_over_plain_tuples():
+    assert map_arrays(str, (1, (2, (3,), ()), LinearParams(4, 5))) == ("1", ("2", ("3",), ()), LinearParams("4", "5"))
+    assert map_arrays(str, ()) == ()
+
+
+def test_flatten_is_row_by_row_in_order(network_params):
+    flat = to_host(flatten(network_params))
+    expected = np.concatenate([to_host(array).reshape(-1) for _, array in named_arrays(network_params)])
     assert flat.tolist() == expected.tolist()
 
 
-def test_unflatten_is_the_inverse(stack_params, assert_params_close):
-    flat = flatten(stack_params)
-    again = unflatten(flat, stack_params)
-    assert type(again) is StackParams
-    assert type(again.gru) is GRUParams
+def test_unflatten_is_the_inverse(network_params, assert_params_close):
+    flat = flatten(network_params)
+    again = unflatten(flat, network_params)
+    assert type(again) is NetworkParams
+    assert {type(params) for layer in again.gru for params in layer} == {GRUParams}
     assert type(again.linear) is LinearParams
-    assert_params_close(again, stack_params, rtol=0.0)
+    assert [len(layer) for layer in again.gru] == [len(layer) for layer in network_params.gru]
+    assert_params_close(again, network_params, rtol=0.0)
     assert to_host(flatten(again)).tolist() == to_host(flat).tolist()
 
 

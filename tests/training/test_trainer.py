@@ -6,20 +6,22 @@ import pytest
 
 from gru_xp.devices import Device, to_device
 from gru_xp.nn import init_linear_params, mse_loss
+from gru_xp.nn.dropout import DropoutRates
+from gru_xp.nn.network import init_network_params, network_backward, network_forward
 from gru_xp.nn.ops import PLAIN_OPS, PlainOps
-from gru_xp.nn.params import GRUParams, LinearParams, flatten, named_arrays, unflatten
-from gru_xp.nn.stack import StackParams, init_stack_params, stack_backward, stack_forward
+from gru_xp.nn.params import flatten, map_arrays, named_arrays, unflatten
+from gru_xp.nn.stack import mean_masks
 from gru_xp.training.objective import Objective
 from gru_xp.training.trainer import TrainingConfig, train
 
 
 def cost_of(params, x, y, reset="before"):
-    return float(np.mean((stack_forward(x, params, reset=reset)[0] - y) ** 2))
+    return float(np.mean((network_forward(x, params, reset=reset)[0] - y) ** 2))
 
 
 def gradient_of(params, x, y, reduction, reset="before"):
-    y_pred, cache = stack_forward(x, params, reset=reset)
-    return flatten(stack_backward(mse_loss(y_pred, y, reduction=reduction)[1], cache)[1])
+    y_pred, cache = network_forward(x, params, reset=reset)
+    return flatten(network_backward(mse_loss(y_pred, y, reduction=reduction)[1], cache)[1])
 
 
 def costs(result):
@@ -90,27 +92,27 @@ def test_default_reductions(run, problem, optimizer, reduction):
     assert ratio == pytest.approx({"sum": 9, "mean": 1 / 9}[reduction])
 
 
-@pytest.mark.parametrize(("optimizer", "reduction"), [("sgd", "sum"), ("momentum", "mean"), ("adam", "mean")])
+@pytest.mark.parametrize(
+    ("optimizer", "reduction", "layers"),
+    [
+        ("sgd", "sum", {}),
+        ("momentum", "mean", {}),
+        ("adam", "mean", {}),
+        ("sgd", "mean", {"num_layers": 2}),
+        ("sgd", "sum", {"bidirectional": True}),
+        ("adam", "mean", {"num_layers": 3, "bidirectional": True}),
+    ],
+)
 @pytest.mark.parametrize("batch_size", [None, 4])
-def test_training_is_that_of_pytorch(run, problem, monkeypatch, optimizer, reduction, batch_size):
+def test_training_is_that_of_pytorch(
+    run, problem, torch_network, assert_params_close, monkeypatch, optimizer, reduction, layers, batch_size
+):
     """The same weights after each of ten epochs, with PyTorch's own GRU, layer, gradients and optimizer."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr("random.Random.shuffle", lambda self, indices: indices.reverse())
-    p = problem(B=9, T=6, I=2, H=5, O=2)
-    H, rate, (gru, linear) = 5, 2e-3, p.params
-    layer, head = torch.nn.GRU(2, H, batch_first=True).double(), torch.nn.Linear(H, 2).double()
-    with torch.no_grad():
-        z, r, n = (slice(gate * H, (gate + 1) * H) for gate in range(3))
-        for theirs, ours in (
-            (layer.weight_ih_l0, gru.weight_ih),
-            (layer.weight_hh_l0, gru.weight_hh),
-            (layer.bias_ih_l0, gru.bias),
-        ):
-            theirs.copy_(torch.tensor(np.concatenate([ours[r], -ours[z], ours[n]])))
-        layer.bias_hh_l0.copy_(torch.tensor(np.concatenate([np.zeros(2 * H), gru.bias_hn])))
-        head.weight.copy_(torch.tensor(linear.weight))
-        head.bias.copy_(torch.tensor(linear.bias))
-    weights = [*layer.parameters(), *head.parameters()]
+    p, rate = problem(B=9, T=6, I=2, H=5, O=2, **layers), 2e-3
+    peer = torch_network(p.params)
+    weights = peer.parameters()
     stepper = {
         "sgd": lambda: torch.optim.SGD(weights, lr=rate),
         "momentum": lambda: torch.optim.SGD(weights, lr=rate, momentum=0.9),
@@ -118,11 +120,10 @@ def test_training_is_that_of_pytorch(run, problem, monkeypatch, optimizer, reduc
     }[optimizer]()
 
     def loss(x, y):
-        x, y = torch.tensor(x), torch.tensor(y)
-        errors = ((head(layer(x)[0][:, -1]) - y) ** 2).mean(dim=1)
+        errors = ((peer(torch.tensor(x)) - torch.tensor(y)) ** 2).mean(dim=1)
         return errors.sum() if reduction == "sum" else errors.mean()
 
-    expected = []
+    expected, states = [], []
     for epoch in range(11):
         if epoch > 0:
             x, y = (p.x[::-1].copy(), p.y[::-1].copy()) if batch_size else (p.x, p.y)
@@ -130,9 +131,10 @@ def test_training_is_that_of_pytorch(run, problem, monkeypatch, optimizer, reduc
                 rows = slice(start, start + (batch_size or 9))
                 stepper.zero_grad()
                 loss(x[rows], y[rows]).backward()
-                layer.bias_hh_l0.grad[: 2 * H] = 0.0  # the two biases of a gate are one here
+                peer.keep_second_biases()
                 stepper.step()
         expected.append(float(loss(p.x, p.y).detach()) / (9 if reduction == "sum" else 1))
+        states.append(map_arrays(np.copy, peer.params()))
 
     result = run(
         p,
@@ -143,13 +145,10 @@ def test_training_is_that_of_pytorch(run, problem, monkeypatch, optimizer, reduc
         reduction=reduction,
         batch_size=batch_size,
     )
-    assert expected[10] < 0.99 * expected[0]
+    assert min(expected) < 0.99 * expected[0]
     np.testing.assert_allclose(costs(result), expected, rtol=1e-9)
-    assert result.best_epoch == 10
-    W = layer.weight_hh_l0.detach().numpy()
-    expected_W = np.concatenate([-W[H : 2 * H], W[:H], W[2 * H :]])
-    np.testing.assert_allclose(result.params.gru.weight_hh, expected_W, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(result.params.gru.bias_hn, layer.bias_hh_l0.detach()[2 * H :], rtol=0, atol=1e-9)
+    assert result.best_epoch == int(np.argmin(expected))
+    assert_params_close(result.params, states[result.best_epoch], rtol=0, atol=1e-9)
 
 
 def test_training_learns(cpu, reset):
@@ -158,7 +157,7 @@ def test_training_learns(cpu, reset):
     waves = np.sin(0.8 * np.arange(7) + rng.uniform(0, 2 * np.pi, (80, 1)))
     x = waves[:, :6, None] + 0.01 * rng.standard_normal((80, 6, 1))
     y = waves[:, 6:]
-    start = init_stack_params(1, 10, 1, xp=cpu.xp, seed=1, dtype=np.float64)
+    start = init_network_params(1, 10, 1, xp=cpu.xp, seed=1, dtype=np.float64)
     config = TrainingConfig(num_epochs=200, learning_rate=0.02)
     result = train(start, x[:60], y[:60], config=config, device=cpu, reset=reset)
     assert result.history[0].cost > 0.3
@@ -228,6 +227,148 @@ def test_the_gradient_norm_of_an_epoch_is_its_largest(run, problem):
     assert result.history[1].gradient_norm == pytest.approx(max(norms), rel=1e-6)
 
 
+# --- dropout ----------------------------------------------------------------------------------------------------
+
+RATES = {"dropout": 0.4, "recurrent_dropout": 0.3, "zoneout": 0.2}
+EACH_RATE = pytest.mark.parametrize("rates", [*({name: rate} for name, rate in RATES.items()), RATES], ids=str)
+
+
+def whole_cost(params, x, y, reset="before", zoneout=0.0):
+    """Of the network with nothing left out; zoneout's updates by their mean."""
+    masks = mean_masks(params.gru, DropoutRates(zoneout=zoneout))
+    return float(np.mean((network_forward(x, params, masks=masks, reset=reset)[0] - y) ** 2))
+
+
+def copied(masks):
+    return map_arrays(lambda mask: None if mask is None else mask.copy(), masks)
+
+
+@pytest.fixture
+def spied_masks(monkeypatch):
+    """The masks of every training step, in order."""
+    monkeypatch.setenv("GRU_XP_PLAIN", "1")  # what is captured is called every time
+    seen = []
+
+    def spy(self, original=Objective.evaluate):
+        seen.append(dict(named_arrays(copied(self._masks))))
+        original(self)
+
+    monkeypatch.setattr(Objective, "evaluate", spy)
+    return seen
+
+
+@EACH_RATE
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_the_reported_costs_are_those_of_the_whole_network(run, problem, reset, rates, batch_size):
+    p = problem(num_layers=2, bidirectional=True)
+    validation = problem(B=4)[1:]
+    for epochs in range(1, 4):
+        result = run(p, reset=reset, num_epochs=epochs, batch_size=batch_size, validation=validation, **rates)
+        zoneout = rates.get("zoneout", 0.0)
+        record = result.history[result.best_epoch]
+        assert record.cost == pytest.approx(whole_cost(result.params, p.x, p.y, reset, zoneout), rel=1e-12)
+        assert record.validation_cost == pytest.approx(
+            whole_cost(result.params, *validation, reset, zoneout), rel=1e-12
+        )
+        start = result.history[0].cost
+        assert start == pytest.approx(whole_cost(p.params, p.x, p.y, reset, zoneout), rel=1e-12)
+
+
+@EACH_RATE
+def test_dropout_changes_the_training(run, problem, rates):
+    p = problem(num_layers=2)
+    with_it, without = run(p, **rates), run(p)
+    if "zoneout" not in rates:
+        assert costs(with_it)[0] == pytest.approx(costs(without)[0], rel=1e-12)
+    assert all(a != b for a, b in zip(costs(with_it)[1:], costs(without)[1:], strict=True))
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_the_same_seed_leaves_out_the_same(run, problem, batch_size):
+    p = problem(dtype="float32", num_layers=2)
+    first, second, other = (run(p, batch_size=batch_size, seed=seed, **RATES) for seed in (3, 3, 4))
+    assert costs(first) == costs(second)
+    assert [r.gradient_norm for r in first.history] == [r.gradient_norm for r in second.history]
+    np.testing.assert_array_equal(flatten(first.params), flatten(second.params))
+    assert costs(first)[0] == costs(other)[0]
+    assert costs(first)[1:] != costs(other)[1:]
+
+
+def test_a_batch_of_everything_is_a_full_batch_with_dropout_too(run, problem):
+    p = problem(num_layers=2, bidirectional=True)
+    full, *others = (run(p, batch_size=batch_size, **RATES) for batch_size in (None, 9, 10_000))
+    for other in others:
+        assert costs(other) == costs(full)
+        np.testing.assert_array_equal(flatten(other.params), flatten(full.params))
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_every_step_leaves_out_something_else(run, problem, spied_masks, batch_size):
+    p = problem(B=10, T=5, num_layers=2, bidirectional=True)
+    run(p, num_epochs=3, batch_size=batch_size, **RATES)
+    sizes = [10, 10, 10] if batch_size is None else [4, 4, 2] * 3
+    drawn = {name for name, mask in spied_masks[0].items() if mask is not None}
+    directions = [f"{layer}.{direction}" for layer in (0, 1) for direction in (0, 1)]
+    assert drawn == {"between.1", *(f"{kind}.{where}" for kind in ("candidate", "update") for where in directions)}
+    for name in drawn:
+        masks = [step[name] for step in spied_masks]
+        shape = {"between": (5, 10), "candidate": (5,), "update": (5, 5)}[name.partition(".")[0]]
+        assert [mask.shape for mask in masks] == [(size, *shape) for size in sizes], name
+        assert len({mask.tobytes() for mask in masks}) == len(masks), name
+    for step in spied_masks:  # layers and directions leave out something else, too
+        for kind in ("candidate", "update"):
+            assert len({step[f"{kind}.{where}"].tobytes() for where in directions}) == 4
+    for kind, rate, kept in (("between", 0.4, 1 / 0.6), ("candidate", 0.3, 1 / 0.7), ("update", 0.2, 1.0)):
+        numbers = np.concatenate([step[name].ravel() for step in spied_masks for name in drawn if kind in name])
+        np.testing.assert_allclose(np.unique(numbers), [0.0, kept], rtol=1e-12)
+        assert np.mean(numbers == 0.0) == pytest.approx(rate, abs=4 * np.sqrt(rate * (1 - rate) / numbers.size))
+
+
+def test_masks_follow_the_seed(run, problem, spied_masks):
+    """And not the optimizer, the data or the epochs."""
+    drawn = []
+    for config in ({"seed": 3}, {"seed": 3, "optimizer": "sgd", "num_epochs": 2}, {"seed": 4}):
+        run(problem(B=10, T=5, num_layers=2), **RATES, **config)
+        drawn.append([{k: m.tobytes() for k, m in step.items() if m is not None} for step in spied_masks])
+        spied_masks.clear()
+    first, same, other = drawn
+    assert same == first[:2]
+    assert all(a[name] != b[name] for a, b in zip(first, other, strict=True) for name in a)
+
+
+def test_each_step_is_against_the_gradient_with_its_masks(run, problem, monkeypatch, reset):
+    """Steps of gradient descent, taken by hand with the masks that the trainer drew."""
+    p = problem(num_layers=2, bidirectional=True)
+    seen = []
+
+    def spy(self, original=Objective.evaluate):
+        seen.append((self._x.copy(), self._y.copy(), copied(self._masks)))
+        original(self)
+
+    monkeypatch.setattr(Objective, "evaluate", spy)
+    monkeypatch.setenv("GRU_XP_PLAIN", "1")
+    result = run(
+        p, reset=reset, batch_size=4, num_epochs=2, optimizer="sgd", reduction="sum", learning_rate=1e-3, **RATES
+    )
+    assert len(seen) == 2 * 3
+    theta, expected = flatten(p.params), [whole_cost(p.params, p.x, p.y, reset, RATES["zoneout"])]
+    for number, (x, y, masks) in enumerate(seen, 1):
+        params = unflatten(theta, p.params)
+        y_pred, cache = network_forward(x, params, masks=masks, reset=reset)
+        _, dparams = network_backward(mse_loss(y_pred, y, reduction="sum")[1], cache)
+        theta = theta - 1e-3 * flatten(dparams)
+        if number % 3 == 0:
+            expected.append(whole_cost(unflatten(theta, p.params), p.x, p.y, reset, RATES["zoneout"]))
+    assert costs(result) == pytest.approx(expected, rel=1e-11)
+    assert costs(result)[2] != costs(result)[1] != costs(result)[0]
+
+
+@pytest.mark.parametrize("layers", [{}, {"bidirectional": True}])
+def test_dropout_between_one_layer_and_none_leaves_out_nothing(run, problem, layers):
+    p = problem(**layers)
+    assert costs(run(p, dropout=0.9, num_epochs=3)) == pytest.approx(costs(run(p, num_epochs=3)), rel=1e-11)
+
+
 # --- fast paths -------------------------------------------------------------------------------------------------
 
 
@@ -238,11 +379,16 @@ def test_the_gradient_norm_of_an_epoch_is_its_largest(run, problem):
         {"optimizer": "adam", "batch_size": 4, "clip_norm": 0.05},
         {"optimizer": "momentum", "reduction": "sum", "learning_rate": 1e-3, "batch_size": 5},
         {"optimizer": "sgd", "learning_rate": 1e-3, "clip_norm": 0.5},
+        {"num_layers": 2, "bidirectional": True, "batch_size": 4},
+        {"num_layers": 2, "dropout": 0.4, "recurrent_dropout": 0.3, "zoneout": 0.2},
+        {"bidirectional": True, "zoneout": 0.2, "batch_size": 5},
     ],
 )
 def test_fast_paths_train_as_the_plain_one(run, problem, reset, make_numpy_ops, monkeypatch, config):
     """Captured, in parts, in mini-batches of two sizes, with validation: ten epochs give the same."""
-    p, validation = problem(H=4), problem(B=7, H=4)[1:]
+    layers = {name: config[name] for name in ("num_layers", "bidirectional") if name in config}
+    config = {name: value for name, value in config.items() if name not in layers}
+    p, validation = problem(H=4, **layers), problem(B=7, H=4)[1:]
     results = []
     for ops in (PLAIN_OPS, make_numpy_ops()):
         monkeypatch.setattr(Device, "ops", lambda self, ops=ops: ops)
@@ -329,7 +475,7 @@ def overfitted(run, problem):
     x = problem(B=6).x
     after_4 = run(p, num_epochs=4, learning_rate=0.03)
     assert after_4.best_epoch == 4
-    return p, (x, stack_forward(x, after_4.params)[0])
+    return p, (x, network_forward(x, after_4.params)[0])
 
 
 def test_validation_decides_which_parameters_are_best(run, overfitted):
@@ -407,7 +553,7 @@ def test_the_best_parameters_outlive_a_divergence(run, problem):
     diverging = {"optimizer": "sgd", "reduction": "sum", "learning_rate": 3.0, "num_epochs": 3000}
     x = problem(B=4).x
     after_1 = unflatten(flatten(p.params) - 3.0 * gradient_of(p.params, p.x, p.y, "sum"), p.params)
-    result = run(p, **diverging, validation=(x, stack_forward(x, after_1)[0]))
+    result = run(p, **diverging, validation=(x, network_forward(x, after_1)[0]))
     assert result.stop_reason == "non_finite"
     assert result.best_epoch == 1 < result.history[-1].epoch
     assert "parameters of epoch 1 are kept" in result.problem
@@ -451,9 +597,9 @@ def test_a_short_gradient_is_left_alone(run, problem, monkeypatch, dtype, plain)
 
 def test_clipping_of_a_gradient_whose_square_overflows(run, problem):
     p = problem(dtype="float32")
-    p = p._replace(y=np.float32(3e18) * p.y)
+    p = p._replace(y=np.float32(5e18) * p.y)
     _, record = run(p, optimizer="sgd", learning_rate=0.1, num_epochs=1, clip_norm=1.0).history
-    wide = StackParams(*(type(layer)(*(a.astype(np.float64) for a in layer)) for layer in p.params))
+    wide = map_arrays(lambda array: array.astype(np.float64), p.params)
     exact = p._replace(params=wide, x=p.x.astype(np.float64), y=p.y.astype(np.float64))
     _, expected = run(exact, optimizer="sgd", learning_rate=0.1, num_epochs=1, clip_norm=1.0).history
     assert record.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5)
@@ -469,6 +615,13 @@ def test_numbers_out_of_range(name, value):
     expected = "above 0 and finite" if name in ("learning_rate", "clip_norm") else "at least 1 and a whole number"
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be {expected}"):
         TrainingConfig(**({"num_epochs": 3, "learning_rate": 0.1} | {name: value}))
+
+
+@pytest.mark.parametrize("value", [1, 1.0, -0.1, math.nan, math.inf, True, "0.5", None])
+@pytest.mark.parametrize("name", ["dropout", "recurrent_dropout", "zoneout"])
+def test_rates_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}; it must be at least 0 and below 1$"):
+        TrainingConfig(num_epochs=3, learning_rate=0.1, **{name: value})
 
 
 @pytest.mark.parametrize(("name", "value"), [("optimizer", "rmsprop"), ("reduction", "max"), ("reduction", "")])
@@ -502,20 +655,25 @@ def test_sequences_of_a_wrong_shape(run, problem, rows):
 
 
 @pytest.mark.cuda
-def test_a_cuda_device_trains_the_same(problem):
+@pytest.mark.parametrize(
+    ("layers", "config"),
+    [
+        ({}, {}),
+        ({"num_layers": 2, "bidirectional": True}, {}),
+        ({"num_layers": 2, "bidirectional": True}, {"dropout": 0.3, "recurrent_dropout": 0.2, "zoneout": 0.1}),
+    ],
+)
+def test_a_cuda_device_trains_the_same(problem, layers, config):
     from gru_xp.devices import resolve_device
 
-    p = problem()
+    p = problem(**layers)
     trajectories = []
     for name in ("cpu", "cuda"):
         device = resolve_device(name)
-        start = StackParams(
-            GRUParams(*(to_device(a, device) for a in p.params.gru)),
-            LinearParams(*(to_device(a, device) for a in p.params.linear)),
-        )
-        config = TrainingConfig(num_epochs=5, learning_rate=0.01, batch_size=4)
+        start = map_arrays(lambda array, device=device: to_device(array, device), p.params)
+        given = TrainingConfig(num_epochs=5, learning_rate=0.01, batch_size=4, **config)
         x, y = to_device(p.x, device), to_device(p.y, device)
-        trajectories.append(costs(train(start, x, y, config=config, device=device)))
+        trajectories.append(costs(train(start, x, y, config=given, device=device)))
     np.testing.assert_allclose(trajectories[1], trajectories[0], rtol=1e-10)
 
 

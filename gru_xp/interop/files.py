@@ -1,0 +1,102 @@
+"""Files of whole forecasters in other programs' formats, written whole or not at all."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gru_xp.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from gru_xp.devices import Device
+    from gru_xp.forecasting import Forecaster
+
+SUFFIXES = (".onnx", ".pt")
+"""Of the files that `export_file` writes and `import_file` reads."""
+
+
+def replace_file(
+    path: str | os.PathLike[str], write: Callable[[Path], object], is_whole: Callable[[Path], bool]
+) -> None:
+    """Write a file beside `path`, read it back, and only then put it in its place.
+
+    Parameters
+    ----------
+    path
+        The file; one that exists is replaced.
+    write, is_whole
+        Called with the path of the new file. `is_whole` says whether it holds what was to be written.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written, or does not read back.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    try:
+        if path.is_dir():
+            raise CheckpointError(f"{path}: cannot be written (is a directory); give the path of a file")
+        if not path.parent.is_dir():
+            raise CheckpointError(f"{path}: cannot be written (there is no folder {path.parent}); make it first")
+        write(partial)
+        if not is_whole(partial):
+            raise CheckpointError(f"{path}: the file does not read back as it was written; check the disk")
+        partial.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def export_file(forecaster: "Forecaster", path: str | os.PathLike[str]) -> None:
+    """Write a forecaster in the format that the file's suffix names.
+
+    Parameters
+    ----------
+    forecaster
+        One that has learned.
+    path
+        The file, ``.onnx`` (see `gru_xp.interop.onnx.save_onnx`) or ``.pt`` (see `gru_xp.interop.torch.save_torch`);
+        one that exists is replaced.
+
+    Raises
+    ------
+    CheckpointError
+        The suffix is another one, or as from these functions.
+    """
+    if check_suffix(path) == ".onnx":
+        from gru_xp.interop.onnx import save_onnx
+
+        save_onnx(forecaster, path)
+    else:
+        from gru_xp.interop.torch import save_torch
+
+        save_torch(forecaster, path)
+
+
+def import_file(path: str | os.PathLike[str], *, device: "str | Device" = "auto") -> "Forecaster":
+    """Read what `export_file` wrote, onto any device.
+
+    Raises
+    ------
+    CheckpointError
+        The suffix is another one, or the file is no such model.
+    """
+    if check_suffix(path) == ".onnx":
+        from gru_xp.interop.onnx import load_onnx
+
+        return load_onnx(path, device=device)
+    from gru_xp.interop.torch import load_torch
+
+    return load_torch(path, device=device)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> str:
+    """The suffix of a file, in small letters; raise CheckpointError unless it is one of `SUFFIXES`."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise CheckpointError(f"{path}: the name must end in {' or '.join(SUFFIXES)}, which says the format")
+    return suffix

@@ -1,0 +1,91 @@
+"""What files of forecasters share, whatever format the weights have: the text beside them, and the way back."""
+
+import json
+from typing import Any
+
+from gru_xp.devices import Device, resolve_device, to_device
+from gru_xp.errors import CheckpointError
+from gru_xp.forecasting import Forecaster
+from gru_xp.interop.gates import check_finite, float_array
+from gru_xp.nn.cell import Reset
+from gru_xp.nn.network import NetworkParams
+from gru_xp.nn.params import LinearParams, map_arrays
+from gru_xp.nn.stack import Layers
+
+DESCRIPTION = "gru_xp"
+"""What the text is called in a file."""
+
+LARGEST_DESCRIPTION = 2**24
+"""Characters."""
+
+
+def write_description(forecaster: Forecaster, peer: str) -> str:
+    """All about a forecaster but its weights, as a JSON text.
+
+    Parameters
+    ----------
+    forecaster
+        One that has learned.
+    peer
+        Whose GRU is to predict what the forecaster does, for the message.
+
+    Raises
+    ------
+    CheckpointError
+        No GRU of a peer's can, as the forecaster has zoneout.
+    """
+    description = forecaster.describe()
+    if forecaster.zoneout > 0:
+        raise CheckpointError(
+            f"zoneout={forecaster.zoneout:g} cannot be represented: predictions use its mean, for which {peer} "
+            "has no place; train without zoneout"
+        )
+    return json.dumps(description)
+
+
+def read_description(text: str) -> dict[str, Any]:
+    """The inverse of `write_description`; CheckpointError if the text is none of its."""
+    problem = None
+    try:
+        description = json.loads(text) if len(text) <= LARGEST_DESCRIPTION else None
+    except (ValueError, RecursionError) as error:
+        description, problem = None, error
+    if not isinstance(description, dict):
+        why = "" if problem is None else f" ({problem})"
+        raise CheckpointError(f"a gru-xp model whose description is damaged{why}; take another copy") from problem
+    return description
+
+
+def build_forecaster(
+    layers: Layers, linear: LinearParams, description: dict[str, Any], reset: Reset, device: str | Device
+) -> Forecaster:
+    """The forecaster whose parts these are.
+
+    Parameters
+    ----------
+    layers, linear
+        Of host arrays.
+    description
+        From `read_description`.
+    reset : {"before", "after"}
+        The form that the file computes.
+    device
+        Where to put it: a name for `resolve_device`, or its result.
+
+    Raises
+    ------
+    CheckpointError
+        The parts do not belong together.
+    """
+    for name, array in zip(LinearParams._fields, linear, strict=True):
+        check_finite(f"linear.{name}", float_array(f"linear.{name}", array))
+    device = device if isinstance(device, Device) else resolve_device(device)
+    params = map_arrays(lambda array: to_device(array, device), NetworkParams(layers, linear))
+    forecaster = Forecaster.from_parts(params, description, device)
+    for setting, held in (("reset", reset), ("zoneout", 0.0)):
+        if (described := getattr(forecaster, setting)) != held:
+            raise CheckpointError(
+                f"a gru-xp model of {setting}={held!r} that is described as one of {described!r}; "
+                "export the forecaster again"
+            )
+    return forecaster

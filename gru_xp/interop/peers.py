@@ -1,0 +1,34 @@
+"""The other libraries: imported when a conversion asks for them, and heard when they refuse."""
+
+from importlib import import_module
+from typing import Any
+
+from gru_xp.errors import GruXpError
+
+EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "torch": "parity", "keras": "parity"}
+"""Which of gru-xp's extras brings a library."""
+
+
+def import_peer(module: str) -> Any:
+    """A module of one of the libraries of `EXTRAS`.
+
+    Raises
+    ------
+    GruXpError
+        The library is not installed, or does not start.
+    """
+    package = module.partition(".")[0]
+    try:
+        return import_module(module)
+    except Exception as error:  # a broken install fails in many ways
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise GruXpError(
+                f"the conversion needs {package}, which is not installed; pip install 'gru-xp[{EXTRAS[package]}]'"
+            ) from error
+        raise GruXpError(f"{package} is installed but cannot be imported ({reason(error)}); repair it") from error
+
+
+def reason(error: Exception) -> str:
+    """What another library says, for a message of one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

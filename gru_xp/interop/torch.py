@@ -1,0 +1,361 @@
+"""PyTorch: state dicts of ``torch.nn.GRU``, and files of whole forecasters.
+
+``torch.nn.GRU`` computes what gru-xp calls ``reset="after"``, and nothing else.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gru_xp.devices import Device, to_host
+from gru_xp.errors import CheckpointError, GruXpError
+from gru_xp.forecasting import Forecaster
+from gru_xp.interop.checking import Trial, check_forecaster
+from gru_xp.interop.files import replace_file
+from gru_xp.interop.forecaster_parts import DESCRIPTION, build_forecaster, read_description, write_description
+from gru_xp.interop.gates import HostArray, PeerGates, PeerNames, layers_from_peer, layers_to_peer
+from gru_xp.interop.peers import import_peer
+from gru_xp.nn.cell import RESETS, Reset
+from gru_xp.nn.checks import check_choice
+from gru_xp.nn.params import LinearParams
+from gru_xp.nn.stack import Layers
+
+if TYPE_CHECKING:
+    import torch
+
+ORDER = "rzn"
+SAFE_VERSION = (2, 6)
+"""Of PyTorch, from which on ``weights_only=True`` keeps its promise."""
+
+_NAME = re.compile(rf"({'|'.join(PeerGates._fields)})_l(\d{{1,6}})(_reverse)?")
+_BIASES = ("bias_ih", "bias_hh")
+
+
+def to_torch(layers: Layers, *, reset: Reset) -> "dict[str, torch.Tensor]":
+    """The state dict of a ``torch.nn.GRU`` that computes what the layers do.
+
+    Parameters
+    ----------
+    layers
+        ``layers[layer][direction]``, on any device.
+    reset : {"before", "after"}
+        The form that they were made for. PyTorch has ``"after"`` only.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        ``weight_ih_l0``, ``weight_hh_l0``, ``bias_ih_l0``, ``bias_hh_l0``, ``weight_ih_l0_reverse``, ...; on the CPU.
+        `bias_hh` is zero but for the candidate's rows.
+
+    Raises
+    ------
+    CheckpointError
+        ``reset="before"``, or the converted layers do not compute the same.
+    ShapeError
+        The layers do not fit on one another.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layers = init_gru_stack_params(2, 5, num_layers=2, xp=np)
+    >>> gru = torch.nn.GRU(2, 5, num_layers=2, batch_first=True, dtype=torch.float64)
+    >>> gru.load_state_dict(to_torch(layers, reset="after"))
+    <All keys matched successfully>
+    """
+    check_choice("reset", reset, RESETS)
+    _refuse_before(reset, 'convert to Keras or ONNX, or train with reset="after"')
+    torch = import_peer("torch")
+    state = {
+        name: torch.from_numpy(array)
+        for number, layer in enumerate(layers_to_peer(layers, ORDER, reset))
+        for gates, names in zip(layer, _names(number, len(layer)), strict=True)
+        for name, array in zip(names, gates, strict=True)
+    }
+    _check(state, layers, "to torch")
+    return state
+
+
+def from_torch(state_dict: Mapping[str, Any], *, prefix: str = "") -> Layers:
+    """Layers that compute, with ``reset="after"``, what a ``torch.nn.GRU`` of this state dict does.
+
+    Parameters
+    ----------
+    state_dict
+        Tensors by name, as ``gru.state_dict()`` gives them, on any device. A GRU without biases gets zeros.
+    prefix
+        Of the names, such as ``"gru."`` where the GRU is part of another module; other names are then left alone.
+
+    Returns
+    -------
+    tuple of tuples of GRUParams
+        ``layers[layer][direction]`` of host arrays.
+
+    Raises
+    ------
+    CheckpointError
+        It is not the state dict of a GRU, holds NaN, or the converted layers do not compute the same.
+
+    Notes
+    -----
+    PyTorch's two biases of z and r are added up, which rounds.
+
+    Examples
+    --------
+    >>> layers = from_torch(torch.nn.GRU(2, 5, num_layers=2).state_dict())
+    >>> len(layers), layers[1][0].weight_ih.shape
+    (2, (15, 5))
+    """
+    if not isinstance(state_dict, Mapping):
+        got = f"a {type(state_dict).__name__}"
+        raise CheckpointError(f"the state dict is {got}; it must map names to tensors, as gru.state_dict() does")
+    names, with_biases = _expected_names([str(name) for name in state_dict], prefix)
+    values = {
+        name: _host(prefix + name, state_dict[prefix + name])
+        for layer in names
+        for direction in layer
+        for name in direction
+        if with_biases or not name.startswith(_BIASES)
+    }
+    layers = layers_from_peer(
+        [[[values.get(name) for name in direction] for direction in layer] for layer in names],
+        ORDER,
+        "after",
+        [[PeerNames(*(prefix + name for name in direction)) for direction in layer] for layer in names],
+    )
+    torch = import_peer("torch")
+    _check({name: torch.from_numpy(array) for name, array in values.items()}, layers, "from torch")
+    return layers
+
+
+def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
+    """Write a forecaster to a file that PyTorch reads without pickled code.
+
+    Parameters
+    ----------
+    forecaster
+        One that has learned, with ``reset="after"``.
+    path
+        The file, by custom called ``.pt``; one that exists is replaced.
+
+    Raises
+    ------
+    CheckpointError
+        ``reset="before"`` or zoneout, or the file cannot be written, or what it holds does not compute the same.
+
+    Notes
+    -----
+    The file holds the tensors of ``torch.nn.ModuleDict({"gru": torch.nn.GRU(...), "linear": torch.nn.Linear(...)})``
+    and, as ``"gru_xp"``, a JSON text with the settings, the scaling and the names of the columns.
+
+    Examples
+    --------
+    >>> state = torch.load("model.pt", weights_only=True)
+    >>> description = json.loads(state.pop("gru_xp"))
+    >>> module.load_state_dict(state)
+    <All keys matched successfully>
+    """
+    description = write_description(forecaster, "torch.nn.GRU")
+    _refuse_before(forecaster.reset, "export to .onnx, or train with --reset after")
+    torch = import_peer("torch")
+    params = forecaster.params
+    state: dict[str, Any] = {
+        f"gru.{name}": tensor for name, tensor in to_torch(params.gru, reset=forecaster.reset).items()
+    }
+    state |= {
+        f"linear.{name}": torch.from_numpy(to_host(array).copy())
+        for name, array in zip(LinearParams._fields, params.linear, strict=True)
+    }
+    _check_forecaster(state, forecaster, "to torch")
+    state[DESCRIPTION] = description
+
+    def is_whole(file: Path) -> bool:
+        written = _read(file)
+        return written.keys() == state.keys() and all(
+            value == written[name] if name == DESCRIPTION else torch.equal(value, written[name])
+            for name, value in state.items()
+        )
+
+    replace_file(path, lambda file: torch.save(state, file), is_whole)
+
+
+def load_torch(path: str | os.PathLike[str], *, device: str | Device = "auto") -> Forecaster:
+    """Read a forecaster that `save_torch` wrote, onto any device, without running anything that the file holds.
+
+    Parameters
+    ----------
+    path
+        The file.
+    device
+        A name for `resolve_device`, or its result.
+
+    Returns
+    -------
+    Forecaster
+
+    Raises
+    ------
+    CheckpointError
+        The file is no such model.
+    """
+    state = _read(Path(path))
+    try:
+        description = _description(state.pop(DESCRIPTION, None))
+        layers = from_torch(state, prefix="gru.")
+        linear = LinearParams(*(_linear(state, f"linear.{name}") for name in LinearParams._fields))
+        forecaster = build_forecaster(layers, linear, description, "after", device)
+        _check_forecaster(state, forecaster, "from torch")
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return forecaster
+
+
+def _refuse_before(reset: Reset, way_out: str) -> None:
+    if reset == "before":
+        raise CheckpointError(
+            f'reset="before" cannot be represented by torch.nn.GRU, whose reset gate acts after the product; {way_out}'
+        )
+
+
+def _names(layer: int, directions: int) -> list[PeerNames]:
+    """What PyTorch calls a layer's arrays."""
+    suffixes = ("", "_reverse")[:directions]
+    return [PeerNames(*(f"{field}_l{layer}{suffix}" for field in PeerGates._fields)) for suffix in suffixes]
+
+
+def _expected_names(given: list[str], prefix: str) -> tuple[list[list[PeerNames]], bool]:
+    """Names of all arrays by layer and direction, without the prefix, and whether there are biases."""
+    own = [name.removeprefix(prefix) for name in given if name.startswith(prefix)]
+    found = [match for name in own if (match := _NAME.fullmatch(name))]
+    for name in own:
+        if name.startswith("weight_hr_l"):
+            raise CheckpointError(f"{prefix}{name} is a projection (proj_size), which gru-xp's GRU does not have")
+        if not _NAME.fullmatch(name) and not (prefix and found):
+            raise CheckpointError(f"{prefix}{name} is no parameter of a torch.nn.GRU{_advice(own)}")
+    if not found:
+        first = f"{prefix}weight_ih_l0"
+        raise CheckpointError(f"{first} is missing; {len(given)} other names are no state dict of a torch.nn.GRU")
+    names = [
+        _names(layer, 2 if any(match[3] for match in found) else 1)
+        for layer in range(min(1 + max(int(match[2]) for match in found), 1 + len(found)))
+    ]
+    with_biases = any(match[1] in _BIASES for match in found)
+    for name in (name for layer in names for direction in layer for name in direction):
+        if name not in own and (with_biases or not name.startswith(_BIASES)):
+            raise CheckpointError(f"{prefix}{name} is missing; a torch.nn.GRU with {own[0]} has it")
+    return names, with_biases
+
+
+def _advice(names: list[str]) -> str:
+    """What to do about names that are none of a GRU's."""
+    for name in names:
+        if match := re.fullmatch(rf"(.+\.){_NAME.pattern}", name):
+            return f"; give prefix={match[1]!r}"
+    return "; give the state dict of the GRU alone"
+
+
+def _description(text: Any) -> dict[str, Any]:
+    if not isinstance(text, str):
+        raise CheckpointError(
+            f"holds no description of the scaling and the columns, a text called {DESCRIPTION!r}; "
+            "for the weights alone, use gru_xp.from_torch"
+        )
+    return read_description(text)
+
+
+def _linear(state: Mapping[str, Any], name: str) -> HostArray:
+    if name not in state:
+        raise CheckpointError(f"{name} is missing; a forecaster has it")
+    return _host(name, state[name])
+
+
+def _host(name: str, value: Any) -> HostArray:
+    """A tensor as a host array, a copy."""
+    torch = import_peer("torch")
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if not isinstance(value, torch.Tensor):
+        raise CheckpointError(f"{name} is a {type(value).__name__}; it must be a tensor")
+    if value.dtype not in (torch.float32, torch.float64):
+        raise CheckpointError(f"{name} has dtype {value.dtype}; it must be float32 or float64: convert it first")
+    if value.layout != torch.strided or value.device.type == "meta":
+        raise CheckpointError(f"{name} is a {value.layout} tensor on {value.device}; it must hold all its numbers")
+    return np.array(value.detach().cpu().numpy())
+
+
+def _module(state: "Mapping[str, torch.Tensor]", layers: Layers) -> Any:
+    """A torch.nn.GRU of this state dict, which computes in float64."""
+    torch = import_peer("torch")
+    gru = torch.nn.GRU(
+        layers[0][0].input_size,
+        layers[0][0].hidden_size,
+        num_layers=len(layers),
+        bias=any(name.startswith(_BIASES) for name in state),
+        batch_first=True,
+        bidirectional=len(layers[0]) == 2,
+        device="meta",  # draws no random numbers
+    )
+    gru.load_state_dict({name: tensor.double() for name, tensor in state.items()}, assign=True)
+    return gru
+
+
+def _check(state: "Mapping[str, torch.Tensor]", layers: Layers, conversion: str) -> None:
+    """Refuse a conversion that changes what is computed."""
+    torch = import_peer("torch")
+    trial = Trial(layers, "after")
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        torch.from_numpy(trial.x), torch.from_numpy(trial.lengths), batch_first=True, enforce_sorted=False
+    )
+    with torch.no_grad():
+        h, h_last = _module(state, layers)(packed, torch.from_numpy(trial.h0))
+    h, _ = torch.nn.utils.rnn.pad_packed_sequence(h, batch_first=True)
+    trial.check(conversion, h.numpy(), h_last.numpy())
+
+
+def _check_forecaster(state: "Mapping[str, torch.Tensor]", forecaster: Forecaster, conversion: str) -> None:
+    """Refuse a conversion that changes what is predicted."""
+    torch = import_peer("torch")
+    layers, scaler = forecaster.params.gru, forecaster.scaler
+    gru = _module({name.removeprefix("gru."): state[name] for name in state if name.startswith("gru.")}, layers)
+    weight, bias = (state[f"linear.{name}"].double() for name in LinearParams._fields)
+
+    def predict(windows: HostArray) -> HostArray:
+        with torch.no_grad():
+            _, h_last = gru(torch.from_numpy(scaler.scale_windows(windows)))  # (L * D, B, H)
+            last_layer = torch.cat(list(h_last[-len(layers[0]) :]), dim=1)  # (B, D * H)
+            scaled = torch.nn.functional.linear(last_layer, weight, bias)[:, 0].numpy()
+        return scaler.unscale_predictions(scaled, windows)
+
+    check_forecaster(forecaster, predict, conversion)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a file holds, which must be tensors and text by name."""
+    torch = import_peer("torch")
+    version = re.match(r"(\d+)\.(\d+)", str(torch.__version__))
+    if version and tuple(map(int, version.groups())) < SAFE_VERSION:
+        raise GruXpError(
+            f"torch {torch.__version__} may run code that a file holds (CVE-2025-32434); pip install 'torch>=2.6'"
+        )
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: {'is a directory' if path.is_dir() else 'does not exist'}; give a .pt file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with the file is said below
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # damaged files raise RuntimeError, UnpicklingError, EOFError and others
+        raise CheckpointError(
+            f"{path}: not a file of tensors alone ({type(error).__name__}); nothing in it was run: "
+            "save a state dict, not a module"
+        ) from error
+    if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
+        raise CheckpointError(f"{path}: holds a {type(held).__name__}; it must hold tensors by name")
+    return dict(held)

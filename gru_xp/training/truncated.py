@@ -1,0 +1,301 @@
+"""Truncated back-propagation: training on sequences too long for memory, a chunk of their steps at a time."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from array_api_compat import array_namespace
+
+from gru_xp.devices import Device, to_device, to_host
+from gru_xp.errors import ShapeError
+from gru_xp.nn.cell import Reset
+from gru_xp.nn.checks import check_array, check_kind, check_lengths, whole_number
+from gru_xp.nn.linear import linear_backward, linear_forward
+from gru_xp.nn.losses import mse_loss
+from gru_xp.nn.network import NetworkParams
+from gru_xp.nn.ops import Array, Namespace, Ops
+from gru_xp.nn.params import LinearParams, flatten, unflatten
+from gru_xp.nn.pointwise import only_valid
+from gru_xp.nn.stack import check_layers, gru_stack_backward, gru_stack_forward
+from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, Update, run_epochs
+
+
+class StepLoss(Protocol):
+    """A loss of predictions for every step, such as `softmax_cross_entropy`."""
+
+    def __call__(self, y_pred: Array, y: Array, /, *, mask: Array | None, reduction: str) -> tuple[Array, Array]:
+        """Value ``()`` and gradient for ``y_pred (B, n, O)``; `reduction` is ``"sum"``, over the steps that count.
+
+        `mask` ``(B, n)`` is True at those; None if all do. The gradient at the others must be 0, whatever stands there.
+        """
+
+
+class _Chunk(NamedTuple):
+    x: Array  # (B, n, I)
+    y: Array  # (B, n, O), or labels (B, n)
+    lengths: list[int] | None  # how many steps of each sequence count; None if all do
+    mask: Array | None  # (B, n): which those are
+    n_steps: int  # how many of all sequences together
+
+
+def train_on_chunks(
+    params: NetworkParams,
+    x: Array,
+    y: Array,
+    *,
+    chunk_length: int,
+    config: TrainingConfig,
+    device: Device,
+    reset: Reset = "before",
+    lengths: Array | Sequence[int] | None = None,
+    h0: Array | None = None,
+    loss: StepLoss | None = None,
+    keep_every: int | None = None,
+    callback: Callable[[EpochRecord], object] | None = None,
+) -> TrainingResult:
+    """Learn a result for every step of sequences that are too long for memory, by truncated back-propagation.
+
+    Time is cut into chunks. For each, in order: a forward pass from the states in which the chunk before ended, a
+    backward pass to the chunk's first step, one update of the parameters. The linear layer reads the last GRU layer's
+    state after every step. Source: Williams and Peng (1990), doi:10.1162/neco.1990.2.4.490, whose BPTT(h; h') it is
+    with both h and h' the length of a chunk.
+
+    Parameters
+    ----------
+    params : NetworkParams
+        Where to start, on `device`; left as it is. The GRU layers run in the direction of time only.
+    x : shape ``(B, T, I)``
+        Sequences: anything with a shape that gives arrays for ``x[:, start:stop]``, such as a ``numpy.memmap``. Chunks
+        are taken from it one at a time, and brought to `device` and to the parameters' dtype.
+    y : shape ``(B, T, O)``, or integers of shape ``(B, T)``
+        What to predict at every step, or its label; as `x`.
+    chunk_length
+        Steps in a chunk; the last one may have fewer.
+    config, device, reset
+        How to train, where, and which GRU. The reduction is over the steps of a chunk that count, of all sequences.
+        The batch size must be None: a chunk has all sequences. Dropout is drawn for each chunk anew, and recurrent
+        dropout is then the same at all steps of a chunk.
+    lengths : integers, shape ``(B,)``, optional
+        How many steps of each sequence count, from 0 to T; all of them if left out.
+    h0 : array, shape ``(L, B, H)``, optional
+        The states before the first step, in every epoch; zeros if left out.
+    loss
+        Called as ``loss(y_pred, y, mask=mask, reduction="sum")``, see `StepLoss`; `softmax_cross_entropy` can be given
+        as it is. By default the squared error, of which the mean over the O outputs is taken.
+    keep_every
+        See `gru_forward`; for long chunks.
+    callback
+        Called after every epoch; the training stops after that epoch if the result is True.
+
+    Returns
+    -------
+    TrainingResult
+        Its costs are means over the steps that count, with the parameters after the epoch, from a forward pass of
+        their own over all chunks. A training in which the cost of a chunk stops being finite ends with that epoch,
+        whose cost is then NaN.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not go together, or no step counts.
+    ValueError
+        A setting is out of range, or the GRU layers run in both directions.
+
+    Notes
+    -----
+    Memory is that of one chunk and its backward pass, whatever T is.
+
+    *The same as without truncation* are, as long as the parameters do not change, all states and predictions, hence the
+    costs that are reported, and the gradient of the linear layer. With ``chunk_length >= T`` everything is the same.
+
+    *Not the same* is the gradient of the GRU layers: what an error at a step owes to steps before its chunk is left
+    out, so that the first step of a chunk learns from itself alone, and only the last one from a whole chunk. A state
+    can still carry on what is older, but no gradient says that it should; make chunks a few times as long as what is
+    to be remembered. Moreover the parameters change between chunks, and the states that a chunk starts from were
+    computed by those before.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gru_xp.devices import resolve_device
+    >>> from gru_xp.nn.network import init_network_params
+    >>> x = np.random.default_rng(0).standard_normal((4, 1000, 1))
+    >>> params = init_network_params(1, 8, 1, xp=np, seed=0, dtype=np.float64)
+    >>> config = TrainingConfig(num_epochs=3, learning_rate=0.01)
+    >>> result = train_on_chunks(
+    ...     params, x, np.cumsum(x, axis=1), chunk_length=100, config=config, device=resolve_device("cpu")
+    ... )
+    >>> result.history[-1].cost < result.history[0].cost
+    True
+    """
+    check_kind("params", params, NetworkParams, "a NetworkParams")
+    check_kind("params.linear", params.linear, LinearParams, "a LinearParams")
+    check_array("params.linear.bias", params.linear.bias, ("O",))
+    if config.batch_size is not None:
+        raise ValueError(
+            f"config.batch_size is {config.batch_size}; it must be None, as a chunk has all sequences: "
+            "make chunk_length smaller for less memory"
+        )
+    whole_number("chunk_length", chunk_length, 1)
+    start = time.perf_counter()
+    with device.use():
+        ops = device.ops()
+        dtype = "float32" if params.linear.bias.dtype == array_namespace(params.linear.bias).float32 else "float64"
+        counts = _check_sequences(params, x, y, lengths, device.xp, dtype, squared_error=loss is None)
+        theta = flatten(params)
+        training = _Training(
+            unflatten(theta, params),
+            partial(_chunks, x, y, counts, chunk_length, device, dtype),
+            sum(counts),
+            None if h0 is None else to_device(h0, device, dtype),
+            partial(_squared_error, ops=ops) if loss is None else loss,
+            Update(theta, config, ops),
+            {"reset": reset, "keep_every": keep_every, "ops": ops},
+        )
+        return run_epochs(theta, params, training.update, training.learn, training.costs, callback, start=start)
+
+
+class _Training:
+    """Passes over all chunks, for parameters that change in place."""
+
+    def __init__(
+        self,
+        params: NetworkParams,
+        chunks: Callable[[], Iterator[_Chunk]],
+        count: int,
+        h0: Array | None,
+        loss: StepLoss,
+        update: Update,
+        options: dict[str, Any],
+    ) -> None:
+        self._params, self._chunks, self._count, self._h0, self._loss = params, chunks, count, h0, loss
+        self.update = update
+        rates = update.config.rates
+        self._left_out = random.Random(f"dropout {update.config.seed}") if any(rates) else None
+        names = ("dropout", "recurrent_dropout", "zoneout")
+        self._options = options | dict(zip(names, rates, strict=True))
+        self._diverged = False
+
+    def learn(self) -> None:
+        """An update a chunk; none any more, and no cost, once a chunk's cost is not finite."""
+        states = self._h0
+        for chunk in self._chunks():
+            states, value = self._learn_from(chunk, states)
+            if not math.isfinite(value):
+                self._diverged = True
+                break
+
+    def costs(self) -> tuple[float, None]:
+        """The mean over all steps that count, with the parameters as they are."""
+        if self._diverged:
+            return math.nan, None
+        states, total = self._h0, 0.0
+        for chunk in self._chunks():
+            states, value = self._evaluate(chunk, states)
+            total += value
+            if not math.isfinite(total):
+                break
+        return total / self._count, None
+
+    # What a chunk keeps for its backward pass is a local of these, so that it is gone when the next one comes.
+
+    def _learn_from(self, chunk: _Chunk, states: Array | None) -> tuple[Array, float]:
+        gru, linear = self._params
+        options = self._options
+        h, states, cache = gru_stack_forward(
+            chunk.x, states, gru, lengths=chunk.lengths, seed=self._left_out, **options
+        )
+        y_pred, linear_cache = linear_forward(h, linear, ops=options["ops"])
+        value, dpred = self._loss(y_pred, chunk.y, mask=chunk.mask, reduction="sum")
+        if math.isfinite(float(value)):
+            dh, dlinear = linear_backward(dpred, linear_cache)
+            assert cache is not None
+            _, _, dgru = gru_stack_backward(dh, cache, with_dx=False)
+            self.update.step(flatten(NetworkParams(dgru, dlinear)), chunk.n_steps)
+        return states, float(value)
+
+    def _evaluate(self, chunk: _Chunk, states: Array | None) -> tuple[Array, float]:
+        gru, linear = self._params
+        options = self._options
+        h, states, _ = gru_stack_forward(chunk.x, states, gru, lengths=chunk.lengths, with_cache=False, **options)
+        y_pred, _ = linear_forward(h, linear, ops=options["ops"])
+        value, _ = self._loss(y_pred, chunk.y, mask=chunk.mask, reduction="sum")
+        return states, float(value)
+
+
+def _chunks(x: Array, y: Array, counts: list[int], chunk_length: int, device: Device, dtype: str) -> Iterator[_Chunk]:
+    """The chunks of sequences of which so many steps count, up to the last one that counts."""
+    xp, (_, T, _) = device.xp, x.shape
+    for start in range(0, max(counts), chunk_length):
+        stop = min(start + chunk_length, T)
+        lengths = [min(max(count - start, 0), stop - start) for count in counts]
+        mask = None
+        if min(lengths) < stop - start:
+            times, ends = to_device(list(range(stop - start)), device), to_device(lengths, device)
+            mask = xp.expand_dims(times, axis=0) < xp.expand_dims(ends, axis=1)
+        y_chunk = to_device(y[:, start:stop], device, dtype if len(y.shape) == 3 else None)
+        if y_chunk.ndim == 2 and not xp.isdtype(y_chunk.dtype, "integral"):
+            raise ShapeError(
+                f"y has dtype {y_chunk.dtype} and shape {tuple(y.shape)}; labels must be integers, numbers (B, T, O)"
+            )
+        x_chunk = to_device(x[:, start:stop], device, dtype)
+        yield _Chunk(x_chunk, y_chunk, None if mask is None else lengths, mask, sum(lengths))
+
+
+def _squared_error(y_pred: Array, y: Array, /, *, mask: Array | None, reduction: str, ops: Ops) -> tuple[Array, Array]:
+    """`mse_loss` of the steps that count."""
+    xp = array_namespace(y_pred)
+    rows = [xp.reshape(a, (-1, a.shape[-1])) for a in (y_pred, y)]
+    if mask is not None:
+        valid = xp.reshape(xp.astype(mask, y_pred.dtype), (-1, 1))
+        for number, a in enumerate(rows):
+            rows[number] = ops.empty(a.shape, like=a)
+            ops.pointwise(only_valid, (a, valid), out=(rows[number],))
+    value, dpred = mse_loss(*rows, reduction=reduction, ops=ops)
+    return value, xp.reshape(dpred, y_pred.shape)
+
+
+def _check_sequences(
+    params: NetworkParams,
+    x: Array,
+    y: Array,
+    lengths: Array | Sequence[int] | None,
+    xp: Namespace,
+    dtype: str,
+    *,
+    squared_error: bool,
+) -> list[int]:
+    """How many steps of each sequence count; raise an error unless everything goes together."""
+    for name, value in (("x", x), ("y", y)):
+        if not hasattr(value, "shape"):
+            raise ShapeError(f"{name} is a {type(value).__name__}; it must have a shape, and slices, as an array has")
+    shape, y_shape = tuple(x.shape), tuple(y.shape)
+    if len(shape) != 3 or 0 in shape:
+        raise ShapeError(f"x has shape {shape}; it must be (B, T, I) with every size at least 1")
+    B, T, _ = shape
+
+    # It has the shape of x, which may be no array, and takes no memory.
+    like_x = xp.broadcast_to(xp.zeros((1, 1, 1), dtype=getattr(xp, dtype)), shape)
+    check_layers(params.gru, like_x)
+    if len(params.gru[0]) != 1:
+        raise ValueError(
+            "params.gru runs in both directions, and against time a chunk would need those after it first; "
+            "take layers of one direction"
+        )
+    check_array("params.linear.weight", params.linear.weight, ("O", params.gru[0][0].hidden_size), like=("x", like_x))
+
+    O = params.linear.weight.shape[0]  # noqa: E741
+    if squared_error and y_shape != (B, T, O):
+        raise ShapeError(f"y has shape {y_shape}; it must be {(B, T, O)}, or give the loss of labels {(B, T)}")
+    if y_shape[:2] != (B, T) or len(y_shape) not in (2, 3):
+        raise ShapeError(f"y has shape {y_shape}; it must be ({B}, {T}, O), or of labels {(B, T)}")
+
+    if lengths is None:
+        return [T] * B
+    counts = [int(length) for length in to_host(check_lengths(lengths, like_x))]
+    if not any(counts):
+        raise ShapeError("lengths are all 0; at least one step must count")
+    return counts

@@ -1,0 +1,376 @@
+"""PyTorch: state dicts of its GRU, both ways, and files of forecasters; what is refused, and that no code is run."""
+
+import json
+import os
+import pickle
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from gru_xp.errors import CheckpointError, GruXpError
+from gru_xp.forecasting import Forecaster
+from gru_xp.interop import torch as interop
+from gru_xp.interop.torch import from_torch, load_torch, save_torch, to_torch
+from gru_xp.nn.stack import gru_stack_forward
+
+torch = pytest.importorskip("torch")
+
+TOLERANCES = {"float32": {"rtol": 0, "atol": 2e-6}, "float64": {"rtol": 0, "atol": 1e-14}}
+SETTINGS = [
+    {"scaling": "last"},
+    {"scaling": "standard", "dtype": "float64"},
+    {"num_layers": 2, "bidirectional": True, "dropout": 0.2, "recurrent_dropout": 0.1},
+]
+
+
+@pytest.fixture
+def make_gru(rng):
+    """``make_gru(L, D, I=3, H=5, dtype="float64", bias=True)``: a torch.nn.GRU none of whose numbers is zero."""
+
+    def make_gru(L, D, I=3, H=5, dtype="float64", bias=True):  # noqa: E741
+        options = {"num_layers": L, "bidirectional": D == 2, "bias": bias, "dtype": getattr(torch, dtype)}
+        gru = torch.nn.GRU(I, H, batch_first=True, **options)
+        with torch.no_grad():
+            for parameter in gru.parameters():
+                parameter.copy_(torch.from_numpy(0.7 * rng.standard_normal(parameter.shape)))
+        return gru
+
+    return make_gru
+
+
+def run_both(gru, layers, draw, dtype):
+    """What both make of the same sequences of several lengths, from states that are not zero."""
+    I, H = gru.input_size, gru.hidden_size  # noqa: E741
+    x, h0 = draw(np, (4, 6, I), dtype), draw(np, (len(layers) * len(layers[0]), 4, H), dtype)
+    lengths = [2, 6, 1, 5]
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        torch.from_numpy(x), torch.tensor(lengths), batch_first=True, enforce_sorted=False
+    )
+    with torch.no_grad():
+        packed, h_last = gru(packed, torch.from_numpy(h0))
+    h, _ = torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
+    own = gru_stack_forward(x, h0, layers, lengths=lengths, reset="after")
+    return (h.numpy(), h_last.numpy()), own[:2]
+
+
+# --- state dicts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_torch_computes_what_the_layers_do(make_gru, draw_layers, draw, stack, dtype):
+    layers, gru = draw_layers(*stack, dtype=dtype), make_gru(*stack, dtype=dtype)
+    gru.load_state_dict(to_torch(layers, reset="after"))
+    for theirs, own in zip(*run_both(gru, layers, draw, dtype), strict=True):
+        np.testing.assert_allclose(theirs, own, **TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_layers_compute_what_torch_does(make_gru, draw, stack, dtype, bias):
+    gru = make_gru(*stack, dtype=dtype, bias=bias)
+    layers = from_torch(gru.state_dict())
+    assert layers[0][0].bias.dtype == dtype
+    for theirs, own in zip(*run_both(gru, layers, draw, dtype), strict=True):
+        np.testing.assert_allclose(own, theirs, **TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_come_back_to_the_bit(draw_layers, assert_same_layers, stack, dtype):
+    layers = draw_layers(*stack, dtype=dtype)
+    assert_same_layers(from_torch(to_torch(layers, reset="after")), layers)
+
+
+def test_a_prefix_leaves_other_names_alone(make_gru, assert_same_layers):
+    gru = make_gru(2, 1)
+    module = torch.nn.ModuleDict({"gru": gru, "linear": torch.nn.Linear(5, 1), "gru2": torch.nn.GRU(1, 2)})
+    assert_same_layers(from_torch(module.state_dict(), prefix="gru."), from_torch(gru.state_dict()))
+
+
+def test_host_arrays_serve_as_well(make_gru, assert_same_layers):
+    state = make_gru(1, 2).state_dict()
+    assert_same_layers(from_torch({name: tensor.numpy() for name, tensor in state.items()}), from_torch(state))
+
+
+def test_neither_side_shares_memory_with_the_other(make_gru, draw_layers):
+    state = make_gru(1, 1).state_dict()
+    layers = from_torch(state)
+    before = layers[0][0].weight_hh.copy()
+    state["weight_hh_l0"].zero_()
+    np.testing.assert_array_equal(layers[0][0].weight_hh, before)
+    layers = draw_layers(1, 1)
+    state = to_torch(layers, reset="after")
+    before = layers[0][0].bias_hn.copy()
+    for tensor in state.values():
+        tensor.zero_()
+    np.testing.assert_array_equal(layers[0][0].bias_hn, before)
+
+
+def test_no_random_numbers_of_torch_are_drawn(draw_layers):
+    state = torch.get_rng_state()
+    from_torch(to_torch(draw_layers(1, 2), reset="after"))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_reset_before_is_refused_by_name(draw_layers):
+    with pytest.raises(CheckpointError, match=r'reset="before" cannot be represented by torch.nn.GRU.*reset="after"'):
+        to_torch(draw_layers(1, 1), reset="before")
+    with pytest.raises(ValueError, match="reset is 'middle'"):
+        to_torch(draw_layers(1, 1), reset="middle")
+
+
+def refusals():
+    def state(**options):
+        return torch.nn.GRU(3, 5, 2, **options).state_dict()
+
+    def with_l1(function):
+        return {name: function(value) if name == "weight_ih_l1" else value for name, value in state().items()}
+
+    def without(name):
+        return {other: value for other, value in state().items() if other != name}
+
+    yield "lstm", torch.nn.LSTM(3, 5).state_dict(), r"weight_hh_l0 has shape \(20, 5\).*LSTM"
+    yield "rnn", torch.nn.RNN(3, 5).state_dict(), r"weight_hh_l0 has shape \(5, 5\).*plain RNN"
+    yield "projection", torch.nn.LSTM(3, 5, proj_size=2).state_dict(), r"weight_hr_l0 is a projection \(proj_size\)"
+    yield "linear", torch.nn.Linear(3, 5).state_dict(), r"weight is no parameter of a torch\.nn\.GRU"
+    yield "wrapped", {f"rnn.{k}": v for k, v in state().items()}, r"rnn\.weight_ih_l0 .*prefix='rnn\.'"
+    yield "empty", {}, "weight_ih_l0 is missing"
+    yield "module", torch.nn.GRU(3, 5), "the state dict is a GRU; it must map names to tensors"
+    yield "no weight", without("weight_hh_l0"), "weight_hh_l0 is missing"
+    yield "no first layer", {k: v for k, v in state().items() if "l0" not in k}, "weight_ih_l0 is missing"
+    yield "a layer left out", {k.replace("l1", "l9999"): v for k, v in state().items()}, "weight_ih_l1 is missing"
+    yield "one bias", without("bias_hh_l1"), "bias_hh_l1 is missing"
+    yield (
+        "one direction",
+        {k: v for k, v in state(bidirectional=True).items() if k != "weight_ih_l1_reverse"},
+        ("weight_ih_l1_reverse is missing"),
+    )
+    yield "nan", with_l1(lambda v: v * torch.nan), "weight_ih_l1 holds NaN"
+    yield "integers", with_l1(lambda v: v.int()), r"weight_ih_l1 has dtype torch\.int32"
+    yield "half", with_l1(lambda v: v.bfloat16()), r"weight_ih_l1 has dtype torch\.bfloat16"
+    yield "two dtypes", with_l1(lambda v: v.double()), "weight_ih_l1 has dtype float64; .* float32"
+    yield "shape", with_l1(lambda v: v[:, 1:]), r"weight_ih_l1 has shape \(15, 4\); .* must be \(15, 5\)"
+    yield "text", with_l1(str), "weight_ih_l1 is a str; it must be a tensor"
+    yield "sparse", with_l1(lambda v: v.to_sparse()), r"weight_ih_l1 is a torch\.sparse_coo tensor"
+    yield "meta", with_l1(lambda v: v.to("meta")), "weight_ih_l1 .* on meta; it must hold all its numbers"
+
+
+@pytest.mark.parametrize(("state", "message"), [pytest.param(s, m, id=name) for name, s, m in refusals()])
+def test_what_is_no_gru_is_refused_by_name(state, message):
+    with pytest.raises(CheckpointError, match=message) as refused:
+        from_torch(state)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_prefix_that_nothing_has_is_refused(make_gru):
+    with pytest.raises(CheckpointError, match=r"^gru\.weight_ih_l0 is missing"):
+        from_torch(make_gru(1, 1).state_dict(), prefix="gru.")
+
+
+def test_a_wrong_conversion_is_noticed(make_gru, draw_layers, monkeypatch):
+    state, layers = make_gru(1, 1).state_dict(), draw_layers(1, 1)
+    monkeypatch.setattr(interop, "ORDER", "zrn")
+    with pytest.raises(CheckpointError, match=r"^from torch: on random input, h differs .* more than rounding"):
+        from_torch(state)
+    with pytest.raises(CheckpointError, match=r"^to torch: on random input, h differs .* more than rounding"):
+        to_torch(layers, reset="after")
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_forecaster_comes_back(learn, series, tmp_path, settings):
+    forecaster = learn(reset="after", **settings)
+    forecaster.notes = {"file": "näme.csv"}
+    save_torch(forecaster, tmp_path / "model.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    back = load_torch(tmp_path / "model.pt", device="cpu")
+    assert back.settings() == forecaster.settings()
+    assert (back.columns, back.best_epoch, back.notes) == (forecaster.columns, forecaster.best_epoch, forecaster.notes)
+    np.testing.assert_array_equal(back.predict(series), forecaster.predict(series))
+    np.testing.assert_array_equal(back.forecast(series, 5), forecaster.forecast(series, 5))
+    back.save(tmp_path / "model.safetensors")
+    again = Forecaster.load(tmp_path / "model.safetensors", device="cpu")
+    np.testing.assert_array_equal(again.predict(series), forecaster.predict(series))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_torch_alone_predicts_what_the_forecaster_does(learn, series, tmp_path, settings):
+    forecaster = learn(reset="after", **settings)
+    save_torch(forecaster, tmp_path / "model.pt")
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    description = json.loads(state.pop("gru_xp"))
+    options = description["settings"]
+    D, dtype = 1 + options["bidirectional"], getattr(torch, options["dtype"])
+    gru = torch.nn.GRU(3, options["hidden_size"], options["num_layers"], bidirectional=D == 2, batch_first=True)
+    module = torch.nn.ModuleDict({"gru": gru, "linear": torch.nn.Linear(D * options["hidden_size"], 1)}).to(dtype)
+    module.load_state_dict(state)
+    scaler = {name: np.asarray(value) for name, value in description["scaler"].items() if name != "kind"}
+    windows = np.stack([series[i : i + 5] for i in range(len(series) - 5)])
+    if options["scaling"] == "last":
+        level, unit = windows[:, -1:, :], scaler["change_std"]
+    else:
+        level, unit = scaler["mean"][None, None, :], scaler["std"]
+    with torch.no_grad():
+        _, h_last = module["gru"](torch.from_numpy((windows - level) / unit).to(dtype))
+        y = module["linear"](torch.cat(list(h_last[-D:]), dim=1))[:, 0].double().numpy()
+    np.testing.assert_allclose(level[:, 0, 0] + y * unit[0], forecaster.predict(series), rtol=1e-6)
+
+
+def test_a_forecaster_must_be_representable(learn, tmp_path):
+    path = tmp_path / "model.pt"
+    with pytest.raises(CheckpointError, match=r'reset="before" .*; export to \.onnx, or train with --reset after$'):
+        save_torch(learn(), path)
+    with pytest.raises(CheckpointError, match=r"zoneout=0\.1 cannot be represented"):
+        save_torch(learn(reset="after", zoneout=0.1), path)
+    with pytest.raises(GruXpError, match="has not learned anything"):
+        save_torch(Forecaster(reset="after"), path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_file_is_noticed_and_not_left_behind(learn, tmp_path, monkeypatch):
+    path = tmp_path / "model.pt"
+    monkeypatch.setattr(torch, "save", spoil(torch.save))
+    with pytest.raises(CheckpointError, match="does not read back as it was written"):
+        save_torch(learn(reset="after"), path)
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(save):
+    return lambda state, file: save(state | {"linear.bias": state["linear.bias"] + 1}, file)
+
+
+def test_an_output_layer_that_is_read_wrongly_is_noticed(learn, tmp_path, monkeypatch):
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, weight, bias: linear(x, weight, bias + 1e-3))
+    with pytest.raises(CheckpointError, match=r"^to torch: on random windows, the scaled prediction differs"):
+        save_torch(learn(reset="after"), tmp_path / "model.pt")
+    assert not list(tmp_path.iterdir())
+
+
+class Bomb:
+    """Pickles to a call, which whoever unpickles it makes."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle", "hidden"])
+def test_code_in_a_file_is_refused_and_not_run(learn, tmp_path, how):
+    trace, path = tmp_path / "trace", tmp_path / "model.pt"
+    save_torch(learn(reset="after"), path)
+    state = torch.load(path, weights_only=True)
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(state | {"bomb": Bomb(trace)}))
+    else:
+        torch.save(Bomb(trace) if how == "torch" else state | {"linear.bias": Bomb(trace)}, path)
+    with pytest.raises(CheckpointError, match=r"not a file of tensors alone .*nothing in it was run") as refused:
+        load_torch(path, device="cpu")
+    assert "\n" not in str(refused.value)
+    assert not trace.exists()
+    if how != "pickle":  # the bomb works
+        torch.load(path, weights_only=False)
+        assert trace.exists()
+
+
+def test_a_torch_that_does_not_keep_its_promise_is_not_asked(tmp_path, monkeypatch):
+    torch.save({"linear.bias": torch.ones(1)}, tmp_path / "model.pt")
+    monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("it was asked"))
+    for version in ("2.5.1", "1.13.0+cpu"):
+        monkeypatch.setattr(torch, "__version__", version)
+        with pytest.raises(GruXpError, match=r"may run code .* pip install 'torch>=2\.6'"):
+            load_torch(tmp_path / "model.pt", device="cpu")
+
+
+def test_files_that_are_no_models_are_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_torch(path)
+    with pytest.raises(CheckpointError, match="is a directory"):
+        load_torch(tmp_path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_torch(tmp_path / ("x" * 300))
+    for content in (b"", b"PK\x03\x04", b"text", b"\x80\x02."):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="not a file of tensors alone") as refused:
+            load_torch(path)
+        assert "\n" not in str(refused.value)
+    for held in (torch.ones(3), [1, 2], {1: torch.ones(3)}):
+        torch.save(held, path)
+        with pytest.raises(CheckpointError, match="it must hold tensors by name"):
+            load_torch(path)
+    torch.save(torch.nn.GRU(3, 5), path)
+    with pytest.raises(CheckpointError, match="not a module"):
+        load_torch(path)
+    torch.save(torch.nn.GRU(3, 5).state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"no description .* use gru_xp\.from_torch"):
+        load_torch(path)
+
+
+def changed_description(**settings):
+    def change(state):
+        description = json.loads(state["gru_xp"])
+        description["settings"] |= settings
+        state["gru_xp"] = json.dumps(description)
+
+    return change
+
+
+def changed_columns(state):
+    description = json.loads(state["gru_xp"])
+    description["scaler"]["mean"].append(1.0)
+    state["gru_xp"] = json.dumps(description)
+
+
+def setting(name, value):
+    return lambda state: state.__setitem__(name, value)
+
+
+DAMAGES = {
+    "no linear layer": (lambda state: state.pop("linear.weight"), r"linear\.weight is missing"),
+    "no layer": (
+        lambda state: [state.pop(name) for name in list(state) if "gru." in name],
+        r"gru\.weight_ih_l0 is missi",
+    ),
+    "part of a layer": (lambda state: state.pop("gru.bias_hh_l0"), r"gru\.bias_hh_l0 is missing"),
+    "nan": (lambda state: state["linear.bias"].fill_(torch.nan), r"linear\.bias holds NaN"),
+    "shape": (setting("linear.bias", torch.ones(2)), "shapes"),
+    "size": (changed_description(hidden_size=5), "shapes"),
+    "setting": (changed_description(depth=5), "description is damaged"),
+    "reset": (changed_description(reset="before"), "model of reset='after' that is described as one of 'before'"),
+    "dtype": (
+        changed_description(dtype="float64"),
+        "a gru-xp model whose weights are not float64, as it describes them",
+    ),
+    "zoneout": (changed_description(zoneout=0.5), "model of zoneout=0.0 that is described as one of 0.5"),
+    "window": (changed_description(seq_length=10**9), "windows of 1,000,000,000 rows .* too large"),
+    "scaler": (changed_columns, "a gru-xp model whose scaler has not one number for each column"),
+    "no JSON": (setting("gru_xp", "{"), "a gru-xp model whose description is damaged"),
+    "deep JSON": (setting("gru_xp", "[" * 100_000), "a gru-xp model whose description is damaged"),
+    "list": (setting("gru_xp", "[]"), "a gru-xp model whose description is damaged; take"),
+    "no text": (setting("gru_xp", 3), "no description"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_are_refused(learn, tmp_path, damage):
+    change, message = DAMAGES[damage]
+    path = tmp_path / "model.pt"
+    save_torch(learn(reset="after"), path)
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(path))}: .*{message}") as refused:
+        load_torch(path, device="cpu")
+    assert "\n" not in str(refused.value)
+
+
+def test_without_torch_one_line_says_what_to_do(draw_layers, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(GruXpError, match=r"needs torch, which is not installed; pip install 'gru-xp\[parity\]'$"):
+        to_torch(draw_layers(1, 1), reset="after")

@@ -1,0 +1,268 @@
+import random
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace
+
+from gru_xp.devices import to_host
+from gru_xp.errors import ShapeError
+from gru_xp.nn import LinearParams, gradcheck, init_gru_stack_params, init_linear_params
+from gru_xp.nn.dropout import DropoutRates
+from gru_xp.nn.network import NetworkParams, init_network_params, network_backward, network_forward
+from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.nn.params import flatten, map_arrays, named_arrays
+from gru_xp.nn.stack import draw_masks
+
+LAYERS = pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (1, True), (2, False), (3, True)])
+RATES = DropoutRates(between=0.3, recurrent=0.4, zoneout=0.25)
+
+
+@pytest.fixture
+def reference_network(reference_gru):
+    """``reference_network(x, params, reset=reset)``: results ``(B, O)`` of a loop over layers and directions."""
+
+    def reference_network(x, params, *, reset):
+        for layer in params.gru:
+            hs = []
+            for direction, gru in enumerate(layer):
+                x_run = x[:, ::-1] if direction else x
+                h0 = np.zeros((x.shape[0], gru.hidden_size))
+                hs.append(reference_gru(x_run, h0, *map(to_host, gru), reset=reset))
+            last = np.concatenate([h[:, -1] for h in hs], axis=-1)
+            x = np.concatenate([hs[0], *(h[:, ::-1] for h in hs[1:])], axis=-1)
+        return last @ to_host(params.linear.weight).T + to_host(params.linear.bias)
+
+    return reference_network
+
+
+@pytest.fixture
+def mode(xp):
+    """How `gradcheck` compares: networks have many parameters, and other namespaces are slow."""
+    return "elements" if xp.__name__ == "array_api_compat.numpy" else "direction"
+
+
+# --- references -------------------------------------------------------------------------------------------------
+
+
+@LAYERS
+def test_prediction_against_a_loop(xp, draw, draw_network, reference_network, reset, num_layers, bidirectional):
+    x = draw(xp, (3, 4, 2))
+    params = draw_network(xp, 2, 5, 3, num_layers=num_layers, bidirectional=bidirectional)
+    y, _ = network_forward(x, params, reset=reset)
+    np.testing.assert_allclose(to_host(y), reference_network(to_host(x), params, reset=reset), rtol=1e-11, atol=1e-13)
+
+
+@LAYERS
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_parity_with_pytorch(
+    draw, draw_network, torch_network, assert_params_close, num_layers, bidirectional, dtype, tolerance
+):
+    """Results and all gradients."""
+    torch = pytest.importorskip("torch")
+    x, dy = draw(np, (4, 7, 3), dtype), draw(np, (4, 2), dtype)
+    params = draw_network(np, 3, 6, 2, dtype, num_layers=num_layers, bidirectional=bidirectional)
+    peer = torch_network(params)
+    peer_x = torch.tensor(x, requires_grad=True)
+    peer_y = peer(peer_x)
+    torch.sum(peer_y * torch.asarray(dy)).backward()
+
+    y, cache = network_forward(x, params, reset="after")
+    dx, dparams = network_backward(dy, cache)
+    expected = {"y": peer_y.detach().numpy(), "dx": peer_x.grad.numpy()}
+    expected |= dict(named_arrays(peer.params(gradients=True)))
+    results = {"y": y, "dx": dx, **dict(named_arrays(dparams))}
+    assert results.keys() == expected.keys()
+    for name, array in results.items():
+        assert array.dtype == expected[name].dtype
+        atol = tolerance * np.abs(expected[name]).max()
+        np.testing.assert_allclose(array, expected[name], rtol=0, atol=atol, err_msg=name)
+    assert_params_close(peer.params(), params, rtol=0)
+
+
+# --- gradients --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("B", "T", "n_in", "H", "n_out", "num_layers", "bidirectional"),
+    [
+        (1, 1, 1, 1, 1, 1, False),
+        (2, 3, 2, 3, 2, 1, False),
+        (3, 2, 1, 2, 1, 1, True),
+        (2, 3, 2, 3, 2, 2, False),
+        (2, 3, 2, 2, 1, 2, True),
+        (1, 2, 1, 2, 3, 3, True),
+    ],
+)
+def test_gradients(xp, mode, draw, draw_network, reset, B, T, n_in, H, n_out, num_layers, bidirectional):
+    layers = {"num_layers": num_layers, "bidirectional": bidirectional}
+    report = gradcheck(
+        lambda x, params: network_forward(x, params, reset=reset),
+        network_backward,
+        {"x": draw(xp, (B, T, n_in)), "params": draw_network(xp, n_in, H, n_out, **layers)},
+        mode=mode,
+    )
+    assert [row.name for row in report.rows] == [
+        "x",
+        *(
+            f"params.gru.{layer}.{direction}.{name}"
+            for layer in range(num_layers)
+            for direction in range(1 + bidirectional)
+            for name in ("weight_ih", "weight_hh", "bias", "bias_hn")
+        ),
+        "params.linear.weight",
+        "params.linear.bias",
+    ]
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_gradients_with_lengths_and_masks(xp, mode, draw, draw_network, reset, bidirectional):
+    x, params = draw(xp, (3, 4, 2)), draw_network(xp, 2, 3, 2, num_layers=2, bidirectional=bidirectional)
+    masks = draw_masks(params.gru, x, RATES, 5)
+    report = gradcheck(
+        lambda x, params: network_forward(x, params, lengths=[2, 4, 0], masks=masks, reset=reset),
+        network_backward,
+        {"x": x, "params": params},
+        mode=mode,
+    )
+    assert report.ok, report
+
+
+@LAYERS
+def test_the_gradient_of_the_input_can_be_left_out(draw, draw_network, reset, num_layers, bidirectional):
+    x, dy = draw(np, (3, 4, 2)), draw(np, (3, 2))
+    params = draw_network(np, 2, 5, 2, num_layers=num_layers, bidirectional=bidirectional)
+    _, cache = network_forward(x, params, reset=reset)
+    _, expected = network_backward(dy, cache)
+    dx, dparams = network_backward(dy, cache, with_dx=False)
+    assert dx is None
+    assert flatten(dparams).tolist() == flatten(expected).tolist()
+
+
+# --- lengths, masks, ops ----------------------------------------------------------------------------------------
+
+
+@LAYERS
+def test_lengths_cut_sequences_off(xp, draw, draw_network, reset, num_layers, bidirectional):
+    x = draw(xp, (3, 4, 2))
+    params = draw_network(xp, 2, 5, 3, num_layers=num_layers, bidirectional=bidirectional)
+    y, _ = network_forward(x, params, lengths=[3, 1, 4], reset=reset)
+    for row, length in enumerate([3, 1, 4]):
+        alone, _ = network_forward(x[row : row + 1, :length, :], params, reset=reset)
+        np.testing.assert_allclose(to_host(y)[row], to_host(alone)[0], rtol=1e-11, atol=1e-13)
+
+
+def test_masks_of_ones_change_nothing_and_others_do(draw, draw_network, reset):
+    x, params = draw(np, (3, 4, 2)), draw_network(np, 2, 5, 3, num_layers=2, bidirectional=True)
+    masks = draw_masks(params.gru, x, RATES, 5)
+    whole, _ = network_forward(x, params, reset=reset)
+    ones = map_arrays(lambda mask: None if mask is None else np.ones_like(mask), masks)
+    same, _ = network_forward(x, params, masks=ones, reset=reset)
+    np.testing.assert_allclose(same, whole, rtol=1e-13)
+    for name in masks._fields:
+        other, _ = network_forward(x, params, masks=ones._replace(**{name: getattr(masks, name)}), reset=reset)
+        assert (np.abs(other - whole) > 1e-3).any(axis=1).all(), name
+
+
+@LAYERS
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_any_ops_give_the_same(
+    draw, draw_network, make_numpy_ops, assert_params_close, reset, num_layers, bidirectional, with_masks
+):
+    x, dy = draw(np, (7, 5, 2)), draw(np, (7, 3))
+    params = draw_network(np, 2, 4, 3, num_layers=num_layers, bidirectional=bidirectional)
+    options = {"lengths": [5, 0, 3, 1, 5, 2, 4], "masks": draw_masks(params.gru, x, RATES, 1)} if with_masks else {}
+    results = []
+    for ops in (PLAIN_OPS, make_numpy_ops(), None):
+        y, cache = network_forward(x, params, reset=reset, ops=ops, **options)
+        results.append((y, *network_backward(dy, cache)))
+        predicted, no_cache = network_forward(x, params, reset=reset, ops=ops, with_cache=False, **options)
+        assert no_cache is None
+        np.testing.assert_allclose(predicted, y, rtol=1e-12, atol=1e-14)
+    (y, dx, dparams), *others = results
+    for other_y, other_dx, other_dparams in others:
+        np.testing.assert_allclose(other_y, y, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(other_dx, dx, rtol=1e-10, atol=1e-12)
+        assert_params_close(other_dparams, dparams, rtol=1e-10, atol=1e-12)
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------
+
+
+@LAYERS
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_namespace_dtype_and_shapes(xp, draw, draw_network, reset, dtype, num_layers, bidirectional):
+    x = draw(xp, (3, 4, 2), dtype)
+    params = draw_network(xp, 2, 5, 3, dtype, num_layers=num_layers, bidirectional=bidirectional)
+    y, cache = network_forward(x, params, reset=reset)
+    dx, dparams = network_backward(draw(xp, (3, 3), dtype), cache)
+    results = {"y": y, "dx": dx, **dict(named_arrays(dparams))}
+    shapes = {"y": (3, 3), "dx": (3, 4, 2), **{name: tuple(a.shape) for name, a in named_arrays(params)}}
+    assert {name: tuple(array.shape) for name, array in results.items()} == shapes
+    assert {array_namespace(array) for array in results.values()} == {array_namespace(x)}
+    assert all(array.dtype == getattr(xp, dtype) for array in results.values())
+
+
+def test_wrong_shapes(draw, draw_network):
+    x, params = draw(np, (3, 4, 2)), draw_network(np, 2, 5, 3)
+    with pytest.raises(ShapeError, match=r"x has shape \(4, 2\); it must be \(B, T, I\)"):
+        network_forward(x[0], params)
+    too_wide = params._replace(linear=LinearParams(draw(np, (3, 6)), draw(np, (3,))))
+    with pytest.raises(ShapeError, match=r"params.weight has shape \(3, 6\); it must be \(O, 5\)"):
+        network_forward(x, too_wide)
+    _, cache = network_forward(x, params)
+    with pytest.raises(ShapeError, match=r"dy has shape \(3, 1\); it must be \(3, 3\)"):
+        network_backward(draw(np, (3, 1)), cache)
+
+
+def test_layers_that_do_not_go_together(draw, draw_params, draw_network):
+    x, params = draw(np, (3, 4, 2)), draw_network(np, 2, 5, 3, num_layers=2)
+    (first,), (second,) = params.gru
+    for gru, message in (
+        (first, r"layers is a GRUParams; it must be a tuple of layers, each a tuple of GRUParams"),
+        ((), "layers is a tuple; it must be a tuple of layers, each a tuple of GRUParams"),
+        ((first, second), "layers must be a tuple of layers, each a tuple of one GRUParams, or each of two"),
+        (((first,), (second, second)), "layers must be a tuple of layers, each a tuple of one GRUParams, or each of"),
+        (((second,), (second,)), r"layers\[0\]\[0\].weight_ih has shape \(15, 5\); it must be \(15, 2\)"),
+        (((first,), (first,)), r"layers\[1\]\[0\].weight_ih has shape \(15, 2\); it must be \(15, 5\)"),
+        (((first,), (draw_params(np, 5, 4),)), r"layers\[1\]\[0\].weight_hh has shape \(12, 4\); it must be \(15, 5\)"),
+    ):
+        with pytest.raises(ShapeError, match=f"^{message}"):
+            network_forward(x, params._replace(gru=gru))
+
+
+# --- initial values ---------------------------------------------------------------------------------------------
+
+
+@LAYERS
+def test_initial_values_are_drawn_layer_by_layer(xp, num_layers, bidirectional):
+    layers = {"num_layers": num_layers, "bidirectional": bidirectional}
+    params = init_network_params(2, 5, 3, **layers, xp=xp, seed=11, dtype=xp.float64)
+    rng = random.Random(11)
+    gru = init_gru_stack_params(2, 5, **layers, xp=np, seed=rng)
+    expected = NetworkParams(gru, init_linear_params(10 if bidirectional else 5, 3, xp=np, seed=rng))
+    assert [name for name, _ in named_arrays(params)] == [name for name, _ in named_arrays(expected)]
+    for (name, array), (_, numbers) in zip(named_arrays(params), named_arrays(expected), strict=True):
+        assert to_host(array).tolist() == numbers.tolist(), name
+
+
+def test_a_network_of_one_layer_keeps_its_initial_values():
+    """A seed's numbers, as they were before there were more layers."""
+    params = init_network_params(2, 5, 3, xp=np, seed=11)
+    rng = random.Random(11)
+    expected = [(2.0 * rng.random() - 1.0) / np.sqrt(5) for _ in range(30)]
+    np.testing.assert_allclose(params.gru[0][0].weight_ih.reshape(-1), expected, rtol=1e-15)
+    deeper = init_network_params(2, 5, 3, num_layers=2, xp=np, seed=11)
+    assert flatten(deeper.gru[0]).tolist() == flatten(params.gru[0]).tolist()
+
+
+def test_initial_values_depend_on_the_seed():
+    first, same, other = (flatten(init_network_params(2, 5, 3, xp=np, seed=seed)) for seed in (1, 1, 2))
+    assert first.tolist() == same.tolist()
+    assert not np.any(first == other)
+
+
+@pytest.mark.parametrize("num_layers", [0, -1, 1.5, True])
+def test_the_number_of_layers_is_checked(num_layers):
+    with pytest.raises(ValueError, match=f"num_layers is {num_layers}; it must be at least 1 and a whole number"):
+        init_network_params(2, 5, 3, num_layers=num_layers, xp=np)
