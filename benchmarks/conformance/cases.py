@@ -1,0 +1,321 @@
+"""What is compared with a peer, case by case: the one list that the page and the tests have in common."""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from gru_xp.interop.gates import HostArray, PeerGates, from_peer, to_peer
+from gru_xp.nn.cell import Reset
+from gru_xp.nn.params import GRUParams
+from gru_xp.nn.stack import Layers, gru_stack_backward, gru_stack_forward
+
+Arrays: TypeAlias = Mapping[str, Any]
+"""By name."""
+
+LIMITS = {"float64": 1e-12, "float32": 1e-5}
+"""Of relative differences, where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison with a peer.
+
+    Attributes
+    ----------
+    variant
+        What is compared, such as ``"2 layers, both directions"``; a row of the page's table.
+    name
+        What sets the case apart from the others of its variant.
+    dtype
+        ``"float32"`` or ``"float64"``.
+    limit
+        The largest difference that is right.
+    measure
+        Computes both sides; returns the difference of ``"outputs"``, of ``"gradients"``, or of both.
+    """
+
+    variant: str
+    name: str
+    dtype: str
+    limit: float
+    measure: Callable[[], dict[str, float]]
+
+    @property
+    def id(self) -> str:
+        """The case's name in one word, for pytest."""
+        return "-".join(f"{self.variant} {self.name} {self.dtype}".replace(",", "").split())
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Something to be held against.
+
+    Attributes
+    ----------
+    key
+        For the command line.
+    name
+        For people.
+    packages
+        Which it needs; their versions stand on the page.
+    modules
+        Of this folder; each has a function ``cases() -> list[Case]``, which imports none of the packages.
+    text
+        What is done, for the page.
+    """
+
+    key: str
+    name: str
+    packages: tuple[str, ...]
+    modules: tuple[str, ...]
+    text: str
+
+    def missing(self) -> list[str]:
+        """Which packages are not installed."""
+        return [package for package in self.packages if not _installed(package)]
+
+    def cases(self) -> list[Case]:
+        """All comparisons, whether or not the packages are installed."""
+        return [case for name in self.modules for case in import_module(f"benchmarks.conformance.{name}").cases()]
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # it was made unavailable
+        return False
+
+
+PEERS = (
+    Peer(
+        "torch",
+        "PyTorch",
+        ("torch",),
+        ("torch_cases", "torch_parts", "torch_losses"),
+        '`torch.nn.GRU` and its parts, with gradients by autograd. It has `reset="after"` only. Lengths are packed, '
+        "unsorted, and at least 1, as PyTorch refuses 0.",
+    ),
+    Peer(
+        "keras",
+        "Keras",
+        ("keras", "torch"),
+        ("keras_cases",),
+        "`keras.layers.GRU` and `keras.layers.Bidirectional` on the PyTorch backend, with gradients by its autograd. "
+        '`reset_after=True` is our `reset="after"`, `reset_after=False` our `reset="before"`. Lengths, 0 among '
+        "them, are a mask.",
+    ),
+    Peer(
+        "onnxruntime",
+        "onnxruntime",
+        ("onnxruntime", "onnx"),
+        ("onnxruntime_cases",),
+        "Models of one GRU node with random weights, both biases, and lengths with zeros. onnxruntime has the operator "
+        "in float32 only, and no gradients. Differences are absolute: states lie between -1 and 1.",
+    ),
+    Peer(
+        "onnx",
+        "ONNX node tests",
+        ("onnx",),
+        ("onnx_cases",),
+        "All tests of the GRU operator that the `onnx` package carries: its inputs go through our functions, and the "
+        "results are held against its outputs, in absolute terms. In all but one, all weights are the same number, so "
+        "that these would pass with update and reset gate in each other's place; onnxruntime's cases would not.",
+    ),
+    Peer(
+        "differences",
+        "finite differences",
+        (),
+        ("differences",),
+        "`gradcheck`: the derivative along a random direction of every input and parameter, against a central "
+        "difference of fourth order. The difference is relative to the larger of the two numbers.",
+    ),
+    Peer(
+        "array-api-strict",
+        "array-api-strict",
+        ("array_api_strict",),
+        ("strict_cases",),
+        "The same functions on arrays of the strictest namespace, against NumPy's fast path.",
+    ),
+    Peer(
+        "torch-tensors",
+        "PyTorch tensors",
+        ("torch",),
+        ("tensor_cases",),
+        "The same functions on PyTorch tensors, with our own backward pass, against NumPy's fast path.",
+    ),
+    Peer(
+        "plain",
+        "the fast path against the plain one",
+        (),
+        ("plain_cases",),
+        "NumPy's ops against the Array API expressions that README.md in `gru_xp/nn` derives.",
+    ),
+    Peer(
+        "single",
+        "float32 against float64",
+        (),
+        ("single_cases",),
+        "The same numbers in both precisions, over sequences of up to 2000 steps. Weights are of the size that "
+        "`init_params` draws.",
+    ),
+)
+
+
+# --- random problems --------------------------------------------------------------------------------------------
+
+
+class Problem(NamedTuple):
+    """Random input, a peer's random weights and ours that compute the same, and gradients from outside."""
+
+    x: HostArray  # (B, T, I)
+    h0: HostArray | None  # (L * D, B, H)
+    gates: tuple[tuple[PeerGates, ...], ...]  # of the peer, by layer and direction
+    layers: Layers
+    lengths: HostArray | None  # (B,)
+    dh: HostArray  # (B, T, D * H)
+    dh_last: HostArray  # (L * D, B, H)
+    order: str  # of the peer's gates
+    reset: Reset
+
+    @property
+    def inside(self) -> HostArray:
+        """``(B, T)``: which steps are within their sequence."""
+        B, T, _ = self.x.shape
+        lengths = np.full(B, T) if self.lengths is None else self.lengths
+        return np.arange(T) < lengths[:, None]
+
+    def params(self, direction: int = 0) -> GRUParams:
+        """Ours, of a single layer."""
+        return self.layers[0][direction]
+
+
+def draw_problem(
+    name: str,
+    *,
+    order: str,
+    reset: Reset = "after",
+    dtype: str = "float64",
+    num_layers: int = 1,
+    directions: int = 1,
+    lengths: str | None = None,
+    with_h0: bool = True,
+) -> Problem:
+    """Draw a problem, and its sizes, from a name.
+
+    Parameters
+    ----------
+    name
+        Takes the part of a seed.
+    order, reset
+        Of the peer; see `from_peer`.
+    dtype, num_layers, directions, with_h0
+        Of the problem.
+    lengths
+        ``"random"`` (at least 1), ``"zeros"`` (random, and some 0), ``"equal"`` (all the same), or None.
+
+    Returns
+    -------
+    Problem
+    """
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    B, T, I, H = (int(rng.integers(low, high)) for low, high in ((2, 6), (3, 10), (1, 6), (2, 8)))  # noqa: E741
+
+    def draw(*shape: int, size: float = 1.0) -> HostArray:
+        return (size * rng.standard_normal(shape)).astype(dtype)
+
+    gates = tuple(
+        tuple(
+            PeerGates(
+                draw(3 * H, directions * H if layer else I, size=0.8),
+                draw(3 * H, H, size=0.8 / math.sqrt(H)),
+                draw(3 * H, size=0.5),
+                draw(3 * H, size=0.5),
+            )
+            for _ in range(directions)
+        )
+        for layer in range(num_layers)
+    )
+    layers = tuple(tuple(from_peer(part, order, reset) for part in layer) for layer in gates)
+    given: HostArray | None = None
+    if lengths == "equal":
+        given = np.full(B, int(rng.integers(1, T + 1)))
+    elif lengths is not None:
+        given = rng.integers(1, T + 1, B)
+        if lengths == "zeros":
+            given[rng.integers(B)] = 0
+    N = num_layers * directions
+    return Problem(
+        draw(B, T, I),
+        rng.uniform(-1.0, 1.0, (N, B, H)).astype(dtype) if with_h0 else None,
+        gates,
+        layers,
+        given,
+        draw(B, T, directions * H),
+        draw(N, B, H),
+        order,
+        reset,
+    )
+
+
+def our_stack(problem: Problem, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Outputs and gradients of `gru_stack_forward` and `gru_stack_backward`, the parameters' as the peer has them."""
+    h, h_last, cache = gru_stack_forward(
+        problem.x, problem.h0, problem.layers, lengths=problem.lengths, reset=problem.reset, **options
+    )
+    assert cache is not None
+    dx, dh0, dlayers = gru_stack_backward(problem.dh, cache, dh_last=problem.dh_last)
+    gradients = {"x": dx, **({} if problem.h0 is None else {"h0": dh0}), **gradients_as_peer(dlayers, problem)}
+    return {"h": h, "h_last": h_last}, gradients
+
+
+def gradients_as_peer(dlayers: Layers, problem: Problem) -> dict[str, HostArray]:
+    """Our gradients of the parameters in a peer's order of the gates and with its second bias."""
+    gradients: dict[str, HostArray] = {}
+    for number, layer in enumerate(dlayers):
+        for direction, dparams in enumerate(layer):
+            converted = to_peer(dparams, problem.order, problem.reset)
+            H = dparams.hidden_size
+            dbias_hh = converted.bias_ih.copy()  # it is added where the first bias is
+            if problem.reset == "after":  # but for the candidate's
+                dbias_hh[2 * H :] = converted.bias_hh[2 * H :]
+            named = zip(PeerGates._fields, converted._replace(bias_hh=dbias_hh), strict=True)
+            gradients |= {f"{name}[{number}][{direction}]": array for name, array in named}
+    return gradients
+
+
+# --- differences ------------------------------------------------------------------------------------------------
+
+
+def difference(actual: Arrays, desired: Arrays, *, relative: bool = True) -> float:
+    """The largest difference of any array's elements, in units of that array's largest element if it is `relative`.
+
+    It is taken as it is where all of an array is 0, and is infinite where one is NaN.
+
+    Raises
+    ------
+    ValueError
+        The arrays have other names, shapes or dtypes.
+    """
+    if actual.keys() != desired.keys():
+        raise ValueError(f"the arrays are {', '.join(actual)} and {', '.join(desired)}; they must be the same")
+    largest = 0.0
+    for name, b in desired.items():
+        a, b = np.asarray(actual[name]), np.asarray(b)
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise ValueError(f"{name} is {a.dtype} of shape {a.shape} and {b.dtype} of shape {b.shape}")
+        if a.size:
+            unit = float(np.max(np.abs(b))) or 1.0 if relative else 1.0
+            found = float(np.max(np.abs(a.astype(np.float64) - b))) / unit
+            largest = max(largest, math.inf if math.isnan(found) else found)
+    return largest
+
+
+def differences(ours: tuple[Arrays, Arrays], theirs: tuple[Arrays, Arrays]) -> dict[str, float]:
+    """Of outputs and gradients."""
+    return {what: difference(a, b) for what, a, b in zip(("outputs", "gradients"), ours, theirs, strict=True)}
