@@ -1,4 +1,6 @@
+import math
 import random
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -6,82 +8,733 @@ from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
 from gru_xp.errors import ShapeError
-from gru_xp.nn import LinearParams, gradcheck, init_linear_params, init_params
-from gru_xp.nn.params import flatten, named_arrays
-from gru_xp.nn.stack import StackParams, init_stack_params, stack_backward, stack_forward
+from gru_xp.nn import (
+    GRUParams,
+    dropout_mask,
+    gradcheck,
+    gru_backward,
+    gru_forward,
+    gru_stack_backward,
+    gru_stack_forward,
+    gru_stack_step,
+    init_gru_stack_params,
+    init_params,
+)
+from gru_xp.nn.dropout import DropoutRates, keep_mask
+from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.nn.params import map_arrays, named_arrays
+from gru_xp.nn.stack import StackMasks, back_through_layers, draw_masks, mean_masks, run_layers
+
+B, T, IN, H = 3, 4, 2, 3
+LENGTHS = [2, 0, 4]
+EVERYTHING = {"dropout": 0.4, "recurrent_dropout": 0.3, "zoneout": 0.35, "seed": 5, "lengths": LENGTHS, "keep_every": 3}
+SETTINGS = {
+    "as it is": {},
+    "lengths": {"lengths": LENGTHS},
+    "dropout": {"dropout": 0.5, "seed": 1},
+    "recurrent dropout": {"recurrent_dropout": 0.4, "seed": 2},
+    "zoneout": {"zoneout": 0.4, "seed": 3},
+    "all but a seed": EVERYTHING | {"seed": None},
+    "everything": EVERYTHING,
+}
+
+LAYERS = pytest.mark.parametrize("L", [1, 2, 3])
+DIRECTIONS = pytest.mark.parametrize("D", [1, 2])
+EACH_SETTING = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+
+
+class Call(NamedTuple):
+    """Arguments of `gru_stack_forward` and `gru_stack_backward`."""
+
+    x: Any
+    h0: Any
+    layers: Any
+    dh: Any
+    dh_last: Any
+
+    def __call__(self, **options: Any) -> tuple[Any, ...]:
+        """All results: h, h_last, dx, dh0, dlayers."""
+        h, h_last, cache = gru_stack_forward(self.x, self.h0, self.layers, **options)
+        return h, h_last, *gru_stack_backward(self.dh, cache, dh_last=self.dh_last)
+
+    def to(self, xp: Any, dtype: str = "float64") -> "Call":
+        """The same call in another namespace or dtype."""
+        return map_arrays(lambda array: xp.asarray(array, dtype=getattr(xp, dtype), copy=True), self)
 
 
 @pytest.fixture
-def draw_stack(draw, draw_params):
-    def draw_stack(xp, n_in, H, n_out, dtype="float64"):
-        return StackParams(
-            draw_params(xp, n_in, H, dtype), LinearParams(draw(xp, (n_out, H), dtype), draw(xp, (n_out,), dtype))
-        )
+def draw_call(draw, draw_params):
+    """``draw_call(L, D)``: random arguments of NumPy."""
 
-    return draw_stack
+    def draw_call(L, D, sizes=(B, T, IN, H)):
+        B, T, n_in, H = sizes
+        layers = tuple(tuple(draw_params(np, D * H if layer else n_in, H) for _ in range(D)) for layer in range(L))
+        shapes = ((B, T, n_in), (L * D, B, H), (B, T, D * H), (L * D, B, H))
+        x, h0, dh, dh_last = (draw(np, shape) for shape in shapes)
+        return Call(x, h0, layers, dh, dh_last)
 
-
-def test_prediction_against_a_loop(xp, draw, draw_stack, reference_gru, reset):
-    x, params = draw(xp, (3, 4, 2)), draw_stack(xp, 2, 5, 3)
-    y, _ = stack_forward(x, params, reset=reset)
-    states = reference_gru(to_host(x), np.zeros((3, 5)), *map(to_host, params.gru), reset=reset)
-    expected = [to_host(params.linear.weight) @ h + to_host(params.linear.bias) for h in states[:, -1]]
-    np.testing.assert_allclose(to_host(y), expected, rtol=1e-12)
+    return draw_call
 
 
-@pytest.mark.parametrize(("B", "T", "n_in", "H", "n_out"), [(1, 1, 1, 1, 1), (2, 3, 2, 3, 2), (3, 2, 1, 2, 1)])
-def test_gradients(xp, check_mode, draw, draw_stack, reset, B, T, n_in, H, n_out):
-    report = gradcheck(
-        lambda x, params: stack_forward(x, params, reset=reset),
-        stack_backward,
-        {"x": draw(xp, (B, T, n_in)), "params": draw_stack(xp, n_in, H, n_out)},
-        mode=check_mode,
+@pytest.fixture
+def assert_close(assert_params_close):
+    """``assert_close(actual, desired, tolerance=1e-14)``: nested tuples of arrays, to a part of the largest element."""
+
+    def assert_close(actual, desired, tolerance=1e-14):
+        largest = max(float(np.abs(to_host(array)).max()) for _, array in named_arrays(desired))
+        assert_params_close(actual, desired, rtol=0, atol=tolerance * max(1.0, largest))
+
+    return assert_close
+
+
+def equal_bits(actual, desired):
+    """Whether (nested) tuples have the same numbers; NaN is not the same as NaN."""
+    actual, desired = (
+        [(name, to_host(array).tolist()) for name, array in named_arrays(tuple(results))]
+        for results in (actual, desired)
     )
-    assert [row.name for row in report.rows] == [
-        "x",
-        "params.gru.weight_ih",
-        "params.gru.weight_hh",
-        "params.gru.bias",
-        "params.gru.bias_hn",
-        "params.linear.weight",
-        "params.linear.bias",
-    ]
+    return actual == desired
+
+
+# --- against one layer after the other --------------------------------------------------------------------------
+
+
+def masks_by_hand(L, D, sizes, *, dropout=0.0, recurrent_dropout=0.0, zoneout=0.0, seed=None, **others):
+    """What is left out, drawn in the order that makes a seed what it is."""
+    B, T, _, H = sizes
+    if seed is None:
+        return [None] * L, [[None] * D] * L, [[1.0 - zoneout if zoneout else None] * D] * L
+    rng, like = random.Random(seed), np.ones(1)
+    between = [dropout_mask((B, T, D * H), dropout, seed=rng, like=like) if dropout else None for _ in range(L - 1)]
+    candidate, update = (
+        [[draw_mask(shape, rate, seed=rng, like=like) if rate else None for _ in range(D)] for _ in range(L)]
+        for draw_mask, shape, rate in (
+            (dropout_mask, (B, H), recurrent_dropout),
+            (keep_mask, (B, T, H), zoneout),
+        )
+    )
+    return [None, *between], candidate, update
+
+
+def layer_by_layer(call, L, D, *, lengths=None, reset="before", keep_every=None, **rates):
+    """All results, with the layers' own functions and NumPy."""
+    H = call.h0.shape[-1]
+    between, candidate, update = masks_by_hand(L, D, (*call.x.shape, H), **rates)
+    x, h_last, caches = call.x, [], []
+    for layer in range(L):
+        x = x if between[layer] is None else x * between[layer]
+        hs = []
+        for d in range(D):
+            h, last, cache = gru_forward(
+                x,
+                call.h0[layer * D + d],
+                call.layers[layer][d],
+                lengths=lengths,
+                reverse=d == 1,
+                candidate_mask=candidate[layer][d],
+                update_mask=update[layer][d],
+                reset=reset,
+            )
+            hs.append(h)
+            h_last.append(last)
+            caches.append(cache)
+        x = np.concatenate(hs, axis=-1)
+    dh, dh0, dlayers = call.dh, [None] * (L * D), [[None] * D for _ in range(L)]
+    for layer in reversed(range(L)):
+        dx = 0.0
+        for d in range(D):
+            place = layer * D + d
+            dx_d, dh0[place], dlayers[layer][d] = gru_backward(
+                dh[:, :, d * H : (d + 1) * H], caches[place], dh_last=call.dh_last[place]
+            )
+            dx = dx + dx_d
+        dh = dx if between[layer] is None else dx * between[layer]
+    return x, np.stack(h_last), dh, np.stack(dh0), tuple(map(tuple, dlayers))
+
+
+@LAYERS
+@DIRECTIONS
+@EACH_SETTING
+def test_layer_by_layer(draw_call, assert_close, reset, L, D, settings):
+    call = draw_call(L, D)
+    results = call(reset=reset, **settings)
+    assert [array.shape for array in results[:4]] == [(B, T, D * H), (L * D, B, H), (B, T, IN), (L * D, B, H)]
+    assert_close(results, layer_by_layer(call, L, D, reset=reset, **settings))
+
+
+@LAYERS
+@DIRECTIONS
+@pytest.mark.parametrize("settings", [SETTINGS["as it is"], SETTINGS["everything"]], ids=["as it is", "everything"])
+def test_namespaces(xp, draw_call, assert_close, reset, L, D, settings):
+    """The same numbers: one seed leaves out the same everywhere."""
+    call = draw_call(L, D)
+    expected = call(reset=reset, ops=PLAIN_OPS, **settings)
+    results = call.to(xp)(reset=reset, **settings)
+    assert_close(results, expected)
+    assert all(array_namespace(array) is array_namespace(xp.ones(1)) for _, array in named_arrays(results))
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("with_h0", [True, False])
+def test_float32(xp, draw_call, assert_close, reset, D, with_h0):
+    call = draw_call(2, D).to(np, "float32")
+    if not with_h0:
+        call = call._replace(h0=np.zeros_like(call.h0))
+    expected = call.to(np)(reset=reset, **EVERYTHING)
+    call = call.to(xp, "float32")
+    results = (call if with_h0 else call._replace(h0=None))(reset=reset, **EVERYTHING)
+    assert all(array.dtype == xp.float32 for _, array in named_arrays(results))
+    assert_close(results, expected, 2e-6)
+
+
+# --- gradients --------------------------------------------------------------------------------------------------
+
+
+def check_gradients(call, mode, **options):
+    report = gradcheck(
+        lambda x, h0, layers: gru_stack_forward(x, h0, layers, **options),
+        lambda dh, dh_last, cache: gru_stack_backward(dh, cache, dh_last=dh_last),
+        {"x": call.x, "h0": call.h0, "layers": call.layers},
+        mode=mode,
+    )
+    assert len(report.rows) == 2 + 4 * len(call.layers) * len(call.layers[0])
     assert report.ok, report
 
 
+@LAYERS
+@DIRECTIONS
+@pytest.mark.parametrize("settings", [{}, EVERYTHING, EVERYTHING | {"seed": None}], ids=["as it is", "seed", "no seed"])
+def test_gradients(draw_call, reset, L, D, settings):
+    """Along a direction for each array."""
+    check_gradients(draw_call(L, D), "direction", reset=reset, **settings)
+
+
+@pytest.mark.parametrize(("L", "D", "reset"), [(2, 2, "before"), (3, 1, "after")])
+def test_gradient_of_every_number(draw_call, L, D, reset):
+    check_gradients(
+        draw_call(L, D, sizes=(2, 2, 1, 2)),
+        "elements",
+        reset=reset,
+        **EVERYTHING | {"lengths": [2, 1], "keep_every": 1},
+    )
+
+
+@pytest.mark.parametrize(("L", "D"), [(1, 2), (2, 1)])
+def test_gradients_in_every_namespace(xp, draw_call, reset, L, D):
+    check_gradients(
+        draw_call(L, D, sizes=(3, 2, 1, 2)).to(xp),
+        "direction",
+        reset=reset,
+        **EVERYTHING | {"lengths": [2, 0, 1], "keep_every": 1},
+    )
+
+
+@LAYERS
+@DIRECTIONS
+@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["as it is", "everything"])
+def test_gradients_of_both_results_add_up(draw_call, assert_close, reset, L, D, settings):
+    call = draw_call(L, D)
+    _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, **settings)
+    of_h, of_last = gru_stack_backward(call.dh, cache), gru_stack_backward(None, cache, dh_last=call.dh_last)
+    both = [[array for _, array in named_arrays(gradients)] for gradients in (of_h, of_last)]
+    sums = tuple(a + b for a, b in zip(*both, strict=True))
+    _, _, *expected = call(reset=reset, **settings)
+    assert_close(sums, tuple(array for _, array in named_arrays(tuple(expected))))
+    for array in both[1]:
+        assert array.any() or reset == "before"
+
+
+def test_gradient_of_the_last_layers_last_states(draw_call, reset):
+    """Zeros for all others are what they would be without."""
+    call = draw_call(2, 2)
+    for place in range(4):
+        dh_last = np.zeros_like(call.dh_last)
+        dh_last[place] = call.dh_last[place]
+        _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset)
+        expected = gru_stack_backward(None, cache, dh_last=dh_last)
+        dx, dh0, dlayers = back_through_layers(None, list(dh_last), cache)
+        assert equal_bits((dx, np.stack(dh0), dlayers), expected)
+        reached = {0: [0], 1: [1], 2: [0, 1, 2], 3: [0, 1, 3]}[place]
+        assert [p for p in range(4) if expected[1][p].any()] == reached
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_direction_that_nobody_reads(draw_call, reset, place):
+    call = draw_call(1, 2)
+    _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset)
+    dlasts = [call.dh_last[p] if p == place else None for p in range(2)]
+    dx, dh0, dlayers = back_through_layers(None, dlasts, cache)
+    zeros = np.zeros_like(call.dh_last)
+    zeros[place] = call.dh_last[place]
+    assert equal_bits((dx, np.stack(dh0), dlayers), gru_stack_backward(None, cache, dh_last=zeros))
+    assert not any(array.any() for array in dlayers[0][1 - place])
+
+
+# --- order of states --------------------------------------------------------------------------------------------
+
+
+@LAYERS
+@DIRECTIONS
+@pytest.mark.parametrize("settings", [{}, {"lengths": [2, 1, 4]}, EVERYTHING | {"lengths": [2, 1, 4]}])
+def test_last_states_are_those_at_the_end(draw_call, reset, L, D, settings):
+    """Of the last layer: forward after a sequence's last step, reverse after its first."""
+    h, h_last, *_ = draw_call(L, D)(reset=reset, **settings)
+    for b, length in enumerate(settings.get("lengths", [T] * B)):
+        assert h_last[(L - 1) * D, b].tolist() == h[b, length - 1, :H].tolist()
+        if D == 2:
+            assert h_last[-1, b].tolist() == h[b, 0, H:].tolist()
+
+
+@LAYERS
+@DIRECTIONS
+def test_each_initial_state_reaches_its_own_layer(draw_call, reset, L, D):
+    """And those above it."""
+    call = draw_call(L, D)
+    _, before, *_ = call(reset=reset)
+    for place in range(L * D):
+        h0 = call.h0.copy()
+        h0[place] += 0.1
+        _, after, *_ = call._replace(h0=h0)(reset=reset)
+        changed = [p for p in range(L * D) if (after[p] != before[p]).any()]
+        assert changed == [place, *range((place // D + 1) * D, L * D)]
+
+
+def test_no_initial_state_is_a_state_of_zeros(xp, draw_call, reset):
+    call = draw_call(2, 2).to(xp)
+    zeros = xp.zeros((4, B, H), dtype=xp.float64)
+    assert equal_bits(call._replace(h0=None)(reset=reset), call._replace(h0=zeros)(reset=reset))
+
+
+# --- lengths ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@DIRECTIONS
+@pytest.mark.parametrize("settings", [{"lengths": LENGTHS}, EVERYTHING], ids=["lengths", "everything"])
+def test_what_stands_past_the_length_is_not_looked_at(xp, draw_call, reset, D, settings):
+    call = draw_call(2, D)
+    expected = call.to(xp)(reset=reset, **settings)
+    for number in (math.nan, math.inf):
+        for b, length in enumerate(LENGTHS):
+            call.x[b, length:] = call.dh[b, length:] = number
+        results = call.to(xp)(reset=reset, **settings)
+        assert equal_bits(results, expected)
+    h, h_last, dx, dh0, _ = results
+    for b, length in enumerate(LENGTHS):
+        assert not to_host(h)[b, length:].any()
+        assert not to_host(dx)[b, length:].any()
+    assert to_host(h_last)[:, 1].tolist() == call.h0[:, 1].tolist()
+    assert to_host(dh0)[:, 1].tolist() == call.dh_last[:, 1].tolist()
+
+
+@pytest.mark.parametrize("source", ["numpy", "array_api_strict", "torch"])
+def test_lengths_of_another_library(xp, draw_call, source):
+    library = pytest.importorskip(source)
+    call = draw_call(2, 2).to(xp)
+    results = call(lengths=library.asarray(LENGTHS))
+    assert equal_bits(results, call(lengths=LENGTHS))
+    assert not equal_bits(results, call())
+
+
+# --- what is left out -------------------------------------------------------------------------------------------
+
+RATES = [{"dropout": 0.5}, {"recurrent_dropout": 0.5}, {"zoneout": 0.5}]
+
+
+@pytest.mark.parametrize("rates", RATES, ids=str)
+@DIRECTIONS
+def test_seeds(draw_call, D, rates):
+    """The same seed leaves out the same; another one something else; a generator goes on."""
+    call = draw_call(2, D)
+    first, same, other = (call(seed=seed, **rates) for seed in (1, 1, 2))
+    assert equal_bits(first, same)
+    assert not equal_bits(first[:1], other[:1])
+    rng = random.Random(1)
+    assert equal_bits(call(seed=rng, **rates), first)
+    assert not equal_bits(call(seed=rng, **rates)[:1], first[:1])
+
+
+def test_without_a_seed_nothing_is_left_out(xp, draw_call, reset):
+    call = draw_call(2, 2).to(xp)
+    rates = {"dropout": 0.5, "recurrent_dropout": 0.5}
+    assert equal_bits(call(reset=reset, **rates), call(reset=reset))
+    assert not equal_bits(call(reset=reset, seed=1, **rates)[:1], call(reset=reset)[:1])
+
+
+def test_without_a_seed_zoneout_updates_by_its_mean(draw_call, assert_close, reset):
+    call = draw_call(1, 2)
+    h, *_ = call(reset=reset, zoneout=0.3)
+    for d in range(2):
+        mean = np.full((B, T, H), 0.7)
+        one, _, _ = gru_forward(call.x, call.h0[d], call.layers[0][d], reset=reset, reverse=d == 1, update_mask=mean)
+        assert_close((h[..., d * H : (d + 1) * H],), (one,))
+    assert not np.allclose(h, call(reset=reset)[0])
+
+
+def test_rates_of_zero_need_no_seed(draw_call, reset):
+    call = draw_call(2, 2)
+    assert equal_bits(call(reset=reset, dropout=0.0, recurrent_dropout=0, zoneout=0.0, seed=4), call(reset=reset))
+
+
+def test_the_input_is_not_left_out(draw_call, reset):
+    """Dropout is between layers: one layer has none."""
+    call = draw_call(1, 2)
+    assert equal_bits(call(reset=reset, dropout=0.9, seed=4), call(reset=reset))
+
+
+def test_dropout_between_layers_is_right_on_average(draw_call):
+    """The first layer's next input is kept in the mean: many seeds come close to none."""
+    call = draw_call(2, 1, sizes=(1, 1, 2, 3))
+    small = map_arrays(lambda array: 0.05 * array, call.layers[1])  # where a layer is nearly linear
+    call = call._replace(layers=(call.layers[0], small))
+    expected, *_ = call()
+    mean = np.mean([call(dropout=0.5, seed=seed)[0] for seed in range(400)], axis=0)
+    np.testing.assert_allclose(mean, expected, atol=4e-3)
+
+
+@DIRECTIONS
+def test_a_recurrent_mask_serves_all_steps(draw_call, reset, D):
+    """One for each layer and direction; with a new one at every step, nobody would keep fading."""
+    call = draw_call(1, D, sizes=(5, 30, 2, 8))
+    h, *_ = call(reset=reset, recurrent_dropout=0.5, seed=3)
+    fading = []
+    for d in range(D):
+        states = np.abs(h[:, :: -1 if d else 1, d * 8 : d * 8 + 8])
+        fading.append(np.all(states[:, 1:] < states[:, :-1], axis=1))
+    masks = draw_masks(call.layers, call.x, DropoutRates(0.0, 0.5, 0.0), 3)
+    for d in range(D):
+        assert fading[d].tolist() == (masks.candidate[0][d] == 0.0).tolist()
+    if D == 2:
+        assert fading[0].tolist() != fading[1].tolist()
+
+
+def test_masks(draw_call):
+    """None where nothing is left out; all different; of some sequences."""
+    call = draw_call(3, 2)
+    masks = draw_masks(call.layers, call.x, DropoutRates(0.5, 0.5, 0.5), 1)
+    assert masks.between[0] is None
+    arrays = [array for _, array in named_arrays(masks._replace(between=masks.between[1:]))]
+    shapes = [(B, T, 2 * H)] * 2 + [(B, H)] * 6 + [(B, T, H)] * 6
+    assert [array.shape for array in arrays] == shapes
+    for i, a in enumerate(arrays):
+        assert not any(a.tolist() == b.tolist() for b in arrays[i + 1 :])
+
+    rows = masks.at(slice(1, 3))
+    for whole, part in zip(arrays, named_arrays(rows._replace(between=rows.between[1:])), strict=True):
+        assert part[1].tolist() == whole[1:3].tolist()
+
+    none = StackMasks((None,) * 3, ((None,) * 2,) * 3, ((None,) * 2,) * 3)
+    assert draw_masks(call.layers, call.x, DropoutRates(), 1) == none == mean_masks(call.layers)
+    means = mean_masks(call.layers, DropoutRates(0.5, 0.5, 0.25))
+    assert means == none._replace(update=((0.75,) * 2,) * 3) == means.at(slice(0, 1))
+
+
+# --- ways to the same numbers -----------------------------------------------------------------------------------
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["as it is", "everything"])
+def test_numpy_ops(rng, draw_call, make_numpy_ops, assert_close, reset, D, settings):
+    """Eager, and captured with masks that are drawn in place."""
+    lengths = [3, 5, 0, 1, 5, 2, 4] if settings else None
+    options = {"lengths": lengths, "reset": reset, "keep_every": 2 if settings else None}
+    call = draw_call(2, D, sizes=(7, 5, 2, 4))
+    ops = make_numpy_ops()
+    settings = settings | options
+    expected = call(ops=PLAIN_OPS, **settings)
+    assert_close(call(ops=ops, **settings), expected, 1e-12)
+
+    rates = DropoutRates(0.4, 0.3, 0.35) if lengths else DropoutRates()
+    masks = draw_masks(call.layers, call.x, rates, 5)
+
+    def both_ways(ops):
+        h, lasts, cache = run_layers(call.x, list(call.h0), call.layers, masks, ops=ops, **options)
+        dx, dh0, dlayers = back_through_layers(call.dh, list(call.dh_last), cache)
+        return h, tuple(lasts), dx, tuple(dh0), dlayers
+
+    replay = ops.capture(lambda: both_ways(ops))
+    assert_close(replay(), both_ways(PLAIN_OPS), 1e-12)
+    arrays = [array for _, array in named_arrays((call, masks)) if hasattr(array, "shape")]
+    assert len(arrays) == 4 + 8 * D + (1 + 4 * D if lengths else 0)
+    for array in arrays:
+        array[...] = rng.uniform(0.0, 1.2, array.shape)
+    assert_close(replay(), both_ways(PLAIN_OPS), 1e-12)
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("keep_every", [1, 3, 9])
+def test_keep_every(xp, draw_call, assert_close, reset, D, keep_every):
+    settings = EVERYTHING | {"reset": reset, "keep_every": None}
+    call = draw_call(2, D).to(xp)
+    expected = call(**settings)
+    results = call(**settings | {"keep_every": keep_every})
+    assert_close(results, expected)
+    if keep_every >= T:
+        assert equal_bits(results, expected)
+
+
+@LAYERS
+@DIRECTIONS
+@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["as it is", "everything"])
+def test_only_what_is_wanted(draw_call, reset, L, D, settings):
+    call = draw_call(L, D)
+    expected_h, expected_last, _, *expected = call(reset=reset, **settings)
+    for with_h in (False, True):
+        for with_cache in (False, True):
+            options = {"reset": reset, "with_h": with_h, "with_cache": with_cache, **settings}
+            h, h_last, cache = gru_stack_forward(call.x, call.h0, call.layers, **options)
+            assert (h is None, cache is None) == (not with_h, not with_cache)
+            assert equal_bits([h_last], [expected_last])
+            assert h is None or equal_bits([h], [expected_h])
+    _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, with_h=False, **settings)
+    dx, *others = gru_stack_backward(call.dh, cache, dh_last=call.dh_last, with_dx=False)
+    assert dx is None
+    assert equal_bits(others, expected)
+
+
+@LAYERS
+def test_step_by_step(xp, draw_call, reset, L):
+    call = draw_call(L, 1).to(xp)
+    h, h_last, _ = gru_stack_forward(call.x, call.h0, call.layers, reset=reset)
+    state = call.h0
+    for t in range(T):
+        before = to_host(state).tolist()
+        state, previous = gru_stack_step(call.x[:, t, :], state, call.layers, reset=reset), state
+        assert tuple(state.shape) == (L, B, H)
+        assert to_host(previous).tolist() == before
+        np.testing.assert_allclose(to_host(state)[-1], to_host(h[:, t, :]), rtol=1e-14, atol=1e-15)
+    np.testing.assert_allclose(to_host(state), to_host(h_last), rtol=1e-14, atol=1e-15)
+    assert array_namespace(state) is array_namespace(call.x)
+
+
+def test_nothing_given_is_changed(xp, draw_call, reset):
+    call = draw_call(3, 2).to(xp)
+    before = [to_host(array).tolist() for _, array in named_arrays(call)]
+    call(reset=reset, **EVERYTHING)
+    assert [to_host(array).tolist() for _, array in named_arrays(call)] == before
+
+
+def test_results_stay_after_later_calls(draw_call, reset):
+    call = draw_call(2, 2)
+    first = call(reset=reset, **EVERYTHING)
+    copies = map_arrays(np.copy, first)
+    call._replace(x=call.x + 1.0)(reset=reset, **EVERYTHING)
+    assert equal_bits(first, copies)
+
+
+def test_backward_can_be_called_twice(draw_call, reset):
+    call = draw_call(2, 2)
+    _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, **EVERYTHING)
+    first, second = (gru_stack_backward(call.dh, cache, dh_last=call.dh_last) for _ in range(2))
+    assert equal_bits(first, second)
+
+
+def test_results_stay_on_the_device(draw_call, reset):
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    call = draw_call(2, 2)
+    expected = call.to(strict)(reset=reset, **EVERYTHING)
+    results = map_arrays(lambda array: array.to_device(device), call.to(strict))(reset=reset, **EVERYTHING)
+    assert {array.device for _, array in named_arrays(results)} == {device}
+    assert equal_bits(map_arrays(lambda array: array.to_device(strict.Device("CPU_DEVICE")), results), expected)
+
+
+# --- parameters -------------------------------------------------------------------------------------------------
+
+
+@LAYERS
+@DIRECTIONS
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_namespace_dtype_and_shapes(xp, draw, draw_stack, reset, dtype):
-    x, params = draw(xp, (3, 4, 2), dtype), draw_stack(xp, 2, 5, 3, dtype)
-    y, cache = stack_forward(x, params, reset=reset)
-    dx, dparams = stack_backward(draw(xp, (3, 3), dtype), cache)
-    results = {"y": y, "dx": dx, **dict(named_arrays(dparams))}
-    shapes = {"y": (3, 3), "dx": (3, 4, 2), **{name: tuple(a.shape) for name, a in named_arrays(params)}}
-    assert {name: tuple(array.shape) for name, array in results.items()} == shapes
-    assert {array_namespace(array) for array in results.values()} == {array_namespace(x)}
-    assert all(array.dtype == getattr(xp, dtype) for array in results.values())
-
-
-def test_initial_values_are_drawn_layer_by_layer(xp):
-    params = init_stack_params(2, 5, 3, xp=xp, seed=11, dtype=xp.float64)
+def test_initial_values(xp, L, D, dtype):
+    """Drawn layer by layer, forward before reverse, as one after the other from the seed."""
+    layers = init_gru_stack_params(IN, H, num_layers=L, bidirectional=D == 2, xp=xp, seed=11, dtype=getattr(xp, dtype))
+    assert isinstance(layers, tuple)
+    assert [len(layer) for layer in layers] == [D] * L
     rng = random.Random(11)
-    expected = StackParams(init_params(2, 5, xp=np, seed=rng), init_linear_params(5, 3, xp=np, seed=rng))
-    assert to_host(flatten(params.gru)).tolist() == flatten(expected.gru).tolist()
-    assert to_host(flatten(params.linear)).tolist() == flatten(expected.linear).tolist()
+    for number, layer in enumerate(layers):
+        assert isinstance(layer, tuple)
+        for params in layer:
+            assert isinstance(params, GRUParams)
+            expected = init_params(D * H if number else IN, H, xp=np, seed=rng, dtype=getattr(np, dtype))
+            assert equal_bits(params, expected)
+            assert all(array.dtype == getattr(xp, dtype) for array in params)
+            assert all(array_namespace(array) is array_namespace(xp.ones(1)) for array in params)
+
+
+def test_one_layer_is_drawn_as_ever():
+    ((params,),) = init_gru_stack_params(IN, H, xp=np, seed=3)
+    assert equal_bits(params, init_params(IN, H, xp=np, seed=3))
 
 
 def test_initial_values_depend_on_the_seed():
-    first, same, other = (flatten(init_stack_params(2, 5, 3, xp=np, seed=seed)) for seed in (1, 1, 2))
-    assert first.tolist() == same.tolist()
-    assert not np.any(first == other)
+    first, same, other = (
+        init_gru_stack_params(IN, H, num_layers=2, bidirectional=True, xp=np, seed=seed) for seed in (1, 1, 2)
+    )
+    assert equal_bits(first, same)
+    assert not any((a == b).any() for (_, a), (_, b) in zip(named_arrays(first), named_arrays(other), strict=True))
 
 
-def test_wrong_shapes(draw, draw_stack):
-    x, params = draw(np, (3, 4, 2)), draw_stack(np, 2, 5, 3)
-    with pytest.raises(ShapeError, match=r"x has shape \(4, 2\); it must be \(B, T, I\)"):
-        stack_forward(x[0], params)
-    too_wide = params._replace(linear=LinearParams(draw(np, (3, 6)), draw(np, (3,))))
-    with pytest.raises(ShapeError, match=r"params.weight has shape \(3, 6\); it must be \(O, 5\)"):
-        stack_forward(x, too_wide)
-    _, cache = stack_forward(x, params)
-    with pytest.raises(ShapeError, match=r"dy has shape \(3, 1\); it must be \(3, 3\)"):
-        stack_backward(draw(np, (3, 1)), cache)
+def test_initial_values_on_a_device():
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    layers = init_gru_stack_params(IN, H, num_layers=2, xp=strict, device=device)
+    assert {array.device for _, array in named_arrays(layers)} == {device}
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_layers": 0}, "num_layers is 0; it must be at least 1 and a whole number"),
+        ({"num_layers": 1.0}, "num_layers is 1.0; it must be at least 1 and a whole number"),
+        ({"input_size": 0}, "input_size is 0; it must be at least 1 and a whole number"),
+        ({"hidden_size": 2.5}, "hidden_size is 2.5; it must be at least 1 and a whole number"),
+        ({"seed": -1}, "seed is -1; it must be at least 0 and a whole number"),
+    ],
+)
+def test_wrong_sizes(bidirectional, change, message):
+    arguments = {"input_size": 2, "hidden_size": 3, "num_layers": 2, "xp": np, "seed": 0} | change
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        init_gru_stack_params(bidirectional=bidirectional, **arguments)
+    assert str(error.value) == message
+
+
+def test_wrong_dtype():
+    with pytest.raises(ShapeError, match="it must be the namespace's float32 or float64"):
+        init_gru_stack_params(2, 3, xp=np, dtype=np.int32)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------
+
+
+def params_of(n_in, H, dtype="float64"):
+    return init_params(n_in, H, xp=np, dtype=getattr(np, dtype))
+
+
+ONE, TWO = params_of(2, 3), params_of(3, 3)
+A_TUPLE = "it must be a tuple of layers, each a tuple of GRUParams"
+ONE_OR_TWO = "layers must be a tuple of layers, each a tuple of one GRUParams, or each of two"
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([(ONE,)], f"layers is a list; {A_TUPLE}"),
+        ((), f"layers is a tuple; {A_TUPLE}"),
+        (((),), f"layers is a tuple; {A_TUPLE}"),
+        (((ONE,), ()), f"layers is a tuple; {A_TUPLE}"),
+        (([ONE],), f"layers is a tuple; {A_TUPLE}"),
+        (None, f"layers is a NoneType; {A_TUPLE}"),
+        (ONE, f"layers is a GRUParams; {A_TUPLE}"),
+        ((ONE, TWO), ONE_OR_TWO),
+        (((ONE,) * 3,), ONE_OR_TWO),
+        (((ONE,), (TWO, TWO)), ONE_OR_TWO),
+        (((ONE, ONE), (params_of(6, 3),)), ONE_OR_TWO),
+        (((tuple(ONE),),), "layers[0][0] is a tuple; it must be a GRUParams"),
+        (((ONE, None),), "layers[0][1] is a NoneType; it must be a GRUParams"),
+        (((params_of(1, 3),),), "layers[0][0].weight_ih has shape (9, 1); it must be (9, 2)"),
+        (((ONE, params_of(1, 3)),), "layers[0][1].weight_ih has shape (9, 1); it must be (9, 2)"),
+        (((ONE, params_of(2, 4)),), "layers[0][1].weight_hh has shape (12, 4); it must be (9, 3)"),
+        (((ONE,), (params_of(2, 3),)), "layers[1][0].weight_ih has shape (9, 2); it must be (9, 3)"),
+        (((ONE, ONE), (TWO, TWO)), "layers[1][0].weight_ih has shape (9, 3); it must be (9, 6)"),
+        (((ONE,), (params_of(3, 2),)), "layers[1][0].weight_hh has shape (6, 2); it must be (9, 3)"),
+        (((ONE,), (TWO,), (params_of(4, 3),)), "layers[2][0].weight_ih has shape (9, 4); it must be (9, 3)"),
+        (((params_of(2, 3, "float32"),),), "layers[0][0].weight_hh has dtype float32; it must be that of x, float64"),
+        (
+            ((ONE,), (TWO._replace(weight_hh=[[1.0]]),)),
+            "layers[1][0].weight_hh is a list; it must be an array of shape (3H, H)",
+        ),
+        (((ONE._replace(weight_hh=np.ones((8, 3))),),), "layers[0][0].weight_hh has shape (8, 3); it must be (9, 3)"),
+        (((ONE,), (TWO._replace(bias=np.ones(3)),)), ".bias has shape (3,); it must be (9,)"),
+    ],
+)
+def test_wrong_layers(layers, message):
+    with pytest.raises(ShapeError) as error:
+        gru_stack_forward(np.ones((3, 4, 2)), None, layers)
+    assert str(error.value).endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("x", (4, 2), "(B, T, I)"),
+        ("x", (3, 0, 2), "(B, T, I) with every size at least 1"),
+        ("h0", (3, 3), "(4, 3, 3)"),
+        ("h0", (2, 3, 3), "(4, 3, 3)"),
+        ("h0", (2, 2, 3, 3), "(4, 3, 3)"),
+        ("h0", (3, 4, 3), "(4, 3, 3)"),
+        ("dh", (3, 4, 3), "(3, 4, 6)"),
+        ("dh", (3, 3, 6), "(3, 4, 6)"),
+        ("dh_last", (3, 3), "(4, 3, 3)"),
+        ("dh_last", (2, 3, 3), "(4, 3, 3)"),
+        ("dh_last", (3, 4, 3), "(4, 3, 3)"),
+    ],
+)
+def test_wrong_shapes(draw_call, name, shape, expected):
+    call = draw_call(2, 2)._replace(**{name: np.ones(shape)})
+    with pytest.raises(ShapeError) as error:
+        call()
+    assert str(error.value) == f"{name} has shape {shape}; it must be {expected}"
+
+
+@pytest.mark.parametrize(("name", "expected"), [("h0", "(4, 3, 3)"), ("dh", "(3, 4, 6)"), ("dh_last", "(4, 3, 3)")])
+def test_wrong_kinds(draw_call, misfit, name, expected):
+    call = draw_call(2, 2)
+    array, message = misfit(name, getattr(call, name), expected)
+    with pytest.raises(ShapeError) as error:
+        call._replace(**{name: array})()
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
+        ({"recurrent_dropout": -0.1}, "recurrent_dropout is -0.1; it must be at least 0 and below 1"),
+        ({"zoneout": "0.5"}, "zoneout is '0.5'; it must be at least 0 and below 1"),
+        ({"dropout": 0.5, "seed": -1}, "seed is -1; it must be at least 0 and a whole number"),
+        ({"dropout": 0.5, "seed": 1.5}, "seed is 1.5; it must be at least 0 and a whole number"),
+        ({"keep_every": 0}, "keep_every is 0; it must be at least 1 and a whole number"),
+        ({"reset": "both"}, "reset is 'both'; it must be one of 'before', 'after'"),
+    ],
+)
+def test_wrong_settings(draw_call, options, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        draw_call(2, 1)(**options)
+    assert str(error.value) == message
+
+
+def test_wrong_lengths(draw_call):
+    for lengths, message in (
+        ([2, 0], "lengths has dtype int64 and shape (2,); it must be integers of shape (3,)"),
+        ([2, 0, 5], "lengths has values from 0 to 5; each must be 0 to 4, as x has 4 steps"),
+    ):
+        with pytest.raises(ShapeError) as error:
+            draw_call(2, 2)(lengths=lengths)
+        assert str(error.value) == message
+
+
+def test_a_gradient_must_be_given(draw_call):
+    call = draw_call(2, 2)
+    _, _, cache = gru_stack_forward(call.x, None, call.layers)
+    with pytest.raises(ShapeError, match="dh and dh_last are both None; at least one gradient must be given"):
+        gru_stack_backward(None, cache)
+    with pytest.raises(ShapeError, match="cache is a NoneType; it must be the cache that gru_stack_forward returned"):
+        gru_stack_backward(call.dh, None)
+
+
+def test_wrong_steps(draw_call):
+    call = draw_call(2, 1)
+    x, h = call.x[:, 0], call.h0
+    for arguments, message in (
+        ((call.x, h, call.layers), r"x has shape \(3, 4, 2\); it must be \(B, I\)"),
+        ((x, h[:1], call.layers), r"h has shape \(1, 3, 3\); it must be \(2, 3, 3\)"),
+        ((x, h[:, :2], call.layers), r"h has shape \(2, 2, 3\); it must be \(2, 3, 3\)"),
+        ((x, h[0], call.layers), r"h has shape \(3, 3\); it must be \(2, 3, 3\)"),
+        ((x, h, [call.layers]), "layers is a list"),
+        ((x, h, draw_call(1, 2).layers), "layers run in both directions; a step at a time"),
+    ):
+        with pytest.raises(ShapeError, match=f"^{message}"):
+            gru_stack_step(*arguments)
+    with pytest.raises(ValueError, match="reset is 'both'"):
+        gru_stack_step(x, h, call.layers, reset="both")

@@ -1,0 +1,192 @@
+import math
+import random
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace
+
+from gru_xp.devices import to_host
+from gru_xp.nn import dropout_mask
+from gru_xp.nn.dropout import DropoutRates, keep_mask
+
+SHAPE = (200, 50, 20)
+LIKE = np.ones(1)
+BOTH = pytest.mark.parametrize("draw_mask", [dropout_mask, keep_mask])
+
+
+def scale(draw_mask, rate):
+    """What stands where nothing is left out."""
+    return 1.0 / (1.0 - rate) if draw_mask is dropout_mask else 1.0
+
+
+# --- what is drawn ----------------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.25, 0.5, 0.8, 0.99])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_shares_and_scale(draw_mask, rate, seed):
+    """Of all elements and of each row, column and step within 4 (of many: 5) standard deviations; the mean is 1."""
+    mask = draw_mask(SHAPE, rate, seed=seed, like=LIKE)
+    assert mask.shape == SHAPE
+    assert set(mask.ravel().tolist()) == {0.0, scale(draw_mask, rate)}
+    zeros = mask == 0.0
+    deviation = math.sqrt(rate * (1.0 - rate))
+    assert abs(zeros.mean() - rate) < 4.0 * deviation / math.sqrt(zeros.size)
+    for axis in range(3):
+        others = tuple({0, 1, 2} - {axis})
+        number = zeros.size / SHAPE[axis]
+        if number * min(rate, 1.0 - rate) > 9.0:  # as a normal distribution has it
+            assert np.all(np.abs(zeros.mean(axis=others) - rate) < 5.0 * deviation / math.sqrt(number))
+    if draw_mask is dropout_mask:
+        assert mask.mean() == pytest.approx(1.0, abs=4.0 * deviation / (1.0 - rate) / math.sqrt(zeros.size))
+
+
+@BOTH
+def test_elements_are_independent(draw_mask):
+    """Of their neighbours along every axis, and of those of other seeds."""
+    masks = [draw_mask(SHAPE, 0.3, seed=seed, like=LIKE) == 0.0 for seed in (4, 5)]
+    first, second = (mask - 0.3 for mask in masks)
+    pairs = [(np.delete(first, 0, axis), np.delete(first, -1, axis)) for axis in range(3)]
+    for a, b in [*pairs, (first, second)]:
+        assert abs(np.mean(a * b)) < 4.0 * 0.3 * 0.7 / math.sqrt(a.size)
+
+
+def test_known_masks(xp):
+    """One seed gives the same mask forever, wherever."""
+    like = xp.ones(1, dtype=xp.float64)
+    expected = np.asarray([[1, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 0]])
+    assert to_host(dropout_mask((3, 4), 0.25, seed=7, like=like)).tolist() == (expected / 0.75).tolist()
+    expected = [[1, 1, 1, 1], [0, 1, 1, 0], [0, 1, 1, 0]]
+    assert to_host(keep_mask((3, 4), 0.4, seed=7, like=like)).tolist() == expected
+
+
+@BOTH
+def test_bits_of_the_generator(xp, draw_mask):
+    """An element is left out if its 32 bits, as a signed number, are among the lowest share of those numbers."""
+    rng = random.Random(11)
+    numbers = np.asarray([rng.getrandbits(32) for _ in range(60)])
+    signed = np.where(numbers >= 2**31, numbers - 2**32, numbers)
+    expected = np.where(signed < 0.3 * 2**32 - 2**31, 0.0, scale(draw_mask, 0.3)).reshape(3, 4, 5)
+    mask = draw_mask((3, 4, 5), 0.3, seed=11, like=xp.ones(1, dtype=xp.float64))
+    np.testing.assert_allclose(to_host(mask), expected, rtol=1e-15)
+
+
+@BOTH
+@pytest.mark.parametrize("rate", [0, 0.0, 1e-12])
+def test_nothing_is_left_out(xp, draw_mask, rate):
+    mask = draw_mask((4, 5), rate, seed=3, like=xp.ones(1, dtype=xp.float32))
+    assert to_host(mask).tolist() == [[1.0] * 5] * 4
+
+
+@BOTH
+@pytest.mark.parametrize("rate", [1.0 - 2.0**-31, 1.0 - 1e-10, math.nextafter(1.0, 0.0)])
+def test_nearly_everything_is_left_out(xp, draw_mask, rate):
+    """Rates so close to 1 that no number of 32 bits says it."""
+    mask = draw_mask((4, 5), rate, seed=3, like=xp.ones(1, dtype=xp.float32))
+    assert to_host(mask).tolist() == [[0.0] * 5] * 4
+
+
+@BOTH
+def test_larger_rates_leave_out_more_of_the_same(draw_mask):
+    zeros = [draw_mask((40, 50), rate, seed=9, like=LIKE) == 0.0 for rate in (0.1, 0.3, 0.31, 0.9)]
+    for fewer, more in pairwise(zeros):
+        assert np.all(more[fewer])
+        assert more.sum() > fewer.sum()
+
+
+@BOTH
+def test_determinism(xp, draw_mask):
+    like = xp.ones(1)
+    first, same, other = (to_host(draw_mask((9, 8), 0.5, seed=seed, like=like)).tolist() for seed in (1, 1, 2))
+    assert first == same
+    assert first != other
+
+
+@BOTH
+def test_a_generator_goes_on(draw_mask):
+    """Two masks one after the other are the two halves of one."""
+    rng = random.Random(5)
+    parts = [draw_mask((6, 7), 0.4, seed=rng, like=LIKE) for _ in range(2)]
+    whole = draw_mask((12, 7), 0.4, seed=5, like=LIKE)
+    assert np.concatenate(parts).tolist() == whole.tolist()
+    assert parts[0].tolist() != parts[1].tolist()
+
+
+@BOTH
+def test_global_generators_are_left_alone(draw_mask):
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    draw_mask((3, 4), 0.5, seed=1, like=LIKE)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_namespace_dtype_and_shape(xp, draw_mask, dtype, kind):
+    """Whatever kind of number the rate is."""
+    like = xp.ones((2, 7), dtype=getattr(xp, dtype))
+    for shape in [(), (5,), (2, 3), (4, 3, 2)]:
+        mask = draw_mask(shape, kind(0.25), seed=1, like=like)
+        assert tuple(mask.shape) == shape
+        assert mask.dtype == getattr(xp, dtype)
+        assert array_namespace(mask) is array_namespace(like)
+    assert to_host(mask).tolist() == to_host(draw_mask(shape, 0.25, seed=1, like=like)).tolist()
+
+
+@BOTH
+def test_device(draw_mask):
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    mask = draw_mask((3, 4), 0.4, seed=7, like=strict.ones(1, device=device))
+    assert mask.device == device
+    on_cpu = mask.to_device(strict.Device("CPU_DEVICE"))
+    assert to_host(on_cpu).tolist() == draw_mask((3, 4), 0.4, seed=7, like=LIKE).tolist()
+
+
+@BOTH
+def test_masks_can_be_written_to_and_are_their_own(xp, draw_mask):
+    first, second = (draw_mask((3, 4), 0.4, seed=7, like=xp.ones(1)) for _ in range(2))
+    before = to_host(second).tolist()
+    first[...] = 9.0
+    assert to_host(second).tolist() == before
+
+
+# --- what is refused --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("draw_mask", "name"), [(dropout_mask, "dropout"), (keep_mask, "zoneout")])
+@pytest.mark.parametrize("rate", [1, 1.0, 1.5, -0.1, math.nan, math.inf, True, "0.5", None, [0.5]])
+def test_wrong_rates(draw_mask, name, rate):
+    with pytest.raises(ValueError, match=rf"^{name} is .*; it must be at least 0 and below 1$") as error:
+        draw_mask((2, 3), rate, seed=0, like=LIKE)
+    assert repr(rate) in str(error.value)
+
+
+@BOTH
+@pytest.mark.parametrize("seed", [-1, 1.0, True, "1", None])
+def test_wrong_seeds(draw_mask, seed):
+    with pytest.raises(ValueError, match=r"^seed is .*; it must be at least 0 and a whole number$"):
+        draw_mask((2, 3), 0.5, seed=seed, like=LIKE)
+
+
+@pytest.mark.parametrize("rates", [DropoutRates(), DropoutRates(0.5, 0.2, 0.1), DropoutRates(0, 0.999, 0.0)])
+def test_right_rates_of_a_stack(rates):
+    rates.check()
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("rate", [1.0, -0.5, math.nan, "half"])
+def test_wrong_rates_of_a_stack(position, rate):
+    rates = DropoutRates(*(rate if place == position else 0.5 for place in range(3)))
+    name = ("dropout", "recurrent_dropout", "zoneout")[position]
+    with pytest.raises(ValueError, match=rf"^{name} is {rate!r}; it must be at least 0 and below 1$"):
+        rates.check()
+
+
+def test_no_rate_is_set_at_first():
+    assert tuple(DropoutRates()) == (0.0, 0.0, 0.0)
