@@ -125,7 +125,7 @@ SIZE = click.IntRange(1, 4096)
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Seed of the initial parameters and of the order of mini-batches.",
+    help="Seed of the initial parameters, of the order of mini-batches, and of what is left out.",
     metavar="N",
 )
 @device_options

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -449,14 +450,14 @@ def assert_same_results() -> Callable[..., None]:
     """
 
     def assert_same_results(actual: Sequence[Any], desired: Sequence[Any], tolerance: float = 1e-12) -> None:
-        for name, a, d in zip(RESULTS, actual, desired, strict=False):
+        assert len(actual) == len(desired)
+        for name, a, d in zip_longest(RESULTS, actual, desired):
             if d is None:
                 assert a is None, name
                 continue
             a, d = to_host(a), to_host(d)
             assert a.dtype == d.dtype, name
             np.testing.assert_allclose(a, d, rtol=0, atol=tolerance * max(1.0, np.abs(d).max()), err_msg=name)
-        assert len(actual) == len(desired)
 
     return assert_same_results
 

@@ -16,7 +16,7 @@ import numpy as np
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
 from gru_xp.devices.numpy_plan import Plan, Program, make_plan
 from gru_xp.devices.recording import record
-from gru_xp.devices.threads import default_threads, run_side_by_side
+from gru_xp.devices.threads import default_threads, one_blas_thread, run_side_by_side
 from gru_xp.nn.ops import Array, Body, Ops, even_slices, rounds_for_memory
 
 Result = TypeVar("Result")
@@ -151,6 +151,9 @@ class NumpyOps:
             replays = [(ops, ops._record(function, ops._arena)) for ops, function in _own(tasks)]
             self._program.append((run_side_by_side, (replays,)))
             return [replay.result for _, replay in replays]
+        if len(tasks) == 1:
+            with one_blas_thread:
+                return [function() for _, function in tasks]
         # Python code of several threads would wait for each other: what there is to do is written down here, and the
         # threads do that. One task a worker at a time, so that those to come do not take memory yet.
         results = []

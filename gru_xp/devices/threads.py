@@ -37,7 +37,7 @@ def run_side_by_side(tasks: Sequence[tuple[Any, Callable[[], Result]]]) -> list[
             results[i] = tasks[i][1]()
 
     first, *others = by_worker.values()
-    with _one_blas_thread:
+    with one_blas_thread:
         pending: list[Future[None]] = [_executor().submit(copy_context().run, work, indices) for indices in others]
         try:
             work(first)
@@ -93,4 +93,5 @@ class _OneBlasThread:
                     release(force=True)
 
 
-_one_blas_thread = _OneBlasThread()
+one_blas_thread = _OneBlasThread()
+"""A context that holds BLAS to one thread."""

@@ -56,7 +56,7 @@ class Forecaster:
     dtype : {"float32", "float64"}
         What the network computes in.
     seed
-        Of the initial parameters and the order of mini-batches.
+        Of the initial parameters, the order of mini-batches, and what is left out.
 
     Raises
     ------
@@ -331,7 +331,8 @@ class Forecaster:
             forecaster.best_epoch = description["best_epoch"]
             forecaster.notes = description["notes"]
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"a gru-xp model whose description is damaged ({error})") from error
+            what = f"there is no {error}" if isinstance(error, KeyError) else error
+            raise CheckpointError(f"a gru-xp model whose description is damaged ({what}); take another copy") from error
         scaler = forecaster.scaler
         if {len(numbers) for numbers in (scaler.mean, scaler.std, scaler.change_std)} != {len(forecaster.columns)}:
             raise CheckpointError("a gru-xp model whose scaler has not one number for each column")

@@ -90,6 +90,11 @@ def from_keras(
     --------
     >>> layers = from_keras(gru.get_weights(), reset_after=gru.reset_after)
     """
+    if not isinstance(weights, list | tuple):
+        raise CheckpointError(
+            f"weights is of type {type(weights).__name__}; give a list of arrays, as get_weights() gives them, or "
+            "convert layers by from_keras_layers"
+        )
     n_arrays, n_directions = 2 + bool(use_bias), 1 + bool(bidirectional)
     if not weights or len(weights) % (n_arrays * n_directions):
         raise CheckpointError(

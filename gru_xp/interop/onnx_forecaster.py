@@ -30,6 +30,7 @@ from gru_xp.interop.onnx_graph import (
 )
 from gru_xp.interop.onnx_gru import add_gru_layers
 from gru_xp.interop.onnx_nodes import read_gru_layers
+from gru_xp.nn.checks import check_kind
 from gru_xp.nn.params import LinearParams
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     >>> session.run(None, {"windows": series[None, -forecaster.seq_length :, :]})
     [array([24.1])]
     """
+    check_kind("forecaster", forecaster, Forecaster, "a Forecaster; layers are converted by gru_to_onnx")
     description = write_description(forecaster, "ONNX' GRU")
     params, columns = forecaster.params, forecaster.columns
     graph = GraphBuilder()

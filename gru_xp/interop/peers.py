@@ -19,11 +19,17 @@ def import_peer(module: str) -> Any:
     """
     package = module.partition(".")[0]
     try:
+        import_module(package)
         return import_module(module)
     except Exception as error:  # a broken install fails in many ways
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise GruXpError(
                 f"the conversion needs {package}, which is not installed; pip install 'gru-xp[{EXTRAS[package]}]'"
+            ) from error
+        if package == "keras":
+            raise GruXpError(
+                f"keras does not start with its backend ({reason(error)}); set the environment variable KERAS_BACKEND "
+                "to one that is installed, such as KERAS_BACKEND=torch"
             ) from error
         raise GruXpError(f"{package} is installed but cannot be imported ({reason(error)}); repair it") from error
 

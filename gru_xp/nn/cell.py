@@ -13,15 +13,17 @@ pass. ``gru.py`` runs the same steps over time.
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from array_api_compat import array_namespace
 
 from gru_xp.nn.activations import sigmoid_of_twice, tanh_backward, tanh_forward
 from gru_xp.nn.checks import check_array, check_choice, check_kind
-from gru_xp.nn.ops import Array, Namespace, Ops, Result, default_ops
+from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
 from gru_xp.nn.params import GRUParams
 from gru_xp.nn.pointwise import add, add_into, only_valid
+
+Part = TypeVar("Part")
 
 Reset: TypeAlias = Literal["before", "after"]
 RESETS: tuple[Reset, ...] = ("before", "after")
@@ -102,12 +104,22 @@ def gru_cell_forward(
     ShapeError
         A shape, namespace, device or dtype does not fit.
     """
+    _check_cell(x, "h_prev", h_prev, params, reset)
+    return _cell_forward(x, h_prev, params, reset, ops)
+
+
+def _check_cell(x: Array, h_name: str, h: Array, params: GRUParams, reset: Reset) -> None:
     check_choice("reset", reset, RESETS)
     check_array("x", x, ("B", "I"))
     check_params(params, x)
-    B, H = x.shape[0], params.hidden_size
-    check_array("h_prev", h_prev, (B, H), like=("x", x))
-    given_ops, ops = ops, ops or default_ops(x)
+    check_array(h_name, h, (x.shape[0], params.hidden_size), like=("x", x))
+
+
+def _cell_forward(
+    x: Array, h_prev: Array, params: GRUParams, reset: Reset, given_ops: Ops | None
+) -> tuple[Array, CellCache]:
+    B, H = h_prev.shape
+    ops = given_ops or default_ops(x)
 
     form = FORMS[reset]
     h = ops.empty((B, H), like=x)
@@ -167,7 +179,8 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
         form.weight_gradients(memory.joint, da_rec, da_n, dweights, ops)
         return dweights
 
-    dweights = run_parts(backward, parts, ops.parts(B, 1, I, H), ops)
+    workers = with_workers(parts, ops.parts(B, 1, I, H))
+    dweights = ops.run([(worker, partial(backward, *part, worker)) for part, worker in workers])
     return dx, dh_prev, form.params(sum_of_parts(dweights, ops), params, ops)
 
 
@@ -205,24 +218,16 @@ def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset = "before", 
     >>> h.shape
     (1, 5)
     """
-    check_array("x", x, ("B", "I"))
-    check_params(params, x)
-    check_array("h", h, (x.shape[0], params.hidden_size), like=("x", x))
-    return gru_cell_forward(x, h, params, reset=reset, ops=ops)[0]
+    _check_cell(x, "h", h, params, reset)
+    return _cell_forward(x, h, params, reset, ops)[0]
 
 
-def run_parts(
-    function: Callable[..., Result],
-    parts: Sequence[tuple[Any, ...]],
-    device_parts: Sequence[tuple[slice, Ops]],
-    ops: Ops,
-) -> list[Result]:
-    """``function(*part, ops)`` for the parts of a forward pass, with the ops that `Ops.parts` gives now.
+def with_workers(parts: Sequence[Part], device_parts: Sequence[tuple[slice, Ops]]) -> list[tuple[Part, Ops]]:
+    """The parts of a forward pass, each with ops to go back with, of those that `Ops.parts` gives now.
 
-    Those may be others than the forward pass had, in another thread, say; any of them can take any part.
+    They may be others than the forward pass had, in another thread, say; any of them can take any part.
     """
-    workers = cycle(worker for _, worker in device_parts)
-    return ops.run([(worker, partial(function, *part, worker)) for part, worker in zip(parts, workers, strict=False)])
+    return list(zip(parts, cycle(worker for _, worker in device_parts), strict=False))
 
 
 def sum_of_parts(dweights: Sequence[Joint], ops: Ops) -> Joint:
@@ -233,15 +238,23 @@ def sum_of_parts(dweights: Sequence[Joint], ops: Ops) -> Joint:
     return dweights[0]
 
 
-def check_params(params: GRUParams, x: Array) -> None:
-    """Raise ShapeError unless `params` goes together and with the input `x`, whose last size is I."""
-    check_kind("params", params, GRUParams, "a GRUParams")
-    check_array("params.weight_hh", params.weight_hh, ("3H", "H"), like=("x", x))
-    H = params.hidden_size
-    dims = {"weight_hh": (3 * H, H), "weight_ih": (3 * H, x.shape[-1]), "bias": (3 * H,), "bias_hn": (H,)}
-    for name, expected in dims.items():
-        why = f", as the last size of x is {x.shape[-1]}" if name == "weight_ih" else ""
-        check_array(f"params.{name}", getattr(params, name), expected, like=("x", x), why=why)
+def check_params(
+    params: GRUParams,
+    x: Array,
+    *,
+    name: str = "params",
+    input_size: int | None = None,
+    hidden_size: int | None = None,
+) -> None:
+    """Raise ShapeError unless `params` goes together and with `x`, whose last size is I if it is not given, and H."""
+    check_kind(name, params, GRUParams, "a GRUParams")
+    check_array(f"{name}.weight_hh", params.weight_hh, ("3H", "H"), like=("x", x))
+    H = hidden_size or params.hidden_size
+    I = input_size or x.shape[-1]  # noqa: E741
+    dims = {"weight_hh": (3 * H, H), "weight_ih": (3 * H, I), "bias": (3 * H,), "bias_hn": (H,)}
+    for field, expected in dims.items():
+        why = f", as the last size of x is {I}" if field == "weight_ih" and input_size is None else ""
+        check_array(f"{name}.{field}", getattr(params, field), expected, like=("x", x), why=why)
 
 
 def _half(xp: Namespace, a: Array) -> tuple[Array]:

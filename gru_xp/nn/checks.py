@@ -122,6 +122,14 @@ def positive_number(name: str, value: object) -> float:
     return number
 
 
+def share(name: str, value: object) -> float:
+    """`value` as a float; raise ValueError unless it is a number from 0 to 1."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} is {value!r}; it must be from 0 to 1")
+    return number
+
+
 def rate(name: str, value: object) -> float:
     """`value` as a float; raise ValueError unless it is a number of at least 0 and below 1."""
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

@@ -1,8 +1,9 @@
 """A GRU layer over whole sequences: the steps of ``cell.py``, one after the other, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from itertools import pairwise
+from numbers import Real
 from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
@@ -18,11 +19,11 @@ from gru_xp.nn.cell import (
     Memory,
     Reset,
     check_params,
-    run_parts,
     sum_of_parts,
+    with_workers,
 )
-from gru_xp.nn.checks import check_array, check_choice, check_kind, check_lengths, whole_number
-from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
+from gru_xp.nn.checks import check_array, check_choice, check_kind, check_lengths, share, whole_number
+from gru_xp.nn.ops import Array, Namespace, Ops, Result, default_ops
 from gru_xp.nn.params import GRUParams
 from gru_xp.nn.pointwise import add_into, multiply, only_valid
 
@@ -43,10 +44,17 @@ class Input(NamedTuple):
     valid: Array | None  # (T, B, 1): 1 before a sequence's end, 0 after it; None if none ends early
     masks: Masks
 
-    def at(self, span: slice) -> "Input":
-        """What enters some of the steps."""
-        valid = None if self.valid is None else self.valid[span, ...]
-        return Input(self.x[span, ...], valid, self.masks.at(span))
+    def at(self, span: slice, ops: Ops) -> "Input":
+        """What enters some of the steps; those after a sequence's end update nothing."""
+        x, masks = self.x[span, ...], self.masks.at(span)
+        if self.valid is None:
+            return Input(x, None, masks)
+        valid, update = self.valid[span, ...], masks.update
+        if update is None:
+            return Input(x, valid, masks._replace(update=valid))
+        both = ops.empty(valid.shape if isinstance(update, float) else update.shape, like=x)
+        ops.pointwise(multiply, (valid, update), out=(both,))
+        return Input(x, valid, masks._replace(update=both))
 
 
 class PartCache(NamedTuple):
@@ -136,7 +144,7 @@ def gru_forward(
     ShapeError
         A shape, namespace, device or dtype does not fit, or a length is out of range.
     ValueError
-        `reset` or `keep_every` is out of range.
+        `reset`, `keep_every` or a number as `update_mask` is out of range.
 
     Notes
     -----
@@ -164,9 +172,9 @@ def gru_forward(
         lengths = check_lengths(lengths, x)
     if candidate_mask is not None:
         check_array("candidate_mask", candidate_mask, (B, H), like=("x", x))
-    if isinstance(update_mask, int | float):
-        update_mask = float(update_mask)  # NumPy's are float64 to arrays, and strangers to other namespaces
-    if update_mask is not None and not isinstance(update_mask, float):
+    if isinstance(update_mask, Real):  # NumPy's are float64 to arrays, and strangers to other namespaces
+        update_mask = share("update_mask", update_mask)
+    elif update_mask is not None:
         check_array("update_mask", update_mask, (B, T, H), like=("x", x))
     if keep_every is not None:
         whole_number("keep_every", keep_every, 1)
@@ -181,8 +189,9 @@ def gru_forward(
     h = ops.empty((T, B, H), like=x) if with_h and (lengths is not None or not whole) else None
     h_last = None if whole else ops.empty((B, H), like=x)
 
-    def forward(rows: slice, ops: Ops) -> PartCache:
-        input = _input(x, lengths, candidate_mask, update_mask, rows, ops)
+    def forward(rows: slice, ops: Ops) -> Generator[PartCache, None, None]:
+        """The pass of some sequences, span by span."""
+        input = _input(x, lengths, candidate_mask, update_mask, rows)
         weights = form.weights(params, ops)
         n_rows = rows.stop - rows.start
         memory = form.memory((longest, n_rows), I, H, like=x, ops=ops, keep=keep)
@@ -192,16 +201,17 @@ def gru_forward(
             if starts is not None:
                 ops.copy(state, starts[number, ...])
             steps = steps_of(memory, span.stop - span.start, reverse)
-            _run(form, weights, steps, state, input.at(span), reverse, ops)
+            span_input = input.at(span, ops)
+            _run(form, weights, steps, state, span_input, reverse, ops)
             state = steps.last
             if h is not None:
-                _write_valid(steps.h, input.at(span).valid, h[span, rows, :], ops)
-        if h_last is not None:
-            ops.copy(state, h_last[rows, :])
-        # What nobody needs any more makes room for other parts.
-        return PartCache(rows, input, steps if keep or whole else None, starts)
+                _write_valid(steps.h, span_input.valid, h[span, rows, :], ops)
+            if h_last is not None:
+                ops.copy(state, h_last[rows, :])
+            # What nobody needs any more makes room for other parts.
+            yield PartCache(rows, input, steps if keep or whole else None, starts)
 
-    caches = ops.run([(part_ops, partial(forward, rows, part_ops)) for rows, part_ops in parts])
+    caches = _run_spans([(part_ops, forward(rows, part_ops)) for rows, part_ops in parts], len(spans), ops)
     if whole:
         steps = caches[0].steps
         assert steps is not None
@@ -255,7 +265,8 @@ def gru_backward(
     form = FORMS[reset]
     longest = max(span.stop - span.start for span in spans)
 
-    def backward(part: PartCache, ops: Ops) -> tuple[Array | None, Array, Joint]:
+    def backward(part: PartCache, ops: Ops) -> Generator[tuple[Array | None, Array, Joint], None, None]:
+        """The way back of some sequences, span by span."""
         rows, like = part.rows, params.bias
         n_rows = rows.stop - rows.start
         block_length = min(longest, ops.block_length(T, n_rows, H))
@@ -279,7 +290,7 @@ def gru_backward(
         first_block = True
         for number in reversed(range(len(spans))):
             span = spans[number]
-            input, n_steps, steps = part.input.at(span), span.stop - span.start, part.steps
+            input, n_steps, steps = part.input.at(span, ops), span.stop - span.start, part.steps
             if steps is None:
                 assert memory is not None
                 assert weights is not None
@@ -294,13 +305,29 @@ def gru_backward(
                 if dx is not None:
                     form.input_gradient(*da, params, dx[span, ...][block, ...], ops)
                 first_block = False
-        return dx, carry, dweights
+            yield dx, carry, dweights
 
-    results = run_parts(backward, [(part,) for part in parts], ops.parts(B, longest, I, H), ops)
+    passes = [(worker, backward(part, worker)) for part, worker in with_workers(parts, ops.parts(B, longest, I, H))]
+    results = _run_spans(passes, len(spans), ops)
     dx_parts, dh0_parts, dweights = zip(*results, strict=True)
     rows = [part.rows for part in parts]
     dx = time_first(_joined(dx_parts, rows, ops)) if with_dx else None
     return dx, _joined(dh0_parts, rows, ops), form.params(sum_of_parts(dweights, ops), params, ops)
+
+
+def _run_spans(passes: Sequence[tuple[Ops, Generator[Result, None, None]]], n_spans: int, ops: Ops) -> list[Result]:
+    """What passes give after the last of their spans, which are run one by one: so much has to be noted at a time."""
+
+    def advance(part: Generator[Result, None, None], is_last: bool) -> Result:
+        result = next(part)
+        if is_last:
+            part.close()  # forgets its memory
+        return result
+
+    for number in range(n_spans):
+        tasks = [(part_ops, partial(advance, part, number == n_spans - 1)) for part_ops, part in passes]
+        results = ops.run(tasks)
+    return results
 
 
 def steps_of(memory: Memory, n_steps: int, reverse: bool) -> Steps:
@@ -351,22 +378,14 @@ def _input(
     candidate_mask: Array | None,
     update_mask: Array | float | None,
     rows: slice,
-    ops: Ops,
 ) -> Input:
-    """What enters the steps of some sequences. A step that does not count updates nothing."""
     x = time_first(x[rows, ...])
     candidate = None if candidate_mask is None else candidate_mask[rows, ...]
     update = (
         update_mask if update_mask is None or isinstance(update_mask, float) else time_first(update_mask[rows, ...])
     )
-    if lengths is None:
-        return Input(x, None, Masks(update, candidate))
-    valid = _valid_steps(lengths[rows], x)
-    if update is None:
-        return Input(x, valid, Masks(valid, candidate))
-    both = ops.empty(valid.shape if isinstance(update, float) else update.shape, like=x)
-    ops.pointwise(multiply, (valid, update), out=(both,))
-    return Input(x, valid, Masks(both, candidate))
+    valid = None if lengths is None else _valid_steps(lengths[rows], x)
+    return Input(x, valid, Masks(update, candidate))
 
 
 def _valid_steps(lengths: Array, x: Array) -> Array:

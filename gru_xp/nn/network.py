@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gru_xp.nn.cell import Reset
-from gru_xp.nn.checks import check_array, check_kind
+from gru_xp.nn.checks import check_array, check_kind, whole_number
 from gru_xp.nn.linear import LinearCache, linear_backward, linear_forward
 from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
 from gru_xp.nn.params import LinearParams, init_linear_params
@@ -56,8 +56,30 @@ def init_network_params(
     dtype: Any = None,
     device: Any = None,
 ) -> NetworkParams:
-    """Draw the parameters of the whole network, layer by layer, from one seed; see `init_gru_stack_params`."""
-    where = {"xp": xp, "seed": random.Random(seed), "dtype": dtype, "device": device}
+    """Draw the parameters of the whole network, layer by layer, from one seed.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bidirectional
+        Of the stack; see `init_gru_stack_params`.
+    output_size
+        O, of the linear layer.
+    xp, seed, dtype, device
+        See `init_params`.
+
+    Returns
+    -------
+    NetworkParams
+
+    Raises
+    ------
+    ValueError
+        A size is no whole number of at least 1, or the seed none of at least 0.
+    ShapeError
+        `dtype` is neither float32 nor float64.
+    """
+    rng = random.Random(whole_number("seed", seed, 0))
+    where = {"xp": xp, "seed": rng, "dtype": dtype, "device": device}
     directions = 2 if bidirectional else 1
     return NetworkParams(
         gru=init_gru_stack_params(input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional, **where),

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.cell import RESETS, Reset, gru_step
+from gru_xp.nn.cell import RESETS, Reset, check_params, gru_step
 from gru_xp.nn.checks import check_array, check_choice, check_kind, check_lengths, whole_number
 from gru_xp.nn.dropout import DropoutRates, dropout_mask, keep_mask
 from gru_xp.nn.gru import GRUCache, gru_backward, gru_forward, time_first
@@ -276,15 +276,12 @@ def check_layers(layers: Layers, x: Array) -> None:
     D = len(layers[0])
     if isinstance(layers[0], GRUParams) or D > 2 or any(len(layer) != D for layer in layers):
         raise ShapeError("layers must be a tuple of layers, each a tuple of one GRUParams, or each of two")
-    I = x.shape[-1]  # noqa: E741
+    I = int(x.shape[-1])  # noqa: E741
+    check_params(layers[0][0], x, name="layers[0][0]", input_size=I)
+    H = layers[0][0].hidden_size
     for number, layer in enumerate(layers):
         for direction, params in enumerate(layer):
-            name = f"layers[{number}][{direction}]"
-            check_kind(name, params, GRUParams, "a GRUParams")
-            check_array(f"{name}.weight_hh", params.weight_hh, ("3H", "H"), like=("x", x))
-            H = layers[0][0].hidden_size
-            check_array(f"{name}.weight_hh", params.weight_hh, (3 * H, H), like=("x", x))
-            check_array(f"{name}.weight_ih", params.weight_ih, (3 * H, I), like=("x", x))
+            check_params(params, x, name=f"layers[{number}][{direction}]", input_size=I, hidden_size=H)
         I = D * H  # noqa: E741
 
 

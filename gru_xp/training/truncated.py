@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
-from gru_xp.devices import Device, to_device, to_host
+from gru_xp.devices import Device, resolve_device, to_device, to_host
 from gru_xp.errors import ShapeError
 from gru_xp.nn.cell import Reset
 from gru_xp.nn.checks import check_array, check_kind, check_lengths, whole_number
@@ -48,7 +48,7 @@ def train_on_chunks(
     *,
     chunk_length: int,
     config: TrainingConfig,
-    device: Device,
+    device: str | Device = "auto",
     reset: Reset = "before",
     lengths: Array | Sequence[int] | None = None,
     h0: Array | None = None,
@@ -75,9 +75,9 @@ def train_on_chunks(
     chunk_length
         Steps in a chunk; the last one may have fewer.
     config, device, reset
-        How to train, where, and which GRU. The reduction is over the steps of a chunk that count, of all sequences.
-        The batch size must be None: a chunk has all sequences. Dropout is drawn for each chunk anew, and recurrent
-        dropout is then the same at all steps of a chunk.
+        How to train, where (a name for `resolve_device`, or its result), and which GRU. The reduction is over the steps
+        of a chunk that count, of all sequences. The batch size must be None: a chunk has all sequences. Dropout is
+        drawn for each chunk anew, and recurrent dropout is then the same at all steps of a chunk.
     lengths : integers, shape ``(B,)``, optional
         How many steps of each sequence count, from 0 to T; all of them if left out.
     h0 : array, shape ``(L, B, H)``, optional
@@ -120,13 +120,12 @@ def train_on_chunks(
     Examples
     --------
     >>> import numpy as np
-    >>> from gru_xp.devices import resolve_device
     >>> from gru_xp.nn.network import init_network_params
     >>> x = np.random.default_rng(0).standard_normal((4, 1000, 1))
     >>> params = init_network_params(1, 8, 1, xp=np, seed=0, dtype=np.float64)
     >>> config = TrainingConfig(num_epochs=3, learning_rate=0.01)
     >>> result = train_on_chunks(
-    ...     params, x, np.cumsum(x, axis=1), chunk_length=100, config=config, device=resolve_device("cpu")
+    ...     params, x, np.cumsum(x, axis=1), chunk_length=100, config=config, device="cpu"
     ... )
     >>> result.history[-1].cost < result.history[0].cost
     True
@@ -141,6 +140,7 @@ def train_on_chunks(
         )
     whole_number("chunk_length", chunk_length, 1)
     start = time.perf_counter()
+    device = device if isinstance(device, Device) else resolve_device(device)
     with device.use():
         ops = device.ops()
         dtype = "float32" if params.linear.bias.dtype == array_namespace(params.linear.bias).float32 else "float64"

@@ -230,6 +230,15 @@ def test_a_library_that_does_not_start_is_told_from_one_that_is_not_there(tmp_pa
         import_peer("broken_peer")
 
 
+def test_keras_without_its_backend_says_what_to_set(tmp_path, monkeypatch):
+    (tmp_path / "keras.py").write_text("import no_such_backend")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "keras"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(GruXpError, match=r"no_such_backend.*set the environment variable KERAS_BACKEND"):
+        import_peer("keras")
+
+
 def test_peers_are_imported_when_they_are_called():
     modules = [f"gru_xp.interop.{name}" for name in ("files", "gates", "checking", "torch", "keras", "onnx")]
     code = f"import sys, {', '.join(modules)}; print(*sys.modules)"

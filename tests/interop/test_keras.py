@@ -264,3 +264,8 @@ def test_layers_that_make_no_stack_are_refused(make_layers):
         from_keras_layers([first, *make_layers(1, 1, I=5, reset_after=False)])
     with pytest.raises(CheckpointError, match=r"kernel\.T has shape \(15, 3\); .* must be \(15, 5\)"):
         from_keras_layers([first, first])
+
+
+def test_what_is_no_list_of_weights_is_refused():
+    with pytest.raises(CheckpointError, match="weights is of type Sequential; give a list of arrays"):
+        from_keras(keras.Sequential())

@@ -740,3 +740,8 @@ def test_files_that_cannot_be_written(learn, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="bytes"):
         save_onnx(learn(), tmp_path / "model.onnx")
     assert not [*tmp_path.iterdir()]
+
+
+def test_layers_are_no_forecaster(draw_network):
+    with pytest.raises(ValueError, match="forecaster is a tuple; it must be a Forecaster; layers are converted by"):
+        to_onnx(draw_network(np, 2, 3, 1).gru)

@@ -266,3 +266,9 @@ def test_initial_values_depend_on_the_seed():
 def test_the_number_of_layers_is_checked(num_layers):
     with pytest.raises(ValueError, match=f"num_layers is {num_layers}; it must be at least 1 and a whole number"):
         init_network_params(2, 5, 3, num_layers=num_layers, xp=np)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "x", None])
+def test_wrong_seeds(seed):
+    with pytest.raises(ValueError, match=r"^seed is .*; it must be at least 0 and a whole number$"):
+        init_network_params(2, 3, 1, xp=np, seed=seed)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from gru_xp.devices import to_host
+from gru_xp.devices import numpy_ops, to_host
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import ShapeError
 from gru_xp.nn import GRUParams, gradcheck, gru_backward, gru_forward, gru_step
@@ -256,8 +256,12 @@ def test_float32(xp, draw_call, assert_same_results, variant, keep_every):
 
 
 @each(VARIANTS)
-def test_numpy_ops(rng, draw_call, make_numpy_ops, assert_same_results, variant):
-    """Eager, and captured; a replay reads masks anew. What stands past the length is no number."""
+def test_numpy_ops(monkeypatch, rng, draw_call, make_numpy_ops, assert_same_results, variant):
+    """Eager, and captured; a replay reads masks anew. What stands past the length is no number.
+
+    The parts of a batch go back in blocks of different lengths: of 2 steps those of the whole one.
+    """
+    monkeypatch.setattr(numpy_ops, "MAX_BLOCK_NUMBERS", 2 * 7 * 4)
     index = VARIANTS.index(variant)
     options = {"keep_every": kept(variant)}
     call = draw_call(variant, with_h0=index % 4 < 2, sizes=(7, 5, 2, 4), lengths=[3, 5, 0, 1, 5, 2, 4])
@@ -577,6 +581,36 @@ def test_memory_as_python_sees_it(draw_call, variant, keep_every):
         assert peak_backward < 80
 
 
+@pytest.mark.parametrize(("B", "T", "H", "k"), [(8, 2500, 32, 50), (64, 900, 32, 30), (700, 300, 16, 17)])
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_memory_of_long_sequences(draw, draw_params, B, T, H, k, with_lengths):
+    """By the ops that everybody gets: notes of calls do not grow with T, whether or not the batch is split.
+
+    How many bytes a step takes is measured without `keep_every`. The smallest of these states is 2 kB, beside which
+    notes of a call, some 100 bytes, count: hence twice the 2 * sqrt(T) steps. Scratch memory stays with the ops.
+    """
+    x, params, dh_last = draw(np, (B, T, 2)), draw_params(np, 2, H), draw(np, (B, H))
+    lengths = np.arange(B) % (T + 1) if with_lengths else None
+    ops = NumpyOps(2, max_kept=0)
+
+    def peak(n_steps, keep_every):
+        ends = None if lengths is None else np.minimum(lengths, n_steps)
+        tracemalloc.start()
+        try:
+            _, _, cache = gru_forward(
+                x[:, :n_steps], None, params, lengths=ends, keep_every=keep_every, ops=ops, with_h=False
+            )
+            gru_backward(None, cache, dh_last=dh_last, with_dx=False)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(220, None)
+    peak(2 * k, k)
+    a_step = (peak(220, None) - peak(20, None)) / 200
+    assert peak(T, k) < 4 * math.sqrt(T) * a_step
+
+
 # --- sequences in parts -----------------------------------------------------------------------------------------
 
 
@@ -769,6 +803,12 @@ def test_wrong_keep_every(draw_call, keep_every):
     with pytest.raises(ValueError, match=r"^keep_every is .*; it must be at least 1 and a whole number$") as error:
         draw_call(VARIANTS[0])(keep_every=keep_every)
     assert repr(keep_every) in str(error.value)
+
+
+@pytest.mark.parametrize("update_mask", [-0.1, 1.5, math.nan, math.inf, True, np.float32(2.0)])
+def test_wrong_numbers_as_masks(draw_call, update_mask):
+    with pytest.raises(ValueError, match=r"^update_mask is .*; it must be from 0 to 1$"):
+        draw_call(VARIANTS[0])(update_mask=update_mask)
 
 
 def test_keep_every_of_numpy(draw_call):

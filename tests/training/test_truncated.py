@@ -672,3 +672,13 @@ def test_parameters_of_another_library_are_refused(stream, run):
     s = stream()
     with pytest.raises(ShapeError, match="has namespace array_api_strict; it must be that of x, numpy"):
         run(s._replace(params=map_arrays(strict.asarray, s.params)))
+
+
+def test_a_device_may_be_a_name(draw, draw_network):
+    x, y = draw(np, (2, 6, 1)), draw(np, (2, 6, 1))
+    params, config = draw_network(np, 1, 3, 1), TrainingConfig(num_epochs=1, learning_rate=0.1)
+    by_name, by_device = (
+        train_on_chunks(params, x, y, chunk_length=3, config=config, device=device)
+        for device in ("cpu", resolve_device("cpu"))
+    )
+    assert flatten(by_name.params).tolist() == flatten(by_device.params).tolist()
