@@ -13,7 +13,6 @@ from gru_xp.devices import Device, to_host
 from gru_xp.errors import CheckpointError
 from gru_xp.forecasting import Forecaster
 from gru_xp.interop.checking import check_forecaster
-from gru_xp.interop.files import replace_file
 from gru_xp.interop.forecaster_parts import DESCRIPTION, build_forecaster, read_description, write_description
 from gru_xp.interop.gates import HostArray, host_layers
 from gru_xp.interop.onnx_graph import (
@@ -32,6 +31,7 @@ from gru_xp.interop.onnx_gru import add_gru_layers
 from gru_xp.interop.onnx_nodes import read_gru_layers
 from gru_xp.nn.checks import check_kind
 from gru_xp.nn.params import LinearParams
+from gru_xp.training.files import replace_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto

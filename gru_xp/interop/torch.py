@@ -16,7 +16,6 @@ from gru_xp.devices import Device, to_host
 from gru_xp.errors import CheckpointError, GruXpError
 from gru_xp.forecasting import Forecaster
 from gru_xp.interop.checking import Trial, check_forecaster
-from gru_xp.interop.files import replace_file
 from gru_xp.interop.forecaster_parts import DESCRIPTION, build_forecaster, read_description, write_description
 from gru_xp.interop.gates import HostArray, PeerGates, PeerNames, layers_from_peer, layers_to_peer
 from gru_xp.interop.peers import import_peer
@@ -24,6 +23,7 @@ from gru_xp.nn.cell import RESETS, Reset
 from gru_xp.nn.checks import check_choice
 from gru_xp.nn.params import LinearParams
 from gru_xp.nn.stack import Layers
+from gru_xp.training.files import replace_file
 
 if TYPE_CHECKING:
     import torch

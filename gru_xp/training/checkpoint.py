@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
 from gru_xp.nn.stack import Layers
+from gru_xp.training.files import replace_file
 
 FORMAT = "gru-xp"
 FORMAT_VERSION = 2
@@ -39,7 +39,6 @@ def save_checkpoint(path: str | os.PathLike[str], params: NetworkParams, metadat
     CheckpointError
         The file cannot be written, or does not read back as it was written.
     """
-    path = Path(path)
     # safetensors writes arrays that are not C-contiguous wrongly, without a word
     arrays = {name: to_host(array).copy(order="C") for name, array in named_arrays(params)}
     header = {
@@ -48,23 +47,13 @@ def save_checkpoint(path: str | os.PathLike[str], params: NetworkParams, metadat
         "sha256": _checksum(arrays, json.dumps(metadata)),
         "metadata": json.dumps(metadata),
     }
-    try:
-        if path.is_dir():
-            raise CheckpointError(f"{path}: cannot be written (is a directory); give the path of a file")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_bytes(safetensors.numpy.save(arrays, metadata=header))
+
+    def is_whole(partial: Path) -> bool:
         written, _ = _read(partial)
-        if not all(written[name].tobytes() == array.tobytes() for name, array in arrays.items()):
-            raise CheckpointError(f"{path}: the file does not read back as it was written; check the disk")
-        partial.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+        return all(written[name].tobytes() == array.tobytes() for name, array in arrays.items())
+
+    content = safetensors.numpy.save(arrays, metadata=header)
+    replace_file(path, lambda partial: partial.write_bytes(content), is_whole)
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[NetworkParams, dict[str, Any]]:

@@ -11,7 +11,6 @@ import pytest
 
 from gru_xp.errors import CheckpointError, GruXpError, ShapeError
 from gru_xp.interop.checking import Trial, check_forecaster
-from gru_xp.interop.files import replace_file
 from gru_xp.interop.gates import (
     PeerNames,
     from_peer,
@@ -22,6 +21,7 @@ from gru_xp.interop.gates import (
 )
 from gru_xp.interop.peers import EXTRAS, import_peer
 from gru_xp.nn import GRUParams, gru_forward
+from gru_xp.training.files import replace_file
 
 ORDERS = ["rzn", "zrn"]
 NAMES = PeerNames("wi", "wh", "bi", "bh")

@@ -347,7 +347,7 @@ def test_who_has_the_old_file_open_goes_on_reading_it(path, problem):
 
 
 def test_no_such_folder(path, problem):
-    with pytest.raises(CheckpointError, match=r"cannot be written \(No such file"):
+    with pytest.raises(CheckpointError, match=r"cannot be written \(there is no folder .*; make it first"):
         save_checkpoint(path.parent / "no" / path.name, problem().params, {})
 
 
