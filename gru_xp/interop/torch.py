@@ -6,6 +6,7 @@
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -346,6 +347,11 @@ def _read(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: {'is a directory' if path.is_dir() else 'does not exist'}; give a .pt file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong with the file is said below
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as parts:
+                    damaged = parts.testzip()  # torch does not look at checksums
+                if damaged is not None:
+                    raise CheckpointError(f"{path}: damaged ({damaged}); take another copy")
             held = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
@@ -354,7 +360,7 @@ def _read(path: Path) -> dict[str, Any]:
     except Exception as error:  # damaged files raise RuntimeError, UnpicklingError, EOFError and others
         raise CheckpointError(
             f"{path}: not a file of tensors alone ({type(error).__name__}); nothing in it was run: "
-            "save a state dict, not a module"
+            "save a state dict, not a module; or take another copy, if it is damaged"
         ) from error
     if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
         raise CheckpointError(f"{path}: holds a {type(held).__name__}; it must hold tensors by name")

@@ -104,7 +104,8 @@ def gru_forward(
         Arrays of the same namespace, device and dtype as `x`.
     lengths : integers, shape ``(B,)``, optional
         How many steps of each sequence count, from 0 to T, in any order; all of them if left out. They may be an array
-        on any device, which is waited for. What stands in `x` after a sequence's end is not looked at.
+        on any device, which is waited for; a captured call does not follow them. What stands in `x` after a sequence's
+        end is not looked at.
     reverse : bool
         Whether to run from a sequence's last step to its first.
     candidate_mask : array, shape ``(B, H)``, optional
@@ -316,7 +317,11 @@ def gru_backward(
 
 
 def _run_spans(passes: Sequence[tuple[Ops, Generator[Result, None, None]]], n_spans: int, ops: Ops) -> list[Result]:
-    """What passes give after the last of their spans, which are run one by one: so much has to be noted at a time."""
+    """What passes give after the last of their spans.
+
+    Spans are run one by one, as what is noted of their calls is memory, too; and passes that share ops one after the
+    other, to the end, so that one's memory is there for the next.
+    """
 
     def advance(part: Generator[Result, None, None], is_last: bool) -> Result:
         result = next(part)
@@ -324,9 +329,16 @@ def _run_spans(passes: Sequence[tuple[Ops, Generator[Result, None, None]]], n_sp
             part.close()  # forgets its memory
         return result
 
-    for number in range(n_spans):
-        tasks = [(part_ops, partial(advance, part, number == n_spans - 1)) for part_ops, part in passes]
-        results = ops.run(tasks)
+    if n_spans == 1:
+        return ops.run([(part_ops, partial(advance, part, True)) for part_ops, part in passes])
+    results: list[Result] = []
+    n_together = len({id(part_ops) for part_ops, _ in passes})
+    for start in range(0, len(passes), n_together):
+        together = passes[start : start + n_together]
+        for number in range(n_spans):
+            is_last = number == n_spans - 1
+            last = ops.run([(part_ops, partial(advance, part, is_last)) for part_ops, part in together])
+        results += last
     return results
 
 

@@ -374,3 +374,15 @@ def test_without_torch_one_line_says_what_to_do(draw_layers, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(GruXpError, match=r"needs torch, which is not installed; pip install 'gru-xp\[parity\]'$"):
         to_torch(draw_layers(1, 1), reset="after")
+
+
+def test_a_flipped_byte_is_noticed(learn, tmp_path):
+    forecaster = learn(reset="after")
+    path = tmp_path / "model.pt"
+    save_torch(forecaster, path)
+    whole = path.read_bytes()
+    weight = forecaster.params.gru[0][0].weight_hh[-1, :4].tobytes()  # the candidate's rows stand as they are
+    assert whole.count(weight) == 1
+    path.write_bytes(whole.replace(weight, bytes([weight[0] ^ 1]) + weight[1:]))
+    with pytest.raises(CheckpointError, match=r"model.pt: damaged \(.*\); take another copy$"):
+        load_torch(path)
