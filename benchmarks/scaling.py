@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from benchmarks.contest import Contestant, hold
+from benchmarks.contest import Contestant, check_measured, hold
 from benchmarks.job import Job, Shape
 from benchmarks.report import (
     file_option,
@@ -105,8 +105,7 @@ def scaling(threads: int | None, repeats: int, plot_file: Path | None, quick: bo
     rows = [
         {"against": against, "size": size, **contestants[shape, count].row()} for against, size, shape, count in points
     ]
-    if all(row["problem"] for row in rows):
-        raise click.ClickException(f"nothing could be measured: {rows[0]['problem']}")
+    check_measured(rows)
 
     summary = slopes(rows)
     print_table(

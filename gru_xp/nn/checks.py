@@ -1,13 +1,14 @@
 """Refuse arguments that do not fit, before arithmetic broadcasts them into a wrong result."""
 
 import math
+import random
 from collections.abc import Sequence
 from numbers import Integral, Real
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.ops import Array, Namespace
+from gru_xp.nn.ops import Array
 
 Dims = Sequence[int | str]
 """Expected sizes: a number where the size is known, the dimension's letter where any size will do."""
@@ -47,26 +48,36 @@ def check_array(name: str, value: Array, dims: Dims, *, like: tuple[str, Array] 
     if value.dtype not in (xp.float32, xp.float64):
         raise ShapeError(f"{name} has dtype {value.dtype}; it must be float32 or float64")
     if like is not None:
-        _check_same(name, value, xp, *like)
+        check_beside(name, value, *like)
+        _check_same(name, "dtype", value.dtype, like[0], like[1].dtype)
 
 
 def _positive(shape: tuple[int, ...], dims: Dims) -> str:
     return " with every size at least 1" if len(shape) == len(dims) and 0 in shape else ""
 
 
-def _check_same(name: str, value: Array, xp: Namespace, other_name: str, other: Array) -> None:
-    other_xp = array_namespace(other)
-    for what, got, expected in (
-        ("namespace", _short_name(xp), _short_name(other_xp)),
-        ("device", device(value), device(other)),
-        ("dtype", value.dtype, other.dtype),
-    ):
-        if got != expected:
-            raise ShapeError(f"{name} has {what} {got}; it must be that of {other_name}, {expected}")
+def check_beside(name: str, value: Array, other_name: str, other: Array) -> None:
+    """Raise ShapeError unless `value` has the namespace and the device of the array `other`."""
+    _check_same(name, "namespace", _namespace_name(value), other_name, _namespace_name(other))
+    _check_same(name, "device", device(value), other_name, device(other))
 
 
-def _short_name(xp: Namespace) -> str:
-    return str(xp.__name__).removeprefix("array_api_compat.")
+def _check_same(name: str, what: str, got: object, other_name: str, expected: object) -> None:
+    if got != expected:
+        raise ShapeError(f"{name} has {what} {got}; it must be that of {other_name}, {expected}")
+
+
+def _namespace_name(a: Array) -> str:
+    return str(array_namespace(a).__name__).removeprefix("array_api_compat.")
+
+
+def check_rows(name: str, value: Array, rows: str, columns: str) -> None:
+    """Raise ShapeError unless `value` is a floating-point array ``(rows, columns)``, or ``(B, T, columns)``."""
+    axes = len(getattr(value, "shape", ()))
+    if axes == 3:
+        check_array(name, value, ("B", "T", columns))
+    else:
+        check_array(name, value, (rows, columns), why="" if axes == 2 else f" or (B, T, {columns})")
 
 
 def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
@@ -112,6 +123,11 @@ def whole_number(name: str, value: object, minimum: int) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name} is {value!r}; it must be at least {minimum} and a whole number")
     return int(value)
+
+
+def generator(seed: object) -> random.Random:
+    """A generator to go on drawing from as it is, or one made from a seed; ValueError if that is none of at least 0."""
+    return seed if isinstance(seed, random.Random) else random.Random(whole_number("seed", seed, 0))
 
 
 def positive_number(name: str, value: object) -> float:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
 
-from gru_xp.nn.checks import rate, whole_number
+from gru_xp.nn.checks import generator, rate
 from gru_xp.nn.ops import Array
 
 _BITS = 32
@@ -75,7 +75,7 @@ def dropout_mask(shape: tuple[int, ...], dropout: float, *, seed: int | random.R
 def keep_mask(shape: tuple[int, ...], zoneout: float, *, seed: int | random.Random, like: Array) -> Array:
     """Factors of updates: 0 with probability `zoneout`, else 1; see `dropout_mask` for the rest."""
     zoneout = rate("zoneout", zoneout)
-    rng = seed if isinstance(seed, random.Random) else random.Random(whole_number("seed", seed, 0))
+    rng = generator(seed)
     xp = array_namespace(like)
     drawn = array("i", rng.randbytes(math.prod(shape) * _BITS // 8))
     numbers = xp.reshape(xp.asarray(drawn, dtype=xp.int32, device=device(like)), shape)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.checks import check_array, check_kind
+from gru_xp.nn.checks import check_array, check_kind, check_rows
 from gru_xp.nn.ops import Array, Ops, default_ops
 from gru_xp.nn.params import LinearParams
 from gru_xp.nn.pointwise import add
@@ -40,7 +40,7 @@ def linear_forward(x: Array, params: LinearParams, *, ops: Ops | None = None) ->
     ShapeError
         A shape, namespace, device or dtype does not fit.
     """
-    _check_rows(x)
+    check_rows("x", x, "N", "I")
     check_kind("params", params, LinearParams, "a LinearParams")
     check_array("params.weight", params.weight, ("O", x.shape[-1]), like=("x", x))
     check_array("params.bias", params.bias, (params.weight.shape[0],), like=("x", x))
@@ -82,11 +82,3 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]
     ops.contract(dy, x, out=dparams.weight)
     ops.contract(dy, ones, out=xp.reshape(dparams.bias, (-1, 1)))
     return dx, dparams
-
-
-def _check_rows(x: Array) -> None:
-    axes = len(getattr(x, "shape", ()))
-    if axes == 3:
-        check_array("x", x, ("B", "T", "I"))
-    else:
-        check_array("x", x, ("N", "I"), why="" if axes == 2 else " or (B, T, I)")

@@ -3,7 +3,7 @@
 from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.checks import check_array, check_choice
+from gru_xp.nn.checks import check_array, check_beside, check_choice, check_rows
 from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
 
 REDUCTIONS = ("mean", "sum")
@@ -98,17 +98,13 @@ def softmax_cross_entropy(
     captured function (`gru_xp.nn.ops.Ops.capture`).
     """
     check_choice("reduction", reduction, REDUCTIONS)
-    axes = len(getattr(logits, "shape", ()))
-    if axes == 3:
-        check_array("logits", logits, ("B", "T", "C"))
-    else:
-        check_array("logits", logits, ("B", "C"), why="" if axes == 2 else " or (B, T, C)")
+    check_rows("logits", logits, "B", "C")
     xp = array_namespace(logits)
-    _check_beside(logits, "labels", labels, ("integral",), "an integer type")
+    _check_labels(logits, "labels", labels, ("integral",), "an integer type")
     if mask is None:
         counts = xp.ones(labels.shape, dtype=xp.bool, device=device(logits))
     else:
-        _check_beside(logits, "mask", mask, ("bool", "integral", "real floating"), "bool, integer or floating-point")
+        _check_labels(logits, "mask", mask, ("bool", "integral", "real floating"), "bool, integer or floating-point")
         counts = _counting(xp, mask)
     labels = _classes(xp, labels, counts, logits.shape[-1])
     scale = 1.0 / int(xp.sum(xp.astype(counts, xp.int64))) if reduction == "mean" else 1.0
@@ -127,22 +123,16 @@ def softmax_cross_entropy(
     return xp.asarray(value), dlogits
 
 
-def _check_beside(logits: Array, name: str, value: Array, kinds: tuple[str, ...], what: str) -> None:
+def _check_labels(logits: Array, name: str, value: Array, kinds: tuple[str, ...], what: str) -> None:
     """Raise ShapeError unless `value` is an array of these kinds of dtype, with a number for each row of `logits`."""
     expected = tuple(logits.shape)[:-1]
     if not is_array_api_obj(value):
         raise ShapeError(f"{name} is a {type(value).__name__}; it must be an array of shape {expected}")
     if tuple(value.shape) != expected:
         raise ShapeError(f"{name} has shape {tuple(value.shape)}; it must be {expected}, that of logits without C")
-    xp, logits_xp = array_namespace(value), array_namespace(logits)
-    if not xp.isdtype(value.dtype, kinds):
+    if not array_namespace(value).isdtype(value.dtype, kinds):
         raise ShapeError(f"{name} has dtype {value.dtype}; it must be {what}")
-    for thing, got, wanted in (
-        ("namespace", *(str(n.__name__).removeprefix("array_api_compat.") for n in (xp, logits_xp))),
-        ("device", device(value), device(logits)),
-    ):
-        if got != wanted:
-            raise ShapeError(f"{name} has {thing} {got}; it must be that of logits, {wanted}")
+    check_beside(name, value, "logits", logits)
 
 
 def _counting(xp: Namespace, mask: Array) -> Array:

@@ -1,11 +1,10 @@
 """The whole network: GRU layers, and a linear layer on their last states."""
 
-import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gru_xp.nn.cell import Reset
-from gru_xp.nn.checks import check_array, check_kind, whole_number
+from gru_xp.nn.checks import check_array, check_kind, generator
 from gru_xp.nn.linear import LinearCache, linear_backward, linear_forward
 from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
 from gru_xp.nn.params import LinearParams, init_linear_params
@@ -78,8 +77,7 @@ def init_network_params(
     ShapeError
         `dtype` is neither float32 nor float64.
     """
-    rng = random.Random(whole_number("seed", seed, 0))
-    where = {"xp": xp, "seed": rng, "dtype": dtype, "device": device}
+    where = {"xp": xp, "seed": generator(seed), "dtype": dtype, "device": device}
     directions = 2 if bidirectional else 1
     return NetworkParams(
         gru=init_gru_stack_params(input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional, **where),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from array_api_compat import array_namespace
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.checks import check_array, whole_number
+from gru_xp.nn.checks import check_array, generator, whole_number
 from gru_xp.nn.ops import Array, Namespace
 
 ParamsT = TypeVar("ParamsT", bound=tuple[Any, ...])
@@ -247,7 +247,7 @@ def _uniform(
     dtype: Any,
     device: Any,
 ) -> Iterator[Array]:
-    rng = seed if isinstance(seed, random.Random) else random.Random(whole_number("seed", seed, 0))
+    rng = generator(seed)
     if dtype is not None and dtype not in (xp.float32, xp.float64):
         raise ShapeError(f"dtype is {dtype!r}; it must be the namespace's float32 or float64")
     where = {} if device is None else {"device": device}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from gru_xp.errors import ShapeError
 from gru_xp.nn.cell import RESETS, Reset, check_params, gru_step
-from gru_xp.nn.checks import check_array, check_choice, check_kind, check_lengths, whole_number
+from gru_xp.nn.checks import check_array, check_choice, check_kind, check_lengths, generator, whole_number
 from gru_xp.nn.dropout import DropoutRates, dropout_mask, keep_mask
 from gru_xp.nn.gru import GRUCache, gru_backward, gru_forward, time_first
 from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
@@ -85,7 +85,7 @@ def init_gru_stack_params(
     ShapeError
         `dtype` is neither float32 nor float64.
     """
-    rng = seed if isinstance(seed, random.Random) else random.Random(whole_number("seed", seed, 0))
+    rng = generator(seed)
     directions = 2 if bidirectional else 1
     return tuple(
         tuple(
@@ -287,7 +287,7 @@ def check_layers(layers: Layers, x: Array) -> None:
 
 def draw_masks(layers: Layers, x: Array, rates: DropoutRates, seed: int | random.Random) -> StackMasks:
     """What to leave out of a training step on sequences `x` ``(B, T, I)``."""
-    rng = seed if isinstance(seed, random.Random) else random.Random(whole_number("seed", seed, 0))
+    rng = generator(seed)
     B, T, _ = x.shape
     L, D, H = len(layers), len(layers[0]), layers[0][0].hidden_size
 

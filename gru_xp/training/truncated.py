@@ -175,8 +175,11 @@ class _Training:
         self.update = update
         rates = update.config.rates
         self._left_out = random.Random(f"dropout {update.config.seed}") if any(rates) else None
-        names = ("dropout", "recurrent_dropout", "zoneout")
-        self._options = options | dict(zip(names, rates, strict=True))
+        self._options = options | {
+            "dropout": rates.between,
+            "recurrent_dropout": rates.recurrent,
+            "zoneout": rates.zoneout,
+        }
         self._diverged = False
 
     def learn(self) -> None:
