@@ -109,7 +109,7 @@ def article(device: str, seed: int, plots: Path | None, quick: bool, json_file: 
     The article used 250 daily rows of GOOG, 2022-07 to 2023-07, which are not bundled: same task, other rows.
     """
     from gru_xp.devices import resolve_device
-    from gru_xp.forecasting.csv_file import bundled_file, read_csv
+    from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
 
     goog = read_csv(bundled_file("GOOG.csv"))
     goog = replace(goog, name="GOOG")

@@ -80,7 +80,7 @@ def defaults(device: str, quick: bool, json_file: Path | None) -> None:
     """
     from gru_xp.devices import resolve_device
     from gru_xp.forecasting import Forecaster
-    from gru_xp.forecasting.csv_file import bundled_file, read_csv
+    from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
 
     chosen = resolve_device(device, fallback=False)
     seeds, num_epochs = (SEEDS[:1], 2) if quick else (SEEDS, None)

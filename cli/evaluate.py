@@ -4,6 +4,7 @@ import click
 
 from .messages import note, print_json, print_parts
 from .options import Command, DeviceRequest, column_options, device_options, json_option, quiet_option
+from .reading import reading_options
 from .sources import open_run, read_run_source
 
 
@@ -11,6 +12,7 @@ from .sources import open_run, read_run_source
 @click.argument("run", metavar="RUN")
 @click.argument("csv", metavar="[CSV]", required=False)
 @column_options("that of the run")
+@reading_options
 @device_options
 @quiet_option
 @json_option
@@ -19,6 +21,7 @@ def evaluate(
     csv: str | None,
     target: str | None,
     features: tuple[str, ...],
+    reading: dict[str, str],
     device: DeviceRequest,
     quiet: bool,
     as_json: bool,
@@ -31,7 +34,7 @@ def evaluate(
     from gru_xp.forecasting import evaluation
 
     forecaster = open_run(run, device, quiet=quiet)
-    source, known = read_run_source(forecaster, csv, target, features, quiet=quiet)
+    source, known = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
     series, notes, used = source.series, forecaster.notes, forecaster.device
     if known:
         parts = {

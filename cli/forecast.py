@@ -7,6 +7,7 @@ import click
 
 from .messages import note, print_json
 from .options import Command, DeviceRequest, column_options, device_options, quiet_option
+from .reading import reading_options
 from .sources import open_run, read_run_source
 
 
@@ -15,6 +16,7 @@ from .sources import open_run, read_run_source
 @click.argument("csv", metavar="[CSV]", required=False)
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", default=1, show_default=True, help="How many values.")
 @column_options("that of the run")
+@reading_options
 @device_options
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of CSV.")
@@ -24,6 +26,7 @@ def forecast(
     steps: int,
     target: str | None,
     features: tuple[str, ...],
+    reading: dict[str, str],
     device: DeviceRequest,
     quiet: bool,
     as_json: bool,
@@ -37,7 +40,7 @@ def forecast(
     from gru_xp.forecasting.dates import format_date, next_dates
 
     forecaster = open_run(run, device, quiet=quiet)
-    source, _ = read_run_source(forecaster, csv, target, features, quiet=quiet)
+    source, _ = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
     series = source.series
     if len(series.columns) > 1 and steps > 1:
         held = ", ".join(series.columns[1:])

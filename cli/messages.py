@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gru_xp.errors import printable
+
 if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting.evaluation import EvaluatedPart
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 def note(text: str, *, quiet: bool = False) -> None:
     """One line on stderr."""
     if not quiet:
-        click.echo(text, err=True)
+        click.echo(printable(text, None), err=True)
 
 
 def choose_device(request: "DeviceRequest", *, quiet: bool) -> "Device":
@@ -74,5 +76,5 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     # a pipe has no width; on a narrow terminal a line that goes on below is better than a number in two parts
     needed = table.__rich_measure__(console, console.options.update(width=10_000)).maximum
     console.width = max(console.width, needed) if console.is_terminal else 10_000
-    console.print(title, style="bold", soft_wrap=True)
+    console.print(printable(title, None), style="bold", soft_wrap=True)
     console.print(table)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import click
 
-from gru_xp.errors import GruXpError
+from gru_xp.errors import GruXpError, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,18 +44,18 @@ class Command(click.Command):
         except GruXpError as error:
             if debug:
                 raise
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error), None)) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except MemoryError as error:
             if debug:
                 raise
-            hint = "use a smaller --batch-size or --hidden-size"
-            raise click.ClickException(f"not enough memory ({error}); {hint}") from error
+            what = f" ({error})" if str(error) else ""
+            raise click.ClickException(f"not enough memory{what}; close other programs, or give fewer rows") from error
         except Exception as error:
             if debug:
                 raise
-            what = " ".join(f"{type(error).__name__}: {error}".split())
+            what = printable(" ".join(f"{type(error).__name__}: {error}".split()), None)
             raise click.ClickException(f"unexpected {what}; run again with --debug for the traceback") from error
 
 

@@ -1,10 +1,10 @@
-"""How training shows on stderr: a bar on a terminal, else a line every so often; and Ctrl-C."""
+"""How training shows on stderr: a bar on a terminal, else a line every so often; and how it is interrupted."""
 
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,39 +18,40 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @dataclass
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Whether Ctrl-C was pressed, or the process was asked to end."""
 
-    pressed: bool = False
+    by: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that the signal ended."""
+        return 0 if self.by is None else 128 + self.by
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Inside it, Ctrl-C is only noted, so that what is done can be kept; a second one interrupts at once."""
+    """Inside it, SIGINT and SIGTERM are only noted, so that what is done can be kept; a second one ends at once."""
     interrupt = Interrupt()
 
-    def on_interrupt(number: int, frame: Any) -> None:
-        interrupt.pressed = True
-        signal.signal(signal.SIGINT, previous)
-        note("ending after this epoch and keeping the best so far; press Ctrl-C again to end at once and keep nothing")
+    def on_signal(number: int, frame: Any) -> None:
+        if interrupt.by is not None:
+            sys.exit(128 + number)
+        interrupt.by = signal.Signals(number)
+        with suppress(RuntimeError):  # it came in the middle of a line
+            note("ending after this batch, with a checkpoint; once more ends at once, with the last checkpoint")
 
-    previous = signal.signal(signal.SIGINT, on_interrupt)
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-@contextmanager
-def watch(num_epochs: int, interrupt: Interrupt, *, quiet: bool) -> "Iterator[Callable[[EpochRecord], bool]]":
-    """A callback for the trainer that shows progress, and asks to stop after Ctrl-C."""
+def watch(num_epochs: int, *, quiet: bool) -> "AbstractContextManager[Callable[[EpochRecord], None]]":
+    """A callback for the trainer that shows progress."""
     show = _nothing if quiet else _bar if sys.stderr.isatty() else _lines
-    with show(num_epochs) as update:
-
-        def callback(record: "EpochRecord") -> bool:
-            update(record)
-            return interrupt.pressed
-
-        yield callback
+    return show(num_epochs)
 
 
 @contextmanager

@@ -1,17 +1,27 @@
 """``gru-xp train``."""
 
+import math
+import shlex
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .messages import choose_device, note, print_json, print_parts
 from .options import Command, DeviceRequest, FiniteRange, column_options, device_options, json_option, quiet_option
-from .progress import interruptible, watch
-from .sources import read_source, rows_checksum
+from .progress import Interrupt, interruptible, watch
+from .reading import reading_options
+from .training_run import TrainingRun, new_run, resumed_run
+
+if TYPE_CHECKING:
+    from gru_xp.forecasting.verification import Drift, Witness
+    from gru_xp.training.checkpoint import Checkpoints
 
 POSITIVE = FiniteRange(min=0, min_open=True)
 RATE = FiniteRange(0, 1, max_open=True)
@@ -23,8 +33,9 @@ SIZE = click.IntRange(1, 4096)
     cls=Command,
     epilog="Example: gru-xp train GOOG.csv --hidden-size 64 --out runs/goog",
 )
-@click.argument("csv", metavar="CSV")
+@click.argument("csv", metavar="[CSV]", required=False)
 @column_options("Close, or the only numeric column")
+@reading_options
 @click.option(
     "--split-ratio",
     type=FiniteRange(0, 1, min_open=True),
@@ -90,6 +101,12 @@ SIZE = click.IntRange(1, 4096)
     "[default: mean for adam, sum for sgd and momentum]",
 )
 @click.option("--batch-size", type=COUNT, metavar="N", help="Windows an update.  [default: all]")
+@click.option(
+    "--keep-every",
+    type=COUNT,
+    metavar="N",
+    help="Keep the states of every N-th step alone and compute the others again, for less memory.  [default: keep all]",
+)
 @click.option("--clip-norm", type=POSITIVE, metavar="X", help="Largest norm of the gradient.  [default: no limit]")
 @click.option(
     "--patience",
@@ -133,77 +150,160 @@ SIZE = click.IntRange(1, 4096)
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the run.  [default: runs/<file>-<time>]"
 )
 @click.option("--overwrite", is_flag=True, help="Write into --out even if it exists.")
+@click.option(
+    "--checkpoint-every", type=COUNT, metavar="N", help="Write a checkpoint after every N epochs, and at the end."
+)
+@click.option(
+    "--checkpoint-seconds",
+    type=FiniteRange(min=0),
+    metavar="S",
+    help="Write a checkpoint every S seconds.  [default: 30, or more where writing would take over 1 % of the time]",
+)
+@click.option("--resume", metavar="RUN", help="Go on with the run in this folder; CSV and its options are its own.")
+@click.option(
+    "--allow-changes",
+    is_flag=True,
+    help="With --resume: go on though the file has changed, or with another --num-epochs, --learning-rate, "
+    "--clip-norm, --patience, --keep-every, --device or --threads.",
+)
+@click.option(
+    "--verify-cpu",
+    is_flag=True,
+    help="Train again on the CPU (a model of the CPU: by the plain formulas), and say how far the two are apart.",
+)
 @quiet_option
 @json_option
+@click.pass_context
 def train(
-    csv: str,
+    ctx: click.Context,
+    /,
+    csv: str | None,
     target: str | None,
     features: tuple[str, ...],
+    reading: dict[str, str],
     split_ratio: float,
     validation_ratio: float,
     device: DeviceRequest,
     out: Path | None,
     overwrite: bool,
+    checkpoint_every: int | None,
+    checkpoint_seconds: float | None,
+    resume: str | None,
+    allow_changes: bool,
+    verify_cpu: bool,
     quiet: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Train a GRU on the series in CSV and hold it against the naive forecast.
 
-    CSV is a file with a header line, or the bare name of a bundled one: AAPL, GOOG, IBM, sunspots. Its rows are in
-    the order of time. The run's folder gets the model, its history, metrics, predictions and plots.
+    CSV is a file with a header line (also gzip, zip, Parquet, or - for stdin), or the bare name of a bundled one: AAPL,
+    GOOG, IBM, sunspots. The run's folder gets the model, its history, metrics, predictions and plots, and checkpoints
+    while it is trained.
 
-    Ctrl-C ends the training after the current epoch and keeps the best so far; a second one ends it at once and keeps
-    nothing.
+    Ctrl-C ends the training after the current batch, with a checkpoint and the best model so far; a second one ends it
+    at once, with the last checkpoint. --resume goes on from there, and ends with the same bits as without a stop.
     """
-    from gru_xp.forecasting import Forecaster
-    from gru_xp.forecasting.windows import split_rows
-    from gru_xp.reporting.run_folder import run_folder
+    from gru_xp.forecasting.verification import Witness
+    from gru_xp.reporting.run_folder import CHECKPOINT_FILE, checkpoint_file, run_folder
 
-    settings["patience"] = settings["patience"] or None
-    if settings["dropout"] > 0 and settings["num_layers"] == 1:
-        raise click.UsageError("--dropout acts between layers; use --num-layers 2 or more, or --recurrent-dropout")
-    forecaster = Forecaster(validation_ratio=validation_ratio, **settings)
-    source = read_source(csv, target, features, quiet=quiet)
-    series = source.series
-    split = split_rows(len(series), forecaster.seq_length, split_ratio, validation_ratio)
-    default_out = Path("runs", f"{source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
+    if resume is not None:
+        for name, value in (("--out", out), ("--overwrite", overwrite), ("--verify-cpu", verify_cpu)):
+            if value:
+                raise click.UsageError(f"{name} is for a new run; leave it out with --resume")
+        run = resumed_run(checkpoint_file(resume), csv, _given(ctx), allow_changes=allow_changes, quiet=quiet)
+        folder = run_folder(Path(resume), overwrite=True)
+    else:
+        if csv is None:
+            raise click.UsageError("Missing argument 'CSV': a file, a bundled name such as GOOG.csv, or --resume RUN.")
+        if allow_changes:
+            raise click.UsageError("--allow-changes is for --resume")
+        settings |= {"validation_ratio": validation_ratio, "patience": settings["patience"] or None}
+        if settings["dropout"] > 0 and settings["num_layers"] == 1:
+            raise click.UsageError("--dropout acts between layers; use --num-layers 2 or more, or --recurrent-dropout")
+        run = new_run(csv, target, features, reading, split_ratio, settings, quiet=quiet)
+        run.facts |= {"checkpoint_every": checkpoint_every, "checkpoint_seconds": checkpoint_seconds}
+        default_out = Path("runs", f"{run.source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
+        folder = run_folder(out or default_out, overwrite=overwrite, unique=out is None)
+    forecaster, request = run.forecaster, run.device or device
     with interruptible() as interrupt:
-        with run_folder(out or default_out, overwrite=overwrite, unique=out is None) as folder:
-            out = folder.parent
-            chosen = choose_device(device, quiet=quiet)
-            with watch(forecaster.num_epochs, interrupt, quiet=quiet) as callback, warnings.catch_warnings():
+        with folder as partial_folder:
+            out = partial_folder.parent
+            chosen = choose_device(request, quiet=quiet)
+            run.use(chosen, request.name)
+            checkpoints = _checkpoints(run, out, lambda: interrupt.by is not None)
+            witness = Witness(checkpoints)
+            with watch(forecaster.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite is said below
-                forecaster.fit(series.head(split.fit_end), device=chosen, callback=callback)
-            forecaster.notes = {
-                "file": str(source.path),
-                "bundled": source.bundled,
-                "fit_sha256": rows_checksum(series, split.fit_end),
-                "split_ratio": split_ratio,
-                "train_end": split.train_end,
-                "fit_end": split.fit_end,
-                "last_label": series.labels[split.fit_end - 1] if series.labels else None,
-                "requested_device": device.name,
-                "device_reason": chosen.reason,
-                "threads": chosen.threads,
-                "created": datetime.now().astimezone().isoformat(timespec="seconds"),
-            }
-            metrics, parts = _write_run(folder, forecaster, series, split)
-        _say_how_it_ended(forecaster, out, has_test=split.fit_end < len(series), quiet=quiet)
+                forecaster.fit(run.learned, device=chosen, callback=callback, pause=witness, state=run.state)
+            checkpoints.write()
+            if interrupt.by is not None and (out / CHECKPOINT_FILE).exists():
+                note(f"{interrupt.by.name}: go on with gru-xp train --resume {shlex.quote(str(out))}")
+            drift = _verify(run, witness, interrupt) if verify_cpu else None
+            metrics, parts = _write_run(partial_folder, run, drift)
+        _say_how_it_ended(forecaster, out, has_test=run.split.fit_end < len(run.series), quiet=quiet)
         if as_json:
             print_json({"run": str(out), **metrics})
         else:
-            print_parts(f"{source.path.name}, {series.target}: predictions of the next row", parts)
+            print_parts(f"{run.source.path.name}, {run.source.target}: predictions of the next row", parts)
     if metrics["problem"] is not None:
         raise click.ClickException(metrics["problem"])
-    if interrupt.pressed:
-        sys.exit(130)
+    if interrupt.by is not None:
+        sys.exit(interrupt.exit_code)
+    if drift is not None:
+        _say_drift(drift)
+
+
+def _given(ctx: click.Context) -> dict[str, Any]:
+    """The options about the training that were given, by name."""
+    others = ("csv", "resume", "allow_changes", "out", "overwrite", "verify_cpu", "quiet", "as_json", "debug")
+    default = click.core.ParameterSource.DEFAULT
+    given = {name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name) is not default}
+    if "patience" in given:
+        given["patience"] = given["patience"] or None
+    return {name: value for name, value in given.items() if name not in others}
+
+
+def _checkpoints(run: TrainingRun, out: Path, wants_stop: Callable[[], bool]) -> "Checkpoints":
+    from gru_xp.forecasting.checkpoint import save_checkpoint
+    from gru_xp.reporting.run_folder import CHECKPOINT_FILE
+    from gru_xp.training.checkpoint import Checkpoints
+
+    return Checkpoints(
+        partial(save_checkpoint, out / CHECKPOINT_FILE, run.forecaster, series=run.series, run=run.facts),
+        every_epochs=run.facts["checkpoint_every"],
+        every_seconds=run.facts["checkpoint_seconds"],
+        wants_stop=wants_stop,
+    )
+
+
+def _verify(run: TrainingRun, witness: "Witness", interrupt: Interrupt) -> "Drift | None":
+    """How far the training is from that on the CPU; None where one of the two has not come to its end."""
+    from gru_xp.forecasting.verification import compare_with_cpu
+
+    training = run.forecaster.training
+    assert training is not None
+    if interrupt.by is not None or training.problem is not None:
+        return None
+    drift = compare_with_cpu(run.forecaster, run.learned, witness, pause=lambda *_: interrupt.by is not None)
+    return drift if interrupt.by is None else None
+
+
+def _say_drift(drift: "Drift") -> None:
+    """How far the training is from that on the CPU; an error where it is too far."""
+    said = (
+        f"compared with {drift.reference}: parameters differ by {drift.first_epoch:.1e} of the largest after epoch 1 "
+        f"(limit {drift.limit:.0e})"
+    )
+    if not drift.is_within_limit:
+        raise click.ClickException(f"{said}; do not trust this device, or switch TF32 off (CUPY_TF32=0)")
+    note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, costs by {drift.cost:.1e}")
 
 
 def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool) -> None:
     training = forecaster.training
     last = training.history[-1]
-    why = {"patience": ", stopped by --patience", "callback": ", stopped by Ctrl-C"}.get(training.stop_reason, "")
+    why = {"patience": ", stopped by --patience", "paused": ", interrupted"}.get(training.stop_reason, "")
     note(
         f"epoch {last.epoch}/{forecaster.num_epochs}: cost {last.cost:.4g}, best epoch {training.best_epoch}, "
         f"{last.seconds:.1f} s{why}",
@@ -216,18 +316,28 @@ def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool
     note(f"written to {out}", quiet=quiet)
 
 
-def _write_run(folder: Path, forecaster: Any, series: Any, split: Any) -> tuple[dict[str, Any], list[Any]]:
+def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[dict[str, Any], list[Any]]:
     """Write all files of the run; the metrics and the evaluated parts."""
     from gru_xp.forecasting.evaluation import evaluate
-    from gru_xp.reporting.run_folder import MODEL_FILE, write_history, write_metrics, write_plots, write_predictions
+    from gru_xp.reporting.run_folder import (
+        MODEL_FILE,
+        write_history,
+        write_metrics,
+        write_plots,
+        write_predictions,
+        written_to,
+    )
 
-    training = forecaster.training
-    parts = evaluate(forecaster, series, {name: split.part(name) for name in ("train", "validation", "test")})
+    forecaster, series, training = run.forecaster, run.series, run.forecaster.training
+    assert training is not None
+    parts = evaluate(forecaster, series, {name: run.split.part(name) for name in ("train", "validation", "test")})
     metrics = {
-        "file": forecaster.notes["file"],
+        "file": str(run.source.path),
         "target": series.target,
+        "reading": forecaster.notes["reading"],
+        "missing": series.missing,
         "device": {
-            "requested": forecaster.device.requested,
+            "requested": forecaster.notes["requested_device"],
             "used": forecaster.device.name,
             "reason": forecaster.device.reason,
         },
@@ -238,9 +348,12 @@ def _write_run(folder: Path, forecaster: Any, series: Any, split: Any) -> tuple[
         "seconds": training.history[-1].seconds,
         "parts": {part.name: part.metrics for part in parts},
     }
-    forecaster.save(folder / MODEL_FILE)
-    write_history(folder, training.history)
-    write_metrics(folder, metrics)
-    write_predictions(folder, series, parts)
-    write_plots(folder, series, parts, training.history, training.best_epoch)
+    if drift is not None:
+        metrics["verify_cpu"] = {name: None if value == math.inf else value for name, value in asdict(drift).items()}
+    with written_to(folder.parent):
+        forecaster.save(folder / MODEL_FILE)
+        write_history(folder, training.history)
+        write_metrics(folder, metrics)
+        write_predictions(folder, series, parts)
+        write_plots(folder, series, parts, training.history, training.best_epoch)
     return metrics, parts

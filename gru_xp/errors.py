@@ -19,3 +19,13 @@ class DeviceError(GruXpError, RuntimeError):
 
 class CheckpointError(GruXpError, ValueError):
     """A model file cannot be read or written."""
+
+
+class MemoryLimitError(GruXpError, MemoryError):
+    """There is not enough memory; the message says what would need less."""
+
+
+def printable(text: str, longest: int | None = 60) -> str:
+    """Text that a file holds, for a message: on one line, without characters that steer a terminal, and short."""
+    text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[: longest and longest + 1])
+    return text if longest is None or len(text) <= longest else text[: longest - 3] + "..."

@@ -2,8 +2,12 @@
 
 import importlib
 import inspect
+import os
+import runpy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +19,20 @@ from gru_xp.nn import GRUParams, LinearParams, cell, gru, gru_backward, gru_forw
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Ops, PlainOps
 from gru_xp.nn.params import map_arrays, named_arrays
+
+OFFLINE = Path(__file__).parent / "offline"
+
+# this process, unless its Python was started so, and those that tests start
+_begun = vars(sys.modules.get("sitecustomize", object))
+_tried: list[str] = (_begun if "tried" in _begun else runpy.run_path(str(OFFLINE / "sitecustomize.py")))["tried"]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def network() -> Iterator[list[str]]:
+    """What was asked of the network, all of which was refused: nothing, at the end of each file of tests."""
+    yield _tried
+    assert not _tried, f"gru-xp makes no network call: {_tried}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

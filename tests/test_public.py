@@ -96,6 +96,7 @@ def test_public_names_are_explained():
         ("ShapeError", ValueError),
         ("DataError", ValueError),
         ("DeviceError", RuntimeError),
+        ("MemoryLimitError", MemoryError),
         ("CheckpointError", ValueError),
     ],
 )

@@ -13,6 +13,7 @@ import array_api_compat
 import numpy as np
 
 from gru_xp.devices.cupy_ops import CupyOps
+from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.threads import default_threads
 from gru_xp.errors import DeviceError
@@ -21,6 +22,8 @@ from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
 NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
+FREE_MEMORY_VARIABLE = "GRU_XP_FREE_MEMORY"
+"""Bytes of memory to take for free, where the system says something else."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,21 @@ class Device:
 
         device: AbstractContextManager[Any] = cupy.cuda.Device(_cuda_index(self.name))
         return device
+
+    def free_memory(self) -> int:
+        """Bytes that this process can still get on it."""
+        wanted = os.environ.get(FREE_MEMORY_VARIABLE, "")
+        if wanted.isdigit():
+            return int(wanted)
+        if not self.is_cuda:
+            return free_host_memory()
+        import cupy
+
+        with self.use():
+            pool = cupy.get_default_memory_pool()
+            free = cupy.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
+            limit = pool.get_limit()  # 0 for none
+            return int(min(free, limit - pool.used_bytes()) if limit else free)
 
 
 def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads: int | None = None) -> Device:

@@ -56,23 +56,34 @@ class Arena:
 class Scratch:
     """Arrays that are kept, by shape, type and number.
 
+    Parameters
+    ----------
+    limit
+        Bytes above which all are forgotten before another one is made; no limit if left out.
+
     Attributes
     ----------
     nbytes
         Of all of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float = math.inf) -> None:
         self.nbytes = 0
+        self._limit = limit
         self._arrays: dict[Any, Array] = {}
 
     def array(self, shape: tuple[int, ...], dtype: Any, number: int) -> Array:
         """The same array for the same arguments, until they are cleared."""
         key = (shape, dtype, number)
         if key not in self._arrays:
-            self._arrays[key] = _feature_major(_buffer(_size(shape, dtype)), shape, dtype)
-            self.nbytes += self._arrays[key].nbytes
+            if self.nbytes > self._limit:
+                self.clear()
+            self._arrays[key] = self._make(shape, dtype)
+            self.nbytes += _size(shape, dtype)
         return self._arrays[key]
+
+    def _make(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return _feature_major(_buffer(_size(shape, dtype)), shape, dtype)
 
     def clear(self) -> None:
         """Forget all arrays; who has one may go on using it."""

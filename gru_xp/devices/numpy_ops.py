@@ -57,13 +57,13 @@ class NumpyOps:
     """
 
     def __init__(self, threads: int = 1, *, max_kept: int = 2**29) -> None:
-        self._threads = threads
+        self.threads = threads
         self._max_kept = max_kept // (threads + 1)  # here, and for each worker
         self._memory = RecycledMemory(self._max_kept)
         self._workers: list[NumpyOps] = []
         self._plans: dict[Any, Plan] = {}
         self._scratch = Scratch()
-        self._products = Scratch()
+        self._products = Scratch(MAX_SCRATCH_BYTES)
         self._arena = Arena()
         self._program: Program | None = None  # what is being written down
         self._recording_memory: Arena | RecycledMemory = self._arena
@@ -89,8 +89,6 @@ class NumpyOps:
         # several at once.
         if a.ndim == 2:
             a, b = a[None], b[None]
-        if self._products.nbytes > MAX_SCRATCH_BYTES:
-            self._products.clear()
         several = max(1, MAX_PRODUCT_NUMBERS // math.prod(out.shape))
         for start in range(0, a.shape[0], several):
             a_t, b_t = a[start : start + several].swapaxes(-1, -2), b[start : start + several]
@@ -135,12 +133,12 @@ class NumpyOps:
             step(t)
 
     def parts(self, B: int, T: int, I: int, H: int) -> list[tuple[slice, Ops]]:  # noqa: E741
-        if self._threads == 0:
+        if self.threads == 0:
             return [(slice(0, B), self)]
-        threads = max(1, min(self._threads, B * H // MIN_STATE_NUMBERS))
+        threads = max(1, min(self.threads, B * H // MIN_STATE_NUMBERS))
         rounds = max(rounds_for_memory(B, T, I, H), math.ceil(B / max(MIN_ROWS, MAX_STATE_NUMBERS // H)))
         while len(self._workers) < threads:
-            self._workers.append(NumpyOps(threads=0, max_kept=self._max_kept))
+            self._workers.append(self._worker())
         slices = even_slices(B, threads * math.ceil(rounds / threads))
         return [(rows, self._workers[i % threads]) for i, rows in enumerate(slices)]
 
@@ -170,6 +168,10 @@ class NumpyOps:
         replay = self._record(function, self._arena)
         replay()
         return replay
+
+    def _worker(self) -> "NumpyOps":
+        """Ops for another thread."""
+        return NumpyOps(threads=0, max_kept=self._max_kept)
 
     def _record(self, function: Callable[[], Result], memory: "Arena | RecycledMemory") -> "_Replay[Result]":
         """Write down what a function does, in memory that comes from there."""

@@ -74,6 +74,9 @@ class Symbol:
     def __gt__(self, other: "Operand") -> "Symbol":
         return _call("greater", self, other)
 
+    def __lt__(self, other: "Operand") -> "Symbol":
+        return _call("greater", other, self)
+
     def __neg__(self) -> "Symbol":
         return _call("negative", self)
 

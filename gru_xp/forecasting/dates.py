@@ -1,43 +1,176 @@
 """Dates as people write them in CSV files, and the ones that come next."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from gru_xp.forecasting.reading.cells import CellError, is_missing, quoted
+
 _YEAR = re.compile(r"\d{4}")
 _YEAR_MONTH = re.compile(r"(\d{4})-(\d{1,2})")
 _NUMERIC = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:[ T](\S+))?")
+_NAMED_MONTH = re.compile(r"\d{4}/\d|[^\W\d_]+ \d{1,2}, \d{4}|\d{1,2}[ -][^\W\d_]+[ -]\d\d")
 _NAMED_MONTH_FORMATS = ("%Y/%m/%d", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y")
+_SAMPLE = 1000
 
 
-def parse_dates(labels: Sequence[str]) -> list[datetime] | None:
-    """The dates that `labels` mean, or None where they are not dates or could be read in two ways.
+def parse_dates(
+    labels: Sequence[str], date_format: str | None = None, where: Callable[[int], str] = "row {}".format
+) -> list[datetime] | None:
+    """The dates that `labels` mean, or None where they are no dates at all.
 
     Read are ISO 8601 (of times with a zone see `wall_clock_or_utc`), years, months as ``2004-08``, months by English
     name, and ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which is the day.
+
+    Parameters
+    ----------
+    labels
+        The cells of a column.
+    date_format
+        The one form to read, as `datetime.strptime` takes it.
+    where
+        How to call a row in a message.
+
+    Raises
+    ------
+    CellError
+        Some are dates of another form than others or none, could be other dates, or have a time zone alone.
     """
-    for read in (_parse_iso, _parse_named_month, _parse_numeric):
-        dates = read(labels)
-        if dates is not None:
-            return dates
+    if date_format is not None:
+        return _all_of_form(labels, date_format, where)
+    for form in _FORMS:
+        if dates := _read_all(form, labels):
+            return _without_zones(labels, dates, where)
+    month_first, day_first = (_read_all(form, labels) for form in _NUMERIC_FORMS)
+    if month_first and day_first and month_first != day_first:
+        row = next(row for row, (a, b) in enumerate(zip(month_first, day_first, strict=True)) if a != b)
+        formats = " or ".join(_format_like(labels[row], order) for order in ("%d{0}%m{0}%Y", "%m{0}%d{0}%Y"))
+        raise CellError(row, f"{quoted(labels[row])} may be day or month first; give --date-format {formats}")
+    if dates := month_first or day_first:
+        return _without_zones(labels, dates, where)
+    _refuse_mixed(labels, where)
     return None
 
 
-def _parse_iso(labels: Sequence[str]) -> list[datetime] | None:
+def may_be_date(label: str, date_format: str | None = None) -> bool:
+    """Whether a cell is a date of some form, or of the one that is given."""
+    if date_format is not None:
+        return _reads(partial(_read_as, form=date_format), label)
+    return any(_reads(form, label) for form in (*_FORMS, *_NUMERIC_FORMS))
+
+
+def is_full_date(label: str) -> bool:
+    """Whether a cell is a date with year, month and day and more than digits."""
+    return not label.isdigit() and not _YEAR_MONTH.fullmatch(label) and may_be_date(label)
+
+
+def _read_iso(label: str) -> datetime:
+    if _YEAR.fullmatch(label):
+        label += "-01-01"
+    elif match := _YEAR_MONTH.fullmatch(label):
+        label = f"{match[1]}-{int(match[2]):02d}-01"
+    return datetime.fromisoformat(label)
+
+
+def _read_numeric(label: str, day: int, month: int) -> datetime:
+    match = _NUMERIC.fullmatch(label)
+    if match is None:
+        raise ValueError(label)
+    date = datetime(int(match[4]), int(match[month]), int(match[day]))
+    return datetime.combine(date, time.fromisoformat(match[5])) if match[5] else date
+
+
+def _read_as(label: str, form: str) -> datetime:
+    return datetime.strptime(label, form)
+
+
+def _read_named_month(label: str, form: str) -> datetime:
+    if not _NAMED_MONTH.match(label):  # strptime takes long to say no
+        raise ValueError(label)
+    return _read_as(label, form)
+
+
+_Form = Callable[[str], datetime]
+_FORMS: tuple[_Form, ...] = (_read_iso, *(partial(_read_named_month, form=form) for form in _NAMED_MONTH_FORMATS))
+_NUMERIC_FORMS: tuple[_Form, ...] = (
+    partial(_read_numeric, day=3, month=1),
+    partial(_read_numeric, day=1, month=3),
+)
+
+
+def _reads(form: _Form, label: str) -> bool:
+    try:
+        form(label)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_all(form: _Form, labels: Sequence[str]) -> list[datetime] | None:
+    """The dates of all labels, or None; numeric ones must have the same sign between the numbers."""
+    try:
+        dates = [form(label) for label in labels]
+    except ValueError:
+        return None
+    return dates if form not in _NUMERIC_FORMS or len(_signs(labels)) == 1 else None
+
+
+def _signs(labels: Sequence[str]) -> set[str]:
+    """What stands between the numbers of numeric dates."""
+    return {match[2] for label in labels if (match := _NUMERIC.fullmatch(label))}
+
+
+def _all_of_form(labels: Sequence[str], date_format: str, where: Callable[[int], str]) -> list[datetime]:
     dates = []
-    for label in labels:
-        if _YEAR.fullmatch(label):
-            label += "-01-01"
-        elif match := _YEAR_MONTH.fullmatch(label):
-            label = f"{match[1]}-{int(match[2]):02d}-01"
+    for row, label in enumerate(labels):
         try:
-            dates.append(datetime.fromisoformat(label))
+            dates.append(_read_as(label, date_format))
         except ValueError:
-            return None
+            problem = f"{quoted(label)} is not of the form {date_format!r}; correct --date-format or the row"
+            raise CellError(row, problem) from None
+    return _without_zones(labels, dates, where)
+
+
+def _format_like(label: str, form: str) -> str:
+    """The form of a numeric date as strptime takes it, with the sign and the time of day that the label has."""
+    match = _NUMERIC.fullmatch(label)
+    assert match is not None
+    clock = {0: "", 1: " %H:%M", 2: " %H:%M:%S"}[min((match[5] or "").count(":"), 2)]
+    return f"'{form.format(match[2])}{clock}'"
+
+
+def _refuse_mixed(labels: Sequence[str], where: Callable[[int], str]) -> None:
+    """Raise CellError where some labels are dates and others are none, or none of the same form."""
+    sample = next((row for row, label in enumerate(labels[:_SAMPLE]) if may_be_date(label)), None)
+    if sample is None:
+        return
+    forms = [form for form in (*_FORMS, *_NUMERIC_FORMS) if _reads(form, labels[sample])]
+    for row, label in enumerate(labels):
+        if is_missing(label):
+            raise CellError(row, "the date is missing; fill it in or remove the row")
+        still = [form for form in forms if _reads(form, label)]
+        if not still or _signs([label]) != _signs([labels[sample]]):
+            raise CellError(
+                row,
+                f"{quoted(label)} is not written as {quoted(labels[sample])} in {where(sample)}; write all dates alike",
+            )
+        if len(still) < len(forms):
+            forms, sample = still, row
+
+
+def _without_zones(labels: Sequence[str], dates: list[datetime], where: Callable[[int], str]) -> list[datetime]:
+    has_zone = [date.tzinfo is not None for date in dates]
+    if any(has_zone) and not all(has_zone):
+        row = has_zone.index(not has_zone[0])
+        raise CellError(
+            row,
+            f"of {quoted(labels[row])} and {quoted(labels[0])} in {where(0)} only one has a time zone; write all alike",
+        )
     return wall_clock_or_utc(dates)
 
 
@@ -49,48 +182,16 @@ def wall_clock_or_utc(dates: Sequence[datetime]) -> list[datetime]:
     wall_clock = [date.replace(tzinfo=None) for date in dates]
     if not all(date.tzinfo for date in dates) or len({date.utcoffset() for date in dates}) == 1:
         return wall_clock
-    utc = [date.astimezone(UTC) for date in dates]
+    try:
+        utc = [date.astimezone(UTC) for date in dates]
+    except OverflowError:  # at the ends of the calendar
+        return wall_clock
     return utc if _order(utc) > _order(wall_clock) else wall_clock
 
 
 def _order(dates: Sequence[datetime]) -> tuple[bool, bool, bool]:
     """How good an order dates are in: never back and forth, never repeated, always as far apart."""
     return direction(dates) is not None, len(set(dates)) == len(dates), len({b - a for a, b in pairwise(dates)}) <= 1
-
-
-def _parse_named_month(labels: Sequence[str]) -> list[datetime] | None:
-    for form in _NAMED_MONTH_FORMATS:
-        try:
-            return [datetime.strptime(label, form) for label in labels]
-        except ValueError:
-            continue
-    return None
-
-
-def _parse_numeric(labels: Sequence[str]) -> list[datetime] | None:
-    """Month first and day first are both tried; the reading that is a date in every row, and alone so, counts.
-
-    Where both are dates throughout, the one that keeps the rows in order does.
-    """
-    matches = [match for label in labels if (match := _NUMERIC.fullmatch(label))]
-    if len(matches) < len(labels):
-        return None
-    readings = []
-    for day, month in ((3, 1), (1, 3)):
-        try:
-            readings.append([_numeric_date(match, day, month) for match in matches])
-        except ValueError:
-            continue
-    ordered = [dates for dates in readings if direction(dates) is not None]
-    for candidates in (readings, ordered):
-        if len(candidates) == 1:
-            return candidates[0]
-    return None
-
-
-def _numeric_date(match: re.Match[str], day: int, month: int) -> datetime:
-    date = datetime(int(match[4]), int(match[month]), int(match[day]))
-    return datetime.combine(date, time.fromisoformat(match[5])) if match[5] else date
 
 
 def direction(keys: Sequence[Any]) -> int | None:

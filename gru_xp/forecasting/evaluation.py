@@ -1,9 +1,10 @@
 """One-step predictions of a series' parts, beside the naive forecast on the same windows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.baselines import naive_forecast
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.metrics import compare_with_naive
@@ -28,7 +29,7 @@ class EvaluatedPart:
     """
 
     name: str
-    rows: range
+    rows: Sequence[int]
     y_true: Floats
     y_pred: Floats
     metrics: dict[str, Any]
@@ -44,7 +45,8 @@ def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, sli
     series
         All rows.
     parts
-        Name and rows of each part; rows without a whole window before them are left out, and so are empty parts.
+        Name and rows of each part; rows without a whole window before them are left out, and so are those whose target
+        was missing, and empty parts.
 
     Returns
     -------
@@ -53,19 +55,24 @@ def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, sli
     Raises
     ------
     DataError
-        The series has too few rows, or other columns than the forecaster was trained on.
+        The series has too few rows, or none whose target is there, or other columns than the forecaster was trained on.
     """
     series = as_series(series, forecaster.columns)
     y_pred = forecaster.predict(series)
+    if not any(map(series.is_there, range(forecaster.seq_length, len(series)))):
+        raise DataError(
+            f"{printable(series.target)} is missing in every row after the first {forecaster.seq_length}: there is "
+            "nothing to hold predictions against; give rows that have it"
+        )
     windows, y_true = make_windows(series.values, forecaster.seq_length)
     y_naive = naive_forecast(windows)
     evaluated = []
     for name, rows in parts.items():
         start, stop, _ = rows.indices(len(series))
-        start = max(start, forecaster.seq_length)
-        if start >= stop:
+        rows_there = [row for row in range(max(start, forecaster.seq_length), stop) if series.is_there(row)]
+        if not rows_there:
             continue
-        at = slice(start - forecaster.seq_length, stop - forecaster.seq_length)
+        at = [row - forecaster.seq_length for row in rows_there]
         metrics = compare_with_naive(y_true[at], y_pred[at], y_naive[at], forecaster.scaler.std[0])
-        evaluated.append(EvaluatedPart(name, range(start, stop), y_true[at], y_pred[at], metrics))
+        evaluated.append(EvaluatedPart(name, rows_there, y_true[at], y_pred[at], metrics))
     return evaluated

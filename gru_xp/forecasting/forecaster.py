@@ -14,17 +14,32 @@ from gru_xp.devices.inventory import versions
 from gru_xp.errors import CheckpointError, DataError, GruXpError
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.series import TimeSeries, as_series
-from gru_xp.forecasting.windows import Floats, make_windows, split_rows
+from gru_xp.forecasting.windows import Floats, Split, make_windows, split_rows
 from gru_xp.nn.cell import RESETS, Reset
 from gru_xp.nn.checks import check_choice, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import GRUParams, named_arrays
-from gru_xp.training.checkpoint import load_checkpoint, save_checkpoint
+from gru_xp.nn.params import named_arrays
+from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice
+from gru_xp.training.model_file import Architecture, load_model, save_model
 from gru_xp.training.objective import predict
-from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, train
+from gru_xp.training.strict_json import check_fields, shortened
+from gru_xp.training.tensors import DAMAGED, damaged
+from gru_xp.training.trainer import EpochRecord, Pause, TrainingConfig, TrainingResult, TrainingState, train
 
 DTYPES = ("float32", "float64")
+
+_DESCRIPTION: dict[str, type | tuple[type, ...]] = {
+    "settings": dict,
+    "scaler": dict,
+    "columns": (list, tuple),
+    "sees_gaps": bool,
+    "device": str,
+    "versions": dict,
+    "best_epoch": int,
+    "notes": dict,
+}
+"""What `Forecaster.describe` gives, and what it is."""
 
 
 @dataclass
@@ -44,7 +59,7 @@ class Forecaster:
     dropout, recurrent_dropout, zoneout
         What to leave out at random while learning: of what one layer hands on to the next, of the candidates, and of
         the updates of the state; see `DropoutRates`.
-    num_epochs, learning_rate, optimizer, reduction, batch_size, clip_norm, patience
+    num_epochs, learning_rate, optimizer, reduction, batch_size, clip_norm, patience, keep_every
         See `TrainingConfig`.
     validation_ratio
         Share of the rows, from their end, that is not trained on but chooses the best epoch; 0 for none.
@@ -92,11 +107,13 @@ class Forecaster:
     reset: Reset = "before"
     dtype: Literal["float32", "float64"] = "float32"
     seed: int = 0
+    keep_every: int | None = None
 
     device: Device = field(init=False, repr=False)
     params: NetworkParams = field(init=False, repr=False)
     scaler: Scaler = field(init=False, repr=False)
     columns: tuple[str, ...] = field(init=False, repr=False)
+    sees_gaps: bool = field(init=False, repr=False, default=False)
     best_epoch: int = field(init=False, repr=False)
     training: TrainingResult | None = field(init=False, repr=False, default=None)
     notes: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
@@ -132,8 +149,14 @@ class Forecaster:
         *,
         device: str | Device = "auto",
         callback: Callable[[EpochRecord], object] | None = None,
+        pause: Pause | None = None,
+        state: TrainingState | None = None,
     ) -> "Forecaster":
         """Learn from a series, all of whose rows may be looked at.
+
+        Where the series says which of its values were missing, windows before a missing target are left out, and the
+        network gets an input more for each column: 1 where the value was there, 0 where the one before stands for it.
+        Source: Lipton, Kale and Wetzel (2016), arXiv:1606.04130.
 
         Parameters
         ----------
@@ -144,6 +167,10 @@ class Forecaster:
             A name for `resolve_device`, or its result.
         callback
             Called with an `EpochRecord` after every epoch; the training stops if the result is True.
+        pause
+            Called after every batch, too; see `Pause`.
+        state
+            Where the training of this forecaster stopped, to go on from there; see `Checkpoint`.
 
         Returns
         -------
@@ -154,45 +181,85 @@ class Forecaster:
         ------
         DataError
             The series cannot be learned from.
+        MemoryLimitError
+            It takes more memory than is free.
         """
         series = as_series(series)
         device = device if isinstance(device, Device) else resolve_device(device)
         split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
-        scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
-        windows, targets = make_windows(series.values, self.seq_length)
+        if state is None:
+            scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
+        else:
+            self._check_fitted("scaler")
+            scaler = self.scaler
+        names = ("train", "validation") if self.validation_ratio > 0 else ("train",)
+        shapes, config = self._training_shapes(series, split), self._training_config()
+        check_memory(shapes, config, device)
+        with memory_advice(shapes, config, device):
+            learned, *validation = (self._sequences(series, name, split, scaler, device) for name in names)
+            vars(self).pop("params", None)  # they would not go with what follows
+            self.device, self.columns, self.scaler = device, series.columns, scaler
+            self.sees_gaps, self.best_epoch = series.observed is not None, 0
+            training = train(
+                self._start(),
+                *learned,
+                config=config,
+                device=device,
+                reset=self.reset,
+                validation=validation[0] if validation else None,
+                callback=callback,
+                pause=pause,
+                state=state,
+            )
+        self.training, self.params, self.best_epoch = training, training.params, training.best_epoch
+        if training.problem is not None:
+            warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
+        return self
+
+    def _sequences(
+        self, series: TimeSeries, part: str, split: Split, scaler: Scaler, device: Device
+    ) -> tuple[Array, Array]:
+        """What the network gets ``(B, T, I)`` and is to predict ``(B, 1)`` in a part of the series."""
+        rows = split.targets(part, self.seq_length)
+        windows, targets = (a[rows] for a in make_windows(series.values, self.seq_length))
+        x = _inputs(series, self.seq_length, scaler, series.observed is not None, rows)
         y = scaler.scale_targets(targets, windows)[:, None]
+        if series.observed is not None:
+            there = series.observed[self.seq_length :, 0][rows]
+            if not there.any():
+                raise DataError(f"every target of the {part} part is missing; treat them otherwise than by mask")
+            x, y = x[there], y[there]
+        return to_device(x, device, self.dtype), to_device(y, device, self.dtype)
 
-        def part(name: str) -> tuple[Array, Array]:
-            rows = split.targets(name, self.seq_length)
-            x = scaler.scale_windows(windows[rows])
-            return to_device(x, device, self.dtype), to_device(y[rows], device, self.dtype)
+    def _training_shapes(self, series: TimeSeries, split: Split) -> TrainingShapes:
+        learned, validation = (split.targets(name, self.seq_length) for name in ("train", "validation"))
+        return TrainingShapes(
+            learned.stop - learned.start,
+            validation.stop - validation.start,
+            self.seq_length,
+            len(series.columns) * (1 if series.observed is None else 2),
+            self.hidden_size,
+            1,
+            self.num_layers,
+            bool(self.bidirectional),
+            self.reset,
+            self.dtype,
+        )
 
-        xp = device.xp
-        with device.use():
-            start = init_network_params(
-                len(series.columns),
+    def _start(self) -> NetworkParams:
+        """The initial parameters."""
+        architecture, xp = self.architecture(), self.device.xp
+        with self.device.use():
+            return init_network_params(
+                architecture.input_size,
                 self.hidden_size,
-                1,
+                architecture.output_size,
                 num_layers=self.num_layers,
                 bidirectional=self.bidirectional,
                 xp=xp,
                 seed=self.seed,
                 dtype=getattr(xp, self.dtype),
             )
-        training = train(
-            start,
-            *part("train"),
-            config=self._training_config(),
-            device=device,
-            reset=self.reset,
-            validation=part("validation") if self.validation_ratio > 0 else None,
-            callback=callback,
-        )
-        self.training, self.params, self.best_epoch = training, training.params, training.best_epoch
-        self.device, self.columns, self.scaler = device, series.columns, scaler
-        if training.problem is not None:
-            warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
-        return self
 
     def predict(self, series: Any) -> Any:
         """Predict every row that has a whole window before it, each from the actual rows before it.
@@ -213,8 +280,10 @@ class Forecaster:
         DataError
             The series has other columns, or too few rows.
         """
-        windows, _ = make_windows(self._checked(series, self.seq_length + 1).values, self.seq_length)
-        predictions = self._predict_windows(windows, self.device.ops())
+        checked = self._checked(series, self.seq_length + 1)
+        windows, _ = make_windows(checked.values, self.seq_length)
+        inputs = _inputs(checked, self.seq_length, self.scaler, self.sees_gaps)
+        predictions = self._predict_windows(inputs, windows, self.device.ops())
         if not hasattr(series, "index") or not hasattr(series, "to_numpy"):
             return predictions
         import pandas as pd
@@ -244,13 +313,16 @@ class Forecaster:
             The series has other columns, or too few rows.
         """
         steps = whole_number("steps", steps, 1)
-        window = self._checked(series, self.seq_length).values[-self.seq_length :].copy()
+        checked = self._checked(series, self.seq_length)
+        values, observed = (a[-self.seq_length :].copy() for a in (checked.values, _observed(checked)))
         forecasts = np.empty(steps)
         ops = self.device.ops()
         for step in range(steps):
-            forecasts[step] = self._predict_windows(window[None], ops)[0]
-            window = np.concatenate([window[1:], window[-1:]])
-            window[-1, 0] = forecasts[step]
+            window = values[None]
+            inputs = _scaled(window, observed[None], self.scaler, self.sees_gaps)
+            forecasts[step] = self._predict_windows(inputs, window, ops)[0]
+            values, observed = (np.concatenate([a[1:], a[-1:]]) for a in (values, observed))
+            values[-1, 0], observed[-1, 0] = forecasts[step], True
         return forecasts
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -266,8 +338,8 @@ class Forecaster:
         CheckpointError
             The file cannot be written.
         """
-        description = self.describe()
-        save_checkpoint(path, self.params, description)
+        self._check_fitted()
+        save_model(path, self.params, self.describe())
 
     def describe(self) -> dict[str, Any]:
         """All about the model but its parameters, as JSON can hold it; see `from_parts`.
@@ -275,13 +347,14 @@ class Forecaster:
         Raises
         ------
         GruXpError
-            It has not learned anything yet.
+            It has not begun to learn.
         """
-        self._check_fitted()
+        self._check_fitted("scaler")
         return {
             "settings": self.settings(),
             "scaler": self.scaler.to_dict(),
             "columns": self.columns,
+            "sees_gaps": self.sees_gaps,
             "device": self.device.name,
             "versions": versions(self.device),
             "best_epoch": self.best_epoch,
@@ -309,11 +382,8 @@ class Forecaster:
             The file is no such model.
         """
         device = device if isinstance(device, Device) else resolve_device(device)
-        params, description = load_checkpoint(path, device)
-        try:
-            return cls.from_parts(params, description, device)
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+        params, description = load_model(path, device, lambda described: cls.from_description(described).architecture())
+        return cls.from_parts(params, description, device)
 
     @classmethod
     def from_parts(cls, params: NetworkParams, description: dict[str, Any], device: Device) -> "Forecaster":
@@ -325,18 +395,11 @@ class Forecaster:
             The description is damaged, or it is that of other parameters.
         """
         try:
-            forecaster = cls(**description["settings"])
-            forecaster.scaler = Scaler.from_dict(description["scaler"])
-            forecaster.columns = tuple(description["columns"])
-            forecaster.best_epoch = description["best_epoch"]
-            forecaster.notes = description["notes"]
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"there is no {error}" if isinstance(error, KeyError) else error
-            raise CheckpointError(f"a gru-xp model whose description is damaged ({what}); take another copy") from error
-        scaler = forecaster.scaler
-        if {len(numbers) for numbers in (scaler.mean, scaler.std, scaler.change_std)} != {len(forecaster.columns)}:
-            raise CheckpointError("a gru-xp model whose scaler has not one number for each column")
-        if _shapes(params) != forecaster._expected_shapes():
+            forecaster = cls.from_description(description)
+            shapes = {name: spec.shape for name, spec in forecaster.architecture().specs().items()}
+        except DAMAGED as error:
+            raise damaged("model", error) from error
+        if {name: tuple(array.shape) for name, array in named_arrays(params)} != shapes:
             raise CheckpointError("a gru-xp model whose weights do not have the shapes that it describes")
         if any(array.dtype != getattr(device.xp, forecaster.dtype) for _, array in named_arrays(params)):
             raise CheckpointError(f"a gru-xp model whose weights are not {forecaster.dtype}, as it describes them")
@@ -344,15 +407,30 @@ class Forecaster:
         forecaster.device = device
         return forecaster
 
-    def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        H, D = self.hidden_size, 2 if self.bidirectional else 1
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer in range(self.num_layers):
-            for direction in range(D):
-                I = D * H if layer else len(self.columns)  # noqa: E741
-                gru = zip(GRUParams._fields, ((3 * H, I), (3 * H, H), (3 * H,), (H,)), strict=True)
-                shapes |= {f"gru.{layer}.{direction}.{name}": shape for name, shape in gru}
-        return shapes | {"linear.weight": (1, D * H), "linear.bias": (1,)}
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> "Forecaster":
+        """One without parameters, of what `describe` gave; an error of `DAMAGED` if that is damaged."""
+        description = {"sees_gaps": False, **description}  # older files do not say
+        check_fields("it", description, _DESCRIPTION)
+        known = {f.name for f in fields(cls) if f.init}
+        if unknown := sorted(description["settings"].keys() - known):
+            raise ValueError(f"{shortened(unknown[0])} is no setting")
+        columns = tuple(description["columns"])
+        if not columns or not all(isinstance(column, str) for column in columns):
+            raise ValueError("columns must be one name or more")
+        forecaster = cls(**description["settings"])
+        forecaster.scaler = Scaler.from_dict(description["scaler"])
+        if len(forecaster.scaler.mean) != len(columns):
+            raise ValueError("its scaler has not one number for each column")
+        forecaster.columns, forecaster.sees_gaps = columns, description["sees_gaps"]
+        forecaster.best_epoch = whole_number("best_epoch", description["best_epoch"], 0)
+        forecaster.notes = description["notes"]
+        return forecaster
+
+    def architecture(self) -> Architecture:
+        """What the sizes of the parameters follow from, once the columns are known."""
+        input_size = len(self.columns) * (2 if self.sees_gaps else 1)
+        return Architecture(input_size, self.hidden_size, 1, self.num_layers, bool(self.bidirectional), self.dtype)
 
     def _checked(self, series: Any, rows: int) -> TimeSeries:
         self._check_fitted()
@@ -364,18 +442,30 @@ class Forecaster:
             )
         return checked
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "params"):
+    def _check_fitted(self, attribute: str = "params") -> None:
+        if not hasattr(self, attribute):
             raise GruXpError("the forecaster has not learned anything yet; call fit, or Forecaster.load")
 
-    def _predict_windows(self, windows: Floats, ops: Ops) -> Floats:
-        """Predictions ``(B,)`` in the data's units after windows ``(B, T, F)``."""
-        x = to_device(self.scaler.scale_windows(windows), self.device, self.dtype)
+    def _predict_windows(self, inputs: Floats, windows: Floats, ops: Ops) -> Floats:
+        """Predictions ``(B,)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""
+        x = to_device(inputs, self.device, self.dtype)
         with self.device.use():
             rates = self._training_config().rates
             scaled = to_host(predict(self.params, x, self.reset, ops, rates))[:, 0].astype(np.float64)
         return self.scaler.unscale_predictions(scaled, windows)
 
 
-def _shapes(params: NetworkParams) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(array.shape) for name, array in named_arrays(params)}
+def _inputs(series: TimeSeries, seq_length: int, scaler: Scaler, sees_gaps: bool, rows: slice = slice(None)) -> Floats:
+    """What the network gets of a series' windows ``(B, T, I)``, or of some of them."""
+    windows, observed = (make_windows(a, seq_length)[0][rows] for a in (series.values, _observed(series)))
+    return _scaled(windows, observed, scaler, sees_gaps)
+
+
+def _scaled(windows: Floats, observed: Floats, scaler: Scaler, sees_gaps: bool) -> Floats:
+    scaled = scaler.scale_windows(windows)
+    return np.concatenate([scaled, observed], axis=2) if sees_gaps else scaled
+
+
+def _observed(series: TimeSeries) -> Any:
+    """Which values were there, shape ``(N, F)``."""
+    return np.ones(series.values.shape, dtype=bool) if series.observed is None else series.observed

@@ -7,6 +7,7 @@ Two ways, both fitted on training rows only:
   changes. The network then predicts the change, and a level it has never seen is no different from any other.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from gru_xp.errors import DataError
 from gru_xp.forecasting.windows import Floats
 from gru_xp.nn.checks import check_choice
+from gru_xp.training.strict_json import check_fields, shortened
 
 SCALINGS = ("last", "standard")
 
@@ -62,9 +64,24 @@ class Scaler:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Scaler":
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Raises
+        ------
+        ValueError
+            A field is missing, unknown or of another kind, a number not finite, or a scale not above 0.
+        """
+        numbers = ("mean", "std", "change_std")
+        check_fields("the scaler", fields, {"kind": str} | dict.fromkeys(numbers, (list, tuple)))
         check_choice("scaler kind", fields["kind"], SCALINGS)
-        return cls(fields["kind"], *(tuple(map(float, fields[name])) for name in ("mean", "std", "change_std")))
+        for name in numbers:
+            smallest = -math.inf if name == "mean" else 0.0
+            for number in fields[name]:
+                if type(number) not in (int, float) or not smallest < number < math.inf:
+                    raise ValueError(f"{name} of the scaler holds {shortened(number)}")
+        if not len(fields["mean"]) == len(fields["std"]) == len(fields["change_std"]):
+            raise ValueError("the scaler has not as many numbers of each kind")
+        return cls(fields["kind"], *(tuple(map(float, fields[name])) for name in numbers))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""

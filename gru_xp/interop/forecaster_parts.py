@@ -11,11 +11,13 @@ from gru_xp.nn.cell import Reset
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import LinearParams, map_arrays
 from gru_xp.nn.stack import Layers
+from gru_xp.training.strict_json import read_json
+from gru_xp.training.tensors import damaged
 
 DESCRIPTION = "gru_xp"
 """What the text is called in a file."""
 
-LARGEST_DESCRIPTION = 2**24
+LARGEST_DESCRIPTION = 2**21
 """Characters."""
 
 
@@ -32,7 +34,7 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
     Raises
     ------
     CheckpointError
-        No GRU of a peer's can, as the forecaster has zoneout.
+        No GRU of a peer's can, as the forecaster has zoneout, or has learned which values were missing.
     """
     description = forecaster.describe()
     if forecaster.zoneout > 0:
@@ -40,19 +42,24 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
             f"zoneout={forecaster.zoneout:g} cannot be represented: predictions use its mean, for which {peer} "
             "has no place; train without zoneout"
         )
+    if forecaster.sees_gaps:
+        raise CheckpointError(
+            'missing="mask" cannot be represented: such a model is told which values were missing, for which the file '
+            "has no place; train with --missing ffill, or another way"
+        )
     return json.dumps(description)
 
 
 def read_description(text: str) -> dict[str, Any]:
     """The inverse of `write_description`; CheckpointError if the text is none of its."""
-    problem = None
     try:
-        description = json.loads(text) if len(text) <= LARGEST_DESCRIPTION else None
-    except (ValueError, RecursionError) as error:
-        description, problem = None, error
-    if not isinstance(description, dict):
-        why = "" if problem is None else f" ({problem})"
-        raise CheckpointError(f"a gru-xp model whose description is damaged{why}; take another copy") from problem
+        if len(text) > LARGEST_DESCRIPTION:
+            raise ValueError(f"{len(text):,} characters; more than {LARGEST_DESCRIPTION:,} are not read")
+        description = read_json(text)
+        if not isinstance(description, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise damaged("model", error) from error
     return description
 
 
@@ -82,7 +89,7 @@ def build_forecaster(
     device = device if isinstance(device, Device) else resolve_device(device)
     params = map_arrays(lambda array: to_device(array, device), NetworkParams(layers, linear))
     forecaster = Forecaster.from_parts(params, description, device)
-    for setting, held in (("reset", reset), ("zoneout", 0.0)):
+    for setting, held in (("reset", reset), ("zoneout", 0.0), ("sees_gaps", False)):
         if (described := getattr(forecaster, setting)) != held:
             raise CheckpointError(
                 f"a gru-xp model of {setting}={held!r} that is described as one of {described!r}; "

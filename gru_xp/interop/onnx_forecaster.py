@@ -66,7 +66,7 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     Raises
     ------
     CheckpointError
-        The forecaster cannot be represented (zoneout), or the model does not predict the same.
+        The forecaster cannot be represented (zoneout, ``missing="mask"``), or the model does not predict the same.
     GruXpError
         onnx or onnxruntime is not installed, or the forecaster has not learned anything yet.
 
@@ -185,8 +185,7 @@ def save_onnx(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     CheckpointError
         As from `to_onnx`, or the file cannot be written.
     """
-    data = to_bytes(to_onnx(forecaster))
-    replace_file(path, lambda file: file.write_bytes(data), lambda file: file.read_bytes() == data)
+    replace_file(path, to_bytes(to_onnx(forecaster)))
 
 
 def load_onnx(path: str | os.PathLike[str], *, device: str | Device = "auto") -> Forecaster:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from gru_xp.errors import CheckpointError
+from gru_xp.errors import CheckpointError, printable
 from gru_xp.interop.gates import HostArray
 from gru_xp.interop.peers import import_peer, reason
 
@@ -82,6 +82,8 @@ def read_model(model: ModelSource) -> "ModelProto":
             raise CheckpointError(
                 f"tensor {quoted(tensor.name)} lies in another file, which is not opened; save the model as one file"
             )
+    if not all(isinstance(text, str) for text in _texts(proto)):  # protocol buffers give what is no Unicode as bytes
+        raise CheckpointError("a damaged ONNX model, with names that are no text; take another copy")
     names = [tensor.name for tensor in proto.graph.initializer]
     if len(set(names)) < len(names):
         raise CheckpointError("a damaged ONNX model, which stores two tensors under one name")
@@ -115,6 +117,17 @@ def _parse(data: bytes) -> "ModelProto":
     except Exception as error:  # DecodeError
         raise CheckpointError("not an ONNX model, or a damaged one; take another copy") from error
     return proto
+
+
+def _texts(model: "ModelProto") -> Iterator[Any]:
+    """What a model calls its parts, and what it says of itself."""
+    for entry in model.metadata_props:
+        yield from (entry.key, entry.value)
+    for node in model.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for named in (*_tensors(model.graph), *model.graph.input, *model.graph.output):
+        yield named.name
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -163,7 +176,7 @@ def attributes_of(node: Any) -> dict[str, Any]:
 
 def describe_node(node: Any) -> str:
     """What to call a node in a message."""
-    return f"{node.op_type[:40]} node {quoted(node.name or next(filter(None, node.output), ''))}"
+    return f"{printable(node.op_type, 40)} node {quoted(node.name or next(filter(None, node.output), ''))}"
 
 
 class StoredTensors:

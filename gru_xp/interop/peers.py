@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from gru_xp.errors import GruXpError
+from gru_xp.errors import GruXpError, printable
 
 EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "torch": "parity", "keras": "parity"}
 """Which of gru-xp's extras brings a library."""
@@ -36,5 +36,4 @@ def import_peer(module: str) -> Any:
 
 def reason(error: Exception) -> str:
     """What another library says, for a message of one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+    return printable(" ".join(str(error).split()) or type(error).__name__, 300)

@@ -3,6 +3,7 @@
 ``torch.nn.GRU`` computes what gru-xp calls ``reset="after"``, and nothing else.
 """
 
+import io
 import os
 import re
 import warnings
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gru_xp.devices import Device, to_host
-from gru_xp.errors import CheckpointError, GruXpError
+from gru_xp.errors import CheckpointError, GruXpError, printable
 from gru_xp.forecasting import Forecaster
 from gru_xp.interop.checking import Trial, check_forecaster
 from gru_xp.interop.forecaster_parts import DESCRIPTION, build_forecaster, read_description, write_description
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 ORDER = "rzn"
 SAFE_VERSION = (2, 6)
 """Of PyTorch, from which on ``weights_only=True`` keeps its promise."""
+
+LARGEST_FILE = 2**30
+"""Bytes."""
 
 _NAME = re.compile(rf"({'|'.join(PeerGates._fields)})_l(\d{{1,6}})(_reverse)?")
 _BIASES = ("bias_ih", "bias_hh")
@@ -146,7 +150,8 @@ def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     CheckpointError
-        ``reset="before"`` or zoneout, or the file cannot be written, or what it holds does not compute the same.
+        ``reset="before"``, zoneout or ``missing="mask"``, or the file cannot be written, or what it holds does not
+        compute the same.
 
     Notes
     -----
@@ -174,14 +179,15 @@ def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     _check_forecaster(state, forecaster, "to torch")
     state[DESCRIPTION] = description
 
-    def is_whole(file: Path) -> bool:
-        written = _read(file)
-        return written.keys() == state.keys() and all(
-            value == written[name] if name == DESCRIPTION else torch.equal(value, written[name])
-            for name, value in state.items()
-        )
-
-    replace_file(path, lambda file: torch.save(state, file), is_whole)
+    content = io.BytesIO()
+    torch.save(state, content)
+    written = _parse(content.getvalue())
+    if written.keys() != state.keys() or not all(
+        value == written[name] if name == DESCRIPTION else torch.equal(value, written[name])
+        for name, value in state.items()
+    ):
+        raise CheckpointError(f"{path}: PyTorch does not read back what it wrote; take another version of it")
+    replace_file(path, content.getvalue())
 
 
 def load_torch(path: str | os.PathLike[str], *, device: str | Device = "auto") -> Forecaster:
@@ -234,9 +240,11 @@ def _expected_names(given: list[str], prefix: str) -> tuple[list[list[PeerNames]
     found = [match for name in own if (match := _NAME.fullmatch(name))]
     for name in own:
         if name.startswith("weight_hr_l"):
-            raise CheckpointError(f"{prefix}{name} is a projection (proj_size), which gru-xp's GRU does not have")
+            raise CheckpointError(
+                f"{printable(prefix + name)} is a projection (proj_size), which gru-xp's GRU does not have"
+            )
         if not _NAME.fullmatch(name) and not (prefix and found):
-            raise CheckpointError(f"{prefix}{name} is no parameter of a torch.nn.GRU{_advice(own)}")
+            raise CheckpointError(f"{printable(prefix + name)} is no parameter of a torch.nn.GRU{_advice(own)}")
     if not found:
         first = f"{prefix}weight_ih_l0"
         raise CheckpointError(f"{first} is missing; {len(given)} other names are no state dict of a torch.nn.GRU")
@@ -255,7 +263,7 @@ def _advice(names: list[str]) -> str:
     """What to do about names that are none of a GRU's."""
     for name in names:
         if match := re.fullmatch(rf"(.+\.){_NAME.pattern}", name):
-            return f"; give prefix={match[1]!r}"
+            return f"; give prefix={printable(match[1])!r}"
     return "; give the state dict of the GRU alone"
 
 
@@ -336,6 +344,22 @@ def _check_forecaster(state: "Mapping[str, torch.Tensor]", forecaster: Forecaste
 
 def _read(path: Path) -> dict[str, Any]:
     """What a file holds, which must be tensors and text by name."""
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: {'is a directory' if path.is_dir() else 'does not exist'}; give a .pt file")
+        if path.stat().st_size > LARGEST_FILE:
+            raise CheckpointError(f"{path}: larger than {LARGEST_FILE:,} bytes; models of that size are not read")
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        return _parse(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    """What the bytes of a file mean."""
     torch = import_peer("torch")
     version = re.match(r"(\d+)\.(\d+)", str(torch.__version__))
     if version and tuple(map(int, version.groups())) < SAFE_VERSION:
@@ -343,25 +367,31 @@ def _read(path: Path) -> dict[str, Any]:
             f"torch {torch.__version__} may run code that a file holds (CVE-2025-32434); pip install 'torch>=2.6'"
         )
     try:
-        if not path.is_file():
-            raise CheckpointError(f"{path}: {'is a directory' if path.is_dir() else 'does not exist'}; give a .pt file")
+        _check_archive(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong with the file is said below
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as parts:
-                    damaged = parts.testzip()  # torch does not look at checksums
-                if damaged is not None:
-                    raise CheckpointError(f"{path}: damaged ({damaged}); take another copy")
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # damaged files raise RuntimeError, UnpicklingError, EOFError and others
         raise CheckpointError(
-            f"{path}: not a file of tensors alone ({type(error).__name__}); nothing in it was run: "
+            f"not a file of tensors alone ({type(error).__name__}); nothing in it was run: "
             "save a state dict, not a module; or take another copy, if it is damaged"
         ) from error
     if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
-        raise CheckpointError(f"{path}: holds a {type(held).__name__}; it must hold tensors by name")
+        raise CheckpointError(f"holds a {type(held).__name__}; it must hold tensors by name")
+    for name, value in held.items():  # a tensor may say that it is larger than what it holds
+        if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > len(content):
+            raise CheckpointError(f"{printable(name)} has shape {[*value.shape]}, for which the file is too small")
     return dict(held)
+
+
+def _check_archive(content: bytes) -> None:
+    """See that the parts of a file are whole and take no more room than the file; torch looks at neither."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        parts = archive.infolist()
+        if sum(part.file_size for part in parts) > len(content) or any(part.compress_type for part in parts):
+            raise CheckpointError("compressed, or damaged; save it by torch.save")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise CheckpointError(f"damaged ({printable(damaged)}); take another copy")

@@ -92,6 +92,7 @@ def network_forward(
     lengths: Array | Sequence[int] | None = None,
     masks: StackMasks | None = None,
     reset: Reset = "before",
+    keep_every: int | None = None,
     ops: Ops | None = None,
     with_cache: bool = True,
 ) -> tuple[Array, NetworkCache | None]:
@@ -105,8 +106,8 @@ def network_forward(
         See `gru_forward`.
     masks : StackMasks, optional
         What to leave out; nothing if left out.
-    reset, ops, with_cache
-        See `gru_forward`.
+    reset, keep_every, ops, with_cache
+        See `gru_forward`. What a layer hands on to the next is kept for all steps.
 
     Returns
     -------
@@ -120,6 +121,8 @@ def network_forward(
     ------
     ShapeError
         A shape, namespace, device or dtype does not fit.
+    ValueError
+        `reset` or `keep_every` is out of range.
     """
     check_array("x", x, ("B", "T", "I"))
     check_kind("params", params, NetworkParams, "a NetworkParams")
@@ -132,6 +135,7 @@ def network_forward(
         masks or mean_masks(params.gru),
         lengths=lengths,
         reset=reset,
+        keep_every=keep_every,
         ops=ops,
         with_h=False,
         with_cache=with_cache,

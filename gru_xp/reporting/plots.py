@@ -1,12 +1,15 @@
 """Plots of a run, each written to one PNG file."""
 
 import os
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
+from gru_xp.errors import printable
 from gru_xp.forecasting.evaluation import EvaluatedPart
 from gru_xp.forecasting.series import TimeSeries
 from gru_xp.training.trainer import EpochRecord
@@ -14,6 +17,9 @@ from gru_xp.training.trainer import EpochRecord
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 _COLORS = {"train": "#0072B2", "validation": "#E69F00", "test": "#D55E00", "all": "#D55E00"}
 _ACTUAL = "0.35"
+
+_PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}
+"""For text out of files, which is no formula, whatever signs it has."""
 
 PathLike = str | os.PathLike[str]
 
@@ -31,7 +37,7 @@ def plot_cost(path: PathLike, history: Sequence[EpochRecord], best_epoch: int) -
     axes.set(xlabel="epoch", ylabel="mean squared error (scaled)", yscale="log", title="Cost")
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def plot_sequence(path: PathLike, series: TimeSeries, parts: Sequence[EvaluatedPart]) -> None:
@@ -46,12 +52,12 @@ def plot_sequence(path: PathLike, series: TimeSeries, parts: Sequence[EvaluatedP
             label = "actual" if number == 0 else None
             axes.plot(x, part.y_true, ".", color=_ACTUAL, markersize=size, label=label)
             axes.plot(x, part.y_pred, color=_COLORS[part.name], linewidth=0.9, label=f"predicted, {part.name}")
-        title = " and ".join(part.name for part in panel)
-        axes.set(title=f"{series.target}: {title}", ylabel=series.target)
+        axes.set_title(f"{_name(series)}: {' and '.join(part.name for part in panel)}", **_PLAIN)
+        axes.set_ylabel(_name(series), **_PLAIN)
         _label_time(axes, series)
         axes.legend(markerscale=7 / size)
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def _label_time(axes: Axes, series: TimeSeries) -> None:
@@ -71,7 +77,19 @@ def plot_residuals(path: PathLike, series: TimeSeries, parts: Sequence[Evaluated
         residuals = part.y_true - part.y_pred
         axes.plot(part.y_pred, residuals, ".", color=_COLORS[part.name], markersize=4, alpha=0.6, label=part.name)
     axes.axhline(0.0, color="black", linewidth=0.8)
-    axes.set(xlabel=f"predicted {series.target}", ylabel="residual (actual - predicted)", title="Residuals")
+    axes.set(ylabel="residual (actual - predicted)", title="Residuals")
+    axes.set_xlabel(f"predicted {_name(series)}", **_PLAIN)
     axes.legend(markerscale=2)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
+
+
+def _name(series: TimeSeries) -> str:
+    """What the target is called, where it may be short and on one line."""
+    return printable(series.target)
+
+
+def _save(figure: Figure, path: PathLike) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands there instead
+        figure.savefig(path, dpi=120)

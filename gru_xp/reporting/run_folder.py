@@ -1,11 +1,13 @@
 """The files of a run: where they are called what, and how they are written.
 
-All files are written to a folder inside the run's own and moved up into it at the end, so that a run that fails leaves
-an older one as it was.
+Its results are written to a folder inside the run's own and moved up into it at the end, so that a run that fails
+leaves an older one as it was. Its checkpoint stands beside them from the moment that it is written.
 """
 
 import csv
 import json
+import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,9 +18,17 @@ from typing import Any
 from gru_xp.errors import CheckpointError, DataError
 from gru_xp.forecasting.evaluation import EvaluatedPart
 from gru_xp.forecasting.series import TimeSeries
+from gru_xp.training.files import PARTIAL
 from gru_xp.training.trainer import EpochRecord
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 MODEL_FILE = "model.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+_PARTIAL = ".partial-"
 _HISTORY, _METRICS, _PREDICTIONS, _PLOTS = "history.csv", "metrics.json", "predictions.csv", "plots"
 
 
@@ -37,6 +47,22 @@ def model_file(run: str | Path) -> Path:
     return path
 
 
+def checkpoint_file(run: str | Path) -> Path:
+    """The checkpoint in a run folder.
+
+    Raises
+    ------
+    CheckpointError
+        There is none.
+    """
+    path = Path(run) / CHECKPOINT_FILE
+    if not Path(run).is_dir():
+        raise CheckpointError(f"{run}: is not the folder of a run; give the one that --out named")
+    if not path.exists():
+        raise CheckpointError(f"{run}: has no {CHECKPOINT_FILE} yet; train again, with --overwrite")
+    return path
+
+
 @contextmanager
 def run_folder(out: Path, *, overwrite: bool = False, unique: bool = False) -> Iterator[Path]:
     """A folder inside `out` to write a run's files into; at the end they are moved to `out`, its parent.
@@ -48,6 +74,8 @@ def run_folder(out: Path, *, overwrite: bool = False, unique: bool = False) -> I
     ------
     DataError
         `out` exists and may not be overwritten, or cannot be made.
+    CheckpointError
+        The files cannot be written.
     """
     made = [folder for folder in out.parents if not folder.exists()]
     name, number = out.name, 1
@@ -63,33 +91,94 @@ def run_folder(out: Path, *, overwrite: bool = False, unique: bool = False) -> I
             out = out.with_name(f"{name}-{number}")
         except OSError as error:
             raise DataError(f"{out} cannot be made ({error.strerror or error}); use another --out") from error
-    partial: Path | None = None
     try:
-        try:
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
-        except OSError as error:
-            raise DataError(f"{out} cannot be written to ({error.strerror or error}); use another --out") from error
-        yield partial
-        for file in sorted(file for file in partial.rglob("*") if file.is_file()):
-            target = out / file.relative_to(partial)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
+        with _alone(out):
+            remove_partial(out)
+            try:
+                partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
+            except OSError as error:
+                reason = error.strerror or error
+                raise DataError(f"{out} cannot be written to ({reason}); use another folder") from error
+            try:
+                yield partial
+                with written_to(out):
+                    _move_up(partial)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
         for folder in (out, *made):  # innermost first; those that hold something stay
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep a second process out of a folder, where the system can do that; DataError if this one is the second."""
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"{out}: another gru-xp is writing to it; wait for its end, or use another folder"
+            ) from error
+        except OSError:
+            pass  # some file systems have no locks
+        yield
+    finally:
+        os.close(folder)
+
+
+def _move_up(partial: Path) -> None:
+    """Move all files of a folder to the one that it is in."""
+    for file in sorted(file for file in partial.rglob("*") if file.is_file()):
+        target = partial.parent / file.relative_to(partial)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
+
+
+@contextmanager
+def written_to(out: Path) -> Iterator[None]:
+    """Say in one line what goes wrong while files are written to a run folder.
+
+    Raises
+    ------
+    CheckpointError
+        Instead of an OSError, or of the one that names the file inside.
+    """
+    try:
+        yield
+    except (OSError, CheckpointError) as error:
+        cause = error.__cause__ or error
+        reason = getattr(cause, "strerror", None) or ("the folder is gone" if not out.exists() else cause)
+        raise CheckpointError(
+            f"{out}: cannot be written ({reason}); when that is mended, "
+            f"gru-xp train --resume {shlex.quote(str(out))} goes on from the last checkpoint"
+        ) from error
 
 
 def _check_overwrite(out: Path, overwrite: bool) -> None:
     if not out.is_dir():
         raise DataError(f"{out} exists and is not a folder; use another --out")
     if not overwrite:
-        raise DataError(f"{out} exists; use --overwrite or another --out")
-    for path in (*(out / name for name in (MODEL_FILE, _HISTORY, _METRICS, _PREDICTIONS)), out / _PLOTS):
+        resume = f", or go on with it by gru-xp train --resume {shlex.quote(str(out))}"
+        resume = resume if (out / CHECKPOINT_FILE).exists() else ""
+        raise DataError(f"{out} exists; use --overwrite or another --out{resume}")
+    names = (MODEL_FILE, CHECKPOINT_FILE, _HISTORY, _METRICS, _PREDICTIONS, _PLOTS)
+    for path in (out / name for name in names):
         if path.exists() and path.is_dir() != (path.name == _PLOTS):
             raise DataError(f"{path} is in the way of a file of the run; remove it or use another --out")
+
+
+def remove_partial(out: Path) -> None:
+    """Remove what a process that was killed was just writing to a run folder."""
+    for path in out.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in out.glob(PARTIAL.format("*")):
+        path.unlink(missing_ok=True)
 
 
 def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:

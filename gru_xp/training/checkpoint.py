@@ -1,126 +1,169 @@
-"""Model files: host arrays and their description in one safetensors file, which any device loads."""
+"""A training's state as the parts of a file, and when to write them."""
 
-import hashlib
-import json
-import os
-from pathlib import Path
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, fields
 from typing import Any
 
-import safetensors
-import safetensors.numpy
+from array_api_compat import array_namespace
 
-from gru_xp.devices import Device, to_device, to_host
-from gru_xp.errors import CheckpointError
-from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array
-from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
-from gru_xp.nn.stack import Layers
-from gru_xp.training.files import replace_file
+from gru_xp.training.optimizers import STATE_SHAPES
+from gru_xp.training.strict_json import check_fields
+from gru_xp.training.tensors import TensorSpec
+from gru_xp.training.trainer import EpochRecord, TrainingState
 
-FORMAT = "gru-xp"
-FORMAT_VERSION = 2
-"""Version 1 had one GRU layer, whose parameters it called ``gru.weight_ih`` and so on."""
+SECONDS_BETWEEN = 30.0
+"""How often to write, where nothing else is said."""
+
+SHARE_OF_TIME = 0.01
+"""How much of the time writing may take then; where it is slow, it is done less often."""
+
+_OPTIMIZER = "optimizer."
+_COLUMNS = tuple(field.name for field in fields(EpochRecord))[1:]  # the epoch is the row
 
 
-def save_checkpoint(path: str | os.PathLike[str], params: NetworkParams, metadata: dict[str, Any]) -> None:
-    """Write parameters and a description to a file, all of it or nothing.
+class Checkpoints:
+    """When to write checkpoints: a `Pause` for `train`, which stops it, too.
 
     Parameters
     ----------
-    path
-        The file; one that exists is replaced.
-    params
-        The parameters, on any device.
-    metadata
-        Anything that JSON can hold.
-
-    Raises
-    ------
-    CheckpointError
-        The file cannot be written, or does not read back as it was written.
+    write
+        Writes a state.
+    every_epochs
+        Write after so many epochs.
+    every_seconds
+        Write after the batch in which so many seconds are over. Without either, every `SECONDS_BETWEEN`, or less often
+        where that would take more than `SHARE_OF_TIME`.
+    wants_stop
+        Asked after every batch; where it is True, the state is written and the training stops.
     """
-    # safetensors writes arrays that are not C-contiguous wrongly, without a word
-    arrays = {name: to_host(array).copy(order="C") for name, array in named_arrays(params)}
-    header = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "sha256": _checksum(arrays, json.dumps(metadata)),
-        "metadata": json.dumps(metadata),
+
+    def __init__(
+        self,
+        write: Callable[[TrainingState], object],
+        *,
+        every_epochs: int | None = None,
+        every_seconds: float | None = None,
+        wants_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._write, self._wants_stop = write, wants_stop
+        self._every_epochs, self._every_seconds = every_epochs, every_seconds
+        self._last = time.perf_counter()
+        self._took = 0.0
+        self._state: Callable[[], TrainingState] | None = None
+        self._is_written = False
+
+    def __call__(self, epoch: int, batches: int, state: Callable[[], TrainingState]) -> bool:
+        self._state, self._is_written = state, False
+        stop = self._wants_stop()
+        if stop or self._is_due(epoch, batches):
+            self.write()
+        return stop
+
+    def write(self) -> None:
+        """Write the state as it is, unless it is written, or something in it is not finite."""
+        if self._state is None or self._is_written:
+            return
+        start = time.perf_counter()
+        state = self._state()
+        if _is_finite(state):
+            self._write(state)
+        self._is_written = True
+        self._last = time.perf_counter()
+        self._took = self._last - start
+
+    def _is_due(self, epoch: int, batches: int) -> bool:
+        if self._every_epochs is not None and batches == 0 and epoch > 0 and epoch % self._every_epochs == 0:
+            return True
+        if self._every_seconds is not None:
+            return time.perf_counter() - self._last >= self._every_seconds
+        if self._every_epochs is not None:
+            return False
+        return time.perf_counter() - self._last >= max(SECONDS_BETWEEN, self._took / SHARE_OF_TIME)
+
+
+def state_parts(state: TrainingState) -> tuple[dict[str, Any], dict[str, Array]]:
+    """What of a state JSON holds, and its arrays."""
+    xp = array_namespace(state.theta)
+    history = [[math.nan if value is None else value for value in astuple(record)[1:]] for record in state.history]
+    numbers = {
+        "epochs": len(history),
+        "batches": state.batches,
+        "best_epoch": state.best_epoch,
+        "largest_norm": state.largest_norm,
+        "seconds": state.seconds,
     }
+    arrays = {
+        "theta": state.theta,
+        "best_theta": state.best_theta,
+        "history": xp.asarray(history, dtype=xp.float64),
+        **{_OPTIMIZER + name: array for name, array in state.optimizer.items()},
+    }
+    return numbers, arrays
 
-    def is_whole(partial: Path) -> bool:
-        written, _ = _read(partial)
-        return all(written[name].tobytes() == array.tobytes() for name, array in arrays.items())
 
-    content = safetensors.numpy.save(arrays, metadata=header)
-    replace_file(path, lambda partial: partial.write_bytes(content), is_whole)
-
-
-def load_checkpoint(path: str | os.PathLike[str], device: Device) -> tuple[NetworkParams, dict[str, Any]]:
-    """Read what `save_checkpoint` wrote, onto any device.
+def state_specs(numbers: object, optimizer: str, P: int, dtype: str) -> dict[str, TensorSpec]:
+    """The arrays of a state with these numbers, of P parameters.
 
     Raises
     ------
-    CheckpointError
-        There is no such file, or it is not a gru-xp model that this version can read.
+    ValueError
+        The numbers are not those of a state.
     """
-    arrays, header = _read(Path(path))
-    if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: a safetensors file, but not a gru-xp model")
-    version = header.get("format_version")
-    if version not in ("1", str(FORMAT_VERSION)):
-        raise CheckpointError(f"{path}: format version {version}; this gru-xp reads versions up to {FORMAT_VERSION}")
-    if "sha256" in header and header["sha256"] != _checksum(arrays, header.get("metadata", "")):
-        raise CheckpointError(f"{path}: a gru-xp model that is damaged; take another copy")
-    try:
-        metadata = json.loads(header["metadata"])
-        gru = (
-            ((GRUParams(*_take(arrays, "gru", GRUParams._fields, device)),),)
-            if version == "1"
-            else _layers(arrays, device)
-        )
-        params = NetworkParams(gru, LinearParams(*_take(arrays, "linear", LinearParams._fields, device)))
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: a gru-xp model with a part missing or damaged ({error})") from error
-    return params, metadata
+    real = (int, float)
+    kinds: dict[str, Any] = {
+        "epochs": int,
+        "batches": int,
+        "best_epoch": int,
+        "largest_norm": real,
+        "seconds": real,
+    }
+    checked = check_fields("the state", numbers, kinds)
+    in_order = checked["best_epoch"] < checked["epochs"] < 2**31 and checked["batches"] < 2**31
+    if any(number < 0 for number in checked.values()) or not in_order:
+        raise ValueError("the state of no training")
+    shapes = {"theta": (P,), "best_theta": (P,)}
+    shapes |= {_OPTIMIZER + name: (P,) if whole else (1,) for name, whole in STATE_SHAPES[optimizer].items()}
+    specs = {name: TensorSpec(dtype, shape) for name, shape in shapes.items()}
+    return specs | {"history": TensorSpec("float64", (checked["epochs"], len(_COLUMNS)), finite=False)}
 
 
-def _checksum(arrays: dict[str, Array], metadata: str) -> str:
-    digest = hashlib.sha256(metadata.encode())
-    for name in sorted(arrays):
-        digest.update(name.encode() + arrays[name].tobytes())
-    return digest.hexdigest()
+def state_from_parts(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> TrainingState:
+    """The state whose parts these are.
 
-
-def _layers(arrays: dict[str, Array], device: Device) -> Layers:
-    def count(prefix: str) -> int:
-        """How many parts there are whose numbers follow the prefix."""
-        return len({name.removeprefix(prefix).partition(".")[0] for name in arrays if name.startswith(prefix)})
-
-    layers = tuple(
-        tuple(
-            GRUParams(*_take(arrays, f"gru.{layer}.{direction}", GRUParams._fields, device))
-            for direction in range(count(f"gru.{layer}."))
-        )
-        for layer in range(count("gru."))
+    Raises
+    ------
+    ValueError
+        The history is not one.
+    """
+    history = tuple(_record(epoch, *row) for epoch, row in enumerate(arrays["history"].tolist()))
+    if len({record.validation_cost is None for record in history}) > 1:
+        raise ValueError("a history with costs of validation for some epochs only")
+    return TrainingState(
+        numbers["batches"],
+        arrays["theta"],
+        arrays["best_theta"],
+        {name.removeprefix(_OPTIMIZER): array for name, array in arrays.items() if name.startswith(_OPTIMIZER)},
+        float(numbers["largest_norm"]),
+        numbers["best_epoch"],
+        history,
+        float(numbers["seconds"]),
     )
-    if {len(layer) for layer in layers} not in ({1}, {2}):
-        raise ValueError("its layers do not have one direction each, or two")
-    return layers
 
 
-def _take(arrays: dict[str, Array], layer: str, fields: tuple[str, ...], device: Device) -> list[Array]:
-    return [to_device(arrays[f"{layer}.{field}"], device) for field in fields]
+def _is_finite(state: TrainingState) -> bool:
+    """Whether its gradients, costs and arrays are, so that it can be read again, and gone on from."""
+    xp, last = array_namespace(state.theta), state.history[-1]
+    numbers = (state.largest_norm, last.cost, last.best_cost, last.validation_cost or 0.0)
+    arrays = (state.theta, state.best_theta, *state.optimizer.values())
+    return all(map(math.isfinite, numbers)) and all(bool(xp.all(xp.isfinite(array))) for array in arrays)
 
 
-def _read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    try:
-        if not path.is_file():
-            what = "is a directory" if path.is_dir() else "does not exist"
-            raise CheckpointError(f"{path}: {what}; a model file is called model.safetensors")
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except CheckpointError:
-        raise
-    except Exception as error:  # damaged files raise SafetensorError, KeyError and others
-        raise CheckpointError(f"{path}: not a model file ({error})") from error
+def _record(epoch: int, cost: float, validation: float, norm: float, seconds: float, best: float) -> EpochRecord:
+    finite = all(map(math.isfinite, (cost, seconds, best))) and not math.isinf(validation) and not math.isinf(norm)
+    if not finite or math.isnan(norm) != (epoch == 0):
+        raise ValueError(f"a history whose epoch {epoch} is none")
+    validation_cost, gradient_norm = (None if math.isnan(value) else value for value in (validation, norm))
+    return EpochRecord(epoch, cost, validation_cost, gradient_norm, seconds, best)

@@ -1,7 +1,9 @@
 """The network's predictions for some sequences, their cost, and its gradient, in the parts that a device wants."""
 
+import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from gru_xp.nn.cell import Reset
 from gru_xp.nn.dropout import DropoutRates
@@ -45,6 +47,8 @@ class Objective:
         Of dropout.
     masks
         What to leave out for the gradient; they may change in place. Nothing if None.
+    keep_every
+        Keep the states of every so many steps only, and compute the others again; see `gru_forward`.
 
     Attributes
     ----------
@@ -64,11 +68,13 @@ class Objective:
         *,
         rates: DropoutRates = NO_DROPOUT,
         masks: StackMasks | None = None,
+        keep_every: int | None = None,
     ) -> None:
-        self._params, self._x, self._y, self._reset, self._ops = params, x, y, reset, ops
+        self._params, self._x, self._y, self._ops = params, x, y, ops
+        self._options: dict[str, Any] = {"reset": reset, "keep_every": keep_every}
         self._mean_masks = mean_masks(params.gru, rates)
         self._masks = masks or self._mean_masks
-        self._parts = _parts(params, x, ops)
+        self._parts = _parts(params, x, ops, keep_every)
         size = sum(array.size for _, array in named_arrays(params))
         # One array a part: its gradient, and its cost as the last number.
         self._sums = [ops.empty((size + 1,), like=x) for _ in self._parts]
@@ -95,13 +101,13 @@ class Objective:
 
     def _forward(self, rows: slice, sums: Array, ops: Ops) -> None:
         y_pred, _ = network_forward(
-            self._x[rows, ...], self._params, masks=self._mean_masks, reset=self._reset, ops=ops, with_cache=False
+            self._x[rows, ...], self._params, masks=self._mean_masks, ops=ops, with_cache=False, **self._options
         )
         self._loss(y_pred, rows, sums, ops)
 
     def _forward_backward(self, rows: slice, sums: Array, ops: Ops) -> None:
         y_pred, cache = network_forward(
-            self._x[rows, ...], self._params, masks=self._masks.at(rows), reset=self._reset, ops=ops
+            self._x[rows, ...], self._params, masks=self._masks.at(rows), ops=ops, **self._options
         )
         dpred = self._loss(y_pred, rows, sums, ops)
         assert cache is not None
@@ -119,7 +125,13 @@ class Objective:
         self._ops.pointwise(divide, (self._sums[0][-1:], float(self._x.shape[0])), out=(self.cost,))
 
 
-def _parts(params: NetworkParams, x: Array, ops: Ops) -> list[tuple[slice, Ops]]:
+def _parts(params: NetworkParams, x: Array, ops: Ops, keep_every: int | None = None) -> list[tuple[slice, Ops]]:
+    """Which sequences to compute together: so many that what all layers keep of their steps fits into memory."""
     B, T, I = x.shape  # noqa: E741
-    n_grus = sum(map(len, params.gru))
-    return ops.parts(B, T * n_grus, I, params.gru[0][0].hidden_size)
+    D, n_grus = len(params.gru[0]), sum(map(len, params.gru))
+    n_steps = T * n_grus
+    if keep_every is not None:
+        # Two states a step go from one layer to the next and back, of the eight that it would keep.
+        handed_on = T * (n_grus - D) // 4
+        n_steps = min(n_steps, n_grus * (keep_every + math.ceil(T / keep_every)) + handed_on)
+    return ops.parts(B, n_steps, I, params.gru[0][0].hidden_size)

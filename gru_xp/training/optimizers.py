@@ -14,6 +14,9 @@ class Optimizer(Protocol):
     def step(self, gradient: Array, ops: Ops) -> None:
         """Update the parameters in place."""
 
+    def arrays(self) -> dict[str, Array]:
+        """What it remembers between steps; it changes in place."""
+
 
 class SGD:
     """Gradient descent: ``theta -= learning_rate * gradient``."""
@@ -24,6 +27,9 @@ class SGD:
 
     def step(self, gradient: Array, ops: Ops) -> None:
         ops.pointwise(_sgd, (self._theta, gradient, self._learning_rate), out=(self._theta,))
+
+    def arrays(self) -> dict[str, Array]:
+        return {}
 
 
 class Momentum:
@@ -40,6 +46,9 @@ class Momentum:
     def step(self, gradient: Array, ops: Ops) -> None:
         theta, velocity = self._theta, self._velocity
         ops.pointwise(_momentum, (theta, velocity, gradient, *self._settings), out=(velocity, theta))
+
+    def arrays(self) -> dict[str, Array]:
+        return {"velocity": self._velocity}
 
 
 class Adam:
@@ -60,6 +69,10 @@ class Adam:
         ops.pointwise(_average_ones, (*self._weights, beta1, beta2), out=self._weights)
         state = (self._theta, self._mean, self._square)
         ops.pointwise(_adam, (*state, gradient, *self._weights, *self._settings), out=state)
+
+    def arrays(self) -> dict[str, Array]:
+        weight1, weight2 = self._weights
+        return {"mean": self._mean, "square": self._square, "weight1": weight1, "weight2": weight2}
 
 
 def _sgd(xp: Namespace, theta: Array, gradient: Array, learning_rate: float) -> tuple[Array]:
@@ -98,6 +111,13 @@ def _adam(
 
 OPTIMIZERS: dict[str, Callable[[Array, float], Optimizer]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
 """Optimizers by name; each is made from the parameters and a learning rate."""
+
+STATE_SHAPES = {
+    "sgd": {},
+    "momentum": {"velocity": True},
+    "adam": {"mean": True, "square": True, "weight1": False, "weight2": False},
+}
+"""What each remembers, and whether that is a number a parameter or a single one."""
 
 DEFAULT_REDUCTIONS = {"sgd": "sum", "momentum": "sum", "adam": "mean"}
 """What the gradient is taken of where nothing is said: the sum over a batch's sequences, or their mean."""

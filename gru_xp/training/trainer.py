@@ -3,14 +3,15 @@
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from array_api_compat import array_namespace
+from array_api_compat import device as device_of
 
-from gru_xp.devices import Device, to_device
+from gru_xp.devices import Device, to_device, to_host
 from gru_xp.nn.cell import Reset
 from gru_xp.nn.checks import check_array, check_choice, positive_number, whole_number
 from gru_xp.nn.dropout import DropoutRates
@@ -23,7 +24,7 @@ from gru_xp.nn.stack import StackMasks, draw_masks
 from gru_xp.training.objective import Objective
 from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS
 
-StopReason = Literal["num_epochs", "patience", "callback", "non_finite"]
+StopReason = Literal["num_epochs", "patience", "callback", "paused", "non_finite"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class TrainingConfig:
     dropout, recurrent_dropout, zoneout
         What to leave out of the GRU at random; see `DropoutRates`. The reported costs are those of the whole network.
     seed
-        Of the order of sequences in mini-batches, and of what is left out.
+        Of the order of sequences in mini-batches, and of what is left out. Each epoch and batch draws from a generator
+        of its own, that of (seed, epoch, batch), so that a training that goes on in the middle draws the same.
+    keep_every
+        Keep the states of every so many steps alone and compute the others again on the way back; see `gru_forward`.
 
     Raises
     ------
@@ -68,6 +72,7 @@ class TrainingConfig:
     recurrent_dropout: float = 0.0
     zoneout: float = 0.0
     seed: int = 0
+    keep_every: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
@@ -76,7 +81,7 @@ class TrainingConfig:
         whole_number("num_epochs", self.num_epochs, 1)
         whole_number("seed", self.seed, 0)
         positive_number("learning_rate", self.learning_rate)
-        for name in ("batch_size", "patience"):
+        for name in ("batch_size", "patience", "keep_every"):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name), 1)
         if self.clip_norm is not None:
@@ -123,6 +128,48 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
+class TrainingState:
+    """All that a training needs to go on, bit for bit as if it had not stopped; on the host.
+
+    Attributes
+    ----------
+    batches
+        Batches done of the epoch that comes after those in `history`.
+    theta, best_theta : array, shape ``(P,)``
+        The parameters, and those of `best_epoch`.
+    optimizer
+        The optimizer's arrays, by name.
+    largest_norm
+        Of the gradients in those batches.
+    best_epoch
+        The epoch with the lowest cost, of validation where there is one.
+    history
+        One record an epoch, from epoch 0.
+    seconds
+        Time of training so far.
+    """
+
+    batches: int
+    theta: Array
+    best_theta: Array
+    optimizer: Mapping[str, Array]
+    largest_norm: float
+    best_epoch: int
+    history: tuple[EpochRecord, ...]
+    seconds: float
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.history[-1].epoch
+
+
+Pause = Callable[[int, int, Callable[[], TrainingState]], object]
+"""Called as ``pause(epoch, batches, state)`` after every batch and epoch: with the epochs done, the batches of the next
+one, and a function that returns the `TrainingState`. The training stops there if the result is True."""
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """What training ends with.
 
@@ -135,9 +182,10 @@ class TrainingResult:
     history
         One record an epoch, from epoch 0.
     stop_reason
-        ``"num_epochs"`` (all done), ``"patience"``, ``"callback"`` (it asked to stop) or ``"non_finite"``.
+        ``"num_epochs"`` (all done), ``"patience"``, ``"callback"`` or ``"paused"`` (those asked to stop), or
+        ``"non_finite"``.
     problem
-        What went wrong and what to do, where the cost stopped being finite; else None.
+        What went wrong and what to do, where the cost or a gradient stopped being finite; else None.
     """
 
     params: NetworkParams
@@ -157,6 +205,8 @@ def train(
     reset: Reset = "before",
     validation: tuple[Array, Array] | None = None,
     callback: Callable[[EpochRecord], object] | None = None,
+    pause: Pause | None = None,
+    state: TrainingState | None = None,
 ) -> TrainingResult:
     """Minimise the mean squared error of the network's prediction after the last step.
 
@@ -174,6 +224,10 @@ def train(
         Sequences and targets to choose the best parameters by, instead of the training cost.
     callback
         Called after every epoch; the training stops after that epoch if the result is True.
+    pause
+        Called after every batch, too; see `Pause`.
+    state
+        Where a training of the same arguments stopped, to go on from there.
 
     Returns
     -------
@@ -188,7 +242,6 @@ def train(
     _check_sequences("x", x, "y", y, params)
     if validation is not None:
         _check_sequences("validation[0]", validation[0], "validation[1]", validation[1], params)
-    order = random.Random(config.seed)
     start = time.perf_counter()
 
     with device.use():
@@ -196,9 +249,12 @@ def train(
         theta = flatten(params)
         current = unflatten(theta, params)
         update = Update(theta, config, ops)
+        if state is not None:
+            update.restore(state, device)
         rates = config.rates
-        objective = Objective(current, x, y, reset, ops, rates=rates)
-        validation_objective = None if validation is None else Objective(current, *validation, reset, ops, rates=rates)
+        how: dict[str, Any] = {"rates": rates, "keep_every": config.keep_every}
+        objective = Objective(current, x, y, reset, ops, **how)
+        validation_objective = None if validation is None else Objective(current, *validation, reset, ops, **how)
 
         n = x.shape[0]
         batch_size = min(config.batch_size or n, n)
@@ -222,74 +278,166 @@ def train(
             validation_cost = None if validation_objective is None else float(validation_objective.cost[0])
             return float(objective.cost[0]), validation_cost
 
-        learn = whole_update if batches is None else partial(batches.run_epoch, order)
-        return run_epochs(theta, params, update, learn, costs, callback, start=start)
+        def learn_from_all(epoch: int, done: int) -> Iterator[int]:
+            if done == 0:
+                whole_update()
+                yield 1
+
+        def gradient(epoch: int, batch: int) -> Array:
+            return objective.gradient if batches is None else batches.gradient(epoch, batch)
+
+        return run_epochs(
+            theta,
+            params,
+            update,
+            learn_from_all if batches is None else batches.learn,
+            costs,
+            callback,
+            start=start,
+            gradient=gradient,
+            pause=pause,
+            state=state,
+        )
 
 
 def run_epochs(
     theta: Array,
     params: NetworkParams,
     update: "Update",
-    learn: Callable[[], None],
+    learn: Callable[[int, int], Iterator[int]],
     costs: Callable[[], tuple[float, float | None]],
     callback: Callable[[EpochRecord], object] | None,
     *,
     start: float,
+    gradient: Callable[[int, int], Array] | None = None,
+    pause: Pause | None = None,
+    state: TrainingState | None = None,
 ) -> TrainingResult:
     """The loop over epochs itself: it watches the costs, keeps the best parameters, and knows when to stop.
 
     Parameters
     ----------
     theta : array, shape ``(P,)``
-        The parameters that change; those of epoch 0 when it is called.
+        The parameters that change; those of epoch 0, or of `state`, when it is called.
     params
         What they are the numbers of.
     update
         Their updates, which `learn` takes.
     learn
-        Learns for an epoch.
+        ``learn(epoch, done)`` learns for an epoch, of which so many batches are done; it yields their number after each
+        further one.
     costs
         The cost, and that of validation, with the parameters as they are.
-    callback, start
+    callback, start, pause, state
         As `train` has it, and when that was called.
+    gradient
+        ``gradient(epoch, batch)``, with the parameters as they are, to say what is wrong with it.
     """
     xp, config = array_namespace(theta), update.config
-    history: list[EpochRecord] = []
-    best_theta, best_epoch, best_cost = xp.asarray(theta, copy=True), 0, math.inf
-    stop_reason: StopReason = "num_epochs"
-    for epoch in range(config.num_epochs + 1):
-        update.forget_norm()
+    if state is None:
+        history: list[EpochRecord] = []
+        best_theta, best_epoch, done = xp.asarray(theta, copy=True), 0, 0
+    else:
+        history = list(state.history)
+        best_theta = xp.asarray(state.best_theta, dtype=theta.dtype, device=device_of(theta))
+        best_epoch, done = state.best_epoch, state.batches
+        start -= state.seconds
+        if done == 0:
+            costs()  # the gradient for the next update comes with them
+
+    def snapshot() -> TrainingState:
+        return TrainingState(
+            done,
+            to_host(theta).copy(),
+            to_host(best_theta).copy(),
+            {name: to_host(array).copy() for name, array in update.optimizer.arrays().items()},
+            float(update.largest_norm[0]),
+            best_epoch,
+            tuple(history),
+            time.perf_counter() - start,
+        )
+
+    def is_paused() -> bool:
+        return bool(history) and pause is not None and _is_true(pause(history[-1].epoch, done, snapshot))
+
+    problem = None
+    stop_reason = _stop_reason(history, best_epoch, config)
+    while stop_reason is None:
+        epoch = len(history)
+        if done == 0:
+            update.start_epoch()
         if epoch > 0:
-            learn()
+            for batch in learn(epoch, done):
+                done = batch
+                if is_paused():
+                    stop_reason = "paused"
+                    break
+            if stop_reason is not None:
+                break
         cost, validation_cost = costs()
         norm = None if epoch == 0 else float(update.largest_norm[0])
 
         judged = cost if validation_cost is None else validation_cost
-        finite = math.isfinite(cost) and math.isfinite(judged)
+        finite = all(math.isfinite(number) for number in (cost, judged, norm or 0.0))
+        best_cost = history[-1].best_cost if history else math.inf
         if finite and judged < best_cost:
             best_theta, best_epoch, best_cost = xp.asarray(theta, copy=True), epoch, judged
         seconds = time.perf_counter() - start
         history.append(EpochRecord(epoch, cost, validation_cost, norm, seconds, best_cost))
+        batch, done = done, 0
         wants_stop = callback is not None and _is_true(callback(history[-1]))
         if not finite:
             stop_reason = "non_finite"
+            problem = _problem(unflatten(theta, params), history[-1], batch, update, gradient, best_epoch)
         elif wants_stop:
             stop_reason = "callback"
-        elif config.patience is not None and epoch - best_epoch >= config.patience:
-            stop_reason = "patience"
         else:
-            continue
-        break
-    problem = None
-    if stop_reason == "non_finite" and len(history) == 1:
-        problem = "the cost is not a finite number at the start; look for extreme values, or compute in float64"
-    elif stop_reason == "non_finite":
-        problem = (
-            f"the cost is no longer a finite number after epoch {history[-1].epoch}; try a smaller learning "
-            f"rate than {config.learning_rate:g}, or a clip norm such as 1 "
-            f"(the parameters of epoch {best_epoch} are kept)"
-        )
+            stop_reason = _stop_reason(history, best_epoch, config)
+            if is_paused() and stop_reason is None:
+                stop_reason = "paused"
     return TrainingResult(unflatten(best_theta, params), best_epoch, tuple(history), stop_reason, problem)
+
+
+def _stop_reason(history: list[EpochRecord], best_epoch: int, config: TrainingConfig) -> StopReason | None:
+    """Why to stop after the epochs so far, all of which went well; None to go on."""
+    epoch = len(history) - 1
+    if config.patience is not None and epoch - best_epoch >= config.patience:
+        return "patience"
+    return "num_epochs" if epoch >= config.num_epochs else None
+
+
+def _problem(
+    params: NetworkParams,
+    record: EpochRecord,
+    batches: int,
+    update: "Update",
+    gradient: Callable[[int, int], Array] | None,
+    best_epoch: int,
+) -> str:
+    """What is not finite after an epoch, where, and what to do."""
+    if record.epoch == 0:
+        return "the cost is not a finite number at the start; look for extreme values, or compute in float64"
+    batch = min(update.good_steps + 1, batches)
+    name = _not_finite(params)
+    if name is not None:
+        what = f"parameter {name} is no longer finite"
+    elif gradient is not None and (name := _not_finite(unflatten(gradient(record.epoch, batch), params))) is not None:
+        what = f"the gradient of {name} is not finite"
+    else:
+        what = "the cost is no longer finite, though the parameters are"
+    return (
+        f"epoch {record.epoch}, batch {batch}: {what}; try a smaller learning rate than "
+        f"{update.config.learning_rate:g}, or a clip norm such as 1 (the parameters of epoch {best_epoch} are kept)"
+    )
+
+
+def _not_finite(params: NetworkParams) -> str | None:
+    """The first array that holds a number that is not finite."""
+    for name, array in named_arrays(params):
+        xp = array_namespace(array)
+        if not bool(xp.all(xp.isfinite(array))):
+            return name
+    return None
 
 
 def _is_true(result: object) -> bool:
@@ -320,32 +468,61 @@ class _Captured:
 
 
 class Update:
-    """Updates of the parameters `theta`, whose norms are watched; nothing of it waits for the device."""
+    """Updates of the parameters `theta`, whose norms are watched; nothing of it waits for the device.
+
+    From the first gradient of an epoch on that is not finite, `theta` stays as it is.
+    """
 
     def __init__(self, theta: Array, config: TrainingConfig, ops: Ops) -> None:
         self.config = config
-        self._ops = ops
-        self._optimizer = OPTIMIZERS[config.optimizer](theta, config.learning_rate)
+        self.optimizer = OPTIMIZERS[config.optimizer](theta, config.learning_rate)
+        self._theta, self._ops = theta, ops
+        self._before = ops.empty(theta.shape, like=theta)
         self._norm = ops.empty((1,), like=theta)
+        self._largest_finite = float(array_namespace(theta).finfo(theta.dtype).max)
         self.largest_norm = ops.empty((1,), like=theta)
+        self._good_steps = ops.empty((1,), like=theta)
 
-    def forget_norm(self) -> None:
+    @property
+    def good_steps(self) -> int:
+        """Steps of this epoch before the first gradient that was not finite."""
+        return int(self._good_steps[0])
+
+    def start_epoch(self) -> None:
+        """Forget the norms of the epoch before."""
         self._ops.copy(0.0, self.largest_norm)
+        self._ops.copy(0.0, self._good_steps)
+
+    def restore(self, state: TrainingState, device: Device) -> None:
+        """Go on from `state`."""
+        places = {**self.optimizer.arrays(), "theta": self._theta}
+        for name, array in {**state.optimizer, "theta": state.theta}.items():
+            places[name][...] = to_device(array, device)
+        self.largest_norm[...] = state.largest_norm
+        self._good_steps[...] = float(state.batches)
 
     def step(self, gradient: Array, n: int) -> None:
         """One step against the gradient of the sum over `n` sequences, which is scaled and clipped in place."""
-        ops = self._ops
+        ops, theta, limit = self._ops, self._theta, self._largest_finite
         if self.config.resolved_reduction == "mean":
             ops.pointwise(divide, (gradient, float(n)), out=(gradient,))
         ops.norm(gradient, out=self._norm)
-        ops.pointwise(_larger, (self._norm, self.largest_norm), out=(self.largest_norm,))
+        watched = (self.largest_norm, self._good_steps)
+        ops.pointwise(_watch, (self._norm, *watched, limit), out=watched)
         if self.config.clip_norm is not None:
             ops.pointwise(_clip, (gradient, self._norm, float(self.config.clip_norm)), out=(gradient,))
-        self._optimizer.step(gradient, ops)
+        ops.copy(theta, self._before)
+        self.optimizer.step(gradient, ops)
+        ops.pointwise(_while_finite, (theta, self._before, self.largest_norm, limit), out=(theta,))
 
 
-def _larger(xp: Namespace, a: Array, b: Array) -> tuple[Array]:
-    return (xp.maximum(a, b),)
+def _watch(xp: Namespace, norm: Array, largest: Array, good_steps: Array, limit: float) -> tuple[Array, Array]:
+    largest = xp.maximum(norm, largest)  # not finite any more once a norm is not
+    return largest, xp.where(limit > largest, good_steps + 1.0, good_steps)
+
+
+def _while_finite(xp: Namespace, theta: Array, before: Array, largest_norm: Array, limit: float) -> tuple[Array]:
+    return (xp.where(limit > largest_norm, theta, before),)
 
 
 def _clip(xp: Namespace, gradient: Array, norm: Array, clip_norm: float) -> tuple[Array]:
@@ -370,35 +547,54 @@ class _Batches:
         update: Update,
     ) -> None:
         self._x, self._y, self._batch_size, self._device = x, y, batch_size, device
-        self._layers, self._rates = current.gru, update.config.rates
-        self._left_out = random.Random(f"dropout {update.config.seed}")
-        self._prepared: dict[int, tuple[Array, Array, StackMasks, _Captured]] = {}
+        self._layers, self._rates, self._seed = current.gru, update.config.rates, update.config.seed
+        self._prepared: dict[int, tuple[Array, Array, StackMasks, Objective, _Captured]] = {}
         for size in {batch_size, x.shape[0] % batch_size} - {0}:
             x_batch, y_batch = (ops.empty((size, *a.shape[1:]), like=a) for a in (x, y))
-            masks = self._draw(x_batch)
-            objective = Objective(current, x_batch, y_batch, reset, ops, rates=self._rates, masks=masks)
+            masks = self._draw(x_batch, 0, 0)
+            keep_every = update.config.keep_every
+            objective = Objective(
+                current, x_batch, y_batch, reset, ops, rates=self._rates, masks=masks, keep_every=keep_every
+            )
 
             def learn(objective: Objective = objective, size: int = size) -> None:
                 objective.evaluate()
                 update.step(objective.gradient, size)
 
-            self._prepared[size] = x_batch, y_batch, masks, _Captured(learn, ops)
+            self._prepared[size] = x_batch, y_batch, masks, objective, _Captured(learn, ops)
 
-    def _draw(self, x: Array) -> StackMasks:
-        return draw_masks(self._layers, x, self._rates, self._left_out)
+    def _draw(self, x: Array, epoch: int, batch: int) -> StackMasks:
+        return draw_masks(self._layers, x, self._rates, random.Random(f"dropout {self._seed} {epoch} {batch}"))
 
-    def run_epoch(self, order: random.Random) -> None:
-        """Learn from every sequence once, in an order that is drawn on the host."""
-        xp, n = self._device.xp, self._x.shape[0]
-        indices = list(range(n))
-        order.shuffle(indices)
-        shuffled = to_device(indices, self._device, "int64")
-        for start in range(0, n, self._batch_size):
-            part = shuffled[start : start + self._batch_size]
-            x_batch, y_batch, masks, learn = self._prepared[part.shape[0]]
-            x_batch[...] = xp.take(self._x, part, axis=0)
-            y_batch[...] = xp.take(self._y, part, axis=0)
-            for (_, place), (_, mask) in zip(named_arrays(masks), named_arrays(self._draw(x_batch)), strict=True):
+    def learn(self, epoch: int, done: int) -> Iterator[int]:
+        """Learn from every sequence once, in an order that is drawn on the host; `done` batches are done already."""
+        order = self._order(epoch)
+        for batch in range(done + 1, math.ceil(self._x.shape[0] / self._batch_size) + 1):
+            _, learn = self._gather(order, epoch, batch)
+            learn()
+            yield batch
+
+    def gradient(self, epoch: int, batch: int) -> Array:
+        """That of a batch, counted from 1, with the parameters as they are."""
+        objective, _ = self._gather(self._order(epoch), epoch, batch)
+        objective.evaluate()
+        return objective.gradient
+
+    def _order(self, epoch: int) -> Array:
+        indices = list(range(self._x.shape[0]))
+        random.Random(f"order {self._seed} {epoch}").shuffle(indices)
+        return to_device(indices, self._device, "int64")
+
+    def _gather(self, order: Array, epoch: int, batch: int) -> tuple[Objective, _Captured]:
+        """Put a batch, and what dropout leaves out of it, where it is learned from."""
+        xp, last = self._device.xp, batch * self._batch_size
+        part = order[last - self._batch_size : last]
+        x_batch, y_batch, masks, objective, learn = self._prepared[part.shape[0]]
+        x_batch[...] = xp.take(self._x, part, axis=0)
+        y_batch[...] = xp.take(self._y, part, axis=0)
+        if any(self._rates):
+            drawn = self._draw(x_batch, epoch, batch)
+            for (_, place), (_, mask) in zip(named_arrays(masks), named_arrays(drawn), strict=True):
                 if mask is not None:
                     place[...] = mask
-            learn()
+        return objective, learn

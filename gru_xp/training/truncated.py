@@ -182,13 +182,14 @@ class _Training:
         }
         self._diverged = False
 
-    def learn(self) -> None:
+    def learn(self, epoch: int, done: int) -> Iterator[int]:
         """An update a chunk; none any more, and no cost, once a chunk's cost is not finite."""
         states = self._h0
-        for chunk in self._chunks():
+        for number, chunk in enumerate(self._chunks(), start=1):
             states, value = self._learn_from(chunk, states)
-            if not math.isfinite(value):
-                self._diverged = True
+            self._diverged = not math.isfinite(value)
+            yield number
+            if self._diverged:
                 break
 
     def costs(self) -> tuple[float, None]:

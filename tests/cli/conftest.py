@@ -1,5 +1,6 @@
 """The app as people start it, in this process and in one of its own, and runs that several tests look at."""
 
+import csv
 import os
 import shutil
 import signal
@@ -163,6 +164,22 @@ def _contents(folder):
 def contents():
     """``contents(folder)``: every file in it, hidden ones too, by its path."""
     return _contents
+
+
+def _results(folder):
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        history = list(csv.DictReader(file))
+    for row in history:
+        del row["seconds"]
+    return {"history": history} | {
+        name: (folder / name).read_bytes() for name in ("model.safetensors", "predictions.csv")
+    }
+
+
+@pytest.fixture(scope="session")
+def results():
+    """``results(folder)``: what a run ends with, every bit of it, but not how long it took."""
+    return _results
 
 
 @pytest.fixture

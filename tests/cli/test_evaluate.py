@@ -105,14 +105,12 @@ def test_a_local_file_with_a_bundled_name_stays_the_runs_own(app, write_csv, qui
     assert app("train", "GOOG.csv", *quick, "--out", "run").code == 0
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "there")
-    outcome = app("evaluate", "../run", "--json")
-    assert json.loads(outcome.out)["file"] == str(own)
-    assert parts(outcome) == metrics(tmp_path / "run")["parts"]
-    assert "bundled" not in outcome.err
-    own.unlink()  # and no other file takes its place
-    outcome = app("evaluate", "../run", "--quiet")
-    assert outcome.code == 1
-    assert f"{own}: no such file" in outcome.error
+    for _ in range(2):
+        outcome = app("evaluate", "../run", "--json", "--quiet")
+        assert json.loads(outcome.out)["file"] == "GOOG.csv"
+        assert parts(outcome) == metrics(tmp_path / "run")["parts"]
+        assert outcome.err == ""
+        own.unlink(missing_ok=True)  # and no other file takes its place
 
 
 def test_a_bundled_file_stays_the_runs_own(app, write_csv, goog):
@@ -122,11 +120,36 @@ def test_a_bundled_file_stays_the_runs_own(app, write_csv, goog):
     assert "changed" not in outcome.err
 
 
+def test_the_rows_of_the_training_stay_the_runs_own(app, write_csv, quick, tmp_path):
+    path = write_csv()
+    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    before = f"{path.stat().st_size:,}"
+    write_csv(rows=70)
+    outcome = app("evaluate", "run", "--json", "--quiet")
+    assert parts(outcome) == metrics(tmp_path / "run")["parts"]
+    assert outcome.err == (
+        f"warning: own.csv has changed since (it has {path.stat().st_size:,} bytes instead of {before}); "
+        "taking the rows that the run kept\n"
+    )
+    path.unlink()
+    outcome = app("evaluate", "run", "--json", "--quiet")
+    assert (parts(outcome), outcome.err) == (metrics(tmp_path / "run")["parts"], "")
+
+
+@pytest.mark.parametrize("options", [("--target", "Year"), ("--features", "Year"), ("--missing", "drop")])
+def test_what_the_run_has_not_kept_needs_the_file(app, write_csv, quick, options):
+    write_csv()
+    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    outcome = app("evaluate", "run", *options, "--quiet")
+    assert outcome.code == 1
+    assert "need the file, of which the run keeps only what it used; name a CSV file" in outcome.error
+
+
 def test_a_file_that_has_grown_has_the_same_parts(app, write_csv, quick, tmp_path):
     write_csv()
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     write_csv(rows=70)
-    outcome = app("evaluate", "run", "--json", "--quiet")
+    outcome = app("evaluate", "run", "own.csv", "--json", "--quiet")
     assert outcome.err == ""
     before, now = metrics(tmp_path / "run")["parts"], parts(outcome)
     for name in ("train", "validation"):  # batches of another size round differently
@@ -140,8 +163,8 @@ def test_a_file_whose_first_rows_have_changed_is_one_part(app, write_csv, quick)
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     header, _, *rest = path.read_text().splitlines()
     path.write_text("\n".join([header, *rest]) + "\n")  # the oldest row has dropped out
-    outcome = app("evaluate", "run", "--json", "--quiet")
-    assert "warning: own.csv has changed" in outcome.err
+    outcome = app("evaluate", "run", "own.csv", "--json", "--quiet")
+    assert "warning: the model learned from the time up to 1941" in outcome.err
     assert list(parts(outcome)) == ["all"]
 
 
@@ -149,11 +172,37 @@ def test_a_file_that_has_become_shorter_than_the_training(app, write_csv, quick)
     write_csv()
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     write_csv(rows=30)
-    assert list(parts(app("evaluate", "run", "--json"))) == ["all"]
+    assert list(parts(app("evaluate", "run", "own.csv", "--json"))) == ["all"]
     write_csv(rows=10)
-    outcome = app("evaluate", "run")
+    outcome = app("evaluate", "run", "own.csv")
     assert outcome.code == 1
     assert "10 rows are too few" in outcome.err
+
+
+def test_a_model_without_its_run_wants_a_file(app, write_csv, quick, tmp_path):
+    """It names one, which is not opened: the model may be somebody else's."""
+    write_csv()
+    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    (tmp_path / "run/checkpoint.safetensors").unlink()
+    for run in ("run", "run/model.safetensors"):
+        outcome = app("evaluate", run, "--quiet")
+        assert outcome.code == 1
+        assert outcome.error == f"{run}: a model without what it was trained on; name a CSV file"
+        assert parts(app("evaluate", run, "own.csv", "--json")) == metrics(tmp_path / "run")["parts"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "forecast"])
+def test_the_checkpoint_of_another_training_is_not_taken(app, write_csv, quick, tmp_path, command):
+    """As where a run was to be overwritten and was stopped at once."""
+    write_csv()
+    write_csv("other.csv", change={3: "5"})
+    for name in ("own", "other"):
+        assert app("train", f"{name}.csv", *quick, "--out", name).code == 0
+    shutil.copy(tmp_path / "other/checkpoint.safetensors", tmp_path / "own")
+    outcome = app(command, "own", "--quiet")
+    assert outcome.code == 1
+    assert outcome.error == "own: its checkpoint is that of another training than its model; name a CSV file"
+    assert app(command, "own", "own.csv").code == 0
 
 
 def test_a_model_that_names_no_file_wants_one(app, write_csv, tmp_path):

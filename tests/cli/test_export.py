@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gru_xp.forecasting import Forecaster
-from gru_xp.forecasting.csv_file import bundled_file, read_csv
+from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
 from gru_xp.forecasting.windows import make_windows
 
 
@@ -75,6 +75,17 @@ def test_a_form_that_torch_does_not_have(app, goog, unchanged):
     assert outcome.code == 1
     assert 'reset="before" cannot be represented by torch.nn.GRU' in outcome.error
     assert outcome.error.endswith("; export to .onnx, or train with --reset after")
+
+
+@pytest.mark.parametrize(("name", "library"), [("model.onnx", "onnx"), ("model.pt", "torch")])
+def test_a_model_that_is_told_of_gaps(app, write_csv, quick, unchanged, name, library):
+    pytest.importorskip(library)
+    write_csv(change={7: "", 30: "n/a"})
+    assert app("train", "own.csv", "--missing", "mask", *quick, "--reset", "after", "--out", "run").code == 0
+    with unchanged():
+        outcome = app("export", "run", name)
+    assert outcome.code == 1
+    assert outcome.error.startswith('missing="mask" cannot be represented: ')
 
 
 def test_a_file_that_exists(app, after, unchanged, tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gru_xp.forecasting import Forecaster
-from gru_xp.forecasting.csv_file import bundled_file, read_csv
+from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
 
 
 def rows(outcome):
@@ -97,9 +97,12 @@ def test_a_file_that_has_grown_goes_on_from_its_end(app, write_csv, quick):
     write_csv()
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     write_csv(rows=61)
-    outcome = app("forecast", "run", "--quiet")
+    outcome = app("forecast", "run", "own.csv", "--quiet")
     assert outcome.err == ""
     assert rows(outcome)[1][1] == "1961"
+    outcome = app("forecast", "run", "--quiet")
+    assert "warning: own.csv has changed since" in outcome.err
+    assert rows(outcome)[1][1] == "1960"
 
 
 @pytest.mark.parametrize("steps", ["0", "-1", "many"])

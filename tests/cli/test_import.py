@@ -74,10 +74,12 @@ def test_out_that_exists(app, goog, trained_after, exported, unchanged, contents
     with unchanged():
         outcome = app("import", exported, "--out", "run")
     assert outcome.code == 1
-    assert outcome.error == "run exists; use --overwrite or another --out"
+    assert outcome.error == (
+        "run exists; use --overwrite or another --out, or go on with it by gru-xp train --resume run"
+    )
     outcome = app("import", exported, "--out", "run", "--overwrite", "--quiet")
     assert outcome.code == 0
-    others = "history.csv, metrics.json, plots, predictions.csv"
+    others = "checkpoint.safetensors, history.csv, metrics.json, plots, predictions.csv"
     assert outcome.err == f"warning: run holds what was there before and says nothing about this model: {others}\n"
     del older["model.safetensors"]
     assert older.items() <= contents("run").items()

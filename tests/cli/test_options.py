@@ -5,6 +5,8 @@ import click
 import pytest
 
 from gru_xp import cli as app_package
+from gru_xp.cli.options import Command
+from gru_xp.errors import MemoryLimitError
 from gru_xp.forecasting import Forecaster
 
 cli = app_package.cli
@@ -67,6 +69,9 @@ def test_every_command_is_explained(command):
 # --- names and defaults -----------------------------------------------------------------------------------------
 
 
+VALUES = {"device": "cuda:1", "date_format": "%d/%m/%Y", "encoding": "cp1252"}
+
+
 @pytest.mark.parametrize(("command", "option"), OPTIONS, ids=NAMES)
 def test_underscores_will_do(command, option):
     if command == "import" and option.name == "out":
@@ -82,8 +87,8 @@ def test_underscores_will_do(command, option):
         value = []
     elif isinstance(option.type, click.Choice):
         value = [option.type.choices[-1]]
-    elif option.name == "device":
-        value = ["cuda:1"]
+    elif option.name in VALUES:
+        value = [VALUES[option.name]]
     else:
         value = ["0.5" if isinstance(option.type, click.FloatRange) else "3"]
     spellings = [name for name in option.opts if name.startswith("--")]
@@ -203,3 +208,27 @@ def test_what_is_not_finite_is_wrong_usage(app, quick, unchanged, option, value)
         outcome = app("train", "GOOG.csv", *quick, option, value)
     assert outcome.code == 2
     assert option in outcome.err.splitlines()[-1]
+
+
+# --- errors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (MemoryError("8 GiB"), "not enough memory (8 GiB); close other programs, or give fewer rows"),
+        (MemoryError(), "not enough memory; close other programs, or give fewer rows"),
+        (MemoryLimitError("too much; use batch_size=8"), "too much; use batch_size=8"),
+    ],
+)
+def test_memory_that_is_not_enough_is_one_line(raised, said):
+    def fail():
+        raise raised
+
+    command = Command("fail", callback=fail)
+    with pytest.raises(click.ClickException) as error:
+        command.main([], standalone_mode=False)
+    assert error.value.message == said
+    with pytest.raises(MemoryError) as error:
+        command.main(["--debug"], standalone_mode=False)
+    assert error.value is raised

@@ -8,9 +8,12 @@ import time
 import pytest
 
 from gru_xp import Forecaster, cli
+from gru_xp.devices import device
+from gru_xp.forecasting.checkpoint import load_checkpoint
 from gru_xp.training.trainer import EpochRecord
 
 progress = cli.progress
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 FOREVER = ("--num-epochs", "1000000", "--patience", "0", "--hidden-size", "4", "--device", "cpu")
 
 
@@ -110,87 +113,118 @@ def test_lines_are_few(app, write_csv, quick):
 
 def test_a_line_says_how_long_it_will_take(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
-    with progress.watch(100, progress.Interrupt(), quiet=False) as callback:
-        assert callback(record(20, seconds=5.0)) is False
+    with progress.watch(100, quiet=False) as callback:
+        callback(record(20, seconds=5.0))
     assert capsys.readouterr() == ("", "epoch 20/100: cost 0.5, best 0.25, about 20 s left\n")
 
 
-# --- Ctrl-C -----------------------------------------------------------------------------------------------------
+# --- Ctrl-C, and being asked to end -----------------------------------------------------------------------------
 
 
-def test_an_interrupt_asks_to_stop(capsys):
-    before = signal.getsignal(signal.SIGINT)
-    with progress.interruptible() as interrupt, progress.watch(100, interrupt, quiet=True) as callback:
-        assert callback(record(1)) is False
-        signal.raise_signal(signal.SIGINT)
-        assert callback(record(2)) is True
-    assert signal.getsignal(signal.SIGINT) is before
-    assert "ending after this epoch" in capsys.readouterr().err
+@SIGNALS
+def test_a_signal_is_noted(capsys, number):
+    before = signal.getsignal(number)
+    with progress.interruptible() as interrupt:
+        assert interrupt == progress.Interrupt(None)
+        assert interrupt.exit_code == 0
+        signal.raise_signal(number)
+        assert interrupt.by is number
+        assert interrupt.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+    assert capsys.readouterr().err == (
+        "ending after this batch, with a checkpoint; once more ends at once, with the last checkpoint\n"
+    )
 
 
-def test_a_second_interrupt_ends_it_at_once():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with progress.interruptible():
-            signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+@SIGNALS
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(first, number):
+    before = signal.getsignal(number)
+    with progress.interruptible():
+        signal.raise_signal(first)
+        with pytest.raises(SystemExit) as leaving:
+            signal.raise_signal(number)
+    assert leaving.value.code == 128 + number
+    assert signal.getsignal(number) is before
 
 
-def test_the_handler_is_put_back_after_an_error():
-    before = signal.getsignal(signal.SIGINT)
+def test_the_handlers_are_put_back_after_an_error():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(RuntimeError), progress.interruptible():
         raise RuntimeError
-    assert signal.getsignal(signal.SIGINT) is before
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_ctrl_c_finishes_the_epoch_and_keeps_the_run(terminal, write_csv, tmp_path):
+@SIGNALS
+def test_a_signal_finishes_the_batch_and_keeps_the_run(terminal, write_csv, tmp_path, number):
     write_csv()
-    shown = terminal("train", "own.csv", *FOREVER, "--out", "run", "--json")
+    shown = terminal("train", "own.csv", *FOREVER, "--batch-size", 5, "--out", "my run", "--json")
     shown.read_until("left")  # the bar is there, so training has begun
-    shown.process.send_signal(signal.SIGINT)
+    shown.process.send_signal(number)
     code, out = shown.finish()
-    assert code == 130
-    assert "ending after this epoch" in shown.shown
-    assert "stopped by Ctrl-C" in shown.shown
+    assert code == 128 + number
+    assert "ending after this batch" in shown.shown
+    assert f"{number.name}: go on with gru-xp train --resume 'my run'" in shown.shown
+    assert "interrupted" in shown.shown
     assert "Traceback" not in shown.shown
     metrics = json.loads(out)
-    assert metrics["stop_reason"] == "callback"
+    assert metrics["stop_reason"] == "paused"
     assert metrics["epochs"] < 1000000
-    history = (tmp_path / "run/history.csv").read_text().splitlines()
+    history = (tmp_path / "my run/history.csv").read_text().splitlines()
     assert len(history) == metrics["epochs"] + 2
-    assert Forecaster.load(tmp_path / "run/model.safetensors", device="cpu").hidden_size == 4
-    assert sorted(os.listdir(tmp_path)) == ["own.csv", "run"]
-    assert len(list((tmp_path / "run/plots").iterdir())) == 3
+    assert load_checkpoint(tmp_path / "my run/checkpoint.safetensors").state.epoch == metrics["epochs"]
+    assert Forecaster.load(tmp_path / "my run/model.safetensors", device="cpu").hidden_size == 4
+    assert sorted(os.listdir(tmp_path)) == ["my run", "own.csv"]
+    assert len(list((tmp_path / "my run/plots").iterdir())) == 3
 
 
-def test_ctrl_c_twice_leaves_nothing(terminal, tmp_path):
+@SIGNALS
+def test_a_second_signal_leaves_the_last_checkpoint(start, tmp_path, number):
     rows = "\n".join(f"{row},{row % 7}" for row in range(4000))
     (tmp_path / "own.csv").write_text("index,Value\n" + rows)
-    slow = ("--hidden-size", "128", "--seq-length", "20", "--num-epochs", "1000", "--device", "cpu")
-    shown = terminal("train", "own.csv", *slow, "--out", "run")
-    shown.read_until("left")
-    shown.process.send_signal(signal.SIGINT)
-    shown.read_until("ending after this epoch")
-    shown.process.send_signal(signal.SIGINT)
-    code, out = shown.finish()
-    assert code == 130
-    assert out == ""
-    assert "Traceback" not in shown.shown
-    assert os.listdir(tmp_path) == ["own.csv"]
+    slow = ("--hidden-size", "128", "--seq-length", "20", "--num-epochs", "1000", "--checkpoint-every", "1")
+    process = start("train", "own.csv", *slow, "--device", "cpu", "--out", "run", cwd=tmp_path)
+    wait_for(process, (tmp_path / "run/checkpoint.safetensors").exists)
+    process.send_signal(number)
+    said = b""
+    while b"ending after this batch" not in said:
+        said += process.stderr.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert (out, err) == (b"", b"")
+    assert os.listdir(tmp_path / "run") == ["checkpoint.safetensors"]
+    state = load_checkpoint(tmp_path / "run/checkpoint.safetensors").state
+    assert (state.epoch >= 1, state.batches) == (True, 0)
 
 
-def test_ctrl_c_while_the_files_are_written_keeps_the_run(start, tmp_path, write_csv):
+@SIGNALS
+def test_a_signal_before_the_training_ends_it_after_epoch_0(app, write_csv, monkeypatch, tmp_path, number):
+    def resolve_device(*arguments, before=device.resolve_device, **options):
+        signal.raise_signal(number)
+        return before(*arguments, **options)
+
+    write_csv()
+    monkeypatch.setattr("gru_xp.devices.resolve_device", resolve_device)
+    outcome = app("train", "own.csv", *FOREVER, "--out", "run", "--quiet", "--json")
+    assert outcome.code == 128 + number
+    assert json.loads(outcome.out)["epochs"] == 0
+    assert load_checkpoint(tmp_path / "run/checkpoint.safetensors").state.epoch == 0
+
+
+def wait_for(process, happens):
+    """Wait until it happens, or the process has ended."""
+    end = time.monotonic() + 60
+    while not happens() and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_a_signal_while_the_files_are_written_keeps_the_run(start, tmp_path, write_csv):
     """The plots take the longest to write; the model is there before them."""
     write_csv()
     process = start("train", "own.csv", "--num-epochs", "2", "--device", "cpu", "--out", "run", cwd=tmp_path)
-    end = time.monotonic() + 60
-    while not list(tmp_path.glob("run/.partial-*/model.safetensors")) and process.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    wait_for(process, lambda: list(tmp_path.glob("run/.partial-*/model.safetensors")))
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode in (0, 130)  # 0 where the run was over already
@@ -199,17 +233,16 @@ def test_ctrl_c_while_the_files_are_written_keeps_the_run(start, tmp_path, write
     assert not list(tmp_path.glob("run/.partial-*"))
 
 
-def test_ctrl_c_while_the_files_are_moved_keeps_the_run(start, tmp_path, write_csv):
+def test_a_signal_while_the_files_are_moved_keeps_the_run(start, tmp_path, write_csv):
     """The history is the first of the files that are moved."""
     write_csv()
     process = start("train", "own.csv", "--num-epochs", "2", "--device", "cpu", "--out", "run", cwd=tmp_path)
-    end = time.monotonic() + 60
-    while not (tmp_path / "run/history.csv").exists() and process.poll() is None:
-        assert time.monotonic() < end
-    process.send_signal(signal.SIGINT)
+    wait_for(process, (tmp_path / "run/history.csv").exists)
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    assert process.returncode in (0, 130)
+    assert process.returncode in (0, 143)
     assert sorted(os.listdir(tmp_path / "run")) == [
+        "checkpoint.safetensors",
         "history.csv",
         "metrics.json",
         "model.safetensors",

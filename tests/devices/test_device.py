@@ -210,6 +210,31 @@ def test_use_of_a_gpu(gpu, monkeypatch, fake_cupy):
     assert fake_cupy.used == [3]
 
 
+def test_free_memory_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(device, "free_host_memory", lambda: 123_456)
+    assert resolve_device("cpu").free_memory() == 123_456
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(0, 1_000_000 + 30_000), (10**7, 1_000_000 + 30_000), (300_000, 300_000 - 50_000)]
+)
+def test_free_memory_of_a_gpu(gpu, fake_cupy, limit, expected):
+    """What the driver has, and what CuPy keeps; no more than CuPy may take."""
+    pool = types.SimpleNamespace(free_bytes=lambda: 30_000, used_bytes=lambda: 50_000, get_limit=lambda: limit)
+    fake_cupy.get_default_memory_pool = lambda: pool
+    fake_cupy.cuda.runtime.memGetInfo = lambda: (1_000_000, 80_000_000)
+    assert resolve_device("cuda:3").free_memory() == expected
+    assert fake_cupy.used == [3]
+
+
+def test_free_memory_is_what_somebody_says(gpu, monkeypatch):
+    monkeypatch.setenv("GRU_XP_FREE_MEMORY", "1000")
+    for name in ("cpu", "cuda"):
+        assert resolve_device(name).free_memory() == 1000
+    monkeypatch.setenv("GRU_XP_FREE_MEMORY", "all")
+    assert resolve_device("cpu").free_memory() > 1000
+
+
 # --- cuda_problem -----------------------------------------------------------------------------------------------
 
 

@@ -83,6 +83,17 @@ def test_scratch_is_kept_by_shape_type_and_number():
     assert not any(np.shares_memory(a, b) for a in arrays for b in arrays if a is not b)
 
 
+def test_scratch_above_its_limit_makes_room_for_others():
+    scratch = Scratch(limit=100)
+    small, large = scratch.array((5,), FLOAT64, 0), scratch.array((20,), FLOAT64, 0)
+    assert scratch.array((5,), FLOAT64, 0) is small
+    assert scratch.array((20,), FLOAT64, 0) is large
+    assert scratch.nbytes == 200
+    scratch.array((6,), FLOAT64, 0)
+    assert scratch.nbytes == 48
+    assert scratch.array((5,), FLOAT64, 0) is not small
+
+
 # --- recycled memory --------------------------------------------------------------------------------------------
 
 

@@ -228,10 +228,15 @@ def test_conditions_are_for_where_alone(body):
         record(body, [(2, 3), (2, 3)])
 
 
-@pytest.mark.parametrize("compare", [lambda a: a < 0.0, lambda a: a <= 0.0])
+@pytest.mark.parametrize("compare", [lambda a: a >= 0.0, lambda a: a <= 0.0])
 def test_other_comparisons(compare):
     with pytest.raises(TypeError, match="not supported between instances of"):
         record(lambda xp, a: (xp.where(compare(a), a, 0.0),), [(2, 3)])
+
+
+def test_less_is_greater_the_other_way_round():
+    (call, _) = record(lambda xp, a: (xp.where(a < 1.5, a, 0.0),), [(2, 3)]).calls
+    assert (call.function, call.operands[0]) == ("greater", 1.5)
 
 
 def test_functions_of_constants_alone():

@@ -1,9 +1,11 @@
+import re
 from datetime import datetime, timedelta
 
 import pandas as pd
 import pytest
 
-from gru_xp.forecasting.dates import direction, format_date, next_dates, parse_dates
+from gru_xp.forecasting.dates import direction, format_date, is_full_date, may_be_date, next_dates, parse_dates
+from gru_xp.forecasting.reading.cells import CellError
 
 # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -32,10 +34,8 @@ from gru_xp.forecasting.dates import direction, format_date, next_dates, parse_d
         (["19/08/2004", "01/09/2004"], [(2004, 8, 19), (2004, 9, 1)]),
         (["19.08.2004", "01.09.2004"], [(2004, 8, 19), (2004, 9, 1)]),
         (["8-19-2004", "9-1-2004"], [(2004, 8, 19), (2004, 9, 1)]),
-        # both readings are dates, and only one of them is in order
-        (["01/02/2020", "02/02/2020", "03/02/2020", "01/03/2020"], [(2020, 2, d) for d in (1, 2, 3)] + [(2020, 3, 1)]),
-        (["01/11/2020", "01/12/2020", "02/01/2020"], [(2020, 1, 11), (2020, 1, 12), (2020, 2, 1)]),
-        (["02/01/2020", "01/12/2020", "01/11/2020"], [(2020, 2, 1), (2020, 1, 12), (2020, 1, 11)]),
+        (["01/01/2020", "02/02/2020"], [(2020, 1, 1), (2020, 2, 2)]),  # the same dates either way
+        (["2004-08", "20040819", "2004-08-20 10:00"], [(2004, 8, 1), (2004, 8, 19), (2004, 8, 20, 10)]),
     ],
     ids=lambda value: value[0] if isinstance(value[0], str) else "",
 )
@@ -45,26 +45,98 @@ def test_labels_that_are_dates(labels, expected):
 
 @pytest.mark.parametrize(
     "labels",
-    [
-        ["01/02/2020", "02/03/2020", "03/04/2020"],  # in order either way
-        ["01/02/2020"],
-        ["13/14/2020"],
-        ["08/19/2004", "19/08/2004"],
-        ["08/19/2004", "2004-08-20"],
-        ["2004-08-19", "Aug 20, 2004"],
-        ["2004-08-19", ""],
-        ["2004-13"],
-        ["2004-02-30"],
-        ["12", "13"],
-        ["1.5"],
-        ["yesterday"],
-        ["0000"],
-        ["08/19/04"],
-    ],
+    [["13/14/2020"], ["2004-13"], ["2004-02-30"], ["12", "13"], ["1.5"], ["yesterday"], ["0000"], ["08/19/04"], [""]],
     ids=lambda labels: labels[0],
 )
-def test_labels_that_are_not_dates_or_could_be_others(labels):
+def test_labels_that_are_no_dates(labels):
     assert parse_dates(labels) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "row", "formats"),
+    [
+        (["01/02/2020"], 0, "'%d/%m/%Y' or '%m/%d/%Y'"),
+        (["01/01/2020", "01.02.2020"], 1, None),
+        (["01/02/2020", "02/03/2020", "03/04/2020"], 0, "'%d/%m/%Y' or '%m/%d/%Y'"),
+        (["05-05-2020", "01-02-2020"], 1, "'%d-%m-%Y' or '%m-%d-%Y'"),
+        # one of the readings would be in order, but rows need not be
+        (["01/02/2020", "02/02/2020", "03/02/2020", "01/03/2020"], 0, "'%d/%m/%Y' or '%m/%d/%Y'"),
+        (["03.04.2020 10:30"], 0, "'%d.%m.%Y %H:%M' or '%m.%d.%Y %H:%M'"),
+        (["03.04.2020 10:30:05"], 0, "'%d.%m.%Y %H:%M:%S' or '%m.%d.%Y %H:%M:%S'"),
+    ],
+)
+def test_dates_that_could_be_others(labels, row, formats):
+    with pytest.raises(CellError) as error:
+        parse_dates(labels)
+    assert error.value.row == row
+    if formats is not None:
+        assert str(error.value) == f"{labels[row]!r} may be day or month first; give --date-format {formats}"
+        for form in re.findall("'(%.*?)'", formats):
+            assert len(parse_dates(labels, form)) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "row", "pattern"),
+    [
+        (
+            ["08/19/2004", "19/08/2004"],
+            1,
+            "'19/08/2004' is not written as '08/19/2004' in row 0; write all dates alike",
+        ),
+        (["08/19/2004", "2004-08-20"], 1, "'2004-08-20' is not written as '08/19/2004' in row 0"),
+        (["2004-08-19", "Aug 20, 2004"], 1, "'Aug 20, 2004' is not written as '2004-08-19' in row 0"),
+        (["x", "2004-08-19"], 0, "'x' is not written as '2004-08-19' in row 1"),
+        (["01/02/2020", "13/02/2020", "02/13/2020"], 2, "'02/13/2020' is not written as '13/02/2020' in row 1"),
+        (["13/02/2020", "14.02.2020"], 1, "'14.02.2020' is not written as '13/02/2020' in row 0"),
+        (["May 1, 2004", "June 1, 2004", "Jul 1, 2004"], 2, "'Jul 1, 2004' is not written as 'June 1, 2004' in row 1"),
+        (["2004-08-19", ""], 1, "the date is missing; fill it in or remove the row"),
+        (["NaN", "2004-08-19"], 0, "the date is missing"),
+        (["2004-08-19T10:00Z", "2004-08-20T10:00"], 1, "only one has a time zone; write all alike"),
+        (["2004-08-19", "2004-08-20", "2004-08-20 10:00+02:00"], 2, "only one has a time zone"),
+        (["2004-08-19", "\x1b[31m"], 1, re.escape(r"'\x1b[31m' is not written as")),
+    ],
+)
+def test_dates_of_several_forms(labels, row, pattern):
+    with pytest.raises(CellError, match=pattern) as error:
+        parse_dates(labels)
+    assert error.value.row == row
+
+
+@pytest.mark.parametrize(
+    ("label", "form", "expected"),
+    [
+        ("01/02/2020", "%d/%m/%Y", (2020, 2, 1)),
+        ("01/02/2020", "%m/%d/%Y", (2020, 1, 2)),
+        ("08/19/04", "%m/%d/%y", (2004, 8, 19)),
+        ("2004-08-19 07 PM", "%Y-%m-%d %I %p", (2004, 8, 19, 19)),
+        ("2004-08-19 07:00 +0200", "%Y-%m-%d %H:%M %z", (2004, 8, 19, 7)),
+    ],
+)
+def test_dates_of_a_form_that_is_given(label, form, expected):
+    assert parse_dates([label], form) == [datetime(*expected)]
+
+
+def test_a_date_of_another_form_than_the_one_that_is_given():
+    with pytest.raises(CellError, match="'2020-02-01' is not of the form '%d/%m/%Y'; correct --date-format") as error:
+        parse_dates(["01/02/2020", "2020-02-01"], "%d/%m/%Y")
+    assert error.value.row == 1
+
+
+def test_time_zones_at_the_ends_of_the_calendar():
+    labels = ["0001-01-01T00:00+05:00", "0001-01-02T00:00+06:00"]
+    assert parse_dates(labels) == [datetime(1, 1, 1), datetime(1, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("label", "is_date", "is_full"),
+    [
+        *[("2004", True, False), ("2004-08", True, False), ("20040819", True, False)],
+        *[("2004-08-19", True, True), ("1/2/2020", True, True), ("Aug 2, 2004", True, True)],
+        *[("x", False, False), ("", False, False), ("1.5", False, False)],
+    ],
+)
+def test_may_be_date(label, is_date, is_full):
+    assert (may_be_date(label), is_full_date(label)) == (is_date, is_full)
 
 
 def test_dates_written_by_pandas(rng):
@@ -76,7 +148,7 @@ def test_dates_written_by_pandas(rng):
 
 def test_the_time_of_day_of_a_numeric_date():
     labels = ["08/19/2004 10:00", "08/19/2004 11:30"]
-    assert parse_dates(labels) in (None, [datetime(2004, 8, 19, 10), datetime(2004, 8, 19, 11, 30)])
+    assert parse_dates(labels) == [datetime(2004, 8, 19, 10), datetime(2004, 8, 19, 11, 30)]
 
 
 @pytest.mark.parametrize(

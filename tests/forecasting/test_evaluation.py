@@ -23,7 +23,7 @@ def test_each_row_is_held_against_the_value_before_it(forecaster, series):
     evaluated = evaluate(forecaster, series, parts)
     assert [part.name for part in evaluated] == ["middle", "end"]
     for part, (start, stop) in zip(evaluated, [(20, 45), (45, 70)], strict=True):
-        assert part.rows == range(start, stop)
+        assert part.rows == list(range(start, stop))
         np.testing.assert_array_equal(part.y_true, series.values[start:stop, 0])
         for y_pred, row in zip(part.y_pred, part.rows, strict=True):
             assert y_pred == pytest.approx(forecaster.forecast(series.head(row), 1)[0], rel=1e-12)
@@ -48,9 +48,9 @@ def test_rows_without_a_whole_window_are_left_out(forecaster, series):
     }
     evaluated = {part.name: part for part in evaluate(forecaster, series, parts)}
     assert {name: part.rows for name, part in evaluated.items()} == {
-        "all": range(4, 70),
-        "start": range(4, 5),
-        "last": range(68, 70),
+        "all": list(range(4, 70)),
+        "start": [4],
+        "last": [68, 69],
     }
     np.testing.assert_array_equal(evaluated["all"].y_pred, forecaster.predict(series))
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from gru_xp.errors import DataError
+from gru_xp.forecasting.reading.options import MISSING
 from gru_xp.forecasting.series import TimeSeries, as_series, check_columns
 
 
@@ -54,18 +55,90 @@ def test_empty_series(empty):
         as_series(empty)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (np.nan, "the value is missing, the only missing one; fill in or remove such rows first"),
+        (np.inf, "inf is not a finite number"),
+        (-np.inf, "-inf is not a finite number"),
+    ],
+)
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 1), (5, 2)])
-def test_values_that_are_not_finite(rng, value, row, column):
+def test_values_that_are_not_finite(rng, value, problem, row, column):
     values = rng.standard_normal((6, 3))
     values[row, column] = value
-    with pytest.raises(DataError, match=f"^row {row}, column column {column}: {value} is not a finite number"):
+    with pytest.raises(DataError, match=f"^row {row}, column column {column}: {problem}"):
         as_series(values)
     frame = pd.DataFrame(values, columns=["a", "b", "c"])
-    with pytest.raises(DataError, match=f"^row {row}, column {'abc'[column]}: {value} is not a finite number"):
+    with pytest.raises(DataError, match=f"^row {row}, column {'abc'[column]}: {problem}"):
         as_series(frame)
-    with pytest.raises(DataError, match=f"^row {row}, column level: {value} is not"):
+    with pytest.raises(DataError, match=f"^row {row}, column level: {problem}"):
         as_series(pd.Series(values[:, column], name="level"))
+
+
+def with_gaps(make):
+    """A series of three columns over five days, from an array with gaps."""
+    nan = np.nan
+    values = np.array([[1, nan, 7], [2, 5, 8], [nan, nan, 9], [4, 6, 10], [5, 6, 11]])
+    return make(pd.DataFrame(values, columns=["a", "b", "c"], index=pd.date_range("2020-01-01", periods=5)))
+
+
+MAKERS = {
+    "array": lambda frame: frame.to_numpy(),
+    "list": lambda frame: frame.to_numpy().tolist(),
+    "frame": lambda frame: frame,
+    "nullable": lambda frame: frame.convert_dtypes(),
+    "objects": lambda frame: frame.astype(object).where(frame.notna(), None),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize(
+    ("how", "rows", "expected"),
+    [
+        ("drop", [1, 3, 4], [[2, 5, 8], [4, 6, 10], [5, 6, 11]]),
+        ("ffill", [1, 2, 3, 4], [[2, 5, 8], [2, 5, 9], [4, 6, 10], [5, 6, 11]]),
+        ("interpolate", range(5), [[1, 5, 7], [2, 5, 8], [3, 5.5, 9], [4, 6, 10], [5, 6, 11]]),
+        ("mask", range(5), [[1, 5, 7], [2, 5, 8], [2, 5, 9], [4, 6, 10], [5, 6, 11]]),
+    ],
+)
+def test_missing_values(make, how, rows, expected):
+    data = with_gaps(make)
+    series = as_series(data, ["a", "b", "c"], missing=how)
+    assert series.values.tolist() == expected
+    where = "row 0, column b" if hasattr(data, "columns") else "row 0, column column 1"
+    assert series.missing == {"how": how, "values": 3, "first": where}
+    (notice,) = series.notices
+    assert notice.startswith(f"3 missing values, the first in {where}: ")
+    if hasattr(data, "columns"):
+        assert [date.day - 1 for date in series.dates] == list(rows)
+        assert series.labels == tuple(f"2020-01-0{row + 1}" for row in rows)
+    assert (series.observed is None) == (how != "mask")
+    if how == "mask":
+        assert series.observed.tolist() == [[1, 0, 1], [1, 1, 1], [0, 0, 1], [1, 1, 1], [1, 1, 1]]
+
+
+def test_nothing_is_missing(walk):
+    for how in MISSING:
+        series = as_series(walk(5, 2), missing=how)
+        assert (series.missing, series.observed, series.notices) == (None, None, ())
+    with pytest.raises(ValueError, match="missing is 'pad'; it must be one of 'refuse', 'drop'"):
+        as_series(walk(5), missing="pad")
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_missing_values_are_counted(make):
+    with pytest.raises(DataError, match=r"^row 0, column .*: the value is missing, the first of 3 missing values"):
+        as_series(with_gaps(make), ["a", "b", "c"])
+
+
+def test_marks_go_with_rows_and_columns():
+    series = as_series(with_gaps(MAKERS["frame"]), missing="mask")
+    head = series.head(3)
+    np.testing.assert_array_equal(head.observed, series.observed[:3])
+    taken = as_series(series, ["b", "a"])
+    np.testing.assert_array_equal(taken.observed, series.observed[:, [1, 0]])
+    assert head.missing == taken.missing == series.missing
 
 
 @pytest.mark.parametrize("data", [["a", "b"], [object()], pd.Series(["x", "y"]), pd.Series([1, "y"])])

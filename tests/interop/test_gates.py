@@ -21,7 +21,6 @@ from gru_xp.interop.gates import (
 )
 from gru_xp.interop.peers import EXTRAS, import_peer
 from gru_xp.nn import GRUParams, gru_forward
-from gru_xp.training.files import replace_file
 
 ORDERS = ["rzn", "zrn"]
 NAMES = PeerNames("wi", "wh", "bi", "bh")
@@ -245,36 +244,3 @@ def test_peers_are_imported_when_they_are_called():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert set(modules) <= set(out.split())
     assert not set(out.split()) & {"torch", "keras", "onnx", "onnxruntime", "tensorflow", "jax"}
-
-
-# --- files ------------------------------------------------------------------------------------------------------
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "model.bin"
-
-    def write(partial):
-        partial.write_bytes(b"new")
-
-    with pytest.raises(CheckpointError, match=r"model\.bin: the file does not read back"):
-        replace_file(path, write, lambda partial: partial.read_bytes() != b"new")
-    assert not list(tmp_path.iterdir())
-    path.write_bytes(b"old")
-    with pytest.raises(CheckpointError, match=r"model\.bin: the file does not read back"):
-        replace_file(path, write, lambda partial: partial.read_bytes() != b"new")
-    assert path.read_bytes() == b"old"
-    replace_file(path, write, lambda partial: partial.read_bytes() == b"new")
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
-    def write(partial):
-        partial.write_bytes(b"new")
-
-    with pytest.raises(CheckpointError, match="is a directory"):
-        replace_file(tmp_path, write, Path.exists)
-    with pytest.raises(CheckpointError, match="there is no folder"):
-        replace_file(tmp_path / "no" / "model.bin", write, Path.exists)
-    with pytest.raises(CheckpointError, match="cannot be written"):
-        replace_file(tmp_path / ("x" * 300), write, Path.exists)

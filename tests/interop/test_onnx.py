@@ -649,11 +649,11 @@ DAMAGED = {
     "no scaler": (lambda model, description: description.pop("scaler"), "description is damaged"),
     "scaler of zeros": (
         lambda model, description: description["scaler"].update(change_std=[0.0, 1.0, 1.0]),
-        "the scaled prediction differs by nan",
+        "change_std of the scaler holds 0.0",
     ),
     "short scaler": (
         lambda model, description: description["scaler"]["std"].pop(),
-        "a gru-xp model whose scaler has not one number for each column",
+        "the scaler has not as many numbers of each kind",
     ),
 }
 
@@ -678,6 +678,23 @@ def test_descriptions_that_are_none_are_refused(learn, text):
     model.metadata_props[0].value = text
     with pytest.raises(CheckpointError, match="description is damaged"):
         from_onnx(model, device="cpu")
+
+
+def test_two_descriptions_are_refused(learn):
+    model = to_onnx(learn(reset="after"))
+    model.metadata_props.add(key="gru_xp", value="{}")
+    with pytest.raises(CheckpointError, match="duplicate keys"):
+        from_onnx(model, device="cpu")
+
+
+@pytest.mark.parametrize("text", [b"weights", b"gru_xp", b"Gemm", b"linear.bias"])
+def test_names_that_are_no_text_are_refused(learn, tmp_path, text):
+    """They are read as bytes, which no other check expects."""
+    content = to_onnx(learn(reset="after")).SerializeToString()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content.replace(text, b"\xff" * len(text)) if text in content else b"")
+    with pytest.raises(CheckpointError, match=r"model\.onnx: .*(names that are no text|not an ONNX model)"):
+        from_onnx(path, device="cpu")
 
 
 def test_models_that_are_no_forecasters_are_told_from_them(draw_layers):

@@ -5,6 +5,8 @@ import os
 import pickle
 import re
 import sys
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -233,7 +235,7 @@ def test_a_forecaster_must_be_representable(learn, tmp_path):
 def test_a_wrong_file_is_noticed_and_not_left_behind(learn, tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     monkeypatch.setattr(torch, "save", spoil(torch.save))
-    with pytest.raises(CheckpointError, match="does not read back as it was written"):
+    with pytest.raises(CheckpointError, match="PyTorch does not read back what it wrote"):
         save_torch(learn(reset="after"), path)
     assert not list(tmp_path.iterdir())
 
@@ -276,6 +278,46 @@ def test_code_in_a_file_is_refused_and_not_run(learn, tmp_path, how):
     if how != "pickle":  # the bomb works
         torch.load(path, weights_only=False)
         assert trace.exists()
+
+
+def test_compressed_parts_are_not_unpacked(learn, tmp_path):
+    path = tmp_path / "model.pt"
+    save_torch(learn(reset="after"), path)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for part in archive.namelist():
+            bomb.writestr(part, archive.read(part))
+        bomb.writestr("archive/data/99", bytes(2**28))
+    assert (tmp_path / "bomb.pt").stat().st_size < 2**20
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"bomb\.pt: compressed, or damaged"):
+        load_torch(tmp_path / "bomb.pt", device="cpu")
+    assert time.perf_counter() - start < 1.0
+
+
+def test_tensors_that_say_they_are_larger_than_the_file(learn, tmp_path):
+    path = tmp_path / "model.pt"
+    save_torch(learn(reset="after"), path)
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"linear.bias": torch.ones(1).expand(10**12)}, path)
+    assert path.stat().st_size < 10**5
+    with pytest.raises(
+        CheckpointError, match=r"linear\.bias has shape \[1000000000000\], for which the file is too small"
+    ):
+        load_torch(path, device="cpu")
+
+
+def test_files_of_any_size_are_not_read(tmp_path):
+    with (tmp_path / "model.pt").open("wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(CheckpointError, match=r"model\.pt: larger than 1,073,741,824 bytes"):
+        load_torch(tmp_path / "model.pt", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["gru.\x1b[31m", "weight_hr_l\x1b"])
+def test_names_in_a_file_do_not_reach_the_terminal_as_they_are(name):
+    with pytest.raises(CheckpointError, match=r"x1b") as refused:
+        from_torch({name: torch.ones(1)})
+    assert str(refused.value).isprintable()
 
 
 def test_a_torch_that_does_not_keep_its_promise_is_not_asked(tmp_path, monkeypatch):
@@ -349,10 +391,10 @@ DAMAGES = {
     ),
     "zoneout": (changed_description(zoneout=0.5), "model of zoneout=0.0 that is described as one of 0.5"),
     "window": (changed_description(seq_length=10**9), "windows of 1,000,000,000 rows .* too large"),
-    "scaler": (changed_columns, "a gru-xp model whose scaler has not one number for each column"),
+    "scaler": (changed_columns, "the scaler has not as many numbers of each kind"),
     "no JSON": (setting("gru_xp", "{"), "a gru-xp model whose description is damaged"),
     "deep JSON": (setting("gru_xp", "[" * 100_000), "a gru-xp model whose description is damaged"),
-    "list": (setting("gru_xp", "[]"), "a gru-xp model whose description is damaged; take"),
+    "list": (setting("gru_xp", "[]"), "a gru-xp model whose description is damaged .no object"),
     "no text": (setting("gru_xp", 3), "no description"),
 }
 

@@ -186,6 +186,20 @@ def test_any_ops_give_the_same(
         assert_params_close(other_dparams, dparams, rtol=1e-10, atol=1e-12)
 
 
+@LAYERS
+@pytest.mark.parametrize("keep_every", [1, 2, 5, 8])
+def test_states_that_are_computed_again(xp, draw, draw_network, reset, num_layers, bidirectional, keep_every):
+    """The same results and gradients, with masks and lengths."""
+    x, dy = draw(xp, (3, 7, 2)), draw(xp, (3, 2))
+    params = draw_network(xp, 2, 4, 2, num_layers=num_layers, bidirectional=bidirectional)
+    options = {"lengths": [7, 0, 4], "masks": draw_masks(params.gru, x, RATES, 5), "reset": reset}
+    y, cache = network_forward(x, params, **options)
+    expected = named_arrays((y, network_backward(dy, cache)))
+    y, cache = network_forward(x, params, keep_every=keep_every, **options)
+    for (name, array), (_, other) in zip(expected, named_arrays((y, network_backward(dy, cache))), strict=True):
+        np.testing.assert_allclose(to_host(other), to_host(array), rtol=1e-10, atol=1e-13, err_msg=name)
+
+
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 

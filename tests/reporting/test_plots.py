@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import matplotlib
 import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
@@ -148,6 +149,45 @@ def test_residuals_against_predictions(draw, series, parts):
 def test_residuals_without_dates(draw, series, part):
     (axes,) = draw(plot_residuals, series(dates=False), [part("all", 5, 40)]).axes
     assert legend(axes) == ["all"]
+
+
+# --- text out of files ------------------------------------------------------------------------------------------
+
+NAMES = {
+    "formula": (r"$\frac{a}{b}$", r"$\frac{a}{b}$"),
+    "half a formula": ("Price in $", "Price in $"),
+    "wrong formula": (r"$\no{$", r"$\no{$"),
+    "TeX": (r"\input{/etc/passwd} % & _^~#", r"\input{/etc/passwd} % & _^~#"),
+    "controls": ("a\x00\x1b[31m\n\rb", r"a\x00\x1b[31m\n\rb"),
+    "far away": ("价格 📈 \u202eabc", r"价格 📈 \u202eabc"),
+    "endless": ("x" * 100_000, "x" * 57 + "..."),
+    "blank": ("", ""),
+}
+"""What a column is called, and how that is drawn."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("error")
+def test_names_of_columns_are_drawn_as_they_are(draw, series, parts, name):
+    given, shown = NAMES[name]
+    named = replace(series(), columns=(given,))
+    with matplotlib.rc_context({"text.usetex": True}):  # as somebody may have it, for all that is drawn
+        above, below = draw(plot_sequence, named, parts).axes
+        (residuals,) = draw(plot_residuals, named, parts).axes
+    assert above.get_title() == f"{shown}: train and validation"
+    assert below.get_ylabel() == shown
+    assert residuals.get_xlabel() == f"predicted {shown}"
+    for text in (above.title, below.yaxis.label, residuals.xaxis.label):
+        assert not text.get_parse_math()
+        assert not text.get_usetex()
+
+
+@pytest.mark.parametrize("name", ["wrong formula", "controls", "far away"])
+@pytest.mark.filterwarnings("error")
+def test_no_name_of_a_column_breaks_a_picture(check_picture, series, parts, name):
+    named = replace(series(), columns=(NAMES[name][0],))
+    check_picture(plot_sequence, named, parts)
+    check_picture(plot_residuals, named, parts)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------

@@ -1,19 +1,26 @@
 import contextlib
 import csv
+import errno
 import json
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from gru_xp.errors import CheckpointError, DataError
 from gru_xp.reporting.run_folder import (
+    CHECKPOINT_FILE,
     MODEL_FILE,
+    checkpoint_file,
     model_file,
     run_folder,
     write_history,
     write_metrics,
     write_plots,
     write_predictions,
+    written_to,
 )
 
 
@@ -36,6 +43,17 @@ def test_model_file(tmp_path):
         (tmp_path / name).touch()
     assert model_file(tmp_path) == model_file(str(tmp_path)) == tmp_path / MODEL_FILE
     assert model_file(tmp_path / "some.file") == tmp_path / "some.file"
+
+
+def test_checkpoint_file(tmp_path):
+    for run in (tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(CheckpointError, match=f"{run.name}: is not the folder of a run; give the one that --out"):
+            checkpoint_file(run)
+        (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=f"has no {CHECKPOINT_FILE} yet; train again, with --overwrite"):
+        checkpoint_file(tmp_path)
+    (tmp_path / CHECKPOINT_FILE).touch()
+    assert checkpoint_file(tmp_path) == checkpoint_file(str(tmp_path)) == tmp_path / CHECKPOINT_FILE
 
 
 # --- run_folder -------------------------------------------------------------------------------------------------
@@ -79,6 +97,21 @@ def test_a_run_that_fails_leaves_no_folders(tmp_path):
         assert contents(tmp_path) == {}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such locks")
+def test_two_processes_do_not_write_to_one_folder(tmp_path):
+    out = tmp_path / "run"
+    with run_folder(out) as first:
+        (first / "a").write_text("mine")
+        with (
+            pytest.raises(DataError, match=r"run: another gru-xp is writing to it; wait for its end, or use another"),
+            run_folder(out, overwrite=True),
+        ):
+            pytest.fail("it must not come to this")
+    assert contents(out) == {"a": "mine"}
+    with run_folder(out, overwrite=True):
+        pass
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_in_the_way_is_refused(tmp_path, overwrite):
     (tmp_path / "run").write_text("mine")
@@ -98,6 +131,55 @@ def test_a_folder_in_the_way_is_refused(tmp_path):
     ):
         pytest.fail("it must not come to this")
     assert contents(tmp_path) == {"run": None}
+
+
+def test_a_run_in_the_way_may_be_gone_on_with(tmp_path):
+    out = tmp_path / "my run"
+    out.mkdir()
+    (out / CHECKPOINT_FILE).touch()
+    said = f"{out} exists; use --overwrite or another --out, or go on with it by gru-xp train --resume '{out}'"
+    with pytest.raises(DataError) as error, run_folder(out):
+        pytest.fail("it must not come to this")
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, CHECKPOINT_FILE, "history.csv", "plots"])
+def test_what_is_in_the_way_of_a_file_is_refused(tmp_path, name):
+    path = tmp_path / name
+    path.touch() if name == "plots" else path.mkdir()
+    before = contents(tmp_path)
+    with (
+        pytest.raises(DataError, match=f"{name} is in the way of a file of the run; remove it or use another --out"),
+        run_folder(tmp_path, overwrite=True),
+    ):
+        pytest.fail("it must not come to this")
+    assert contents(tmp_path) == before
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".partial-abc/plots").mkdir(parents=True)
+    (tmp_path / ".partial-abc/plots/a.png").touch()
+    for name in (".gru-xp-0123456789abcdef.part", ".gru-xp-mine", "own.part", CHECKPOINT_FILE):
+        (tmp_path / name).write_text("old")
+    with run_folder(tmp_path, overwrite=True) as folder:
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+            (folder.name, ".gru-xp-mine", "own.part", CHECKPOINT_FILE)
+        )
+    assert contents(tmp_path) == dict.fromkeys((".gru-xp-mine", "own.part", CHECKPOINT_FILE), "old")
+
+
+def test_a_checkpoint_outlives_an_error(tmp_path):
+    """It is written to the folder itself, and what it needs to be gone on from stays with it."""
+
+    def fail():
+        with run_folder(tmp_path / "deep/run") as folder:
+            (folder.parent / CHECKPOINT_FILE).write_text("new")
+            (folder / "a").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert contents(tmp_path) == {"deep": None, "deep/run": None, f"deep/run/{CHECKPOINT_FILE}": "new"}
 
 
 def test_overwriting_keeps_other_files(tmp_path):
@@ -155,6 +237,51 @@ def test_a_folder_without_a_path_above(tmp_path, monkeypatch):
     with run_folder(Path("run"), overwrite=False) as folder:
         (folder / "a").write_text("a")
     assert contents(tmp_path) == {"run": None, "run/a": "a"}
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    def mkdtemp(**options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/a").write_text("old")
+    before = contents(tmp_path)
+    for out in (tmp_path / "old", tmp_path / "deep/new"):
+        with pytest.raises(DataError) as error, run_folder(out, overwrite=True):
+            pytest.fail("it must not come to this")
+        assert str(error.value) == f"{out} cannot be written to (Permission denied); use another folder"
+    assert contents(tmp_path) == before
+
+
+def test_files_that_cannot_be_moved(tmp_path):
+    def fail():
+        with run_folder(tmp_path / "run") as folder:
+            (folder / "plots").mkdir()
+            (folder / "plots/a.png").touch()
+            (tmp_path / "run/plots").write_text("in the way")
+
+    with pytest.raises(CheckpointError, match="run: cannot be written"):
+        fail()
+    assert contents(tmp_path) == {"run": None, "run/plots": "in the way"}
+
+
+def test_a_folder_that_is_removed_meanwhile_does_not_come_back(tmp_path):
+    with run_folder(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+    assert contents(tmp_path) == {}
+
+
+def test_what_goes_wrong_while_writing_is_said_in_one_line(tmp_path):
+    out = tmp_path / "my run"
+    with pytest.raises(CheckpointError) as error, written_to(out):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(error.value) == (
+        f"{out}: cannot be written (No space left on device); when that is mended, "
+        f"gru-xp train --resume '{out}' goes on from the last checkpoint"
+    )
+    with pytest.raises(RuntimeError, match="another"), written_to(out):
+        raise RuntimeError("another")
 
 
 # --- files ------------------------------------------------------------------------------------------------------

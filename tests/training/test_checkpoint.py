@@ -1,365 +1,392 @@
-import hashlib
+import dataclasses
 import json
-import os
-from pathlib import Path
+import math
+import time
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
-from gru_xp.devices import resolve_device
-from gru_xp.errors import CheckpointError
-from gru_xp.nn.params import GRUParams, map_arrays, named_arrays
-from gru_xp.training.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
+from gru_xp.nn.params import flatten
+from gru_xp.training.checkpoint import (
+    SECONDS_BETWEEN,
+    SHARE_OF_TIME,
+    Checkpoints,
+    state_from_parts,
+    state_parts,
+    state_specs,
+)
+from gru_xp.training.optimizers import OPTIMIZERS, STATE_SHAPES
+from gru_xp.training.tensors import TensorSpec
+from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingState, train
 
-METADATA = {"settings": {"seq_length": 3, "ratio": 0.1, "none": None}, "columns": ["a", "ü"], "deep": [[1], {"b": 2.5}]}
+P = 7
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.safetensors"
+def make_state(rng):
+    """``make_state(optimizer="adam", dtype="float64", epochs=3, validation=True)``: one with random numbers."""
+
+    def make_state(optimizer="adam", dtype="float64", epochs=3, validation=True):
+        cost, validated, norm, seconds, best = np.exp(rng.standard_normal((5, epochs))).tolist()
+        history = tuple(
+            EpochRecord(
+                epoch,
+                cost[epoch],
+                validated[epoch] if validation else None,
+                norm[epoch] if epoch else None,
+                seconds[epoch],
+                best[epoch],
+            )
+            for epoch in range(epochs)
+        )
+        theta, best_theta = rng.standard_normal((2, P)).astype(dtype)
+        remembered = {
+            name: rng.standard_normal(P if whole else 1).astype(dtype)
+            for name, whole in STATE_SHAPES[optimizer].items()
+        }
+        return TrainingState(5, theta, best_theta, remembered, 0.1 + 0.2, epochs - 1, history, 1e3 / 3)
+
+    return make_state
 
 
 def assert_same(actual, desired):
-    assert type(actual) is type(desired)
-    assert [list(map(type, layer)) for layer in actual.gru] == [list(map(type, layer)) for layer in desired.gru]
-    desired = dict(named_arrays(desired))
-    assert dict(named_arrays(actual)).keys() == desired.keys()
-    for name, array in named_arrays(actual):
-        assert array.dtype == desired[name].dtype, name
-        np.testing.assert_array_equal(array, desired[name], err_msg=name)
+    """Every bit, and every type."""
+    fields = {field.name: getattr(desired, field.name) for field in dataclasses.fields(desired)}
+    for name in ("theta", "best_theta", "optimizer"):
+        theirs = fields.pop(name)
+        pairs = {name: (getattr(actual, name), theirs)}
+        if name == "optimizer":
+            assert actual.optimizer.keys() == theirs.keys()
+            pairs = {key: (actual.optimizer[key], array) for key, array in theirs.items()}
+        for key, (array, expected) in pairs.items():
+            assert (array.dtype, array.shape) == (expected.dtype, expected.shape), key
+            assert array.tobytes() == expected.tobytes(), key
+    for name, value in fields.items():
+        assert getattr(actual, name) == value, name
 
 
-def assert_refused(path, cpu, message):
-    with pytest.raises(CheckpointError, match=message) as error:
-        load_checkpoint(path, cpu)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
+# --- a state's parts --------------------------------------------------------------------------------------------
 
 
-# --- round trips ------------------------------------------------------------------------------------------------
-
-
-LAYERS = pytest.mark.parametrize(
-    "layers", [{}, {"num_layers": 3}, {"bidirectional": True}, {"num_layers": 12, "bidirectional": True}], ids=str
-)
-
-
-@LAYERS
+@pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_bit_comes_back(cpu, path, problem, layers, dtype):
-    params = problem(dtype=dtype, **layers).params
-    save_checkpoint(path, params, METADATA)
-    loaded, metadata = load_checkpoint(path, cpu)
-    assert_same(loaded, params)
-    assert metadata == METADATA
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_state_comes_back_from_its_parts(make_state, optimizer, dtype, validation):
+    state = make_state(optimizer, dtype, validation=validation)
+    numbers, arrays = state_parts(state)
+    numbers = json.loads(json.dumps(numbers, allow_nan=False))
+    specs = state_specs(numbers, optimizer, P, dtype)
+    assert specs == {
+        name: TensorSpec(array.dtype.name, array.shape, finite=name != "history") for name, array in arrays.items()
+    }
+    assert_same(state_from_parts(numbers, arrays), state)
 
 
-def test_extreme_numbers_come_back(cpu, path, problem):
-    params = problem(H=2, O=1).params
-    gru = params.gru[0][0]
-    gru.weight_hh[0, :] = [5e-324, 1.7976931348623157e308]
-    gru.bias[:3] = [0.1 + 0.2, -0.0, 2.0**-1074]
-    save_checkpoint(path, params, {})
-    loaded, _ = load_checkpoint(path, cpu)
-    assert_same(loaded, params)
-    assert np.signbit(loaded.gru[0][0].bias[1])
+def test_the_first_state_of_all(make_state):
+    state = dataclasses.replace(make_state(epochs=1), batches=0, largest_norm=0.0)
+    numbers, arrays = state_parts(state)
+    assert state_specs(numbers, "adam", P, "float64")["history"].shape == (1, 5)
+    back = state_from_parts(numbers, arrays)
+    assert_same(back, state)
+    assert back.epoch == 0
+    assert back.history[0].gradient_norm is None
 
 
-def test_arrays_in_any_memory_order(cpu, path, problem):
-    params = problem().params
-    ((gru,),) = params.gru
-    strided = np.repeat(gru.bias, 3)[::3]
-    gru = gru._replace(weight_ih=np.asfortranarray(gru.weight_ih), weight_hh=gru.weight_hh.T.copy().T, bias=strided)
-    params = params._replace(gru=((gru,),), linear=params.linear._replace(weight=params.linear.weight[:, ::-1]))
-    assert not any(a.flags.c_contiguous for a in (*gru[:3], params.linear.weight))
-    save_checkpoint(path, params, {})
-    assert_same(load_checkpoint(path, cpu)[0], params)
-
-
-def test_parameters_of_every_namespace(xp, cpu, path, problem):
-    params = problem(dtype="float32", num_layers=2).params
-    save_checkpoint(path, map_arrays(xp.asarray, params), {})
-    assert_same(load_checkpoint(path, cpu)[0], params)
-
-
-@pytest.mark.cuda
-def test_a_model_goes_to_another_device_and_back(cpu, path, problem):
-    params = problem(num_layers=2, bidirectional=True).params
-    save_checkpoint(path, params, METADATA)
-    on_gpu, _ = load_checkpoint(path, resolve_device("cuda"))
-    save_checkpoint(path, on_gpu, METADATA)
-    assert_same(load_checkpoint(path, cpu)[0], params)
-
-
-def test_the_loaded_arrays_can_be_written(cpu, path, problem):
-    params = problem().params
-    save_checkpoint(path, params, {})
-    loaded, _ = load_checkpoint(path, cpu)
-    loaded.gru[0][0].bias[0] = 7.0
-    assert load_checkpoint(path, cpu)[0].gru[0][0].bias[0] == params.gru[0][0].bias[0]
-
-
-def test_other_programs_can_read_the_arrays(path, problem):
-    params = problem(num_layers=2, bidirectional=True).params
-    save_checkpoint(path, params, {})
-    arrays = safetensors.numpy.load_file(path)
-    names = [f"gru.{where}.{name}" for where in ("0.0", "0.1", "1.0", "1.1") for name in GRUParams._fields]
-    assert sorted(arrays) == sorted([*names, "linear.weight", "linear.bias"])
-    np.testing.assert_array_equal(arrays["linear.weight"], params.linear.weight)
-    np.testing.assert_array_equal(arrays["gru.1.0.weight_hh"], params.gru[1][0].weight_hh)
-    np.testing.assert_array_equal(arrays["gru.0.1.bias"], params.gru[0][1].bias)
-
-
-# --- format version 1 -------------------------------------------------------------------------------------------
-
-
-def write_version_1(path, params, **header):
-    """What version 1 wrote: one GRU layer, named without numbers."""
-    ((gru,),) = params.gru
-    arrays = {f"gru.{name}": array for name, array in gru._asdict().items()}
-    arrays |= {f"linear.{name}": array for name, array in params.linear._asdict().items()}
-    metadata = json.dumps(METADATA)
-    digest = hashlib.sha256(metadata.encode())
-    for name in sorted(arrays):
-        digest.update(name.encode() + arrays[name].tobytes())
-    header = {
-        "format": "gru-xp",
-        "format_version": "1",
-        "sha256": digest.hexdigest(),
-        "metadata": metadata,
-    } | header
-    path.write_bytes(safetensors.numpy.save(arrays, metadata=header))
+def test_what_is_not_there_is_none(make_state):
+    numbers, arrays = state_parts(make_state(validation=False))
+    assert np.isnan(arrays["history"]).sum() == 4  # three costs of validation, one norm
+    assert [record.validation_cost for record in state_from_parts(numbers, arrays).history] == [None] * 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_version_1(cpu, path, problem, dtype):
-    params = problem(dtype=dtype).params
-    write_version_1(path, params)
-    loaded, metadata = load_checkpoint(path, cpu)
-    assert_same(loaded, params)
-    assert metadata == METADATA
-    save_checkpoint(path, loaded, metadata)
-    with safetensors.safe_open(path, framework="numpy") as file:
-        assert file.metadata()["format_version"] == "2"
-    assert_same(load_checkpoint(path, cpu)[0], params)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_states_of_a_training_are_what_is_expected(cpu, problem, optimizer, dtype):
+    p, states = problem(dtype=dtype), []
+    config = TrainingConfig(2, 1e-3, optimizer, batch_size=4)
+    train(p.params, p.x, p.y, config=config, device=cpu, pause=lambda *at: states.append(at[2]()))
+    assert len(states) == 9
+    for state in states:
+        numbers, arrays = state_parts(state)
+        specs = state_specs(numbers, optimizer, flatten(p.params).size, dtype)
+        assert specs.keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert specs[name][:2] == (array.dtype.name, array.shape), name
+        assert_same(state_from_parts(numbers, arrays), state)
 
 
-def test_version_1_that_is_damaged(cpu, path, problem):
-    params = problem().params
-    write_version_1(path, params, sha256="0" * 64)
-    assert_refused(path, cpu, "a gru-xp model that is damaged; take another copy")
-
-
-def test_names_of_the_other_version(cpu, path, problem):
-    params = problem().params
-    write_version_1(path, params, format_version="2")
-    assert_refused(path, cpu, "a part missing or damaged")
-    write(path, params, format_version="1")
-    assert_refused(path, cpu, r"a part missing or damaged \('gru.weight_ih'\)")
-
-
-# --- files that are no model ------------------------------------------------------------------------------------
-
-
-def test_missing_file(cpu, path):
-    assert_refused(path, cpu, "does not exist")
-
-
-def test_directory(cpu, path):
-    path.mkdir()
-    assert_refused(path, cpu, "is a directory")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_shapes_of_what_optimizers_remember(optimizer, rng):
+    theta = rng.standard_normal(P)
+    shapes = {name: array.shape for name, array in OPTIMIZERS[optimizer](theta, 0.1).arrays().items()}
+    assert shapes == {name: (P,) if whole else (1,) for name, whole in STATE_SHAPES[optimizer].items()}
+    assert STATE_SHAPES.keys() == OPTIMIZERS.keys()
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"\n", b"Date,Close\n2004-08-19,100\n", bytes(range(256)) * 5, b"PK\x03\x04" + bytes(60), b"\xff" * 100],
-    ids=["empty", "blank", "text", "binary", "zip", "ones"],
-)
-def test_other_files(cpu, path, content):
-    path.write_bytes(content)
-    assert_refused(path, cpu, "not a model file")
-
-
-@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.999])
-def test_truncated_file(cpu, path, problem, share):
-    save_checkpoint(path, problem().params, METADATA)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    assert_refused(path, cpu, "not a model file")
-
-
-def test_damaged_header_never_gives_another_error(cpu, path, problem, rng):
-    save_checkpoint(path, problem(H=2).params, METADATA)
-    content = path.read_bytes()
-    header_size = 8 + int.from_bytes(content[:8], "little")
-    messages = []
-    for position in range(header_size):
-        damaged = bytearray(content)
-        damaged[position] ^= int(rng.integers(1, 256))
-        path.write_bytes(damaged)
-        try:
-            load_checkpoint(path, cpu)
-        except CheckpointError as error:
-            messages.append(str(error))
-    assert len(messages) > header_size / 2
-    assert not any("\n" in message for message in messages)
-
-
-def write(path, params, *, without=(), more=None, **header):
-    arrays = {name: np.ascontiguousarray(a) for name, a in named_arrays(params) if name not in without} | (more or {})
-    header = {"format": "gru-xp", "format_version": str(FORMAT_VERSION), "metadata": "{}"} | header
-    path.write_bytes(safetensors.numpy.save(arrays, metadata={k: v for k, v in header.items() if v is not None}))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
+    ("name", "value"),
     [
-        ({"format": None}, "not a gru-xp model"),
-        ({"format": "pt"}, "not a gru-xp model"),
-        ({"format_version": "99"}, "format version 99; this gru-xp reads versions up to 2"),
-        ({"format_version": "0"}, "format version 0; this gru-xp reads versions up to 2"),
-        ({"format_version": "2.0"}, "format version 2.0"),
-        ({"format_version": None}, "format version None"),
-        ({"metadata": None}, "missing or damaged"),
-        ({"metadata": "{"}, "missing or damaged"),
-        ({"without": ["gru.0.0.bias_hn"]}, "missing or damaged .*gru.0.0.bias_hn"),
-        ({"without": ["linear.weight", "linear.bias"]}, "missing or damaged .*linear.weight"),
+        ("epochs", 0),
+        ("epochs", 2),  # the best is epoch 2
+        ("epochs", 3.0),
+        ("epochs", 2**31),
+        ("epochs", True),
+        ("epochs", None),
+        ("batches", -1),
+        ("batches", 2**31),
+        ("batches", 10**399),
+        ("batches", "5"),
+        ("best_epoch", 3),
+        ("best_epoch", -1),
+        ("best_epoch", [2]),
+        ("largest_norm", -0.5),
+        ("largest_norm", "0.5"),
+        ("largest_norm", False),
+        ("seconds", -1),
+        ("seconds", {}),
+        ("more", 1),
     ],
 )
-def test_foreign_safetensors(cpu, path, problem, changes, message):
-    params = problem().params
-    write(path, params)
-    load_checkpoint(path, cpu)
-    write(path, params, **changes)
-    assert_refused(path, cpu, message)
+def test_numbers_of_no_state(make_state, name, value):
+    numbers, _ = state_parts(make_state())
+    with pytest.raises(ValueError, match=r"^(the state|'\w+' of the state) (has|is|of no training)"):
+        state_specs(numbers | {name: value}, "adam", P, "float64")
 
 
-def parts_of(*where):
-    """Names of all parameters of layers and directions, such as ``"1.0"``."""
-    return [f"gru.{place}.{name}" for place in where for name in GRUParams._fields]
+@pytest.mark.parametrize("missing", ["epochs", "batches", "best_epoch", "largest_norm", "seconds"])
+def test_numbers_that_are_missing(make_state, missing):
+    numbers, _ = state_parts(make_state())
+    del numbers[missing]
+    with pytest.raises(ValueError, match=f"the state has no '{missing}'"):
+        state_specs(numbers, "adam", P, "float64")
+    with pytest.raises(ValueError, match="must be an object"):
+        state_specs([numbers], "adam", P, "float64")
 
 
-@pytest.mark.parametrize(
-    "without",
-    [
-        parts_of("0.0"),
-        parts_of("0.1"),
-        parts_of("1.0"),
-        parts_of("1.1"),
-        parts_of("2.1"),
-        parts_of("0.0", "0.1"),
-        parts_of("1.0", "1.1"),
-        parts_of("0.0", "1.0", "2.0"),
-        parts_of("0.0", "0.1", "1.0", "1.1", "2.0", "2.1"),
-        ["gru.1.1.bias"],
-        ["gru.2.0.weight_ih"],
-    ],
-    ids=lambda names: " ".join(sorted({name.removeprefix("gru.") for name in names}))[:30],
-)
-def test_layers_and_directions_that_are_missing(cpu, path, problem, without):
-    params = problem(num_layers=3, bidirectional=True).params
-    write(path, params)
-    assert_same(load_checkpoint(path, cpu)[0], params)
-    write(path, params, without=without)
-    assert_refused(path, cpu, "a gru-xp model with a part missing or damaged")
+COST, VALIDATION, NORM, SECONDS, BEST = range(5)
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("epoch", "column", "value"),
     [
-        "gru.1.weight_ih",
-        "gru.2.0.bias",
-        "gru.0.1.bias",
-        "gru.0.2.bias",
-        "gru.bias",
-        "gru.x.0.bias",
-        "gru.00.0.bias",
-        "gru.-1.0.bias",
+        (0, COST, math.nan),
+        (2, COST, math.inf),
+        (1, VALIDATION, math.inf),
+        (1, VALIDATION, math.nan),  # the others have one
+        (0, NORM, 0.5),
+        (1, NORM, math.nan),
+        (2, NORM, -math.inf),
+        (1, SECONDS, math.nan),
+        (2, BEST, math.inf),
     ],
 )
-def test_parts_that_no_layer_has(cpu, path, problem, name):
-    params = problem().params
-    write(path, params, more={name: np.ones(5)})
-    assert_refused(path, cpu, "a gru-xp model with a part missing or damaged")
+def test_histories_of_no_training(make_state, epoch, column, value):
+    numbers, arrays = state_parts(make_state())
+    arrays["history"][epoch, column] = value
+    with pytest.raises(ValueError, match=f"epoch {epoch} is none|for some epochs only"):
+        state_from_parts(numbers, arrays)
 
 
-# --- writing ----------------------------------------------------------------------------------------------------
+def test_a_number_that_no_float_can_be(make_state):
+    numbers, arrays = state_parts(make_state())
+    with pytest.raises(OverflowError):
+        state_from_parts(numbers | {"seconds": 10**399}, arrays)
 
 
-def interrupted(self, content):
-    with self.open("wb") as file:
-        file.write(content[: len(content) // 2])
-    raise OSError(28, "No space left on device")
+# --- when to write ----------------------------------------------------------------------------------------------
 
 
-def test_a_failed_write_leaves_the_old_file(cpu, path, problem, monkeypatch):
-    old = problem().params
-    save_checkpoint(path, old, METADATA)
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
-    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device"):
-        save_checkpoint(path, problem().params, {})
-    loaded, metadata = load_checkpoint(path, cpu)
-    assert_same(loaded, old)
-    assert metadata == METADATA
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self):
+        self.now = 1e5
+
+    def __call__(self):
+        return self.now
 
 
-def test_a_write_that_does_not_read_back_leaves_the_old_file(cpu, path, problem, monkeypatch):
-    old, new = problem().params, problem().params
-    save_checkpoint(path, old, METADATA)
-    save = safetensors.numpy.save
-
-    def damage(arrays, metadata):
-        return save(arrays | {"linear.bias": arrays["linear.bias"] + 1e-9}, metadata=metadata)
-
-    monkeypatch.setattr(safetensors.numpy, "save", damage)
-    with pytest.raises(CheckpointError, match="does not read back"):
-        save_checkpoint(path, new, {})
-    assert_same(load_checkpoint(path, cpu)[0], old)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
 
 
-def test_what_json_cannot_hold_leaves_the_old_file(cpu, path, problem):
-    save_checkpoint(path, problem().params, METADATA)
-    with pytest.raises(TypeError):
-        save_checkpoint(path, problem().params, {"scale": json})
-    assert load_checkpoint(path, cpu)[1] == METADATA
+@pytest.fixture
+def walk_through(make_state, clock):
+    """``walk_through(checkpoints, epochs=3, batches=4, seconds=1.0)``: call it as `train` does; where it stopped."""
+    state = make_state()
+
+    def walk_through(checkpoints, epochs=3, batches=4, seconds=1.0):
+        for epoch in range(epochs + 1):
+            steps = [(epoch - 1, batch) for batch in range(1, batches + 1)] if epoch else []
+            for at in [*steps, (epoch, 0)]:
+                clock.now += seconds
+                if checkpoints(*at, lambda at=at: dataclasses.replace(state, batches=at[1])):
+                    return at
+        return None
+
+    return walk_through
 
 
-def test_a_new_model_replaces_the_old_one(cpu, path, problem):
-    save_checkpoint(path, problem(H=3).params, METADATA)
-    params = problem(H=4).params
-    save_checkpoint(str(path), params, {"n": 2})
-    loaded, metadata = load_checkpoint(str(path), cpu)
-    assert_same(loaded, params)
-    assert metadata == {"n": 2}
+@pytest.fixture
+def written():
+    return []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file that is open")
-def test_who_has_the_old_file_open_goes_on_reading_it(path, problem):
-    save_checkpoint(path, problem(H=3).params, METADATA)
-    old = path.read_bytes()
-    with path.open("rb") as file:
-        save_checkpoint(path, problem(H=4).params, METADATA)
-        assert file.read() == old != path.read_bytes()
+@pytest.mark.parametrize(("every", "count"), [(1, 7), (2, 3), (3, 2), (7, 1), (8, 0)])
+def test_every_so_many_epochs(walk_through, written, every, count):
+    checkpoints = Checkpoints(written.append, every_epochs=every)
+    assert walk_through(checkpoints, epochs=7, seconds=1e6) is None
+    assert len(written) == count
+    assert all(state.batches == 0 for state in written)  # after epochs, and not at the start
 
 
-def test_no_such_folder(path, problem):
-    with pytest.raises(CheckpointError, match=r"cannot be written \(there is no folder .*; make it first"):
-        save_checkpoint(path.parent / "no" / path.name, problem().params, {})
+def test_every_so_many_seconds(walk_through, written, clock):
+    start, times = clock.now, []
+    checkpoints = Checkpoints(lambda state: times.append(clock.now - start), every_seconds=2.5)
+    walk_through(checkpoints, epochs=2, batches=4, seconds=1.0)  # eleven calls, one a second
+    assert times == [3.0, 6.0, 9.0]
 
 
-def test_a_folder_in_the_way(path, problem):
-    path.mkdir()
-    with pytest.raises(CheckpointError, match="cannot be written"):
-        save_checkpoint(path, problem().params, {})
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+def test_no_seconds_are_every_batch(walk_through, written):
+    walk_through(Checkpoints(written.append, every_seconds=0), epochs=2, batches=3)
+    assert [state.batches for state in written] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
 
 
-@pytest.mark.parametrize("name", ["file.txt/model.safetensors", "m" * 300])
-def test_impossible_paths(path, problem, name):
-    (path.parent / "file.txt").touch()
-    with pytest.raises(CheckpointError, match="cannot be written"):
-        save_checkpoint(path.parent / name, problem().params, {})
+def test_epochs_and_seconds(walk_through, written):
+    walk_through(Checkpoints(written.append, every_epochs=2, every_seconds=7), epochs=4, batches=4)
+    # calls 7 (by time), 11 (by epoch 2), 18 (by time), 21 (by epoch 4)
+    assert [state.batches for state in written] == [1, 0, 2, 0]
+
+
+def test_by_default_from_time_to_time(walk_through, written, clock):
+    start, times = clock.now, []
+    checkpoints = Checkpoints(lambda state: times.append(clock.now - start))
+    walk_through(checkpoints, epochs=30, batches=3, seconds=0.75)
+    assert times == [SECONDS_BETWEEN, 2 * SECONDS_BETWEEN, 3 * SECONDS_BETWEEN]
+
+
+@pytest.mark.parametrize("takes", [0.01, 0.2, 1.0, 3.0, 40.0])
+def test_by_default_writing_takes_little_of_the_time(walk_through, clock, takes):
+    """However slow the disk is: less than its share of all the time after the first one, whose cost nobody knew."""
+    start, starts = clock.now, []
+
+    def write(state):
+        starts.append(clock.now)
+        clock.now += takes
+
+    walk_through(Checkpoints(write), epochs=2000, batches=20, seconds=1.0)
+    later = starts[1:]
+    assert len(later) > 2
+    assert len(later) * takes <= SHARE_OF_TIME * (later[-1] + takes - starts[0])
+    assert max(np.diff(starts)) <= max(SECONDS_BETWEEN, takes / SHARE_OF_TIME) + takes + 1.0
+    assert starts[0] - start == SECONDS_BETWEEN
+
+
+def test_a_snapshot_is_taken_only_to_be_written(clock):
+    def state():
+        pytest.fail("a copy off the device, for nothing")
+
+    checkpoints = Checkpoints(lambda state: None, every_epochs=5)
+    for epoch, batches in ((0, 0), (0, 1), (1, 0), (5, 1)):
+        assert checkpoints(epoch, batches, state) is False
+
+
+@pytest.mark.parametrize("at", [0, 3, 5])
+def test_who_wants_it_stops_the_training(walk_through, written, at):
+    calls = []
+
+    def wants_stop():
+        calls.append(None)
+        return len(calls) == at + 1
+
+    stopped = walk_through(Checkpoints(written.append, every_epochs=1000, wants_stop=wants_stop), epochs=3, batches=4)
+    assert stopped == {0: (0, 0), 3: (0, 3), 5: (1, 0)}[at]
+    assert [state.batches for state in written] == [stopped[1]]
+
+
+def test_the_end_is_written_once(walk_through, written):
+    checkpoints = Checkpoints(written.append, every_epochs=2)
+    walk_through(checkpoints, epochs=3)
+    assert len(written) == 1
+    checkpoints.write()
+    checkpoints.write()
+    assert len(written) == 2
+    walk_through(checkpoints, epochs=2)
+    assert len(written) == 3
+    checkpoints.write()
+    assert len(written) == 3  # epoch 2 was the last, and is written
+
+
+def test_a_training_that_has_not_begun_is_not_written(written):
+    Checkpoints(written.append).write()
+    assert written == []
+
+
+def test_what_goes_wrong_while_writing_is_told(walk_through):
+    def write(state):
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        walk_through(Checkpoints(write, every_epochs=1))
+
+
+def spoilt(state, name, value):
+    """The state with one number that is not finite."""
+    if name == "largest_norm":
+        return dataclasses.replace(state, largest_norm=value)
+    if name in ("theta", "best_theta"):
+        array = getattr(state, name).copy()
+        array[-1] = value
+        return dataclasses.replace(state, **{name: array})
+    if name in state.optimizer:
+        array = state.optimizer[name].copy()
+        array[0] = value
+        return dataclasses.replace(state, optimizer={**state.optimizer, name: array})
+    last = dataclasses.replace(state.history[-1], **{name: value})
+    return dataclasses.replace(state, history=(*state.history[:-1], last))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "name", ["largest_norm", "theta", "best_theta", "square", "weight1", "cost", "validation_cost", "best_cost"]
+)
+def test_what_is_not_finite_is_not_written(make_state, written, name, value):
+    """The checkpoint before, which can be gone on from, is worth more."""
+    good = make_state()
+    checkpoints = Checkpoints(written.append, every_epochs=1)
+    checkpoints(1, 0, lambda: good)
+    checkpoints(2, 0, lambda: spoilt(good, name, value))
+    checkpoints.write()
+    assert written == [good]
+    checkpoints(3, 0, lambda: good)
+    assert written == [good, good]
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("every", [{"every_seconds": 0}, {"every_epochs": 1}, {}], ids=str)
+def test_a_divergence_leaves_what_can_be_read(cpu, problem, written, dtype, batch_size, validation, every):
+    p = problem(dtype=dtype)
+    checkpoints = Checkpoints(written.append, **every)
+    huge = {"float32": 1e37, "float64": 1e307}[dtype]
+    result = train(
+        p.params,
+        p.x,
+        p.y,
+        config=TrainingConfig(50, huge, "sgd", batch_size=batch_size),
+        device=cpu,
+        validation=(p.x, p.y) if validation else None,
+        pause=checkpoints,
+    )
+    checkpoints.write()
+    assert result.stop_reason == "non_finite"
+    assert bool(written) == ("every_seconds" in every)  # it diverges in the first epoch
+    for state in written:
+        numbers, arrays = state_parts(state)
+        json.dumps(numbers, allow_nan=False)
+        for name, spec in state_specs(numbers, "sgd", flatten(p.params).size, dtype).items():
+            assert not spec.finite or np.isfinite(arrays[name]).all()
+        assert_same(state_from_parts(numbers, arrays), state)

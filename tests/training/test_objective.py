@@ -192,6 +192,35 @@ def test_parts_are_smaller_where_there_are_more_layers(problem, monkeypatch):
         monkeypatch.setattr(ops_module, "MAX_NUMBERS", 7 * 4 * (8 * 4 + 2))
 
 
+# --- states that are computed again -----------------------------------------------------------------------------
+
+
+@LAYERS
+@pytest.mark.parametrize("keep_every", [1, 3, 9])
+@pytest.mark.parametrize("captured", [False, True])
+def test_keep_every(problem, make_numpy_ops, rng, reset, layers, keep_every, captured):
+    p, ops = problem(B=7, T=9, H=4, **layers), make_numpy_ops()
+    masks = draw_masks(p.params.gru, p.x, RATES, 3)
+    objective = Objective(p.params, p.x, p.y, reset, ops, rates=RATES, masks=masks, keep_every=keep_every)
+    evaluate = ops.capture(objective.evaluate) if captured else objective.evaluate
+    for _ in range(2):
+        change(p, rng)
+        evaluate()
+        assert_objective(objective, p, reset, masks=masks)
+    objective.evaluate_cost()
+    _, cost, _ = whole(p.params, p.x, p.y, reset, mean_masks(p.params.gru, RATES))
+    assert float(objective.cost[0]) == pytest.approx(cost, rel=1e-12)
+
+
+@LAYERS
+def test_more_sequences_together_where_states_are_computed_again(problem, monkeypatch, layers):
+    p = problem(B=12, T=100, H=4, **layers)
+    monkeypatch.setattr(ops_module, "MAX_NUMBERS", 1000 * (8 * 4 + 2))
+    n_parts = [len(Objective(*p, "before", PLAIN_OPS, keep_every=k)._parts) for k in (None, 10, 100, 1)]
+    assert n_parts[0] > n_parts[1] >= 1
+    assert n_parts[2:] == n_parts[:1] * 2
+
+
 # --- dropout ----------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 import copy
+import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def validation_costs(result):
 def run(cpu, problem):
     """``run(problem, num_epochs=..., learning_rate=..., ...)``: train with keywords of config and of `train`."""
 
-    def run(problem, *, reset="before", validation=None, callback=None, **config):
+    def run(problem, *, reset="before", validation=None, callback=None, pause=None, state=None, **config):
         return train(
             problem.params,
             problem.x,
@@ -46,6 +48,8 @@ def run(cpu, problem):
             reset=reset,
             validation=validation,
             callback=callback,
+            pause=pause,
+            state=state,
         )
 
     return run
@@ -455,9 +459,9 @@ def test_history_and_callback_agree(run, problem):
 def test_the_best_parameters_are_kept_when_the_cost_rises(run, problem, batch_size):
     p = problem()
     before = copy.deepcopy(p)
-    result = run(p, optimizer="sgd", reduction="sum", learning_rate=0.4, num_epochs=8, batch_size=batch_size)
+    result = run(p, optimizer="sgd", reduction="sum", learning_rate=0.5, num_epochs=8, batch_size=batch_size)
     lowest = min(costs(result))
-    assert costs(result)[-1] > 1.2 * lowest
+    assert costs(result)[-1] > 1.1 * lowest
     assert costs(result)[result.best_epoch] == lowest
     assert cost_of(result.params, p.x, p.y) == pytest.approx(lowest, rel=1e-12)
     for actual, expected in zip(flatten(p.params), flatten(before.params), strict=True):
@@ -541,8 +545,8 @@ def test_a_huge_learning_rate_stops_the_training(run, problem, dtype, batch_size
     assert 0 < last.epoch < 90
     assert not math.isfinite(last.cost)
     assert all(math.isfinite(cost) for cost in costs(result)[:-1])
-    assert f"after epoch {last.epoch};" in result.problem
-    assert "smaller learning rate than 1e+250" in result.problem
+    assert re.match(rf"epoch {last.epoch}, batch \d: .* (not|no longer) finite; try a", result.problem)
+    assert "smaller learning rate than 1e+250, or a clip norm" in result.problem
     assert f"parameters of epoch {result.best_epoch} " in result.problem
     assert "\n" not in result.problem
     np.testing.assert_array_equal(flatten(result.params), flatten(p.params))
@@ -567,6 +571,145 @@ def test_validation_that_is_not_finite_stops_too(run, problem):
     assert result.stop_reason == "non_finite"
     assert len(result.history) == 1
     assert math.isfinite(result.history[0].cost)
+
+
+@pytest.mark.parametrize("plain", ["0", "1"])
+def test_the_batch_and_the_parameter_of_a_gradient_that_is_not_finite(run, problem, monkeypatch, plain):
+    """A target in the third batch of the second epoch whose error is finite, and whose gradient is not."""
+    monkeypatch.setenv("GRU_XP_PLAIN", plain)
+    p = problem(B=12, dtype="float32")
+    seen = []
+    run(p, batch_size=4, num_epochs=2, pause=lambda epoch, batches, state: seen.append((epoch, batches, state())))
+    before = {(epoch, batches): state for epoch, batches, state in seen}
+
+    def poison(epoch, batches, state):
+        if (epoch, batches) == (1, 2):
+            p.y[...] = np.float32(3e38)
+
+    result = run(p, batch_size=4, num_epochs=5, learning_rate=0.01, pause=poison)
+    assert result.stop_reason == "non_finite"
+    assert [record.epoch for record in result.history] == [0, 1, 2]
+    assert result.problem == (
+        "epoch 2, batch 3: the gradient of gru.0.0.weight_ih is not finite; try a smaller learning rate than 0.01, "
+        "or a clip norm such as 1 (the parameters of epoch 1 are kept)"
+    )
+    np.testing.assert_array_equal(flatten(result.params), before[1, 0].best_theta)
+
+
+def test_after_a_gradient_that_is_not_finite_the_parameters_stay(run, problem):
+    p = problem(B=12, dtype="float32")
+    states = {}
+
+    def pause(epoch, batches, state):
+        states[epoch, batches] = state()
+        if (epoch, batches) == (0, 1):
+            p.y[...] = np.float32(3e38)
+
+    run(p, batch_size=4, num_epochs=3, pause=pause)
+    assert not math.isfinite(states[0, 3].largest_norm)
+    np.testing.assert_array_equal(states[0, 2].theta, states[0, 1].theta)
+    np.testing.assert_array_equal(states[0, 3].theta, states[0, 1].theta)
+
+
+# --- going on ---------------------------------------------------------------------------------------------------
+
+GOING_ON = {
+    "whole batch": {},
+    "mini-batches": {"batch_size": 4},
+    "dropout": {"batch_size": 4, **RATES},
+    "dropout, whole batch": RATES,
+    "clipping": {"batch_size": 5, "clip_norm": 0.1},
+    "sgd": {"batch_size": 4, "optimizer": "sgd"},
+    "momentum": {"batch_size": 4, "optimizer": "momentum"},
+    "patience": {"batch_size": 4, "patience": 2, "learning_rate": 0.3},
+}
+
+
+def without_seconds(history):
+    return [dataclasses.replace(record, seconds=0.0) for record in history]
+
+
+@pytest.mark.parametrize("plain", ["0", "1"])
+@pytest.mark.parametrize("config", GOING_ON.values(), ids=GOING_ON)
+def test_a_training_goes_on_with_the_same_bits_from_wherever_it_stopped(
+    run, problem, reset, config, plain, monkeypatch
+):
+    monkeypatch.setenv("GRU_XP_PLAIN", plain)
+    p = problem(B=11, num_layers=2, dtype="float32")
+    _, x, y = problem(B=6, dtype="float32")
+    given = {"reset": reset, "num_epochs": 4, "validation": (x, y), **config}
+    states = []
+    whole = run(p, **given, pause=lambda epoch, batches, state: states.append((epoch, batches, state())))
+    *_, (_, _, last) = states
+    sizes = math.ceil(11 / config.get("batch_size", 11))
+    assert [at[:2] for at in states] == [
+        (0, 0),
+        *(
+            (epoch, batch % (sizes + 1))
+            for e in range(1, len(whole.history))
+            for epoch, batch in [*((e - 1, b) for b in range(1, sizes + 1)), (e, 0)]
+        ),
+    ]
+    for epoch, batches, state in states:
+        assert (state.epoch, state.batches) == (epoch, batches)
+        ends = []
+        rest = run(p, **given, state=state, pause=lambda epoch, batches, state, ends=ends: ends.append(state()))
+        assert rest.stop_reason == whole.stop_reason
+        assert rest.best_epoch == whole.best_epoch
+        assert without_seconds(rest.history) == without_seconds(whole.history)
+        np.testing.assert_array_equal(flatten(rest.params), flatten(whole.params))
+        if ends:
+            np.testing.assert_array_equal(ends[-1].theta, last.theta)
+            for name, array in last.optimizer.items():
+                np.testing.assert_array_equal(ends[-1].optimizer[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(("at", "epochs"), [((0, 0), 0), ((1, 2), 1), ((2, 0), 2)])
+def test_a_pause_stops_there(run, problem, at, epochs):
+    states = []
+
+    def pause(epoch, batches, state):
+        if (epoch, batches) == at:
+            states.append(state())
+            return True
+        return False
+
+    result = run(problem(), batch_size=4, pause=pause)
+    assert result.stop_reason == "paused"
+    assert result.problem is None
+    assert result.history[-1].epoch == epochs
+    assert len(states) == 1
+
+
+def test_states_are_copies_on_the_host(run, problem):
+    p, states = problem(), []
+    run(p, pause=lambda epoch, batches, state: states.append(state()))
+    assert all(isinstance(array, np.ndarray) for array in (states[0].theta, *states[0].optimizer.values()))
+    np.testing.assert_array_equal(states[0].theta, flatten(p.params))
+    assert not np.array_equal(states[-1].theta, states[0].theta)
+
+
+def test_time_goes_on_where_it_stopped(run, problem):
+    states = []
+    run(problem(), num_epochs=2, pause=lambda epoch, batches, state: states.append(state()))
+    later = dataclasses.replace(states[1], seconds=1000.0)
+    result = run(problem(), num_epochs=2, state=later)
+    assert result.history[0].seconds < 1000 < result.history[1].seconds < 1100
+
+
+def test_more_epochs_than_at_first(run, problem):
+    p, states = problem(), []
+    run(p, num_epochs=2, pause=lambda epoch, batches, state: states.append(state()))
+    longer, whole = run(p, num_epochs=5, state=states[-1]), run(p, num_epochs=5)
+    assert without_seconds(longer.history) == without_seconds(whole.history)
+
+
+def test_a_training_that_is_done_is_done(run, problem):
+    p, states = problem(), []
+    whole = run(p, num_epochs=2, pause=lambda epoch, batches, state: states.append(state()))
+    again = run(p, num_epochs=2, state=states[-1], pause=lambda *_: pytest.fail("nothing is left to do"))
+    assert again.history == whole.history
+    np.testing.assert_array_equal(flatten(again.params), flatten(whole.params))
 
 
 # --- clipping ---------------------------------------------------------------------------------------------------

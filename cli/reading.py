@@ -1,0 +1,66 @@
+"""The options of commands that read a file: what it does not say about itself."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    from gru_xp.forecasting.reading.options import ReadOptions
+
+    if value is not None:
+        try:
+            ReadOptions(**{str(param.name): value})
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+    return value
+
+
+_OPTIONS = (
+    click.option(
+        "--decimal",
+        type=click.Choice([".", ","]),
+        help="The decimal sign; the other one stands between thousands.  [default: . where that leaves no doubt]",
+    ),
+    click.option(
+        "--date-format",
+        metavar="FORMAT",
+        callback=_check,
+        help="Form of the dates, as %d/%m/%Y.  [default: any usual one that leaves no doubt]",
+    ),
+    click.option(
+        "--on-duplicate",
+        type=click.Choice(["first", "last", "mean"]),
+        help="Which of the rows with the same date to take.  [default: refuse them]",
+    ),
+    click.option(
+        "--missing",
+        type=click.Choice(["refuse", "drop", "ffill", "interpolate", "mask"]),
+        help="Refuse missing values; leave out their rows; take the value before; take the line between the values "
+        "before and after; or mark them as missing.  [default: refuse]",
+    ),
+    click.option(
+        "--encoding", metavar="NAME", callback=_check, help="Of the text, as cp1252.  [default: UTF-8 or UTF-16]"
+    ),
+)
+_NAMES = ("decimal", "date_format", "on_duplicate", "missing", "encoding")
+
+
+def reading_options(command: F) -> F:
+    """``--decimal``, ``--date-format``, ``--on-duplicate``, ``--missing`` and ``--encoding``.
+
+    The command gets them as ``reading``, a dict of those that were given, which `ReadOptions` takes.
+    """
+
+    @functools.wraps(command)
+    def with_reading(*args: Any, **others: Any) -> Any:
+        given = {name: value for name in _NAMES if (value := others.pop(name)) is not None}
+        return command(*args, reading=given, **others)
+
+    for option in reversed(_OPTIONS):
+        with_reading = option(with_reading)
+    return cast(F, with_reading)

@@ -1,0 +1,235 @@
+"""What ``gru-xp train`` trains: a new run, or one that goes on from its checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .messages import note
+from .options import DeviceRequest
+from .sources import Source, change_of_file, file_facts, load_run, read_options, read_source, rows_checksum
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gru_xp.devices import Device
+    from gru_xp.forecasting import Forecaster
+    from gru_xp.forecasting.checkpoint import Checkpoint
+    from gru_xp.forecasting.series import TimeSeries
+    from gru_xp.forecasting.windows import Split
+    from gru_xp.training.trainer import TrainingState
+
+CHANGEABLE = ("num_epochs", "learning_rate", "clip_norm", "patience", "keep_every", "device", "threads")
+"""Options that a run may go on with otherwise, with --allow-changes."""
+
+_FREE = ("checkpoint_every", "checkpoint_seconds", "no_fallback")  # they change nothing of what is computed
+
+
+@dataclass
+class TrainingRun:
+    """A forecaster, what it learns from, and how far it is.
+
+    `facts` are about the run, for its checkpoints. The last three are those of a run that goes on: the device to take,
+    and the device and versions that it had.
+    """
+
+    forecaster: "Forecaster"
+    source: Source
+    split: "Split"
+    facts: dict[str, Any]
+    state: "TrainingState | None" = None
+    device: DeviceRequest | None = None
+    trained_on: str | None = None
+    versions: Mapping[str, str] | None = None
+
+    @property
+    def series(self) -> "TimeSeries":
+        """All rows."""
+        return self.source.series
+
+    @property
+    def learned(self) -> "TimeSeries":
+        """The rows that are not for the test."""
+        return self.series.head(self.split.fit_end)
+
+    def use(self, device: "Device", requested: str) -> None:
+        """Take down the device that it is trained on; say where a run that goes on has other versions."""
+        from gru_xp.devices.inventory import versions
+
+        if (device.name, device.threads) != (self.trained_on, self.facts.get("threads")):
+            self.facts["threads"] = device.threads
+            self.forecaster.notes |= {
+                "requested_device": requested,
+                "device_reason": device.reason,
+                "threads": device.threads,
+            }
+        if self.versions is not None:
+            before, here = self.versions, versions(device)
+            changed = [f"{name} {before.get(name)} -> {here[name]}" for name in here if here[name] != before.get(name)]
+            if changed:
+                note(f"warning: other versions than before, so the last bits may differ: {', '.join(changed)}")
+
+
+def new_run(
+    csv: str,
+    target: str | None,
+    features: Sequence[str],
+    reading: Mapping[str, str],
+    split_ratio: float,
+    settings: dict[str, Any],
+    *,
+    quiet: bool,
+) -> TrainingRun:
+    """A run from the start."""
+    from gru_xp.forecasting import Forecaster
+
+    forecaster = Forecaster(**settings)
+    options = read_options({}, reading)
+    source = read_source(csv, target, features, options, quiet=quiet)
+    forecaster.notes = {
+        "file": source.path.name,
+        "bundled": source.bundled,
+        "reading": options.to_dict(),
+        "missing": source.series.missing,
+        "split_ratio": split_ratio,
+    }
+    return TrainingRun(forecaster, source, _split(forecaster, source.series), file_facts(source))
+
+
+def resumed_run(
+    path: "Path", csv: str | None, given: Mapping[str, Any], *, allow_changes: bool, quiet: bool
+) -> TrainingRun:
+    """The run whose checkpoint `path` is, unless `csv`, or one of the options that are given, is not as it was.
+
+    Raises
+    ------
+    CheckpointError
+        Something has changed and may not, or there is no such checkpoint.
+    """
+    checkpoint = load_run(path)
+    forecaster, series, facts, state = checkpoint.forecaster, checkpoint.series, checkpoint.run, checkpoint.state
+    changes = _changed_options(path, checkpoint, given, allow_changes=allow_changes)
+    name = changes.pop("device", None)
+    no_fallback = name is None or bool(given.get("no_fallback"))
+    device = DeviceRequest(name or checkpoint.device, no_fallback, changes.pop("threads", facts["threads"]))
+    for name, value in changes.items():
+        setattr(forecaster, name, value)
+    facts |= {name: given[name] for name in ("checkpoint_every", "checkpoint_seconds") if name in given}
+
+    source = Source(series, series.target, _bare_name(facts["file"]), facts["bundled"])
+    if csv is not None:
+        source, is_other = _compared(path, csv, checkpoint, allow_changes=allow_changes, quiet=quiet)
+        facts |= file_facts(source)
+        if is_other:
+            state = dataclasses.replace(state, batches=0, largest_norm=0.0)
+            forecaster.notes |= {
+                "file": source.path.name,
+                "bundled": source.bundled,
+                "missing": source.series.missing,
+            }
+    elif (change := change_of_file(facts)) and not allow_changes:
+        _refuse(
+            path,
+            f"{facts['file']} has changed since the run read it ({change}); name it after the folder to have its rows "
+            "compared, or add --allow-changes to go on with the rows that the run has kept",
+        )
+    return TrainingRun(
+        forecaster,
+        source,
+        _split(forecaster, source.series),
+        facts,
+        state,
+        device,
+        checkpoint.device,
+        checkpoint.versions,
+    )
+
+
+def _changed_options(
+    path: "Path", checkpoint: "Checkpoint", given: Mapping[str, Any], *, allow_changes: bool
+) -> dict[str, Any]:
+    """The options that are given otherwise than the run has them; CheckpointError if they must not be."""
+    columns, notes = checkpoint.forecaster.columns, checkpoint.forecaster.notes
+    held = {
+        **checkpoint.forecaster.settings(),
+        **notes.get("reading", {}),
+        "split_ratio": notes.get("split_ratio"),
+        "target": columns[0],
+        "features": columns[1:],
+        "device": checkpoint.device,
+        "threads": checkpoint.run["threads"],
+    }
+    changes = {}
+    for name, value in given.items():
+        if name in _FREE or value == held[name] or (name == "device" and _is_same_device(value, held[name])):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        what = f"{option} is {_said(held[name])} in the run and {_said(value)} here"
+        if name not in CHANGEABLE:
+            _refuse(path, f"{what}, which would be another training; leave it out, or train a new run")
+        if not allow_changes:
+            _refuse(path, f"{what}; leave it out, or add --allow-changes to go on with it")
+        changes[name] = value
+    return changes
+
+
+def _is_same_device(requested: str, used: str) -> bool:
+    return requested in ("auto", used) or (requested == "cuda" and used.startswith("cuda"))
+
+
+def _said(value: object) -> str:
+    return ", ".join(value) or "none" if isinstance(value, tuple) else "not set" if value is None else str(value)
+
+
+def _compared(
+    path: "Path", csv: str, checkpoint: "Checkpoint", *, allow_changes: bool, quiet: bool
+) -> tuple[Source, bool]:
+    """What to learn from where a file is named, and whether that is not what was learned from."""
+    from gru_xp.forecasting.checkpoint import what_changed
+
+    target, *features = checkpoint.series.columns
+    source = read_source(csv, target, features, read_options(checkpoint.forecaster.notes, {}), quiet=quiet)
+    change = what_changed(checkpoint.series, source.series)
+    if change is None:
+        return dataclasses.replace(source, series=checkpoint.series), False
+    if not allow_changes:
+        _refuse(
+            path,
+            f"{csv} is not what the run learns from: {change}; leave it out to go on with the rows that the run has "
+            "kept, or add --allow-changes to go on with these",
+        )
+    if (source.series.observed is not None) != checkpoint.forecaster.sees_gaps:
+        what = "no missing values" if source.series.observed is None else "missing values"
+        _refuse(path, f"{csv} has {what}, unlike what the run learns from; train a new run")
+    note(f"{csv}: {change}; going on with these rows")
+    return source, True
+
+
+def _split(forecaster: "Forecaster", series: "TimeSeries") -> "Split":
+    """How the rows are divided, which the model is told, too."""
+    from gru_xp.errors import CheckpointError
+    from gru_xp.forecasting.windows import split_rows
+
+    ratio = forecaster.notes.get("split_ratio")
+    if not isinstance(ratio, float) or not 0 < ratio <= 1:
+        raise CheckpointError(f"a checkpoint that is damaged (split ratio {str(ratio)[:40]!r}); take another copy")
+    split = split_rows(len(series), forecaster.seq_length, ratio, forecaster.validation_ratio)
+    forecaster.notes |= {
+        "train_end": split.train_end,
+        "fit_end": split.fit_end,
+        "fit_sha256": rows_checksum(series, split.fit_end),
+        "last_label": series.labels[split.fit_end - 1] if series.labels else None,
+    }
+    return split
+
+
+def _bare_name(name: str) -> "Path":
+    from pathlib import Path
+
+    return Path(Path(name).name or "series")
+
+
+def _refuse(path: "Path", why: str) -> None:
+    from gru_xp.errors import CheckpointError
+
+    raise CheckpointError(f"{path.parent}: {why}")

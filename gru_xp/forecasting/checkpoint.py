@@ -1,0 +1,215 @@
+"""Checkpoints: a forecaster in the middle of its training, with the series that it learns from, in one file."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from gru_xp.errors import CheckpointError, printable
+from gru_xp.forecasting.forecaster import Forecaster
+from gru_xp.forecasting.reading.cells import listed
+from gru_xp.forecasting.series import TimeSeries
+from gru_xp.training.checkpoint import state_from_parts, state_parts, state_specs
+from gru_xp.training.strict_json import check_fields
+from gru_xp.training.tensors import DAMAGED, TensorSpec, damaged, read_tensors, write_tensors
+from gru_xp.training.trainer import TrainingState
+
+FORMAT_VERSION = 1
+
+_SERIES = "series."
+_SERIES_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "rows": int,
+    "columns": list,
+    "name": str,
+    "observed": bool,
+    "missing": (dict, type(None)),
+    "labels": (int, type(None)),
+    "dates": (int, type(None)),
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that is needed to go on with a training.
+
+    Attributes
+    ----------
+    forecaster
+        Its settings, columns, scaler and notes; without parameters.
+    state
+        Where its training stands.
+    series
+        All rows, as they were read.
+    device
+        The device that it was trained on, by name.
+    versions
+        Of Python and the libraries that it was trained with.
+    run
+        About the run that it belongs to; whatever JSON can hold.
+    """
+
+    forecaster: Forecaster
+    state: TrainingState
+    series: TimeSeries
+    device: str
+    versions: dict[str, str]
+    run: dict[str, Any]
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    forecaster: Forecaster,
+    state: TrainingState,
+    series: TimeSeries,
+    run: dict[str, Any],
+) -> None:
+    """Write a checkpoint, all of it or nothing: what is there before stays until the new one is on the disk.
+
+    Parameters
+    ----------
+    path
+        The file; one that exists is replaced.
+    forecaster
+        One that is learning.
+    state, series, run
+        See `Checkpoint`.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
+    """
+    numbers, arrays = state_parts(state)
+    fields, series_arrays = _series_parts(series)
+    description = {"forecaster": forecaster.describe(), "state": numbers, "series": fields, "run": run}
+    arrays |= {_SERIES + name: array for name, array in series_arrays.items()}
+    write_tensors(path, arrays, kind="checkpoint", version=FORMAT_VERSION, description=description)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read what `save_checkpoint` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such file, or it is no checkpoint that this version can read.
+    """
+    _, description, arrays = read_tensors(path, kind="checkpoint", versions=(FORMAT_VERSION,), expected=_expected)
+    series = {name.removeprefix(_SERIES): array for name, array in arrays.items() if name.startswith(_SERIES)}
+    described = description["forecaster"]
+    try:
+        checkpoint = Checkpoint(
+            Forecaster.from_description(described),
+            state_from_parts(description["state"], arrays),
+            _series_from_parts(description["series"], series),
+            described["device"],
+            described["versions"],
+            description["run"],
+        )
+        _check_parts(checkpoint)
+    except DAMAGED as error:
+        raise CheckpointError(f"{path}: {damaged('checkpoint', error)}") from error
+    return checkpoint
+
+
+def what_changed(series: TimeSeries, other: TimeSeries) -> str | None:
+    """The first thing in which `other` is not `series`, in words; None if they are the same."""
+    if series.columns != other.columns:
+        return f"its columns are {listed(other.columns)} instead of {listed(series.columns)}"
+    if (series.labels is None) != (other.labels is None):
+        return "its rows have no dates any more" if other.labels is None else "its rows have dates now"
+    for row in range(min(len(series), len(other))):
+        label, now = (each.labels[row] if each.labels else f"row {row + 1}" for each in (series, other))
+        if label != now:
+            return f"row {row + 1} is {printable(now)} instead of {printable(label)}"
+        for column, before, after in zip(series.columns, series.values[row], other.values[row], strict=True):
+            if before != after:
+                return f"{printable(column)} of {printable(label)} is {after:.17g} instead of {before:.17g}"
+    if len(series) != len(other):
+        return f"it has {len(other)} rows instead of {len(series)}"
+    if not np.array_equal(_gaps(series), _gaps(other)):
+        return "other values are missing"
+    return None
+
+
+def _check_parts(checkpoint: Checkpoint) -> None:
+    validated = checkpoint.state.history[0].validation_cost is not None
+    if validated != (checkpoint.forecaster.validation_ratio > 0):
+        raise ValueError("costs of validation that do not go with the validation ratio")
+    if not all(isinstance(version, str) and version.isprintable() for version in checkpoint.versions.values()):
+        raise ValueError("versions that are none")
+
+
+def _expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec]:
+    check_fields("it", description, {"forecaster": dict, "state": dict, "series": dict, "run": dict})
+    forecaster = Forecaster.from_description(description["forecaster"])
+    P = sum(int(np.prod(spec.shape)) for spec in forecaster.architecture().specs().values())
+    specs = state_specs(description["state"], forecaster.optimizer, P, forecaster.dtype)
+    series = _series_specs(description["series"], forecaster)
+    return specs | {_SERIES + name: spec for name, spec in series.items()}
+
+
+def _series_parts(series: TimeSeries) -> tuple[dict[str, Any], dict[str, Any]]:
+    arrays = {"values": series.values}
+    if series.observed is not None:
+        arrays["observed"] = series.observed.astype(np.uint8)
+    if series.labels is not None:
+        arrays["labels"] = _bytes(series.labels)
+    if series.dates is not None:
+        arrays["dates"] = _bytes([date.isoformat() for date in series.dates])
+    fields = {
+        "rows": len(series),
+        "columns": list(series.columns),
+        "name": series.name,
+        "observed": series.observed is not None,
+        "missing": series.missing,
+        "labels": len(arrays["labels"]) if "labels" in arrays else None,
+        "dates": len(arrays["dates"]) if "dates" in arrays else None,
+    }
+    return fields, arrays
+
+
+def _series_specs(fields: dict[str, Any], forecaster: Forecaster) -> dict[str, TensorSpec]:
+    check_fields("the series", fields, _SERIES_FIELDS)
+    columns, has_gaps = tuple(fields["columns"]), fields["observed"]
+    if columns != forecaster.columns or has_gaps != forecaster.sees_gaps or fields["rows"] < 1:
+        raise ValueError("the series is not one for the forecaster")
+    shape = (fields["rows"], len(columns))
+    specs = {"values": TensorSpec("float64", shape)}
+    if has_gaps:
+        specs["observed"] = TensorSpec("uint8", shape)
+    return specs | {
+        name: TensorSpec("uint8", (fields[name],)) for name in ("labels", "dates") if fields[name] is not None
+    }
+
+
+def _series_from_parts(fields: dict[str, Any], arrays: Mapping[str, Any]) -> TimeSeries:
+    labels, dates = (_texts(arrays[name], fields["rows"]) if name in arrays else None for name in ("labels", "dates"))
+    return TimeSeries(
+        arrays["values"],
+        tuple(fields["columns"]),
+        labels,
+        None if dates is None else tuple(map(datetime.fromisoformat, dates)),
+        fields["name"],
+        observed=arrays["observed"].astype(bool) if "observed" in arrays else None,
+        missing=fields["missing"],
+    )
+
+
+def _gaps(series: TimeSeries) -> Any:
+    return np.zeros(0, dtype=bool) if series.observed is None else series.observed
+
+
+def _bytes(texts: Sequence[str]) -> Any:
+    """Texts without line ends as numbers."""
+    return np.frombuffer("\n".join(texts).encode(), dtype=np.uint8)
+
+
+def _texts(numbers: Any, count: int) -> tuple[str, ...]:
+    texts = tuple(numbers.tobytes().decode().split("\n"))
+    if len(texts) != count:
+        raise ValueError(f"{len(texts)} labels of {count} rows")
+    return texts

@@ -1,0 +1,126 @@
+"""How far a training is from the same training on the CPU."""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gru_xp.devices import Device, resolve_device
+from gru_xp.forecasting.forecaster import Forecaster
+from gru_xp.nn.ops import PLAIN_OPS, Array, Ops
+from gru_xp.training.trainer import EpochRecord, Pause, TrainingState
+
+LIMITS = {"float32": 1e-5, "float64": 1e-10}
+"""How far parameters may be apart after the first epoch, relative to the largest; of the same start, in TF32 they are
+further apart."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far two trainings are apart.
+
+    Attributes
+    ----------
+    reference
+        What the training was compared with.
+    first_epoch, last_epoch
+        Largest difference between parameters after the first and after the last epoch that both have, relative to the
+        largest parameter.
+    cost
+        Largest relative difference between the costs of an epoch.
+    epochs
+        How many epochs both have.
+    limit
+        What `first_epoch` may be.
+    """
+
+    reference: str
+    first_epoch: float
+    last_epoch: float
+    cost: float
+    epochs: int
+    limit: float
+
+    @property
+    def is_within_limit(self) -> bool:
+        """Whether the two agree after the first epoch."""
+        return self.first_epoch <= self.limit
+
+
+class Witness:
+    """Remembers the parameters after the first epoch and the last ones: a `Pause` for `train`, before another one."""
+
+    def __init__(self, then: Pause | None = None) -> None:
+        self._then = then
+        self._state: Callable[[], TrainingState] | None = None
+        self.first: Array | None = None
+
+    def __call__(self, epoch: int, batches: int, state: Callable[[], TrainingState]) -> object:
+        if batches == 0:
+            self._state = state
+            if epoch == 1:
+                self.first = state().theta
+        return None if self._then is None else self._then(epoch, batches, state)
+
+    @property
+    def last(self) -> Array | None:
+        """The parameters as they are now."""
+        return None if self._state is None else self._state().theta
+
+
+def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, pause: Pause | None = None) -> Drift:
+    """Train again on the CPU, a forecaster of the CPU without its fast paths, and compare.
+
+    Parameters
+    ----------
+    forecaster
+        One that has learned from `series` while `witness` was watching.
+    series
+        What it has learned from.
+    witness
+        A `Witness`, which was the `pause` of its `fit`.
+    pause
+        Of the training on the CPU, which it may end.
+    """
+    training = forecaster.training
+    assert training is not None
+    cpu = resolve_device("cpu", threads=forecaster.device.threads if not forecaster.device.is_cuda else None)
+    device = cpu if forecaster.device.is_cuda else _PlainCpu(**vars(cpu))
+    # as many epochs: a cost that differs a little may end the patience earlier or later
+    settings = forecaster.settings() | {"num_epochs": max(training.history[-1].epoch, 1), "patience": None}
+    again = Witness(pause)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite shows in the comparison
+        reference = Forecaster(**settings).fit(series, device=device, pause=again)
+    assert reference.training is not None
+    records = list(zip(training.history, reference.training.history, strict=False))
+    return Drift(
+        "the CPU" if forecaster.device.is_cuda else "the CPU without fast paths",
+        _difference(witness.first, again.first),
+        _difference(witness.last, again.last),
+        max(_cost_difference(ours, theirs) for ours, theirs in records),
+        len(records) - 1,
+        LIMITS[forecaster.dtype],
+    )
+
+
+class _PlainCpu(Device):
+    def ops(self) -> Ops:
+        return PLAIN_OPS
+
+
+def _difference(ours: Array | None, theirs: Array | None) -> float:
+    if ours is None or theirs is None:
+        return 0.0 if ours is theirs else math.inf
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
+    return difference if math.isfinite(difference) else math.inf
+
+
+def _cost_difference(ours: EpochRecord, theirs: EpochRecord) -> float:
+    if not math.isfinite(ours.cost) or not math.isfinite(theirs.cost):
+        return math.inf
+    return abs(ours.cost - theirs.cost) / max(theirs.cost, np.finfo(np.float64).tiny)

@@ -1,0 +1,133 @@
+"""Model files: the network's parameters and its description in one safetensors file, which any device loads."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from gru_xp.devices import Device, to_device
+from gru_xp.nn.network import NetworkParams
+from gru_xp.nn.ops import Array
+from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
+from gru_xp.training.tensors import TensorSpec, read_tensors, write_tensors
+
+FORMAT_VERSION = 2
+"""Version 1 had one GRU layer, whose parameters it called ``gru.weight_ih`` and so on."""
+
+MOST_LAYERS, LARGEST_STATE = 1000, 10**6
+"""Of a network in a file; more would not fit into memory, either."""
+
+
+class Architecture(NamedTuple):
+    """What the sizes of a network's parameters follow from.
+
+    Attributes
+    ----------
+    input_size, hidden_size, output_size
+        I, H and O.
+    num_layers
+        L.
+    bidirectional
+    dtype : {"float32", "float64"}
+    """
+
+    input_size: int
+    hidden_size: int
+    output_size: int
+    num_layers: int
+    bidirectional: bool
+    dtype: str
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """The parameters by name, in the order of `named_arrays`; ValueError if there are too many."""
+        if self.num_layers > MOST_LAYERS or self.hidden_size > LARGEST_STATE:
+            raise ValueError(
+                f"{self.num_layers} layers of hidden_size {self.hidden_size}; "
+                f"files hold up to {MOST_LAYERS} of up to {LARGEST_STATE:,}"
+            )
+        H, D, O = self.hidden_size, 2 if self.bidirectional else 1, self.output_size  # noqa: E741
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.num_layers):
+            for direction in range(D):
+                I = D * H if layer else self.input_size  # noqa: E741
+                gru = zip(GRUParams._fields, ((3 * H, I), (3 * H, H), (3 * H,), (H,)), strict=True)
+                shapes |= {f"gru.{layer}.{direction}.{name}": shape for name, shape in gru}
+        shapes |= {"linear.weight": (O, D * H), "linear.bias": (O,)}
+        return {name: TensorSpec(self.dtype, shape) for name, shape in shapes.items()}
+
+    def build(self, arrays: Mapping[str, Array]) -> NetworkParams:
+        """The parameters whose arrays these are, by the names of `specs`."""
+
+        def take(prefix: str, fields: tuple[str, ...]) -> list[Array]:
+            return [arrays[f"{prefix}.{field}"] for field in fields]
+
+        directions = range(2 if self.bidirectional else 1)
+        gru = tuple(
+            tuple(GRUParams(*take(f"gru.{layer}.{direction}", GRUParams._fields)) for direction in directions)
+            for layer in range(self.num_layers)
+        )
+        return NetworkParams(gru, LinearParams(*take("linear", LinearParams._fields)))
+
+
+def save_model(path: str | os.PathLike[str], params: NetworkParams, description: dict[str, Any]) -> None:
+    """Write parameters and a description to a file, all of it or nothing.
+
+    Parameters
+    ----------
+    path
+        The file; one that exists is replaced.
+    params
+        The parameters, on any device.
+    description
+        Anything that JSON can hold.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written, or does not read back as it was written.
+    """
+    arrays = dict(named_arrays(params))
+    write_tensors(path, arrays, kind="model", version=FORMAT_VERSION, description=description)
+
+
+def load_model(
+    path: str | os.PathLike[str], device: Device, architecture: Callable[[dict[str, Any]], Architecture]
+) -> tuple[NetworkParams, dict[str, Any]]:
+    """Read what `save_model` wrote, onto any device.
+
+    Parameters
+    ----------
+    path
+        The file, which may be anybody's.
+    device
+        From `resolve_device`.
+    architecture
+        Of the network that a description describes. An error of `DAMAGED` means that it is damaged.
+
+    Returns
+    -------
+    params : NetworkParams
+    description : dict
+
+    Raises
+    ------
+    CheckpointError
+        There is no such file, or it is not a gru-xp model that this version can read.
+    """
+
+    def expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec]:
+        described = architecture(description)
+        if version > 1:
+            return described.specs()
+        if described.num_layers > 1 or described.bidirectional:
+            raise ValueError("more than one layer or direction, which version 1 did not have")
+        return {_name_of_version_1(name): spec for name, spec in described.specs().items()}
+
+    version, description, arrays = read_tensors(path, kind="model", versions=(1, FORMAT_VERSION), expected=expected)
+    described = architecture(description)
+    names = {name: name if version > 1 else _name_of_version_1(name) for name in described.specs()}
+    params = described.build({name: to_device(arrays[held], device) for name, held in names.items()})
+    return params, description
+
+
+def _name_of_version_1(name: str) -> str:
+    return name.replace("gru.0.0.", "gru.")

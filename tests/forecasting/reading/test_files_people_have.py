@@ -1,0 +1,351 @@
+"""One table of the files that people have: each gives the right numbers, or one line that says what is where."""
+
+import gzip
+import io
+import zipfile
+
+import pytest
+
+from gru_xp.errors import DataError
+from gru_xp.forecasting.reading.csv_file import read_csv
+from gru_xp.forecasting.reading.options import ReadOptions
+
+PLAIN = "Date,Close\n2020-01-01,1.5\n2020-01-02,2.5\n2020-01-03,-3.25\n"
+NUMBERS = [1.5, 2.5, -3.25]
+
+
+def zipped(*members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def column(*cells, delimiter=";"):
+    """A file with these cells under Close."""
+    rows = "".join(f"2020-01-{day:02d}{delimiter}{cell}\n" for day, cell in enumerate(cells, start=1))
+    return f"Date{delimiter}Close\n{rows}"
+
+
+def dated(*dates):
+    """A file with these dates, and 1, 2, 3 ... under Close."""
+    return "Date;Close\n" + "".join(f"{date};{number}\n" for number, date in enumerate(dates, start=1))
+
+
+READ = {
+    # text
+    "UTF-8": (PLAIN, {}, NUMBERS),
+    "byte order mark": (PLAIN.encode("utf-8-sig"), {}, NUMBERS),
+    "UTF-16 with mark": (PLAIN.encode("utf-16"), {}, NUMBERS),
+    "UTF-16, big end first, with mark": ("\ufeff".encode("utf-16-be") + PLAIN.encode("utf-16-be"), {}, NUMBERS),
+    "UTF-16 without mark": (PLAIN.encode("utf-16-le"), {}, NUMBERS),
+    "UTF-16, big end first, without mark": (PLAIN.encode("utf-16-be"), {}, NUMBERS),
+    "UTF-16 that is named": (PLAIN.encode("utf-16-le"), {"encoding": "utf-16-le"}, NUMBERS),
+    "cp1252": (PLAIN.replace("Date", "Tag für Tag").encode("cp1252"), {"encoding": "cp1252"}, NUMBERS),
+    "a mark, and UTF-8 that is named": (PLAIN.encode("utf-8-sig"), {"encoding": "utf-8"}, NUMBERS),
+    "CRLF": (PLAIN.replace("\n", "\r\n"), {}, NUMBERS),
+    "CR": (PLAIN.replace("\n", "\r"), {}, NUMBERS),
+    "no end of the last line": (PLAIN.strip(), {}, NUMBERS),
+    "blank lines": (PLAIN.replace("\n", "\n\n"), {}, NUMBERS),
+    "empty rows at the end": (PLAIN + ",\n,\n", {}, NUMBERS),
+    "a delimiter at each end": (PLAIN.replace("\n", ",\n"), {}, NUMBERS),
+    "gzip": (gzip.compress(PLAIN.encode()), {}, NUMBERS),
+    "gzip in two parts": (gzip.compress(PLAIN[:30].encode()) + gzip.compress(PLAIN[30:].encode()), {}, NUMBERS),
+    "gzip of UTF-16": (gzip.compress(PLAIN.encode("utf-16")), {}, NUMBERS),
+    "zip": (zipped(("prices.csv", PLAIN)), {}, NUMBERS),
+    "zip of a Mac": (zipped(("prices.csv", PLAIN), ("__MACOSX/._prices.csv", b"\0")), {}, NUMBERS),
+    "zip with a folder": (zipped(("data/", ""), ("data/prices.csv", PLAIN)), {}, NUMBERS),
+    "quotes": ('"Date","Close"\n"2020-01-01","1.5"\n"2020-01-02","2.5"\n"2020-01-03","-3.25"\n', {}, NUMBERS),
+    "a lone quote in a field": ('Date,Note,Close\n2020-01-01,5" pipe,1.5\n2020-01-02,x,2\n', {}, [1.5, 2.0]),
+    "a delimiter in a name": ('Date;"Close, adjusted"\n2020-01-01;1.5\n2020-01-02;2\n', {}, [1.5, 2.0]),
+    "a name of two lines": ('"Da\nte";Close\n2020-01-01;1.5\n2020-01-02;2\n', {}, [1.5, 2.0]),
+    # numbers
+    "decimal commas": (column("1,5", "2,5", "-3,25"), {"decimal": ","}, NUMBERS),
+    "decimal commas, tabs": (column("1,5", "2,5", "-3,25", delimiter="\t"), {"decimal": ","}, NUMBERS),
+    "decimal commas, points in thousands": (
+        column("1.234,5", "1.234.567", "2"),
+        {"decimal": ","},
+        [1234.5, 1234567, 2],
+    ),
+    "decimal commas, a point in thousands": (column("1.234"), {"decimal": ","}, [1234.0]),
+    "decimal commas, exponents": (column("1,5e3", "-2,5E-1"), {"decimal": ","}, [1500.0, -0.25]),
+    "commas in thousands": (column("1,234.56", "-1,234,567", "+12"), {}, [1234.56, -1234567.0, 12.0]),
+    "commas that one number makes clear": (column("1,234", "1,234,567", "999"), {}, [1234.0, 1234567.0, 999.0]),
+    "commas, and a decimal point that is given": (column("1,234", "5"), {"decimal": "."}, [1234.0, 5.0]),
+    "thin spaces": (column("1\u2009234.5", "12\u2009345"), {}, [1234.5, 12345.0]),
+    "no-break spaces": (column("1\u00a0234,5", "12\u202f345"), {"decimal": ","}, [1234.5, 12345.0]),
+    "dollars": (column("$1,234.50", "-$2", "$-3", "$ 4"), {}, [1234.5, -2.0, -3.0, 4.0]),
+    "euros": (column("1.234,50 €", "-2€"), {"decimal": ","}, [1234.5, -2.0]),
+    "percent": (column("5%", "-2.5 %"), {}, [5.0, -2.5]),
+    "unicode minus": (column("\u22121.5", "2"), {}, [-1.5, 2.0]),
+    "spaces around numbers": (column(" 1.5", "2.5 ", "  -3.25  "), {}, NUMBERS),
+    # dates
+    "day first": (dated("13/02/2020", "14/02/2020", "01/03/2020"), {}, [1, 2, 3]),
+    "month first": (dated("02/13/2020", "02/14/2020", "03/01/2020"), {}, [1, 2, 3]),
+    "a form that is given": (dated("01/02/2020", "02/02/2020"), {"date_format": "%d/%m/%Y"}, [1, 2]),
+    "the other form": (dated("01/02/2020", "02/01/2020"), {"date_format": "%m/%d/%Y"}, [1, 2]),
+    "in a form that turns them": (dated("02/01/2020", "01/02/2020"), {"date_format": "%m/%d/%Y"}, [2, 1]),
+    "one time zone": (dated("2020-01-01T10:00Z", "2020-01-02T10:00Z"), {}, [1, 2]),
+    "several time zones": (dated("2020-10-24 00:00+02:00", "2020-10-26 00:00+01:00"), {}, [1, 2]),
+    "unsorted": (dated("2020-01-02", "2020-01-01", "2020-01-03"), {}, [2, 1, 3]),
+    "new to old": (dated("2020-01-03", "2020-01-02", "2020-01-01"), {}, [3, 2, 1]),
+    "the first of a date": (dated("2020-01-01", "2020-01-01", "2020-01-02"), {"on_duplicate": "first"}, [1, 3]),
+    "the last of a date": (dated("2020-01-01", "2020-01-01", "2020-01-02"), {"on_duplicate": "last"}, [2, 3]),
+    "the mean of a date": (dated("2020-01-01", "2020-01-01", "2020-01-02"), {"on_duplicate": "mean"}, [1.5, 3]),
+    # missing values
+    "rows left out": (column("", "1", "NA", "4"), {"missing": "drop"}, [1.0, 4.0]),
+    "filled from before": (column("", "1", "null", "4", "-"), {"missing": "ffill"}, [1.0, 1.0, 4.0, 4.0]),
+    "filled in between": (column("", "1", "n/a", "4", "-"), {"missing": "interpolate"}, [1.0, 1.0, 2.5, 4.0, 4.0]),
+    "marked": (column("", "1", "#N/A", "4"), {"missing": "mask"}, [1.0, 1.0, 1.0, 4.0]),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_the_right_numbers(write, case):
+    content, options, expected = READ[case]
+    series = read_csv(write(content), options=ReadOptions(**options))
+    assert series.values[:, 0].tolist() == expected
+    if "Date" in str(content):
+        assert len(series.dates) == len(expected)
+
+
+def at(line, column="Close"):
+    return f"line {line}, column {column}: "
+
+
+REFUSED = {
+    # text
+    "cp1252": (
+        "Tag für Tag;Close\n1;2\n".encode("cp1252"),
+        {},
+        "line 1: the byte 0xfc is not UTF-8; save .* --encoding",
+    ),
+    "not cp1252": (b"Date;Close\n1;\x81\n", {"encoding": "cp1252"}, "line 2: the byte 0x81 is not CP1252"),
+    "half a character": (PLAIN.encode() + b"\xc3", {}, "line 5: the byte 0xc3 is not UTF-8"),
+    "UTF-16, cut": (PLAIN.encode("utf-16")[:-1], {}, "line 4: the byte 0x0a is not UTF-16"),
+    "UTF-32": (PLAIN.encode("utf-32"), {}, "line 1: a zero character; this is not a text file"),
+    "a zero": (
+        PLAIN.replace("2.5", "2\0.5"),
+        {},
+        "line 3: a zero character; this is not a text file, or it is damaged",
+    ),
+    "a quote that is not closed": (PLAIN.replace("2.5", '"2.5'), {}, "line 3: not CSV .*; is there a quote that"),
+    "text after a quote": (PLAIN.replace("2.5", '"2.5"0'), {}, "line 3: not CSV .*; is there a quote that"),
+    "zip of two": (
+        zipped(("a.csv", PLAIN), ("b.csv", PLAIN)),
+        {},
+        r"a zip archive of 2 files \(a.csv, b.csv\); it must",
+    ),
+    "zip of nothing": (zipped(), {}, "a zip archive of 0 files; it must hold one CSV file"),
+    "zip, cut": (zipped(("a.csv", PLAIN))[:-9], {}, "packed, and damaged .*; take another copy"),
+    "Excel": (
+        zipped(("xl/workbook.xml", ""), ("[Content_Types].xml", "")),
+        {},
+        "Excel workbook; save the sheet as CSV",
+    ),
+    "an old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1", {}, "an Excel workbook; save the sheet as CSV"),
+    "gzip, cut": (gzip.compress(PLAIN.encode())[:-5], {}, "packed, and damaged .*; take another copy"),
+    "gzip, damaged": (gzip.compress(PLAIN.encode())[:20] + b"\xff" * 30, {}, "packed, and damaged"),
+    "xz": (b"\xfd7zXZ\0\0", {}, "packed by xz; unpack it first"),
+    "Parquet with another name": (b"PAR1\x15\x04", {}, "a Parquet file; name it .parquet"),
+    # numbers
+    "decimal commas": (
+        column("1,5"),
+        {},
+        at(2) + "'1,5' is written with a decimal comma; give --decimal ,",
+    ),
+    "points in thousands": (column("5", "1.234,5"), {}, at(3) + "'1.234,5' is written .*--decimal ,"),
+    "two points": (column("5", "1.234.567"), {}, at(3) + "'1.234.567' has points between thousands; give --decimal ,"),
+    "nought comma": (column("0,123"), {}, at(2) + "'0,123' is written with a decimal comma"),
+    "a comma that may be either": (
+        column("5", "1,234"),
+        {},
+        at(3) + "'1,234' may be 1234 or 1.234; give --decimal . or --decimal ,",
+    ),
+    "a decimal point": (column("1,5", "1.5"), {"decimal": ","}, at(3) + "'1.5' has a point"),
+    "groups of four": (column("1,2345.0"), {}, at(2) + "'1,2345.0' is not a number"),
+    "two kinds of groups": (column("1,234\u2009567"), {}, at(2) + ".* is not a number"),
+    "a space": (column("1 234"), {}, at(2) + "'1 234' is not a number; correct the row or remove it"),
+    "two currencies": (
+        column("$5", "5 €"),
+        {},
+        at(3) + r"'5 €' and '\$5' in line 2 are not in the same",
+    ),
+    "currency and none": (
+        column("5", "$5"),
+        {},
+        at(3) + r"'\$5' and '5' in line 2 are not in the same",
+    ),
+    "percent and none": (
+        column("5%", "0.05"),
+        {},
+        at(3) + "'0.05' and '5%' in line 2 are not in the",
+    ),
+    "brackets": (column("(5.0)"), {}, at(2) + r"'\(5.0\)' is not a number"),
+    "inf": (column("1", "inf"), {}, at(3) + "'inf' is too large for a number; correct the row"),
+    "1e400": (column("1", "-1e400"), {}, at(3) + "'-1e400' is too large for a number"),
+    "1e151": (column("1", "1e151"), {}, at(3) + r"'1e151' is too large, above 1e\+150"),
+    "underscores": (column("1_000"), {}, at(2) + "'1_000' is not a number"),
+    "hexadecimal": (column("0x10"), {}, at(2) + "'0x10' is not a number"),
+    # tables
+    "too few fields": (
+        PLAIN + "2020-01-04\n",
+        {},
+        r"line 5: has 1 fields; the header has 2 \(Date, Close\); correct the",
+    ),
+    "extra fields in the first row": (
+        "Date,Close\n2020-01-01,1,2\n",
+        {},
+        "line 2: has 3 fields; the header has 2 .*; correct the line, or put quotes",
+    ),
+    "decimal commas in one column": ("Close\n1,5\n", {}, "line 2: has 2 fields; the header has 1 .* give --decimal ,"),
+    "no header": (PLAIN[len("Date,Close\n") :], {}, "line 1: the first line looks like data .*; add a header line"),
+    "no header, and text": ("2020-01-01,1,x\n2020-01-02,2,y\n", {}, "line 1: the first line looks like data"),
+    "no header, no dates": ("x,1.5\ny,2.5\n", {}, "the first line looks like data .*, or give --target '1.5'"),
+    "two columns of one name": (
+        "Date,Close,Close\n1,2,3\n",
+        {},
+        "line 1: the header names column 'Close' twice; rename",
+    ),
+    "a row of delimiters": (PLAIN.replace("2020-01-02,2.5", ","), {}, at(3, "Date") + "the date is missing"),
+    # dates
+    "day or month first": (
+        dated("01/02/2020", "02/02/2020"),
+        {},
+        at(2, "Date") + "'01/02/2020' may be day or month first; give --date-format '%d/%m/%Y' or '%m/%d/%Y'",
+    ),
+    "mixed forms": (
+        dated("2020-01-01", "01/02/2020"),
+        {},
+        at(3, "Date") + "'01/02/2020' is not written as '2020-01-01' in line 2; write all dates alike",
+    ),
+    "mixed forms in another column": (
+        "Close;Trade date\n1;2020-01-01\n2;01/02/2020\n3;2020-01-03\n",
+        {},
+        at(3, "Trade date") + "'01/02/2020' is not written as '2020-01-01' in line 2",
+    ),
+    "another form than is given": (
+        dated("2020-01-01"),
+        {"date_format": "%d/%m/%Y"},
+        at(2, "Date") + "'2020-01-01' is not of the form '%d/%m/%Y'; correct --date-format",
+    ),
+    "a zone and none": (
+        dated("2020-01-01T10:00Z", "2020-01-02T10:00"),
+        {},
+        at(3, "Date") + ".* in line 2 only one has a time zone; write all alike",
+    ),
+    "no date": (
+        dated("2020-01-01", ""),
+        {},
+        at(3, "Date") + "the date is missing; fill it in or remove the row",
+    ),
+    "a date twice": (
+        dated("2020-01-01", "2020-01-02", "2020-01-01"),
+        {},
+        at(4, "Date") + "'2020-01-01' is in line 2 already .*--on-duplicate first, last or mean",
+    ),
+    # missing values
+    "missing": (
+        column("1", "", "null"),
+        {},
+        at(3) + "the value is missing, the first of 2 missing values; fill it in, or give --missing drop",
+    ),
+    "one missing": (
+        column("1", "-"),
+        {},
+        at(3) + "the value is missing, the only missing one; fill it",
+    ),
+    "all missing": (column("-", "") + "\n", {"missing": "ffill"}, at(2) + "all values are missing"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_one_line_that_says_what_is_where(write, case):
+    content, options, message = REFUSED[case]
+    path = write(content)
+    with pytest.raises(DataError, match=message) as error:
+        read_csv(path, options=ReadOptions(**options))
+    assert str(error.value).startswith(str(path))
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "word", ["", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", "-nan", "#N/A", "-", "\u2212"]
+)
+def test_words_for_missing(write, word):
+    content = column("1", word, "3")
+    with pytest.raises(DataError, match="line 3, column Close: the value is missing"):
+        read_csv(write(content))
+    series = read_csv(write(content), options=ReadOptions(missing="interpolate"))
+    assert series.values[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert series.missing == {"how": "interpolate", "values": 1, "first": "line 3, column Close"}
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "notice"),
+    [
+        (column("$5", "$6"), {}, "column Close: all in $; '$5' is read as 5.0"),
+        (column("5%", "6 %"), {}, "column Close: all in percent; '5%' is read as 5.0"),
+        (
+            column("", "1", "", "2"),
+            {"missing": "drop"},
+            "2 missing values, the first in line 2, column Close: 2 row(s) left out",
+        ),
+        (
+            column("", "1", "", "2"),
+            {"missing": "ffill"},
+            "2 missing values, the first in line 2, column Close: the last value before is taken; 1 row(s) at the "
+            "start, with none before, are left out",
+        ),
+        (
+            column("1", "", "2"),
+            {"missing": "interpolate"},
+            "1 missing value, in line 3, column Close: filled in between the values before and after, so that these "
+            "rows know later ones",
+        ),
+        (column("1", "", "2"), {"missing": "mask"}, "1 missing value, in line 3, column Close: marked as missing"),
+    ],
+)
+def test_what_was_done_is_said(write, content, options, notice):
+    assert read_csv(write(content), options=ReadOptions(**options)).notices == (notice,)
+
+
+def test_the_first_missing_value_is_so_in_the_file(write):
+    content = "Date,Close,Open\n2020-01-03,,1\n2020-01-02,5,\n2020-01-01,6,2\n"
+    with pytest.raises(DataError, match="line 2, column Close: the value is missing, the first of 2"):
+        read_csv(write(content), features=["Open"])
+    series = read_csv(write(content), features=["Open"], options=ReadOptions(missing="mask"))
+    assert series.values.tolist() == [[6.0, 2.0], [5.0, 2.0], [5.0, 1.0]]
+    assert series.observed.tolist() == [[True, True], [True, False], [False, True]]
+    assert series.missing == {"how": "mask", "values": 2, "first": "line 2, column Close"}
+
+
+def test_a_missing_value_in_a_column_that_is_not_used(write):
+    series = read_csv(write("Date,Close,Open\n2020-01-01,1,\n2020-01-02,2,5\n"))
+    assert (series.values[:, 0].tolist(), series.missing) == ([1.0, 2.0], None)
+
+
+@pytest.mark.parametrize("control", ["\x1b[31m", "\x07", "\x9b2J", "\u202e"])
+def test_nothing_that_a_terminal_would_obey(write, control):
+    for content in (
+        f"Date,Close\n2020-01-01,{control}\n",
+        f"Date,{control}\n2020-01-01,x\n",
+        f"Date,{control}\n2020-01-01,1,2\n",
+        f"Date,{control}a,{control}b\n2020-01-01,1,2\n",
+        f"Date,{control},{control}\n2020-01-01,1,2\n",
+        f"Date,Close\n2020-01-01,1\n{control},2\n",
+    ):
+        with pytest.raises(DataError) as error:
+            read_csv(write(content))
+        assert str(error.value).isprintable()
+
+
+def test_messages_stay_short(write):
+    header = ",".join(f"column_{i}" for i in range(5000))
+    with pytest.raises(DataError, match="and 4980 more") as error:
+        read_csv(write(f"{header}\n1\n"))
+    assert len(str(error.value)) < 1000
+    with pytest.raises(DataError) as error:
+        read_csv(write(f"Close\n{'x' * 100_000}\n"), "Close")
+    assert len(str(error.value)) < 300

@@ -1,0 +1,50 @@
+"""What files of forecasters share, whatever format they have."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gru_xp.errors import CheckpointError
+from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting.series import TimeSeries
+from gru_xp.interop.forecaster_parts import build_forecaster, read_description, write_description
+from gru_xp.interop.onnx_forecaster import save_onnx
+from gru_xp.interop.torch import save_torch
+from gru_xp.nn.params import flatten
+
+
+@pytest.fixture
+def told_of_gaps(series, rng):
+    """A forecaster that has learned from a series with missing values."""
+    gaps = TimeSeries(series[:, :2], ("a", "b"), observed=rng.random((len(series), 2)) < 0.9)
+    settings = {"seq_length": 5, "hidden_size": 4, "num_epochs": 1, "reset": "after"}
+    return Forecaster(**settings).fit(gaps, device="cpu")
+
+
+def test_a_forecaster_comes_back_from_its_parts(learn, series):
+    forecaster = learn(reset="after")
+    description = read_description(write_description(forecaster, "a GRU"))
+    params = forecaster.params
+    back = build_forecaster(params.gru, params.linear, description, "after", "cpu")
+    np.testing.assert_array_equal(flatten(back.params), flatten(params))
+    np.testing.assert_array_equal(back.predict(series), forecaster.predict(series))
+
+
+REFUSED = r'^missing="mask" cannot be represented: .*; train with --missing ffill, or another way$'
+
+
+@pytest.mark.parametrize(("save", "library"), [(save_onnx, "onnx"), (save_torch, "torch")], ids=["onnx", "torch"])
+def test_a_forecaster_that_is_told_of_gaps_has_no_file(told_of_gaps, tmp_path, save, library):
+    pytest.importorskip(library)
+    with pytest.raises(CheckpointError, match=REFUSED):
+        save(told_of_gaps, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_one_is_refused(told_of_gaps):
+    """Its windows would be taken for those of twice as many columns."""
+    description = json.loads(json.dumps(told_of_gaps.describe()))
+    params = told_of_gaps.params
+    with pytest.raises(CheckpointError, match="model of sees_gaps=False that is described as one of True"):
+        build_forecaster(params.gru, params.linear, description, "after", "cpu")

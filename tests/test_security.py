@@ -1,0 +1,177 @@
+"""What files from strangers cannot do: run code, open other files, reach the network, write markup."""
+
+import ast
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gru_xp import Forecaster
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [path for folder in ("gru_xp", "cli", "data", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+RUNS_CODE = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "yaml", "code", "runpy"}
+REACHES_OUT = {"socket", "ssl", "urllib", "http", "ftplib", "smtplib", "requests", "urllib3", "httpx", "webbrowser"}
+
+FORBIDDEN_TEXT = [
+    r"allow_pickle\s*=\s*True",
+    r"weights_only\s*=\s*False",
+    r"trust_remote_code",
+    r"shell\s*=\s*True",
+    r"yaml\.(unsafe_|full_)?load",
+    r"(read|to)_(pickle|html)",
+    r"<(!doctype|html|body|script|div|svg)\b",
+    r"\.html?[\"']",
+]
+
+every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def calls(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield node, ast.unparse(node.func)
+
+
+def test_the_sources_are_found():
+    assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == {"gru_xp", "cli", "data", "benchmarks"}
+
+
+@every_source
+def test_nothing_imports_what_runs_code_or_reaches_out(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            modules = [node.module]
+        assert not {module.partition(".")[0] for module in modules} & (RUNS_CODE | REACHES_OUT), f"line {node.lineno}"
+
+
+@every_source
+def test_nothing_runs_code_or_a_shell(path):
+    for node, name in calls(path):
+        last = name.rpartition(".")[2]
+        where = f"line {node.lineno}: {ast.unparse(node)}"
+        assert name not in ("eval", "exec", "compile", "__import__", "os.system", "os.popen"), where
+        assert last != "eval" or not (node.args or node.keywords), where  # a module of PyTorch's has one without
+        assert not re.fullmatch(r"os\.(exec|spawn)\w+", name), where
+        if name == "torch.load":
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert options.get("weights_only") == "True", where
+
+
+@every_source
+def test_no_source_has_words_that_would_do(path):
+    text = path.read_text(encoding="utf-8")
+    for pattern in FORBIDDEN_TEXT:
+        assert not re.search(pattern, text, re.IGNORECASE), pattern
+
+
+def test_modules_are_imported_by_names_of_the_source():
+    """Elsewhere than in these few files, which read none from a file, modules are imported by statements."""
+    files = {str(path.relative_to(ROOT)) for path in SOURCES for _, name in calls(path) if "import_module" in name}
+    assert {file for file in files if not file.startswith("benchmarks")} == {
+        "gru_xp/__init__.py",
+        "gru_xp/devices/cublas.py",
+        "gru_xp/fastest.py",
+        "gru_xp/interop/peers.py",
+    }
+
+
+# --- network ----------------------------------------------------------------------------------------------------
+
+
+def test_there_is_no_network_here(network):
+    with pytest.raises(RuntimeError, match=r"socket\.getaddrinfo .*there is no network in the tests"):
+        socket.create_connection(("localhost", 9), timeout=1)
+    with socket.socket() as s, pytest.raises(RuntimeError, match=r"socket\.connect .*there is no network"):
+        s.connect(("127.0.0.1", 9))
+    assert len(network) == 2
+    network.clear()
+
+
+def test_there_is_no_network_in_other_processes():
+    code = "import socket; socket.create_connection(('127.0.0.1', 9), timeout=1)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "there is no network in the tests" in process.stderr
+
+
+# --- paths ------------------------------------------------------------------------------------------------------
+
+WATCHED = """
+import sys
+opened = []
+sys.addaudithook(lambda event, arguments: opened.append(f"{event} {arguments!r}"))
+"""
+
+
+def opened_by(code):
+    """Of a new Python that runs the code: whatever it asked of the system in which a stranger's path stands."""
+    found = "*(event for event in opened if 'strangers-own' in event)"
+    code = f"{WATCHED}{code}\nprint('', {found}, '', sep='\\nasked for ')"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "\nasked for " in process.stdout, process.stderr
+    return re.findall("^asked for (.+)", process.stdout, re.MULTILINE)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The path of a model whose texts are all the path of a file that is there, and could be read."""
+    path = str(tmp_path / "strangers-own.csv")
+    Path(path).write_text("Date,Close\n" + "".join(f"2024-01-{day:02d},{day % 7}\n" for day in range(1, 29)))
+    model = Forecaster(seq_length=3, hidden_size=2, num_epochs=1, reset="after")
+    model.fit(np.random.default_rng(0).standard_normal((20, 1)), device="cpu")
+    model.columns = (path,)
+    names = ("file", "path", "sha256", "fit_sha256", "last_label", "device_reason", "requested_device", "checkpoint")
+    model.notes = dict.fromkeys(names, path) | {"bundled": False, "train_end": 5, "fit_end": 20}
+    (tmp_path / "run").mkdir()
+    model.save(tmp_path / "run/model.safetensors")
+    return tmp_path / "run/model.safetensors"
+
+
+def test_what_is_watched_is_seen(model):
+    path = str(model.parent.parent / "strangers-own.csv")
+    assert len(opened_by(f"open({path!r}).close()")) == 1
+
+
+def test_a_model_opens_no_file_but_its_own(model):
+    code = f"""
+import numpy as np
+from gru_xp import Forecaster
+forecaster = Forecaster.load({str(model)!r}, device="cpu")
+forecaster.forecast(np.arange(9.0), 2)
+forecaster.save({str(model.parent / "copy.safetensors")!r})
+"""
+    assert opened_by(code) == []
+    assert (model.parent / "copy.safetensors").read_bytes() == model.read_bytes()
+
+
+@pytest.mark.parametrize("words", [["forecast", "{run}", "--steps", "2"], ["evaluate", "{run}"]], ids=lambda w: w[0])
+def test_no_command_opens_a_path_out_of_a_model(model, words):
+    arguments = ["gru-xp", *(word.format(run=model.parent) for word in words), "--device", "cpu"]
+    code = f"""
+import contextlib
+from gru_xp.cli import main
+sys.argv = {arguments!r}
+with contextlib.suppress(SystemExit):
+    main()
+"""
+    assert opened_by(code) == []
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt"])
+def test_no_conversion_opens_a_path_out_of_a_model(model, suffix):
+    pytest.importorskip("torch" if suffix == ".pt" else "onnx")
+    code = f"""
+from gru_xp.interop.files import export_file, import_file
+from gru_xp import Forecaster
+forecaster = Forecaster.load({str(model)!r}, device="cpu")
+export_file(forecaster, {str(model.parent / "other") + suffix!r})
+import_file({str(model.parent / "other") + suffix!r}, device="cpu")
+"""
+    assert opened_by(code) == []

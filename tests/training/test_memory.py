@@ -1,0 +1,338 @@
+import json
+import math
+import re
+import subprocess
+import sys
+import tracemalloc
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gru_xp.devices import Device
+from gru_xp.errors import GruXpError, MemoryLimitError
+from gru_xp.nn.network import init_network_params
+from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, training_memory
+from gru_xp.training.trainer import TrainingConfig, train
+
+SHAPES = TrainingShapes(n_train=1500, n_validation=400, seq_length=30, input_size=1, hidden_size=32)
+CONFIG = TrainingConfig(num_epochs=1, learning_rate=0.01)
+MIB = 2**20
+
+
+def peak_of_training(shapes, config, device):
+    """Bytes that NumPy and Python ask for."""
+    rng, s = np.random.default_rng(0), shapes
+    layers = {"num_layers": s.num_layers, "bidirectional": s.bidirectional}
+    tracemalloc.start()
+    try:
+        dtype = np.dtype(s.dtype).type
+        params = init_network_params(s.input_size, s.hidden_size, s.output_size, **layers, xp=np, dtype=dtype)
+        parts = [
+            (
+                rng.standard_normal((n, s.seq_length, s.input_size)).astype(s.dtype),
+                rng.standard_normal((n, s.output_size)).astype(s.dtype),
+            )
+            for n in (s.n_train, s.n_validation)
+        ]
+        validation = parts[1] if s.n_validation else None
+        train(params, *parts[0], config=config, device=device, reset=s.reset, validation=validation)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+# --- the estimate -----------------------------------------------------------------------------------------------
+
+CASES = {
+    "all at once": ({}, {}),
+    "no validation": ({"n_validation": 0}, {}),
+    "batches": ({}, {"batch_size": 128}),
+    "uneven batches": ({}, {"batch_size": 300}),
+    "reset after": ({"reset": "after"}, {}),
+    "float64": ({"dtype": "float64"}, {}),
+    "layers": ({"n_train": 500, "num_layers": 2, "bidirectional": True}, {}),
+    "dropout": ({"n_train": 300, "num_layers": 2}, {"dropout": 0.2, "recurrent_dropout": 0.1, "zoneout": 0.1}),
+    "dropout in batches": ({"n_train": 300, "num_layers": 2}, {"dropout": 0.2, "zoneout": 0.1, "batch_size": 64}),
+    "long": ({"n_train": 200, "n_validation": 60, "seq_length": 400, "hidden_size": 16}, {}),
+    "wide": ({"n_train": 20, "n_validation": 5, "seq_length": 4, "hidden_size": 300}, {"optimizer": "momentum"}),
+    "many inputs": ({"n_train": 500, "n_validation": 200, "input_size": 100}, {"batch_size": 100}),
+    "some states": ({"seq_length": 300, "n_train": 200, "n_validation": 0}, {"keep_every": 20}),
+    "some states in batches": (
+        {"seq_length": 300, "n_train": 200, "n_validation": 0},
+        {"keep_every": 9, "batch_size": 60},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_about_what_is_taken(cpu, case):
+    shapes, config = (replace(a, **b) for a, b in zip((SHAPES, CONFIG), CASES[case], strict=True))
+    device = replace(cpu, threads=1 if case == "layers" else 2)
+    assert 0.8 < peak_of_training(shapes, config, device) / training_memory(shapes, config, device) < 1.3
+
+
+def test_with_the_standard_alone(cpu, monkeypatch):
+    monkeypatch.setenv("GRU_XP_PLAIN", "1")
+    shapes = replace(SHAPES, n_train=300)
+    assert 0.5 < peak_of_training(shapes, CONFIG, cpu) / training_memory(shapes, CONFIG, cpu) < 2.0
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A CUDA device whose ops take memory as plain ones do; 256 MiB of it are free."""
+    monkeypatch.setattr(Device, "ops", lambda self: PLAIN_OPS)
+    monkeypatch.setattr(Device, "use", lambda self: nullcontext())
+    monkeypatch.setattr(Device, "free_memory", lambda self: 2**28)
+    return Device("cuda:0", "cuda", "as asked", False, np)
+
+
+def test_on_a_gpu_the_states_of_a_part_count(gpu, monkeypatch):
+    """Memory of one part is there for the next; windows are scaled elsewhere."""
+    shapes = replace(SHAPES, n_train=12_000)
+    whole = training_memory(shapes, CONFIG, gpu)
+    monkeypatch.setattr("gru_xp.nn.ops.MAX_NUMBERS", 2**22)
+    parts = training_memory(shapes, CONFIG, gpu)
+    kept = 4 * 12_000 * 30 * 8 * 32  # in float32, eight numbers a unit and step
+    data = 4 * 12_400 * 31
+    assert kept < whole < 1.5 * kept
+    assert data < parts < data + kept / 4
+
+
+def test_a_gpu_is_named_where_it_has_not_enough(gpu):
+    shapes = replace(SHAPES, n_train=400_000)
+    config = replace(CONFIG, batch_size=100_000)
+    message = refusal(shapes, config, gpu)
+    assert "and cuda:0 has 256 MiB free; use batch_size=" in message
+    for way in ways(message):
+        check_memory(*applied(way, shapes, config), gpu)
+
+
+def test_windows_are_scaled_in_float64_first(cpu):
+    """A network so small, and sequences so many, that scaling them takes the most."""
+    shapes = TrainingShapes(n_train=10**6, n_validation=0, seq_length=100, input_size=4, hidden_size=2)
+    config = replace(CONFIG, batch_size=10, keep_every=10)
+    assert training_memory(shapes, config, replace(cpu, threads=1)) == 16 * 10**6 * 100 * 4
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n_train": 10**7},
+        {"n_train": 10**5, "num_layers": 5, "bidirectional": True},
+        {"hidden_size": 10**4},
+        {"seq_length": 10**5},
+        {"input_size": 10**6},
+    ],
+)
+def test_it_takes_no_memory_itself(cpu, more):
+    tracemalloc.start()
+    needed = training_memory(replace(SHAPES, **more), CONFIG, cpu)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert needed > 10 * training_memory(SHAPES, CONFIG, cpu)
+    assert peak < 20 * MIB
+
+
+SCRIPT = """
+import json, re, sys
+import numpy as np, psutil
+from gru_xp.devices import resolve_device
+from gru_xp.forecasting import Forecaster
+rows, threads, settings = json.loads(sys.argv[1])
+series = np.random.default_rng(0).standard_normal((rows, 1)).cumsum(0)
+device = resolve_device("cpu", threads=threads)
+Forecaster(num_epochs=1, hidden_size=4).fit(series[:200], device=device)  # what is loaded when it is needed
+before = psutil.Process().memory_info().rss
+Forecaster(**settings).fit(series, device=device)
+with open("/proc/self/status") as status:  # getrusage would count what the parent process had
+    print(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1]) - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="how the system counts memory")
+@pytest.mark.parametrize(
+    ("settings", "n_train", "n_validation"),
+    [
+        ({"seq_length": 100, "hidden_size": 32, "num_epochs": 1}, 19_900, 0),
+        ({"seq_length": 500, "hidden_size": 64, "num_epochs": 1, "batch_size": 256}, 1_500, 500),
+        ({"seq_length": 8, "hidden_size": 1000, "num_epochs": 2}, 392, 100),
+    ],
+)
+def test_a_process_grows_by_about_as_much(cpu, settings, n_train, n_validation):
+    rows = n_train + n_validation + settings["seq_length"]
+    settings |= {"validation_ratio": n_validation / rows}
+    arguments = json.dumps([rows, 2, settings])
+    out = subprocess.run([sys.executable, "-c", SCRIPT, arguments], capture_output=True, text=True, check=True).stdout
+    config = replace(CONFIG, num_epochs=settings["num_epochs"], batch_size=settings.get("batch_size"))
+    shapes = TrainingShapes(n_train, n_validation, settings["seq_length"], 1, settings["hidden_size"])
+    estimate = training_memory(shapes, config, replace(cpu, threads=2))
+    assert estimate > 50 * MIB
+    assert 0.8 < int(out) / estimate < 1.3
+
+
+# --- what is refused, and what is advised -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_free(monkeypatch):
+    """``with_free(nbytes)``: devices have so much memory free."""
+    return lambda nbytes: monkeypatch.setattr(Device, "free_memory", lambda self: nbytes)
+
+
+def refusal(shapes, config, device):
+    with pytest.raises(MemoryLimitError) as error:
+        check_memory(shapes, config, device)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def ways(message):
+    """The ways that a message advises, each as settings."""
+    advice = message.rpartition("; use ")[2]
+    return [{n: int(v) for n, v in re.findall(r"(\w+)=(\d+)", way)} for way in advice.split(" or ")]
+
+
+def applied(way, shapes, config):
+    if "seq_length" in way:
+        shapes = shapes.with_seq_length(way["seq_length"])
+    if "hidden_size" in way:
+        shapes = replace(shapes, hidden_size=way["hidden_size"])
+    return shapes, replace(config, **{name: way[name] for name in ("batch_size", "keep_every") if name in way})
+
+
+def test_what_fits_is_let_through(cpu, with_free):
+    needed = training_memory(SHAPES, CONFIG, cpu)
+    with_free(needed)
+    check_memory(SHAPES, CONFIG, cpu)
+    with_free(needed - 1)
+    assert refusal(SHAPES, CONFIG, cpu).startswith("training needs about ")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.2, 0.05])
+def test_every_advice_helps_and_no_more_than_is_needed(cpu, with_free, case, share):
+    device = replace(cpu, threads=2)
+    shapes, config = (replace(a, **b) for a, b in zip((SHAPES, CONFIG), CASES[case], strict=True))
+    free = int(share * training_memory(shapes, config, device))
+    with_free(free)
+    message = refusal(shapes, config, device)
+    if message.endswith("use fewer rows, as no other setting is enough"):
+        small = {"seq_length": 1, "batch_size": 32, "keep_every": math.isqrt(shapes.seq_length)}
+        for way in (small, {"hidden_size": 1}, {"batch_size": 1}, {"seq_length": 1}):
+            assert training_memory(*applied(way, shapes, config), device) > free
+        return
+    assert ways(message)
+    for way in ways(message):
+        assert way
+        check_memory(*applied(way, shapes, config), device)
+        if "batch_size" in way and "seq_length" not in way:
+            size = way["batch_size"]
+            assert size < (config.batch_size or shapes.n_train)
+            assert size == 2 ** int(math.log2(size))
+            more = way | {"batch_size": 2 * size}
+            if 2 * size < (config.batch_size or shapes.n_train):
+                assert training_memory(*applied(more, shapes, config), device) > free
+        if "seq_length" in way:
+            assert way["seq_length"] < shapes.seq_length
+
+
+def test_the_message(cpu, with_free):
+    shapes = TrainingShapes(n_train=100_000, n_validation=0, seq_length=1000, input_size=1, hidden_size=64)
+    config = replace(CONFIG, batch_size=2048)
+    device = replace(cpu, threads=1)
+    with_free(3 * 2**30 // 2)
+    message = refusal(shapes, config, device)
+    assert re.fullmatch(
+        r"training needs about \d\.\d\d GiB of memory, and cpu has 1\.5 GiB free; use .*seq_length=\d+.*", message
+    ), message
+
+
+def test_long_sequences_can_do_with_some_of_the_states(cpu, with_free):
+    shapes = TrainingShapes(n_train=100, n_validation=0, seq_length=2000, input_size=1, hidden_size=200)
+    needed = training_memory(shapes, CONFIG, cpu)
+    with_free(needed // 4)
+    assert {"keep_every": 44} in ways(refusal(shapes, CONFIG, cpu))
+    already = replace(CONFIG, keep_every=44)
+    with_free(training_memory(shapes, already, cpu) // 2)
+    assert not any("keep_every" in way for way in ways(refusal(shapes, already, cpu)))
+
+
+def test_two_changes_where_one_is_not_enough(cpu, with_free):
+    shapes = TrainingShapes(n_train=2000, n_validation=0, seq_length=500, input_size=1, hidden_size=64)
+    alone = replace(CONFIG, batch_size=1), replace(CONFIG, keep_every=22)
+    least = min(training_memory(shapes, config, cpu) for config in alone)
+    both = training_memory(shapes, replace(CONFIG, batch_size=1, keep_every=22), cpu)
+    assert both < least
+    with_free(least - 1)
+    found = ways(refusal(shapes, CONFIG, cpu))
+    assert found
+    for way in found:
+        check_memory(*applied(way, shapes, CONFIG), cpu)
+
+
+def test_a_smaller_network_where_nothing_else_is_enough(cpu, with_free):
+    shapes = TrainingShapes(n_train=10, n_validation=0, seq_length=1, input_size=1, hidden_size=2000)
+    with_free(training_memory(replace(shapes, hidden_size=999), CONFIG, cpu))
+    assert ways(refusal(shapes, CONFIG, cpu)) == [{"hidden_size": 990}]
+
+
+def test_nothing_is_enough(cpu, with_free):
+    with_free(1000)
+    assert refusal(SHAPES, CONFIG, cpu).endswith("; use fewer rows, as no other setting is enough")
+
+
+def test_the_error_is_one_of_ours():
+    assert issubclass(MemoryLimitError, GruXpError)
+    assert issubclass(MemoryLimitError, MemoryError)
+
+
+# --- memory that runs out all the same --------------------------------------------------------------------------
+
+
+class OutOfMemoryError(MemoryError):
+    """As CuPy has one of that name."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 7.45 GiB for an array"),
+        OutOfMemoryError("Out of memory allocating 8,000,000,000 bytes\n(allocated so far: 512 bytes)."),
+        RuntimeError("cudaErrorMemoryAllocation: out of memory"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
+        MemoryError(),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}"[:30],
+)
+def test_advice_while_it_trains(cpu, error):
+    with pytest.raises(MemoryLimitError) as caught, memory_advice(SHAPES, CONFIG, cpu):
+        raise error
+    message = str(caught.value)
+    assert caught.value.__cause__ is error
+    assert "\n" not in message
+    assert " ".join(str(error).split()) in message
+    assert message.startswith("cpu has not enough memory (")
+    needed = training_memory(SHAPES, CONFIG, cpu)
+    assert ways(message)
+    for way in ways(message):
+        assert training_memory(*applied(way, SHAPES, CONFIG), cpu) <= needed / 2
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), RuntimeError("cudaErrorIllegalAddress"), MemoryLimitError("known"), KeyboardInterrupt()]
+)
+def test_other_errors_stay_what_they_are(cpu, error):
+    with pytest.raises(type(error)) as caught, memory_advice(SHAPES, CONFIG, cpu):
+        raise error
+    assert caught.value is error
+
+
+def test_what_it_returns_stays(cpu):
+    with memory_advice(SHAPES, CONFIG, cpu):
+        result = 3
+    assert result == 3

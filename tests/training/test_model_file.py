@@ -1,0 +1,297 @@
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from gru_xp.devices import resolve_device
+from gru_xp.errors import CheckpointError
+from gru_xp.nn.params import GRUParams, map_arrays, named_arrays
+from gru_xp.training.model_file import FORMAT_VERSION, LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
+from gru_xp.training.tensors import TensorSpec, write_tensors
+
+METADATA = {"settings": {"seq_length": 3, "ratio": 0.1, "none": None}, "columns": ["a", "ü"], "deep": [[1], {"b": 2.5}]}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def architecture(params):
+    first, linear = params.gru[0], params.linear
+    return Architecture(
+        first[0].input_size,
+        first[0].hidden_size,
+        linear.weight.shape[0],
+        len(params.gru),
+        len(first) == 2,
+        linear.weight.dtype.name,
+    )
+
+
+def load(path, cpu, like):
+    """The model in a file that describes one like this."""
+    return load_model(path, cpu, lambda description: architecture(like))
+
+
+def assert_same(actual, desired):
+    assert type(actual) is type(desired)
+    assert [list(map(type, layer)) for layer in actual.gru] == [list(map(type, layer)) for layer in desired.gru]
+    desired = dict(named_arrays(desired))
+    assert dict(named_arrays(actual)).keys() == desired.keys()
+    for name, array in named_arrays(actual):
+        assert array.dtype == desired[name].dtype, name
+        np.testing.assert_array_equal(array, desired[name], err_msg=name)
+
+
+def assert_refused(path, cpu, like, message):
+    with pytest.raises(CheckpointError, match=message) as error:
+        load(path, cpu, like)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# --- round trips ------------------------------------------------------------------------------------------------
+
+
+LAYERS = pytest.mark.parametrize(
+    "layers", [{}, {"num_layers": 3}, {"bidirectional": True}, {"num_layers": 12, "bidirectional": True}], ids=str
+)
+
+
+@LAYERS
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_bit_comes_back(cpu, path, problem, layers, dtype):
+    params = problem(dtype=dtype, **layers).params
+    save_model(path, params, METADATA)
+    loaded, metadata = load(path, cpu, params)
+    assert_same(loaded, params)
+    assert metadata == METADATA
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_extreme_numbers_come_back(cpu, path, problem):
+    params = problem(H=2, O=1).params
+    gru = params.gru[0][0]
+    gru.weight_hh[0, :] = [5e-324, 1.7976931348623157e308]
+    gru.bias[:3] = [0.1 + 0.2, -0.0, 2.0**-1074]
+    save_model(path, params, {})
+    loaded, _ = load(path, cpu, params)
+    assert_same(loaded, params)
+    assert np.signbit(loaded.gru[0][0].bias[1])
+
+
+def test_arrays_in_any_memory_order(cpu, path, problem):
+    params = problem().params
+    ((gru,),) = params.gru
+    strided = np.repeat(gru.bias, 3)[::3]
+    gru = gru._replace(weight_ih=np.asfortranarray(gru.weight_ih), weight_hh=gru.weight_hh.T.copy().T, bias=strided)
+    params = params._replace(gru=((gru,),), linear=params.linear._replace(weight=params.linear.weight[:, ::-1]))
+    assert not any(a.flags.c_contiguous for a in (*gru[:3], params.linear.weight))
+    save_model(path, params, {})
+    assert_same(load(path, cpu, params)[0], params)
+
+
+def test_parameters_of_every_namespace(xp, cpu, path, problem):
+    params = problem(dtype="float32", num_layers=2).params
+    save_model(path, map_arrays(xp.asarray, params), {})
+    assert_same(load(path, cpu, params)[0], params)
+
+
+@pytest.mark.cuda
+def test_a_model_goes_to_another_device_and_back(cpu, path, problem):
+    params = problem(num_layers=2, bidirectional=True).params
+    save_model(path, params, METADATA)
+    on_gpu, _ = load(path, resolve_device("cuda"), params)
+    save_model(path, on_gpu, METADATA)
+    assert_same(load(path, cpu, params)[0], params)
+
+
+def test_the_loaded_arrays_can_be_written(cpu, path, problem):
+    params = problem().params
+    save_model(path, params, {})
+    loaded, _ = load(path, cpu, params)
+    loaded.gru[0][0].bias[0] = 7.0
+    assert load(path, cpu, params)[0].gru[0][0].bias[0] == params.gru[0][0].bias[0]
+
+
+def test_other_programs_can_read_the_arrays(path, problem):
+    params = problem(num_layers=2, bidirectional=True).params
+    save_model(path, params, {})
+    arrays = safetensors.numpy.load_file(path)
+    names = [f"gru.{where}.{name}" for where in ("0.0", "0.1", "1.0", "1.1") for name in GRUParams._fields]
+    assert sorted(arrays) == sorted([*names, "linear.weight", "linear.bias"])
+    np.testing.assert_array_equal(arrays["linear.weight"], params.linear.weight)
+    np.testing.assert_array_equal(arrays["gru.1.0.weight_hh"], params.gru[1][0].weight_hh)
+    np.testing.assert_array_equal(arrays["gru.0.1.bias"], params.gru[0][1].bias)
+
+
+# --- format version 1 -------------------------------------------------------------------------------------------
+
+
+def write_version_1(path, params, without=(), **header):
+    """What version 1 wrote: one GRU layer, named without numbers."""
+    ((gru,),) = params.gru
+    arrays = {f"gru.{name}": array for name, array in gru._asdict().items()}
+    arrays |= {f"linear.{name}": array for name, array in params.linear._asdict().items()}
+    metadata = json.dumps(METADATA)
+    digest = hashlib.sha256(metadata.encode())
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    header = {
+        "format": "gru-xp",
+        "format_version": "1",
+        "sha256": digest.hexdigest(),
+        "metadata": metadata,
+    } | header
+    header = {name: text for name, text in header.items() if name not in without}
+    path.write_bytes(safetensors.numpy.save(arrays, metadata=header))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_version_1(cpu, path, problem, dtype):
+    params = problem(dtype=dtype).params
+    write_version_1(path, params)
+    loaded, metadata = load(path, cpu, params)
+    assert_same(loaded, params)
+    assert metadata == METADATA
+    save_model(path, loaded, metadata)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        assert file.metadata()["format_version"] == "2"
+    assert_same(load(path, cpu, params)[0], params)
+
+
+def test_version_1_that_is_damaged(cpu, path, problem):
+    params = problem().params
+    write_version_1(path, params, sha256="0" * 64)
+    assert_refused(path, cpu, params, "a gru-xp model that is damaged; take another copy")
+
+
+def test_version_1_without_a_checksum(cpu, path, problem):
+    params = problem().params
+    write_version_1(path, params, without=["sha256"])
+    assert_same(load(path, cpu, params)[0], params)
+
+
+@pytest.mark.parametrize("layers", [{"num_layers": 2}, {"bidirectional": True}], ids=str)
+def test_version_1_had_one_layer_in_one_direction(cpu, path, problem, layers):
+    write_version_1(path, problem().params)
+    assert_refused(
+        path, cpu, problem(**layers).params, "more than one layer or direction, which version 1 did not have"
+    )
+
+
+def test_names_of_the_other_version(cpu, path, problem):
+    params = problem().params
+    write_version_1(path, params, format_version="2")
+    assert_refused(path, cpu, params, r"a part missing or damaged \('gru.0.0.bias' is missing\)")
+    write(path, params, version=1)
+    assert_refused(path, cpu, params, r"a part missing or damaged \('gru.0.0.bias' is unknown\)")
+
+
+# --- parts ------------------------------------------------------------------------------------------------------
+
+
+def write(path, params, *, without=(), more=None, version=FORMAT_VERSION):
+    arrays = {name: array for name, array in named_arrays(params) if name not in without} | (more or {})
+    write_tensors(path, arrays, kind="model", version=version, description=METADATA)
+
+
+def parts_of(*where):
+    """Names of all parameters of layers and directions, such as ``"1.0"``."""
+    return [f"gru.{place}.{name}" for place in where for name in GRUParams._fields]
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        parts_of("0.0"),
+        parts_of("1.1"),
+        parts_of("0.1", "1.1", "2.1"),
+        parts_of("0.0", "0.1", "1.0", "1.1", "2.0", "2.1"),
+        ["gru.1.1.bias"],
+        ["linear.weight", "linear.bias"],
+    ],
+    ids=lambda names: " ".join(sorted({name.removeprefix("gru.") for name in names}))[:30],
+)
+def test_parts_that_are_missing(cpu, path, problem, without):
+    params = problem(num_layers=3, bidirectional=True).params
+    write(path, params)
+    assert_same(load(path, cpu, params)[0], params)
+    write(path, params, without=without)
+    assert_refused(path, cpu, params, rf"a part missing or damaged \('{min(without)}' is missing\)")
+
+
+@pytest.mark.parametrize("name", ["gru.1.0.bias", "gru.0.1.bias", "gru.bias", "gru.00.0.bias", "gru.-1.0.bias", "\x1b"])
+def test_parts_that_no_layer_has(cpu, path, problem, name):
+    params = problem().params
+    write(path, params, more={name: np.ones(5)})
+    assert_refused(path, cpu, params, f"a part missing or damaged .*{re.escape(repr(name))} is unknown")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"H": 6}, {"I": 3}, {"O": 1}, {"dtype": "float32"}, {"num_layers": 2}, {"bidirectional": True}],
+    ids=str,
+)
+def test_a_description_of_another_network(cpu, path, problem, other):
+    save_model(path, problem().params, METADATA)
+    assert_refused(path, cpu, problem(**other).params, r"instead of F\d\d of \[.*\], as it describes it|is missing")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite(cpu, path, problem, value):
+    params = problem().params
+    params.gru[0][0].bias[1] = value
+    save_model(path, params, METADATA)
+    assert_refused(path, cpu, params, "'gru.0.0.bias' holds numbers that are not finite")
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"num_layers": MOST_LAYERS + 1}, {"num_layers": 10**18}, {"hidden_size": LARGEST_STATE + 1}], ids=str
+)
+def test_more_than_any_network_has(cpu, path, problem, sizes):
+    params = problem().params
+    save_model(path, params, METADATA)
+    with pytest.raises(CheckpointError, match=r"description is damaged .*; files hold up to 1000 of up to 1,000,000"):
+        load_model(path, cpu, lambda _: architecture(params)._replace(**sizes))
+
+
+def test_a_missing_file(cpu, path, problem):
+    assert_refused(path, cpu, problem().params, "does not exist; a model file is called model.safetensors")
+
+
+# --- architecture -----------------------------------------------------------------------------------------------
+
+
+@LAYERS
+def test_an_architecture_names_the_parameters_in_their_order(problem, layers):
+    params = problem(H=3, dtype="float32", **layers).params
+    arrays = dict(named_arrays(params))
+    specs = architecture(params).specs()
+    assert list(specs) == list(arrays)
+    assert specs == {name: TensorSpec("float32", array.shape) for name, array in arrays.items()}
+    assert_same(architecture(params).build(arrays), params)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def test_what_json_cannot_hold_leaves_the_old_file(cpu, path, problem):
+    params = problem().params
+    save_model(path, params, METADATA)
+    with pytest.raises(TypeError):
+        save_model(path, problem().params, {"scale": json})
+    assert load(path, cpu, params)[1] == METADATA
+
+
+def test_a_new_model_replaces_the_old_one(cpu, path, problem):
+    save_model(path, problem(H=3).params, METADATA)
+    params = problem(H=4).params
+    save_model(str(path), params, {"n": 2})
+    loaded, metadata = load(str(path), cpu, params)
+    assert_same(loaded, params)
+    assert metadata == {"n": 2}
