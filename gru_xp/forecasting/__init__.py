@@ -1,4 +1,4 @@
-"""Time series: reading them, cutting them into windows, and the Forecaster that learns from those."""
+"""Time series: reading them (``reading/``), windows of them, the Forecaster that learns from those, its checkpoints."""
 
 from gru_xp.forecasting.forecaster import Forecaster
 

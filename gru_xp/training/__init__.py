@@ -1,4 +1,4 @@
-"""Training: optimizers, the loop over epochs, and model files. Knows nothing of files' contents or the terminal."""
+"""Training: optimizers, the loop over epochs, its memory, model files and checkpoints. Knows no series, no terminal."""
 
 from gru_xp.training.trainer import TrainingConfig
 from gru_xp.training.truncated import train_on_chunks

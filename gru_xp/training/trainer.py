@@ -333,101 +333,121 @@ def run_epochs(
     gradient
         ``gradient(epoch, batch)``, with the parameters as they are, to say what is wrong with it.
     """
-    xp, config = array_namespace(theta), update.config
-    if state is None:
-        history: list[EpochRecord] = []
-        best_theta, best_epoch, done = xp.asarray(theta, copy=True), 0, 0
-    else:
-        history = list(state.history)
-        best_theta = xp.asarray(state.best_theta, dtype=theta.dtype, device=device_of(theta))
-        best_epoch, done = state.best_epoch, state.batches
-        start -= state.seconds
-        if done == 0:
-            costs()  # the gradient for the next update comes with them
-
-    def snapshot() -> TrainingState:
-        return TrainingState(
-            done,
-            to_host(theta).copy(),
-            to_host(best_theta).copy(),
-            {name: to_host(array).copy() for name, array in update.optimizer.arrays().items()},
-            float(update.largest_norm[0]),
-            best_epoch,
-            tuple(history),
-            time.perf_counter() - start,
-        )
+    progress = _Progress(theta, update, start, state)
+    if state is not None and progress.done == 0:
+        costs()  # the gradient for the next update comes with them
 
     def is_paused() -> bool:
-        return bool(history) and pause is not None and _is_true(pause(history[-1].epoch, done, snapshot))
+        return pause is not None and _is_true(pause(progress.epoch, progress.done, progress.snapshot))
 
     problem = None
-    stop_reason = _stop_reason(history, best_epoch, config)
+    stop_reason = progress.stop_reason()
     while stop_reason is None:
-        epoch = len(history)
-        if done == 0:
+        if progress.done == 0:
             update.start_epoch()
-        if epoch > 0:
-            for batch in learn(epoch, done):
-                done = batch
+        if progress.history:
+            for batch in learn(progress.epoch + 1, progress.done):
+                progress.done = batch
                 if is_paused():
-                    stop_reason = "paused"
-                    break
-            if stop_reason is not None:
-                break
-        cost, validation_cost = costs()
-        norm = None if epoch == 0 else float(update.largest_norm[0])
-
-        judged = cost if validation_cost is None else validation_cost
-        finite = all(math.isfinite(number) for number in (cost, judged, norm or 0.0))
-        best_cost = history[-1].best_cost if history else math.inf
-        if finite and judged < best_cost:
-            best_theta, best_epoch, best_cost = xp.asarray(theta, copy=True), epoch, judged
-        seconds = time.perf_counter() - start
-        history.append(EpochRecord(epoch, cost, validation_cost, norm, seconds, best_cost))
-        batch, done = done, 0
-        wants_stop = callback is not None and _is_true(callback(history[-1]))
+                    return progress.result(params, "paused", None)
+        batches = progress.done
+        finite = progress.record(*costs())
+        wants_stop = callback is not None and _is_true(callback(progress.history[-1]))
         if not finite:
             stop_reason = "non_finite"
-            problem = _problem(unflatten(theta, params), history[-1], batch, update, gradient, best_epoch)
+            problem = _problem(unflatten(theta, params), progress, batches, update, gradient)
         elif wants_stop:
             stop_reason = "callback"
         else:
-            stop_reason = _stop_reason(history, best_epoch, config)
+            stop_reason = progress.stop_reason()
             if is_paused() and stop_reason is None:
                 stop_reason = "paused"
-    return TrainingResult(unflatten(best_theta, params), best_epoch, tuple(history), stop_reason, problem)
+    return progress.result(params, stop_reason, problem)
 
 
-def _stop_reason(history: list[EpochRecord], best_epoch: int, config: TrainingConfig) -> StopReason | None:
-    """Why to stop after the epochs so far, all of which went well; None to go on."""
-    epoch = len(history) - 1
-    if config.patience is not None and epoch - best_epoch >= config.patience:
-        return "patience"
-    return "num_epochs" if epoch >= config.num_epochs else None
+class _Progress:
+    """How far a training is: its history, its best parameters, and the batches done of the next epoch."""
+
+    def __init__(self, theta: Array, update: "Update", start: float, state: TrainingState | None) -> None:
+        xp = array_namespace(theta)
+        self._theta, self._update, self._start = theta, update, start
+        self.history: list[EpochRecord] = []
+        self.best_theta, self.best_epoch, self.done = xp.asarray(theta, copy=True), 0, 0
+        if state is not None:
+            self.history = list(state.history)
+            self.best_theta[...] = xp.asarray(state.best_theta, dtype=theta.dtype, device=device_of(theta))
+            self.best_epoch, self.done = state.best_epoch, state.batches
+            self._start -= state.seconds
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done; -1 before the costs of the start are known."""
+        return len(self.history) - 1
+
+    def record(self, cost: float, validation_cost: float | None) -> bool:
+        """Take down the end of an epoch; whether everything is finite."""
+        epoch = self.epoch + 1
+        norm = None if epoch == 0 else float(self._update.largest_norm[0])
+        judged = cost if validation_cost is None else validation_cost
+        finite = all(math.isfinite(number) for number in (cost, judged, norm or 0.0))
+        best_cost = self.history[-1].best_cost if self.history else math.inf
+        if finite and judged < best_cost:
+            self.best_theta[...] = self._theta
+            self.best_epoch, best_cost = epoch, judged
+        self.history.append(EpochRecord(epoch, cost, validation_cost, norm, self._seconds(), best_cost))
+        self.done = 0
+        return finite
+
+    def stop_reason(self) -> StopReason | None:
+        """Why to stop after the epochs so far, all of which went well; None to go on."""
+        config = self._update.config
+        if config.patience is not None and self.epoch - self.best_epoch >= config.patience:
+            return "patience"
+        return "num_epochs" if self.epoch >= config.num_epochs else None
+
+    def snapshot(self) -> TrainingState:
+        """All of it on the host, as it is now."""
+        return TrainingState(
+            self.done,
+            to_host(self._theta).copy(),
+            to_host(self.best_theta).copy(),
+            {name: to_host(array).copy() for name, array in self._update.optimizer.arrays().items()},
+            float(self._update.largest_norm[0]),
+            self.best_epoch,
+            tuple(self.history),
+            self._seconds(),
+        )
+
+    def result(self, params: NetworkParams, stop_reason: StopReason, problem: str | None) -> TrainingResult:
+        """What training ends with."""
+        best = unflatten(self.best_theta, params)
+        return TrainingResult(best, self.best_epoch, tuple(self.history), stop_reason, problem)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._start
 
 
 def _problem(
     params: NetworkParams,
-    record: EpochRecord,
+    progress: _Progress,
     batches: int,
     update: "Update",
     gradient: Callable[[int, int], Array] | None,
-    best_epoch: int,
 ) -> str:
     """What is not finite after an epoch, where, and what to do."""
-    if record.epoch == 0:
+    epoch = progress.epoch
+    if epoch == 0:
         return "the cost is not a finite number at the start; look for extreme values, or compute in float64"
     batch = min(update.good_steps + 1, batches)
-    name = _not_finite(params)
-    if name is not None:
+    if (name := _not_finite(params)) is not None:
         what = f"parameter {name} is no longer finite"
-    elif gradient is not None and (name := _not_finite(unflatten(gradient(record.epoch, batch), params))) is not None:
+    elif gradient is not None and (name := _not_finite(unflatten(gradient(epoch, batch), params))) is not None:
         what = f"the gradient of {name} is not finite"
     else:
         what = "the cost is no longer finite, though the parameters are"
     return (
-        f"epoch {record.epoch}, batch {batch}: {what}; try a smaller learning rate than "
-        f"{update.config.learning_rate:g}, or a clip norm such as 1 (the parameters of epoch {best_epoch} are kept)"
+        f"epoch {epoch}, batch {batch}: {what}; try a smaller learning rate than {update.config.learning_rate:g}, "
+        f"or a clip norm such as 1 (the parameters of epoch {progress.best_epoch} are kept)"
     )
 
 

@@ -200,10 +200,10 @@ def test_one_state_one_file(path, learn, series):
 
 
 def assert_refused(path, message):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(CheckpointError, match=message) as refused:
         load_checkpoint(path)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert str(refused.value).startswith(f"{path}: ")
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < len(str(path)) + 500

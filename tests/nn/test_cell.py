@@ -156,7 +156,8 @@ def test_wrong_shapes(host_call, reset, name, shape, expected):
     host_call[name] = np.ones(shape)
     with pytest.raises(ShapeError) as error:
         gru_cell_backward(host_call["dh"], cache) if name == "dh" else forward(host_call, reset=reset)
-    assert str(error.value).startswith(f"{name} has shape {shape}; it must be {expected}")
+    why = ", as the last size of x is 3" if name == "params.weight_ih" else ""
+    assert str(error.value) == f"{name} has shape {shape}; it must be {expected}{why}"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,16 @@ def test_wrong_kinds(host_call, misfit, name, expected):
     with pytest.raises(ShapeError) as error:
         gru_cell_backward(host_call["dh"], cache) if name == "dh" else forward(host_call)
     assert str(error.value) == message
+
+
+def test_what_is_no_params_and_no_cache(host_call):
+    x, h_prev, dh = (host_call[name] for name in ("x", "h_prev", "dh"))
+    with pytest.raises(ShapeError, match=r"^params is a NoneType; it must be a GRUParams$"):
+        gru_cell_forward(x, h_prev, None)
+    for cache in (None, (x, h_prev)):
+        what = f"^cache is a {type(cache).__name__}; it must be the cache that gru_cell_forward returned$"
+        with pytest.raises(ShapeError, match=what):
+            gru_cell_backward(dh, cache)
 
 
 def test_unknown_reset(host_call):

@@ -7,7 +7,7 @@ from array_api_compat import array_namespace, device
 
 from gru_xp.devices import to_host
 from gru_xp.errors import GruXpError, ShapeError
-from gru_xp.nn.checks import check_array, check_choice, check_lengths, rate
+from gru_xp.nn.checks import check_array, check_choice, check_lengths, positive_number, rate
 
 
 def message_of(*args, **kwargs):
@@ -163,6 +163,11 @@ def test_lengths_that_are_no_numbers(xp, lengths):
         check_lengths(lengths, xp.ones((3, 4, 2)))
 
 
+def test_ragged_lengths(xp):
+    with pytest.raises(ShapeError, match=r"^lengths is a list; it must be integers of shape \(3,\)$"):
+        check_lengths([[1], [1, 2], 3], xp.ones((3, 4, 2)))
+
+
 @pytest.mark.parametrize(
     ("lengths", "said"),
     [([4, 0, 5], "0 to 5"), ([-1, 2, 4], "-1 to 4"), (np.asarray([-128, 3, 127], np.int8), "-128 to 127")],
@@ -182,7 +187,7 @@ def test_lengths_beyond_their_own_integers():
         check_lengths(np.asarray([3, 2**64 - 1], np.uint64), x)
 
 
-# --- rates ------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 0.25, 1.0 - 2.0**-53, np.float32(0.25), np.float64(0.1), Fraction(1, 3)])
@@ -198,4 +203,18 @@ def test_rates(value):
 def test_rates_out_of_range(value):
     with pytest.raises(ValueError, match=r"^zoneout is .*; it must be at least 0 and below 1$") as error:
         rate("zoneout", value)
+    assert repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [1, 5e-324, 0.25, 1e308, np.float32(0.25), np.int64(3), Fraction(1, 3)])
+def test_positive_numbers(value):
+    result = positive_number("step", value)
+    assert type(result) is float
+    assert result == float(value)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1, -1e-300, math.nan, math.inf, True, False, "0.5", None, [0.5], 0.5j])
+def test_numbers_that_are_not_positive(value):
+    with pytest.raises(ValueError, match=r"^step is .*; it must be above 0 and finite$") as error:
+        positive_number("step", value)
     assert repr(value) in str(error.value)

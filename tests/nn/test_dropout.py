@@ -74,6 +74,22 @@ def test_bits_of_the_generator(xp, draw_mask):
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("rate", "first_kept"),
+    [(0.0, -(2**31)), (0.25, -(2**30)), (0.5, 0), (0.75, 2**30), (1 - 2.0**-32, 2**31 - 1), (1 - 2.0**-53, 2**31 - 1)],
+)
+def test_the_first_number_that_is_kept(xp, draw_mask, rate, first_kept):
+    class Given(random.Random):
+        def randbytes(self, n):
+            numbers = np.asarray([max(first_kept - 1, -(2**31)), first_kept], np.int32)
+            assert numbers.nbytes == n
+            return numbers.tobytes()
+
+    mask = draw_mask((2,), rate, seed=Given(), like=xp.ones(1, dtype=xp.float64))
+    assert (to_host(mask) != 0.0).tolist() == [rate == 0.0, True]
+
+
+@BOTH
 @pytest.mark.parametrize("rate", [0, 0.0, 1e-12])
 def test_nothing_is_left_out(xp, draw_mask, rate):
     mask = draw_mask((4, 5), rate, seed=3, like=xp.ones(1, dtype=xp.float32))

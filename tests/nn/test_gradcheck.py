@@ -1,4 +1,5 @@
 import math
+import random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -234,6 +235,37 @@ def test_seed_decides_the_weights(draw, mode):
     assert first.rows[0].backward != other.rows[0].backward
 
 
+@pytest.mark.parametrize("seed", [None, 5])
+def test_weights_are_normally_distributed_from_the_seed(draw, seed):
+    """Output by output, from Python's generator; the seed is 0 if none is given."""
+    seen = []
+
+    def forward(a):
+        return a * a, 3.0 * a[:, 0], a
+
+    def backward(dy, dz, a):
+        seen.extend((dy, dz))
+        gradient = 2.0 * dy * a
+        gradient[:, 0] += 3.0 * dz
+        return gradient
+
+    options = {} if seed is None else {"seed": seed}
+    assert gradcheck(forward, backward, {"a": draw(np, (2, 3))}, **options).ok
+    rng = random.Random(seed or 0)
+    expected = [rng.gauss(0.0, 1.0) for _ in range(8)]
+    assert [array.shape for array in seen] == [(2, 3), (2,)]
+    assert np.concatenate([array.reshape(-1) for array in seen]).tolist() == expected
+
+
+@MODES
+def test_everything_stays_on_the_device(draw, mode):
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    inputs = {name: strict.asarray(draw(np, (3, 3)), device=device) for name in "ab"}
+    report = gradcheck(matmul_forward, matmul_backward, inputs, mode=mode)
+    assert report.ok, report
+
+
 def test_inputs_are_not_modified(draw):
     a = draw(np, (2, 3))
     before = a.copy()
@@ -274,3 +306,45 @@ def test_too_few_gradients(draw):
 def test_unknown_mode(draw):
     with pytest.raises(ValueError, match="mode is 'all'; it must be one of 'elements', 'direction'"):
         gradcheck(cube_forward, cube_backward, {"a": draw(np, (2,))}, mode="all")
+
+
+@pytest.mark.parametrize("name", ["step", "tolerance"])
+@pytest.mark.parametrize("value", [0.0, -1e-3, math.inf, "1e-3"])
+def test_numbers_out_of_range(draw, name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}; it must be above 0 and finite$"):
+        gradcheck(cube_forward, cube_backward, {"a": draw(np, (2,))}, **{name: value})
+
+
+@pytest.mark.parametrize("inputs", [{}, [], None, (np.ones(2),), np.ones(2)], ids=repr)
+def test_inputs_without_names(inputs):
+    with pytest.raises(ShapeError, match=r"it must be a mapping of names to arrays or named tuples of arrays$"):
+        gradcheck(cube_forward, cube_backward, inputs)
+
+
+def test_an_input_that_is_no_array():
+    with pytest.raises(ShapeError, match=r"^a is a list; it must be an array or a named tuple of arrays$"):
+        gradcheck(cube_forward, cube_backward, {"a": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize(
+    "result",
+    [lambda a: a, lambda a: (a,), lambda a: [a, None], lambda a: (1.0, None), lambda a: (a, a, 1.0, a)],
+    ids=["no tuple", "no cache", "a list", "a number", "a number after arrays"],
+)
+def test_a_forward_that_returns_something_else(draw, result):
+    with pytest.raises(ShapeError, match=r"^forward must return a tuple of one or more arrays and a cache$"):
+        gradcheck(result, cube_backward, {"a": draw(np, (2,))})
+
+
+@pytest.mark.parametrize(("gradient", "kind"), [(None, "NoneType"), (2.0, "float"), ([1.0, 2.0], "list")])
+def test_gradients_that_are_no_arrays(draw, gradient, kind):
+    inputs = {"a": draw(np, (2, 2)), "b": draw(np, (2, 2))}
+    with pytest.raises(ShapeError, match=f"^the gradient of b is a {kind}; it must be an array$"):
+        gradcheck(matmul_forward, lambda dy, cache: (dy, gradient), inputs)
+
+
+def test_gradients_that_are_no_tuple(draw):
+    inputs = {"a": draw(np, (2, 2)), "b": draw(np, (2, 2))}
+    message = "^backward returned a list; it must be a tuple, a gradient for each input$"
+    with pytest.raises(ShapeError, match=message):
+        gradcheck(matmul_forward, lambda dy, cache: list(matmul_backward(dy, cache)), inputs)

@@ -428,7 +428,8 @@ def test_wrong_shapes(host_call, reset, name, shape, expected):
     host_call[name] = np.ones(shape)
     with pytest.raises(ShapeError) as error:
         backward(host_call, cache) if name in ("dh", "dh_last") else forward(host_call, reset=reset)
-    assert str(error.value).startswith(f"{name} has shape {shape}; it must be {expected}")
+    why = ", as the last size of x is 3" if name == "params.weight_ih" else ""
+    assert str(error.value) == f"{name} has shape {shape}; it must be {expected}{why}"
 
 
 @pytest.mark.parametrize(
@@ -477,6 +478,15 @@ def test_a_gradient_must_be_given(host_call):
     _, _, cache = forward(host_call)
     with pytest.raises(ShapeError, match="dh and dh_last are both None; at least one gradient must be given"):
         gru_backward(None, cache)
+
+
+def test_what_is_no_params_and_no_cache(host_call):
+    with pytest.raises(ShapeError, match=r"^params is a NoneType; it must be a GRUParams$"):
+        gru_forward(host_call["x"], None, None)
+    for cache in (None, (host_call["x"],)):
+        what = f"^cache is a {type(cache).__name__}; it must be the cache that gru_forward returned$"
+        with pytest.raises(ShapeError, match=what):
+            gru_backward(host_call["dh"], cache)
 
 
 def test_unknown_reset(host_call):

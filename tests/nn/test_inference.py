@@ -10,7 +10,7 @@ from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import ShapeError
 from gru_xp.nn import gru_cell_forward, gru_forward
 from gru_xp.nn.inference import MAX_PREPARED, GRUInference
-from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.nn.ops import PLAIN_OPS, PlainOps
 
 OPS = pytest.mark.parametrize("make_ops", [lambda: None, NumpyOps, lambda: NumpyOps(0), lambda: PLAIN_OPS])
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
@@ -116,6 +116,35 @@ def test_parameters_are_copied(xp, draw, draw_params, reset):
         array[...] = 100.0
     assert_close(layer(x)[0], expected)
     assert_close(layer.step(x[:, 0, :]), step)
+
+
+def test_parameters_are_copied_for_several_parts(draw, draw_params, make_numpy_ops, reset):
+    params = draw_params(np, 2, 4)
+    layer = GRUInference(params, reset=reset, ops=make_numpy_ops())
+    x = draw(np, (7, 5, 2))
+    expected = by_gru_forward(x, None, params, reset)
+    for array in params:
+        array[...] = 100.0
+    for actual, desired in zip(layer(x), expected, strict=True):
+        assert_close(actual, desired)
+
+
+def test_each_shape_is_prepared_once(draw, draw_params, reset):
+    captured = []
+
+    class Counted(PlainOps):
+        def capture(self, function):
+            captured.append(function)
+            return super().capture(function)
+
+    layer = GRUInference(draw_params(np, 2, 3), reset=reset, ops=Counted())
+    for _ in range(3):
+        for B, T in ((3, 4), (2, 5), (3, 1)):
+            layer(draw(np, (B, T, 2)))
+    assert len(captured) == 3
+    for _ in range(3):
+        layer.step(draw(np, (3, 2)))
+    assert len(captured) == 4
 
 
 def test_inputs_are_not_modified_and_may_be_read_only(draw, draw_params, reset):

@@ -132,3 +132,13 @@ def test_wrong_kinds(host_call, misfit, name, expected):
     with pytest.raises(ShapeError) as error:
         linear_backward(host_call["dy"], cache) if name == "dy" else forward(host_call)
     assert str(error.value) == message
+
+
+def test_what_is_no_params_and_no_cache(host_call):
+    x, weight, bias, dy = host_call.values()
+    with pytest.raises(ShapeError, match=r"^params is a tuple; it must be a LinearParams$"):
+        linear_forward(x, (weight, bias))
+    for cache in (None, (x, LinearParams(weight, bias))):
+        what = f"^cache is a {type(cache).__name__}; it must be the cache that linear_forward returned$"
+        with pytest.raises(ShapeError, match=what):
+            linear_backward(dy, cache)

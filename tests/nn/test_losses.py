@@ -300,6 +300,19 @@ def test_cross_entropy_of_two_namespaces(name):
     assert str(error.value) == f"{name} has namespace array_api_strict; it must be that of logits, numpy"
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_cross_entropy_stays_on_the_device(masked):
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    call = {key: strict.asarray(value, device=device) for key, value in RIGHT.items()}
+    results = softmax_cross_entropy(call["logits"], call["labels"], mask=call["mask"] if masked else None)
+    expected = softmax_cross_entropy(RIGHT["logits"], RIGHT["labels"], mask=RIGHT["mask"] if masked else None)
+    for actual, desired in zip(results, expected, strict=True):
+        assert actual.device == device
+        actual = to_host(actual.to_device(strict.Device("CPU_DEVICE")))
+        np.testing.assert_allclose(actual, desired, rtol=1e-13)
+
+
 @pytest.mark.parametrize("name", ["labels", "mask"])
 def test_cross_entropy_of_two_devices(name):
     strict = pytest.importorskip("array_api_strict")

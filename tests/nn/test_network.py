@@ -200,6 +200,24 @@ def test_states_that_are_computed_again(xp, draw, draw_network, reset, num_layer
         np.testing.assert_allclose(to_host(other), to_host(array), rtol=1e-10, atol=1e-13, err_msg=name)
 
 
+@LAYERS
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_the_ops_that_are_given_do_all_the_work(
+    draw, draw_network, guarded_ops, guard, reset, num_layers, bidirectional, with_masks
+):
+    """Nothing else computes, forward or back, and the results are those without a guard."""
+    x, dy = draw(np, (7, 5, 2)), draw(np, (7, 3))
+    params = draw_network(np, 2, 4, 3, num_layers=num_layers, bidirectional=bidirectional)
+    masks = draw_masks(params.gru, x, RATES, 1) if with_masks else None
+    y, cache = network_forward(x, params, masks=masks, reset=reset, ops=PLAIN_OPS)
+    expected = (y, *network_backward(dy, cache))
+    guarded_masks = masks and map_arrays(lambda mask: None if mask is None else guard(mask), masks)
+    y, cache = network_forward(guard(x), guard(params), masks=guarded_masks, reset=reset, ops=guarded_ops)
+    results = (y, *network_backward(guard(dy), cache))
+    for (name, actual), (_, desired) in zip(named_arrays(results), named_arrays(expected), strict=True):
+        assert np.asarray(actual).tolist() == desired.tolist(), name
+
+
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +242,8 @@ def test_wrong_shapes(draw, draw_network):
     too_wide = params._replace(linear=LinearParams(draw(np, (3, 6)), draw(np, (3,))))
     with pytest.raises(ShapeError, match=r"params.weight has shape \(3, 6\); it must be \(O, 5\)"):
         network_forward(x, too_wide)
+    with pytest.raises(ShapeError, match=r"^params is a tuple; it must be a NetworkParams$"):
+        network_forward(x, tuple(params))
     _, cache = network_forward(x, params)
     with pytest.raises(ShapeError, match=r"dy has shape \(3, 1\); it must be \(3, 3\)"):
         network_backward(draw(np, (3, 1)), cache)
@@ -268,6 +288,12 @@ def test_a_network_of_one_layer_keeps_its_initial_values():
     np.testing.assert_allclose(params.gru[0][0].weight_ih.reshape(-1), expected, rtol=1e-15)
     deeper = init_network_params(2, 5, 3, num_layers=2, xp=np, seed=11)
     assert flatten(deeper.gru[0]).tolist() == flatten(params.gru[0]).tolist()
+
+
+def test_a_network_has_one_layer_in_one_direction_and_seed_0_if_nothing_is_said():
+    params = init_network_params(2, 5, 3, xp=np)
+    assert [len(layer) for layer in params.gru] == [1]
+    assert flatten(params).tolist() == flatten(init_network_params(2, 5, 3, xp=np, seed=0)).tolist()
 
 
 def test_initial_values_depend_on_the_seed():

@@ -378,6 +378,14 @@ def test_default_ops_of_numpy_belong_to_the_thread():
     assert others[0] is others[1] is not own
 
 
+def test_new_default_ops_belong_to_nobody():
+    a = np.empty(1)
+    ops = [default_ops(a), *(default_ops(a, new=True) for _ in range(2)), default_ops(a)]
+    assert all(isinstance(each, NumpyOps) for each in ops)
+    assert len({id(each) for each in ops[:3]}) == 3
+    assert ops[3] is ops[0]
+
+
 @pytest.mark.parametrize("library", ["array_api_strict", "torch"])
 def test_default_ops_of_others_are_plain(library):
     assert default_ops(pytest.importorskip(library).ones(1)) is PLAIN_OPS

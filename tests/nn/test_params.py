@@ -65,11 +65,14 @@ def test_textbook_biases_may_be_columns(xp, draw_params):
     assert again.bias_hn.dtype == params.bias.dtype
 
 
-def test_textbook_weights_are_copied(draw_params):
-    parts = {name: array.copy() for name, array in textbook(draw_params(np, 2, 3)).items()}
-    params = GRUParams.from_textbook(**parts)
+def test_textbook_weights_are_copied(draw, draw_params):
+    params = draw_params(np, 2, 3)
+    parts = textbook(params) | {"bias_hn": draw(np, (3,))}
     for array in parts.values():
         assert not any(np.shares_memory(array, field) for field in params)
+    again = GRUParams.from_textbook(**parts)
+    for array in parts.values():
+        assert not any(np.shares_memory(array, field) for field in again)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +95,13 @@ def test_textbook_wrong_shapes(draw_params, name, shape, expected):
     assert str(error.value) == f"{name} has shape {shape}; it must be {expected}"
 
 
-@pytest.mark.parametrize(("name", "expected"), [("Wr", "(3, 5)"), ("Wh", "(3, 5)"), ("bz", "(3,)"), ("bh", "(3,)")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Wr", "(3, 5)"), ("Wh", "(3, 5)"), ("bz", "(3,)"), ("bh", "(3,)"), ("bias_hn", "(3,)")],
+)
 def test_textbook_wrong_kinds(draw_params, misfit, name, expected):
-    parts = textbook(draw_params(np, 2, 3))
+    params = draw_params(np, 2, 3)
+    parts = textbook(params) | {"bias_hn": params.bias_hn}
     parts[name], message = misfit(name, parts[name], expected, like="Wz")
     with pytest.raises(ShapeError) as error:
         GRUParams.from_textbook(**parts)

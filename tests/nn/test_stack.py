@@ -723,6 +723,14 @@ def test_a_gradient_must_be_given(draw_call):
         gru_stack_backward(call.dh, None)
 
 
+def test_steps_of_wrong_kinds(draw_call, misfit):
+    call = draw_call(2, 1)
+    h, message = misfit("h", call.h0, "(2, 3, 3)")
+    with pytest.raises(ShapeError) as error:
+        gru_stack_step(call.x[:, 0], h, call.layers)
+    assert str(error.value) == message
+
+
 def test_wrong_steps(draw_call):
     call = draw_call(2, 1)
     x, h = call.x[:, 0], call.h0

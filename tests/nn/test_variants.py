@@ -556,6 +556,16 @@ def test_memory_of_the_arrays(draw_call, variant, keep_every):
         assert peak_backward < 44
 
 
+@each(LONG)
+def test_memory_of_a_prediction(draw_call, variant):
+    """Where no gradients are wanted, no states are kept, not even of every so many steps."""
+    call = draw_call(variant, sizes=(8, 400, 3, 16), lengths=[400, 3, 0, 399, 200, 1, 77, 350])
+    ops = CountingOps()
+    options = call.options | {"keep_every": 1, "with_h": False, "with_cache": False, "ops": ops}
+    gru_forward(call.x, call.h0, call.params, **options)
+    assert ops.peak < 15 * bytes_of_steps(call)
+
+
 @pytest.mark.parametrize("keep_every", [20, None])
 @each(LONG[::3])
 def test_memory_as_python_sees_it(draw_call, variant, keep_every):

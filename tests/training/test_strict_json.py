@@ -94,18 +94,18 @@ def test_other_texts_are_refused(text, message):
 def test_no_text_of_a_million_characters_takes_long(part):
     size = 2**20
     for text in (part * (size // len(part)), "[" + part * (size // len(part)) + "0]"):
-        start = time.perf_counter()
+        start = time.process_time()
         with contextlib.suppress(ValueError):
             read_json(text)
-        assert time.perf_counter() - start < 1.0
+        assert time.process_time() - start < 1.0
 
 
 def test_a_key_that_stands_there_twice_is_found_at_once():
     text = "{" + ",".join(f'"{number}":0' for number in range(100_000)) + ',"99999":1}'
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="'99999' stands there twice"):
         read_json(text)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 # --- fields -----------------------------------------------------------------------------------------------------

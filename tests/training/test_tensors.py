@@ -55,10 +55,10 @@ def assert_same(actual, desired):
 
 
 def assert_refused(path, arrays, message, **options):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(CheckpointError, match=message) as refused:
         read(path, arrays, **options)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert str(refused.value).startswith(f"{path}: ")
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < len(str(path)) + 500
@@ -408,10 +408,10 @@ def test_many_numbers_that_take_no_room_on_the_disk(path):
         os.truncate(path, len(content) + 8 * 10**12)
     except OSError:
         pytest.skip("the file system has no files of that size")
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(CheckpointError, match="takes 16,000,000,000,000 bytes of memory to read"):
         read_tensors(path, kind="model", versions=[1], expected=lambda version, description: expected)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize(
