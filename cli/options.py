@@ -3,6 +3,7 @@
 import functools
 import io
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import click
 
-from gru_xp.errors import GruXpError, printable
+from gru_xp.errors import GruXpError, MemoryLimitError, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,6 +31,11 @@ def run(group: click.Group, name: str | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _as_options(message: str) -> str:
+    """A message that names settings, as in batch_size=32, with options instead."""
+    return re.sub(r"\b([a-z]+)_([a-z]+)=(\d+)", r"--\1-\2 \3", message)
+
+
 class Command(click.Command):
     """A command whose errors are one line on stderr and exit code 1, with ``--debug`` a traceback."""
 
@@ -44,6 +50,8 @@ class Command(click.Command):
         except GruXpError as error:
             if debug:
                 raise
+            if isinstance(error, MemoryLimitError):
+                error = MemoryLimitError(_as_options(str(error)))
             raise click.ClickException(printable(str(error), None)) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise

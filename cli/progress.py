@@ -86,9 +86,9 @@ def _lines(num_epochs: int) -> "Iterator[Callable[[EpochRecord], None]]":
 
     def update(record: "EpochRecord") -> None:
         nonlocal last_time
-        if time.monotonic() - last_time >= SECONDS_BETWEEN_LINES:
+        if record.epoch > 0 and time.monotonic() - last_time >= SECONDS_BETWEEN_LINES:
             last_time = time.monotonic()
-            left = record.seconds / record.epoch * (num_epochs - record.epoch) if record.epoch else float("nan")
+            left = record.seconds / record.epoch * (num_epochs - record.epoch)
             note(
                 f"epoch {record.epoch}/{num_epochs}: cost {record.cost:.4g}, best {record.best_cost:.4g}, "
                 f"about {left:.0f} s left"

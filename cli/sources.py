@@ -4,6 +4,7 @@ import hashlib
 import stat
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +52,13 @@ def read_source(
 
 def read_options(notes: "Mapping[str, Any]", given: "Mapping[str, str]") -> "ReadOptions":
     """How to read a file for a model: as its own was read, but for what is asked for now."""
+    from gru_xp.errors import CheckpointError
     from gru_xp.forecasting.reading.options import ReadOptions
 
-    own = ReadOptions.from_dict(notes["reading"]) if "reading" in notes else ReadOptions()
+    try:
+        own = ReadOptions.from_dict(notes["reading"]) if "reading" in notes else ReadOptions()
+    except ValueError as error:
+        raise CheckpointError(f"the model's description is damaged ({error}); train it again") from error
     return replace(own, **given)
 
 
@@ -196,6 +201,9 @@ def load_run(path: Path) -> "Checkpoint":
                 "checkpoint_seconds": optional_number,
             },
         )
+        for name, least, most in (("threads", 1, 2**12), ("checkpoint_every", 1, inf), ("checkpoint_seconds", 0, inf)):
+            if checkpoint.run[name] is not None and not least <= checkpoint.run[name] <= most:
+                raise ValueError(f"{name} is {checkpoint.run[name]}")
         read_options(checkpoint.forecaster.notes, {})
     except ValueError as error:
         raise CheckpointError(f"{path}: a checkpoint that is damaged ({error}); take another copy") from error

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from .training_run import TrainingRun, new_run, resumed_run
 if TYPE_CHECKING:
     from gru_xp.forecasting.verification import Drift, Witness
     from gru_xp.training.checkpoint import Checkpoints
+    from gru_xp.training.trainer import TrainingState
 
 POSITIVE = FiniteRange(min=0, min_open=True)
 RATE = FiniteRange(0, 1, max_open=True)
@@ -231,7 +231,8 @@ def train(
             out = partial_folder.parent
             chosen = choose_device(request, quiet=quiet)
             run.use(chosen, request.name)
-            checkpoints = _checkpoints(run, out, lambda: interrupt.by is not None)
+            replaces_another = resume is None and (out / CHECKPOINT_FILE).exists()
+            checkpoints = _checkpoints(run, out, replaces_another, lambda: interrupt.by is not None)
             witness = Witness(checkpoints)
             with watch(forecaster.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite is said below
@@ -264,15 +265,20 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in others}
 
 
-def _checkpoints(run: TrainingRun, out: Path, wants_stop: Callable[[], bool]) -> "Checkpoints":
+def _checkpoints(run: TrainingRun, out: Path, at_start: bool, wants_stop: Callable[[], bool]) -> "Checkpoints":
     from gru_xp.forecasting.checkpoint import save_checkpoint
-    from gru_xp.reporting.run_folder import CHECKPOINT_FILE
+    from gru_xp.reporting.run_folder import CHECKPOINT_FILE, written_to
     from gru_xp.training.checkpoint import Checkpoints
 
+    def write(state: "TrainingState") -> None:
+        with written_to(out):
+            save_checkpoint(out / CHECKPOINT_FILE, run.forecaster, state, series=run.series, run=run.facts)
+
     return Checkpoints(
-        partial(save_checkpoint, out / CHECKPOINT_FILE, run.forecaster, series=run.series, run=run.facts),
+        write,
         every_epochs=run.facts["checkpoint_every"],
         every_seconds=run.facts["checkpoint_seconds"],
+        at_start=at_start,
         wants_stop=wants_stop,
     )
 

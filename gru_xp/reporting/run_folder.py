@@ -11,7 +11,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def run_folder(out: Path, *, overwrite: bool = False, unique: bool = False) -> I
     while True:
         try:
             out.mkdir(parents=True)
+            made = [out, *made]
             break
         except FileExistsError:
             if not unique:
@@ -106,8 +107,8 @@ def run_folder(out: Path, *, overwrite: bool = False, unique: bool = False) -> I
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     finally:
-        for folder in (out, *made):  # innermost first; those that hold something stay
-            if folder.is_dir() and not any(folder.iterdir()):
+        with suppress(OSError):
+            for folder in made:  # innermost first; those that hold something stay
                 folder.rmdir()
 
 
@@ -153,11 +154,13 @@ def written_to(out: Path) -> Iterator[None]:
         yield
     except (OSError, CheckpointError) as error:
         cause = error.__cause__ or error
-        reason = getattr(cause, "strerror", None) or ("the folder is gone" if not out.exists() else cause)
-        raise CheckpointError(
-            f"{out}: cannot be written ({reason}); when that is mended, "
-            f"gru-xp train --resume {shlex.quote(str(out))} goes on from the last checkpoint"
-        ) from error
+        reason, remedy = getattr(cause, "strerror", None) or cause, "mend that and train again"
+        if not out.exists():
+            reason, remedy = "the folder is gone", "train again"
+        elif (out / CHECKPOINT_FILE).exists():
+            resume = f"gru-xp train --resume {shlex.quote(str(out))}"
+            remedy = f"when that is mended, {resume} goes on from the last checkpoint"
+        raise CheckpointError(f"{out}: cannot be written ({reason}); {remedy}") from error
 
 
 def _check_overwrite(out: Path, overwrite: bool) -> None:

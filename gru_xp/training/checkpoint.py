@@ -36,6 +36,8 @@ class Checkpoints:
     every_seconds
         Write after the batch in which so many seconds are over. Without either, every `SECONDS_BETWEEN`, or less often
         where that would take more than `SHARE_OF_TIME`.
+    at_start
+        Write the first state, too.
     wants_stop
         Asked after every batch; where it is True, the state is written and the training stops.
     """
@@ -46,12 +48,14 @@ class Checkpoints:
         *,
         every_epochs: int | None = None,
         every_seconds: float | None = None,
+        at_start: bool = False,
         wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._write, self._wants_stop = write, wants_stop
         self._every_epochs, self._every_seconds = every_epochs, every_seconds
         self._last = time.perf_counter()
         self._took = 0.0
+        self._at_start = at_start
         self._state: Callable[[], TrainingState] | None = None
         self._is_written = False
 
@@ -75,6 +79,9 @@ class Checkpoints:
         self._took = self._last - start
 
     def _is_due(self, epoch: int, batches: int) -> bool:
+        if self._at_start:
+            self._at_start = False
+            return True
         if self._every_epochs is not None and batches == 0 and epoch > 0 and epoch % self._every_epochs == 0:
             return True
         if self._every_seconds is not None:

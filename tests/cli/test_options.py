@@ -218,7 +218,7 @@ def test_what_is_not_finite_is_wrong_usage(app, quick, unchanged, option, value)
     [
         (MemoryError("8 GiB"), "not enough memory (8 GiB); close other programs, or give fewer rows"),
         (MemoryError(), "not enough memory; close other programs, or give fewer rows"),
-        (MemoryLimitError("too much; use batch_size=8"), "too much; use batch_size=8"),
+        (MemoryLimitError("use batch_size=8 or keep_every=3"), "use --batch-size 8 or --keep-every 3"),
     ],
 )
 def test_memory_that_is_not_enough_is_one_line(raised, said):

@@ -100,7 +100,7 @@ def test_what_is_no_terminal_gets_lines(app, write_csv, quick, monkeypatch):
     outcome = app("train", "own.csv", *quick)
     assert re.search(r"epoch 3/3: cost \S+, best \S+, about 0 s left", outcome.err)
     lines = [line for line in outcome.err.splitlines() if re.match(r"epoch \d/3: cost \S+, best \S+, about", line)]
-    assert [line.split(":")[0] for line in lines] == ["epoch 0/3", "epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert "\x1b" not in outcome.err
     assert "epoch" not in outcome.out
     assert app("train", "own.csv", *quick, "--quiet").err == ""

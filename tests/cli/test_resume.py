@@ -709,6 +709,17 @@ def test_a_run_that_gets_out_of_hand_leaves_a_checkpoint_that_can_be_read(app, o
     assert (again.code, again.error) == (1, outcome.error)
 
 
+def test_another_run_in_the_same_folder_is_the_one_that_goes_on(app, own, stopped, times, when):
+    """It writes its first state at once, so that the checkpoint of the other is not taken for its own."""
+    stopped(*BATCHES, *EPOCHS)
+    times.clear()
+    app("train", own.name, *BATCHES, "--num-epochs", 2, "--seed", 5, "--out", "run", "--overwrite")
+    assert times == [(0, 0), (2, 0)]
+    assert checkpoint().forecaster.seed == 5
+
+
+GO_ON = "; when that is mended, gru-xp train --resume run goes on from the last checkpoint"
+
 # --- when they cannot be written --------------------------------------------------------------------------------
 
 
@@ -732,7 +743,7 @@ def test_a_disk_that_gets_full(app, own, trained, resumed, when, monkeypatch, na
         }
         with when((2, 1), full[name]):
             outcome = app("train", own.name, *BATCHES, *EPOCHS, "--checkpoint-seconds", 0, "--out", "run")
-    assert refused(outcome) == "run/checkpoint.safetensors: cannot be written (No space left on device)"
+    assert refused(outcome) == f"run: cannot be written (No space left on device){GO_ON}"
     assert os.listdir("run") == ["checkpoint.safetensors"]
     assert stands() == (2, 0)
     assert resumed() == expected
@@ -760,7 +771,7 @@ def test_files_that_must_not_grow_so_large(app, own, trained, resumed, contents,
     assert max(sizes.values()) < 20_000
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit, said, left in (
-        (sizes["checkpoint.safetensors"] - 100, "run/checkpoint.safetensors: cannot be written (File too large)", 1),
+        (sizes["checkpoint.safetensors"] - 100, "run: cannot be written (File too large); when that is mended, ", 1),
         (sizes["checkpoint.safetensors"] + 100, "run: cannot be written (File too large); when that is mended, ", 5),
     ):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
@@ -781,7 +792,7 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing(app, own, unchanged, 
     monkeypatch.setattr(os, "fsync", no_space)
     with unchanged():
         outcome = app("train", own.name, *BATCHES, *EPOCHS, "--out", "deep/down/run")
-    assert refused(outcome).startswith("deep/down/run/checkpoint.safetensors: cannot be written (No space left")
+    assert refused(outcome).endswith("down/run: cannot be written (No space left on device); mend that and train again")
 
 
 def test_a_folder_that_may_not_be_written_to(app, own, stopped, unchanged, monkeypatch):
@@ -810,7 +821,7 @@ def test_a_folder_that_becomes_read_only(app, own, trained, resumed, when, monke
     expected = trained(*BATCHES, *EPOCHS)
     with monkeypatch.context() as patch, when((3, 2), lambda: patch.setattr(Path, "open", opened)):
         outcome = app("train", own.name, *BATCHES, *EPOCHS, "--checkpoint-seconds", 0, "--out", "run")
-    assert refused(outcome) == "run/checkpoint.safetensors: cannot be written (Permission denied)"
+    assert refused(outcome) == f"run: cannot be written (Permission denied){GO_ON}"
     assert stands() == (3, 1)
     assert resumed() == expected
 
@@ -819,7 +830,7 @@ def test_a_folder_that_becomes_read_only(app, own, trained, resumed, when, monke
 def test_a_folder_that_is_removed_meanwhile(app, own, when, at):
     with when(at, lambda: shutil.rmtree("run")):
         outcome = app("train", own.name, *BATCHES, *EPOCHS, "--checkpoint-seconds", 0, "--out", "run")
-    assert refused(outcome).startswith("run/checkpoint.safetensors: cannot be written (there is no folder run)")
+    assert refused(outcome) == "run: cannot be written (the folder is gone); train again"
     assert os.listdir() == ["own.csv"]
 
 
@@ -845,7 +856,7 @@ def test_a_folder_that_is_removed_under_a_process(start, own, tmp_path):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, b"")
     (line,) = err.decode().splitlines()
-    assert line.startswith("Error: run/checkpoint.safetensors: cannot be written (")
+    assert line == "Error: run: cannot be written (the folder is gone); train again"
     assert stands(tmp_path / "gone") < (100000, 0)
 
 

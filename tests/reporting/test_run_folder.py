@@ -97,6 +97,13 @@ def test_a_run_that_fails_leaves_no_folders(tmp_path):
         assert contents(tmp_path) == {}
 
 
+def test_a_folder_of_ones_own_stays(tmp_path):
+    (tmp_path / "run").mkdir()
+    with contextlib.suppress(RuntimeError), run_folder(tmp_path / "run", overwrite=True):
+        raise RuntimeError
+    assert contents(tmp_path) == {"run": None}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such locks")
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
     out = tmp_path / "run"
@@ -274,12 +281,16 @@ def test_a_folder_that_is_removed_meanwhile_does_not_come_back(tmp_path):
 
 def test_what_goes_wrong_while_writing_is_said_in_one_line(tmp_path):
     out = tmp_path / "my run"
-    with pytest.raises(CheckpointError) as error, written_to(out):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert str(error.value) == (
-        f"{out}: cannot be written (No space left on device); when that is mended, "
-        f"gru-xp train --resume '{out}' goes on from the last checkpoint"
-    )
+    resume = f"when that is mended, gru-xp train --resume '{out}' goes on from the last checkpoint"
+    for prepare, said in (
+        (lambda: None, "the folder is gone); train again"),
+        (out.mkdir, "No space left on device); mend that and train again"),
+        ((out / CHECKPOINT_FILE).touch, f"No space left on device); {resume}"),
+    ):
+        prepare()
+        with pytest.raises(CheckpointError) as error, written_to(out):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        assert str(error.value) == f"{out}: cannot be written ({said}"
     with pytest.raises(RuntimeError, match="another"), written_to(out):
         raise RuntimeError("another")
 
