@@ -16,7 +16,7 @@ from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.threads import default_threads
-from gru_xp.errors import DeviceError
+from gru_xp.errors import DeviceError, printable
 from gru_xp.nn.checks import check_choice, whole_number
 from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops, plain_wanted
 
@@ -74,12 +74,17 @@ class Device:
         return device
 
     def free_memory(self) -> int:
-        """Bytes that this process can still get on it."""
-        wanted = os.environ.get(FREE_MEMORY_VARIABLE, "")
-        if wanted.isdigit():
-            return int(wanted)
+        """Bytes that this process can still get on it.
+
+        Raises
+        ------
+        DeviceError
+            The environment variable ``GRU_XP_FREE_MEMORY`` is set to something else than a whole number.
+        """
+        if (wanted := _wanted_memory()) is not None:
+            return wanted
         if not self.is_cuda:
-            return free_host_memory()
+            return free_host_memory(self.threads)
         import cupy
 
         with self.use():
@@ -135,6 +140,19 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
         raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
     warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=2)
     return cpu(problem, fallback=True)
+
+
+def _wanted_memory() -> int | None:
+    """The free memory that somebody says there is."""
+    wanted = os.environ.get(FREE_MEMORY_VARIABLE, "")
+    if not wanted:
+        return None
+    if not (wanted.isascii() and wanted.isdigit() and len(wanted) < 20):
+        raise DeviceError(
+            f"{FREE_MEMORY_VARIABLE} is {printable(wanted)!r}; it must be a whole number of bytes, such as 2000000000; "
+            "set it to one, or unset it"
+        )
+    return int(wanted)
 
 
 def _cuda_index(name: str) -> int:

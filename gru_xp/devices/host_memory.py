@@ -8,25 +8,44 @@ import psutil
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
+ADDRESSES = 2**26
+"""What computing takes of a limited address space beside its arrays: buffers of BLAS, libraries, fragmentation."""
+
+THREAD_ADDRESSES = 7 * 2**24
+"""What each further thread does: its stack, its heap, and its buffer of BLAS."""
+
 _FILES = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
 _FILE_CACHE = {1: "total_inactive_file", 2: "inactive_file"}
 
 
-def free_host_memory() -> int:
-    """Bytes: what the system has, and what limits of this process and of its groups (containers) leave."""
+def free_host_memory(threads: int = 0) -> int:
+    """How much memory the system has, and what limits of this process and of its groups (containers) leave.
+
+    Parameters
+    ----------
+    threads
+        How many are going to compute. They take addresses beside their arrays, which counts under ``ulimit -v`` alone.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
     available = int(psutil.virtual_memory().available)
-    return max(0, min([available, *_address_space(), *_cgroups()]))
+    return max(0, min([available, *_address_space(threads), *_cgroups()]))
 
 
-def _address_space() -> Iterator[int]:
-    """What ``ulimit -v`` leaves."""
+def _address_space(threads: int) -> Iterator[int]:
+    """What ``ulimit -v`` leaves for arrays: half of it at least, as not every training wakes all the threads."""
     try:
         import resource
     except ImportError:  # Windows
         return
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
-        yield limit - psutil.Process().memory_info().vms
+        left = limit - psutil.Process().memory_info().vms
+        reserve = ADDRESSES + (threads - 1) * THREAD_ADDRESSES if threads else 0
+        yield left - min(reserve, left // 2)
 
 
 def _cgroups() -> Iterator[int]:

@@ -13,6 +13,8 @@ from gru_xp.forecasting.reading.cells import CellError, is_missing, quoted
 
 _YEAR = re.compile(r"\d{4}")
 _YEAR_MONTH = re.compile(r"(\d{4})-(\d{1,2})")
+_EPOCH_MILLISECONDS = re.compile(r"\d{13}")
+_NUMBER = re.compile(r"\d{5,7}|\d{9,}|\d+[.,eE]\d+")  # datetime.fromisoformat takes some of them for dates
 _NUMERIC = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:[ T](\S+))?")
 _NAMED_MONTH = re.compile(r"\d{4}/\d|[^\W\d_]+ \d{1,2}, \d{4}|\d{1,2}[ -][^\W\d_]+[ -]\d\d")
 _NAMED_MONTH_FORMATS = ("%Y/%m/%d", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y")
@@ -25,7 +27,8 @@ def parse_dates(
     """The dates that `labels` mean, or None where they are no dates at all.
 
     Read are ISO 8601 (of times with a zone see `wall_clock_or_utc`), years, months as ``2004-08``, months by English
-    name, and ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which is the day.
+    name, ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which is the day, and milliseconds since
+    1970 in 13 digits, as UTC.
 
     Parameters
     ----------
@@ -70,11 +73,19 @@ def is_full_date(label: str) -> bool:
 
 
 def _read_iso(label: str) -> datetime:
+    if _NUMBER.fullmatch(label):
+        raise ValueError(label)
     if _YEAR.fullmatch(label):
         label += "-01-01"
     elif match := _YEAR_MONTH.fullmatch(label):
         label = f"{match[1]}-{int(match[2]):02d}-01"
     return datetime.fromisoformat(label)
+
+
+def _read_milliseconds(label: str) -> datetime:
+    if not _EPOCH_MILLISECONDS.fullmatch(label):
+        raise ValueError(label)
+    return datetime(1970, 1, 1) + timedelta(milliseconds=int(label))
 
 
 def _read_numeric(label: str, day: int, month: int) -> datetime:
@@ -96,7 +107,11 @@ def _read_named_month(label: str, form: str) -> datetime:
 
 
 _Form = Callable[[str], datetime]
-_FORMS: tuple[_Form, ...] = (_read_iso, *(partial(_read_named_month, form=form) for form in _NAMED_MONTH_FORMATS))
+_FORMS: tuple[_Form, ...] = (
+    _read_iso,
+    *(partial(_read_named_month, form=form) for form in _NAMED_MONTH_FORMATS),
+    _read_milliseconds,
+)
 _NUMERIC_FORMS: tuple[_Form, ...] = (
     partial(_read_numeric, day=3, month=1),
     partial(_read_numeric, day=1, month=3),
@@ -147,7 +162,7 @@ def _format_like(label: str, form: str) -> str:
 def _refuse_mixed(labels: Sequence[str], where: Callable[[int], str]) -> None:
     """Raise CellError where some labels are dates and others are none, or none of the same form."""
     sample = next((row for row, label in enumerate(labels[:_SAMPLE]) if may_be_date(label)), None)
-    if sample is None:
+    if sample is None or (_YEAR.fullmatch(labels[sample]) and _count_on(labels)):
         return
     forms = [form for form in (*_FORMS, *_NUMERIC_FORMS) if _reads(form, labels[sample])]
     for row, label in enumerate(labels):
@@ -163,6 +178,11 @@ def _refuse_mixed(labels: Sequence[str], where: Callable[[int], str]) -> None:
             forms, sample = still, row
 
 
+def _count_on(labels: Sequence[str]) -> bool:
+    """Whether labels are whole numbers that rise or fall, of which some may look like years."""
+    return all(label.isdecimal() for label in labels) and direction([float(label) for label in labels]) is not None
+
+
 def _without_zones(labels: Sequence[str], dates: list[datetime], where: Callable[[int], str]) -> list[datetime]:
     has_zone = [date.tzinfo is not None for date in dates]
     if any(has_zone) and not all(has_zone):
@@ -175,9 +195,10 @@ def _without_zones(labels: Sequence[str], dates: list[datetime], where: Callable
 
 
 def wall_clock_or_utc(dates: Sequence[datetime]) -> list[datetime]:
-    """Dates with time zones as the wall clock showed them, without a zone; in UTC where only that is in good order.
+    """Dates with time zones as the wall clock showed them, without a zone, or in UTC.
 
-    Days are 24 hours apart by the wall clock. Across a change of summer time, half-hours are so in UTC alone.
+    They are in UTC where the wall clock would put them in another order, or at uneven distances and UTC at even ones:
+    days are 24 hours apart by the wall clock, and half-hours across a change of summer time in UTC alone.
     """
     wall_clock = [date.replace(tzinfo=None) for date in dates]
     if not all(date.tzinfo for date in dates) or len({date.utcoffset() for date in dates}) == 1:
@@ -186,12 +207,12 @@ def wall_clock_or_utc(dates: Sequence[datetime]) -> list[datetime]:
         utc = [date.astimezone(UTC) for date in dates]
     except OverflowError:  # at the ends of the calendar
         return wall_clock
-    return utc if _order(utc) > _order(wall_clock) else wall_clock
-
-
-def _order(dates: Sequence[datetime]) -> tuple[bool, bool, bool]:
-    """How good an order dates are in: never back and forth, never repeated, always as far apart."""
-    return direction(dates) is not None, len(set(dates)) == len(dates), len({b - a for a, b in pairwise(dates)}) <= 1
+    order = sorted(range(len(dates)), key=utc.__getitem__)
+    steps, wall_steps = ([keys[b] - keys[a] for a, b in pairwise(order)] for keys in (utc, wall_clock))
+    zero = timedelta(0)
+    same_order = all(b > zero if a > zero else b == zero for a, b in zip(steps, wall_steps, strict=True))
+    is_better = len(set(steps)) == 1 < len(set(wall_steps))
+    return wall_clock if same_order and not is_better else utc
 
 
 def direction(keys: Sequence[Any]) -> int | None:
@@ -256,4 +277,5 @@ def format_date(date: datetime, like: str) -> str:
         return f"{date.year:04d}"
     if _YEAR_MONTH.fullmatch(like):
         return f"{date.year:04d}-{date.month:02d}"
-    return date.isoformat(sep=" ") if ":" in like else date.date().isoformat()
+    has_time = ":" in like or _EPOCH_MILLISECONDS.fullmatch(like)
+    return date.isoformat(sep=" ") if has_time else date.date().isoformat()

@@ -20,7 +20,7 @@ from gru_xp.nn.checks import check_choice, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import named_arrays
-from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice
+from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, prediction_advice
 from gru_xp.training.model_file import Architecture, load_model, save_model
 from gru_xp.training.objective import predict
 from gru_xp.training.strict_json import check_fields, shortened
@@ -279,11 +279,14 @@ class Forecaster:
         ------
         DataError
             The series has other columns, or too few rows.
+        MemoryLimitError
+            It takes more memory than there is.
         """
         checked = self._checked(series, self.seq_length + 1)
         windows, _ = make_windows(checked.values, self.seq_length)
-        inputs = _inputs(checked, self.seq_length, self.scaler, self.sees_gaps)
-        predictions = self._predict_windows(inputs, windows, self.device.ops())
+        with prediction_advice(self.seq_length, self.device):
+            inputs = _inputs(checked, self.seq_length, self.scaler, self.sees_gaps)
+            predictions = self._predict_windows(inputs, windows, self.device.ops())
         if not hasattr(series, "index") or not hasattr(series, "to_numpy"):
             return predictions
         import pandas as pd

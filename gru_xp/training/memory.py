@@ -16,7 +16,7 @@ from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
 from gru_xp.nn.stack import StackMasks
-from gru_xp.training.objective import Objective
+from gru_xp.training.objective import Objective, predict
 from gru_xp.training.trainer import TrainingConfig
 
 _VECTORS = 5
@@ -30,6 +30,9 @@ _SMALL_BATCH = 32
 
 _DRAW_BYTES = 13
 """For each number of a mask, while it is drawn: as digits of an integer, as bytes, and as integers of an array."""
+
+_MARGIN = 1.1
+"""How many times the estimate must be free: memory falls into pieces, and the estimate is about right only."""
 
 _OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -91,8 +94,38 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
     return training if device.is_cuda else max(training, _scaling_bytes(shapes))
 
 
+def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
+    """Bytes that should be free before a training, so that it does not run out of them, nor what comes after it.
+
+    On the CPU, all sequences are predicted while what the training took may be there still: its checkpoints hold that.
+
+    Parameters
+    ----------
+    shapes, config, device
+        See `training_memory`.
+
+    Returns
+    -------
+    int
+    """
+    after = 0 if device.is_cuda else _prediction_memory(shapes, device)
+    return int(_MARGIN * (training_memory(shapes, config, device) + after))
+
+
+def _prediction_memory(s: TrainingShapes, device: Device) -> int:
+    """For all sequences, whose windows are scaled in float64; parts of two sizes have each their own memory."""
+    n = s.n_train + s.n_validation
+    with device.use():
+        ops = counting_ops(device.ops())
+        x = shape_alone((n, s.seq_length, s.input_size), s.dtype)
+        ops.capture(partial(predict, _params(s, x.dtype), x, s.reset, ops))
+        n_steps = s.seq_length * s.num_layers * (1 + s.bidirectional)
+        n_sizes = 1 + (len(ops.parts(n, n_steps, s.input_size, s.hidden_size)) > device.threads)
+    return n_sizes * ops.nbytes + _nbytes(x) + 8 * int(x.size)
+
+
 def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> None:
-    """Refuse a training that needs more memory than is free.
+    """Refuse a training that needs more memory than is free, or so nearly as much that it may run out of it.
 
     Parameters
     ----------
@@ -104,7 +137,7 @@ def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device)
     MemoryLimitError
         It says how much is needed, how much is free, and what would fit.
     """
-    needed, free = training_memory(shapes, config, device), device.free_memory()
+    needed, free = needed_memory(shapes, config, device), device.free_memory()
     if needed > free:
         advice = _advice(shapes, config, device, free)
         raise MemoryLimitError(
@@ -133,12 +166,45 @@ def memory_advice(shapes: TrainingShapes, config: TrainingConfig, device: Device
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
-        needed = training_memory(shapes, config, device)
-        what = " ".join(str(error).split()) or type(error).__name__
+        needed = needed_memory(shapes, config, device)
         raise MemoryLimitError(
-            f"{device.name} has not enough memory ({what}), training needs about {_text(needed)}; "
+            f"{device.name} has not enough memory ({_what(error)}), training needs about {_text(needed)}; "
             + _advice(shapes, config, device, needed // 2)
         ) from error
+
+
+@contextmanager
+def prediction_advice(seq_length: int, device: Device) -> Iterator[None]:
+    """Context in which a prediction that runs out of memory says what would need less.
+
+    Parameters
+    ----------
+    seq_length
+        Rows that each prediction looks back on.
+    device
+        Where it is computed.
+
+    Raises
+    ------
+    MemoryLimitError
+        As in `memory_advice`.
+    """
+    try:
+        yield
+    except MemoryLimitError:
+        raise
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise MemoryLimitError(
+            f"{device.name} has not enough memory to predict all rows ({_what(error)}); give fewer rows, or train a "
+            f"model with a seq_length below {seq_length}"
+        ) from error
+
+
+def _what(error: Exception) -> str:
+    """What it says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -150,7 +216,7 @@ def _advice(shapes: TrainingShapes, config: TrainingConfig, device: Device, limi
     """What to do so that no more than `limit` bytes are needed; only what does help."""
 
     def fits(shapes: TrainingShapes, config: TrainingConfig) -> bool:
-        return training_memory(shapes, config, device) <= limit
+        return needed_memory(shapes, config, device) <= limit
 
     n, T, H = min(config.batch_size or shapes.n_train, shapes.n_train), shapes.seq_length, shapes.hidden_size
 

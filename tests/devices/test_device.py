@@ -211,8 +211,8 @@ def test_use_of_a_gpu(gpu, monkeypatch, fake_cupy):
 
 
 def test_free_memory_of_the_cpu(monkeypatch):
-    monkeypatch.setattr(device, "free_host_memory", lambda: 123_456)
-    assert resolve_device("cpu").free_memory() == 123_456
+    monkeypatch.setattr(device, "free_host_memory", lambda threads: 123_456 + threads)
+    assert resolve_device("cpu", threads=3).free_memory() == 123_459
 
 
 @pytest.mark.parametrize(
@@ -231,8 +231,15 @@ def test_free_memory_is_what_somebody_says(gpu, monkeypatch):
     monkeypatch.setenv("GRU_XP_FREE_MEMORY", "1000")
     for name in ("cpu", "cuda"):
         assert resolve_device(name).free_memory() == 1000
-    monkeypatch.setenv("GRU_XP_FREE_MEMORY", "all")
+    monkeypatch.setenv("GRU_XP_FREE_MEMORY", "")
     assert resolve_device("cpu").free_memory() > 1000
+
+
+@pytest.mark.parametrize("wanted", ["1e5", "100k", "abc", "-5", "1.5", " ", "\u00b2", "9" * 5000])
+def test_free_memory_that_is_no_number(monkeypatch, wanted):
+    monkeypatch.setenv("GRU_XP_FREE_MEMORY", wanted)
+    with pytest.raises(DeviceError, match=r"GRU_XP_FREE_MEMORY is '.*'; it must be a whole number of bytes, such as"):
+        resolve_device("cpu").free_memory()
 
 
 # --- cuda_problem -----------------------------------------------------------------------------------------------

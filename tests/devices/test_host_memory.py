@@ -17,7 +17,7 @@ CACHE = {1: "total_inactive_file", 2: "inactive_file"}
 def groups(tmp_path, monkeypatch):
     """A system with `AVAILABLE` bytes, where ``groups(own)`` says what groups this process is in; the root of them."""
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=AVAILABLE))
-    monkeypatch.setattr(host_memory, "_address_space", lambda: iter(()))
+    monkeypatch.setattr(host_memory, "_address_space", lambda threads: iter(()))
     monkeypatch.setattr(host_memory, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(host_memory, "OWN_CGROUPS", tmp_path / "own")
 
@@ -96,3 +96,16 @@ print(free_host_memory())
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert 0 < int(out) < 2**29
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not heeded elsewhere")
+def test_threads_take_of_a_limited_address_space(monkeypatch):
+    import resource
+
+    vms, MiB = psutil.Process().memory_info().vms, 2**20
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: SimpleNamespace(vms=vms))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**60))
+    monkeypatch.setattr(host_memory, "_cgroups", lambda: iter(()))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (vms + 1000 * MiB, vms + 1000 * MiB))
+    left = [free_host_memory(threads) // MiB for threads in (0, 1, 2, 100)]
+    assert left == [1000, 1000 - 64, 1000 - 64 - 112, 500]

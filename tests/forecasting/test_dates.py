@@ -21,6 +21,7 @@ from gru_xp.forecasting.reading.cells import CellError
         (["2004-08-19T16:30:00Z"], [(2004, 8, 19, 16, 30)]),
         (["2004-08-19T16:30:00.250000"], [(2004, 8, 19, 16, 30, 0, 250000)]),
         (["20040819"], [(2004, 8, 19)]),
+        (["1502942400000", "1503028799999"], [(2017, 8, 17, 4), (2017, 8, 18, 3, 59, 59, 999000)]),
         (["1700", "1701"], [(1700, 1, 1), (1701, 1, 1)]),
         (["2004-08", "2004-9", "2004-12"], [(2004, 8, 1), (2004, 9, 1), (2004, 12, 1)]),
         (["2004/08/19", "2004/8/2"], [(2004, 8, 19), (2004, 8, 2)]),
@@ -45,7 +46,20 @@ def test_labels_that_are_dates(labels, expected):
 
 @pytest.mark.parametrize(
     "labels",
-    [["13/14/2020"], ["2004-13"], ["2004-02-30"], ["12", "13"], ["1.5"], ["yesterday"], ["0000"], ["08/19/04"], [""]],
+    [
+        ["13/14/2020"],
+        ["2004-13"],
+        ["2004-02-30"],
+        ["12", "13"],
+        ["1.5"],
+        ["yesterday"],
+        ["0000"],
+        ["08/19/04"],
+        [""],
+        ["200408191630"],
+        ["20040819116"],
+        ["20040819.12"],
+    ],
     ids=lambda labels: labels[0],
 )
 def test_labels_that_are_no_dates(labels):
@@ -252,6 +266,7 @@ def test_the_end_of_the_calendar(step):
         ("12/31/1999", "2004-08-19"),
         ("1999-12-31 10:00", "2004-08-19 16:30:00"),
         ("1999-12-31T10:00:00Z", "2004-08-19 16:30:00"),
+        ("1502942400000", "2004-08-19 16:30:00"),
     ],
 )
 def test_format_date(like, expected):
@@ -271,6 +286,18 @@ def test_times_across_a_change_of_summer_time_go_on(change, minutes):
     dates = parse_dates([str(stamp) for stamp in index])
     (following,) = next_dates(dates, 1)
     assert format_date(following, str(index[-1])) == str((index[-1] + pd.Timedelta(minutes=minutes)).tz_convert("UTC"))
+
+
+def test_time_zones_that_tell_another_order_are_read_in_utc():
+    labels = ["2020-01-01T10:00+00:00", "2020-01-01T12:00+05:00", "2020-01-01T11:00-05:00", "2020-01-01T01:00+00:00"]
+    assert [date.hour for date in parse_dates(labels)] == [10, 7, 16, 1]
+    same = ["2020-01-01T10:00+00:00", "2020-01-01T11:00+01:00", "2020-01-01T09:00+00:00"]
+    assert [date.hour for date in parse_dates(same)] == [10, 10, 9]
+
+
+def test_days_in_no_order_across_a_change_of_summer_time_keep_the_wall_clock():
+    labels = [f"2020-10-{day} 00:00+0{offset}:00" for day, offset in ((26, 1), (24, 2), (25, 2), (27, 1))]
+    assert parse_dates(labels) == [datetime(2020, 10, day) for day in (26, 24, 25, 27)]
 
 
 def test_days_across_a_change_of_summer_time_keep_the_wall_clock():

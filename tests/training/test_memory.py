@@ -14,7 +14,14 @@ from gru_xp.devices import Device
 from gru_xp.errors import GruXpError, MemoryLimitError
 from gru_xp.nn.network import init_network_params
 from gru_xp.nn.ops import PLAIN_OPS
-from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, training_memory
+from gru_xp.training.memory import (
+    TrainingShapes,
+    check_memory,
+    memory_advice,
+    needed_memory,
+    prediction_advice,
+    training_memory,
+)
 from gru_xp.training.trainer import TrainingConfig, train
 
 SHAPES = TrainingShapes(n_train=1500, n_validation=400, seq_length=30, input_size=1, hidden_size=32)
@@ -206,7 +213,7 @@ def applied(way, shapes, config):
 
 
 def test_what_fits_is_let_through(cpu, with_free):
-    needed = training_memory(SHAPES, CONFIG, cpu)
+    needed = needed_memory(SHAPES, CONFIG, cpu)
     with_free(needed)
     check_memory(SHAPES, CONFIG, cpu)
     with_free(needed - 1)
@@ -218,13 +225,13 @@ def test_what_fits_is_let_through(cpu, with_free):
 def test_every_advice_helps_and_no_more_than_is_needed(cpu, with_free, case, share):
     device = replace(cpu, threads=2)
     shapes, config = (replace(a, **b) for a, b in zip((SHAPES, CONFIG), CASES[case], strict=True))
-    free = int(share * training_memory(shapes, config, device))
+    free = int(share * needed_memory(shapes, config, device))
     with_free(free)
     message = refusal(shapes, config, device)
     if message.endswith("use fewer rows, as no other setting is enough"):
         small = {"seq_length": 1, "batch_size": 32, "keep_every": math.isqrt(shapes.seq_length)}
         for way in (small, {"hidden_size": 1}, {"batch_size": 1}, {"seq_length": 1}):
-            assert training_memory(*applied(way, shapes, config), device) > free
+            assert needed_memory(*applied(way, shapes, config), device) > free
         return
     assert ways(message)
     for way in ways(message):
@@ -236,7 +243,7 @@ def test_every_advice_helps_and_no_more_than_is_needed(cpu, with_free, case, sha
             assert size == 2 ** int(math.log2(size))
             more = way | {"batch_size": 2 * size}
             if 2 * size < (config.batch_size or shapes.n_train):
-                assert training_memory(*applied(more, shapes, config), device) > free
+                assert needed_memory(*applied(more, shapes, config), device) > free
         if "seq_length" in way:
             assert way["seq_length"] < shapes.seq_length
 
@@ -254,19 +261,19 @@ def test_the_message(cpu, with_free):
 
 def test_long_sequences_can_do_with_some_of_the_states(cpu, with_free):
     shapes = TrainingShapes(n_train=100, n_validation=0, seq_length=2000, input_size=1, hidden_size=200)
-    needed = training_memory(shapes, CONFIG, cpu)
-    with_free(needed // 4)
+    needed = needed_memory(shapes, CONFIG, cpu)
+    with_free(3 * needed // 4)
     assert {"keep_every": 44} in ways(refusal(shapes, CONFIG, cpu))
     already = replace(CONFIG, keep_every=44)
-    with_free(training_memory(shapes, already, cpu) // 2)
+    with_free(needed_memory(shapes, already, cpu) // 2)
     assert not any("keep_every" in way for way in ways(refusal(shapes, already, cpu)))
 
 
 def test_two_changes_where_one_is_not_enough(cpu, with_free):
     shapes = TrainingShapes(n_train=2000, n_validation=0, seq_length=500, input_size=1, hidden_size=64)
     alone = replace(CONFIG, batch_size=1), replace(CONFIG, keep_every=22)
-    least = min(training_memory(shapes, config, cpu) for config in alone)
-    both = training_memory(shapes, replace(CONFIG, batch_size=1, keep_every=22), cpu)
+    least = min(needed_memory(shapes, config, cpu) for config in alone)
+    both = needed_memory(shapes, replace(CONFIG, batch_size=1, keep_every=22), cpu)
     assert both < least
     with_free(least - 1)
     found = ways(refusal(shapes, CONFIG, cpu))
@@ -277,7 +284,7 @@ def test_two_changes_where_one_is_not_enough(cpu, with_free):
 
 def test_a_smaller_network_where_nothing_else_is_enough(cpu, with_free):
     shapes = TrainingShapes(n_train=10, n_validation=0, seq_length=1, input_size=1, hidden_size=2000)
-    with_free(training_memory(replace(shapes, hidden_size=999), CONFIG, cpu))
+    with_free(needed_memory(replace(shapes, hidden_size=999), CONFIG, cpu))
     assert ways(refusal(shapes, CONFIG, cpu)) == [{"hidden_size": 990}]
 
 
@@ -317,10 +324,10 @@ def test_advice_while_it_trains(cpu, error):
     assert "\n" not in message
     assert " ".join(str(error).split()) in message
     assert message.startswith("cpu has not enough memory (")
-    needed = training_memory(SHAPES, CONFIG, cpu)
+    needed = needed_memory(SHAPES, CONFIG, cpu)
     assert ways(message)
     for way in ways(message):
-        assert training_memory(*applied(way, SHAPES, CONFIG), cpu) <= needed / 2
+        assert needed_memory(*applied(way, SHAPES, CONFIG), cpu) <= needed / 2
 
 
 @pytest.mark.parametrize(
@@ -336,3 +343,26 @@ def test_what_it_returns_stays(cpu):
     with memory_advice(SHAPES, CONFIG, cpu):
         result = 3
     assert result == 3
+
+
+def test_a_prediction_that_runs_out_of_memory(cpu):
+    error = MemoryError("Unable to allocate\n115. MiB")
+    with (
+        pytest.raises(MemoryLimitError, match=r"give fewer rows, or train a model with a seq_length below 9") as caught,
+        prediction_advice(9, cpu),
+    ):
+        raise error
+    assert caught.value.__cause__ is error
+    assert str(caught.value).startswith("cpu has not enough memory to predict all rows (Unable to allocate 115. MiB);")
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), MemoryLimitError("known")])
+def test_other_errors_of_a_prediction(cpu, error):
+    with pytest.raises(type(error)) as caught, prediction_advice(9, cpu):
+        raise error
+    assert caught.value is error
+
+
+def test_a_margin_and_the_prediction_are_on_top(cpu, gpu):
+    assert needed_memory(SHAPES, CONFIG, cpu) > 1.1 * training_memory(SHAPES, CONFIG, cpu) + MIB
+    assert needed_memory(SHAPES, CONFIG, gpu) == int(1.1 * training_memory(SHAPES, CONFIG, gpu))

@@ -8,7 +8,7 @@ import numpy as np
 
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.reading.cells import CellError, is_missing, listed, quoted
-from gru_xp.forecasting.reading.date_column import INDEX_NAMES, DateColumn, find_date_column
+from gru_xp.forecasting.reading.date_column import INDEX_NAMES, DateColumn, find_date_column, notices_without_dates
 from gru_xp.forecasting.reading.missing import treat_missing
 from gru_xp.forecasting.reading.numerals import check_size, is_fraction, may_be_number, parse_numbers
 from gru_xp.forecasting.reading.options import ReadOptions
@@ -140,7 +140,7 @@ def _in_order(
 ) -> tuple[Floats, Rows, list[str]]:
     """The values in the order of time, the row of the file that each is of, and notices about what was done."""
     if date is None or date.keys is None:
-        notices = [] if date is None else [f"column {printable(date.name)}: {_NOT_DATES}"]
+        notices = notices_without_dates(table) if date is None else [f"column {printable(date.name)}: {_NOT_DATES}"]
         return values, np.arange(len(values)), notices
     try:
         order, notices = order_rows(date.name, date.labels, date.keys, on_duplicate, table.where)

@@ -240,11 +240,6 @@ def test_from_new_to_old_is_turned_round(read):
             [2, 0, 3, 1],
             "1 row(s) come after a later one, first in line 4 ('08/18/2004'); the rows are sorted",
         ),
-        (
-            ["1", "12", "10", "9", "11"],
-            [0, 3, 2, 4, 1],
-            "2 row(s) come after a later one, first in line 4 ('10'); the rows are sorted",
-        ),
     ],
 )
 def test_rows_in_no_order_are_sorted(read, labels, order, notice):
@@ -257,6 +252,92 @@ def test_rows_in_no_order_are_sorted(read, labels, order, notice):
 def test_numbers_are_ordered_as_numbers(read):
     assert values(read("index,v\n8,1\n9,2\n10,3\n")) == [1.0, 2.0, 3.0]
     assert values(read("index,v\n10,1\n9,2\n8,3\n")) == [3.0, 2.0, 1.0]
+    series = read("index,v\n1,0\n12,1\n10,2\n9,3\n11,4\n")
+    assert values(series) == [0.0, 3.0, 2.0, 4.0, 1.0]
+    assert series.notices == ("2 row(s) come after a later one, first in line 4 ('10'); the rows are sorted",)
+
+
+@pytest.mark.parametrize("numbers", [range(1, 1201), range(1200, 0, -1), (9998, 9999, 10000, 10002)])
+def test_an_index_that_passes_by_years_is_of_numbers(read, numbers):
+    series = read("index,v\n" + "".join(f"{number},{number}\n" for number in numbers))
+    assert values(series) == sorted(numbers)
+    assert series.dates is None
+
+
+def closes(labels, header="Date,Close"):
+    return header + "\n" + "".join(f"{label},{i}\n" for i, label in enumerate(labels))
+
+
+@pytest.mark.parametrize(
+    ("labels", "pattern"),
+    [
+        (
+            ["30112019", "01122019"],
+            "line 2, column Date: '30112019' is a date in digits alone; say how by --date-format",
+        ),
+        (["01122019", "02122019"], "'01122019' is a date in digits alone"),
+        (["1122019", "11122019"], "'1122019' is a date in digits alone"),
+        (["301119", "011219"], "'301119' is a date in digits alone"),
+        (["191130", "191201"], "'191130' is a date in digits alone"),
+        (["11302019", "12012019"], "'11302019' is a date in digits alone"),
+        (["30.11", "01.12"], "'30.11' may be day and month; write dates with the year"),
+        (["1", "3", "2"], "line 4, column Date: '2' comes after '3', and numbers that do not rise say no date"),
+    ],
+)
+def test_a_date_in_digits_that_could_be_anything(refuse, labels, pattern):
+    refuse(closes(labels), pattern)
+
+
+def test_dates_in_digits_by_their_form_and_their_name(read, refuse):
+    labels = ["30112019", "01122019", "02122019"]
+    series = read(closes(labels), options=ReadOptions(date_format="%d%m%Y"))
+    assert (values(series), series.dates[1]) == ([0.0, 1.0, 2.0], datetime(2019, 12, 1))
+    refuse("Ticker,Date,Close\na,30112019,1\na,01122019,2\n", "column Date: '30112019' is a date in digits alone")
+    assert values(read(closes(["20191201", "20191130"]))) == [1.0, 0.0]
+    assert values(read(closes(["1575158400", "1575072000"]))) == [1.0, 0.0]
+    assert values(read(closes(["1", "2", "3"]))) == [0.0, 1.0, 2.0]
+    assert values(read(closes(["10000", "9000"], "index,Close"))) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["timestamp", "Date", "Open time"])
+def test_milliseconds_since_1970(read, name):
+    labels = ["1503028800000", "1502942400000", "1502946000500"]
+    series = read(closes(labels, f"{name},Close"))
+    assert values(series) == [1.0, 2.0, 0.0]
+    assert series.dates[1:] == (datetime(2017, 8, 17, 5, 0, 0, 500000), datetime(2017, 8, 18, 4))
+    assert read(f"Symbol,{name},Close\na,1503028800000,1\na,1502942400000,2\n").values[:, 0].tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Ticker,TradeDay,Close\na,2020-01-03,3\na,2020-01-01,1\na,2020-01-02,2\n",
+        "Close,When\n3,01/15/2020\n1,01/13/2020\n2,01/14/2020\n",
+        ",TradeDay,Close\n0,2020-01-03,3\n1,2020-01-01,1\n2,2020-01-02,2\n",
+    ],
+)
+def test_the_only_column_of_full_dates_says_when(read, content):
+    series = read(content)
+    assert values(series) == [1.0, 2.0, 3.0]
+    assert len(series.dates) == 3
+    assert any("the rows are sorted" in notice for notice in series.notices)
+
+
+def test_an_index_goes_before_dates_that_repeat(read):
+    series = read(",Expiry,Close\n0,2020-01-03,3\n1,2020-01-03,1\n")
+    assert (values(series), series.labels) == ([3.0, 1.0], ("0", "1"))
+
+
+def test_several_columns_of_dates_without_a_name(read):
+    series = read("Ticker,Opened,Closed,Close\na,2020-01-03,2020-01-04,3\na,2020-01-01,2020-01-02,1\n")
+    assert values(series) == [3.0, 1.0]
+    (notice,) = series.notices
+    assert notice.startswith("the rows are taken in the order of the file, since 2 columns look like dates (Opened, Cl")
+
+
+def test_time_zones_in_no_order_are_sorted_as_instants(read):
+    labels = ["2020-01-01T12:00+00:00", "2020-01-01T12:30+05:00", "2020-01-01T09:00-05:00", "2020-01-01T06:00+00:00"]
+    assert values(read(closes(labels))) == [3.0, 1.0, 0.0, 2.0]
 
 
 REPEATED = "Date,Close,Open\n2020-01-03,5,1\n2020-01-01,1,2\n2020-01-02,2,3\n\n2020-01-02,4,4\n2020-01-02,9,\n"
