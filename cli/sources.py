@@ -92,7 +92,7 @@ def read_run_source(
     columns = target or default_target, tuple(features) or tuple(default_features)
     try:
         if csv is None:
-            source = _own(run, notes, columns, reading, quiet=quiet)
+            source = _own(run, notes, columns, reading)
         else:
             source = read_source(csv, *columns, read_options(notes, reading), quiet=quiet)
         source = _named_like(source, forecaster)
@@ -146,12 +146,7 @@ def _stat(path: Path) -> tuple[int, int] | None:
 
 
 def _own(
-    run: str,
-    notes: "Mapping[str, Any]",
-    columns: "tuple[str, Sequence[str]]",
-    reading: "Mapping[str, str]",
-    *,
-    quiet: bool,
+    run: str, notes: "Mapping[str, Any]", columns: "tuple[str, Sequence[str]]", reading: "Mapping[str, str]"
 ) -> Source:
     """The bundled series of a run, or what it kept of another file."""
     from gru_xp.errors import CheckpointError, DataError

@@ -233,14 +233,16 @@ def train(
             run.use(chosen, request.name)
             replaces_another = resume is None and (out / CHECKPOINT_FILE).exists()
             checkpoints = _checkpoints(run, out, replaces_another, lambda: interrupt.by is not None)
-            witness = Witness(checkpoints)
+            witness = Witness(checkpoints) if verify_cpu else None  # its snapshot is for that alone
             with watch(forecaster.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite is said below
-                forecaster.fit(run.learned, device=chosen, callback=callback, pause=witness, state=run.state)
+                forecaster.fit(
+                    run.learned, device=chosen, callback=callback, pause=witness or checkpoints, state=run.state
+                )
             checkpoints.write()
             if interrupt.by is not None and (out / CHECKPOINT_FILE).exists():
                 note(f"{interrupt.by.name}: go on with gru-xp train --resume {shlex.quote(str(out))}")
-            drift = _verify(run, witness, interrupt) if verify_cpu else None
+            drift = None if witness is None else _verify(run, witness, interrupt)
             metrics, parts = _write_run(partial_folder, run, drift)
         _say_how_it_ended(forecaster, out, has_test=run.split.fit_end < len(run.series), quiet=quiet)
         if as_json:

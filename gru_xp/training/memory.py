@@ -159,18 +159,13 @@ def memory_advice(shapes: TrainingShapes, config: TrainingConfig, device: Device
     MemoryLimitError
         Instead of a MemoryError, which CuPy's OutOfMemoryError is, and of what CUDA and its libraries say.
     """
-    try:
-        yield
-    except MemoryLimitError:
-        raise
-    except Exception as error:
-        if not _is_out_of_memory(error):
-            raise
+
+    def advice(what: str) -> str:
         needed = needed_memory(shapes, config, device)
-        raise MemoryLimitError(
-            f"{device.name} has not enough memory ({_what(error)}), training needs about {_text(needed)}; "
-            + _advice(shapes, config, device, needed // 2)
-        ) from error
+        return f" ({what}), training needs about {_text(needed)}; {_advice(shapes, config, device, needed // 2)}"
+
+    with _told_of_memory(device, advice):
+        yield
 
 
 @contextmanager
@@ -189,6 +184,18 @@ def prediction_advice(seq_length: int, device: Device) -> Iterator[None]:
     MemoryLimitError
         As in `memory_advice`.
     """
+
+    def advice(what: str) -> str:
+        remedy = f"give fewer rows, or train a model with a seq_length below {seq_length}"
+        return f" to predict all rows ({what}); {remedy}"
+
+    with _told_of_memory(device, advice):
+        yield
+
+
+@contextmanager
+def _told_of_memory(device: Device, advice: Callable[[str], str]) -> Iterator[None]:
+    """Context in which an error that means too little memory becomes a MemoryLimitError; `advice` gets what it says."""
     try:
         yield
     except MemoryLimitError:
@@ -196,10 +203,7 @@ def prediction_advice(seq_length: int, device: Device) -> Iterator[None]:
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
-        raise MemoryLimitError(
-            f"{device.name} has not enough memory to predict all rows ({_what(error)}); give fewer rows, or train a "
-            f"model with a seq_length below {seq_length}"
-        ) from error
+        raise MemoryLimitError(f"{device.name} has not enough memory{advice(_what(error))}") from error
 
 
 def _what(error: Exception) -> str:
