@@ -96,7 +96,7 @@ def run_folder(out: Path, *, overwrite: bool = False, unique: bool = False) -> I
         with _alone(out):
             remove_partial(out)
             try:
-                partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
+                partial = out / Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out)).name  # mkdtemp's own may be absolute
             except OSError as error:
                 reason = error.strerror or error
                 raise DataError(f"{out} cannot be written to ({reason}); use another folder") from error

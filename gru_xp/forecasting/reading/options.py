@@ -72,11 +72,14 @@ class ReadOptions:
 def _check_date_format(form: str) -> None:
     """A format that reads what it writes, year included."""
     moment = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
+    same_calendar = moment.replace(year=2007)
     try:
-        year = datetime.strptime(moment.strftime(form), form).year
+        has_year = moment.strftime(form) != same_calendar.strftime(form)
+        dated = form if has_year else f"{form} %Y"  # newer Pythons want a year beside a day
+        datetime.strptime(moment.strftime(dated), dated)
     except (TypeError, ValueError, re.error) as error:
         raise ValueError(f"date_format is {form!r}, which strptime cannot read; write it as in '%d/%m/%Y'") from error
-    if year != moment.year:
+    if not has_year:
         raise ValueError(f"date_format is {form!r}, which has no year; write it as in '%d/%m/%Y'")
 
 
