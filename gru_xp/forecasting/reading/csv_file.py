@@ -10,7 +10,7 @@ from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.reading.cells import CellError, is_missing, listed, quoted
 from gru_xp.forecasting.reading.date_column import INDEX_NAMES, DateColumn, find_date_column, notices_without_dates
 from gru_xp.forecasting.reading.missing import treat_missing
-from gru_xp.forecasting.reading.numerals import check_size, is_fraction, may_be_number, parse_numbers
+from gru_xp.forecasting.reading.numerals import check_points, check_size, is_fraction, may_be_number, parse_numbers
 from gru_xp.forecasting.reading.options import ReadOptions
 from gru_xp.forecasting.reading.parquet_file import SUFFIXES, read_parquet
 from gru_xp.forecasting.reading.row_order import Rows, order_rows
@@ -165,6 +165,8 @@ def _values(table: Table, columns: Sequence[str], decimal: str | None) -> tuple[
 def _numbers(table: Table, column: str, decimal: str | None) -> tuple[Floats, tuple[str, ...]]:
     if column in table.numbers:
         return check_size(table.numbers[column]), ()
+    if table.delimiter == ";" and decimal is None:  # where decimals are commas, semicolons stand between cells
+        check_points(table.columns[column])
     return parse_numbers(table.columns[column], decimal, table.where)
 
 

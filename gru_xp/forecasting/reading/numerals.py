@@ -25,6 +25,8 @@ def _grouped(decimal: str, thousands: str) -> re.Pattern[str]:
 _GROUPED = {".": _grouped(".", ","), ",": _grouped(",", ".")}
 _COMMA_FRACTION = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _UNSURE = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_UNSURE_POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")
+_BELOW_THOUSAND = re.compile(r"[+-]?\d{1,3}")
 
 
 def parse_numbers(
@@ -49,7 +51,7 @@ def parse_numbers(
     numbers = _parse_plain(texts, decimal)
     if numbers is not None:
         return numbers, ()
-    texts = [text.strip().replace("\N{MINUS SIGN}", "-") for text in texts]
+    texts = [_plain(text) for text in texts]
     split = {row: _split_unit(text) for row, text in enumerate(texts) if not is_missing(text)}
     commas_group = decimal is not None or any(_is_clear(text) for text, _ in split.values())
     numbers = np.full(len(texts), math.nan)
@@ -65,6 +67,22 @@ def parse_numbers(
         return numbers, ()
     name = "percent" if unit == "%" else unit
     return numbers, (f"all in {name}; {quoted(texts[first])} is read as {float(numbers[first])!r}",)
+
+
+def check_points(texts: Sequence[str]) -> None:
+    """Raise CellError where all points of a column, and there is one, may as well stand between thousands."""
+    unsure = None
+    for row, text in enumerate(texts):
+        plain = _plain(text)
+        if is_missing(plain):
+            continue
+        number, _ = _split_unit(plain)
+        if _UNSURE_POINT.fullmatch(number):
+            unsure = unsure or CellError(row, _either(text, number))
+        elif not _BELOW_THOUSAND.fullmatch(number):
+            return
+    if unsure:
+        raise unsure
 
 
 def _one_unit(texts: Sequence[str], split: dict[int, tuple[str, str]], where: Callable[[int], str]) -> tuple[str, int]:
@@ -130,6 +148,10 @@ def _float(text: str) -> float | None:
     return None if "_" in text or math.isnan(number) else number
 
 
+def _plain(text: str) -> str:
+    return text.strip().replace("\N{MINUS SIGN}", "-")
+
+
 def _split_unit(text: str) -> tuple[str, str]:
     """A number without the currency or percent sign around it, and that sign."""
     minus = text[0] if text[0] in "+-" else ""
@@ -148,16 +170,18 @@ def _is_clear(text: str) -> bool:
 
 def _problem(written: str, text: str, decimal: str | None) -> str:
     if decimal is None and _UNSURE.fullmatch(text):
-        return (
-            f"{quoted(written)} may be {text.replace(',', '')} or {text.replace(',', '.')}; give --decimal . or "
-            "--decimal ,"
-        )
+        return _either(written, text)
     if decimal is None and (_COMMA_FRACTION.fullmatch(text) or _GROUPED[","].fullmatch(text)):
         how = "is written with a decimal comma" if "," in text else "has points between thousands"
         return f"{quoted(written)} {how}; give --decimal ,"
     if decimal == "," and _float(text) is not None:
         return f"{quoted(written)} has a point that is not between groups of three digits; is --decimal , right?"
     return f"{quoted(written)} is not a number; {_ROW_REMEDY}"
+
+
+def _either(written: str, text: str) -> str:
+    grouped, fraction = re.sub("[,.]", "", text), text.replace(",", ".")
+    return f"{quoted(written)} may be {grouped} or {fraction}; give --decimal . or --decimal ,"
 
 
 def _too_large(written: str, number: float) -> str:
@@ -169,7 +193,7 @@ def may_be_number(text: str) -> bool:
     """Whether a cell is a number with some decimal sign, with a unit or without one."""
     if _float(text) is not None:
         return True
-    text = text.strip().replace("\N{MINUS SIGN}", "-")
+    text = _plain(text)
     if not any(map(str.isdigit, text)):
         return False
     text, _ = _split_unit(text)

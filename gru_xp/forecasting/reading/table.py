@@ -40,6 +40,8 @@ class Table:
         ``"line"`` or ``"row"``.
     numbers
         The columns whose cells are numbers in the file already, missing ones as NaN.
+    delimiter
+        The sign between the cells of a row, if it is a text file.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Table:
     lines: Sequence[int]
     unit: str = "line"
     numbers: Mapping[str, Floats] = field(default_factory=dict)
+    delimiter: str = ""
 
     def where(self, row: int) -> str:
         """Row `row`, for a message."""
@@ -66,7 +69,7 @@ def read_table(path: Path, name: str, options: ReadOptions) -> Table:
         It is no such file, or a row has more or fewer fields than the header.
     """
     with open_lines(path, name, options.encoding) as batches:
-        records = _records(batches, name, options.decimal)
+        delimiter, records = _records(batches, name, options.decimal)
         header_line, header = next(((line, row) for line, row in records if not _is_blank(row)), (0, []))
         if not header:
             raise DataError(f"{name}: the file is empty; it must have a header line and rows of numbers")
@@ -82,15 +85,17 @@ def read_table(path: Path, name: str, options: ReadOptions) -> Table:
             raise DataError(
                 f"{name}, line {header_line}: the header names column {quoted(text)} twice; rename one of them"
             )
-    return Table(name, dict(zip(header, columns, strict=True)), lines)
+    return Table(name, dict(zip(header, columns, strict=True)), lines, delimiter=delimiter)
 
 
 def _is_blank(fields: Iterable[str]) -> bool:
     return not "".join(fields).strip()
 
 
-def _records(batches: Iterator[list[str]], name: str, decimal: str | None) -> Iterator[tuple[int, list[str]]]:
-    """The fields of each record, and the line that it ends in."""
+def _records(
+    batches: Iterator[list[str]], name: str, decimal: str | None
+) -> tuple[str, Iterator[tuple[int, list[str]]]]:
+    """The delimiter, and the fields of each record with the line that it ends in."""
     skipped = 0  # blank lines before everything else
     batch: list[str] = []
     for batch in batches:
@@ -98,18 +103,23 @@ def _records(batches: Iterator[list[str]], name: str, decimal: str | None) -> It
         skipped, batch = skipped + first, batch[first:]
         if batch:
             break
+    delimiter = _delimiter("".join(batch[:20]), decimal)
+    return delimiter, _split(chain([batch], batches), delimiter, skipped, name)
+
+
+def _split(batches: Iterator[list[str]], delimiter: str, skipped: int, name: str) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each record, and the line that it ends in; `skipped` lines were before the first."""
     ended = skipped  # the line in which the last record did
 
     def lines() -> Iterator[str]:
         swallowed = 0
-        for lines in chain([batch], batches):
+        for lines in batches:
             before = ended
             yield from lines
             swallowed = swallowed + sum(map(len, lines)) if ended == before else 0
             if swallowed > LONGEST_LINE:
                 raise csv.Error("a field that does not end")
 
-    delimiter = _delimiter("".join(batch[:20]), decimal)
     reader = csv.reader(lines(), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for record in reader:
