@@ -117,7 +117,7 @@ def device_options(command: F) -> F:
         ),
         click.option(
             "--threads",
-            type=click.IntRange(min=1),
+            type=click.IntRange(1, 4096),
             metavar="N",
             help="CPU threads to compute with.  [default: OMP_NUM_THREADS, else all cores]",
         ),

@@ -38,7 +38,7 @@ def interruptible() -> Iterator[Interrupt]:
             sys.exit(128 + number)
         interrupt.by = signal.Signals(number)
         with suppress(RuntimeError):  # it came in the middle of a line
-            note("ending after this batch, with a checkpoint; once more ends at once, with the last checkpoint")
+            note("ending after this batch, with a checkpoint; once more ends at once, with the last one, if any")
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

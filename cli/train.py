@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 POSITIVE = FiniteRange(min=0, min_open=True)
 RATE = FiniteRange(0, 1, max_open=True)
 COUNT = click.IntRange(min=1)
+EPOCHS = click.IntRange(1, 2**31 - 1)
 SIZE = click.IntRange(1, 4096)
+LAYERS = click.IntRange(1, 1000)
 
 
 @click.command(
@@ -57,7 +59,7 @@ SIZE = click.IntRange(1, 4096)
     "--seq-length", type=COUNT, metavar="N", default=10, show_default=True, help="Rows that a prediction looks back on."
 )
 @click.option("--hidden-size", type=SIZE, metavar="N", default=32, show_default=True, help="Size of a layer's state.")
-@click.option("--num-layers", type=COUNT, metavar="N", default=1, show_default=True, help="GRU layers one on another.")
+@click.option("--num-layers", type=LAYERS, metavar="N", default=1, show_default=True, help="GRU layers one on another.")
 @click.option("--bidirectional", is_flag=True, help="Run each layer over the window backwards, too.")
 @click.option(
     "--dropout",
@@ -84,7 +86,7 @@ SIZE = click.IntRange(1, 4096)
     help="Share of the state's updates that are left out at random while learning.",
 )
 @click.option(
-    "--num-epochs", type=COUNT, metavar="N", default=300, show_default=True, help="Passes over the training windows."
+    "--num-epochs", type=EPOCHS, metavar="N", default=300, show_default=True, help="Passes over the training windows."
 )
 @click.option("--learning-rate", type=POSITIVE, metavar="X", default=0.002, show_default=True, help="Length of a step.")
 @click.option(
@@ -157,7 +159,8 @@ SIZE = click.IntRange(1, 4096)
     "--checkpoint-seconds",
     type=FiniteRange(min=0),
     metavar="S",
-    help="Write a checkpoint every S seconds.  [default: 30, or more where writing would take over 1 % of the time]",
+    help="Write a checkpoint every S seconds.  [default: after 5, then every 30, or more where writing would take over "
+    "1 % of the time]",
 )
 @click.option("--resume", metavar="RUN", help="Go on with the run in this folder; CSV and its options are its own.")
 @click.option(

@@ -15,7 +15,7 @@ import numpy as np
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
-from gru_xp.devices.threads import default_threads
+from gru_xp.devices.threads import MOST_THREADS, default_threads
 from gru_xp.errors import DeviceError, printable
 from gru_xp.nn.checks import check_choice, whole_number
 from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops, plain_wanted
@@ -118,7 +118,7 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
     """
     if not isinstance(name, str) or not DEVICE_PATTERN.fullmatch(name):
         raise DeviceError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
-    threads = default_threads() if threads is None else whole_number("threads", threads, 1)
+    threads = default_threads() if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
 
     def cpu(reason: str, fallback: bool = False) -> Device:
         return Device("cpu", name, reason, fallback, array_api_compat.array_namespace(np.empty(0)), threads)

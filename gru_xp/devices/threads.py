@@ -13,11 +13,14 @@ from threadpoolctl import ThreadpoolController
 
 Result = TypeVar("Result")
 
+MOST_THREADS = 4096
+"""More than any machine has cores."""
+
 
 def default_threads() -> int:
     """``OMP_NUM_THREADS`` if that is set, else the number of cores that this process may use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else _cores()
+    return min(int(wanted), MOST_THREADS) if wanted.isdigit() and int(wanted) > 0 else _cores()
 
 
 def _cores() -> int:

@@ -118,11 +118,14 @@ def check_kind(name: str, value: object, kind: type, what: str) -> None:
         raise ShapeError(f"{name} is a {type(value).__name__}; it must be {what}")
 
 
-def whole_number(name: str, value: object, minimum: int) -> int:
-    """`value` as an int; raise ValueError unless it is a whole number of at least `minimum`."""
+def whole_number(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
+    """`value` as an int; raise ValueError unless it is a whole number of at least `minimum`, up to `maximum`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name} is {value!r}; it must be at least {minimum} and a whole number")
-    return int(value)
+    number = int(value)
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} is {number}; it must be at most {maximum}")
+    return number
 
 
 def generator(seed: object) -> random.Random:

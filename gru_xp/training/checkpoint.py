@@ -20,6 +20,9 @@ SECONDS_BETWEEN = 30.0
 SHARE_OF_TIME = 0.01
 """How much of the time writing may take then; where it is slow, it is done less often."""
 
+SECONDS_BEFORE_FIRST = 5.0
+"""When to write first then: what is lost until there is a checkpoint is little."""
+
 _OPTIMIZER = "optimizer."
 _COLUMNS = tuple(field.name for field in fields(EpochRecord))[1:]  # the epoch is the row
 
@@ -34,8 +37,8 @@ class Checkpoints:
     every_epochs
         Write after so many epochs.
     every_seconds
-        Write after the batch in which so many seconds are over. Without either, every `SECONDS_BETWEEN`, or less often
-        where that would take more than `SHARE_OF_TIME`.
+        Write after the batch in which so many seconds are over. Without either, after `SECONDS_BEFORE_FIRST` and then
+        every `SECONDS_BETWEEN`, or less often where that would take more than `SHARE_OF_TIME`.
     at_start
         Write the first state, too.
     wants_stop
@@ -54,13 +57,12 @@ class Checkpoints:
         self._write, self._wants_stop = write, wants_stop
         self._every_epochs, self._every_seconds = every_epochs, every_seconds
         self._last = time.perf_counter()
-        self._took = 0.0
+        self._took: float | None = None
         self._at_start = at_start
-        self._state: Callable[[], TrainingState] | None = None
-        self._is_written = False
+        self._state: Callable[[], TrainingState] | None = None  # that is not written; it holds the training's arrays
 
     def __call__(self, epoch: int, batches: int, state: Callable[[], TrainingState]) -> bool:
-        self._state, self._is_written = state, False
+        self._state = state
         stop = self._wants_stop()
         if stop or self._is_due(epoch, batches):
             self.write()
@@ -68,13 +70,13 @@ class Checkpoints:
 
     def write(self) -> None:
         """Write the state as it is, unless it is written, or something in it is not finite."""
-        if self._state is None or self._is_written:
+        if self._state is None:
             return
         start = time.perf_counter()
         state = self._state()
         if _is_finite(state):
             self._write(state)
-        self._is_written = True
+        self._state = None
         self._last = time.perf_counter()
         self._took = self._last - start
 
@@ -88,7 +90,9 @@ class Checkpoints:
             return time.perf_counter() - self._last >= self._every_seconds
         if self._every_epochs is not None:
             return False
-        return time.perf_counter() - self._last >= max(SECONDS_BETWEEN, self._took / SHARE_OF_TIME)
+        took = self._took
+        wait = SECONDS_BEFORE_FIRST if took is None else max(SECONDS_BETWEEN, took / SHARE_OF_TIME)
+        return time.perf_counter() - self._last >= wait
 
 
 def state_parts(state: TrainingState) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -170,7 +174,7 @@ def _is_finite(state: TrainingState) -> bool:
 
 def _record(epoch: int, cost: float, validation: float, norm: float, seconds: float, best: float) -> EpochRecord:
     finite = all(map(math.isfinite, (cost, seconds, best))) and not math.isinf(validation) and not math.isinf(norm)
-    if not finite or math.isnan(norm) != (epoch == 0):
+    if not finite or min(cost, seconds, best) < 0 or validation < 0 or norm < 0 or math.isnan(norm) != (epoch == 0):
         raise ValueError(f"a history whose epoch {epoch} is none")
     validation_cost, gradient_norm = (None if math.isnan(value) else value for value in (validation, norm))
     return EpochRecord(epoch, cost, validation_cost, gradient_norm, seconds, best)

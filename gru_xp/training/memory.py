@@ -34,6 +34,9 @@ _DRAW_BYTES = 13
 _MARGIN = 1.1
 """How many times the estimate must be free: memory falls into pieces, and the estimate is about right only."""
 
+_MOST_STEPS = 200_000
+"""Of all layers together, over one sequence: to count the memory of more would take minutes."""
+
 _OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -137,6 +140,12 @@ def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device)
     MemoryLimitError
         It says how much is needed, how much is free, and what would fit.
     """
+    steps = shapes.seq_length * shapes.num_layers * (1 + shapes.bidirectional)
+    if steps > _MOST_STEPS:
+        raise MemoryLimitError(
+            f"each sequence takes {steps:,} steps of layers, and a training at most {_MOST_STEPS:,}; use a smaller "
+            "seq_length or fewer layers"
+        )
     needed, free = needed_memory(shapes, config, device), device.free_memory()
     if needed > free:
         advice = _advice(shapes, config, device, free)
@@ -263,8 +272,10 @@ def _round_numbers(limit: int) -> list[int]:
 
 def _largest(numbers: list[int], fits: Callable[[int], bool]) -> int | None:
     """The last of them that fits, where all before it do, too."""
+    if not numbers or not fits(numbers[0]):
+        return None
     count = bisect_left(numbers, True, key=lambda number: not fits(number))
-    return numbers[count - 1] if count else None
+    return numbers[count - 1]
 
 
 def _text(nbytes: int) -> str:

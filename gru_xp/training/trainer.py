@@ -78,7 +78,7 @@ class TrainingConfig:
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
         if self.reduction is not None:
             check_choice("reduction", self.reduction, REDUCTIONS)
-        whole_number("num_epochs", self.num_epochs, 1)
+        whole_number("num_epochs", self.num_epochs, 1, 2**31 - 1)
         whole_number("seed", self.seed, 0)
         positive_number("learning_rate", self.learning_rate)
         for name in ("batch_size", "patience", "keep_every"):
@@ -445,9 +445,11 @@ def _problem(
         what = f"the gradient of {name} is not finite"
     else:
         what = "the cost is no longer finite, though the parameters are"
+    clip_norm = update.config.clip_norm
+    clipping = f"below {clip_norm:g}" if clip_norm is not None and clip_norm <= 1 else "such as 1"
     return (
         f"epoch {epoch}, batch {batch}: {what}; try a smaller learning rate than {update.config.learning_rate:g}, "
-        f"or a clip norm such as 1 (the parameters of epoch {progress.best_epoch} are kept)"
+        f"or a clip norm {clipping} (the parameters of epoch {progress.best_epoch} are kept)"
     )
 
 
@@ -499,7 +501,10 @@ class Update:
         self._theta, self._ops = theta, ops
         self._before = ops.empty(theta.shape, like=theta)
         self._norm = ops.empty((1,), like=theta)
-        self._largest_finite = float(array_namespace(theta).finfo(theta.dtype).max)
+        numbers = array_namespace(theta).finfo(theta.dtype)
+        self._largest_finite = float(numbers.max)
+        norm = config.clip_norm  # as a number that the dtype has
+        self._clip_norm = norm and min(max(float(norm), float(numbers.smallest_normal)), self._largest_finite)
         self.largest_norm = ops.empty((1,), like=theta)
         self._good_steps = ops.empty((1,), like=theta)
 
@@ -529,8 +534,8 @@ class Update:
         ops.norm(gradient, out=self._norm)
         watched = (self.largest_norm, self._good_steps)
         ops.pointwise(_watch, (self._norm, *watched, limit), out=watched)
-        if self.config.clip_norm is not None:
-            ops.pointwise(_clip, (gradient, self._norm, float(self.config.clip_norm)), out=(gradient,))
+        if self._clip_norm is not None:
+            ops.pointwise(_clip, (gradient, self._norm, self._clip_norm), out=(gradient,))
         ops.copy(theta, self._before)
         self.optimizer.step(gradient, ops)
         ops.pointwise(_while_finite, (theta, self._before, self.largest_norm, limit), out=(theta,))

@@ -132,7 +132,7 @@ def test_a_signal_is_noted(capsys, number):
         assert interrupt.exit_code == 128 + number
     assert signal.getsignal(number) is before
     assert capsys.readouterr().err == (
-        "ending after this batch, with a checkpoint; once more ends at once, with the last checkpoint\n"
+        "ending after this batch, with a checkpoint; once more ends at once, with the last one, if any\n"
     )
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from gru_xp.devices.threads import MOST_THREADS
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting.reading.csv_file import bundled_file
 from gru_xp.reporting import run_folder
+from gru_xp.training.model_file import MOST_LAYERS
 
 RUN_FILES = [
     "checkpoint.safetensors",
@@ -588,3 +590,11 @@ def test_a_local_file_comes_before_a_bundled_one(app, write_csv, quick, tmp_path
     notes = metadata(tmp_path / "run/model.safetensors")["notes"]
     assert notes["bundled"] is False
     assert notes["file"] == "GOOG.csv"
+
+
+@pytest.mark.parametrize(("option", "most"), [("--num-layers", MOST_LAYERS), ("--threads", MOST_THREADS)])
+def test_no_run_has_more_than_its_files_can_hold(app, write_csv, option, most):
+    write_csv()
+    outcome = app("train", "own.csv", option, most + 1)
+    assert outcome.code == 2
+    assert f"{most + 1} is not in the range 1<=x<={most}." in outcome.err

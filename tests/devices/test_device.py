@@ -11,6 +11,7 @@ import pytest
 from gru_xp.devices import Device, cuda_problem, device, resolve_device, to_device, to_host
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.threads import MOST_THREADS
 from gru_xp.errors import DeviceError, GruXpError
 from gru_xp.nn.ops import PLAIN_OPS
 
@@ -172,6 +173,14 @@ def test_threads(no_gpu, threads):
 @pytest.mark.parametrize("threads", [np.int64(2), 2])
 def test_threads_are_a_whole_number_of_any_kind(threads):
     assert type(resolve_device("cpu", threads=threads).threads) is int
+
+
+def test_more_threads_than_any_machine_has(monkeypatch):
+    assert resolve_device("cpu", threads=MOST_THREADS).threads == MOST_THREADS
+    with pytest.raises(ValueError, match=r"^threads is 4097; it must be at most 4096$"):
+        resolve_device("cpu", threads=MOST_THREADS + 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "100000")
+    assert resolve_device("cpu").threads == MOST_THREADS
 
 
 def test_threads_of_the_environment(monkeypatch):

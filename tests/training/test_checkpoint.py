@@ -8,6 +8,7 @@ import pytest
 
 from gru_xp.nn.params import flatten
 from gru_xp.training.checkpoint import (
+    SECONDS_BEFORE_FIRST,
     SECONDS_BETWEEN,
     SHARE_OF_TIME,
     Checkpoints,
@@ -177,6 +178,7 @@ COST, VALIDATION, NORM, SECONDS, BEST = range(5)
         (2, NORM, -math.inf),
         (1, SECONDS, math.nan),
         (2, BEST, math.inf),
+        *((1, column, -0.5) for column in (COST, VALIDATION, NORM, SECONDS, BEST)),
     ],
 )
 def test_histories_of_no_training(make_state, epoch, column, value):
@@ -264,7 +266,8 @@ def test_by_default_from_time_to_time(walk_through, written, clock):
     start, times = clock.now, []
     checkpoints = Checkpoints(lambda state: times.append(clock.now - start))
     walk_through(checkpoints, epochs=30, batches=3, seconds=0.75)
-    assert times == [SECONDS_BETWEEN, 2 * SECONDS_BETWEEN, 3 * SECONDS_BETWEEN]
+    first = SECONDS_BEFORE_FIRST + 0.25  # after the batch in which they are over
+    assert times == [first, first + SECONDS_BETWEEN, first + 2 * SECONDS_BETWEEN]
 
 
 @pytest.mark.parametrize("takes", [0.01, 0.2, 1.0, 3.0, 40.0])
@@ -281,7 +284,7 @@ def test_by_default_writing_takes_little_of_the_time(walk_through, clock, takes)
     assert len(later) > 2
     assert len(later) * takes <= SHARE_OF_TIME * (later[-1] + takes - starts[0])
     assert max(np.diff(starts)) <= max(SECONDS_BETWEEN, takes / SHARE_OF_TIME) + takes + 1.0
-    assert starts[0] - start == SECONDS_BETWEEN
+    assert starts[0] - start == SECONDS_BEFORE_FIRST
 
 
 def test_a_snapshot_is_taken_only_to_be_written(clock):

@@ -288,6 +288,16 @@ def test_a_smaller_network_where_nothing_else_is_enough(cpu, with_free):
     assert ways(refusal(shapes, CONFIG, cpu)) == [{"hidden_size": 990}]
 
 
+@pytest.mark.parametrize(
+    "more", [{"seq_length": 200_001}, {"seq_length": 201, "num_layers": 1000}, {"seq_length": 10**5, "num_layers": 2}]
+)
+def test_more_steps_than_can_be_counted_are_refused_at_once(cpu, more):
+    shapes = replace(SHAPES, bidirectional=more["seq_length"] == 10**5, **more)
+    message = r"^each sequence takes \d{3},\d{3} steps of layers, and a training at most 200,000; use a smaller seq_l"
+    with pytest.raises(MemoryLimitError, match=message):
+        check_memory(shapes, CONFIG, cpu)
+
+
 def test_nothing_is_enough(cpu, with_free):
     with_free(1000)
     assert refusal(SHAPES, CONFIG, cpu).endswith("; use fewer rows, as no other setting is enough")

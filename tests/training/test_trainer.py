@@ -596,6 +596,12 @@ def test_the_batch_and_the_parameter_of_a_gradient_that_is_not_finite(run, probl
     np.testing.assert_array_equal(flatten(result.params), before[1, 0].best_theta)
 
 
+@pytest.mark.parametrize(("clip_norm", "advice"), [(None, "such as 1"), (5.0, "such as 1"), (0.5, "below 0.5")])
+def test_a_clip_norm_that_is_there_is_not_suggested(run, problem, clip_norm, advice):
+    result = run(problem(), optimizer="sgd", learning_rate=1e300, num_epochs=9, clip_norm=clip_norm)
+    assert f"or a clip norm {advice} (the parameters" in result.problem
+
+
 def test_after_a_gradient_that_is_not_finite_the_parameters_stay(run, problem):
     p = problem(B=12, dtype="float32")
     states = {}
@@ -728,11 +734,13 @@ def test_a_long_gradient_is_shortened_to_the_clip_norm(run, problem, reduction):
 
 @pytest.mark.parametrize("plain", ["0", "1"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_short_gradient_is_left_alone(run, problem, monkeypatch, dtype, plain):
-    """Bit for bit."""
+@pytest.mark.parametrize("clip_norm", [1e3, 1e300])
+def test_a_short_gradient_is_left_alone(run, problem, monkeypatch, dtype, plain, clip_norm):
+    """Bit for bit, also where the dtype has no number as large as the clip norm."""
     monkeypatch.setenv("GRU_XP_PLAIN", plain)
     p = problem(dtype=dtype)
-    free, clipped = (run(p, clip_norm=norm, num_epochs=4, optimizer="sgd", learning_rate=1e-3) for norm in (None, 1e3))
+    settings = {"num_epochs": 4, "optimizer": "sgd", "learning_rate": 1e-3}
+    free, clipped = (run(p, clip_norm=norm, **settings) for norm in (None, clip_norm))
     assert max(record.gradient_norm for record in free.history[1:]) < 1e3
     assert costs(free) == costs(clipped)
     np.testing.assert_array_equal(flatten(free.params), flatten(clipped.params))
@@ -758,6 +766,12 @@ def test_numbers_out_of_range(name, value):
     expected = "above 0 and finite" if name in ("learning_rate", "clip_norm") else "at least 1 and a whole number"
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be {expected}"):
         TrainingConfig(**({"num_epochs": 3, "learning_rate": 0.1} | {name: value}))
+
+
+def test_more_epochs_than_a_checkpoint_can_count():
+    assert TrainingConfig(num_epochs=2**31 - 1, learning_rate=0.1).num_epochs == 2147483647
+    with pytest.raises(ValueError, match=r"^num_epochs is 2147483648; it must be at most 2147483647$"):
+        TrainingConfig(num_epochs=2**31, learning_rate=0.1)
 
 
 @pytest.mark.parametrize("value", [1, 1.0, -0.1, math.nan, math.inf, True, "0.5", None])
