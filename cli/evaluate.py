@@ -31,6 +31,7 @@ def evaluate(
     RUN is a run's folder or a model file. Without CSV, the run's own file is taken. A file that begins with the rows
     that the model learned from is measured in parts, as by train; another one is one part.
     """
+    from gru_xp.errors import printable
     from gru_xp.forecasting import evaluation
 
     forecaster = open_run(run, device, quiet=quiet)
@@ -46,7 +47,8 @@ def evaluate(
         parts = {"all": slice(0, None)}
         last = notes.get("last_label")
         if csv is not None and series.labels and last and last in series.labels:
-            note(f"warning: the model learned from the time up to {last}; if this is its series, it knows those rows")
+            said = printable(last)
+            note(f"warning: the model learned from the time up to {said}; if this is its series, it knows those rows")
     evaluated = evaluation.evaluate(forecaster, series, parts)
     if as_json:
         print_json(

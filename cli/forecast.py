@@ -37,14 +37,15 @@ def forecast(
     ones before it. The dates go on as the file's dates do; for trading days, Monday to Friday, since holidays are
     not known, and where no rule is found they are left empty.
     """
+    from gru_xp.errors import printable
     from gru_xp.forecasting.dates import format_date, next_dates
+    from gru_xp.forecasting.reading.cells import listed
 
     forecaster = open_run(run, device, quiet=quiet)
     source, _ = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
     series = source.series
     if len(series.columns) > 1 and steps > 1:
-        held = ", ".join(series.columns[1:])
-        note(f"the future of {held} is not known; each stays at its last value", quiet=quiet)
+        note(f"the future of {listed(series.columns[1:])} is not known; each stays at its last value", quiet=quiet)
     values = forecaster.forecast(series, steps).tolist()
     dates = None if series.dates is None else next_dates(series.dates, steps)
     like = series.labels[-1] if series.labels else ""
@@ -58,6 +59,6 @@ def forecast(
         )
         return
     writer = csv_module.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("step", "date", source.target))
+    writer.writerow(("step", "date", printable(source.target, None)))
     for step, (label, value) in enumerate(zip(labels, values, strict=True), start=1):
         writer.writerow((step, label, repr(value)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .messages import choose_device, note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.checkpoint import Checkpoint
@@ -19,6 +19,37 @@ if TYPE_CHECKING:
     from gru_xp.forecasting.series import TimeSeries
 
     from .options import DeviceRequest
+
+
+_Kinds = dict[str, type | tuple[type, ...]]
+
+_TEXT, _WHOLE, _NUMBER = (str, type(None)), (int, type(None)), (int, float, type(None))  # or nothing
+
+_FACTS: _Kinds = {
+    "file": str,
+    "bundled": bool,
+    "path": _TEXT,
+    "size": _WHOLE,
+    "modified_ns": _WHOLE,
+    "threads": int,
+    "checkpoint_every": _WHOLE,
+    "checkpoint_seconds": _NUMBER,
+}
+"""What `train` writes about a run into its checkpoint."""
+
+_NOTES: _Kinds = {
+    "file": str,
+    "bundled": bool,
+    "reading": dict,
+    "missing": (dict, type(None)),
+    "split_ratio": float,
+    "train_end": int,
+    "fit_end": int,
+    "fit_sha256": str,
+    "last_label": _TEXT,
+    "requested_device": str,
+}
+"""What it notes in the model and is used again; models from elsewhere, and of older versions, have less."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +83,40 @@ def read_source(
 
 def read_options(notes: "Mapping[str, Any]", given: "Mapping[str, str]") -> "ReadOptions":
     """How to read a file for a model: as its own was read, but for what is asked for now."""
-    from gru_xp.errors import CheckpointError
     from gru_xp.forecasting.reading.options import ReadOptions
 
-    try:
-        own = ReadOptions.from_dict(notes["reading"]) if "reading" in notes else ReadOptions()
-    except ValueError as error:
-        raise CheckpointError(f"the model's description is damaged ({error}); train it again") from error
+    own = ReadOptions.from_dict(notes["reading"]) if "reading" in notes else ReadOptions()
     return replace(own, **given)
 
 
 def open_run(run: str, device: "DeviceRequest", *, quiet: bool) -> "Forecaster":
     """The model of a run, on the device that the options ask for."""
+    from gru_xp.errors import CheckpointError
     from gru_xp.forecasting import Forecaster
     from gru_xp.reporting.run_folder import model_file
+    from gru_xp.training.tensors import DAMAGED, damaged
 
     path = model_file(run)
-    return Forecaster.load(path, device=choose_device(device, quiet=quiet))
+    forecaster = Forecaster.load(path, device=choose_device(device, quiet=quiet))
+    try:
+        _check_notes(forecaster.notes, ("train_end", "fit_end") if "fit_sha256" in forecaster.notes else ())
+    except DAMAGED as error:
+        raise CheckpointError(f"{path}: {damaged('model', error)}") from error
+    return forecaster
+
+
+def _check_notes(notes: "Mapping[str, Any]", needed: "Iterable[str]") -> None:
+    """See that a model's notes, of which some are needed, are such as `train` makes them; an error of `DAMAGED`."""
+    from gru_xp.training.strict_json import check_fields, shortened
+
+    known = {name: value for name, value in notes.items() if name in _NOTES}
+    check_fields("what is noted", known, {name: _NOTES[name] for name in {**known, **dict.fromkeys(needed)}})
+    read_options(known, {})
+    if not 0 < known.get("split_ratio", 1.0) <= 1:
+        raise ValueError(f"split_ratio is {shortened(known['split_ratio'])}; it must be above 0 and up to 1")
+    train_end, fit_end = known.get("train_end", 1), known.get("fit_end", inf)
+    if not 0 < train_end <= fit_end:
+        raise ValueError(f"train_end is {shortened(train_end)}; it must be above 0 and up to fit_end, {fit_end}")
 
 
 def read_run_source(
@@ -85,26 +133,22 @@ def read_run_source(
 
     It does if the first rows are those that it learned from; further rows may have come since.
     """
-    from gru_xp.errors import CheckpointError
-
     notes: dict[str, Any] = forecaster.notes
     default_target, *default_features = forecaster.columns
     columns = target or default_target, tuple(features) or tuple(default_features)
-    try:
-        if csv is None:
-            source = _own(run, notes, columns, reading)
-        else:
-            source = read_source(csv, *columns, read_options(notes, reading), quiet=quiet)
-        source = _named_like(source, forecaster)
-        known = _is_known(notes, source.series)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{run}: the model's description is damaged ({error}); train it again") from error
-    return source, known
+    if csv is None:
+        source = _own(run, notes, columns, reading)
+    else:
+        source = read_source(csv, *columns, read_options(notes, reading), quiet=quiet)
+    source = _named_like(source, forecaster)
+    return source, _is_known(notes, source.series)
 
 
 def _is_known(notes: "Mapping[str, Any]", series: "TimeSeries") -> bool:
     """Whether the series begins with the rows that a model learned from."""
-    return "fit_sha256" in notes and rows_checksum(series, notes["fit_end"]) == notes["fit_sha256"]
+    if "fit_sha256" not in notes or notes["fit_end"] > len(series):
+        return False
+    return bool(rows_checksum(series, notes["fit_end"]) == notes["fit_sha256"])
 
 
 def rows_checksum(series: "TimeSeries", rows: int) -> str:
@@ -132,15 +176,20 @@ def change_of_file(facts: "Mapping[str, Any]") -> str | None:
         return None
     if found[0] != size:
         return f"it has {found[0]:,} bytes instead of {size:,}"
-    then, now = (datetime.fromtimestamp(ns / 1e9).isoformat(" ", "milliseconds") for ns in (modified, found[1]))
-    return f"it was written at {now}, the one that was read at {then}"
+    return f"it was written at {_moment(found[1])}, the one that was read at {_moment(modified)}"
+
+
+def _moment(nanoseconds: int) -> str:
+    """A time of change as a date; a ValueError, an OverflowError or an OSError where there is no such date."""
+    return datetime.fromtimestamp(nanoseconds / 1e9).isoformat(" ", "milliseconds")
 
 
 def _stat(path: Path) -> tuple[int, int] | None:
     """Size and time of change of a regular file."""
     try:
         found = path.stat()
-    except (OSError, ValueError):
+        _moment(found.st_mtime_ns)
+    except (OSError, ValueError, OverflowError):
         return None
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
@@ -150,10 +199,11 @@ def _own(
 ) -> Source:
     """The bundled series of a run, or what it kept of another file."""
     from gru_xp.errors import CheckpointError, DataError
+    from gru_xp.forecasting.reading.cells import listed
     from gru_xp.forecasting.reading.csv_file import bundled_file, bundled_names, read_csv
     from gru_xp.reporting.run_folder import CHECKPOINT_FILE
 
-    if notes.get("bundled") is True and notes["file"] in bundled_names():
+    if notes.get("bundled") is True and notes.get("file") in bundled_names():
         file = bundled_file(notes["file"])
         series = read_csv(file, *columns, name=file.name, options=read_options(notes, reading))
         return Source(series, series.target, Path(file.name), True)
@@ -165,7 +215,7 @@ def _own(
         raise CheckpointError(f"{run}: its checkpoint is that of another training than its model; name a CSV file")
     wanted = (columns[0], *columns[1])
     if wanted != checkpoint.series.columns or reading:
-        what = f"columns {', '.join(wanted)}" if wanted != checkpoint.series.columns else "options of reading"
+        what = f"columns {listed(wanted)}" if wanted != checkpoint.series.columns else "options of reading"
         raise DataError(f"{run}: {what} need the file, of which the run keeps only what it used; name a CSV file")
     if change := change_of_file(checkpoint.run):
         note(f"warning: {checkpoint.run['file']} has changed since ({change}); taking the rows that the run kept")
@@ -177,32 +227,41 @@ def load_run(path: Path) -> "Checkpoint":
     """A checkpoint whose facts about the run are what `train` writes."""
     from gru_xp.errors import CheckpointError
     from gru_xp.forecasting.checkpoint import load_checkpoint
-    from gru_xp.training.strict_json import check_fields
+    from gru_xp.training.tensors import DAMAGED, damaged
 
-    optional_text, optional_int, optional_number = (str, type(None)), (int, type(None)), (int, float, type(None))
     checkpoint = load_checkpoint(path)
     try:
-        check_fields(
-            "the run",
-            checkpoint.run,
-            {
-                "file": str,
-                "bundled": bool,
-                "path": optional_text,
-                "size": optional_int,
-                "modified_ns": optional_int,
-                "threads": int,
-                "checkpoint_every": optional_int,
-                "checkpoint_seconds": optional_number,
-            },
-        )
-        for name, least, most in (("threads", 1, 2**12), ("checkpoint_every", 1, inf), ("checkpoint_seconds", 0, inf)):
-            if checkpoint.run[name] is not None and not least <= checkpoint.run[name] <= most:
-                raise ValueError(f"{name} is {checkpoint.run[name]}")
-        read_options(checkpoint.forecaster.notes, {})
-    except ValueError as error:
-        raise CheckpointError(f"{path}: a checkpoint that is damaged ({error}); take another copy") from error
+        _check_facts(checkpoint.run)
+        _check_notes(checkpoint.forecaster.notes, _NOTES)
+        if checkpoint.forecaster.notes["fit_end"] > len(checkpoint.series):
+            raise ValueError(f"fit_end is {checkpoint.forecaster.notes['fit_end']} of {len(checkpoint.series)} rows")
+    except DAMAGED as error:
+        raise CheckpointError(f"{path}: {damaged('checkpoint', error)}") from error
     return checkpoint
+
+
+def _check_facts(facts: "Mapping[str, Any]") -> None:
+    """See that what a checkpoint says about its run is such as `train` writes it; an error of `DAMAGED`."""
+    from gru_xp.devices.threads import MOST_THREADS
+    from gru_xp.training.strict_json import check_fields, shortened
+
+    check_fields("the run", facts, _FACTS)
+    limits = {
+        "threads": (1, MOST_THREADS),
+        "checkpoint_every": (1, inf),
+        "checkpoint_seconds": (0, inf),
+        "size": (0, inf),
+    }
+    for name, (least, most) in limits.items():
+        if facts[name] is not None and not least <= facts[name] <= most:
+            raise ValueError(f"{name} is {shortened(facts[name])}")
+    if (facts["path"] is None) != (facts["size"] is None) or (facts["path"] is None) != (facts["modified_ns"] is None):
+        raise ValueError("path, size and modified_ns do not go together")
+    if facts["modified_ns"] is not None:
+        try:
+            _moment(facts["modified_ns"])
+        except (ValueError, OverflowError, OSError) as error:
+            raise ValueError(f"modified_ns is {shortened(facts['modified_ns'])}, which is no time") from error
 
 
 def _named_like(source: Source, forecaster: "Forecaster") -> Source:
@@ -210,9 +269,10 @@ def _named_like(source: Source, forecaster: "Forecaster") -> Source:
     columns = source.series.columns
     if len(columns) != len(forecaster.columns):
         from gru_xp.errors import DataError
+        from gru_xp.forecasting.reading.cells import listed
 
         raise DataError(
-            f"--target and --features name {', '.join(columns)}; the model was trained on as many columns as "
-            f"{', '.join(forecaster.columns)}"
+            f"--target and --features name {listed(columns)}; the model was trained on as many columns as "
+            f"{listed(forecaster.columns)}"
         )
     return replace(source, series=replace(source.series, columns=forecaster.columns))

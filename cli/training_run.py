@@ -152,8 +152,8 @@ def _changed_options(
     columns, notes = checkpoint.forecaster.columns, checkpoint.forecaster.notes
     held = {
         **checkpoint.forecaster.settings(),
-        **notes.get("reading", {}),
-        "split_ratio": notes.get("split_ratio"),
+        **notes["reading"],
+        "split_ratio": notes["split_ratio"],
         "target": columns[0],
         "features": columns[1:],
         "device": checkpoint.device,
@@ -165,6 +165,11 @@ def _changed_options(
             continue
         option = f"--{name.replace('_', '-')}"
         what = f"{option} is {_said(held[name])} in the run and {_said(value)} here"
+        if name == "num_epochs" and value < checkpoint.state.epoch:
+            _refuse(
+                path,
+                f"{option} is {value}, and the run has done {checkpoint.state.epoch} already; give as many or more",
+            )
         if name not in CHANGEABLE:
             _refuse(path, f"{what}, which would be another training; leave it out, or train a new run")
         if not allow_changes:
@@ -178,7 +183,12 @@ def _is_same_device(requested: str, used: str) -> bool:
 
 
 def _said(value: object) -> str:
-    return ", ".join(value) or "none" if isinstance(value, tuple) else "not set" if value is None else str(value)
+    from gru_xp.errors import printable
+    from gru_xp.forecasting.reading.cells import listed
+
+    if isinstance(value, tuple):
+        return listed(value) or "none"
+    return "not set" if value is None else printable(str(value))
 
 
 def _compared(
@@ -207,13 +217,12 @@ def _compared(
 
 def _split(forecaster: "Forecaster", series: "TimeSeries") -> "Split":
     """How the rows are divided, which the model is told, too."""
-    from gru_xp.errors import CheckpointError
+    from gru_xp.forecasting.forecaster import naming
     from gru_xp.forecasting.windows import split_rows
 
-    ratio = forecaster.notes.get("split_ratio")
-    if not isinstance(ratio, float) or not 0 < ratio <= 1:
-        raise CheckpointError(f"a checkpoint that is damaged (split ratio {str(ratio)[:40]!r}); take another copy")
-    split = split_rows(len(series), forecaster.seq_length, ratio, forecaster.validation_ratio)
+    ratio, validation_ratio = forecaster.notes["split_ratio"], forecaster.validation_ratio
+    with naming(series):
+        split = split_rows(len(series), forecaster.seq_length, ratio, validation_ratio)
     forecaster.notes |= {
         "train_end": split.train_end,
         "fit_end": split.fit_end,

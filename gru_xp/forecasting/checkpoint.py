@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from gru_xp.devices.device import DEVICE_PATTERN
 from gru_xp.errors import CheckpointError, printable
+from gru_xp.forecasting.dates import direction
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.reading.cells import listed
+from gru_xp.forecasting.reading.numerals import LARGEST
 from gru_xp.forecasting.series import TimeSeries
 from gru_xp.training.checkpoint import state_from_parts, state_parts, state_specs
-from gru_xp.training.strict_json import check_fields
+from gru_xp.training.strict_json import check_fields, shortened
 from gru_xp.training.tensors import DAMAGED, TensorSpec, damaged, read_tensors, write_tensors
 from gru_xp.training.trainer import TrainingState
 
@@ -141,6 +144,20 @@ def _check_parts(checkpoint: Checkpoint) -> None:
         raise ValueError("costs of validation that do not go with the validation ratio")
     if not all(isinstance(version, str) and version.isprintable() for version in checkpoint.versions.values()):
         raise ValueError("versions that are none")
+    if not DEVICE_PATTERN.fullmatch(checkpoint.device):
+        raise ValueError(f"device is {shortened(checkpoint.device)}")
+    _check_series(checkpoint.series)
+
+
+def _check_series(series: TimeSeries) -> None:
+    """See that it is one that reading a file could have given."""
+    too_large = np.argwhere(np.abs(series.values) > LARGEST)
+    if len(too_large):
+        row, column = map(int, too_large[0])
+        value = series.values[row, column]
+        raise ValueError(f"{value:g} in row {row + 1}, column {printable(series.columns[column])}, above {LARGEST:g}")
+    if series.dates is not None and direction(series.dates) != 1:  # a TypeError where only some have a time zone
+        raise ValueError("dates that go back")
 
 
 def _expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec]:

@@ -1,12 +1,15 @@
 """One-step predictions of a series' parts, beside the naive forecast on the same windows."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.baselines import naive_forecast
-from gru_xp.forecasting.forecaster import Forecaster
+from gru_xp.forecasting.forecaster import Forecaster, naming
 from gru_xp.forecasting.metrics import compare_with_naive
 from gru_xp.forecasting.series import TimeSeries, as_series
 from gru_xp.forecasting.windows import Floats, make_windows
@@ -55,10 +58,19 @@ def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, sli
     Raises
     ------
     DataError
-        The series has too few rows, or none whose target is there, or other columns than the forecaster was trained on.
+        The series has too few rows, or none whose target is there, or other columns than the forecaster was trained on,
+        or values that are too far from those.
     """
-    series = as_series(series, forecaster.columns)
+    with naming(series):
+        series = as_series(series, forecaster.columns)
     y_pred = forecaster.predict(series)
+    with naming(series):
+        return _evaluated(forecaster, series, y_pred, parts)
+
+
+def _evaluated(
+    forecaster: Forecaster, series: TimeSeries, y_pred: Floats, parts: Mapping[str, slice]
+) -> list[EvaluatedPart]:
     if not any(map(series.is_there, range(forecaster.seq_length, len(series)))):
         raise DataError(
             f"{printable(series.target)} is missing in every row after the first {forecaster.seq_length}: there is "
@@ -73,6 +85,20 @@ def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, sli
         if not rows_there:
             continue
         at = [row - forecaster.seq_length for row in rows_there]
-        metrics = compare_with_naive(y_true[at], y_pred[at], y_naive[at], forecaster.scaler.std[0])
+        with np.errstate(over="ignore"):
+            metrics = compare_with_naive(y_true[at], y_pred[at], y_naive[at], forecaster.scaler.std[0])
+        if not all(map(math.isfinite, _numbers(metrics))):
+            raise DataError(
+                f"the errors in the {name} part are too large for numbers; give rows like those that the model was "
+                "trained on, or another model"
+            )
         evaluated.append(EvaluatedPart(name, rows_there, y_true[at], y_pred[at], metrics))
     return evaluated
+
+
+def _numbers(metrics: Mapping[str, Any]) -> Iterator[float]:
+    for value in metrics.values():
+        if isinstance(value, Mapping):
+            yield from _numbers(value)
+        elif value is not None:
+            yield value

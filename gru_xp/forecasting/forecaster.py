@@ -2,8 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import partial
 from numbers import Real
 from typing import Any, Literal
 
@@ -11,7 +13,8 @@ import numpy as np
 
 from gru_xp.devices import Device, resolve_device, to_device, to_host
 from gru_xp.devices.inventory import versions
-from gru_xp.errors import CheckpointError, DataError, GruXpError
+from gru_xp.errors import CheckpointError, DataError, GruXpError, printable
+from gru_xp.forecasting.reading.numerals import LARGEST
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.series import TimeSeries, as_series
 from gru_xp.forecasting.windows import Floats, Split, make_windows, split_rows
@@ -21,13 +24,16 @@ from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import named_arrays
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, prediction_advice
-from gru_xp.training.model_file import Architecture, load_model, save_model
+from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
 from gru_xp.training.objective import predict
 from gru_xp.training.strict_json import check_fields, shortened
 from gru_xp.training.tensors import DAMAGED, damaged
 from gru_xp.training.trainer import EpochRecord, Pause, TrainingConfig, TrainingResult, TrainingState, train
 
 DTYPES = ("float32", "float64")
+
+WILDEST = 100 * LARGEST
+"""Predictions above this are refused."""
 
 _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
     "settings": dict,
@@ -122,8 +128,8 @@ class Forecaster:
         check_choice("scaling", self.scaling, SCALINGS)
         check_choice("reset", self.reset, RESETS)
         check_choice("dtype", self.dtype, DTYPES)
-        for name in ("seq_length", "hidden_size", "num_layers"):
-            whole_number(name, getattr(self, name), 1)
+        for name, most in (("seq_length", None), ("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
+            whole_number(name, getattr(self, name), 1, most)
         if type(self.bidirectional).__name__ not in ("bool", "bool_"):
             raise ValueError(f"bidirectional is {self.bidirectional!r}; it must be True or False")
         if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
@@ -186,16 +192,17 @@ class Forecaster:
         """
         series = as_series(series)
         device = device if isinstance(device, Device) else resolve_device(device)
-        split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
-        if state is None:
-            scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
-        else:
-            self._check_fitted("scaler")
-            scaler = self.scaler
+        with naming(series):
+            split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
+            if state is None:
+                scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
+            else:
+                self._check_fitted("scaler")
+                scaler = self.scaler
         names = ("train", "validation") if self.validation_ratio > 0 else ("train",)
         shapes, config = self._training_shapes(series, split), self._training_config()
         check_memory(shapes, config, device)
-        with memory_advice(shapes, config, device):
+        with memory_advice(shapes, config, device), naming(series):
             learned, *validation = (self._sequences(series, name, split, scaler, device) for name in names)
             vars(self).pop("params", None)  # they would not go with what follows
             self.device, self.columns, self.scaler = device, series.columns, scaler
@@ -278,15 +285,16 @@ class Forecaster:
         Raises
         ------
         DataError
-            The series has other columns, or too few rows.
+            The series has other columns, or too few rows, or values that are too far from those that were learned.
         MemoryLimitError
             It takes more memory than there is.
         """
         checked = self._checked(series, self.seq_length + 1)
         windows, _ = make_windows(checked.values, self.seq_length)
-        with prediction_advice(self.seq_length, self.device):
+        with prediction_advice(self.seq_length, self.device), naming(checked):
             inputs = _inputs(checked, self.seq_length, self.scaler, self.sees_gaps)
             predictions = self._predict_windows(inputs, windows, self.device.ops())
+            _check_predictions(predictions, partial(_called, checked), first=self.seq_length)
         if not hasattr(series, "index") or not hasattr(series, "to_numpy"):
             return predictions
         import pandas as pd
@@ -313,7 +321,7 @@ class Forecaster:
         Raises
         ------
         DataError
-            The series has other columns, or too few rows.
+            The series has other columns, or too few rows, or values that are too far from those that were learned.
         """
         steps = whole_number("steps", steps, 1)
         checked = self._checked(series, self.seq_length)
@@ -323,7 +331,9 @@ class Forecaster:
         for step in range(steps):
             window = values[None]
             inputs = _scaled(window, observed[None], self.scaler, self.sees_gaps)
-            forecasts[step] = self._predict_windows(inputs, window, ops)[0]
+            forecasts[step : step + 1] = self._predict_windows(inputs, window, ops)
+            with naming(checked):
+                _check_predictions(forecasts[step : step + 1], "step {}".format, first=step + 1)
             values, observed = (np.concatenate([a[1:], a[-1:]]) for a in (values, observed))
             values[-1, 0], observed[-1, 0] = forecasts[step], True
         return forecasts
@@ -437,12 +447,13 @@ class Forecaster:
 
     def _checked(self, series: Any, rows: int) -> TimeSeries:
         self._check_fitted()
-        checked = as_series(series, self.columns)
-        if len(checked) < rows:
-            raise DataError(
-                f"{len(checked)} rows are too few: the model looks back on {self.seq_length}; "
-                f"at least {rows} are needed"
-            )
+        with naming(series):
+            checked = as_series(series, self.columns)
+            if len(checked) < rows:
+                raise DataError(
+                    f"{len(checked)} rows are too few: the model looks back on {self.seq_length}; "
+                    f"at least {rows} are needed"
+                )
         return checked
 
     def _check_fitted(self, attribute: str = "params") -> None:
@@ -455,7 +466,35 @@ class Forecaster:
         with self.device.use():
             rates = self._training_config().rates
             scaled = to_host(predict(self.params, x, self.reset, ops, rates))[:, 0].astype(np.float64)
-        return self.scaler.unscale_predictions(scaled, windows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.scaler.unscale_predictions(scaled, windows)
+
+
+def _check_predictions(predictions: Floats, where: Callable[[int], str], first: int) -> None:
+    """See that forecasts can go on from them, and that errors can be squared."""
+    wrong = ~(np.abs(predictions) <= WILDEST)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise DataError(
+            f"{where(first + at)}: the model predicts {predictions[at]:g}, which is no number up to {WILDEST:g}; give "
+            "rows like those that it was trained on, or another model"
+        )
+
+
+def _called(series: TimeSeries, row: int) -> str:
+    return printable(series.labels[row]) if series.labels else f"row {row + 1}"
+
+
+@contextmanager
+def naming(series: object) -> Iterator[None]:
+    """Where a DataError is about a `TimeSeries` with a name of its own, the error begins with it."""
+    try:
+        yield
+    except DataError as error:
+        name = series.name if isinstance(series, TimeSeries) else TimeSeries.name
+        if name == TimeSeries.name:
+            raise
+        raise DataError(f"{printable(name, 1000)}: {error}") from error
 
 
 def _inputs(series: TimeSeries, seq_length: int, scaler: Scaler, sees_gaps: bool, rows: slice = slice(None)) -> Floats:

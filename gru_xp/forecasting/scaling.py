@@ -7,13 +7,13 @@ Two ways, both fitted on training rows only:
   changes. The network then predicts the change, and a level it has never seen is no different from any other.
 """
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from gru_xp.errors import DataError
+from gru_xp.errors import DataError, printable
+from gru_xp.forecasting.reading.numerals import LARGEST
 from gru_xp.forecasting.windows import Floats
 from gru_xp.nn.checks import check_choice
 from gru_xp.training.strict_json import check_fields, shortened
@@ -21,7 +21,10 @@ from gru_xp.training.strict_json import check_fields, shortened
 SCALINGS = ("last", "standard")
 
 SMALLEST = 1e-150
-"""Columns that change by less are refused: squares of their changes are zero."""
+"""Of a scale: the squares of smaller ones are no numbers any more."""
+
+_MOST = 4 * LARGEST  # changes are up to twice as large as values, but for rounding
+_BOUNDS = {"mean": (-_MOST, _MOST), "std": (SMALLEST, _MOST), "change_std": (SMALLEST, _MOST)}
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,28 @@ class Scaler:
         Of the columns, shape ``(F,)``.
     change_std
         Of their one-step changes, shape ``(F,)``.
+
+    Raises
+    ------
+    ValueError
+        There is no such kind, not one number of each for every column, or one that is too large or too small.
     """
 
     kind: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     change_std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_choice("scaler kind", self.kind, SCALINGS)
+        if not len(self.mean) == len(self.std) == len(self.change_std):
+            raise ValueError("the scaler has not as many numbers of each kind")
+        for name, (least, most) in _BOUNDS.items():
+            for number in getattr(self, name):
+                if not least <= number <= most:
+                    raise ValueError(
+                        f"{name} of the scaler holds {shortened(number)}; it must be from {least:g} to {most:g}"
+                    )
 
     @classmethod
     def fit(cls, kind: str, rows: Floats, columns: tuple[str, ...]) -> "Scaler":
@@ -49,17 +68,25 @@ class Scaler:
         Raises
         ------
         DataError
-            A column does not change, so that there is nothing to scale by.
+            A column does not change, or changes by too little or too much, so that there is nothing to scale by.
         """
-        for name, spread in zip(columns, np.ptp(rows, axis=0), strict=True):
-            if 0 < spread < SMALLEST:
-                raise DataError(f"column {name} changes by {spread:g} in all training rows, too little; scale it up")
-            if not spread > 0:
-                raise DataError(f"column {name} has one and the same value in all training rows; choose another column")
+        names = [f"column {printable(name)}" for name in columns]
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        for name, least, most in zip(names, low, high, strict=True):
+            if not -LARGEST <= least <= most <= LARGEST:
+                raise DataError(
+                    f"{name} has values from {least:g} to {most:g} in the training rows; they must be numbers up to "
+                    f"{LARGEST:g}: scale it down"
+                )
+            if least == most:
+                raise DataError(f"{name} has one and the same value in all training rows; choose another column")
         std = rows.std(axis=0)
         change_std = np.diff(rows, axis=0).std(axis=0)
         # a straight line has a constant change: its scale is that change
         change_std = np.where(change_std > 1e-9 * std, change_std, np.abs(np.diff(rows, axis=0)).mean(axis=0))
+        for name, scale, spread in zip(names, np.minimum(std, change_std), high - low, strict=True):
+            if scale < SMALLEST:
+                raise DataError(f"{name} changes by {spread:g} in all training rows, too little; scale it up")
         return cls(kind, tuple(rows.mean(axis=0).tolist()), tuple(std.tolist()), tuple(change_std.tolist()))
 
     @classmethod
@@ -69,19 +96,14 @@ class Scaler:
         Raises
         ------
         ValueError
-            A field is missing, unknown or of another kind, a number not finite, or a scale not above 0.
+            A field is missing, unknown or of another kind, or as for `Scaler`.
         """
-        numbers = ("mean", "std", "change_std")
-        check_fields("the scaler", fields, {"kind": str} | dict.fromkeys(numbers, (list, tuple)))
-        check_choice("scaler kind", fields["kind"], SCALINGS)
-        for name in numbers:
-            smallest = -math.inf if name == "mean" else 0.0
+        check_fields("the scaler", fields, {"kind": str} | dict.fromkeys(_BOUNDS, (list, tuple)))
+        for name in _BOUNDS:
             for number in fields[name]:
-                if type(number) not in (int, float) or not smallest < number < math.inf:
-                    raise ValueError(f"{name} of the scaler holds {shortened(number)}")
-        if not len(fields["mean"]) == len(fields["std"]) == len(fields["change_std"]):
-            raise ValueError("the scaler has not as many numbers of each kind")
-        return cls(fields["kind"], *(tuple(map(float, fields[name])) for name in numbers))
+                if type(number) not in (int, float):
+                    raise ValueError(f"{name} of the scaler holds {shortened(number)}; it must be a number")
+        return cls(fields["kind"], *(tuple(map(float, fields[name])) for name in _BOUNDS))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""

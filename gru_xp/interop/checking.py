@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gru_xp.devices import resolve_device, to_host
-from gru_xp.errors import CheckpointError
+from gru_xp.errors import CheckpointError, DataError
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting.series import TimeSeries
 from gru_xp.forecasting.windows import make_windows
@@ -135,11 +135,14 @@ def check_forecaster(
         walk = np.cumsum(change_std * rng.standard_normal((S + WINDOWS, F)), axis=0)
         series = TimeSeries(mean + std * rng.uniform(-1.0, 1.0, F) + walk, forecaster.columns)
         windows, _ = make_windows(series.values, S)
-        results = (
-            np.asarray(predict(np.ascontiguousarray(windows))),
-            _rounded_forecaster(forecaster, 0.0).predict(series),
-            *(_rounded_forecaster(forecaster, eps, seed).predict(series) for seed in SEEDS),
-        )
+        try:
+            results = (
+                np.asarray(predict(np.ascontiguousarray(windows))),
+                _rounded_forecaster(forecaster, 0.0).predict(series),
+                *(_rounded_forecaster(forecaster, eps, seed).predict(series) for seed in SEEDS),
+            )
+        except DataError as error:
+            raise CheckpointError(f"{conversion}: on random windows, {error}") from error
         if results[0].shape != (WINDOWS,):
             raise CheckpointError(f"{conversion}: predictions have shape {results[0].shape} instead of ({WINDOWS},)")
         got, own, *moved = (scaler.scale_targets(predictions, windows) for predictions in results)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
@@ -34,7 +35,9 @@ def plot_cost(path: PathLike, history: Sequence[EpochRecord], best_epoch: int) -
     if len(validation) == len(history):
         axes.plot(epochs, validation, color=_COLORS["validation"], label="validation cost")
     axes.axvline(best_epoch, color="0.5", linestyle=":", label=f"best epoch, {best_epoch}")
-    axes.set(xlabel="epoch", ylabel="mean squared error (scaled)", yscale="log", title="Cost")
+    scale = "log" if any(record.cost > 0 for record in history) else "linear"
+    with np.errstate(over="ignore"):  # beyond the largest costs the axis would go on to infinity
+        axes.set(xlabel="epoch", ylabel="mean squared error (scaled)", yscale=scale, title="Cost")
     axes.legend()
     axes.grid(alpha=0.3)
     _save(figure, path)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gru_xp.errors import CheckpointError, DataError
+from gru_xp.errors import CheckpointError, DataError, printable
 from gru_xp.forecasting.evaluation import EvaluatedPart
 from gru_xp.forecasting.series import TimeSeries
 from gru_xp.training.files import PARTIAL
@@ -40,6 +40,7 @@ def model_file(run: str | Path) -> Path:
     CheckpointError
         There is none.
     """
+    _check_name(run)
     path = Path(run)
     path = path / MODEL_FILE if path.is_dir() else path
     if not path.exists():
@@ -55,12 +56,18 @@ def checkpoint_file(run: str | Path) -> Path:
     CheckpointError
         There is none.
     """
+    _check_name(run)
     path = Path(run) / CHECKPOINT_FILE
     if not Path(run).is_dir():
         raise CheckpointError(f"{run}: is not the folder of a run; give the one that --out named")
     if not path.exists():
         raise CheckpointError(f"{run}: has no {CHECKPOINT_FILE} yet; train again, with --overwrite")
     return path
+
+
+def _check_name(run: str | Path) -> None:
+    if run == "":  # which a path would take for the folder that one is in
+        raise CheckpointError("the name of the run is empty; give the folder of a run")
 
 
 @contextmanager
@@ -194,7 +201,13 @@ def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
 def write_predictions(folder: Path, series: TimeSeries, parts: Sequence[EvaluatedPart]) -> None:
     """``predictions.csv``: one row a predicted row of the series; ``date`` is its number where it has no date."""
     rows = (
-        (series.labels[row] if series.labels else str(row), part.name, repr(true), repr(pred), repr(true - pred))
+        (
+            printable(series.labels[row], None) if series.labels else str(row),
+            part.name,
+            repr(true),
+            repr(pred),
+            repr(true - pred),
+        )
         for part in parts
         for row, true, pred in zip(part.rows, part.y_true.tolist(), part.y_pred.tolist(), strict=True)
     )

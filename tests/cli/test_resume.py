@@ -155,7 +155,7 @@ def test_what_an_interrupted_run_says(app, own, when, contents, tmp_path, by):
         outcome = app("train", own.name, *BATCHES, "--out", "my run", "--json")
     assert outcome.code == 128 + by
     assert outcome.err.splitlines() == [
-        "ending after this batch, with a checkpoint; once more ends at once, with the last checkpoint",
+        "ending after this batch, with a checkpoint; once more ends at once, with the last one, if any",
         f"{by.name}: go on with gru-xp train --resume 'my run'",
     ]
     document = json.loads(outcome.out)
@@ -232,6 +232,20 @@ def test_more_epochs_for_a_finished_run_are_those_of_a_longer_run(app, own, trai
         assert app("train", own.name, *KINDS[kind], *EPOCHS, "--out", "run", "--overwrite").code == 0
         assert resumed("--num-epochs", 8, "--allow-changes") == expected
         assert stands() == (8, 0)
+
+
+def test_fewer_epochs_than_there_are(app, own, trained, unchanged):
+    trained(*BATCHES, *EPOCHS)
+    for more in ((), ("--allow-changes",)):
+        with unchanged():
+            said = refused(app("train", "--resume", "whole", "--num-epochs", 4, *more))
+        assert said == "whole: --num-epochs is 4, and the run has done 5 already; give as many or more"
+
+
+def test_as_many_epochs_as_there_are_end_a_run(app, own, stopped, resumed):
+    stopped(*BATCHES, "--num-epochs", 9, at=(3, 2))
+    resumed("--num-epochs", 3, "--allow-changes")
+    assert json.loads(Path("run/metrics.json").read_text())["stop_reason"] == "num_epochs"
 
 
 def test_options_as_they_were_change_nothing(trained, stopped, resumed, own):

@@ -280,6 +280,7 @@ DAMAGES = {
     "dtype": (lambda d: d["forecaster"]["settings"].update(dtype="float64"), "instead of F64"),
     "validation": (lambda d: d["forecaster"]["settings"].update(validation_ratio=0.0), "costs of validation"),
     "device": (update("forecaster", device=None), "'device' of it is None"),
+    "no device": (update("forecaster", device="\x1b"), r"device is '\\x1b'"),
     "versions": (update("forecaster", versions={"numpy": 2}), "versions"),
     "sees no gaps": (update("forecaster", sees_gaps=False), "instead of|not one for the forecaster"),
 }
@@ -305,7 +306,10 @@ NUMBERS = {
     "best parameters": ("best_theta", filled(-1, np.inf), "'best_theta' holds numbers that are not finite"),
     "optimizer": ("optimizer.square", filled(0, -np.inf), "'optimizer.square' holds numbers that are not finite"),
     "values": ("series.values", filled(7, np.nan), "'series.values' holds numbers that are not finite"),
+    "large values": ("series.values", filled(3, 1e300), r"1e\+300 in row 2, column Größe \$x\$, above 1e\+150"),
+    "large values below 0": ("series.values", filled(0, -1.1e150), r"-1.1e\+150 in row 1, column Close, above 1e\+150"),
     "cost": ("history", filled(5, np.nan), "a history whose epoch 1 is none"),
+    "negative cost": ("history", filled(5, -1.0), "a history whose epoch 1 is none"),
     "norm": ("history", filled(2, 0.5), "a history whose epoch 0 is none"),
     "validation": ("history", filled(1, np.nan), "costs of validation for some epochs only"),
     "no text": ("series.labels", filled(4, 0xFF), "'utf-8' codec"),
@@ -320,6 +324,21 @@ def test_damaged_numbers(written, name):
     array, change, message = NUMBERS[name]
     rewrite(written, arrays={array: change})
     assert_refused(written, message)
+
+
+@pytest.mark.parametrize(
+    ("dates", "message"),
+    [
+        (DAYS[::-1], "dates that go back"),
+        ([*DAYS[:-1], DAYS[0]], "dates that go back"),
+        ([*DAYS[:-1], DAYS[-1].replace(tzinfo=UTC)], "can't compare offset-naive and offset-aware datetimes"),
+    ],
+)
+def test_dates_that_no_file_gives(path, learn, series, dates, message):
+    whole = series(labels=tuple(map(str, DAYS)), dates=tuple(dates))
+    forecaster, states = learn(whole, num_epochs=1)
+    save_checkpoint(path, forecaster, states[1, 0], whole, RUN)
+    assert_refused(path, message)
 
 
 def test_what_is_only_rewritten_is_taken(written):

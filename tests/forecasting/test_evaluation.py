@@ -82,3 +82,20 @@ def test_columns_in_another_order(forecaster, series):
     (expected,), (part,) = (evaluate(forecaster, s, {"all": slice(None)}) for s in (series, turned))
     np.testing.assert_array_equal(part.y_true, expected.y_true)
     assert part.metrics == expected.metrics
+
+
+def test_errors_that_are_no_numbers(small, series, cpu):
+    """A model of tiny values and a series of huge ones, both within what may be."""
+    values = series.values[:, :1]
+    forecaster = small().fit(values * 1e-148, device=cpu)
+    huge = TimeSeries(values * 1e140, ("a",), name="own.csv")
+    with pytest.raises(
+        DataError, match=r"^own.csv: the errors in the all part are too large for numbers; give rows like"
+    ):
+        evaluate(forecaster, huge, {"all": slice(None)})
+
+
+def test_errors_begin_with_the_name_of_the_series(forecaster, series):
+    other = TimeSeries(series.values[:, :1], ("c",), name="own.csv")
+    with pytest.raises(DataError, match=r"^own.csv: the series has 1 column"):
+        evaluate(forecaster, other, {"all": slice(None)})

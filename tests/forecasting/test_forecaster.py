@@ -437,8 +437,8 @@ DAMAGES = {
     "more": (lambda m: m.update({"\x1b[31m": 1}), r"it has '\\x1b\[31m', which is unknown"),
     "settings are none": (lambda m: m.update(settings=None), "'settings' of it is None; it must be of type dict"),
     "no layer": (lambda m: m["settings"].update(hidden_size=0), "hidden_size is 0"),
-    "many layers": (lambda m: m["settings"].update(num_layers=10**9), "1000000000 layers of hidden_size 5"),
-    "endless": (lambda m: m["settings"].update(hidden_size=10**399), "1 layers of hidden_size 10*\\.\\.\\."),
+    "many layers": (lambda m: m["settings"].update(num_layers=10**9), "num_layers is 1000000000; it must be at most"),
+    "endless": (lambda m: m["settings"].update(hidden_size=10**399), "hidden_size is 10*\\.\\.\\."),
     "a rate beyond numbers": (lambda m: m["settings"].update(learning_rate=10**399), "too large to convert to float"),
     "later setting": (lambda m: m["settings"].update({"\n": 1}), r"'\\n' is no setting"),
     "reset": (lambda m: m["settings"].update(reset="\x1b"), r"reset is '\\x1b'; it must be one of"),
@@ -450,6 +450,14 @@ DAMAGES = {
     "zero": (lambda m: m["scaler"].update(std=[0.5, 0.0]), "std of the scaler holds 0.0"),
     "negative": (lambda m: m["scaler"].update(change_std=[-0.5, 1.0]), "change_std of the scaler holds -0.5"),
     "nested": (lambda m: m["scaler"].update(change_std=[[1.0], 1.0]), r"change_std of the scaler holds \[1.0\]"),
+    "a huge mean": (
+        lambda m: m["scaler"].update(mean=[1e308, 0.5]),
+        r"mean of the scaler holds 1e\+308; it must be from",
+    ),
+    "a tiny scale": (
+        lambda m: m["scaler"].update(std=[0.5, 1e-320]),
+        "std of the scaler holds 1e-320; it must be from",
+    ),
     "short scale": (lambda m: m["scaler"].update(mean=[0.5]), "not as many numbers of each kind"),
     "short scaler": (
         lambda m: m["scaler"].update(mean=[0.5], std=[0.5], change_std=[0.5]),
@@ -515,6 +523,36 @@ def test_too_few_rows(small, fitted, frame, cpu):
     small(validation_ratio=0.5).fit(frame.iloc[:9], device=cpu)
     with pytest.raises(DataError, match=r"^8 rows are too few for windows of 4 steps.*at least 9 are needed"):
         small(validation_ratio=0.5).fit(frame.iloc[:8], device=cpu)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_predictions_that_are_no_numbers(small, frame, cpu, dtype):
+    """As of a file that somebody made; nothing is warned of."""
+    forecaster = small(dtype=dtype).fit(frame, device=cpu)
+    forecaster.params.linear.weight[...] = np.finfo(dtype).max
+    forecaster.params.linear.bias[...] = np.finfo(dtype).max
+    named = TimeSeries(frame.to_numpy(), tuple(frame.columns), tuple(map(str, range(60))), name="own.csv")
+    said = "the model predicts -?(inf|nan|[0-9.]+e.[0-9]+), which is no number up to 1e.152; give rows like those"
+    with pytest.raises(DataError, match=rf"^row 5: {said}"):
+        forecaster.predict(frame.to_numpy())
+    with pytest.raises(DataError, match=rf"^own.csv: 4: {said}"):
+        forecaster.predict(named)
+    with pytest.raises(DataError, match=rf"^own.csv: step 1: {said}"):
+        forecaster.forecast(named, 3)
+
+
+def test_errors_begin_with_the_name_of_the_series(small, fitted, frame, cpu):
+    named = TimeSeries(frame.to_numpy(), tuple(frame.columns), name="own.csv")
+    constant = TimeSeries(np.full((40, 1), 3.0), ("F",), name="own\x1b.csv")
+    for call, message in (
+        (lambda: small().fit(constant, device=cpu), r"own\\x1b.csv: column F has one and the same value"),
+        (lambda: small().fit(named.head(5), device=cpu), "own.csv: 5 rows are too few for windows"),
+        (lambda: fitted.predict(named.head(4)), "own.csv: 4 rows are too few: the model looks back on 4"),
+        (lambda: fitted.forecast(named.head(3), 1), "own.csv: 3 rows are too few: the model looks back on 4"),
+        (lambda: fitted.predict(constant), r"own\\x1b.csv: the series has 1 column"),
+    ):
+        with pytest.raises(DataError, match=f"^{message}"):
+            call()
 
 
 def test_missing_values(small, fitted, frame, cpu):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from itertools import pairwise
 
@@ -106,6 +107,57 @@ def test_a_constant_column_is_refused(rows, kind):
     rows[:, 1] = 7.0
     with pytest.raises(DataError, match=r"^column b has one and the same value in all training rows"):
         Scaler.fit(kind, rows, COLUMNS)
+
+
+@pytest.mark.parametrize("size", [1e-148, 1e148])
+def test_what_is_fitted_can_be_read_again(rows, kind, size):
+    scaler = Scaler.fit(kind, rows[:, :1] * size, ("a",))
+    assert Scaler.from_dict(scaler.to_dict()) == scaler
+
+
+def test_the_largest_values_there_may_be(kind):
+    rows = np.array([1e150, -1e150] * 20)[:, None]
+    scaler = Scaler.fit(kind, rows, ("a",))
+    assert Scaler.from_dict(scaler.to_dict()) == scaler
+    assert scaler.change_std[0] == pytest.approx(2e150, rel=1e-2)
+
+
+@pytest.mark.parametrize("spread", [1e-160, 1e-151, 3e-150, 1e-320])
+def test_a_column_that_changes_too_little(kind, spread):
+    """Also where it is the standard deviation alone that is too small."""
+    rows = np.zeros((40, 2))
+    rows[:, 0] = np.arange(40)
+    rows[7, 1] = spread
+    with pytest.raises(
+        DataError, match=rf"^column b\\x1b changes by {spread:g} in all training rows, too little; scale"
+    ):
+        Scaler.fit(kind, rows, ("a", "b\x1b"))
+
+
+@pytest.mark.parametrize("value", [1.1e150, -1e308, np.inf, np.nan])
+def test_values_that_are_too_large(rows, kind, value):
+    rows[3, 1] = value
+    with pytest.raises(
+        DataError, match=r"^column b has values from .* to .*; they must be numbers up to 1e\+150: scale"
+    ):
+        Scaler.fit(kind, rows, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *(("mean", number) for number in (1e308, -1e308, np.nan, -np.inf)),
+        *((name, number) for name in ("std", "change_std") for number in (1e308, 1e-320, 0.0, -1.0, np.nan, np.inf)),
+    ],
+)
+def test_numbers_that_no_scaler_has(rows, kind, name, number):
+    scaler = Scaler.fit(kind, rows, COLUMNS)
+    with pytest.raises(ValueError, match=rf"^{name} of the scaler holds .*; it must be from \S+ to 4e\+150$"):
+        dataclasses.replace(scaler, **{name: (1.0, 1.0, number)})
+    with pytest.raises(ValueError, match="as many numbers"):
+        dataclasses.replace(scaler, **{name: (1.0,)})
+    with pytest.raises(ValueError, match="scaler kind is 'first'"):
+        dataclasses.replace(scaler, kind="first")
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e10 / 7])

@@ -8,6 +8,7 @@ import pytest
 from gru_xp.errors import CheckpointError
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting.series import TimeSeries
+from gru_xp.interop.checking import check_forecaster
 from gru_xp.interop.forecaster_parts import build_forecaster, read_description, write_description
 from gru_xp.interop.onnx_forecaster import save_onnx
 from gru_xp.interop.torch import save_torch
@@ -48,3 +49,10 @@ def test_a_file_of_one_is_refused(told_of_gaps):
     params = told_of_gaps.params
     with pytest.raises(CheckpointError, match="model of sees_gaps=False that is described as one of True"):
         build_forecaster(params.gru, params.linear, description, "after", "cpu")
+
+
+def test_weights_that_predict_no_numbers(learn):
+    forecaster = learn(dtype="float64")
+    forecaster.params.linear.bias[...] = 1e308
+    with pytest.raises(CheckpointError, match=r"^somewhere: on random windows, row \d+: the model predicts"):
+        check_forecaster(forecaster, lambda windows: np.zeros(len(windows)), "somewhere")

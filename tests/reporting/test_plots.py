@@ -80,9 +80,13 @@ def test_cost_of_the_start_alone(draw, history):
     assert list(lines(axes)["training cost"].get_xdata()) == [0]
 
 
-@pytest.mark.parametrize("cost", [math.inf, math.nan, 1e38])
+@pytest.mark.parametrize("cost", [math.inf, math.nan, 1e38, 1e308])
 def test_cost_that_got_out_of_hand(check_picture, history, cost):
     check_picture(plot_cost, (*history(2), EpochRecord(3, cost, cost, cost, 1.0, 0.3)), 2)
+
+
+def test_cost_of_nothing(check_picture, history):
+    check_picture(plot_cost, [replace(record, cost=0.0, validation_cost=0.0) for record in history(3)], 2)
 
 
 # --- sequence ---------------------------------------------------------------------------------------------------

@@ -56,6 +56,16 @@ def test_checkpoint_file(tmp_path):
     assert checkpoint_file(tmp_path) == checkpoint_file(str(tmp_path)) == tmp_path / CHECKPOINT_FILE
 
 
+@pytest.mark.parametrize("find", [model_file, checkpoint_file])
+def test_a_run_without_a_name(find, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (MODEL_FILE, CHECKPOINT_FILE):
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=r"^the name of the run is empty; give the folder of a run$"):
+        find("")
+    assert find(".").parent == Path()
+
+
 # --- run_folder -------------------------------------------------------------------------------------------------
 
 
@@ -338,6 +348,11 @@ def test_labels_stay_what_they_are(tmp_path, series, part):
     labels = tuple(f'"Maß" {row}, no date' for row in range(40))
     write_predictions(tmp_path, series(dates=False, labels=labels), [part("all", 38, 40)])
     assert [row[0] for row in read_rows(tmp_path / "predictions.csv")[1:]] == list(labels[38:])
+
+
+def test_labels_steer_no_terminal(tmp_path, series, part):
+    write_predictions(tmp_path, series(dates=False, labels=("\x1b]0;owned\x07",) * 40), [part("all", 39, 40)])
+    assert read_rows(tmp_path / "predictions.csv")[1][0] == "\\x1b]0;owned\\x07"
 
 
 def test_metrics(tmp_path):
