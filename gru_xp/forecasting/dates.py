@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -10,14 +10,24 @@ from typing import Any
 import numpy as np
 
 from gru_xp.forecasting.reading.cells import CellError, is_missing, quoted
+from gru_xp.forecasting.reading.date_forms import (
+    FORMS,
+    MONTH_FORMS,
+    NUMERIC_FORMS,
+    SHORT_YEAR,
+    YEAR,
+    YEAR_MONTH,
+    Form,
+    has_time,
+    numeric_formats,
+    read_as,
+    reads,
+    short_year_formats,
+    style,
+)
 
-_YEAR = re.compile(r"\d{4}")
-_YEAR_MONTH = re.compile(r"(\d{4})-(\d{1,2})")
-_EPOCH_MILLISECONDS = re.compile(r"\d{13}")
-_NUMBER = re.compile(r"\d{5,7}|\d{9,}|\d+[.,eE]\d+")  # datetime.fromisoformat takes some of them for dates
-_NUMERIC = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:[ T](\S+))?")
-_NAMED_MONTH = re.compile(r"\d{4}/\d|[^\W\d_]+ \d{1,2}, \d{4}|\d{1,2}[ -][^\W\d_]+[ -]\d\d")
-_NAMED_MONTH_FORMATS = ("%Y/%m/%d", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y")
+_TWO_YEARS = re.compile(r"(\d\d)(\d\d)([-/])(\d\d)")
+_MIDNIGHT_24 = re.compile(r".*[ T]24:00\b.*")
 _SAMPLE = 1000
 
 
@@ -26,9 +36,9 @@ def parse_dates(
 ) -> list[datetime] | None:
     """The dates that `labels` mean, or None where they are no dates at all.
 
-    Read are ISO 8601 (of times with a zone see `wall_clock_or_utc`), years, months as ``2004-08``, months by English
-    name, ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which is the day, and milliseconds since
-    1970 in 13 digits, as UTC.
+    Read are ISO 8601 (of times with a zone see `wall_clock_or_utc`), years, months as ``2004-08`` and by English name,
+    quarters as ``2004Q3``, ``08/19/2004`` or ``19/08/2004`` where the column leaves no doubt which is the day, times
+    with AM and PM, and milli-, micro- or nanoseconds since 1970 in 13, 16 or 19 digits, as UTC.
 
     Parameters
     ----------
@@ -46,13 +56,16 @@ def parse_dates(
     """
     if date_format is not None:
         return _all_of_form(labels, date_format, where)
-    for form in _FORMS:
+    _refuse_two_years(labels)
+    for form in FORMS:
         if dates := _read_all(form, labels):
+            if form is SHORT_YEAR:
+                refuse_short_years(labels)
             return _without_zones(labels, dates, where)
-    month_first, day_first = (_read_all(form, labels) for form in _NUMERIC_FORMS)
+    month_first, day_first = (_read_all(form, labels) for form in NUMERIC_FORMS)
     if month_first and day_first and month_first != day_first:
         row = next(row for row, (a, b) in enumerate(zip(month_first, day_first, strict=True)) if a != b)
-        formats = " or ".join(_format_like(labels[row], order) for order in ("%d{0}%m{0}%Y", "%m{0}%d{0}%Y"))
+        formats = numeric_formats(labels[row])
         raise CellError(row, f"{quoted(labels[row])} may be day or month first; give --date-format {formats}")
     if dates := month_first or day_first:
         return _without_zones(labels, dates, where)
@@ -63,113 +76,72 @@ def parse_dates(
 def may_be_date(label: str, date_format: str | None = None) -> bool:
     """Whether a cell is a date of some form, or of the one that is given."""
     if date_format is not None:
-        return _reads(partial(_read_as, form=date_format), label)
-    return any(_reads(form, label) for form in (*_FORMS, *_NUMERIC_FORMS))
+        return reads(partial(read_as, form=date_format), label)
+    return any(reads(form, label) for form in (*FORMS, *NUMERIC_FORMS))
 
 
 def is_full_date(label: str) -> bool:
     """Whether a cell is a date with year, month and day and more than digits."""
-    return not label.isdigit() and not _YEAR_MONTH.fullmatch(label) and may_be_date(label)
-
-
-def _read_iso(label: str) -> datetime:
-    if _NUMBER.fullmatch(label):
-        raise ValueError(label)
-    if _YEAR.fullmatch(label):
-        label += "-01-01"
-    elif match := _YEAR_MONTH.fullmatch(label):
-        label = f"{match[1]}-{int(match[2]):02d}-01"
-    return datetime.fromisoformat(label)
-
-
-def _read_milliseconds(label: str) -> datetime:
-    if not _EPOCH_MILLISECONDS.fullmatch(label):
-        raise ValueError(label)
-    return datetime(1970, 1, 1) + timedelta(milliseconds=int(label))
-
-
-def _read_numeric(label: str, day: int, month: int) -> datetime:
-    match = _NUMERIC.fullmatch(label)
-    if match is None:
-        raise ValueError(label)
-    date = datetime(int(match[4]), int(match[month]), int(match[day]))
-    return datetime.combine(date, time.fromisoformat(match[5])) if match[5] else date
-
-
-def _read_as(label: str, form: str) -> datetime:
-    return datetime.strptime(label, form)
-
-
-def _read_named_month(label: str, form: str) -> datetime:
-    if not _NAMED_MONTH.match(label):  # strptime takes long to say no
-        raise ValueError(label)
-    return _read_as(label, form)
-
-
-_Form = Callable[[str], datetime]
-_FORMS: tuple[_Form, ...] = (
-    _read_iso,
-    *(partial(_read_named_month, form=form) for form in _NAMED_MONTH_FORMATS),
-    _read_milliseconds,
-)
-_NUMERIC_FORMS: tuple[_Form, ...] = (
-    partial(_read_numeric, day=3, month=1),
-    partial(_read_numeric, day=1, month=3),
-)
-
-
-def _reads(form: _Form, label: str) -> bool:
-    try:
-        form(label)
-    except ValueError:
+    if label.isdigit() or YEAR_MONTH.fullmatch(label) or any(reads(form, label) for form in MONTH_FORMS):
         return False
-    return True
+    return may_be_date(label)
 
 
-def _read_all(form: _Form, labels: Sequence[str]) -> list[datetime] | None:
-    """The dates of all labels, or None; numeric ones must have the same sign between the numbers."""
+def refuse_short_years(labels: Sequence[str]) -> None:
+    """Raise CellError where all labels are dates with a year of two digits."""
+    if formats := short_year_formats(labels):
+        raise CellError(0, f"{quoted(labels[0])} has a year of two digits; give --date-format {formats}")
+
+
+def _refuse_two_years(labels: Sequence[str]) -> None:
+    matches = []
+    for label in labels:  # most are left at the first one
+        match = _TWO_YEARS.fullmatch(label)
+        if match is None or (int(match[2]) + 1) % 100 != int(match[4]):
+            return
+        matches.append(match)
+    if len(matches) > 1:
+        raise CellError(
+            0,
+            f"{quoted(labels[0])} may be a month, or a year that ends in the next one; if the labels are months, give "
+            f"--date-format '%Y{matches[0][3]}%m', else write the first year alone",
+        )
+
+
+def _read_all(form: Form, labels: Sequence[str]) -> list[datetime] | None:
+    """The dates of all labels, which are written alike, or None."""
     try:
         dates = [form(label) for label in labels]
     except ValueError:
         return None
-    return dates if form not in _NUMERIC_FORMS or len(_signs(labels)) == 1 else None
-
-
-def _signs(labels: Sequence[str]) -> set[str]:
-    """What stands between the numbers of numeric dates."""
-    return {match[2] for label in labels if (match := _NUMERIC.fullmatch(label))}
+    return dates if len({style(form, label) for label in labels}) == 1 else None
 
 
 def _all_of_form(labels: Sequence[str], date_format: str, where: Callable[[int], str]) -> list[datetime]:
     dates = []
     for row, label in enumerate(labels):
         try:
-            dates.append(_read_as(label, date_format))
+            dates.append(read_as(label, date_format))
         except ValueError:
             problem = f"{quoted(label)} is not of the form {date_format!r}; correct --date-format or the row"
             raise CellError(row, problem) from None
     return _without_zones(labels, dates, where)
 
 
-def _format_like(label: str, form: str) -> str:
-    """The form of a numeric date as strptime takes it, with the sign and the time of day that the label has."""
-    match = _NUMERIC.fullmatch(label)
-    assert match is not None
-    clock = {0: "", 1: " %H:%M", 2: " %H:%M:%S"}[min((match[5] or "").count(":"), 2)]
-    return f"'{form.format(match[2])}{clock}'"
-
-
 def _refuse_mixed(labels: Sequence[str], where: Callable[[int], str]) -> None:
     """Raise CellError where some labels are dates and others are none, or none of the same form."""
+    for row, label in enumerate(labels):
+        if _MIDNIGHT_24.fullmatch(label):
+            raise CellError(row, f"{quoted(label)} has the hour 24, which is not read; write 00:00 of the next day")
     sample = next((row for row, label in enumerate(labels[:_SAMPLE]) if may_be_date(label)), None)
-    if sample is None or (_YEAR.fullmatch(labels[sample]) and _count_on(labels)):
+    if sample is None or (YEAR.fullmatch(labels[sample]) and _count_on(labels)):
         return
-    forms = [form for form in (*_FORMS, *_NUMERIC_FORMS) if _reads(form, labels[sample])]
+    forms = [form for form in (*FORMS, *NUMERIC_FORMS) if reads(form, labels[sample])]
     for row, label in enumerate(labels):
         if is_missing(label):
             raise CellError(row, "the date is missing; fill it in or remove the row")
-        still = [form for form in forms if _reads(form, label)]
-        if not still or _signs([label]) != _signs([labels[sample]]):
+        still = [form for form in forms if reads(form, label) and style(form, label) == style(form, labels[sample])]
+        if not still:
             raise CellError(
                 row,
                 f"{quoted(label)} is not written as {quoted(labels[sample])} in {where(sample)}; write all dates alike",
@@ -273,9 +245,8 @@ def _next_working_days(dates: Sequence[datetime], count: int) -> list[datetime] 
 
 def format_date(date: datetime, like: str) -> str:
     """A date as text: a year where `like` is one, with a time of day where `like` has one, ISO 8601 in any case."""
-    if _YEAR.fullmatch(like):
+    if YEAR.fullmatch(like):
         return f"{date.year:04d}"
-    if _YEAR_MONTH.fullmatch(like):
+    if YEAR_MONTH.fullmatch(like):
         return f"{date.year:04d}-{date.month:02d}"
-    has_time = ":" in like or _EPOCH_MILLISECONDS.fullmatch(like)
-    return date.isoformat(sep=" ") if has_time else date.date().isoformat()
+    return date.isoformat(sep=" ") if has_time(like) else date.date().isoformat()

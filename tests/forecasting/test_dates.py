@@ -28,7 +28,6 @@ from gru_xp.forecasting.reading.cells import CellError
         (["Aug 19, 2004", "Sep 2, 2004"], [(2004, 8, 19), (2004, 9, 2)]),
         (["August 19, 2004"], [(2004, 8, 19)]),
         (["19-Aug-2004"], [(2004, 8, 19)]),
-        (["19-Aug-04"], [(2004, 8, 19)]),
         (["19 Aug 2004"], [(2004, 8, 19)]),
         (["19 August 2004"], [(2004, 8, 19)]),
         (["08/19/2004", "09/01/2004"], [(2004, 8, 19), (2004, 9, 1)]),
@@ -36,6 +35,19 @@ from gru_xp.forecasting.reading.cells import CellError
         (["19.08.2004", "01.09.2004"], [(2004, 8, 19), (2004, 9, 1)]),
         (["8-19-2004", "9-1-2004"], [(2004, 8, 19), (2004, 9, 1)]),
         (["01/01/2020", "02/02/2020"], [(2020, 1, 1), (2020, 2, 2)]),  # the same dates either way
+        (["2020-1-4", "2020-10-4"], [(2020, 1, 4), (2020, 10, 4)]),
+        (["2020.01.31", "2020.02.01 9:05"], [(2020, 1, 31), (2020, 2, 1, 9, 5)]),
+        (["2020-004", "2020-366"], [(2020, 1, 4), (2020, 12, 31)]),
+        *[([label], [(2020, 4, 1)]) for label in ("2020Q2", "2020-Q2", "2020 q2", "Q2 2020", "Apr 2020", "april-2020")],
+        (["Jan 5 2020", "May 6 2020", "June 7 2020"], [(2020, 1, 5), (2020, 5, 6), (2020, 6, 7)]),
+        (["01/13/2020 02:00 PM", "01/14/2020 12:00 am"], [(2020, 1, 13, 14), (2020, 1, 14)]),
+        (["2020-01-13 02:00 PM", "2020-01-13 2:05:06 PM"], [(2020, 1, 13, 14), (2020, 1, 13, 14, 5, 6)]),
+        (["1/13/2020 9:30", "1/13/2020 10:30"], [(2020, 1, 13, 9, 30), (2020, 1, 13, 10, 30)]),
+        (["5 Jan 2020, 2pm"], [(2020, 1, 5, 14)]),
+        (["1502942400000001"], [(2017, 8, 17, 4, 0, 0, 1)]),
+        (["1502942400000001999"], [(2017, 8, 17, 4, 0, 0, 1)]),
+        (["2001-02"], [(2001, 2, 1)]),
+        (["2001-02", "2001-03"], [(2001, 2, 1), (2001, 3, 1)]),
         (["2004-08", "20040819", "2004-08-20 10:00"], [(2004, 8, 1), (2004, 8, 19), (2004, 8, 20, 10)]),
     ],
     ids=lambda value: value[0] if isinstance(value[0], str) else "",
@@ -55,6 +67,12 @@ def test_labels_that_are_dates(labels, expected):
         ["yesterday"],
         ["0000"],
         ["08/19/04"],
+        ["Jan-20"],
+        ["2020-367"],
+        ["2020Q5"],
+        ["13/13/2020 02:00 PM"],
+        ["01/13/2020 13:00 PM"],
+        ["09:30"],
         [""],
         ["200408191630"],
         ["20040819116"],
@@ -77,6 +95,8 @@ def test_labels_that_are_no_dates(labels):
         (["01/02/2020", "02/02/2020", "03/02/2020", "01/03/2020"], 0, "'%d/%m/%Y' or '%m/%d/%Y'"),
         (["03.04.2020 10:30"], 0, "'%d.%m.%Y %H:%M' or '%m.%d.%Y %H:%M'"),
         (["03.04.2020 10:30:05"], 0, "'%d.%m.%Y %H:%M:%S' or '%m.%d.%Y %H:%M:%S'"),
+        (["3/4/2020 9:30:05.25 PM"], 0, "'%d/%m/%Y %I:%M:%S.%f %p' or '%m/%d/%Y %I:%M:%S.%f %p'"),
+        (["03.04.2020T10:30+02:00"], 0, "'%d.%m.%YT%H:%M%z' or '%m.%d.%YT%H:%M%z'"),
     ],
 )
 def test_dates_that_could_be_others(labels, row, formats):
@@ -102,7 +122,11 @@ def test_dates_that_could_be_others(labels, row, formats):
         (["x", "2004-08-19"], 0, "'x' is not written as '2004-08-19' in row 1"),
         (["01/02/2020", "13/02/2020", "02/13/2020"], 2, "'02/13/2020' is not written as '13/02/2020' in row 1"),
         (["13/02/2020", "14.02.2020"], 1, "'14.02.2020' is not written as '13/02/2020' in row 0"),
-        (["May 1, 2004", "June 1, 2004", "Jul 1, 2004"], 2, "'Jul 1, 2004' is not written as 'June 1, 2004' in row 1"),
+        (["19-Aug-2004", "20 Aug 2004"], 1, "'20 Aug 2004' is not written as '19-Aug-2004' in row 0"),
+        (["2020-004", "2020-02"], 1, "'2020-02' is not written as '2020-004' in row 0"),
+        (["2020-1-13 02:00 PM", "2020-1-13 03:00"], 1, "'2020-1-13 03:00' is not written as '2020-1-13 02:00 PM'"),
+        (["2020-01-01 23:00", "2020-01-01 24:00"], 1, "24:00' has the hour 24, .*; write 00:00 of the next day"),
+        (["01/13/2020 24:00"], 0, "'01/13/2020 24:00' has the hour 24"),
         (["2004-08-19", ""], 1, "the date is missing; fill it in or remove the row"),
         (["NaN", "2004-08-19"], 0, "the date is missing"),
         (["2004-08-19T10:00Z", "2004-08-20T10:00"], 1, "only one has a time zone; write all alike"),
@@ -114,6 +138,26 @@ def test_dates_of_several_forms(labels, row, pattern):
     with pytest.raises(CellError, match=pattern) as error:
         parse_dates(labels)
     assert error.value.row == row
+
+
+@pytest.mark.parametrize(
+    ("labels", "formats"),
+    [
+        (["01-JAN-60", "01-FEB-61"], ["%d-%b-%y"]),
+        (["29 February 00"], ["%d %B %y"]),
+    ],
+)
+def test_years_of_two_digits_have_no_century(labels, formats):
+    with pytest.raises(CellError, match=f"^'{labels[0]}' has a year of two digits; give --date-format ") as error:
+        parse_dates(labels)
+    assert re.findall("'(%.*?)'", str(error.value)) == formats
+    assert len(parse_dates(labels, formats[0])) == len(labels)
+
+
+@pytest.mark.parametrize("labels", [["2001-02", "2002-03"], ["2001-02", "2012-13"], ["1999/00", "2000/01"]])
+def test_years_that_span_two(labels):
+    with pytest.raises(CellError, match=f"'{labels[0]}' may be a month, or a year that ends in the next .*'%Y[-/]%m'"):
+        parse_dates(labels)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +190,7 @@ def test_time_zones_at_the_ends_of_the_calendar():
     [
         *[("2004", True, False), ("2004-08", True, False), ("20040819", True, False)],
         *[("2004-08-19", True, True), ("1/2/2020", True, True), ("Aug 2, 2004", True, True)],
+        *[("Aug 2004", True, False), ("2004Q3", True, False), ("19-Aug-04", True, True)],
         *[("x", False, False), ("", False, False), ("1.5", False, False)],
     ],
 )
@@ -267,6 +312,9 @@ def test_the_end_of_the_calendar(step):
         ("1999-12-31 10:00", "2004-08-19 16:30:00"),
         ("1999-12-31T10:00:00Z", "2004-08-19 16:30:00"),
         ("1502942400000", "2004-08-19 16:30:00"),
+        ("1502942400000000", "2004-08-19 16:30:00"),
+        ("12/31/1999 10 AM", "2004-08-19 16:30:00"),
+        ("1999Q4", "2004-08-19"),
     ],
 )
 def test_format_date(like, expected):

@@ -1,5 +1,6 @@
 """Series from files: every value is what the file says, or there is an error that names line and column."""
 
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -8,18 +9,31 @@ import numpy as np
 
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.reading.cells import CellError, is_missing, listed, quoted
-from gru_xp.forecasting.reading.date_column import INDEX_NAMES, DateColumn, find_date_column, notices_without_dates
+from gru_xp.forecasting.reading.date_column import (
+    INDEX_NAMES,
+    DateColumn,
+    find_date_column,
+    notices_without_dates,
+    spread_over,
+)
 from gru_xp.forecasting.reading.missing import treat_missing
-from gru_xp.forecasting.reading.numerals import check_points, check_size, is_fraction, may_be_number, parse_numbers
+from gru_xp.forecasting.reading.numerals import (
+    check_points,
+    check_size,
+    has_decimal_commas,
+    may_be_number,
+    parse_numbers,
+)
 from gru_xp.forecasting.reading.options import ReadOptions
 from gru_xp.forecasting.reading.parquet_file import SUFFIXES, read_parquet
-from gru_xp.forecasting.reading.row_order import Rows, order_rows
+from gru_xp.forecasting.reading.row_order import DUPLICATE_REMEDY, Rows, order_rows
 from gru_xp.forecasting.reading.table import Table, read_table
 from gru_xp.forecasting.series import TimeSeries, check_columns
 from gru_xp.forecasting.windows import Floats
 
 _DEFAULTS = ReadOptions()
-_NOT_DATES = "not read as dates; the rows are taken in the order of the file; --date-format reads dates of any one form"
+_CLOCKS = "times of day without dates; the rows are taken in the order of the file"
+_TOTALS = re.compile(r"((grand|sub)?[ -]?totals?|sum|average|avg|mean)\.?:?", re.IGNORECASE)
 
 
 def bundled_names() -> list[str]:
@@ -103,7 +117,7 @@ def read_csv(
     date = find_date_column(table, options.date_format)
     columns = _columns(table, date, target, features)
     values, notices = _values(table, columns, options.decimal)
-    values, rows, done = _in_order(table, date, values, options.on_duplicate)
+    values, rows, done = _in_order(table, date, columns, values, options.on_duplicate)
 
     def place(row: int, column: int) -> str:
         return f"{table.where(int(rows[row]))}, column {printable(columns[column])}"
@@ -136,25 +150,41 @@ def _columns(table: Table, date: DateColumn | None, target: str | None, features
 
 
 def _in_order(
-    table: Table, date: DateColumn | None, values: Floats, on_duplicate: str | None
+    table: Table, date: DateColumn | None, columns: Sequence[str], values: Floats, on_duplicate: str | None
 ) -> tuple[Floats, Rows, list[str]]:
     """The values in the order of time, the row of the file that each is of, and notices about what was done."""
     if date is None or date.keys is None:
-        notices = notices_without_dates(table) if date is None else [f"column {printable(date.name)}: {_NOT_DATES}"]
+        _check_last_row(table, columns)
+        notices = notices_without_dates(table) if date is None else [f"column {printable(date.name)}: {_CLOCKS}"]
         return values, np.arange(len(values)), notices
+    remedy = spread_over(table, date.name, columns) or DUPLICATE_REMEDY
     try:
-        order, notices = order_rows(date.name, date.labels, date.keys, on_duplicate, table.where)
+        order, notices = order_rows(date.name, date.labels, date.keys, on_duplicate, table.where, remedy)
     except CellError as error:
         raise table.error(date.name, error) from error
     return *order.take(values, on_duplicate), notices
 
 
+def _check_last_row(table: Table, columns: Sequence[str]) -> None:
+    """Raise DataError where the first column, which is not one of `columns`, calls the last row a total."""
+    first = next(iter(table.columns))
+    if first in columns or first in table.numbers:
+        return
+    *others, last = (text.strip() for text in table.columns[first])
+    is_alone = is_missing(last) and not any(map(is_missing, others)) and not all(map(may_be_number, others))
+    if is_alone or _TOTALS.fullmatch(last):
+        what = quoted(last) if last else "an empty cell"
+        problem = f"{what} may mark a total; remove the {table.unit}, or write another word there"
+        raise table.error(first, CellError(len(others), problem))
+
+
 def _values(table: Table, columns: Sequence[str], decimal: str | None) -> tuple[Floats, list[str]]:
     """The numbers of some columns, shape ``(N, F)``, missing ones as NaN, and notices about how they are written."""
+    may_group = decimal is None and _may_group_by_points(table)
     values, notices = [], []
     for column in columns:
         try:
-            numbers, done = _numbers(table, column, decimal)
+            numbers, done = _numbers(table, column, decimal, may_group)
         except CellError as error:
             raise table.error(column, error) from error
         values.append(numbers)
@@ -162,10 +192,17 @@ def _values(table: Table, columns: Sequence[str], decimal: str | None) -> tuple[
     return np.column_stack(values), notices
 
 
-def _numbers(table: Table, column: str, decimal: str | None) -> tuple[Floats, tuple[str, ...]]:
+def _may_group_by_points(table: Table) -> bool:
+    """Whether points may stand between thousands: where decimals are commas, other signs stand between cells."""
+    if table.delimiter == ",":
+        return any(map(has_decimal_commas, table.columns.values()))
+    return table.delimiter != ""
+
+
+def _numbers(table: Table, column: str, decimal: str | None, may_group: bool) -> tuple[Floats, tuple[str, ...]]:
     if column in table.numbers:
         return check_size(table.numbers[column]), ()
-    if table.delimiter == ";" and decimal is None:  # where decimals are commas, semicolons stand between cells
+    if may_group:
         check_points(table.columns[column])
     return parse_numbers(table.columns[column], decimal, table.where)
 
@@ -178,15 +215,15 @@ def _default_target(table: Table, date: DateColumn | None) -> str:
     numeric = [name for name in candidates if name in table.numbers or _is_numeric(table.columns[name])]
     if not numeric:
         raise DataError(f"{table.name}: no numeric column; the columns are {listed(names)}")
+    if all(map(may_be_number, numeric)):
+        raise DataError(
+            f"{table.name}: the first line looks like data ({listed(names)}); add a header line with column names, or "
+            f"give --target {quoted(numeric[0])} if that is one"
+        )
     if len(numeric) > 1:
         raise DataError(
             f"{table.name}: {len(numeric)} numeric columns and none is called Close; choose one with --target: "
             f"{listed(numeric)}"
-        )
-    if is_fraction(numeric[0]):
-        raise DataError(
-            f"{table.name}: the first line looks like data ({listed(names)}); add a header line with column names, or "
-            f"give --target {quoted(numeric[0])} if that is one"
         )
     return numeric[0]
 

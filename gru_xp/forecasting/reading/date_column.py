@@ -4,11 +4,13 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from gru_xp.errors import printable
-from gru_xp.forecasting.dates import is_full_date, may_be_date, parse_dates
+from gru_xp.forecasting.dates import direction, is_full_date, may_be_date, parse_dates, refuse_short_years
 from gru_xp.forecasting.reading.cells import CellError, is_missing, listed, quoted
+from gru_xp.forecasting.reading.date_forms import beyond_microseconds, digit_formats, read_clock
 from gru_xp.forecasting.reading.numerals import may_be_number
 from gru_xp.forecasting.reading.table import Table
 
@@ -17,14 +19,20 @@ INDEX_NAMES = {"ds", "index", "year", "month", "day", "week", "quarter", "period
 
 _DATE_WORDS = {"date", "dates", "datetime", "time", "timestamp"}
 _DAY_WORDS = {"date", "dates", "datetime"}
+_CLOCK_PARTS = {"hour", "minute", "second", "time"}
+_DATE_PARTS = {"year", "quarter", "month", "week", "day", "date"}
 _DIGITS = re.compile(r"\d{5,8}")
+_TWO_DIGITS = re.compile(r"\d\d")
 _DAY_MONTH = re.compile(r"(0?[1-9]|[12]\d|3[01])\.(0?[1-9]|1[0-2])")
 _EPOCH_SECONDS = re.compile(r"\d{9,10}(\.\d+)?")
 _SAMPLE = 100
 
 
 class DateColumn(NamedTuple):
-    """The column that says when: its name and cells, the dates that they are, and what the rows are ordered by."""
+    """The column that says when: its name and cells, the dates that they are, and what the rows are ordered by.
+
+    Without `keys` the rows are in the order of the file.
+    """
 
     name: str
     labels: Sequence[str]
@@ -38,17 +46,30 @@ def find_date_column(table: Table, date_format: str | None) -> DateColumn | None
     Raises
     ------
     DataError
-        It has dates that cannot be told for sure, or is named a date and has numbers that say no order.
+        It has dates that cannot be told for sure, or is named a date and has none, or numbers that say no order.
     """
     name = _name(table, date_format)
     if name is None:
         return None
     labels = [" ".join(text.split()) for text in table.columns[name]]
     try:
-        dates = parse_dates(labels, date_format, table.where)
-        return DateColumn(name, labels, dates, dates or _number_keys(name, labels))
+        if dates := parse_dates(labels, date_format, table.where):
+            return DateColumn(name, labels, dates, _exact_keys(labels, dates))
+        keys = _number_keys(name, labels)
+        if keys is None:
+            _check_clocks(labels, "" if _says_day(name) else spread_over(table, name))
+        return DateColumn(name, labels, None, keys)
     except CellError as error:
         raise table.error(name, error) from error
+
+
+def spread_over(table: Table, name: str, used: Sequence[str] = ()) -> str:
+    """What to do where a date is spread over column `name` and others, which are not `used`; "" where it is not."""
+    parts = _CLOCK_PARTS if _says_day(name) else _CLOCK_PARTS | _DATE_PARTS  # a whole date may have its month beside it
+    others = [other for other in table.columns if other.lower() in parts and other not in (name, *used)]
+    if not others:
+        return ""
+    return f"the date is spread over {len(others) + 1} columns ({listed([name, *others])}); join them into one"
 
 
 def notices_without_dates(table: Table) -> list[str]:
@@ -70,10 +91,14 @@ def _name(table: Table, date_format: str | None) -> str | None:
     chosen = next((name for name in named if name == first or _may_say_when(name, table.columns[name])), None)
     if chosen is not None and (_says_date(chosen) or _has_dates(table.columns[chosen])):
         return chosen
-    is_numbers = all(may_be_number(text) or is_missing(text.strip()) for text in table.columns[first])
-    if chosen is None and not is_numbers and _has_dates(table.columns[first]):
+    if chosen is None and not _is_numbers(table.columns[first]) and _has_dates(table.columns[first]):
         return first
-    return _only_full_dates(table, chosen)
+    called = [name for name in named if name.lower() in _DATE_WORDS and not _is_numbers(table.columns[name])]
+    return _only_full_dates(table, called[0] if called else chosen)
+
+
+def _is_numbers(cells: Sequence[str]) -> bool:
+    return all(may_be_number(text) or is_missing(text.strip()) for text in cells)
 
 
 def _only_full_dates(table: Table, index: str | None) -> str | None:
@@ -121,16 +146,29 @@ def _is_digits(cells: Sequence[str]) -> bool:
     return all(_DIGITS.fullmatch(text.strip()) for text in cells) and not _has_dates(cells)
 
 
+def _exact_keys(labels: Sequence[str], dates: Sequence[datetime]) -> Sequence[Any]:
+    """What tells dates apart, to the nanosecond where `datetime` does not."""
+    if len(set(dates)) == len(dates):
+        return dates
+    return [(date, beyond_microseconds(label)) for label, date in zip(labels, dates, strict=True)]
+
+
 def _number_keys(name: str, labels: Sequence[str]) -> list[float] | None:
     """The numbers of labels that are no dates; raise CellError where the column is named a date and they may be."""
     numbers = _numbers(labels)
-    if numbers is None or not _says_day(name) or all(map(_EPOCH_SECONDS.fullmatch, labels)):
-        return numbers
+    if numbers is None:
+        return None
     remedy = f"or rename column {printable(name)} if it only counts"
+    if name.lower() == "year" and all(map(_TWO_DIGITS.fullmatch, labels)) and direction(numbers) is None:
+        raise CellError(0, f"{quoted(labels[0])} is a year of two digits; write four, or give --date-format %y")
+    if not _says_day(name) or all(map(_EPOCH_SECONDS.fullmatch, labels)):
+        return numbers
     if _is_digits(labels):
-        raise CellError(
-            0, f"{quoted(labels[0])} is a date in digits alone; say how by --date-format, as in %d%m%Y, {remedy}"
-        )
+        formats = digit_formats(labels)
+        problem = f"{quoted(labels[0])} is a date in digits alone"
+        if formats:
+            raise CellError(0, f"{problem}; say how by --date-format {formats}, {remedy}")
+        raise CellError(0, f"{problem}, as spreadsheets count days; write dates as 2020-01-31, {remedy}")
     if all(map(_DAY_MONTH.fullmatch, labels)):
         raise CellError(0, f"{quoted(labels[0])} may be day and month; write dates with the year, {remedy}")
     late = next((row for row in range(1, len(numbers)) if numbers[row] < numbers[row - 1]), None)
@@ -138,9 +176,32 @@ def _number_keys(name: str, labels: Sequence[str]) -> list[float] | None:
         raise CellError(
             late,
             f"{quoted(labels[late])} comes after {quoted(labels[late - 1])}, and numbers that do not rise say no date; "
-            f"say how to read them by --date-format, as in %d%m%Y, {remedy}",
+            f"write dates as 2020-01-31, {remedy}",
         )
     return numbers
+
+
+def _check_clocks(labels: Sequence[str], spread: str) -> None:
+    """Raise CellError unless labels are times of one day, which rise; `spread` is from `spread_over`."""
+    missing = next((row for row, label in enumerate(labels) if is_missing(label)), None)
+    if missing is not None:
+        raise CellError(missing, "the date is missing; fill it in or remove the row")
+    remedy = "if the rows are in the order of time, rename the column"
+    try:
+        clocks = [read_clock(label) for label in labels]
+    except ValueError:
+        refuse_short_years(labels)
+        row = next((row for row, label in enumerate(labels) if not may_be_number(label)), 0)
+        spread = spread or f"say how to read it by --date-format, as in '%d/%m/%Y' for 31/12/2020, or, {remedy}"
+        raise CellError(row, f"{quoted(labels[row])} is not read as a date; {spread}") from None
+    late = next((row for row, (a, b) in enumerate(pairwise(clocks), start=1) if not a < b), None)
+    if late is not None:
+        spread = spread or f"write the date before the time, or, {remedy}"
+        raise CellError(
+            late,
+            f"{quoted(labels[late])} comes after {quoted(labels[late - 1])}, and times of day that do not rise say no "
+            f"order; {spread}",
+        )
 
 
 def _numbers(labels: Sequence[str]) -> list[float] | None:

@@ -58,7 +58,10 @@ def parse_numbers(
     for row, (text, _) in split.items():
         number = _parse(text, decimal or ".")
         if number is None or (not commas_group and _UNSURE.fullmatch(text)):
-            raise CellError(row, _problem(texts[row], text, decimal))
+            remedy = _ROW_REMEDY
+            if 2 * sum(_parse(other, decimal or ".") is None for other, _ in split.values()) > len(split):
+                remedy = "write the column as plain numbers, as 1234.5"
+            raise CellError(row, _problem(texts[row], text, decimal, remedy))
         if not abs(number) <= LARGEST:
             raise CellError(row, _too_large(texts[row], number))
         numbers[row] = number
@@ -71,6 +74,8 @@ def parse_numbers(
 
 def check_points(texts: Sequence[str]) -> None:
     """Raise CellError where all points of a column, and there is one, may as well stand between thousands."""
+    if "." not in "".join(texts):
+        return
     unsure = None
     for row, text in enumerate(texts):
         plain = _plain(text)
@@ -83,6 +88,14 @@ def check_points(texts: Sequence[str]) -> None:
             return
     if unsure:
         raise unsure
+
+
+def has_decimal_commas(texts: Sequence[str]) -> bool:
+    """Whether there are cells that only decimal commas explain."""
+    if "," not in "".join(texts):
+        return False
+    plain = (_split_unit(text)[0] for text in map(_plain, texts) if "," in text)
+    return any(_COMMA_FRACTION.fullmatch(text) and not _UNSURE.fullmatch(text) for text in plain)
 
 
 def _one_unit(texts: Sequence[str], split: dict[int, tuple[str, str]], where: Callable[[int], str]) -> tuple[str, int]:
@@ -168,7 +181,7 @@ def _is_clear(text: str) -> bool:
     return "," in text and bool(_GROUPED["."].fullmatch(text)) and not _UNSURE.fullmatch(text)
 
 
-def _problem(written: str, text: str, decimal: str | None) -> str:
+def _problem(written: str, text: str, decimal: str | None, remedy: str) -> str:
     if decimal is None and _UNSURE.fullmatch(text):
         return _either(written, text)
     if decimal is None and (_COMMA_FRACTION.fullmatch(text) or _GROUPED[","].fullmatch(text)):
@@ -176,7 +189,7 @@ def _problem(written: str, text: str, decimal: str | None) -> str:
         return f"{quoted(written)} {how}; give --decimal ,"
     if decimal == "," and _float(text) is not None:
         return f"{quoted(written)} has a point that is not between groups of three digits; is --decimal , right?"
-    return f"{quoted(written)} is not a number; {_ROW_REMEDY}"
+    return f"{quoted(written)} is not a number; {remedy}"
 
 
 def _either(written: str, text: str) -> str:

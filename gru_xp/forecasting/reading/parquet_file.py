@@ -60,7 +60,8 @@ def read_parquet(path: Path, name: str) -> Table:
         what = getattr(error, "strerror", None) or error
         raise DataError(f"{name}: cannot be read as Parquet ({printable(' '.join(str(what).split()), 200)})") from error
     if not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.reset_index()
+        names = ["index" if name is None else name for name in frame.index.names]
+        frame = frame.reset_index(names=names, allow_duplicates=True)
     frame.columns = [" ".join(str(column).split()) for column in frame.columns]
     if not frame.columns.is_unique:
         repeated = frame.columns[frame.columns.duplicated()][0]

@@ -13,6 +13,9 @@ from gru_xp.forecasting.windows import Floats
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
+DUPLICATE_REMEDY = "keep one row of each date, or give --on-duplicate first, last or mean"
+"""What to do about rows with the same date."""
+
 
 class RowOrder(NamedTuple):
     """Rows of a file in the order of time, those with the same date side by side, as in the file.
@@ -43,9 +46,16 @@ class RowOrder(NamedTuple):
 
 
 def order_rows(
-    column: str, labels: Sequence[str], keys: Sequence[Any], on_duplicate: str | None, where: Callable[[int], str]
+    column: str,
+    labels: Sequence[str],
+    keys: Sequence[Any],
+    on_duplicate: str | None,
+    where: Callable[[int], str],
+    remedy: str = DUPLICATE_REMEDY,
 ) -> tuple[RowOrder, list[str]]:
     """The order of rows by `keys`, and notices about what was done.
+
+    `remedy` says what to do about rows with the same key.
 
     Raises
     ------
@@ -60,11 +70,7 @@ def order_rows(
         count = f"{np.count_nonzero(~new)} row(s) repeat a date"
         if on_duplicate is None:
             before = where(int(min(r for r in rows if keys[r] == keys[row])))
-            raise CellError(
-                row,
-                f"{quoted(labels[row])} is in {before} already ({count}); keep one row of each date, or give "
-                "--on-duplicate first, last or mean",
-            )
+            raise CellError(row, f"{quoted(labels[row])} is in {before} already ({count}); {remedy}")
         taken = "their mean" if on_duplicate == "mean" else f"the {on_duplicate} one of each date"
         notices.append(
             f"column {printable(column)}: {count}, first in {where(row)} ({quoted(labels[row])}); {taken} is taken"

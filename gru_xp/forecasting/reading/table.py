@@ -22,6 +22,9 @@ MOST_CELLS = 2**26
 
 _ROWS_AT_ONCE = 4096
 _DELIMITERS = ";\t|,"
+_DELIMITER_NAMES = "comma, semicolon, tab or bar"
+_EXCEL_DELIMITER = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class Table:
 
     def error(self, column: str, error: CellError) -> DataError:
         """What is wrong in a column, with file, line and column."""
-        return DataError(f"{self.name}, {self.where(error.row)}, column {printable(column)}: {error}")
+        return DataError(
+            f"{self.name}, {self.where(error.row)}, column {printable(column) or 'without a name'}: {error}"
+        )
 
 
 def read_table(path: Path, name: str, options: ReadOptions) -> Table:
@@ -75,6 +80,11 @@ def read_table(path: Path, name: str, options: ReadOptions) -> Table:
             raise DataError(f"{name}: the file is empty; it must have a header line and rows of numbers")
         header = [" ".join(text.split()) for text in header]
         _check_header(header, name, header_line)
+        begin = list(islice(records, _LOOKED_AT))
+        for line, row in filter(lambda record: not _is_blank(record[1]), begin):
+            _check_first_row(header, row, f"{name}, line {header_line}", f"line {line}", delimiter)
+            break
+        records = chain(begin, records)
         columns, lines = _columns(_rows(records, header, name, options.decimal), header, name)
     if not lines:
         raise DataError(f"{name}: has a header line and no rows; add rows of numbers")
@@ -103,7 +113,14 @@ def _records(
         skipped, batch = skipped + first, batch[first:]
         if batch:
             break
-    delimiter = _delimiter("".join(batch[:20]), decimal)
+    delimiter = _delimiter("".join(batch[:_LOOKED_AT]), decimal)
+    if batch and (match := _EXCEL_DELIMITER.fullmatch(batch[0].rstrip("\r\n"))):
+        delimiter = match[1]
+        if delimiter not in _DELIMITERS:
+            raise DataError(
+                f"{name}, line {skipped + 1}: the delimiter is {delimiter!r}; it must be {_DELIMITER_NAMES}"
+            )
+        skipped, batch = skipped + 1, batch[1:]
     return delimiter, _split(chain([batch], batches), delimiter, skipped, name)
 
 
@@ -133,13 +150,16 @@ def _split(batches: Iterator[list[str]], delimiter: str, skipped: int, name: str
 
 
 def _delimiter(sample: str, decimal: str | None) -> str:
-    """The sign that is most often in the header, outside quotes."""
-    header = re.sub(r'(^|[;\t|,]) *"(?:[^"]|"")*"', r"\1", sample).lstrip("\r\n").splitlines()
-    counts = {sign: header[0].count(sign) if header else 0 for sign in _DELIMITERS}
-    if decimal == ",":  # a comma may stand in a number
+    """The sign that is most often in the header, outside quotes; or that is in the line after it, but for the comma."""
+    unquoted = re.sub(r'(^|[;\t|,]) *"(?:[^"]|"")*"', r"\1", sample)
+    header, second, *_ = (*(line for line in unquoted.splitlines() if line.strip(" ")), "", "")
+    counts = {sign: header.count(sign) for sign in _DELIMITERS}
+    if not any(counts.values()):
+        counts = {sign: second.count(sign) for sign in _DELIMITERS if sign != ","}
+    elif decimal == ",":  # a comma may stand in a number
         counts[","] = min(counts[","], 0 if any(counts[sign] for sign in _DELIMITERS if sign != ",") else 1)
-    elif not any(counts.values()):
-        return ","
+    if not any(counts.values()):
+        return ";" if decimal == "," else ","
     return max(counts, key=lambda sign: counts[sign])
 
 
@@ -150,6 +170,25 @@ def _check_header(header: Sequence[str], name: str, line: int) -> None:
         raise DataError(
             f"{name}, line {line}: the first line looks like data ({listed(names)}); add a header line with column "
             "names"
+        )
+
+
+def _check_first_row(header: Sequence[str], row: Sequence[str], place: str, row_place: str, delimiter: str) -> None:
+    """Raise DataError where the first row says that what is above it, in `place`, is no header."""
+    filled = [text for text in row if text.strip()]
+    is_title = any(header[:1]) and not any(header[1:]) and len(filled) > 1 and len(header) != 2
+    if is_title and not may_be_number(delimiter.join(row)):
+        raise DataError(
+            f"{place}: has one field ({quoted(header[0])}), and {row_place} has {len(filled)}; remove the lines before "
+            "the header"
+        )
+    is_row = any(may_be_number(text) or is_missing(text.strip()) or may_be_date(text.strip()) for text in filled)
+    if header[0].startswith("#") and not (is_row and len(row) == len(header)):
+        raise DataError(f"{place}: {quoted(header[0])} is a comment; remove the lines before the header")
+    words, parts = header[0].split(), row[0].split()
+    if len(header) == 1 and len(parts) >= len(words) > 1 and may_be_number(parts[-1]) and not may_be_number(row[0]):
+        raise DataError(
+            f"{place}: one column, {quoted(header[0])}; the sign between columns must be {_DELIMITER_NAMES}"
         )
 
 

@@ -128,6 +128,7 @@ def test_missing_file(tmp_path):
         GOOD.replace("\n", ";\n").replace(",", ";"),
         "\n\n" + GOOD.replace("\n", "\n\n") + "\n \n,,\n",
         "\n".join(",".join(f'"{field}"' for field in line.split(",")) for line in GOOD.splitlines()),
+        "\n".join("\t".join(f'"{field}"' for field in line.split(",")) for line in GOOD.splitlines()),
         GOOD.replace(",10", ",1e1").replace(",20", ",+20.0").replace(",30", ",30."),
     ],
 )
@@ -276,7 +277,11 @@ def closes(labels, header="Date,Close"):
             "line 2, column Date: '30112019' is a date in digits alone; say how by --date-format",
         ),
         (["01122019", "02122019"], "'01122019' is a date in digits alone"),
-        (["1122019", "11122019"], "'1122019' is a date in digits alone"),
+        (["1122019", "11122019"], "'1122019' is a date in digits alone; say how by --date-format '%d%m%Y' or '%m%d%Y'"),
+        (
+            ["43832", "43831"],
+            "'43832' is a date in digits alone, as spreadsheets count days; write dates as 2020-01-31",
+        ),
         (["301119", "011219"], "'301119' is a date in digits alone"),
         (["191130", "191201"], "'191130' is a date in digits alone"),
         (["11302019", "12012019"], "'11302019' is a date in digits alone"),
@@ -395,15 +400,74 @@ def test_rows_without_dates_may_be_alike(read):
     assert values(read("Close\n5\n5\n5\n")) == [5.0, 5.0, 5.0]
 
 
-def test_labels_that_are_no_dates_get_a_notice(read):
-    series = read("Date,Close\nMonday,1\nFriday,2\nMonday,3\n")
-    assert values(series) == [1.0, 2.0, 3.0]
-    assert series.labels == ("Monday", "Friday", "Monday")
-    assert series.dates is None
-    (notice,) = series.notices
-    assert notice.startswith(
-        "column Date: not read as dates; the rows are taken in the order of the file; --date-format"
+@pytest.mark.parametrize("name", ["Date", "Time", "Week", "index", ""])
+def test_labels_that_are_no_dates(refuse, name):
+    refuse(
+        closes(["Monday", "Friday"], f"{name},Close"),
+        f"line 2, column {name or 'without a name'}: 'Monday' is not read as a date; say how to read it by "
+        "--date-format, as in '%d/%m/%Y' for 31/12/2020, or, if the rows are in the order of time, rename the column",
     )
+
+
+def test_words_in_a_column_that_is_not_named_a_date(read):
+    series = read(closes(["Monday", "Friday"], "when,Close"))
+    assert (values(series), series.labels, series.notices) == ([0.0, 1.0], None, ())
+
+
+@pytest.mark.parametrize("row", ["a,08/{}/04,{}", "0,08/{}/04,{}"])
+@pytest.mark.parametrize("first", ["Ticker", ""])
+def test_dates_that_are_not_read_in_another_column(refuse, row, first):
+    rows = "\n".join(row.format(day, day) for day in (20, 19))
+    refuse(f"{first},Date,Close\n{rows}\n", "line 2, column Date: '08/20/04' has a year of two digits; give .*%m/%d/%y")
+
+
+def test_times_of_day(read, refuse):
+    series = read(closes(["9:30", "10:00", "04:00 PM"], "Time,Close"))
+    assert (values(series), series.dates) == ([0.0, 1.0, 2.0], None)
+    assert series.notices == ("column Time: times of day without dates; the rows are taken in the order of the file",)
+    for labels in (["09:30", "09:30"], ["09:30", "09:29"]):
+        message = f"line 3, column Time: '{labels[1]}' comes after '09:30', and times .*; write the date before the"
+        refuse(closes(labels, "Time,Close"), message)
+
+
+@pytest.mark.parametrize("labels", [["98", "99", "00", "01"], ["01", "00", "99", "98"]])
+def test_years_of_two_digits(read, refuse, labels):
+    content = closes(labels, "Year,Close")
+    refuse(content, f"column Year: '{labels[0]}' is a year of two digits; write four, or give --date-format %y")
+    series = read(content, options=ReadOptions(date_format="%y"))
+    assert [date.year for date in series.dates] == [1998, 1999, 2000, 2001]
+    assert values(read(closes(["97", "98", "99"], "Year,Close"))) == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        ("Year,Month,Close\n2000,1,5\n2000,2,6\n", "Year, Month"),
+        ("Month,Year,Close\n1,2000,5\n1,2001,6\n", "Month, Year"),
+        ("Month,Year,Close\nJan,2000,5\nJan,2001,6\n", "Month, Year"),
+        ("Date,Time,Close\n2020-01-01,09:30,5\n2020-01-01,09:31,6\n", "Date, Time"),
+        ("Time,Date,Close\n09:30,2020-01-01,5\n09:30,2020-01-02,6\n", "Time, Date"),
+    ],
+)
+def test_a_date_that_is_spread_over_columns(refuse, content, columns):
+    refuse(content, rf"the date is spread over 2 columns \({columns}\); join them into one")
+
+
+def test_the_month_beside_a_date_is_no_part_of_it(refuse):
+    content = "Date,Month,Hour,Close\n2020-01-01,1,2,5\n2020-01-01,1,2,6\n"
+    refuse(content, "keep one row of each date, or give --on-duplicate", features=["Hour"])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["1577836800000000001", "1577836800000000000"],
+        ["2020-01-01 00:00:00.0000000010", "2020-01-01 00:00:00.000000000"],
+    ],
+)
+def test_dates_a_nanosecond_apart(read, refuse, labels):
+    assert values(read(closes(labels))) == [1.0, 0.0]
+    refuse(closes([*labels, labels[0].rstrip("0")]), "line 4, column Date: .* is in line 2 already")
 
 
 # --- files that are wrong ---------------------------------------------------------------------------------------
@@ -425,6 +489,83 @@ def test_header_only(refuse, content):
 )
 def test_no_header(refuse, content):
     refuse(content, "the first line looks like data .*add a header line")
+
+
+@pytest.mark.parametrize(
+    "content", ["1/1/20,20\n1/2/20,21\n", "2020Q1,100\n", "AAPL,100\nIBM,5\n", "AAPL,100,3\nIBM,5,6\n"]
+)
+def test_a_header_of_numbers(read, refuse, content):
+    refuse(content, "the first line looks like data .*; add a header line with column names")
+    series = read("Country,2020\na,5\nb,6\n", "2020")
+    assert (series.target, values(series)) == ("2020", [5.0, 6.0])
+
+
+@pytest.mark.parametrize(
+    "last", ["Total", "TOTAL:", "sum", "Sub-total", "subtotals", "Grand Total:", "average", "Mean", "", "-"]
+)
+def test_a_last_row_of_totals(read, refuse, last):
+    content = f"Item,Close\na,5\nb,6\n{last},11\n"
+    refuse(content, "line 4, column Item: .* may mark a total; remove the line, or write another word there")
+    assert values(read(content.replace(last + ",11", "c,7"))) == [5.0, 6.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Id,v\n3,5\n1,6\n,11\n",
+        "Item,v\na,5\n,6\n,11\n",
+        "Item,v\na,5\nTotal,6\nb,11\n",
+        "Item,v\na,5\nTotals of Lee,11\n",
+    ],
+)
+def test_a_last_row_like_others(read, content):
+    assert values(read(content, "v"))[-1] == 11.0
+
+
+@pytest.mark.parametrize("first", ["sep={}\n", '"SEP={}"\n', "\n\nsep={}\r\n\n"])
+@pytest.mark.parametrize("delimiter", [";", ",", "\t", "|"])
+def test_the_delimiter_that_excel_names(read, refuse, first, delimiter):
+    first = first.format(delimiter)
+    assert values(read(first + GOOD.replace(",", delimiter))) == [10.0, 20.0, 30.0]
+    content = first + GOOD.replace(",30", ",x").replace(",", delimiter)
+    refuse(content, f"line {content.count(chr(10))}, column Close: 'x'")
+    refuse("sep=:\n" + GOOD, "line 1: the delimiter is ':'; it must be comma, semicolon, tab or bar")
+
+
+@pytest.mark.parametrize(
+    ("before", "pattern"),
+    [
+        ("# made by me\n", "line 1: .*'# made by me'.*; remove the lines before the header"),
+        ("# made, by me\n", "line 1: '# made' is a comment; remove"),
+        ("# a, b, c\n# d, e, f\n", "line 1: '# a' is a comment; remove"),
+        ("My report\n", r"line 1: has one field \('My report'\), and line 2 has 3; remove the lines before the header"),
+        ("\nMy report\n\n", r"line 2: has one field \('My report'\), and line 4 has 3; remove"),
+        ("My report,,\n", r"line 1: has one field \('My report'\), and line 2 has 3; remove"),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_lines_before_the_header(refuse, before, pattern, delimiter):
+    content = before + GOOD
+    refuse(content if "," in before else content.replace(",", delimiter), pattern)
+
+
+@pytest.mark.parametrize(
+    "header", ["#,Date,Close\n1,2020-01-01,5\n", "# of users\n5\n", "# Date,Close\n2020-01-01,5\n"]
+)
+def test_a_header_with_a_number_sign(read, header):
+    assert values(read(header)) == [5.0]
+
+
+@pytest.mark.parametrize("row", ["2020-01-01 5", "2020-01-01  10:00 5"])
+def test_spaces_between_columns(refuse, row):
+    refuse(
+        f"Date Close\n{row}\n", "line 1: one column, 'Date Close'; the sign between columns must be comma, semicolon"
+    )
+
+
+@pytest.mark.parametrize("cell", ["5", "5 %", "$ 5"])
+def test_spaces_in_a_column(read, cell):
+    assert values(read(f"Growth rate\n{cell}\n")) == [5.0]
 
 
 @pytest.mark.parametrize("delimiter", ["; ", ";", "\t"])
@@ -530,9 +671,10 @@ def test_a_file_of_delimiters(refuse, content):
 
 
 @pytest.mark.parametrize("labels", [["1", "nan", "2"], ["nan", "1", "2"], ["1", "2", "nan"]])
-def test_a_nan_in_the_index(read, labels):
-    series = read("index,Close\n" + "".join(f"{label},{i}\n" for i, label in enumerate(labels)))
-    assert "not read as dates" in series.notices[0]
+def test_a_nan_in_the_index(refuse, labels):
+    refuse(
+        closes(labels, "index,Close"), f"line {labels.index('nan') + 2}, column index: the date is missing; fill it in"
+    )
 
 
 # --- anything at all --------------------------------------------------------------------------------------------
@@ -589,5 +731,5 @@ def test_a_table_of_garbage_is_read_or_refused(read_or_refuse):
         rows = [
             ",".join("".join(random_.choices("0123456789" * 3 + ".-e/_ ", k=3)) for _ in range(3)) for _ in range(4)
         ]
-        messages.append(read_or_refuse("Date,Open,Close\n" + "\n".join(rows), target="Close"))
+        messages.append(read_or_refuse("Note,Open,Close\n" + "\n".join(rows), target="Close"))
     assert 0 < messages.count(None) < 300

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from gru_xp.forecasting.reading.cells import CellError
-from gru_xp.forecasting.reading.numerals import check_size, is_fraction, may_be_number, parse_numbers
+from gru_xp.forecasting.reading.numerals import (
+    check_size,
+    has_decimal_commas,
+    is_fraction,
+    may_be_number,
+    parse_numbers,
+)
 
 
 def parse(*texts, decimal=None):
@@ -67,6 +73,22 @@ def test_what_is_no_number(texts, decimal, row):
     with pytest.raises(CellError) as error:
         parse(*texts, decimal=decimal)
     assert error.value.row == row
+
+
+@pytest.mark.parametrize("cell", ["(5)", "5-", "1'234", "1 234", "USD 5", "5k"])
+def test_a_column_that_is_written_in_another_way(cell):
+    with pytest.raises(CellError, match="is not a number; write the column as plain numbers"):
+        parse(cell, cell, "", "3")
+    with pytest.raises(CellError, match="is not a number; correct the row or remove it"):
+        parse(cell, "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [("1,5", True), ("12,50 €", True), ("0,123", True), ("1,234", False), ("1,234.5", False), ("a, b", False)],
+)
+def test_cells_that_only_decimal_commas_explain(cell, expected):
+    assert has_decimal_commas(["2", "", cell]) == expected
 
 
 def test_missing_values_are_nan():

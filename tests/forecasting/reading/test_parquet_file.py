@@ -119,6 +119,43 @@ def test_two_columns_of_one_name(save, frame):
         read_csv(save(frame.rename(columns={"Close": "Open "})))
 
 
+@pytest.mark.parametrize(
+    "index",
+    [pd.Index([4, 3]), pd.Index([4, 3], name="index"), pd.MultiIndex.from_tuples([(1, 2), (3, 4)])],
+    ids=["without a name", "index", "two"],
+)
+def test_an_index_beside_a_column_of_that_name(save, index):
+    with pytest.raises(DataError, match="two columns are called 'index'; rename one of them"):
+        read_csv(save(pd.DataFrame({"index": [5, 6]}, index=index)))
+
+
+def test_an_index_without_a_name(save):
+    series = read_csv(save(pd.DataFrame({"v": [5, 6]}, index=[4, 3])))
+    assert (series.target, series.values[:, 0].tolist(), series.labels) == ("v", [6.0, 5.0], ("3", "4"))
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        pd.period_range("2020-01-01", periods=2, freq="W")[::-1],
+        pd.to_timedelta([2, 1], unit="D"),
+        np.array(["12000-01-01", "11000-01-01"], "datetime64[s]"),
+    ],
+    ids=["weeks", "durations", "after the last year"],
+)
+def test_what_datetime_has_no_place_for(save, dates):
+    with pytest.raises(DataError, match=r"row 0, column Date: .* is not read as a date; say how .* rename the column"):
+        read_csv(save(pd.DataFrame({"Date": dates, "v": [1, 2]})))
+
+
+def test_periods_and_nanoseconds(save):
+    quarters = pd.period_range("2020Q1", periods=2, freq="Q")
+    nanoseconds = np.array(["2020-01-01T00:00:00.000000001", "2020-01-01T00:00:00.000000002"], "datetime64[ns]")
+    for dates in (quarters, nanoseconds):
+        series = read_csv(save(pd.DataFrame({"Date": dates[::-1], "v": [1, 2]})))
+        assert series.values[:, 0].tolist() == [2.0, 1.0]
+
+
 def test_more_rows_than_its_size_can_hold(save):
     path = save(pd.DataFrame({"Close": np.zeros(20_000_000, dtype=np.int8)}))
     with pytest.raises(DataError, match="says that it holds 20,000,000 numbers, too many for its size"):

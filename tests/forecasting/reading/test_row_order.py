@@ -63,3 +63,8 @@ def test_repeated_keys_are_refused(keys, row, before, count):
     with pytest.raises(CellError, match=rf"is in line {before} already \({count} row\(s\) repeat a date\)") as error:
         order(keys)
     assert error.value.row == row
+
+
+def test_what_to_do_about_repeated_keys():
+    with pytest.raises(CellError, match=r"\(1 row\(s\) repeat a date\); join the columns$"):
+        order_rows("Date", ["a", "b"], [1, 1], None, "line {}".format, "join the columns")
