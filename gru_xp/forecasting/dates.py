@@ -90,7 +90,13 @@ def is_full_date(label: str) -> bool:
 def refuse_short_years(labels: Sequence[str]) -> None:
     """Raise CellError where all labels are dates with a year of two digits."""
     if formats := short_year_formats(labels):
-        raise CellError(0, f"{quoted(labels[0])} has a year of two digits; give --date-format {formats}")
+        what, years = "has a year of two digits", ""
+        if "%d" not in formats:
+            what, years = (
+                "has a day and no year, or a year of two digits",
+                "write years of four digits, or, for years, ",
+            )
+        raise CellError(0, f"{quoted(labels[0])} {what}; {years}give --date-format {formats}")
 
 
 def _refuse_two_years(labels: Sequence[str]) -> None:
@@ -144,7 +150,8 @@ def _refuse_mixed(labels: Sequence[str], where: Callable[[int], str]) -> None:
         if not still:
             raise CellError(
                 row,
-                f"{quoted(label)} is not written as {quoted(labels[sample])} in {where(sample)}; write all dates alike",
+                f"{quoted(label)} is not written as {quoted(labels[sample])} in {where(sample)}; write all dates alike "
+                "and remove rows without one",
             )
         if len(still) < len(forms):
             forms, sample = still, row

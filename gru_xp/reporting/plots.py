@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -49,22 +50,33 @@ def plot_sequence(path: PathLike, series: TimeSeries, parts: Sequence[EvaluatedP
     panels = [panel for panel in panels if panel]
     figure = Figure(figsize=(10, 4 * len(panels)), layout="constrained")
     size = 5 if len(series) < 500 else 2.5
+    dates = _dates(series)
     for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         for number, part in enumerate(panel):
-            x = [series.dates[row] for row in part.rows] if series.dates else list(part.rows)
+            x = [dates[row] for row in part.rows] if dates else list(part.rows)
             label = "actual" if number == 0 else None
             axes.plot(x, part.y_true, ".", color=_ACTUAL, markersize=size, label=label)
             axes.plot(x, part.y_pred, color=_COLORS[part.name], linewidth=0.9, label=f"predicted, {part.name}")
         axes.set_title(f"{_name(series)}: {' and '.join(part.name for part in panel)}", **_PLAIN)
         axes.set_ylabel(_name(series), **_PLAIN)
-        _label_time(axes, series)
+        _label_time(axes, has_dates=dates is not None)
         axes.legend(markerscale=7 / size)
         axes.grid(alpha=0.3)
     _save(figure, path)
 
 
-def _label_time(axes: Axes, series: TimeSeries) -> None:
+def _dates(series: TimeSeries) -> Sequence[datetime] | None:
+    """Its dates, unless an axis that goes on a little beyond them would leave the calendar."""
     if series.dates is None:
+        return None
+    first, last = series.dates[0], series.dates[-1]
+    margin = (last - first) / 4 + timedelta(days=3000)
+    calendar_begins, calendar_ends = (end.replace(tzinfo=first.tzinfo) for end in (datetime.min, datetime.max))
+    return series.dates if first - calendar_begins > margin and calendar_ends - last > margin else None
+
+
+def _label_time(axes: Axes, *, has_dates: bool) -> None:
+    if not has_dates:
         axes.set_xlabel("row")
         return
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import matplotlib
 import matplotlib.image
@@ -116,6 +117,19 @@ def test_sequence_without_dates_counts_rows(draw, series, parts):
     above, below = draw(plot_sequence, series(dates=False), parts).axes
     np.testing.assert_array_equal(lines(below)["predicted, test"].get_xdata(), range(28, 40))
     assert above.get_xlabel() == below.get_xlabel() == "row"
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_dates_at_the_ends_of_the_calendar_count_rows(draw, series, parts, year):
+    dates = tuple(datetime(year, 6, 1) + timedelta(days=row) for row in range(40))
+    above, below = draw(plot_sequence, replace(series(), dates=dates), parts).axes
+    assert above.get_xlabel() == below.get_xlabel() == "row"
+
+
+@pytest.mark.parametrize("ends", [(1000, 9970), (2500, 7400), (20, 2100), (1, 9999), (9700, 9960)])
+def test_years_far_apart(check_picture, series, parts, ends):
+    dates = tuple(datetime(year, 1, 1) for year in np.linspace(*ends, 40).astype(int))
+    check_picture(plot_sequence, replace(series(), dates=dates), parts)
 
 
 def test_labels_that_are_no_dates_count_rows(draw, series, parts):

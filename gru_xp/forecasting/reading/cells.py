@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from gru_xp.errors import printable
 
-_MISSING = frozenset(("", "-", "--", "na", "n/a", "#n/a", "nan", "+nan", "-nan", "null", "none"))
+_MISSING = frozenset(("", "-", "--", ".", "na", "n/a", "#n/a", "nan", "+nan", "-nan", "null", "none"))
 _LONGEST = 60
 
 

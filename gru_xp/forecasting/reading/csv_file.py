@@ -12,9 +12,9 @@ from gru_xp.forecasting.reading.cells import CellError, is_missing, listed, quot
 from gru_xp.forecasting.reading.date_column import (
     INDEX_NAMES,
     DateColumn,
+    duplicate_remedy,
     find_date_column,
     notices_without_dates,
-    spread_over,
 )
 from gru_xp.forecasting.reading.missing import treat_missing
 from gru_xp.forecasting.reading.numerals import (
@@ -26,7 +26,7 @@ from gru_xp.forecasting.reading.numerals import (
 )
 from gru_xp.forecasting.reading.options import ReadOptions
 from gru_xp.forecasting.reading.parquet_file import SUFFIXES, read_parquet
-from gru_xp.forecasting.reading.row_order import DUPLICATE_REMEDY, Rows, order_rows
+from gru_xp.forecasting.reading.row_order import Rows, order_rows
 from gru_xp.forecasting.reading.table import Table, read_table
 from gru_xp.forecasting.series import TimeSeries, check_columns
 from gru_xp.forecasting.windows import Floats
@@ -114,7 +114,7 @@ def read_csv(
     name = printable(name or ("stdin" if str(path) == "-" else str(path)), 1000)
     is_parquet = path.suffix.lower() in SUFFIXES
     table = read_parquet(path, name) if is_parquet else read_table(path, name, options)
-    date = find_date_column(table, options.date_format)
+    date = find_date_column(table, options.date_format, target, features)
     columns = _columns(table, date, target, features)
     values, notices = _values(table, columns, options.decimal)
     values, rows, done = _in_order(table, date, columns, values, options.on_duplicate)
@@ -157,9 +157,15 @@ def _in_order(
         _check_last_row(table, columns)
         notices = notices_without_dates(table) if date is None else [f"column {printable(date.name)}: {_CLOCKS}"]
         return values, np.arange(len(values)), notices
-    remedy = spread_over(table, date.name, columns) or DUPLICATE_REMEDY
     try:
-        order, notices = order_rows(date.name, date.labels, date.keys, on_duplicate, table.where, remedy)
+        order, notices = order_rows(
+            date.name,
+            date.labels,
+            date.keys,
+            on_duplicate,
+            table.where,
+            lambda: duplicate_remedy(table, date.name, columns),
+        )
     except CellError as error:
         raise table.error(date.name, error) from error
     return *order.take(values, on_duplicate), notices
@@ -211,10 +217,13 @@ def _default_target(table: Table, date: DateColumn | None) -> str:
     names = list(table.columns)
     if "Close" in names:
         return "Close"
-    candidates = [name for name in names if name.lower() not in INDEX_NAMES and (date is None or name != date.name)]
+    candidates = [name for name in names if date is None or name != date.name]
     numeric = [name for name in candidates if name in table.numbers or _is_numeric(table.columns[name])]
+    numeric = [name for name in numeric if name.lower() not in INDEX_NAMES] or numeric
     if not numeric:
-        raise DataError(f"{table.name}: no numeric column; the columns are {listed(names)}")
+        raise DataError(
+            f"{table.name}: no numeric column; the columns are {listed(names)}; --target names one to read all the same"
+        )
     if all(map(may_be_number, numeric)):
         raise DataError(
             f"{table.name}: the first line looks like data ({listed(names)}); add a header line with column names, or "

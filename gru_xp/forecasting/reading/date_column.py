@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from gru_xp.errors import printable
 from gru_xp.forecasting.dates import direction, is_full_date, may_be_date, parse_dates, refuse_short_years
 from gru_xp.forecasting.reading.cells import CellError, is_missing, listed, quoted
-from gru_xp.forecasting.reading.date_forms import beyond_microseconds, digit_formats, read_clock
+from gru_xp.forecasting.reading.date_forms import YEAR_MONTH, beyond_microseconds, digit_formats, read_clock
 from gru_xp.forecasting.reading.numerals import may_be_number
+from gru_xp.forecasting.reading.row_order import DUPLICATE_REMEDY
 from gru_xp.forecasting.reading.table import Table
 
 INDEX_NAMES = {"ds", "index", "year", "month", "day", "week", "quarter", "period", "timestamp", "unnamed: 0", ""}
@@ -20,10 +21,12 @@ INDEX_NAMES = {"ds", "index", "year", "month", "day", "week", "quarter", "period
 _DATE_WORDS = {"date", "dates", "datetime", "time", "timestamp"}
 _DAY_WORDS = {"date", "dates", "datetime"}
 _CLOCK_PARTS = {"hour", "minute", "second", "time"}
-_DATE_PARTS = {"year", "quarter", "month", "week", "day", "date"}
+_DATE_PARTS = {"year", "quarter", "month", "mon", "week", "day", "date", "period"}
+_WITHOUT_YEAR = {"quarter", "month", "mon", "week", "day"} | _CLOCK_PARTS
 _DIGITS = re.compile(r"\d{5,8}")
 _TWO_DIGITS = re.compile(r"\d\d")
 _DAY_MONTH = re.compile(r"(0?[1-9]|[12]\d|3[01])\.(0?[1-9]|1[0-2])")
+_YEAR_POINT_MONTH = re.compile(r"\d{4}\.(0?[1-9]|1[0-2])")
 _EPOCH_SECONDS = re.compile(r"\d{9,10}(\.\d+)?")
 _SAMPLE = 100
 
@@ -40,19 +43,27 @@ class DateColumn(NamedTuple):
     keys: Sequence[Any] | None
 
 
-def find_date_column(table: Table, date_format: str | None) -> DateColumn | None:
+def find_date_column(
+    table: Table, date_format: str | None, target: str | None = None, features: Sequence[str] = ()
+) -> DateColumn | None:
     """The column named so, if it is the first one or one of dates; the first one, if of dates; or the only such one.
+
+    It is not the target, nor a feature that is no date, nor the only column.
 
     Raises
     ------
     DataError
         It has dates that cannot be told for sure, or is named a date and has none, or numbers that say no order.
     """
-    name = _name(table, date_format)
+    used = {target, *(name for name in features if name in table.columns and not _has_dates(table.columns[name]))}
+    names = [name for name in table.columns if name not in used]
+    name = _name(table, names, date_format) if names and len(table.columns) > 1 else None
     if name is None:
         return None
     labels = [" ".join(text.split()) for text in table.columns[name]]
     try:
+        if _letters(name) == "week" and all(map(YEAR_MONTH.fullmatch, labels)):
+            raise CellError(0, f"{quoted(labels[0])} may be a week or a month; write weeks as 2024-W01")
         if dates := parse_dates(labels, date_format, table.where):
             return DateColumn(name, labels, dates, _exact_keys(labels, dates))
         keys = _number_keys(name, labels)
@@ -66,10 +77,25 @@ def find_date_column(table: Table, date_format: str | None) -> DateColumn | None
 def spread_over(table: Table, name: str, used: Sequence[str] = ()) -> str:
     """What to do where a date is spread over column `name` and others, which are not `used`; "" where it is not."""
     parts = _CLOCK_PARTS if _says_day(name) else _CLOCK_PARTS | _DATE_PARTS  # a whole date may have its month beside it
-    others = [other for other in table.columns if other.lower() in parts and other not in (name, *used)]
+    others = [other for other in table.columns if _letters(other) in parts and other not in (name, *used)]
     if not others:
         return ""
     return f"the date is spread over {len(others) + 1} columns ({listed([name, *others])}); join them into one"
+
+
+def duplicate_remedy(table: Table, name: str, used: Sequence[str]) -> str:
+    """What to do about rows with the same date in column `name`; the columns that are `used` do not tell them apart."""
+    if spread := spread_over(table, name, used):
+        return spread
+    if _letters(name) in _WITHOUT_YEAR:
+        return f"column {printable(name)} says no year; write dates as 2020-01-31"
+    labels = table.columns[name]
+    for other, cells in list(table.columns.items())[:_SAMPLE]:
+        if other in (name, *used) or _is_numbers(cells):
+            continue
+        if len(set(cells)) < len(cells) == len(set(zip(labels, cells, strict=True))):
+            return f"column {printable(other)} tells rows of one date apart; keep those with one {printable(other)}"
+    return DUPLICATE_REMEDY
 
 
 def notices_without_dates(table: Table) -> list[str]:
@@ -82,8 +108,9 @@ def notices_without_dates(table: Table) -> list[str]:
     ]
 
 
-def _name(table: Table, date_format: str | None) -> str | None:
-    first, *_ = names = list(table.columns)
+def _name(table: Table, names: Sequence[str], date_format: str | None) -> str | None:
+    """The one of `names` that says when."""
+    first = next(iter(table.columns))
     named = [name for says in (_says_date, _says_index) for name in names if says(name)][:_SAMPLE]
     if date_format is not None:
         candidates = [*named, *names[:_SAMPLE]]
@@ -91,7 +118,7 @@ def _name(table: Table, date_format: str | None) -> str | None:
     chosen = next((name for name in named if name == first or _may_say_when(name, table.columns[name])), None)
     if chosen is not None and (_says_date(chosen) or _has_dates(table.columns[chosen])):
         return chosen
-    if chosen is None and not _is_numbers(table.columns[first]) and _has_dates(table.columns[first]):
+    if chosen is None and first in names and not _is_numbers(table.columns[first]) and _has_dates(table.columns[first]):
         return first
     called = [name for name in named if name.lower() in _DATE_WORDS and not _is_numbers(table.columns[name])]
     return _only_full_dates(table, called[0] if called else chosen)
@@ -113,6 +140,10 @@ def _full_date_columns(table: Table) -> list[str]:
     """The columns of which every cell is a date with year, month and day."""
     names = [name for name in list(table.columns)[:_SAMPLE] if name not in table.numbers]
     return [name for name in names if all(is_full_date(" ".join(text.split())) for text in table.columns[name])]
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z]", "", name.lower())
 
 
 def _words(name: str) -> list[str]:
@@ -161,6 +192,10 @@ def _number_keys(name: str, labels: Sequence[str]) -> list[float] | None:
     remedy = f"or rename column {printable(name)} if it only counts"
     if name.lower() == "year" and all(map(_TWO_DIGITS.fullmatch, labels)) and direction(numbers) is None:
         raise CellError(0, f"{quoted(labels[0])} is a year of two digits; write four, or give --date-format %y")
+    if all(map(_YEAR_POINT_MONTH.fullmatch, labels)):
+        raise CellError(
+            0, f"{quoted(labels[0])} may be a month, or a fraction of a year; write months as 2020-01, {remedy}"
+        )
     if not _says_day(name) or all(map(_EPOCH_SECONDS.fullmatch, labels)):
         return numbers
     if _is_digits(labels):
@@ -188,7 +223,7 @@ def _check_clocks(labels: Sequence[str], spread: str) -> None:
         raise CellError(missing, "the date is missing; fill it in or remove the row")
     remedy = "if the rows are in the order of time, rename the column"
     try:
-        clocks = [read_clock(label) for label in labels]
+        clocks = [read_clock(label if ":" in label or label[-1:] in "mM" else "") for label in labels]
     except ValueError:
         refuse_short_years(labels)
         row = next((row for row, label in enumerate(labels) if not may_be_number(label)), 0)

@@ -99,8 +99,11 @@ NUMERIC_FORMS: tuple[Form, ...] = (
 
 MONTH_FORMS: tuple[Form, ...] = (
     _of_parts(rf"{_NAME}[ -](?P<year>\d{{4}}){_NO_DAY}{_NO_CLOCK}"),
-    _of_parts(rf"(?P<year>\d{{4}})[ -]?(?P<month>Q[1-4]){_NO_DAY}{_NO_CLOCK}"),
-    _of_parts(rf"(?P<month>Q[1-4])[ -]?(?P<year>\d{{4}}){_NO_DAY}{_NO_CLOCK}"),
+    _of_parts(rf"(?P<year>\d{{4}})[ -]{_NAME}{_NO_DAY}{_NO_CLOCK}"),
+    _of_parts(rf"(?P<month>\d\d?)/(?P<year>\d{{4}}){_NO_DAY}{_NO_CLOCK}"),
+    _of_parts(rf"(?P<year>\d{{4}})(?:/|[ :-]?M)(?P<month>\d\d?){_NO_DAY}{_NO_CLOCK}"),
+    _of_parts(rf"(?P<year>\d{{4}})[ /:-]?(?P<month>Q[1-4]){_NO_DAY}{_NO_CLOCK}"),
+    _of_parts(rf"(?P<month>Q[1-4])[ /:-]?(?P<year>\d{{4}}){_NO_DAY}{_NO_CLOCK}"),
 )
 """Months and quarters, which are read as their first day."""
 
@@ -153,12 +156,19 @@ _SHORT_YEARS = (
     *(f"{month} %d{comma} %y" for month in ("%b", "%B") for comma in (",", "")),
     *(sign.join(order) for sign in "/.-" for order in (("%d", "%m", "%y"), ("%m", "%d", "%y"), ("%y", "%m", "%d"))),
 )
-_DIGITS_ALONE = ("%d%m%Y", "%m%d%Y", "%Y%m%d", "%d%m%y", "%m%d%y", "%y%m%d")
+_DIGITS_ALONE = ("%Y%m", "%d%m%Y", "%m%d%Y", "%Y%m%d", "%d%m%y", "%m%d%y", "%y%m%d")
 
 
 def _that_read(forms: Iterable[str], labels: Sequence[str]) -> str:
-    found = [form for form in forms if all(reads(partial(read_as, form=form), label) for label in labels)]
+    found = [form for form in forms if all(_reads_plausibly(form, label) for label in labels)]
     return " or ".join(map(repr, found))
+
+
+def _reads_plausibly(form: str, label: str) -> bool:
+    try:
+        return 1000 <= read_as(label, form).year < 2500
+    except ValueError:
+        return False
 
 
 def short_year_formats(labels: Sequence[str]) -> str:

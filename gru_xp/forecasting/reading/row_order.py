@@ -51,7 +51,7 @@ def order_rows(
     keys: Sequence[Any],
     on_duplicate: str | None,
     where: Callable[[int], str],
-    remedy: str = DUPLICATE_REMEDY,
+    remedy: Callable[[], str] = lambda: DUPLICATE_REMEDY,
 ) -> tuple[RowOrder, list[str]]:
     """The order of rows by `keys`, and notices about what was done.
 
@@ -70,7 +70,7 @@ def order_rows(
         count = f"{np.count_nonzero(~new)} row(s) repeat a date"
         if on_duplicate is None:
             before = where(int(min(r for r in rows if keys[r] == keys[row])))
-            raise CellError(row, f"{quoted(labels[row])} is in {before} already ({count}); {remedy}")
+            raise CellError(row, f"{quoted(labels[row])} is in {before} already ({count}); {remedy()}")
         taken = "their mean" if on_duplicate == "mean" else f"the {on_duplicate} one of each date"
         notices.append(
             f"column {printable(column)}: {count}, first in {where(row)} ({quoted(labels[row])}); {taken} is taken"

@@ -110,7 +110,7 @@ def tables(file):
 def number(text, decimal):
     """A cell as `float` reads it, without thousands, units and unicode minus; nan where it is missing; else None."""
     text = text.strip().replace("\u2212", "-")
-    if text.lower() in ("", "-", "--", "na", "n/a", "nan", "+nan", "-nan", "null", "none", "#n/a"):
+    if text.lower() in ("", "-", "--", ".", "na", "n/a", "nan", "+nan", "-nan", "null", "none", "#n/a"):
         return math.nan
     if (plain := as_float(text)) is not None and decimal != ",":
         return plain

@@ -289,8 +289,71 @@ def test_one_line_that_says_what_is_where(write, case):
     assert str(error.value).isprintable()
 
 
+def months(name, *labels):
+    return f"{name},Sales\n" + "".join(f"{label},{number}\n" for number, label in enumerate(labels, start=1))
+
+
+DATE_COLUMNS = {
+    "the target is no date": ("Index,Year\n3.5,1900\n1.5,1901\n2.5,1902\n", "Index", (), [3.5, 1.5, 2.5], "1900"),
+    "nor the only column": ("Time\n3\n1\n2\n", "Time", (), [3, 1, 2], None),
+    "not even without a target": ("Index\n3\n1\n2\n", None, (), [3, 1, 2], None),
+    "nor a feature of numbers": ("Index,Sales\n3,1\n1,2\n2,3\n", "Sales", ("Index",), [1, 2, 3], None),
+    "but one of dates": ("Year,Sales\n1902,1\n1900,2\n1901,3\n", "Sales", ("Year",), [2, 3, 1], "1900"),
+    "an index that is the only number": ("Year,Index\n1900,3\n1901,1\n1902,2\n", None, (), [3, 1, 2], "1900"),
+    "year and month by name": (months("Month", "2024-Jan", "2023-Dec"), None, (), [2, 1], "2023-Dec"),
+    "month, slash, year": (months("Month", "01/2024", "12/2023"), None, (), [2, 1], "12/2023"),
+    "year, slash, month": (months("Month", "2024/01", "2023/12"), None, (), [2, 1], "2023/12"),
+    "year, M, month": (months("Period", "2000M01", "1999M12"), None, (), [2, 1], "1999M12"),
+    "quarters with a colon": (months("Quarter", "2000:Q1", "1999:Q4"), None, (), [2, 1], "1999:Q4"),
+    "weeks": (months("Week", "2024-W02", "2024-W01"), None, (), [2, 1], "2024-W01"),
+}
+
+
+@pytest.mark.parametrize("case", DATE_COLUMNS)
+def test_which_column_says_when(write, case):
+    content, target, features, values, first = DATE_COLUMNS[case]
+    series = read_csv(write(content), target, features)
+    assert series.values[:, 0].tolist() == values
+    assert (series.labels and series.labels[0]) == first
+
+
+NO_DATES = {
+    "points between year and month": (months("Month", "2023.9", "2023.10"), "line 2.*'2023.9' may be a month, or a fr"),
+    "months that may be weeks": (
+        months("Week", "2024-01", "2024-02"),
+        "'2024-01' may be a week or a month; write weeks",
+    ),
+    "days without a year": (months("Date", "Jan 01", "Jan 02"), "'Jan 01' has a day and no year, or a year of two dig"),
+    "months in digits": (months("Date", "192607", "192608"), "say how by --date-format '%Y%m', or rename"),
+    "months in digits, later": (months("Date", "200001", "200002"), "say how by --date-format '%Y%m', or rename"),
+    "months that come again": (months("Month", "11", "12", "1", "11"), "column Month says no year; write dates as"),
+    "a time in brackets": (
+        "<DATE>\t<TIME>\t<CLOSE>\n2020.01.02\t01:00\t1.5\n2020.01.02\t02:00\t2\n",
+        r"the date is spread over 2 columns \(<DATE>, <TIME>\)",
+    ),
+    "a month in short": ("Year,Mon,Sales\n2020,1,5\n2020,2,6\n", r"the date is spread over 2 columns \(Year, Mon\)"),
+    "several series": (
+        "Date,Ticker,Close\n2020-01-01,A,1\n2020-01-01,B,2\n2020-01-02,A,3\n2020-01-02,B,4\n",
+        "column Ticker tells rows of one date apart; keep those with one Ticker$",
+    ),
+    "months that are no clocks": (months("Month", "1-01", "1-02", "2-01"), "'1-01' is not read as a date"),
+    "years that are no clocks": (months("Year", "2001-2002", "2002-2003"), "'2001-2002' is not read as a date"),
+    "a second header": (
+        "Price,Close\nTicker,A\n2020-01-01,1\n2020-01-02,2\n",
+        "'Ticker' is not written .* remove rows without one$",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_DATES)
+def test_what_does_not_say_when(write, case):
+    content, message = NO_DATES[case]
+    with pytest.raises(DataError, match=message):
+        read_csv(write(content), target="Sales" if "Sales" in content else None)
+
+
 @pytest.mark.parametrize(
-    "word", ["", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", "-nan", "#N/A", "-", "\u2212"]
+    "word", ["", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", "-nan", "#N/A", "-", ".", "\u2212"]
 )
 def test_words_for_missing(write, word):
     content = column("1", word, "3")

@@ -67,4 +67,4 @@ def test_repeated_keys_are_refused(keys, row, before, count):
 
 def test_what_to_do_about_repeated_keys():
     with pytest.raises(CellError, match=r"\(1 row\(s\) repeat a date\); join the columns$"):
-        order_rows("Date", ["a", "b"], [1, 1], None, "line {}".format, "join the columns")
+        order_rows("Date", ["a", "b"], [1, 1], None, "line {}".format, lambda: "join the columns")
