@@ -164,7 +164,7 @@ def _in_order(
             date.keys,
             on_duplicate,
             table.where,
-            lambda: duplicate_remedy(table, date.name, columns),
+            lambda: duplicate_remedy(table, date, columns),
         )
     except CellError as error:
         raise table.error(date.name, error) from error

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from gru_xp.errors import printable
 from gru_xp.forecasting.dates import direction, is_full_date, may_be_date, parse_dates, refuse_short_years
 from gru_xp.forecasting.reading.cells import CellError, is_missing, listed, quoted
-from gru_xp.forecasting.reading.date_forms import YEAR_MONTH, beyond_microseconds, digit_formats, read_clock
+from gru_xp.forecasting.reading.date_forms import beyond_microseconds, digit_formats, read_clock
 from gru_xp.forecasting.reading.numerals import may_be_number
 from gru_xp.forecasting.reading.row_order import DUPLICATE_REMEDY
 from gru_xp.forecasting.reading.table import Table
@@ -22,11 +22,14 @@ _DATE_WORDS = {"date", "dates", "datetime", "time", "timestamp"}
 _DAY_WORDS = {"date", "dates", "datetime"}
 _CLOCK_PARTS = {"hour", "minute", "second", "time"}
 _DATE_PARTS = {"year", "quarter", "month", "mon", "week", "day", "date", "period"}
-_WITHOUT_YEAR = {"quarter", "month", "mon", "week", "day"} | _CLOCK_PARTS
+_WITHOUT_YEAR = {"quarter", "month", "mon", "week", "day"}
+_MONTH_NAMES = {"month", "mon", "period", "yearmonth", "quarter"}
+_WEEK_WORDS = {"week", "weeks", "wk"}
 _DIGITS = re.compile(r"\d{5,8}")
 _TWO_DIGITS = re.compile(r"\d\d")
 _DAY_MONTH = re.compile(r"(0?[1-9]|[12]\d|3[01])\.(0?[1-9]|1[0-2])")
-_YEAR_POINT_MONTH = re.compile(r"\d{4}\.(0?[1-9]|1[0-2])")
+_YEAR_POINT_MONTH = re.compile(r"\d{4}\.(0?[1-9]|1[0-2])|(0?[1-9]|1[0-2])\.\d{4}")
+_YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
 _EPOCH_SECONDS = re.compile(r"\d{9,10}(\.\d+)?")
 _SAMPLE = 100
 
@@ -48,21 +51,22 @@ def find_date_column(
 ) -> DateColumn | None:
     """The column named so, if it is the first one or one of dates; the first one, if of dates; or the only such one.
 
-    It is not the target, nor a feature that is no date, nor the only column.
+    It is not the target, nor the only column, nor a feature called index that has fractions.
 
     Raises
     ------
     DataError
         It has dates that cannot be told for sure, or is named a date and has none, or numbers that say no order.
     """
-    used = {target, *(name for name in features if name in table.columns and not _has_dates(table.columns[name]))}
+    used = {target, *(name for name in features if _is_price_index(name, table.columns.get(name, ())))}
     names = [name for name in table.columns if name not in used]
     name = _name(table, names, date_format) if names and len(table.columns) > 1 else None
     if name is None:
         return None
     labels = [" ".join(text.split()) for text in table.columns[name]]
     try:
-        if _letters(name) == "week" and all(map(YEAR_MONTH.fullmatch, labels)):
+        is_week = date_format is None and not _WEEK_WORDS.isdisjoint(_words(name))
+        if is_week and all(map(_YEAR_WEEK.fullmatch, labels)):
             raise CellError(0, f"{quoted(labels[0])} may be a week or a month; write weeks as 2024-W01")
         if dates := parse_dates(labels, date_format, table.where):
             return DateColumn(name, labels, dates, _exact_keys(labels, dates))
@@ -83,19 +87,24 @@ def spread_over(table: Table, name: str, used: Sequence[str] = ()) -> str:
     return f"the date is spread over {len(others) + 1} columns ({listed([name, *others])}); join them into one"
 
 
-def duplicate_remedy(table: Table, name: str, used: Sequence[str]) -> str:
-    """What to do about rows with the same date in column `name`; the columns that are `used` do not tell them apart."""
-    if spread := spread_over(table, name, used):
+def duplicate_remedy(table: Table, date: DateColumn, used: Sequence[str]) -> str:
+    """What to do about rows with the same date; the columns that are `used` do not tell them apart."""
+    if spread := spread_over(table, date.name, used):
         return spread
-    if _letters(name) in _WITHOUT_YEAR:
-        return f"column {printable(name)} says no year; write dates as 2020-01-31"
-    labels = table.columns[name]
     for other, cells in list(table.columns.items())[:_SAMPLE]:
-        if other in (name, *used) or _is_numbers(cells):
-            continue
-        if len(set(cells)) < len(cells) == len(set(zip(labels, cells, strict=True))):
+        if other not in (date.name, *used) and _tells_series_apart(cells, date.labels):
             return f"column {printable(other)} tells rows of one date apart; keep those with one {printable(other)}"
+    if date.dates is None and _letters(date.name) in _WITHOUT_YEAR:
+        return f"column {printable(date.name)} says no year; write dates as 2020-01-31"
     return DUPLICATE_REMEDY
+
+
+def _tells_series_apart(cells: Sequence[str], labels: Sequence[str]) -> bool:
+    """Whether cells name a few series, each of which has a date once."""
+    if _is_numbers(cells) or any(is_missing(text.strip()) or ":" in text for text in cells):
+        return False
+    kinds = {text.strip().lower() for text in cells}
+    return 2 * len(kinds) <= len(cells) == len(set(zip(labels, cells, strict=True))) and not kinds <= {"am", "pm"}
 
 
 def notices_without_dates(table: Table) -> list[str]:
@@ -116,6 +125,9 @@ def _name(table: Table, names: Sequence[str], date_format: str | None) -> str | 
         candidates = [*named, *names[:_SAMPLE]]
         return next((name for name in candidates if _has_dates(table.columns[name], date_format)), candidates[0])
     chosen = next((name for name in named if name == first or _may_say_when(name, table.columns[name])), None)
+    if chosen is not None and not _has_dates(table.columns[chosen]):
+        days = (name for name in named if _says_day(name) and _has_dates(table.columns[name]))
+        chosen = next((name for name in days if len(set(table.columns[name])) == len(table.lines)), chosen)
     if chosen is not None and (_says_date(chosen) or _has_dates(table.columns[chosen])):
         return chosen
     if chosen is None and first in names and not _is_numbers(table.columns[first]) and _has_dates(table.columns[first]):
@@ -140,6 +152,11 @@ def _full_date_columns(table: Table) -> list[str]:
     """The columns of which every cell is a date with year, month and day."""
     names = [name for name in list(table.columns)[:_SAMPLE] if name not in table.numbers]
     return [name for name in names if all(is_full_date(" ".join(text.split())) for text in table.columns[name])]
+
+
+def _is_price_index(name: str, cells: Sequence[str]) -> bool:
+    """Whether a column called index is one of prices, and does not count rows."""
+    return _letters(name) == "index" and any("." in text for text in cells) and not _has_dates(cells)
 
 
 def _letters(name: str) -> str:
@@ -192,11 +209,13 @@ def _number_keys(name: str, labels: Sequence[str]) -> list[float] | None:
     remedy = f"or rename column {printable(name)} if it only counts"
     if name.lower() == "year" and all(map(_TWO_DIGITS.fullmatch, labels)) and direction(numbers) is None:
         raise CellError(0, f"{quoted(labels[0])} is a year of two digits; write four, or give --date-format %y")
-    if all(map(_YEAR_POINT_MONTH.fullmatch, labels)):
+    letters = _letters(name)
+    if letters in _MONTH_NAMES and all(map(_YEAR_POINT_MONTH.fullmatch, labels)):
         raise CellError(
             0, f"{quoted(labels[0])} may be a month, or a fraction of a year; write months as 2020-01, {remedy}"
         )
-    if not _says_day(name) or all(map(_EPOCH_SECONDS.fullmatch, labels)):
+    counts = not _says_day(name) or all(map(_EPOCH_SECONDS.fullmatch, labels))
+    if counts and (letters not in _WITHOUT_YEAR or direction(numbers) is not None):
         return numbers
     if _is_digits(labels):
         formats = digit_formats(labels)

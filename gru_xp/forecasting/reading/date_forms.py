@@ -23,6 +23,7 @@ for _number, _name in enumerate(_MONTHS, start=1):
     _FIRST_MONTHS.update(dict.fromkeys((_name.lower(), _name[:3].lower(), str(_number), f"{_number:02d}"), _number))
 
 _NAME = rf"(?P<month>{'|'.join(_MONTHS)}|{'|'.join(name[:3] for name in _MONTHS)})"
+_LIKELY_YEAR = r"(?P<year>(?:1[89]|2[01])\d\d)"  # other numbers with a slash may be codes
 _NO_DAY, _NO_CLOCK = "(?P<day>)", "(?P<clock>)"
 _CLOCK = r"(?:(?:,? |T)(?P<clock>\d{1,2}\S*(?: [ap]m)?))?"
 _CLOCK_PARTS = re.compile(r"(\d{1,2})(\S*?)(?: ?([ap])m)?", re.IGNORECASE)
@@ -100,8 +101,8 @@ NUMERIC_FORMS: tuple[Form, ...] = (
 MONTH_FORMS: tuple[Form, ...] = (
     _of_parts(rf"{_NAME}[ -](?P<year>\d{{4}}){_NO_DAY}{_NO_CLOCK}"),
     _of_parts(rf"(?P<year>\d{{4}})[ -]{_NAME}{_NO_DAY}{_NO_CLOCK}"),
-    _of_parts(rf"(?P<month>\d\d?)/(?P<year>\d{{4}}){_NO_DAY}{_NO_CLOCK}"),
-    _of_parts(rf"(?P<year>\d{{4}})(?:/|[ :-]?M)(?P<month>\d\d?){_NO_DAY}{_NO_CLOCK}"),
+    _of_parts(rf"(?P<month>\d\d?)/{_LIKELY_YEAR}{_NO_DAY}{_NO_CLOCK}"),
+    _of_parts(rf"{_LIKELY_YEAR}(?:/|[ :-]?M)(?P<month>\d\d?){_NO_DAY}{_NO_CLOCK}"),
     _of_parts(rf"(?P<year>\d{{4}})[ /:-]?(?P<month>Q[1-4]){_NO_DAY}{_NO_CLOCK}"),
     _of_parts(rf"(?P<month>Q[1-4])[ /:-]?(?P<year>\d{{4}}){_NO_DAY}{_NO_CLOCK}"),
 )

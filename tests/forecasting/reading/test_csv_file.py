@@ -446,7 +446,7 @@ def test_years_of_two_digits(read, refuse, labels):
         ("Month,Year,Close\n1,2000,5\n1,2001,6\n", "Month, Year"),
         ("Month,Year,Close\nJan,2000,5\nJan,2001,6\n", "Month, Year"),
         ("Date,Time,Close\n2020-01-01,09:30,5\n2020-01-01,09:31,6\n", "Date, Time"),
-        ("Time,Date,Close\n09:30,2020-01-01,5\n09:30,2020-01-02,6\n", "Time, Date"),
+        ("Time,Date,Close\n09:30,2020-01-01,5\n10:30,2020-01-01,6\n09:30,2020-01-02,7\n", "Time, Date"),
     ],
 )
 def test_a_date_that_is_spread_over_columns(refuse, content, columns):

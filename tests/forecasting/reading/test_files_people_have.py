@@ -297,7 +297,18 @@ DATE_COLUMNS = {
     "the target is no date": ("Index,Year\n3.5,1900\n1.5,1901\n2.5,1902\n", "Index", (), [3.5, 1.5, 2.5], "1900"),
     "nor the only column": ("Time\n3\n1\n2\n", "Time", (), [3, 1, 2], None),
     "not even without a target": ("Index\n3\n1\n2\n", None, (), [3, 1, 2], None),
-    "nor a feature of numbers": ("Index,Sales\n3,1\n1,2\n2,3\n", "Sales", ("Index",), [1, 2, 3], None),
+    "nor an index of prices": ("Index,Sales\n3.5,1\n1,2\n2,3\n", "Sales", ("Index",), [1, 2, 3], None),
+    "but one of numbers": ("Timestamp,Sales\n3,1\n1,2\n2,3\n", "Sales", ("Timestamp",), [2, 3, 1], "1"),
+    "a date beside a counter": (
+        "Time,Date,Sales\n1,2024-01-03,1\n2,2024-01-01,2\n",
+        "Sales",
+        (),
+        [2, 1],
+        "2024-01-01",
+    ),
+    "years and halves": (months("Year", "1700.5", "1701.5", "1702.5"), None, (), [1, 2, 3], "1700.5"),
+    "codes with a slash": (months("batch", "10/1500", "9/1500"), None, (), [1, 2], None),
+    "months of one year, turned round": (months("Month", "12", "11", "10"), None, (), [3, 2, 1], "10"),
     "but one of dates": ("Year,Sales\n1902,1\n1900,2\n1901,3\n", "Sales", ("Year",), [2, 3, 1], "1900"),
     "an index that is the only number": ("Year,Index\n1900,3\n1901,1\n1902,2\n", None, (), [3, 1, 2], "1900"),
     "year and month by name": (months("Month", "2024-Jan", "2023-Dec"), None, (), [2, 1], "2023-Dec"),
@@ -317,8 +328,31 @@ def test_which_column_says_when(write, case):
     assert (series.labels and series.labels[0]) == first
 
 
+def test_a_format_decides(write):
+    content = months("Date", "05012024", "04012024")
+    series = read_csv(write(content), "Sales", ("Date",), options=ReadOptions(date_format="%d%m%Y"))
+    assert series.values[:, 0].tolist() == [2, 1]
+    content = months("Week", "2024-02", "2024-01")
+    assert read_csv(write(content), options=ReadOptions(date_format="%Y-%m")).values[:, 0].tolist() == [2, 1]
+
+
 NO_DATES = {
     "points between year and month": (months("Month", "2023.9", "2023.10"), "line 2.*'2023.9' may be a month, or a fr"),
+    "points between month and year": (months("Month", "11.2023", "01.2024"), "'11.2023' may be a month, or a fraction"),
+    "weeks with a slash": (months("year_week", "2024/05", "2024/06"), "'2024/05' may be a week or a month; write we"),
+    "months over the new year": (
+        months("Month", "11", "12", "1"),
+        "line 4.*'1' comes after '12', and numbers that",
+    ),
+    "weeks over the new year": (
+        months("Week", "51", "52", "1"),
+        "line 4.*'1' comes after '52', and numbers that",
+    ),
+    "a time twice": (
+        months("Time", "2024-01-01 10:00", "2024-01-01 10:00"),
+        "give --on-duplicate first, last or mean$",
+    ),
+    "notes": ("Date,Note,Close\n2024-01-01,a b,1\n2024-01-01,,2\n2024-01-02,,3\n", "give --on-duplicate first"),
     "months that may be weeks": (
         months("Week", "2024-01", "2024-02"),
         "'2024-01' may be a week or a month; write weeks",
@@ -326,7 +360,7 @@ NO_DATES = {
     "days without a year": (months("Date", "Jan 01", "Jan 02"), "'Jan 01' has a day and no year, or a year of two dig"),
     "months in digits": (months("Date", "192607", "192608"), "say how by --date-format '%Y%m', or rename"),
     "months in digits, later": (months("Date", "200001", "200002"), "say how by --date-format '%Y%m', or rename"),
-    "months that come again": (months("Month", "11", "12", "1", "11"), "column Month says no year; write dates as"),
+    "months that come again": (months("Month", "11", "11", "12", "12"), "column Month says no year; write dates as"),
     "a time in brackets": (
         "<DATE>\t<TIME>\t<CLOSE>\n2020.01.02\t01:00\t1.5\n2020.01.02\t02:00\t2\n",
         r"the date is spread over 2 columns \(<DATE>, <TIME>\)",
