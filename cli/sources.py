@@ -255,7 +255,7 @@ def _check_facts(facts: "Mapping[str, Any]") -> None:
     for name, (least, most) in limits.items():
         if facts[name] is not None and not least <= facts[name] <= most:
             raise ValueError(f"{name} is {shortened(facts[name])}")
-    if (facts["path"] is None) != (facts["size"] is None) or (facts["path"] is None) != (facts["modified_ns"] is None):
+    if len({facts[name] is None for name in ("path", "size", "modified_ns")}) > 1:
         raise ValueError("path, size and modified_ns do not go together")
     if facts["modified_ns"] is not None:
         try:

@@ -100,7 +100,7 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
 def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
     """Bytes that should be free before a training, so that it does not run out of them, nor what comes after it.
 
-    On the CPU, all sequences are predicted while what the training took may be there still: its checkpoints hold that.
+    On the CPU, all sequences are predicted while what the training took may be there still, held by a `Pause`.
 
     Parameters
     ----------

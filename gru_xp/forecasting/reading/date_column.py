@@ -21,8 +21,8 @@ INDEX_NAMES = {"ds", "index", "year", "month", "day", "week", "quarter", "period
 _DATE_WORDS = {"date", "dates", "datetime", "time", "timestamp"}
 _DAY_WORDS = {"date", "dates", "datetime"}
 _CLOCK_PARTS = {"hour", "minute", "second", "time"}
-_DATE_PARTS = {"year", "quarter", "month", "mon", "week", "day", "date", "period"}
 _WITHOUT_YEAR = {"quarter", "month", "mon", "week", "day"}
+_DATE_PARTS = _WITHOUT_YEAR | {"year", "date", "period"}
 _MONTH_NAMES = {"month", "mon", "period", "yearmonth", "quarter"}
 _WEEK_WORDS = {"week", "weeks", "wk"}
 _DIGITS = re.compile(r"\d{5,8}")
@@ -125,12 +125,14 @@ def _name(table: Table, names: Sequence[str], date_format: str | None) -> str | 
         candidates = [*named, *names[:_SAMPLE]]
         return next((name for name in candidates if _has_dates(table.columns[name], date_format)), candidates[0])
     chosen = next((name for name in named if name == first or _may_say_when(name, table.columns[name])), None)
-    if chosen is not None and not _has_dates(table.columns[chosen]):
+    if chosen is not None:
+        if _has_dates(table.columns[chosen]):
+            return chosen
         days = (name for name in named if _says_day(name) and _has_dates(table.columns[name]))
         chosen = next((name for name in days if len(set(table.columns[name])) == len(table.lines)), chosen)
-    if chosen is not None and (_says_date(chosen) or _has_dates(table.columns[chosen])):
-        return chosen
-    if chosen is None and first in names and not _is_numbers(table.columns[first]) and _has_dates(table.columns[first]):
+        if _says_date(chosen):
+            return chosen
+    elif first in names and not _is_numbers(table.columns[first]) and _has_dates(table.columns[first]):
         return first
     called = [name for name in named if name.lower() in _DATE_WORDS and not _is_numbers(table.columns[name])]
     return _only_full_dates(table, called[0] if called else chosen)
