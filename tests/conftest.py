@@ -3,10 +3,12 @@
 import importlib
 import inspect
 import os
+import re
 import runpy
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +45,95 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.skip(reason=problem))
 
 
-@pytest.fixture(params=["numpy", "array_api_strict", "torch", pytest.param("cupy", marks=pytest.mark.cuda)])
+# --- which tests run ----------------------------------------------------------------------------------------------
+
+GROUPS = {"cuda", "peer"}
+"""Markers of tests that a machine may have to skip; the others must cover every pair without them."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share", type=float, default=1.0, metavar="X", help="run this share of the work of each slow test (default 1)"
+    )
+
+
+@pytest.fixture(scope="session")
+def share(pytestconfig: pytest.Config) -> float:
+    """Share of a slow test's work to do."""
+    return pytestconfig.getoption("share")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say in a line for each reason how many tests were skipped."""
+    reasons = Counter(_why_skipped(report) for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count} skipped: {reason}")
+
+
+def _why_skipped(report: Any) -> str:
+    if "cuda" in getattr(report, "keywords", ()):  # a module that is skipped has none
+        return "needs a CUDA device"
+    reason = report.longrepr[2].removeprefix("Skipped: ")
+    package = re.match("could not import '([^']+)'", reason)
+    return f"needs {package[1]}" if package else reason
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Any:
+    """Keep enough variants of a parametrized test that every pair of values meets; the other variants are slow."""
+    made = yield
+    if not isinstance(made, list) or not all(isinstance(item, pytest.Function) for item in made):
+        return made
+    config = collector.config
+    paired = _pairwise(made)
+    others = [item for item in made if item not in paired]
+    if "not slow" in config.getoption("markexpr"):
+        return [item for item in made if item in paired]
+    others = others[:: max(1, round(1 / config.getoption("share")))]
+    for item in others:
+        item.add_marker("slow")
+    return [item for item in made if item in paired or item in others]
+
+
+def _pairwise(items: list[pytest.Function]) -> set[pytest.Function]:
+    """Some of the variants of a test, in which each pair of values of two parameters is that is in any."""
+    groups: dict[frozenset[str], dict[pytest.Function, set[Any]]] = {}
+    for item in items:
+        group = frozenset(GROUPS.intersection(marker.name for marker in item.iter_markers()))
+        groups.setdefault(group, {})[item] = set(combinations(_values(item), 2)) or {item.name}
+    chosen = set()
+    for pairs in groups.values():
+        left = set().union(*pairs.values())
+        while left:
+            best = max(pairs, key=lambda item: len(pairs[item] & left))
+            chosen.add(best)
+            left -= pairs[best]
+    return chosen
+
+
+def _values(item: pytest.Function) -> list[tuple[str, Any]]:
+    """Each parameter of a test with its value; of a named tuple, each field."""
+    if not hasattr(item, "callspec"):
+        return []
+    values: list[tuple[str, Any]] = []
+    for name, value in item.callspec.params.items():
+        fields = getattr(value, "_asdict", dict)()
+        values += [(f"{name}.{field}", repr(part)) for field, part in fields.items()]
+        values += [] if fields else [(name, id(value))]
+    return values
+
+
+# --- namespaces and random numbers ------------------------------------------------------------------------------
+
+
+@pytest.fixture(
+    params=[
+        "numpy",
+        "array_api_strict",
+        pytest.param("torch", marks=pytest.mark.peer),
+        pytest.param("cupy", marks=pytest.mark.cuda),
+    ]
+)
 def xp(request: pytest.FixtureRequest) -> Any:
     """Each namespace that is installed, as `array_namespace` names it."""
     library = pytest.importorskip(request.param)
