@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks train|infer|variants|gpu|scaling|article|defaults|conformance``."""
+"""The command line: ``python -m benchmarks COMMAND``, each of which measures one thing."""
 
 import sys
 
@@ -11,6 +11,7 @@ try:
     from benchmarks.gpu import gpu
     from benchmarks.infer import infer
     from benchmarks.scaling import scaling
+    from benchmarks.slow_tests import slow_tests
     from benchmarks.train import train
     from benchmarks.variants import variants
     from gru_xp.cli.options import run
@@ -28,7 +29,7 @@ def benchmarks() -> None:
     """
 
 
-for command in (train, infer, variants, gpu, scaling, article, defaults, conformance):
+for command in (train, infer, variants, gpu, scaling, article, defaults, conformance, slow_tests):
     benchmarks.add_command(command)
 
 
