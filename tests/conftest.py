@@ -1,7 +1,6 @@
 """Namespaces, random numbers and references that the tests share."""
 
 import importlib
-import inspect
 import os
 import re
 import runpy
@@ -17,7 +16,7 @@ import pytest
 
 from gru_xp.devices import cuda_problem, numpy_ops, to_host
 from gru_xp.devices.numpy_ops import NumpyOps
-from gru_xp.nn import GRUParams, LinearParams, cell, gru, gru_backward, gru_forward, pointwise
+from gru_xp.nn import GRUParams, LinearParams, gru_backward, gru_forward
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Ops, PlainOps
 from gru_xp.nn.params import map_arrays, named_arrays
@@ -354,140 +353,6 @@ def complex_step_gradients() -> Callable[..., list[np.ndarray]]:
         return gradients
 
     return complex_step_gradients
-
-
-@pytest.fixture(params=["list", "integer", "dtype", "namespace"])
-def misfit(request: pytest.FixtureRequest) -> Callable[..., tuple[Any, str]]:
-    """``misfit(name, array, expected, like)``: the float64 array made into what does not fit, and the error's text."""
-    if request.param == "namespace":
-        strict = pytest.importorskip("array_api_strict")
-
-    def misfit(name: str, array: np.ndarray, expected: str, like: str = "x") -> tuple[Any, str]:
-        if request.param == "list":
-            return array.tolist(), f"{name} is a list; it must be an array of shape {expected}"
-        if request.param == "integer":
-            return array.astype(np.int32), f"{name} has dtype int32; it must be float32 or float64"
-        if request.param == "dtype":
-            return array.astype(np.float32), f"{name} has dtype float32; it must be that of {like}, float64"
-        return strict.asarray(array), f"{name} has namespace array_api_strict; it must be that of {like}, numpy"
-
-    return misfit
-
-
-BODIES = {
-    name: function
-    for module in (cell, gru)
-    for name, function in vars(module).items()
-    if inspect.isfunction(function)
-    and function.__module__ in (module.__name__, pointwise.__name__)
-    and next(iter(inspect.signature(function).parameters), None) == "xp"
-    and "__mutmut_" not in name  # what mutation testing puts beside them
-}
-
-COLUMN = 0
-"""In place of a width: one column, whatever H is."""
-
-WIDTHS = {
-    "add": (1, 1),
-    "multiply": (1, 1),
-    "only_valid": (1, COLUMN),
-    "_half": (1,),
-    "_before_gates": (2, 1),
-    "_candidate": (1, 1, 1),
-    "_before_d_candidate": (1, 1, 1, 1),
-    "_before_d_reset": (1, 1, 1, 1),
-    "_after_gates": (3, 1, 1),
-    "_after_d_gates": (1, 3, 1, 1),
-    "_plus_valid": (1, 1, COLUMN),
-}
-"""How many times H columns each input of a body has, without masks."""
-assert WIDTHS.keys() == BODIES.keys(), "cell.py and gru.py have other pointwise bodies now"
-
-MASKED = ("_candidate", "_before_d_candidate", "_after_gates", "_after_d_gates")
-"""Bodies whose last two inputs are factors of the update gate and of the candidate."""
-
-MASKS = {
-    "": (None, None),
-    ", number": (0.75, None),
-    ", column": ([COLUMN], None),
-    ", candidate": (None, [1]),
-    ", both": ([1], [1]),
-    ", column and candidate": ([COLUMN], [1]),
-}
-"""What those two are: nothing, a number, or an array of a width."""
-
-OVERWRITES = {
-    "add": {0: 0},
-    "_half": {0: 0},
-    "_before_gates": {0: 0},
-    "_candidate": {0: 0, 2: 2},
-    "_before_d_reset": {1: 3},
-    "_after_gates": {0: 0, 1: 1, 3: 2},
-    "_plus_valid": {0: 0},
-}
-"""Which output of a body is written over the first columns of which of its inputs."""
-
-
-class BodyCase(NamedTuple):
-    """A body, which takes arrays alone; their widths; and which of them its outputs are written over."""
-
-    body: Callable[..., Any]
-    widths: tuple[int, ...]
-    overwrites: dict[int, int]
-
-
-def _with_masks(function: Callable[..., Any], masks: tuple[Any, ...]) -> Callable[..., Any]:
-    """The body with these masks: what is no array is given, and arrays come last."""
-    n_arrays = sum(isinstance(mask, list) for mask in masks)
-
-    def body(xp: Any, *inputs: Any) -> Any:
-        arrays = iter(inputs[len(inputs) - n_arrays :])
-        given = [next(arrays) if isinstance(mask, list) else mask for mask in masks]
-        return function(xp, *inputs[: len(inputs) - n_arrays], *given)
-
-    return body
-
-
-BODY_CASES = {
-    name: BodyCase(function, WIDTHS[name], OVERWRITES.get(name, {}))
-    for name, function in BODIES.items()
-    if name not in MASKED
-} | {
-    name + variant: BodyCase(
-        _with_masks(BODIES[name], masks),
-        (*WIDTHS[name], *(width for mask in masks if isinstance(mask, list) for width in mask)),
-        OVERWRITES.get(name, {}),
-    )
-    for name in MASKED
-    for variant, masks in MASKS.items()
-}
-
-
-@pytest.fixture(params=sorted(BODY_CASES))
-def body_case(request: pytest.FixtureRequest) -> BodyCase:
-    return BODY_CASES[request.param]
-
-
-@pytest.fixture
-def body(body_case: BodyCase) -> Callable[..., Any]:
-    """Each pointwise body that cell.py and gru.py use, with each kind of masks."""
-    return body_case.body
-
-
-@pytest.fixture
-def draw_inputs(body_case: BodyCase, draw: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
-    """``draw_inputs(rows, H, dtype="float64")``: arrays ``(*rows, columns)`` for `body`."""
-
-    def draw_inputs(rows: tuple[int, ...], H: int, dtype: str = "float64") -> list[np.ndarray]:
-        return [draw(np, (*rows, 1 if width is COLUMN else width * H), dtype) for width in body_case.widths]
-
-    return draw_inputs
-
-
-@pytest.fixture
-def overwrites(body_case: BodyCase) -> dict[int, int]:
-    """Which output of `body` is written over the first columns of which of its inputs."""
-    return body_case.overwrites
 
 
 # --- fast paths -------------------------------------------------------------------------------------------------

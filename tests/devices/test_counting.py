@@ -1,4 +1,5 @@
 import tracemalloc
+from itertools import product
 
 import numpy as np
 import pytest
@@ -95,12 +96,12 @@ def _own_call(ops):
     return empty.nbytes
 
 
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_parts_are_those_of_the_ops(threads):
-    for sizes in ((7, 5, 2, 4), (10_000, 30, 2, 32), (5, 10**6, 1, 100)):
+def test_parts_are_those_of_the_ops():
+    for case in product((0, 1, 3), ((7, 5, 2, 4), (10_000, 30, 2, 32), (5, 10**6, 1, 100))):
+        threads, sizes = case
         parts, counted = NumpyOps(threads).parts(*sizes), CountingNumpyOps(threads).parts(*sizes)
-        assert [rows for rows, _ in counted] == [rows for rows, _ in parts]
-        assert len({id(ops) for _, ops in counted}) == len({id(ops) for _, ops in parts})
+        assert [rows for rows, _ in counted] == [rows for rows, _ in parts], case
+        assert len({id(ops) for _, ops in counted}) == len({id(ops) for _, ops in parts}), case
 
 
 def test_results_of_parts_come_in_order():

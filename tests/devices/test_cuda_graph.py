@@ -191,8 +191,9 @@ def test_where_it_cannot_be_captured(cupy, counter, caplog, where):
     cupy.problems[where] = NotImplementedError("calling cuBLAS API during stream capture is\nunsupported")
     with caplog.at_level(logging.DEBUG, logger="gru_xp"):
         replay = capture(counter.function)
-    reason = "calling cuBLAS API during stream capture is"
-    assert caplog.messages == [f"no CUDA graph, its kernels are launched one by one: {reason}"]
+    (message,) = caplog.messages
+    assert message.startswith("no CUDA graph")
+    assert message.endswith(": calling cuBLAS API during stream capture is")
     assert replay is counter.function
     assert counter.done == 1
     assert cupy.log.count("begin") == 1

@@ -1,8 +1,8 @@
-import re
 import sys
 import types
 import warnings
 from contextlib import nullcontext
+from itertools import product
 
 import array_api_compat
 import numpy as np
@@ -72,62 +72,59 @@ def test_auto_without_gpu(no_gpu):
 def test_cuda_without_gpu_falls_back_with_a_warning(no_gpu, name, index):
     with pytest.warns(RuntimeWarning) as record:
         found = resolve_device(name)
-    assert [str(warning.message) for warning in record] == [f"device {name} cannot be used: {PROBLEM}; using the CPU"]
+    (message,) = (str(warning.message) for warning in record)
+    assert all(part in message for part in (f"device {name} ", PROBLEM, "CPU"))
     assert record[0].filename == __file__
     assert (found.name, found.requested, found.reason, found.fallback) == ("cpu", name, PROBLEM, True)
     assert no_gpu == [index]
 
 
 def test_fallback_refused(no_gpu):
-    with pytest.raises(DeviceError, match=f"^device cuda:1 cannot be used: {PROBLEM}; "):
+    with pytest.raises(DeviceError, match=f"^device cuda:1 .*{PROBLEM}"):
         resolve_device("cuda:1", fallback=False)
     assert issubclass(DeviceError, GruXpError)
 
 
-@pytest.mark.parametrize("value", ["1", "yes"])
-def test_fallback_refused_by_the_environment(no_gpu, monkeypatch, value):
-    monkeypatch.setenv("GRU_XP_NO_FALLBACK", value)
-    with pytest.raises(DeviceError, match=PROBLEM):
-        resolve_device("cuda")
-    assert resolve_device("auto").name == "cpu"  # nothing was asked for that it stands in for
-    with pytest.warns(RuntimeWarning, match=PROBLEM):  # the argument decides
-        assert resolve_device("cuda", fallback=True).fallback
+def test_fallback_refused_by_the_environment(no_gpu, monkeypatch):
+    for value in ("1", "yes"):
+        monkeypatch.setenv("GRU_XP_NO_FALLBACK", value)
+        with pytest.raises(DeviceError, match=PROBLEM):
+            resolve_device("cuda")
+        assert resolve_device("auto").name == "cpu", value  # nothing was asked for that it stands in for
+        with pytest.warns(RuntimeWarning, match=PROBLEM):  # the argument decides
+            assert resolve_device("cuda", fallback=True).fallback, value
 
 
-@pytest.mark.parametrize("value", ["0", ""])
-def test_fallback_allowed_by_the_environment(no_gpu, monkeypatch, value):
-    monkeypatch.setenv("GRU_XP_NO_FALLBACK", value)
-    with pytest.warns(RuntimeWarning, match=PROBLEM):
-        assert resolve_device("cuda").fallback
-    with pytest.raises(DeviceError, match=PROBLEM):
-        resolve_device("cuda", fallback=False)
+def test_fallback_allowed_by_the_environment(no_gpu, monkeypatch):
+    for value in ("0", ""):
+        monkeypatch.setenv("GRU_XP_NO_FALLBACK", value)
+        with pytest.warns(RuntimeWarning, match=PROBLEM):
+            assert resolve_device("cuda").fallback, value
+        with pytest.raises(DeviceError, match=PROBLEM):
+            resolve_device("cuda", fallback=False)
 
 
-@pytest.mark.parametrize(
-    ("requested", "name", "reason"),
-    [
+def test_cuda_with_gpu(gpu):
+    for requested, name, reason in [
         ("auto", "cuda:0", "CuPy finds a working device"),
         ("cuda", "cuda:0", "as asked"),
         ("cuda:3", "cuda:3", "as asked"),
-    ],
-)
-def test_cuda_with_gpu(gpu, requested, name, reason):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = resolve_device(requested, fallback=False)
-    assert found == Device(name, requested, reason, False, gpu)
-    assert found.is_cuda
-    assert found.threads == 1
+    ]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = resolve_device(requested, fallback=False)
+        assert found == Device(name, requested, reason, False, gpu)
+        assert found.is_cuda
+        assert found.threads == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cuda:0 ", "cpu:0", "auto:1", "cuda0", "cuda:0\n"]
-)
-def test_names_that_are_none(no_gpu, name):
-    with pytest.raises(DeviceError) as error:
-        resolve_device(name)
-    assert str(error.value) == f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0"
-    assert no_gpu == []
+@pytest.mark.compat
+def test_names_that_are_none(no_gpu):
+    for name in ("", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cuda:0 ", "cpu:0", "auto:1", "cuda0", "cuda:0\n"):
+        with pytest.raises(DeviceError) as error:
+            resolve_device(name)
+        assert all(part in str(error.value) for part in (repr(name), "auto", "cpu", "cuda", "cuda:N")), name
+        assert no_gpu == [], name
 
 
 def test_this_machine():
@@ -154,30 +151,30 @@ def test_ops_of_a_gpu(gpu):
     assert isinstance(resolve_device("cuda").ops(), CupyOps)
 
 
-@pytest.mark.parametrize(("value", "plain"), [("1", True), ("yes", True), ("0", False), ("", False)])
-def test_fast_paths_are_switched_off_by_the_environment(gpu, monkeypatch, value, plain):
-    monkeypatch.setenv("GRU_XP_PLAIN", value)
-    for name in ("cpu", "cuda"):
-        assert (resolve_device(name).ops() is PLAIN_OPS) == plain
+def test_fast_paths_are_switched_off_by_the_environment(gpu, monkeypatch):
+    for value, plain in {"1": True, "yes": True, "0": False, "": False}.items():
+        monkeypatch.setenv("GRU_XP_PLAIN", value)
+        for name in ("cpu", "cuda"):
+            assert (resolve_device(name).ops() is PLAIN_OPS) == plain, (value, name)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads(no_gpu, threads):
-    found = resolve_device("auto", threads=threads)
-    assert found.threads == threads
-    assert len(found.ops().parts(1000, 1, 1, 60)) == threads
-    with pytest.warns(RuntimeWarning, match=PROBLEM):
-        assert resolve_device("cuda", threads=threads).threads == threads
+def test_threads(no_gpu):
+    for threads in (1, 2, 5):
+        found = resolve_device("auto", threads=threads)
+        assert found.threads == threads
+        assert len(found.ops().parts(1000, 1, 1, 60)) == threads
+        with pytest.warns(RuntimeWarning, match=PROBLEM):
+            assert resolve_device("cuda", threads=threads).threads == threads
 
 
-@pytest.mark.parametrize("threads", [np.int64(2), 2])
-def test_threads_are_a_whole_number_of_any_kind(threads):
-    assert type(resolve_device("cpu", threads=threads).threads) is int
+def test_threads_are_a_whole_number_of_any_kind():
+    for threads in (np.int64(2), 2):
+        assert type(resolve_device("cpu", threads=threads).threads) is int
 
 
 def test_more_threads_than_any_machine_has(monkeypatch):
     assert resolve_device("cpu", threads=MOST_THREADS).threads == MOST_THREADS
-    with pytest.raises(ValueError, match=r"^threads is 4097; it must be at most 4096$"):
+    with pytest.raises(ValueError, match=r"^threads is 4097; .* 4096$"):
         resolve_device("cpu", threads=MOST_THREADS + 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "100000")
     assert resolve_device("cpu").threads == MOST_THREADS
@@ -194,12 +191,11 @@ def test_threads_of_the_environment(monkeypatch):
         assert resolve_device("cpu").threads == everything >= 1
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, 2.0, "2", True, float("nan")])
-def test_threads_that_are_none(threads):
-    with pytest.raises(
-        ValueError, match=re.escape(f"threads is {threads!r}; it must be at least 1 and a whole number")
-    ):
-        resolve_device("cpu", threads=threads)
+def test_threads_that_are_none():
+    for threads in (0, -1, 1.5, 2.0, "2", True, float("nan")):
+        with pytest.raises(ValueError, match="threads") as error:
+            resolve_device("cpu", threads=threads)
+        assert all(part in str(error.value) for part in (repr(threads), "at least 1")), threads
 
 
 def test_a_device_has_one_thread_unless_more_are_asked_for():
@@ -224,16 +220,15 @@ def test_free_memory_of_the_cpu(monkeypatch):
     assert resolve_device("cpu", threads=3).free_memory() == 123_459
 
 
-@pytest.mark.parametrize(
-    ("limit", "expected"), [(0, 1_000_000 + 30_000), (10**7, 1_000_000 + 30_000), (300_000, 300_000 - 50_000)]
-)
-def test_free_memory_of_a_gpu(gpu, fake_cupy, limit, expected):
+def test_free_memory_of_a_gpu(gpu, fake_cupy):
     """What the driver has, and what CuPy keeps; no more than CuPy may take."""
-    pool = types.SimpleNamespace(free_bytes=lambda: 30_000, used_bytes=lambda: 50_000, get_limit=lambda: limit)
+    pool = types.SimpleNamespace(free_bytes=lambda: 30_000, used_bytes=lambda: 50_000)
     fake_cupy.get_default_memory_pool = lambda: pool
     fake_cupy.cuda.runtime.memGetInfo = lambda: (1_000_000, 80_000_000)
-    assert resolve_device("cuda:3").free_memory() == expected
-    assert fake_cupy.used == [3]
+    for limit, expected in {0: 1_000_000 + 30_000, 10**7: 1_000_000 + 30_000, 300_000: 300_000 - 50_000}.items():
+        pool.get_limit = lambda limit=limit: limit
+        assert resolve_device("cuda:3").free_memory() == expected, limit
+    assert fake_cupy.used == [3, 3, 3]
 
 
 def test_free_memory_is_what_somebody_says(gpu, monkeypatch):
@@ -244,11 +239,11 @@ def test_free_memory_is_what_somebody_says(gpu, monkeypatch):
     assert resolve_device("cpu").free_memory() > 1000
 
 
-@pytest.mark.parametrize("wanted", ["1e5", "100k", "abc", "-5", "1.5", " ", "\u00b2", "9" * 5000])
-def test_free_memory_that_is_no_number(monkeypatch, wanted):
-    monkeypatch.setenv("GRU_XP_FREE_MEMORY", wanted)
-    with pytest.raises(DeviceError, match=r"GRU_XP_FREE_MEMORY is '.*'; it must be a whole number of bytes, such as"):
-        resolve_device("cpu").free_memory()
+def test_free_memory_that_is_no_number(monkeypatch):
+    for wanted in ("1e5", "100k", "abc", "-5", "1.5", " ", "\u00b2", "9" * 5000):
+        monkeypatch.setenv("GRU_XP_FREE_MEMORY", wanted)
+        with pytest.raises(DeviceError, match=r"GRU_XP_FREE_MEMORY is '.*'; .* bytes"):
+            resolve_device("cpu").free_memory()
 
 
 # --- cuda_problem -----------------------------------------------------------------------------------------------
@@ -290,17 +285,14 @@ def test_cupy_is_not_installed(monkeypatch):
     assert cuda_problem().startswith("CuPy is not installed (pip install 'gru-xp[cuda13]' or ")
 
 
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
+def test_no_driver(fake_cupy):
+    for error, text in [
         (RuntimeError("cudaErrorInsufficientDriver: too old\nsecond line"), "cudaErrorInsufficientDriver: too old"),
         (OSError("libcudart.so.13 is missing"), "libcudart.so.13 is missing"),
         (KeyError(), "KeyError"),
-    ],
-)
-def test_no_driver(fake_cupy, error, text):
-    fake_cupy.cuda.runtime.getDeviceCount = fail_with(error)
-    assert cuda_problem() == f"CuPy 14.2 finds no CUDA device ({text})"
+    ]:
+        fake_cupy.cuda.runtime.getDeviceCount = fail_with(error)
+        assert cuda_problem() == f"CuPy 14.2 finds no CUDA device ({text})"
 
 
 def test_cupy_cannot_be_imported(fake_cupy, monkeypatch):
@@ -310,18 +302,13 @@ def test_cupy_cannot_be_imported(fake_cupy, monkeypatch):
     assert "cupy" in problem
 
 
-@pytest.mark.parametrize(
-    ("count", "index", "text"),
-    [
-        (0, 0, "there is no cuda:0; CuPy 14.2 finds 0 CUDA devices"),
-        (1, 3, "there is no cuda:3; CuPy 14.2 finds 1 CUDA device"),
-        (2, 2, "there is no cuda:2; CuPy 14.2 finds 2 CUDA devices"),
-    ],
-)
-def test_too_few_devices(fake_cupy, count, index, text):
-    fake_cupy.cuda.runtime.getDeviceCount = lambda: count
-    assert cuda_problem(index) == text
-    assert fake_cupy.used == []
+def test_too_few_devices(fake_cupy):
+    for count, index, found in [(0, 0, "0 CUDA devices"), (1, 3, "1 CUDA device"), (2, 2, "2 CUDA devices")]:
+        fake_cupy.cuda.runtime.getDeviceCount = lambda count=count: count
+        problem = cuda_problem(index)
+        assert f"cuda:{index}" in problem
+        assert problem.endswith(f"CuPy 14.2 finds {found}")
+        assert fake_cupy.used == []
 
 
 def test_the_device_that_was_asked_for_is_tried(fake_cupy):
@@ -330,16 +317,21 @@ def test_the_device_that_was_asked_for_is_tried(fake_cupy):
     assert fake_cupy.used == [3]
 
 
-@pytest.mark.parametrize("function", ["ones", "tanh", "matmul", "sum"])
-def test_a_gpu_that_fails(fake_cupy, function):
-    setattr(fake_cupy, function, fail_with(RuntimeError("no kernel image\nis available")))
-    assert cuda_problem() == "cuda:0 is there but does not compute (no kernel image)"
+def test_a_gpu_that_fails(fake_cupy, monkeypatch):
+    for function in ("ones", "tanh", "matmul", "sum"):
+        with monkeypatch.context() as patch:
+            patch.setattr(fake_cupy, function, fail_with(RuntimeError("no kernel image\nis available")))
+            problem = cuda_problem()
+        assert problem.startswith("cuda:0 "), function
+        assert problem.endswith("(no kernel image)"), function
 
 
-@pytest.mark.parametrize(("function", "wrong"), [("matmul", np.subtract), ("sum", np.max), ("ones", np.zeros)])
-def test_a_gpu_that_computes_wrong_results(fake_cupy, function, wrong):
-    setattr(fake_cupy, function, wrong)
-    assert cuda_problem() == "cuda:0 is there but computes wrong results"
+def test_a_gpu_that_computes_wrong_results(fake_cupy, monkeypatch):
+    for function, wrong in {"matmul": np.subtract, "sum": np.max, "ones": np.zeros}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(fake_cupy, function, wrong)
+            assert "wrong results" in cuda_problem(), function
+    assert cuda_problem() is None
 
 
 def test_version_in_the_text(fake_cupy, monkeypatch):
@@ -358,24 +350,23 @@ def test_version_in_the_text(fake_cupy, monkeypatch):
 # --- from and to the host ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
-def test_to_host(xp, rng, dtype, shape):
-    numbers = np.asarray(100.0 * rng.standard_normal(shape)).astype(dtype)
-    host = to_host(xp.asarray(numbers))
-    assert type(host) is np.ndarray
-    assert host.dtype == dtype
-    assert host.shape == shape
-    assert host.tolist() == numbers.tolist()
-
-
-def test_to_host_of_parts_and_transposes(xp, draw):
+@pytest.mark.compat
+def test_to_host_and_back(xp, rng, draw):
+    for case in product(("float32", "float64", "int64"), ((), (3,), (2, 3))):
+        dtype, shape = case
+        numbers = np.asarray(100.0 * rng.standard_normal(shape)).astype(dtype)
+        host = to_host(xp.asarray(numbers))
+        assert type(host) is np.ndarray, case
+        assert (host.dtype, host.shape) == case
+        assert host.tolist() == numbers.tolist(), case
     array = draw(xp, (3, 4))
     whole = to_host(array)
     assert to_host(array.T).tolist() == whole.T.tolist()
     assert to_host(array[1:, ::2]).tolist() == whole[1:, ::2].tolist()
+    assert to_device(whole, resolve_device("cpu")).tolist() == whole.tolist()
 
 
+@pytest.mark.peer
 def test_to_host_of_a_tensor_with_gradient():
     torch = pytest.importorskip("torch")
     tensor = torch.asarray([1.0, 2.0], requires_grad=True)
@@ -391,12 +382,6 @@ def test_to_device_of_the_cpu(draw):
     assert single.dtype == np.float32
     assert single.tolist() == array.astype(np.float32).tolist()
     assert to_device([[1, 2], [3, 4]], cpu, "float64").tolist() == [[1.0, 2.0], [3.0, 4.0]]
-
-
-def test_to_device_and_back(xp, draw):
-    array = draw(xp, (2, 3))
-    again = to_device(to_host(array), resolve_device("cpu"))
-    assert again.tolist() == to_host(array).tolist()
 
 
 @pytest.mark.cuda

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -43,24 +44,28 @@ OWN = {
 ROOTS = {1: "memory", 2: ""}
 
 
+LIMITS = [
+    ("a/b", 5_000_000, 2_000_000, None, 3_000_000),
+    ("a/b", 5_000_000, 2_000_000, 300_000, 3_300_000),
+    ("a", 5_000_000, 2_000_000, 0, 3_000_000),
+    ("", 5_000_000, 2_000_000, 0, 3_000_000),
+    ("a/b", 90_000_000, 2_000_000, 0, AVAILABLE),
+    ("a/b", 1_000_000, 2_000_000, 0, 0),
+    ("a/c", 1_000_000, 500_000, 0, AVAILABLE),
+    ("a/b", "max", 2_000_000, 0, AVAILABLE),
+    ("a/b", 9223372036854771712, 2_000_000, 0, AVAILABLE),
+]
+"""The folder of a group, its limit, what is used, how much of that is cache, and what is free."""
+
+
 @pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize(
-    ("path", "limit", "used", "cache", "expected"),
-    [
-        ("a/b", 5_000_000, 2_000_000, None, 3_000_000),
-        ("a/b", 5_000_000, 2_000_000, 300_000, 3_300_000),
-        ("a", 5_000_000, 2_000_000, 0, 3_000_000),
-        ("", 5_000_000, 2_000_000, 0, 3_000_000),
-        ("a/b", 90_000_000, 2_000_000, 0, AVAILABLE),
-        ("a/b", 1_000_000, 2_000_000, 0, 0),
-        ("a/c", 1_000_000, 500_000, 0, AVAILABLE),
-        ("a/b", "max", 2_000_000, 0, AVAILABLE),
-        ("a/b", 9223372036854771712, 2_000_000, 0, AVAILABLE),
-    ],
-)
-def test_a_group_has_a_limit(groups, version, path, limit, used, cache, expected):
-    group(groups(OWN[version]) / ROOTS[version] / path, version, limit, used, cache)
-    assert free_host_memory() == expected
+def test_a_group_has_a_limit(groups, version):
+    for case in LIMITS:
+        path, limit, used, cache, expected = case
+        root = groups(OWN[version])
+        shutil.rmtree(root, ignore_errors=True)
+        group(root / ROOTS[version] / path, version, limit, used, cache)
+        assert free_host_memory() == expected, case
 
 
 def test_the_smallest_limit_counts(groups):

@@ -1,6 +1,7 @@
 import ctypes
 import gc
 import weakref
+from itertools import product
 
 import numpy as np
 import pytest
@@ -35,19 +36,18 @@ def made(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [Arena, RecycledMemory, Scratch])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", [(3,), (2, 3), (4, 2, 3), (200, 300), (1,)])
-def test_memory_is_feature_major(kind, dtype, shape):
-    memory = RecycledMemory(limit=10**9) if kind is RecycledMemory else kind()
-    dtype = np.dtype(dtype)
-    array = memory.array(shape, dtype, 0) if kind is Scratch else memory.empty(shape, dtype)
-    assert (array.shape, array.dtype) == (shape, dtype)
-    assert (np.swapaxes(array, -1, -2) if len(shape) > 1 else array).flags.c_contiguous
-    assert array.flags.writeable
-    array[...] = 7.0
-    assert (array == 7.0).all()
-    if kind is not RecycledMemory:
-        assert array.ctypes.data % 64 == 0
+def test_memory_is_feature_major(kind):
+    for case in product([(3,), (2, 3), (4, 2, 3), (200, 300), (1,)], map(np.dtype, ("float32", "float64"))):
+        shape, dtype = case
+        memory = RecycledMemory(limit=10**9) if kind is RecycledMemory else kind()
+        array = memory.array(shape, dtype, 0) if kind is Scratch else memory.empty(shape, dtype)
+        assert (array.shape, array.dtype) == case
+        assert (np.swapaxes(array, -1, -2) if len(shape) > 1 else array).flags.c_contiguous, case
+        assert array.flags.writeable, case
+        array[...] = 7.0
+        assert (array == 7.0).all(), case
+        if kind is not RecycledMemory:
+            assert array.ctypes.data % 64 == 0, case
 
 
 # --- arenas and scratch -----------------------------------------------------------------------------------------
@@ -139,33 +139,39 @@ HOLDERS = {
 }
 
 
-@pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
-def test_memory_that_somebody_refers_to_is_not(memory, hold):
+def check_held(memory, case, hold):
+    """Memory that an object refers to is not handed out, but it is once that object is gone."""
     array = memory.empty((4, 5), FLOAT64)
     array[...] = 3.0
     address, held = array.ctypes.data, hold(array)
+    numbers = held.tolist() if hasattr(held, "tolist") else None
     del array
     others = [memory.empty((4, 5), FLOAT64) for _ in range(3)]
-    assert address not in [other.ctypes.data for other in others]
+    for other in others:
+        other[...] = 4.0
+    assert address not in [other.ctypes.data for other in others], case
+    assert numbers is None or held.tolist() == numbers, case
     del held
     gc.collect()
-    assert memory.empty((4, 5), FLOAT64).ctypes.data == address
+    assert memory.empty((4, 5), FLOAT64).ctypes.data == address, case
 
 
-@pytest.mark.parametrize("hold", ["from_numpy", "from_dlpack", "part"])
-def test_memory_that_a_tensor_refers_to_is_not(memory, hold):
+def test_memory_that_somebody_refers_to_is_not(monkeypatch):
+    monkeypatch.setattr(RecycledMemory, "SMALLEST", 0)
+    for case, hold in HOLDERS.items():
+        check_held(RecycledMemory(limit=10**9), case, hold)
+
+
+@pytest.mark.peer
+def test_memory_that_a_tensor_refers_to_is_not(monkeypatch):
     torch = pytest.importorskip("torch")
-    array = memory.empty((4, 5), FLOAT64)
-    array[...] = 3.0
-    address = array.ctypes.data
-    tensor = torch.from_dlpack(array) if hold == "from_dlpack" else torch.from_numpy(array)
-    tensor = tensor[1:, 2] if hold == "part" else tensor
-    del array
-    for _ in range(3):
-        memory.empty((4, 5), FLOAT64)[...] = 4.0
-    assert (tensor == 3.0).all()
-    del tensor
-    assert memory.empty((4, 5), FLOAT64).ctypes.data == address
+    monkeypatch.setattr(RecycledMemory, "SMALLEST", 0)
+    for case, hold in {
+        "from_numpy": torch.from_numpy,
+        "from_dlpack": torch.from_dlpack,
+        "part": lambda array: torch.from_numpy(array)[1:, 2],
+    }.items():
+        check_held(RecycledMemory(limit=10**9), case, hold)
 
 
 def test_random_patterns_of_use(memory, made, rng):
@@ -184,9 +190,9 @@ def test_random_patterns_of_use(memory, made, rng):
     assert len(made) < 200
 
 
-def test_no_more_than_the_limit_is_kept(memory):
-    memory._limit = 1000
-    buffers = []
+def test_no_more_than_the_limit_is_kept(monkeypatch):
+    monkeypatch.setattr(RecycledMemory, "SMALLEST", 0)
+    memory, buffers = RecycledMemory(limit=1000), []
 
     def empty(n):
         array = memory.empty((n,), FLOAT64)
@@ -212,27 +218,37 @@ def test_no_more_than_the_limit_is_kept(memory):
     assert memory.empty((50,), FLOAT64).ctypes.data == address
 
 
-def test_the_limit_holds_for_any_pattern(memory, rng):
-    memory._limit = 3000
-    held = []
-    for _ in range(1000):
-        held.append(memory.empty((int(rng.integers(1, 60)),), FLOAT64))
-        del held[: int(rng.integers(0, 3))]
-        kept = sum(buffer.size for buffers in memory._buffers.values() for buffer in buffers)
-        assert kept == memory._kept <= 3000
+def test_the_limit_holds_for_any_pattern(monkeypatch, rng):
+    """Unused buffers never take more than the limit, and buffers are used again to the end."""
+    monkeypatch.setattr(RecycledMemory, "SMALLEST", 0)
+    memory, held, alive, last_recycled = RecycledMemory(limit=3000), [], [], 0
+    for trial in range(1000):
+        array = memory.empty((int(rng.integers(1, 60)),), FLOAT64)
+        if any(buffer() is array.base for buffer in alive):
+            last_recycled = trial
+        else:
+            alive.append(weakref.ref(array.base))
+        held.append(array)
+        del array, held[: int(rng.integers(0, 3))]
+        alive = [buffer for buffer in alive if buffer() is not None]
+        unused = sum(buffer().nbytes for buffer in alive) - sum(array.nbytes for array in held)
+        assert unused <= 3000
+    assert last_recycled > 900
 
 
 # --- results of the maths ---------------------------------------------------------------------------------------
 
 
-def test_nothing_is_allocated_any_more(memory, made, make_numpy_ops, draw_layer, reset):
-    ops, layer = make_numpy_ops(), draw_layer(7, 5, 2, 4)
-    counts = []
-    for _ in range(30):
-        layer(ops, reset)
-        counts.append(len(made))
-    assert counts[0] > 0
-    assert counts[1] == counts[-1]
+def test_nothing_is_allocated_any_more(memory, made, make_numpy_ops, draw_layer):
+    for reset in ("before", "after"):
+        ops, layer = make_numpy_ops(), draw_layer(7, 5, 2, 4)
+        made.clear()
+        counts = []
+        for _ in range(20):
+            layer(ops, reset)
+            counts.append(len(made))
+        assert counts[0] > 0, reset
+        assert counts[1] == counts[-1], reset
 
 
 def test_nothing_is_allocated_by_the_whole_network(memory, made, draw, reset):
@@ -245,12 +261,12 @@ def test_nothing_is_allocated_by_the_whole_network(memory, made, draw, reset):
     assert counts[1] == counts[2] == counts[3]
 
 
-def test_what_the_user_holds_is_never_overwritten(memory, make_numpy_ops, draw_layer, reset, rng):
+def test_what_the_user_holds_is_never_overwritten(memory, make_numpy_ops, draw_layer, rng):
     """Results and caches, kept and dropped at random while calls of the same and of other shapes go on."""
     ops, layers = make_numpy_ops(), [draw_layer(5, 3, 2, 4), draw_layer(5, 3, 2, 4), draw_layer(2, 4, 1, 6)]
     held = []
     for _ in range(60):
-        layer = layers[rng.integers(3)]
+        layer, reset = layers[rng.integers(3)], rng.choice(["before", "after"])
         h, h_last, cache = gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops)
         results = [h, h_last]
         if rng.random() < 0.7:
@@ -276,10 +292,13 @@ def test_what_the_user_holds_is_never_overwritten(memory, make_numpy_ops, draw_l
     assert held
 
 
-def test_caches_of_several_calls_stay_apart(memory, make_numpy_ops, draw_layer, assert_same_results, reset):
-    ops, layers = make_numpy_ops(), [draw_layer(5, 3, 2, 4) for _ in range(4)]
-    passes = [gru_forward(a.x, a.h0, a.params, reset=reset, ops=ops) for a in layers]
-    for a, (h, h_last, cache) in reversed(list(zip(layers, passes, strict=True))):
+def test_caches_of_several_calls_stay_apart(memory, make_numpy_ops, draw_layer, assert_same_results):
+    ops, layers = (
+        make_numpy_ops(),
+        [(draw_layer(5, 3, 2, 4), reset) for reset in ("before", "after", "before", "after")],
+    )
+    passes = [gru_forward(a.x, a.h0, a.params, reset=reset, ops=ops) for a, reset in layers]
+    for (a, reset), (h, h_last, cache) in reversed(list(zip(layers, passes, strict=True))):
         for _ in range(2):
             dx, dh0, dparams = gru_backward(a.dh, cache, dh_last=a.dh_last)
             assert_same_results((h, h_last, dx, dh0, *dparams), a(PLAIN_OPS, reset))

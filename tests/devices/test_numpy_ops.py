@@ -1,5 +1,6 @@
 import threading
 import weakref
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import named_arrays
 
 SHAPES = [(1, 1, 1, 1), (1, 5, 2, 3), (3, 1, 3, 2), (4, 7, 1, 6), (7, 4, 3, 1), (5, 3, 2, 9)]  # B, T, input size, H
-DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
+RESETS = ("before", "after")
+TOLERANCES = {"float64": 1e-12, "float32": 1e-6}
+DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES.items())
 
 
 def feature_major(array):
@@ -27,131 +30,133 @@ def feature_major(array):
 
 
 @DTYPES
-@pytest.mark.parametrize(("B", "T", "n_in", "H"), SHAPES)
-def test_layer(draw_layer, make_numpy_ops, assert_same_results, reset, dtype, tolerance, B, T, n_in, H):
+def test_layer(draw_layer, make_numpy_ops, assert_same_results, reset, dtype, tolerance):
     """Matrix products may round differently, as their factors lie in memory differently."""
     ops = make_numpy_ops()
-    for _ in range(2):
-        layer = draw_layer(B, T, n_in, H, dtype)
+    for sizes in [*SHAPES, *SHAPES]:
+        layer = draw_layer(*sizes, dtype)
         assert_same_results(layer(ops, reset), layer(PLAIN_OPS, reset), tolerance)
 
 
-@pytest.mark.parametrize("numbers", [1, 20, 45, 10**6])
-def test_layer_in_blocks_of_any_length(draw_layer, assert_same_results, monkeypatch, reset, numbers):
-    monkeypatch.setattr(numpy_ops, "MAX_BLOCK_NUMBERS", numbers)
-    ops, layer = NumpyOps(), draw_layer(5, 7, 2, 4)
-    assert ops.block_length(7, 5, 4) == {1: 1, 20: 1, 45: 2, 10**6: 7}[numbers]
-    assert_same_results(layer(ops, reset), layer(PLAIN_OPS, reset))
+def test_layer_in_blocks_of_any_length(draw_layer, assert_same_results, monkeypatch, reset):
+    for numbers, length in {1: 1, 20: 1, 45: 2, 10**6: 7}.items():
+        monkeypatch.setattr(numpy_ops, "MAX_BLOCK_NUMBERS", numbers)
+        ops, layer = NumpyOps(), draw_layer(5, 7, 2, 4)
+        assert ops.block_length(7, 5, 4) == length
+        assert_same_results(layer(ops, reset), layer(PLAIN_OPS, reset))
 
 
-@pytest.mark.parametrize("with_dx", [True, False])
-@pytest.mark.parametrize("left_out", ["h0", "dh", "dh_last"])
-def test_layer_without(draw_layer, make_numpy_ops, assert_same_results, reset, left_out, with_dx):
-    layer = draw_layer(5, 4, 2, 3)._replace(**{left_out: None})
-    actual, desired = (layer(ops, reset, with_dx=with_dx) for ops in (make_numpy_ops(), PLAIN_OPS))
-    assert (actual[2] is None) == (not with_dx)
-    assert_same_results(actual, desired)
+def test_layer_without(draw_layer, make_numpy_ops, assert_same_results):
+    for left_out, with_dx, reset in product(("h0", "dh", "dh_last"), (True, False), RESETS):
+        layer = draw_layer(5, 4, 2, 3)._replace(**{left_out: None})
+        actual, desired = (layer(ops, reset, with_dx=with_dx) for ops in (make_numpy_ops(), PLAIN_OPS))
+        assert (actual[2] is None) == (not with_dx)
+        assert_same_results(actual, desired)
 
 
-@DTYPES
-def test_layer_without_cache(draw_layer, make_numpy_ops, assert_same_results, reset, dtype, tolerance):
-    a = draw_layer(5, 4, 2, 3, dtype)
-    for h0 in (a.h0, None):
+def test_layer_without_cache(draw_layer, make_numpy_ops, assert_same_results):
+    for (dtype, tolerance), reset, with_h0 in product(TOLERANCES.items(), RESETS, (True, False)):
+        a = draw_layer(5, 4, 2, 3, dtype)
+        h0 = a.h0 if with_h0 else None
         *actual, cache = gru_forward(a.x, h0, a.params, reset=reset, ops=make_numpy_ops(), with_cache=False)
         *desired, _ = gru_forward(a.x, h0, a.params, reset=reset, ops=PLAIN_OPS)
         assert cache is None
         assert_same_results(actual, desired, tolerance)
 
 
-def test_backward_twice_with_one_cache(draw_layer, make_numpy_ops, reset):
-    layer = draw_layer(5, 4, 2, 3)
-    _, _, cache = gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=make_numpy_ops())
-    first, second = (gru_backward(layer.dh, cache, dh_last=layer.dh_last) for _ in range(2))
-    for a, b in zip((*first[:2], *first[2]), (*second[:2], *second[2]), strict=True):
-        assert a.tolist() == b.tolist()
-        assert not np.shares_memory(a, b)
+def test_backward_twice_with_one_cache(draw_layer, make_numpy_ops):
+    for reset in RESETS:
+        layer = draw_layer(5, 4, 2, 3)
+        _, _, cache = gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=make_numpy_ops())
+        first, second = (gru_backward(layer.dh, cache, dh_last=layer.dh_last) for _ in range(2))
+        for a, b in zip((*first[:2], *first[2]), (*second[:2], *second[2]), strict=True):
+            assert a.tolist() == b.tolist(), reset
+            assert not np.shares_memory(a, b), reset
 
 
-@DTYPES
-@pytest.mark.parametrize("B", [1, 3])
-def test_cell(draw, draw_params, assert_same_results, reset, dtype, tolerance, B):
-    x, h_prev, dh = draw(np, (B, 2), dtype), draw(np, (B, 5), dtype), draw(np, (B, 5), dtype)
-    params, results = draw_params(np, 2, 5, dtype), []
-    for ops in (NumpyOps(), PLAIN_OPS):
-        h, cache = gru_cell_forward(x, h_prev, params, reset=reset, ops=ops)
-        dx, dh_prev, dparams = gru_cell_backward(dh, cache)
-        results.append((h, h, dx, dh_prev, *dparams))
-    assert_same_results(*results, tolerance)
+def test_cell(draw, draw_params, assert_same_results, reset):
+    for (dtype, tolerance), B in product(TOLERANCES.items(), (1, 3)):
+        x, h_prev, dh = draw(np, (B, 2), dtype), draw(np, (B, 5), dtype), draw(np, (B, 5), dtype)
+        params, results = draw_params(np, 2, 5, dtype), []
+        for ops in (NumpyOps(), PLAIN_OPS):
+            h, cache = gru_cell_forward(x, h_prev, params, reset=reset, ops=ops)
+            dx, dh_prev, dparams = gru_cell_backward(dh, cache)
+            results.append((h, h, dx, dh_prev, *dparams))
+        assert_same_results(*results, tolerance)
 
 
-@DTYPES
-def test_whole_network(draw, make_numpy_ops, reset, assert_same_results, dtype, tolerance):
-    x, dy = draw(np, (5, 6, 2), dtype), draw(np, (5, 3), dtype)
-    params, results = init_network_params(2, 4, 3, xp=np, seed=1, dtype=getattr(np, dtype)), []
-    for ops in (make_numpy_ops(), PLAIN_OPS):
-        y, cache = network_forward(x, params, reset=reset, ops=ops)
-        dx, dparams = network_backward(dy, cache)
-        results.append((y, dx, *(array for _, array in named_arrays(dparams))))
-    assert_same_results(*results, tolerance)
+def test_whole_network(draw, make_numpy_ops, assert_same_results):
+    for (dtype, tolerance), reset in product(TOLERANCES.items(), RESETS):
+        x, dy = draw(np, (5, 6, 2), dtype), draw(np, (5, 3), dtype)
+        params, results = init_network_params(2, 4, 3, xp=np, seed=1, dtype=getattr(np, dtype)), []
+        for ops in (make_numpy_ops(), PLAIN_OPS):
+            y, cache = network_forward(x, params, reset=reset, ops=ops)
+            dx, dparams = network_backward(dy, cache)
+            results.append((y, dx, *(array for _, array in named_arrays(dparams))))
+        assert_same_results(*results, tolerance)
 
 
-def test_gradients(draw, draw_params, make_numpy_ops, reset):
+def test_gradients(draw, draw_params, make_numpy_ops):
     """Central differences of the fast forward pass."""
-    ops = make_numpy_ops()
-    report = gradcheck(
-        lambda x, h0, params: gru_forward(x, h0, params, reset=reset, ops=ops),
-        lambda dh, dh_last, cache: gru_backward(dh, cache, dh_last=dh_last),
-        {"x": draw(np, (3, 3, 2)), "h0": draw(np, (3, 4)), "params": draw_params(np, 2, 4)},
-    )
-    assert report.ok, report
+    for reset in RESETS:
+        ops = make_numpy_ops()
+        report = gradcheck(
+            lambda x, h0, params, reset=reset, ops=ops: gru_forward(x, h0, params, reset=reset, ops=ops),
+            lambda dh, dh_last, cache: gru_backward(dh, cache, dh_last=dh_last),
+            {"x": draw(np, (3, 3, 2)), "h0": draw(np, (3, 4)), "params": draw_params(np, 2, 4)},
+        )
+        assert report.ok, (reset, report)
 
 
-def test_inputs_may_be_read_only_and_in_any_memory_order(draw_layer, make_numpy_ops, assert_same_results, reset):
-    layer = draw_layer(5, 4, 2, 3)
-    expected = layer(PLAIN_OPS, reset)
-    strided = [np.repeat(np.asfortranarray(a), 2, axis=-1)[..., ::2] for a in (*layer[:2], *layer.params, *layer[3:])]
-    for array in strided:
-        array.setflags(write=False)
-    x, h0, *params, dh, dh_last = strided
-    other = type(layer)(x, h0, type(layer.params)(*params), dh, dh_last)
-    assert_same_results(other(make_numpy_ops(), reset), expected)
+def test_inputs_may_be_read_only_and_in_any_memory_order(draw_layer, make_numpy_ops, assert_same_results):
+    for reset in RESETS:
+        layer = draw_layer(5, 4, 2, 3)
+        expected = layer(PLAIN_OPS, reset)
+        arrays = (*layer[:2], *layer.params, *layer[3:])
+        strided = [np.repeat(np.asfortranarray(a), 2, axis=-1)[..., ::2] for a in arrays]
+        for array in strided:
+            array.setflags(write=False)
+        x, h0, *params, dh, dh_last = strided
+        other = type(layer)(x, h0, type(layer.params)(*params), dh, dh_last)
+        assert_same_results(other(make_numpy_ops(), reset), expected)
 
 
 # --- single operations ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_pointwise_is_bit_equal(body, draw_inputs, overwrites, dtype):
-    """All bodies of cell.py, in both memory orders, into new memory and over the inputs that cell.py writes over."""
+def test_pointwise_is_bit_equal(body_cases, draw_inputs, outputs_over_inputs, dtype):
+    """Every body, in both memory orders, into new memory and over the inputs that the sources write over."""
     ops = NumpyOps()
-    plain = draw_inputs((5,), 33, dtype)
-    expected = body(np, *plain)
-    for layout in (np.array, feature_major, feature_major):
-        arrays = [layout(array) for array in plain]
-        out = tuple(ops.empty(array.shape, like=plain[0]) for array in expected)
-        ops.pointwise(body, tuple(arrays), out)
-        for actual, desired in zip(out, expected, strict=True):
-            assert actual.tolist() == desired.tolist()
-        for array, original in zip(arrays, plain, strict=True):
-            assert array.tolist() == original.tolist()
-        over = [arrays[overwrites[k]][:, : o.shape[-1]] if k in overwrites else o for k, o in enumerate(out)]
-        ops.pointwise(body, tuple(arrays), tuple(over))
-        for actual, desired in zip(over, expected, strict=True):
-            assert actual.tolist() == desired.tolist()
+    for case in body_cases:
+        plain = draw_inputs(case, (5,), 33, dtype)
+        expected = case.body(np, *plain)
+        for layout in (np.array, feature_major, feature_major):
+            inputs = [layout(a) if hasattr(a, "shape") else a for a in plain]
+            out = tuple(ops.empty(array.shape, like=plain[0]) for array in expected)
+            ops.pointwise(case.body, tuple(inputs), out)
+            for actual, desired in zip(out, expected, strict=True):
+                assert actual.tolist() == desired.tolist(), case
+            for given, original in zip(inputs, plain, strict=True):
+                assert given is original or given.tolist() == original.tolist(), case
+            over = outputs_over_inputs(case, inputs, out)
+            ops.pointwise(case.body, tuple(inputs), tuple(over))
+            for actual, desired in zip(over, expected, strict=True):
+                assert actual.tolist() == desired.tolist(), case
 
 
-@pytest.mark.parametrize("shapes", [[(2, 3), (3,)], [(4, 2, 3), (3,)], [(3,), (2, 3)], [(2, 1), (1, 3)], [(5,), (1,)]])
-def test_pointwise_broadcasts(draw, shapes):
+def test_pointwise_broadcasts(draw):
     def body(xp, a, b):
         s = a + b
         return xp.tanh(s * b) - 0.5 * a, xp.exp(b) * b + a
 
-    a, b = (draw(np, shape) for shape in shapes)
-    expected = body(np, a, b)
-    out = tuple(np.empty(array.shape) for array in expected)
-    NumpyOps().pointwise(body, (a, b), out)
-    for actual, desired in zip(out, expected, strict=True):
-        assert actual.tolist() == desired.tolist()
+    for shapes in ([(2, 3), (3,)], [(4, 2, 3), (3,)], [(3,), (2, 3)], [(2, 1), (1, 3)], [(5,), (1,)]):
+        a, b = (draw(np, shape) for shape in shapes)
+        expected = body(np, a, b)
+        out = tuple(np.empty(array.shape) for array in expected)
+        NumpyOps().pointwise(body, (a, b), out)
+        for actual, desired in zip(out, expected, strict=True):
+            assert actual.tolist() == desired.tolist(), shapes
 
 
 def test_every_function_of_a_body(draw):
@@ -182,12 +187,16 @@ def masked(xp, h, n, z, update, candidate, valid):
 UPDATES = [None, 0.5, (6, 5, 1), (6, 5, 3)]
 
 
-@pytest.mark.parametrize("with_valid", [False, True])
-@pytest.mark.parametrize("candidate", [None, (5, 3)])
-@pytest.mark.parametrize("update", UPDATES)
 @pytest.mark.parametrize("captured", [False, True])
-def test_masked_steps(draw, rng, update, candidate, with_valid, captured):
+def test_masked_steps(draw, rng, captured):
     """Masks of one column or all, of every step or of all steps, or none at all; one ops for all variants."""
+    ops = NumpyOps()
+    for case in product(UPDATES, [None, (5, 3)], [False, True]):
+        check_masked_steps(ops, draw, rng, captured, *case)
+
+
+def check_masked_steps(ops, draw, rng, captured, update, candidate, with_valid):
+    case = (update, candidate, with_valid)
     z, n, h0 = np.abs(draw(np, (6, 5, 3))), draw(np, (6, 5, 3)), draw(np, (5, 3))
     update, candidate = (
         (rng.random(given) > 0.4) * 1.5 if isinstance(given, tuple) else given for given in (update, candidate)
@@ -207,7 +216,6 @@ def test_masked_steps(draw, rng, update, candidate, with_valid, captured):
 
     expected = [h0.copy(), np.empty((6, 5, 3))]
     steps(PLAIN_OPS, *expected)
-    ops = NumpyOps()
     if captured:
         replay = ops.capture(lambda: steps(ops, *places))
         places[0][...] = h0
@@ -216,10 +224,10 @@ def test_masked_steps(draw, rng, update, candidate, with_valid, captured):
     else:
         steps(ops, *places)
     for actual, desired in zip(places, expected, strict=True):
-        assert not np.isnan(desired).any()
-        assert actual.tolist() == desired.tolist()
+        assert not np.isnan(desired).any(), case
+        assert actual.tolist() == desired.tolist(), case
     if with_valid:
-        assert (places[1][np.broadcast_to(valid == 0, n.shape)] == 0.0).all()
+        assert (places[1][np.broadcast_to(valid == 0, n.shape)] == 0.0).all(), case
 
 
 @pytest.mark.parametrize("dtypes", [("float64", "float32"), ("float32", "float64")])
@@ -244,82 +252,81 @@ def test_plans_are_kept_apart(draw, dtypes):
                         assert out.tolist() == body(np, a, b, constant)[0].tolist()
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (3,), (2, 1)])
-def test_copy(draw, shape):
-    source, whole = draw(np, shape), draw(np, (2, 8))
-    kept = whole[:, :2].tolist()
-    NumpyOps().copy(source, whole[:, 2:5])
-    NumpyOps().copy(0.25, whole[:, 5:])
-    assert whole[:, :2].tolist() == kept
-    assert whole[:, 2:5].tolist() == np.broadcast_to(source, (2, 3)).tolist()
-    assert whole[:, 5:].tolist() == [[0.25] * 3] * 2
+def test_copy(draw):
+    for shape in ((2, 3), (3,), (2, 1)):
+        source, whole = draw(np, shape), draw(np, (2, 8))
+        kept = whole[:, :2].tolist()
+        NumpyOps().copy(source, whole[:, 2:5])
+        NumpyOps().copy(0.25, whole[:, 5:])
+        assert whole[:, :2].tolist() == kept, shape
+        assert whole[:, 2:5].tolist() == np.broadcast_to(source, (2, 3)).tolist(), shape
+        assert whole[:, 5:].tolist() == [[0.25] * 3] * 2, shape
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rows", [(4,), (2, 4), (3, 1), (1,), (1, 1)])
-@pytest.mark.parametrize("inner", [1, 3])
-def test_matmul(draw, rows, inner, dtype):
+def test_matmul(draw, dtype):
     ops = NumpyOps()
-    a, wide = draw(np, (*rows, inner), dtype), draw(np, (inner, 11), dtype)
-    whole = np.empty((*rows, 12), dtype)
-    expected = np.einsum("...k,km->...m", a, wide[:, 2:7])
-    for left in (a, feature_major(a)):
-        for b in (wide[:, 2:7], wide[:, 2:7].copy(), np.asfortranarray(wide[:, 2:7])):
-            for out in (
-                np.empty((*rows, 5), dtype),
-                ops.empty((*rows, 5), like=a),
-                whole[..., 3:8],
-                whole[..., 1:11:2],
-            ):
-                assert ops.matmul(left, b, out) is out
-                np.testing.assert_allclose(out, expected, rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-6)
+    for rows, inner in product([(4,), (2, 4), (3, 1), (1,), (1, 1)], [1, 3]):
+        a, wide = draw(np, (*rows, inner), dtype), draw(np, (inner, 11), dtype)
+        whole = np.empty((*rows, 12), dtype)
+        expected = np.einsum("...k,km->...m", a, wide[:, 2:7])
+        for left, b, out in product(
+            (a, feature_major(a)),
+            (wide[:, 2:7], wide[:, 2:7].copy(), np.asfortranarray(wide[:, 2:7])),
+            (np.empty((*rows, 5), dtype), ops.empty((*rows, 5), like=a), whole[..., 3:8], whole[..., 1:11:2]),
+        ):
+            out[...] = np.nan
+            assert ops.matmul(left, b, out) is out
+            case = f"{rows} {inner} {left.strides} {b.strides} {out.strides}"
+            rtol = 1e-5 if dtype == "float32" else 1e-12
+            np.testing.assert_allclose(out, expected, rtol=rtol, atol=1e-6, err_msg=case)
 
 
-@pytest.mark.parametrize("add", [False, True])
-@pytest.mark.parametrize("rows", [(4,), (1,), (2, 4), (1, 4), (5, 1)])
-def test_contract(draw, rows, add):
-    a, b = draw(np, (*rows, 3)), draw(np, (*rows, 5))
-    before, start = (a.tolist(), b.tolist()), draw(np, (3, 5))
-    expected = np.einsum("np,nq->pq", a.reshape(-1, 3), b.reshape(-1, 5)) + add * start
+def test_contract(draw):
     ops = NumpyOps()
-    for layout in (np.array, feature_major):
-        for out in (start.copy(), np.asfortranarray(start.copy()), np.repeat(start, 2, axis=1)[:, ::2]):
-            ops.contract(layout(a), layout(b), out, add=add)
-            np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14)
-    assert (a.tolist(), b.tolist()) == before
+    for rows, add in product([(4,), (1,), (2, 4), (1, 4), (5, 1)], [False, True]):
+        a, b = draw(np, (*rows, 3)), draw(np, (*rows, 5))
+        before, start = (a.tolist(), b.tolist()), draw(np, (3, 5))
+        expected = np.einsum("np,nq->pq", a.reshape(-1, 3), b.reshape(-1, 5)) + add * start
+        for layout in (np.array, feature_major):
+            for out in (start.copy(), np.asfortranarray(start.copy()), np.repeat(start, 2, axis=1)[:, ::2]):
+                ops.contract(layout(a), layout(b), out, add=add)
+                case = f"{rows} {add} {layout} {out.strides}"
+                np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14, err_msg=case)
+        assert (a.tolist(), b.tolist()) == before
+
+
+NORMS = [
+    ([3.0, -4.0], 5.0),
+    ([0.0, 0.0], 0.0),
+    ([-0.0], 0.0),
+    ([3e25, 4e25], 5e25),
+    ([3e-30, -4e-30], 5e-30),
+    ([1.0, np.inf], np.inf),
+    ([-np.inf, np.inf], np.inf),
+    ([1.0, np.nan], np.nan),
+    ([np.inf, np.nan, 1.0], np.nan),
+    ([1e30, 1e-30, 0.0], 1e30),
+]
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    ("numbers", "expected"),
-    [
-        ([3.0, -4.0], 5.0),
-        ([0.0, 0.0], 0.0),
-        ([-0.0], 0.0),
-        ([3e25, 4e25], 5e25),
-        ([3e-30, -4e-30], 5e-30),
-        ([1.0, np.inf], np.inf),
-        ([-np.inf, np.inf], np.inf),
-        ([1.0, np.nan], np.nan),
-        ([np.inf, np.nan, 1.0], np.nan),
-        ([1e30, 1e-30, 0.0], 1e30),
-    ],
-)
-def test_norm(numbers, expected, dtype):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
+def test_norm(dtype, tolerance):
     """Also where squares overflow, or vanish."""
-    out = np.zeros(3, dtype)
-    NumpyOps().norm(np.asarray(numbers, dtype), out[1:2])
-    assert out[1] == pytest.approx(expected, rel=1e-6 if dtype == "float32" else 1e-14, abs=0, nan_ok=True)
-    assert (out[0], out[2]) == (0.0, 0.0)
+    for numbers, expected in NORMS:
+        out = np.zeros(3, dtype)
+        NumpyOps().norm(np.asarray(numbers, dtype), out[1:2])
+        assert out[1] == pytest.approx(expected, rel=tolerance, abs=0, nan_ok=True), numbers
+        assert (out[0], out[2]) == (0.0, 0.0), numbers
 
 
-@pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 2)])
-@pytest.mark.parametrize("layout", [np.array, feature_major])
-def test_norm_of_any_shape(draw, shape, layout):
-    a, out = draw(np, shape), np.empty(1)
-    NumpyOps().norm(layout(a) if len(shape) > 1 else a, out)
-    assert out[0] == pytest.approx(np.sqrt(np.sum(a**2)), rel=1e-14)
+def test_norm_of_any_shape(draw):
+    for shape in ((7,), (3, 4), (2, 3, 2)):
+        a, out = draw(np, shape), np.empty(1)
+        for array in (a, feature_major(a) if len(shape) > 1 else a[::1]):
+            NumpyOps().norm(array, out)
+            assert out[0] == pytest.approx(np.sqrt(np.sum(a**2)), rel=1e-14), array.strides
 
 
 def test_norm_of_numbers_that_are_too_small_for_their_squares_alone():
@@ -454,27 +461,28 @@ def test_every_operation_is_captured(draw):
 
 
 @DTYPES
-@pytest.mark.parametrize(("B", "T", "n_in", "H"), [(1, 1, 1, 1), (5, 4, 2, 3), (7, 3, 1, 6)])
-def test_captured_layer(draw, draw_layer, make_numpy_ops, assert_same_results, reset, dtype, tolerance, B, T, n_in, H):
+def test_captured_layer(draw, draw_layer, make_numpy_ops, assert_same_results, reset, dtype, tolerance):
     """Replayed with other numbers in the same arrays, parameters included."""
-    ops, layer = make_numpy_ops(), draw_layer(B, T, n_in, H, dtype)
-    again = ops.capture(lambda: layer(ops, reset))
-    assert_same_results(again(), layer(PLAIN_OPS, reset), tolerance)
-    for _ in range(3):
-        layer.change(draw)
+    for sizes in ((1, 1, 1, 1), (5, 4, 2, 3), (7, 3, 1, 6)):
+        ops, layer = make_numpy_ops(), draw_layer(*sizes, dtype)
+        again = ops.capture(lambda ops=ops, layer=layer: layer(ops, reset))
         assert_same_results(again(), layer(PLAIN_OPS, reset), tolerance)
+        for _ in range(3):
+            layer.change(draw)
+            assert_same_results(again(), layer(PLAIN_OPS, reset), tolerance)
 
 
-def test_captured_forward_pass(draw, draw_layer, make_numpy_ops, assert_same_results, reset):
-    ops, layer = make_numpy_ops(), draw_layer(7, 4, 2, 3)
+def test_captured_forward_pass(draw, draw_layer, make_numpy_ops, assert_same_results):
+    for reset in RESETS:
+        ops, layer = make_numpy_ops(), draw_layer(7, 4, 2, 3)
 
-    def forward(ops):
-        return gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops, with_cache=False)[:2]
+        def forward(ops, layer=layer, reset=reset):
+            return gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops, with_cache=False)[:2]
 
-    again = ops.capture(lambda: forward(ops))
-    for _ in range(3):
-        assert_same_results(again(), forward(PLAIN_OPS))
-        layer.change(draw)
+        again = ops.capture(lambda forward=forward, ops=ops: forward(ops))
+        for _ in range(3):
+            assert_same_results(again(), forward(PLAIN_OPS))
+            layer.change(draw)
 
 
 def test_captured_cell(draw, draw_params, assert_same_results, reset):
@@ -492,9 +500,14 @@ def test_captured_cell(draw, draw_params, assert_same_results, reset):
             array[...] = draw(np, array.shape)
 
 
-def test_captured_functions_leave_other_arrays_alone(draw_layer, make_numpy_ops, assert_same_results, reset):
+def test_captured_functions_leave_other_arrays_alone(draw_layer, make_numpy_ops, assert_same_results):
     """Two of them in turn, beside calls that are not captured, whose results and caches are held."""
-    ops, layers = make_numpy_ops(), [draw_layer(5, 4, 2, 3), draw_layer(3, 6, 1, 4)]
+    for reset in RESETS:
+        check_captured_functions(draw_layer, make_numpy_ops(), assert_same_results, reset)
+
+
+def check_captured_functions(draw_layer, ops, assert_same_results, reset):
+    layers = [draw_layer(5, 4, 2, 3), draw_layer(3, 6, 1, 4)]
     held = [
         (layer, layer(ops, reset), gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops))
         for layer in layers
@@ -568,8 +581,8 @@ def test_results_of_run_inside_a_captured_function_stay(draw, make_numpy_ops):
         x[...] = draw(np, x.shape)
 
 
-def test_an_error_ends_a_capture(draw_layer, make_numpy_ops, assert_same_results, reset):
-    ops, layer = make_numpy_ops(), draw_layer(5, 4, 2, 3)
+def test_an_error_ends_a_capture(draw_layer, make_numpy_ops, assert_same_results):
+    reset, ops, layer = "after", make_numpy_ops(), draw_layer(5, 4, 2, 3)
     wrong = layer._replace(dh=layer.dh[:, :1])
     with pytest.raises(ShapeError, match="dh has shape"):
         ops.capture(lambda: wrong(ops, reset))
@@ -588,7 +601,7 @@ def fail():
 
 def test_unknown_function(draw):
     a = draw(np, (2, 3))
-    with pytest.raises(AttributeError, match=r"a pointwise body calls 'sin'; it may call add, .*, tanh"):
+    with pytest.raises(AttributeError, match=r"'sin'.* add, .*, tanh"):
         NumpyOps().pointwise(lambda xp, a: (xp.sin(a),), (a,), (np.empty((2, 3)),))
 
 
@@ -597,13 +610,13 @@ def test_body_that_returns_an_input(draw):
         return a * b, b
 
     a, b = draw(np, (2, 3)), draw(np, (2, 3))
-    with pytest.raises(ValueError, match="passes_on returns an input, a slice, or a result twice; each output must be"):
+    with pytest.raises(ValueError, match="passes_on returns"):
         NumpyOps().pointwise(passes_on, (a, b), (np.empty((2, 3)), np.empty((2, 3))))
 
 
 def test_shapes_are_checked_as_ever(draw_layer):
     layer = draw_layer(3, 4, 2, 5)
-    with pytest.raises(ShapeError, match=r"h0 has shape \(1, 5\); it must be \(3, 5\)"):
+    with pytest.raises(ShapeError, match=r"h0 .*\(1, 5\).*\(3, 5\)"):
         gru_forward(layer.x, layer.h0[:1], layer.params, ops=NumpyOps())
 
 
@@ -622,32 +635,31 @@ def test_plans_and_scratch_of_many_shapes_are_not_kept(monkeypatch, draw, draw_p
         assert ops._scratch.nbytes <= 50_000 + 8 * 3 * 5 * 2 * B * 4
 
 
-@pytest.mark.parametrize("B", [3, 40])
-def test_a_cell_in_parts(monkeypatch, draw, draw_params, reset, B):
+def test_a_cell_in_parts(monkeypatch, draw, draw_params, reset):
     monkeypatch.setattr(numpy_ops, "MIN_STATE_NUMBERS", 30)
     ops, params = NumpyOps(2), draw_params(np, 3, 5)
-    x, h, dh = draw(np, (B, 3)), draw(np, (B, 5)), draw(np, (B, 5))
-    results = []
-    for own in (ops, PLAIN_OPS):
-        h_next, cache = gru_cell_forward(x, h, params, reset=reset, ops=own)
-        dx, dh_prev, dparams = gru_cell_backward(dh, cache)
-        results.append((h_next, dx, dh_prev, *dparams))
-    assert len(ops.parts(B, 1, 3, 5)) == (1 if B == 3 else 2)
-    for actual, desired in zip(*results, strict=True):
-        np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-12)
+    for B, n_parts in ((3, 1), (40, 2)):
+        x, h, dh = draw(np, (B, 3)), draw(np, (B, 5)), draw(np, (B, 5))
+        results = []
+        for own in (ops, PLAIN_OPS):
+            h_next, cache = gru_cell_forward(x, h, params, reset=reset, ops=own)
+            dx, dh_prev, dparams = gru_cell_backward(dh, cache)
+            results.append((h_next, dx, dh_prev, *dparams))
+        assert len(ops.parts(B, 1, 3, 5)) == n_parts
+        for actual, desired in zip(*results, strict=True):
+            np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-12, err_msg=f"B={B}")
 
 
-@pytest.mark.parametrize("several", [1, 2, 3, 100])
-@pytest.mark.parametrize("T", [1, 2, 5, 7])
-def test_contract_sums_the_products_of_any_number_of_steps(monkeypatch, rng, T, several):
-    monkeypatch.setattr(numpy_ops, "MAX_PRODUCT_NUMBERS", several * 4 * 3)
-    ops, before = NumpyOps(0), rng.standard_normal((4, 3))
-    a, b = rng.standard_normal((T, 6, 4)), rng.standard_normal((T, 6, 3))
-    expected, out = np.einsum("tbp,tbq->pq", a, b), before.copy()
-    ops.contract(a, b, out=out, add=True)
-    np.testing.assert_allclose(out, before + expected, rtol=1e-12, atol=1e-12)
-    ops.contract(a, b, out=out)
-    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
+def test_contract_sums_the_products_of_any_number_of_steps(monkeypatch, rng):
+    for T, several in product([1, 2, 5, 7], [1, 2, 3, 100]):
+        monkeypatch.setattr(numpy_ops, "MAX_PRODUCT_NUMBERS", several * 4 * 3)
+        ops, before = NumpyOps(0), rng.standard_normal((4, 3))
+        a, b = rng.standard_normal((T, 6, 4)), rng.standard_normal((T, 6, 3))
+        expected, out, case = np.einsum("tbp,tbq->pq", a, b), before.copy(), f"T={T} several={several}"
+        ops.contract(a, b, out=out, add=True)
+        np.testing.assert_allclose(out, before + expected, rtol=1e-12, atol=1e-12, err_msg=case)
+        ops.contract(a, b, out=out)
+        np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12, err_msg=case)
 
 
 def test_contractions_keep_little_memory(monkeypatch, draw):

@@ -109,10 +109,11 @@ UPDATES = {
 """Factors of the update gate: a number, or the shape."""
 
 VARIANTS = [
-    *[{"update": update} for update in UPDATES],
-    {"candidate": True},
+    {"update": "number", "candidate": True},
+    {"update": "all of a step", "reverse": True},
+    {"update": "the same for all steps", "valid": True},
+    {"candidate": True, "reverse": True},
     {"valid": True},
-    {"reverse": True},
     {"update": "column a step", "valid": True, "reverse": True},
     {"update": "sequences first", "valid": True, "candidate": True},
 ]
@@ -227,12 +228,12 @@ def compiled(loops, direction, T, **options):
 # --- the kernel on the host -------------------------------------------------------------------------------------
 
 SHIM = r"""
-#include <cmath>
-using std::exp;
-using std::sqrt;
-using std::tanh;
-#include <cstdlib>
 #include <ucontext.h>
+#define NAN __builtin_nanf("")
+#define abort __builtin_abort
+static float exp(float a) { return __builtin_expf(a); }
+static float sqrt(float a) { return __builtin_sqrtf(a); }
+static float tanh(float a) { return __builtin_tanhf(a); }
 // Threads of a block take turns: each runs to the next barrier, in this or the other order.
 struct Dim { unsigned x; };
 struct alignas(16) float4 { float x, y, z, w; };
@@ -292,7 +293,7 @@ extern "C" void launch(int blocks, int threads, int shared_bytes, int backwards,
         while (waits_for[0]);
     }
     for (unsigned i = shared_bytes / 4; i < sizeof shared / 4; ++i)
-        if (!std::isnan(((float *)shared)[i])) abort();  // beyond what the launch asks for
+        if (!__builtin_isnan(((float *)shared)[i])) abort();  // beyond what the launch asks for
 }
 """
 
@@ -343,10 +344,10 @@ TILES = [
     (5, 4, 1, 7, Tile(groups=2, rows=2, columns=1, lanes=2)),
     (1, 2, 3, 1, Tile(groups=1, rows=1, columns=1, lanes=1)),
     (7, 3, 2, 6, Tile(groups=1, rows=4, columns=2, lanes=4)),
-    (3, 3, 1, 9, Tile(groups=1, rows=1, columns=1, lanes=8)),
+    pytest.param(3, 3, 1, 9, Tile(groups=1, rows=1, columns=1, lanes=8), marks=pytest.mark.slow),
     (9, 3, 5, 8, Tile(groups=2, rows=2, columns=4, lanes=4)),
     (14, 2, 1, 10, Tile(groups=1, rows=6, columns=5, lanes=8)),
-    (7, 3, 2, 5, Tile(groups=2, rows=3, columns=1, lanes=2)),
+    pytest.param(7, 3, 2, 5, Tile(groups=2, rows=3, columns=1, lanes=2), marks=pytest.mark.slow),
     (11, 3, 1, 10, None),
     (70, 3, 1, 35, None),
 ]
@@ -373,7 +374,10 @@ VARIANT_TILES = [
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(
     ("variant", "sizes"),
-    [*zip(VARIANTS[:-2], itertools.cycle(VARIANT_TILES)), *itertools.product(VARIANTS[-2:], VARIANT_TILES)],
+    [
+        *zip(VARIANTS, itertools.cycle(VARIANT_TILES)),
+        *zip(VARIANTS[-2:], (VARIANT_TILES[3], VARIANT_TILES[0]), strict=True),
+    ],
     ids=str,
 )
 def test_kernel_of_a_variant(run_on_host, reset, direction, variant, sizes):
@@ -516,7 +520,16 @@ def nvrtc():
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize(("B", "n_in", "H"), [(64, 1, 1), (704, 3, 7), (64, 1, 70), (704, 1, 70), (4096, 9, 128)])
+@pytest.mark.parametrize(
+    ("B", "n_in", "H"),
+    [
+        (64, 1, 1),
+        pytest.param(704, 3, 7, marks=pytest.mark.slow),
+        pytest.param(64, 1, 70, marks=pytest.mark.slow),
+        (704, 1, 70),
+        (4096, 9, 128),
+    ],
+)
 @pytest.mark.parametrize(
     ("architecture", "limits"),
     [
@@ -542,9 +555,8 @@ def test_kernel_compiles_for_cuda(nvrtc, reset, direction, B, n_in, H, architect
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("variant", VARIANTS[-2:], ids=str)
-@pytest.mark.parametrize(("B", "n_in", "H"), [(704, 1, 70), (4096, 9, 128)])
-def test_kernel_of_a_variant_compiles_for_cuda(nvrtc, reset, direction, variant, B, n_in, H):
-    program = compiled(Loops(B, 2, n_in, H, reset, **variant), direction, 2)
+def test_kernel_of_a_variant_compiles_for_cuda(nvrtc, reset, direction, variant):
+    program = compiled(Loops(4096, 2, 9, 128, reset, **variant), direction, 2)
     ptx, report = nvrtc(program.source, "sm_90")
     assert ".f64" not in ptx
     assert ".local" not in ptx
@@ -626,68 +638,70 @@ def test_weights_that_do_not_fit(caplog, forward_calls):
     assert "weights do not fit into 500 bytes" in refusal(caplog, forward_calls, shared_bytes=500)
 
 
-@pytest.mark.parametrize(
-    ("step", "reason"),
-    [
-        (lambda t, a, b, W, ops: ops.pointwise(add, (a[t], b[t]), (b[t],)), "there is no product"),
-        (lambda t, a, b, W, ops: ops.matmul(a[t, :1], W[:4], b[t]), "left operand has other rows"),
-        (lambda t, a, b, W, ops: ops.matmul(a[t], b[0, :, :4], b[t, :, :4]), "right operand changes"),
-        (lambda t, a, b, W, ops: ops.matmul(a[t], W[:4, ::2], b[t, :, ::2]), "not side by side"),
-        (
-            lambda t, a, b, W, ops: (
-                ops.matmul(a[t], W[:4, :2], b[t, :, 1:3]),
-                ops.matmul(b[t, :, :2], W[:2, :2], a[t, :, :2]),
-            ),
-            "a part of a result",
+MISFITS = [
+    (lambda t, a, b, W, ops: ops.pointwise(add, (a[t], b[t]), (b[t],)), "there is no product"),
+    (lambda t, a, b, W, ops: ops.matmul(a[t, :1], W[:4], b[t]), "left operand has other rows"),
+    (lambda t, a, b, W, ops: ops.matmul(a[t], b[0, :, :4], b[t, :, :4]), "right operand changes"),
+    (lambda t, a, b, W, ops: ops.matmul(a[t], W[:4, ::2], b[t, :, ::2]), "not side by side"),
+    (
+        lambda t, a, b, W, ops: (
+            ops.matmul(a[t], W[:4, :2], b[t, :, 1:3]),
+            ops.matmul(b[t, :, :2], W[:2, :2], a[t, :, :2]),
         ),
-        (
-            lambda t, a, b, W, ops: (
-                ops.matmul(a[t], W[:4, :2], b[t, :, 1:3]),
-                ops.pointwise(add, (b[t, :, :2], 1.0), (a[t, :, :2],)),
-            ),
-            "across the columns of another array",
+        "a part of a result",
+    ),
+    (
+        lambda t, a, b, W, ops: (
+            ops.matmul(a[t], W[:4, :2], b[t, :, 1:3]),
+            ops.pointwise(add, (b[t, :, :2], 1.0), (a[t, :, :2],)),
         ),
-        (
-            lambda t, a, b, W, ops: (ops.matmul(a[t], W[:4], b[t]), ops.pointwise(add, (b[t], b[t][::-1]), (a[t],))),
-            "across the memory of other arrays",
+        "across the columns of another array",
+    ),
+    (
+        lambda t, a, b, W, ops: (ops.matmul(a[t], W[:4], b[t]), ops.pointwise(add, (b[t], b[t][::-1]), (a[t],))),
+        "across the memory of other arrays",
+    ),
+    (
+        lambda t, a, b, W, ops: (ops.matmul(a[t], W[:4], b[t]), ops.pointwise(add, (b[t], float(t)), (a[t],))),
+        "different constants",
+    ),
+    (
+        lambda t, a, b, W, ops: (
+            ops.matmul(a[t], W[:4], b[t]),
+            ops.pointwise(masked_sum, (b[t], *((a[t], None) if t else (None, a[t]))), (b[t],)),
         ),
-        (
-            lambda t, a, b, W, ops: (ops.matmul(a[t], W[:4], b[t]), ops.pointwise(add, (b[t], float(t)), (a[t],))),
-            "different constants",
+        "different constants or shapes",
+    ),
+    (
+        lambda t, a, b, W, ops: (
+            ops.matmul(a[t], W[:4], b[t]),
+            ops.pointwise(only_valid, (b[t], a[t, :, 1:2] if t else a[t]), (b[t],)),
         ),
-        (
-            lambda t, a, b, W, ops: (
-                ops.matmul(a[t], W[:4], b[t]),
-                ops.pointwise(masked_sum, (b[t], *((a[t], None) if t else (None, a[t]))), (b[t],)),
-            ),
-            "different constants or shapes",
+        "different constants or shapes",
+    ),
+    (
+        lambda t, a, b, W, ops: (
+            ops.matmul(a[t], W[:4], b[t]),
+            ops.pointwise(only_valid, (b[t], b[t, :, 1:2]), (a[t],)),
         ),
-        (
-            lambda t, a, b, W, ops: (
-                ops.matmul(a[t], W[:4], b[t]),
-                ops.pointwise(only_valid, (b[t], a[t, :, 1:2] if t else a[t]), (b[t],)),
-            ),
-            "different constants or shapes",
+        "across the memory of other arrays",
+    ),
+    (
+        lambda t, a, b, W, ops: (
+            ops.matmul(a[t], W[:4], b[t]),
+            ops.pointwise(only_valid, (b[t], a[(0, 2, 1)[t]][:, 1:2]), (b[t],)),
         ),
-        (
-            lambda t, a, b, W, ops: (
-                ops.matmul(a[t], W[:4], b[t]),
-                ops.pointwise(only_valid, (b[t], b[t, :, 1:2]), (a[t],)),
-            ),
-            "across the memory of other arrays",
-        ),
-        (
-            lambda t, a, b, W, ops: (
-                ops.matmul(a[t], W[:4], b[t]),
-                ops.pointwise(only_valid, (b[t], a[(0, 2, 1)[t]][:, 1:2]), (b[t],)),
-            ),
-            "does not move evenly",
-        ),
-    ],
-)
-def test_steps_that_do_not_fit(caplog, step, reason):
+        "does not move evenly",
+    ),
+]
+"""Steps that a kernel cannot run, and why."""
+
+
+def test_steps_that_do_not_fit(caplog):
     a, b, W = np.zeros((3, 4, 4), np.float32), np.zeros((3, 4, 4), np.float32), np.zeros((8, 4), np.float32)
-    assert reason in refusal(caplog, logged(lambda t, ops: step(t, a, b, W, ops), range(3)))
+    for number, (step, reason) in enumerate(MISFITS):
+        caplog.clear()
+        assert reason in refusal(caplog, logged(lambda t, ops, step=step: step(t, a, b, W, ops), range(3))), number
 
 
 def masked_sum(xp, a, b, c):
@@ -727,7 +741,7 @@ def test_cuda_loop(reset, direction, B, T, n_in, H, tile):
 @pytest.mark.cuda
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-@pytest.mark.parametrize(("B", "T", "n_in", "H"), [(7, 4, 2, 6), (64, 10, 1, 70), (4096, 4, 8, 128)])
+@pytest.mark.parametrize(("B", "T", "n_in", "H"), [(64, 10, 1, 70), (4096, 4, 8, 128)])
 def test_cuda_loop_of_a_variant(reset, direction, variant, B, T, n_in, H):
     import cupy
 

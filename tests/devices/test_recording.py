@@ -1,21 +1,14 @@
-import re
+import ast
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import gru_xp
 from gru_xp.devices.recording import FUNCTIONS, Symbol, record
-from gru_xp.nn import (
-    LinearParams,
-    gru_backward,
-    gru_cell_backward,
-    gru_cell_forward,
-    gru_forward,
-    linear_backward,
-    linear_forward,
-    mse_loss,
-)
 from gru_xp.nn.ops import PlainOps
-from gru_xp.training import optimizers
+from gru_xp.nn.pointwise import only_valid
 
 
 def play(recording, arrays):
@@ -34,24 +27,28 @@ def play(recording, arrays):
     return [values[id(symbol)] for symbol in recording.outputs]
 
 
-def assert_played_back(body, inputs):
+def assert_played_back(body, inputs, case=""):
     recording = record(body, [getattr(a, "shape", a) for a in inputs])
     actual = play(recording, [a for a in inputs if hasattr(a, "shape")])
     for a, expected in zip(actual, body(np, *inputs), strict=True):
-        assert a.tolist() == expected.tolist()
+        assert a.tolist() == expected.tolist(), case
     return recording
 
 
-@pytest.mark.parametrize("rows", [(3,), (1,), (2, 3)])
-def test_bodies_of_the_cell_are_played_back(body, draw_inputs, rows):
-    assert_played_back(body, draw_inputs(rows, 4))
+def test_every_body_is_played_back(body_cases, draw_inputs):
+    for case, rows in product(body_cases, [(3,), (1,), (2, 3), ()]):
+        assert_played_back(case.body, draw_inputs(case, rows, 4), case)
 
 
-@pytest.mark.parametrize("name", ["_sgd", "_momentum", "_average_ones", "_adam"])
-def test_bodies_of_the_optimizers_are_played_back(draw, name):
-    arrays, settings = {"_sgd": (2, 1), "_momentum": (3, 2), "_average_ones": (2, 2), "_adam": (6, 4)}[name]
-    inputs = [np.abs(draw(np, (5,))) for _ in range(arrays)]
-    assert_played_back(getattr(optimizers, name), [*inputs, 0.02, 0.9, 0.999, 1e-8][: arrays + settings])
+def test_every_body_of_the_sources_is_among_the_cases(body_cases):
+    called = set()
+    for path in Path(gru_xp.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "pointwise":
+                called |= {argument.id for argument in node.args[:1] if isinstance(argument, ast.Name)}
+    missing = called - {case.body.__name__ for case in body_cases} - {"body"}  # what ops hand on
+    assert not missing, "make run_every_body in conftest.py call them"
+    assert only_valid.__name__ in called
 
 
 def test_all_functions_and_operators(draw):
@@ -86,15 +83,14 @@ def masked(xp, a, update, valid):
     return (xp.exp(total) if valid is None else xp.where(valid > 0.0, xp.exp(total), 0.0),)
 
 
-@pytest.mark.parametrize("update", [None, 0.5, (3, 4), (3, 1)])
-@pytest.mark.parametrize("valid", [None, (3, 4), (3, 1)])
-def test_none_is_a_constant(draw, update, valid):
-    update, valid = (draw(np, given) if isinstance(given, tuple) else given for given in (update, valid))
-    recording = assert_played_back(masked, [draw(np, (3, 4)), update, valid])
-    assert len(recording.inputs) == 1 + sum(hasattr(given, "shape") for given in (update, valid))
-    names = ["multiply"] * (update is not None) + ["greater"] * (valid is not None) + ["exp"]
-    assert [call.function for call in recording.calls] == [*names, *["where"] * (valid is not None)]
-    assert recording.width == 4
+def test_none_is_a_constant(draw):
+    for case in product([None, 0.5, (3, 4), (3, 1)], [None, (3, 4), (3, 1)]):
+        update, valid = (draw(np, given) if isinstance(given, tuple) else given for given in case)
+        recording = assert_played_back(masked, [draw(np, (3, 4)), update, valid], case)
+        assert len(recording.inputs) == 1 + sum(hasattr(given, "shape") for given in (update, valid)), case
+        names = ["multiply"] * (update is not None) + ["greater"] * (valid is not None) + ["exp"]
+        assert [call.function for call in recording.calls] == [*names, *["where"] * (valid is not None)], case
+        assert recording.width == 4, case
 
 
 def test_calls_are_in_order():
@@ -131,107 +127,101 @@ def test_a_slice_knows_where_it_is():
     assert all(s.parent is whole and s.root is whole for s in slices)
 
 
-@pytest.mark.parametrize(
-    "key", [0, slice(0, 2), (0, ...), (..., 0), (..., slice(0, 4, 2)), (slice(None), slice(0, 2)), (..., None)]
-)
-def test_other_slices_are_refused(key):
-    with pytest.raises(
-        TypeError, match=re.escape(f"slices an array by {key!r}; it may take columns, as in a[..., :n]")
-    ):
-        record(lambda xp, a: (a[key] * 2.0,), [(4, 4)])
+def test_other_slices_are_refused():
+    for key in (0, slice(0, 2), (0, ...), (..., 0), (..., slice(0, 4, 2)), (slice(None), slice(0, 2)), (..., None)):
+        with pytest.raises(TypeError) as error:
+            record(lambda xp, a, key=key: (a[key] * 2.0,), [(4, 4)])
+        assert all(part in str(error.value) for part in (repr(key), "a[..., :n]")), key
 
 
-@pytest.mark.parametrize(
-    ("body", "shapes", "width"),
-    [
-        (lambda xp, a, b: (a + b,), [(3, 6), (3, 6)], 6),
-        (lambda xp, a, b: (a + b,), [(3, 6), (6,)], 6),
-        (lambda xp, a, b: (a + b,), [(3, 6), (3, 1)], 6),
-        (lambda xp, a, b: (a + b,), [(3, 1), (3, 1)], 1),
-        (lambda xp, a, b: (xp.where(b > 0.0, a, 0.0),), [(3, 6), (3, 1)], 6),
-        (lambda xp, a, b: (xp.where(b > 0.0, a[..., :3], a[..., 3:]),), [(3, 6), (1,)], 3),
-        (lambda xp, a, b: (xp.where(a[..., :2] > a[..., 4:], b, 0.0),), [(3, 6), (3, 2)], 2),
-        (lambda xp, a, b: (xp.where(b > 0.0, a, 0.0),), [(3, 1), (3, 1)], 1),
-        (lambda xp, a, b: (a[..., :4] + b, b * a[..., 8:]), [(3, 12), (3, 4)], 4),
-        (lambda xp, a, b: (a[..., :4] + b, b * a[..., 6:10]), [(3, 12), (3, 4)], 2),
-        (lambda xp, a, b: (a + a, b * b), [(3, 12), (3, 8)], 4),
-        (lambda xp, a: (a[..., 1:3] * 2.0,), [(3, 4)], 1),
-        (lambda xp, a: (a + a[..., 1:2],), [(3, 4)], 1),
-        (lambda xp, a: (a * a[..., :1],), [(3, 4)], 1),
-        (lambda xp, a: (a[..., 3:6] - a[..., :3],), [(7,)], 3),
-    ],
-)
-def test_width(body, shapes, width):
-    assert record(body, shapes).width == width
+def test_width():
+    for number, (body, shapes, width) in enumerate(WIDTHS):
+        assert record(body, shapes).width == width, (number, shapes)
 
 
-@pytest.mark.parametrize("H", [1, 2, 7])
-def test_every_slice_of_the_cell_is_a_whole_number_of_states(body, draw_inputs, H):
-    assert record(body, [a.shape for a in draw_inputs((3,), H)]).width == H
+WIDTHS = [
+    (lambda xp, a, b: (a + b,), [(3, 6), (3, 6)], 6),
+    (lambda xp, a, b: (a + b,), [(3, 6), (6,)], 6),
+    (lambda xp, a, b: (a + b,), [(3, 6), (3, 1)], 6),
+    (lambda xp, a, b: (a + b,), [(3, 1), (3, 1)], 1),
+    (lambda xp, a, b: (xp.where(b > 0.0, a, 0.0),), [(3, 6), (3, 1)], 6),
+    (lambda xp, a, b: (xp.where(b > 0.0, a[..., :3], a[..., 3:]),), [(3, 6), (1,)], 3),
+    (lambda xp, a, b: (xp.where(a[..., :2] > a[..., 4:], b, 0.0),), [(3, 6), (3, 2)], 2),
+    (lambda xp, a, b: (xp.where(b > 0.0, a, 0.0),), [(3, 1), (3, 1)], 1),
+    (lambda xp, a, b: (a[..., :4] + b, b * a[..., 8:]), [(3, 12), (3, 4)], 4),
+    (lambda xp, a, b: (a[..., :4] + b, b * a[..., 6:10]), [(3, 12), (3, 4)], 2),
+    (lambda xp, a, b: (a + a, b * b), [(3, 12), (3, 8)], 4),
+    (lambda xp, a: (a[..., 1:3] * 2.0,), [(3, 4)], 1),
+    (lambda xp, a: (a + a[..., 1:2],), [(3, 4)], 1),
+    (lambda xp, a: (a * a[..., :1],), [(3, 4)], 1),
+    (lambda xp, a: (a[..., 3:6] - a[..., :3],), [(7,)], 3),
+]
+"""Bodies, the shapes of their inputs, and the width of their blocks."""
+
+
+def test_every_slice_of_a_body_is_a_whole_number_of_states(body_cases, draw_inputs):
+    for case, H in product(body_cases, (1, 2, 7)):
+        shapes = [getattr(a, "shape", a) for a in draw_inputs(case, (3,), H)]
+        assert record(case.body, shapes).width == H, case
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("shapes", "result"),
-    [
-        ([(2, 3), (3,)], (2, 3)),
-        ([(3,), (2, 3)], (2, 3)),
-        ([(2, 1), (1, 3)], (2, 3)),
-        ([(4, 2, 3), (3,)], (4, 2, 3)),
-        ([(), (5,)], (5,)),
-    ],
-)
-def test_shapes_are_broadcast(shapes, result):
-    recording = record(lambda xp, a, b: (a + b,), shapes)
-    assert recording.outputs[0].shape == result == np.broadcast_shapes(*shapes)
+def test_shapes_are_broadcast():
+    for shapes in ([(2, 3), (3,)], [(3,), (2, 3)], [(2, 1), (1, 3)], [(4, 2, 3), (3,)], [(), (5,)]):
+        recording = record(lambda xp, a, b: (a + b,), shapes)
+        assert recording.outputs[0].shape == np.broadcast_shapes(*shapes), shapes
 
 
-@pytest.mark.parametrize("shapes", [[(2, 3), (2,)], [(4,), (5,)], [(2, 3), (3, 2)]])
-def test_shapes_that_do_not_go_together(shapes):
-    text = re.escape(", ".join(map(str, shapes)))
-    with pytest.raises(ValueError, match=f"shapes {text} do not go together in a pointwise body"):
-        record(lambda xp, a, b: (a * b,), shapes)
+def test_shapes_that_do_not_go_together():
+    for shapes in ([(2, 3), (2,)], [(4,), (5,)], [(2, 3), (3, 2)]):
+        with pytest.raises(ValueError, match="shapes") as error:
+            record(lambda xp, a, b: (a * b,), shapes)
+        assert ", ".join(map(str, shapes)) in str(error.value), shapes
 
 
 # --- what it must refuse ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sin", "matmul", "sum", "less", "float32"])
-def test_unknown_function(name):
-    with pytest.raises(AttributeError, match=f"a pointwise body calls '{name}'; it may call add, .*, tanh"):
-        record(lambda xp, a: (getattr(xp, name)(a),), [(2,)])
+def test_unknown_function():
+    for name in ("sin", "matmul", "sum", "less", "float32"):
+        with pytest.raises(AttributeError, match=f"'{name}'.* add, .*, tanh"):
+            record(lambda xp, a, name=name: (getattr(xp, name)(a),), [(2,)])
 
 
-@pytest.mark.parametrize("body", [lambda xp, a, b: (b * a,), lambda xp, a, b: (xp.where(a > 0.0, a, b),)])
-def test_functions_of_none(body):
-    with pytest.raises(TypeError, match=r"a pointwise body calls \w+ on None; it must do without inputs that are None"):
-        record(body, [(2,), None])
+def test_functions_of_none():
+    bodies = {
+        "multiply": lambda xp, a, b: (b * a,),
+        "where": lambda xp, a, b: (xp.where(a > 0.0, a, b),),
+    }
+    for function, body in bodies.items():
+        with pytest.raises(TypeError, match=f"{function} on None"):
+            record(body, [(2,), None])
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        lambda xp, a, b: (a * (a > b),),
-        lambda xp, a, b: (a + b, a > b),
-        lambda xp, a, b: (xp.where(a, b, 0.0),),
-        lambda xp, a, b: (xp.where(True, a, b),),
-        lambda xp, a, b: (xp.where(a == b, a, b),),
-        lambda xp, a, b: (xp.where(a > b, (a > b)[..., :1], b),),
-        lambda xp, a, b: (xp.where((a > b) > 0.0, a, b),),
-    ],
-)
-def test_conditions_are_for_where_alone(body):
-    message = "<lambda> chooses by a number, or computes with a > b; it may do xp.where(a > b, c, d)"
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
-        record(body, [(2, 3), (2, 3)])
+def test_conditions_are_for_where_alone():
+    for number, body in enumerate(MISUSED_CONDITIONS):
+        with pytest.raises(TypeError) as error:
+            record(body, [(2, 3), (2, 3)])
+        assert all(part in str(error.value) for part in ("<lambda>", "xp.where(a > b, c, d)")), number
 
 
-@pytest.mark.parametrize("compare", [lambda a: a >= 0.0, lambda a: a <= 0.0])
-def test_other_comparisons(compare):
-    with pytest.raises(TypeError, match="not supported between instances of"):
-        record(lambda xp, a: (xp.where(compare(a), a, 0.0),), [(2, 3)])
+MISUSED_CONDITIONS = [
+    lambda xp, a, b: (a * (a > b),),
+    lambda xp, a, b: (a + b, a > b),
+    lambda xp, a, b: (xp.where(a, b, 0.0),),
+    lambda xp, a, b: (xp.where(True, a, b),),
+    lambda xp, a, b: (xp.where(a == b, a, b),),
+    lambda xp, a, b: (xp.where(a > b, (a > b)[..., :1], b),),
+    lambda xp, a, b: (xp.where((a > b) > 0.0, a, b),),
+]
+
+
+def test_other_comparisons():
+    for compare in (lambda a: a >= 0.0, lambda a: a <= 0.0):
+        with pytest.raises(TypeError, match="not supported"):
+            record(lambda xp, a, compare=compare: (xp.where(compare(a), a, 0.0),), [(2, 3)])
 
 
 def test_less_is_greater_the_other_way_round():
@@ -240,7 +230,7 @@ def test_less_is_greater_the_other_way_round():
 
 
 def test_functions_of_constants_alone():
-    with pytest.raises(TypeError, match="a pointwise body calls sqrt on no array; compute constants outside of it"):
+    with pytest.raises(TypeError, match="sqrt on no array"):
         record(lambda xp, a, c: (a * xp.sqrt(c),), [(2,), 0.5])
 
 
@@ -260,17 +250,16 @@ def test_outputs_must_be_computed_and_distinct():
         return a + b, b[..., :1]
 
     for body in (returns_an_input, returns_a_result_twice, returns_a_slice, returns_a_slice_of_an_input):
-        message = f"^{body.__name__} returns an input, a slice, or a result twice; each output must be computed$"
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"^{body.__name__} returns"):
             record(body, [(2,), (2,)])
 
 
 # --- the maths --------------------------------------------------------------------------------------------------
 
 
-def test_the_maths_keeps_to_the_rules(draw, draw_layer, reset):
-    """Which memory nn/ hands to a device's operations, as nn/ops.py allows it."""
-    seen = set()
+def test_the_maths_keeps_to_the_rules(run_every_body):
+    """Which memory layers and updates hand to a device's operations, as nn/ops.py allows it."""
+    checked = []
 
     class Strict(PlainOps):
         def matmul(self, a, b, out):
@@ -289,7 +278,7 @@ def test_the_maths_keeps_to_the_rules(draw, draw_layer, reset):
             assert not any(np.shares_memory(a, out) for a in inputs)
 
         def pointwise(self, body, inputs, out):
-            seen.add(body.__name__)
+            checked.append(body)
             recording = record(body, [getattr(a, "shape", a) for a in inputs])
             arrays = [a for a in inputs if hasattr(a, "shape")]
             computed = {id(call.result): index for index, call in enumerate(recording.calls)}
@@ -312,22 +301,22 @@ def test_the_maths_keeps_to_the_rules(draw, draw_layer, reset):
             place, own = (a.__array_interface__["data"][0] for a in (target, array))
             return place == own and target.shape[:-1] == array.shape[:-1] and target.shape[-1] % width == 0
 
-    ops, layer = Strict(), draw_layer(2, 4, 3, 5)
-    layer(ops, reset)
-    layer._replace(h0=None, dh=None)(ops, reset)
-    assert "only_valid" not in seen
-    lengths, candidate = [3, 0], draw(np, (2, 5))
-    for update in (None, 0.5, draw(np, (2, 4, 5))):
-        masks = {"update_mask": update, "candidate_mask": candidate, "lengths": lengths}
-        _, _, cache = gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops, keep_every=2, **masks)
-        gru_backward(layer.dh, cache, dh_last=layer.dh_last)
-    _, cache = gru_cell_forward(layer.x[:, 0], layer.h0, layer.params, reset=reset, ops=ops)
-    gru_cell_backward(layer.dh_last, cache)
-    cell = {"before": {"_before_gates", "_candidate", "_before_d_candidate", "_before_d_reset"}}
-    cell["after"] = {"_after_gates", "_after_d_gates"}
-    assert seen == {"add", "_half", "only_valid", "_plus_valid", "multiply", *cell[reset]}
-    y, cache = linear_forward(layer.h0, LinearParams(draw(np, (2, 5)), draw(np, (2,))), ops=ops)
-    linear_backward(mse_loss(y, draw(np, (2, 2)), ops=ops)[1], cache)
-    for name in optimizers.OPTIMIZERS:
-        optimizers.OPTIMIZERS[name](draw(np, (7,)), 0.1).step(draw(np, (7,)), ops)
-    assert seen >= {"_scaled_error", "_scaled_square", "_sgd", "_momentum", "_average_ones", "_adam"}
+    run_every_body(Strict())
+    assert checked
+
+
+def test_layers_without_lengths_choose_nothing(draw_layer, reset):
+    bodies = []
+
+    class Listing(PlainOps):
+        def pointwise(self, body, inputs, out):
+            bodies.append(body)
+            super().pointwise(body, inputs, out)
+
+    layer = draw_layer(2, 4, 3, 5)
+    layer(Listing(), reset)
+    layer._replace(h0=None, dh=None)(Listing(), reset)
+    assert bodies
+    assert only_valid not in bodies
+    layer(Listing(), reset, lengths=[3, 0])
+    assert only_valid in bodies

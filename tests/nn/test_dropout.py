@@ -11,12 +11,13 @@ from gru_xp.nn import dropout_mask
 from gru_xp.nn.dropout import DropoutRates, keep_mask
 
 SHAPE = (200, 50, 20)
+DRAWS = (dropout_mask, keep_mask)
 LIKE = np.ones(1)
 BOTH = pytest.mark.parametrize("draw_mask", [dropout_mask, keep_mask])
 
 
 def scale(draw_mask, rate):
-    """What stands where nothing is left out."""
+    """The factor of elements that are kept."""
     return 1.0 / (1.0 - rate) if draw_mask is dropout_mask else 1.0
 
 
@@ -24,8 +25,7 @@ def scale(draw_mask, rate):
 
 
 @BOTH
-@pytest.mark.parametrize("rate", [0.001, 0.1, 0.25, 0.5, 0.8, 0.99])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("rate", "seed"), [(0.001, 0), (0.25, 1), (0.5, 0), (0.99, 1)])
 def test_shares_and_scale(draw_mask, rate, seed):
     """Of all elements and of each row, column and step within 4 (of many: 5) standard deviations; the mean is 1."""
     mask = draw_mask(SHAPE, rate, seed=seed, like=LIKE)
@@ -62,46 +62,46 @@ def test_known_masks(xp):
     assert to_host(keep_mask((3, 4), 0.4, seed=7, like=like)).tolist() == expected
 
 
-@BOTH
-def test_bits_of_the_generator(xp, draw_mask):
+def test_bits_of_the_generator(xp):
     """An element is left out if its 32 bits, as a signed number, are among the lowest share of those numbers."""
     rng = random.Random(11)
     numbers = np.asarray([rng.getrandbits(32) for _ in range(60)])
     signed = np.where(numbers >= 2**31, numbers - 2**32, numbers)
-    expected = np.where(signed < 0.3 * 2**32 - 2**31, 0.0, scale(draw_mask, 0.3)).reshape(3, 4, 5)
-    mask = draw_mask((3, 4, 5), 0.3, seed=11, like=xp.ones(1, dtype=xp.float64))
-    np.testing.assert_allclose(to_host(mask), expected, rtol=1e-15)
+    for draw_mask in DRAWS:
+        expected = np.where(signed < 0.3 * 2**32 - 2**31, 0.0, scale(draw_mask, 0.3)).reshape(3, 4, 5)
+        mask = draw_mask((3, 4, 5), 0.3, seed=11, like=xp.ones(1, dtype=xp.float64))
+        np.testing.assert_allclose(to_host(mask), expected, rtol=1e-15)
 
 
-@BOTH
-@pytest.mark.parametrize(
-    ("rate", "first_kept"),
-    [(0.0, -(2**31)), (0.25, -(2**30)), (0.5, 0), (0.75, 2**30), (1 - 2.0**-32, 2**31 - 1), (1 - 2.0**-53, 2**31 - 1)],
-)
-def test_the_first_number_that_is_kept(xp, draw_mask, rate, first_kept):
+def test_the_first_number_that_is_kept(xp):
     class Given(random.Random):
+        def __init__(self, first_kept):
+            self.numbers = np.asarray([max(first_kept - 1, -(2**31)), first_kept], np.int32)
+
         def randbytes(self, n):
-            numbers = np.asarray([max(first_kept - 1, -(2**31)), first_kept], np.int32)
-            assert numbers.nbytes == n
-            return numbers.tobytes()
+            assert self.numbers.nbytes == n
+            return self.numbers.tobytes()
 
-    mask = draw_mask((2,), rate, seed=Given(), like=xp.ones(1, dtype=xp.float64))
-    assert (to_host(mask) != 0.0).tolist() == [rate == 0.0, True]
+    for rate, first_kept in (
+        (0.0, -(2**31)),
+        (0.25, -(2**30)),
+        (0.5, 0),
+        (0.75, 2**30),
+        (1 - 2.0**-32, 2**31 - 1),
+        (1 - 2.0**-53, 2**31 - 1),
+    ):
+        for draw_mask in DRAWS:
+            mask = draw_mask((2,), rate, seed=Given(first_kept), like=xp.ones(1, dtype=xp.float64))
+            assert (to_host(mask) != 0.0).tolist() == [rate == 0.0, True], (rate, draw_mask)
 
 
-@BOTH
-@pytest.mark.parametrize("rate", [0, 0.0, 1e-12])
-def test_nothing_is_left_out(xp, draw_mask, rate):
-    mask = draw_mask((4, 5), rate, seed=3, like=xp.ones(1, dtype=xp.float32))
-    assert to_host(mask).tolist() == [[1.0] * 5] * 4
-
-
-@BOTH
-@pytest.mark.parametrize("rate", [1.0 - 2.0**-31, 1.0 - 1e-10, math.nextafter(1.0, 0.0)])
-def test_nearly_everything_is_left_out(xp, draw_mask, rate):
-    """Rates so close to 1 that no number of 32 bits says it."""
-    mask = draw_mask((4, 5), rate, seed=3, like=xp.ones(1, dtype=xp.float32))
-    assert to_host(mask).tolist() == [[0.0] * 5] * 4
+def test_extreme_rates(xp):
+    """Rates so close to 0 or to 1 that nothing, or everything, is left out."""
+    for rates, kept in (((0, 0.0, 1e-12), 1.0), ((1.0 - 2.0**-31, 1.0 - 1e-10, math.nextafter(1.0, 0.0)), 0.0)):
+        for rate in rates:
+            for draw_mask in DRAWS:
+                mask = draw_mask((4, 5), rate, seed=3, like=xp.ones(1, dtype=xp.float32))
+                assert to_host(mask).tolist() == [[kept] * 5] * 4, (rate, draw_mask)
 
 
 @BOTH
@@ -113,9 +113,8 @@ def test_larger_rates_leave_out_more_of_the_same(draw_mask):
 
 
 @BOTH
-def test_determinism(xp, draw_mask):
-    like = xp.ones(1)
-    first, same, other = (to_host(draw_mask((9, 8), 0.5, seed=seed, like=like)).tolist() for seed in (1, 1, 2))
+def test_determinism(draw_mask):
+    first, same, other = (draw_mask((9, 8), 0.5, seed=seed, like=LIKE).tolist() for seed in (1, 1, 2))
     assert first == same
     assert first != other
 
@@ -140,18 +139,18 @@ def test_global_generators_are_left_alone(draw_mask):
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
-@BOTH
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
-def test_namespace_dtype_and_shape(xp, draw_mask, dtype, kind):
+def test_namespace_dtype_and_shape(xp):
     """Whatever kind of number the rate is."""
-    like = xp.ones((2, 7), dtype=getattr(xp, dtype))
-    for shape in [(), (5,), (2, 3), (4, 3, 2)]:
-        mask = draw_mask(shape, kind(0.25), seed=1, like=like)
-        assert tuple(mask.shape) == shape
-        assert mask.dtype == getattr(xp, dtype)
-        assert array_namespace(mask) is array_namespace(like)
-    assert to_host(mask).tolist() == to_host(draw_mask(shape, 0.25, seed=1, like=like)).tolist()
+    for dtype in (xp.float32, xp.float64):
+        like = xp.ones((2, 7), dtype=dtype)
+        for draw_mask in DRAWS:
+            for kind in (float, np.float32, np.float64):
+                for shape in [(), (5,), (2, 3), (4, 3, 2)]:
+                    mask = draw_mask(shape, kind(0.25), seed=1, like=like)
+                    assert tuple(mask.shape) == shape
+                    assert mask.dtype == dtype
+                    assert array_namespace(mask) is array_namespace(like)
+                    assert to_host(mask).tolist() == to_host(draw_mask(shape, 0.25, seed=1, like=like)).tolist(), kind
 
 
 @BOTH
@@ -164,44 +163,35 @@ def test_device(draw_mask):
     assert to_host(on_cpu).tolist() == draw_mask((3, 4), 0.4, seed=7, like=LIKE).tolist()
 
 
-@BOTH
-def test_masks_can_be_written_to_and_are_their_own(xp, draw_mask):
-    first, second = (draw_mask((3, 4), 0.4, seed=7, like=xp.ones(1)) for _ in range(2))
-    before = to_host(second).tolist()
-    first[...] = 9.0
-    assert to_host(second).tolist() == before
+def test_masks_can_be_written_to_and_are_their_own(xp):
+    for draw_mask in DRAWS:
+        first, second = (draw_mask((3, 4), 0.4, seed=7, like=xp.ones(1)) for _ in range(2))
+        before = to_host(second).tolist()
+        first[...] = 9.0
+        assert to_host(second).tolist() == before
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("draw_mask", "name"), [(dropout_mask, "dropout"), (keep_mask, "zoneout")])
-@pytest.mark.parametrize("rate", [1, 1.0, 1.5, -0.1, math.nan, math.inf, True, "0.5", None, [0.5]])
-def test_wrong_rates(draw_mask, name, rate):
-    with pytest.raises(ValueError, match=rf"^{name} is .*; it must be at least 0 and below 1$") as error:
-        draw_mask((2, 3), rate, seed=0, like=LIKE)
-    assert repr(rate) in str(error.value)
+def test_wrong_rates_and_seeds(refuses):
+    for draw_mask, name in ((dropout_mask, "dropout"), (keep_mask, "zoneout")):
+        for rate in (1.0, -0.1, math.nan, True, "0.5", None):  # the rest is in test_checks.py
+            with refuses(name, repr(rate), "at least 0", "below 1", error=ValueError):
+                draw_mask((2, 3), rate, seed=0, like=LIKE)
+        for seed in (-1, 1.0, True, "1", None):
+            with refuses("seed", repr(seed), "at least 0", "whole number", error=ValueError):
+                draw_mask((2, 3), 0.5, seed=seed, like=LIKE)
 
 
-@BOTH
-@pytest.mark.parametrize("seed", [-1, 1.0, True, "1", None])
-def test_wrong_seeds(draw_mask, seed):
-    with pytest.raises(ValueError, match=r"^seed is .*; it must be at least 0 and a whole number$"):
-        draw_mask((2, 3), 0.5, seed=seed, like=LIKE)
-
-
-@pytest.mark.parametrize("rates", [DropoutRates(), DropoutRates(0.5, 0.2, 0.1), DropoutRates(0, 0.999, 0.0)])
-def test_right_rates_of_a_stack(rates):
-    rates.check()
-
-
-@pytest.mark.parametrize("position", [0, 1, 2])
-@pytest.mark.parametrize("rate", [1.0, -0.5, math.nan, "half"])
-def test_wrong_rates_of_a_stack(position, rate):
-    rates = DropoutRates(*(rate if place == position else 0.5 for place in range(3)))
-    name = ("dropout", "recurrent_dropout", "zoneout")[position]
-    with pytest.raises(ValueError, match=rf"^{name} is {rate!r}; it must be at least 0 and below 1$"):
+def test_rates_of_a_stack(refuses):
+    for rates in (DropoutRates(), DropoutRates(0.5, 0.2, 0.1), DropoutRates(0, 0.999, 0.0)):
         rates.check()
+    for position, name in enumerate(("dropout", "recurrent_dropout", "zoneout")):
+        for rate in (1.0, -0.5, math.nan, "half"):
+            rates = DropoutRates(*(rate if place == position else 0.5 for place in range(3)))
+            with refuses(name, repr(rate), "at least 0", "below 1", error=ValueError):
+                rates.check()
 
 
 def test_no_rate_is_set_at_first():

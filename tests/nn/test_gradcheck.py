@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from gru_xp.errors import ShapeError
 from gru_xp.nn import gradcheck, gru_cell_backward, gru_cell_forward
 
 MODES = pytest.mark.parametrize("mode", ["elements", "direction"])
@@ -121,7 +120,7 @@ def test_plain_tuples_may_be_nested(draw, mode):
     assert [row.error < 1e-7 for row in wrong.rows] == [True, True, False, True]
 
 
-def test_gradients_of_tuples_that_are_built_otherwise(draw):
+def test_gradients_of_tuples_that_are_built_otherwise(draw, refuses):
     def forward(layers):
         ((a,), (b,)) = layers
         return a * b, layers
@@ -131,8 +130,7 @@ def test_gradients_of_tuples_that_are_built_otherwise(draw):
         return ((dy * b, dy * a),)
 
     inputs = {"layers": ((draw(np, (3,)),), (draw(np, (3,)),))}
-    message = "backward returned gradients layers.0, layers.1; they must be layers.0.0, layers.1.0"
-    with pytest.raises(ShapeError, match=message):
+    with refuses("backward", "layers.0, layers.1", "layers.0.0, layers.1.0"):
         gradcheck(forward, flat, inputs)
 
 
@@ -175,16 +173,17 @@ def test_missing_path(draw, draw_params, mode, reset):
 
 
 @MODES
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_gradients_that_are_no_numbers(draw, mode, bad):
-    def backward(dy, a):
-        gradient = cube_backward(dy, a)
-        gradient[1, 2] = bad
-        return gradient
+def test_gradients_that_are_no_numbers(draw, mode):
+    for bad in (math.nan, math.inf, -math.inf):
 
-    report = gradcheck(cube_forward, backward, {"a": draw(np, (2, 3))}, mode=mode)
-    assert not report.ok
-    assert report.error == math.inf
+        def backward(dy, a, bad=bad):
+            gradient = cube_backward(dy, a)
+            gradient[1, 2] = bad
+            return gradient
+
+        report = gradcheck(cube_forward, backward, {"a": draw(np, (2, 3))}, mode=mode)
+        assert not report.ok, bad
+        assert report.error == math.inf, bad
 
 
 @MODES
@@ -197,11 +196,12 @@ def test_values_that_are_no_numbers(draw, mode):
 
 
 @MODES
-@pytest.mark.parametrize("factor", [-1.0, 0.0, 2.0, 1.0 + 1e-5])
-def test_wrong_factor(draw, mode, factor):
-    report = gradcheck(cube_forward, lambda dy, a: factor * cube_backward(dy, a), {"a": draw(np, (2, 3))}, mode=mode)
-    assert not report.ok
-    assert report.error == pytest.approx(abs(factor - 1.0) / max(1.0, abs(factor)), rel=1e-3)
+def test_wrong_factor(draw, mode):
+    for factor in (-1.0, 0.0, 2.0, 1.0 + 1e-5):
+        inputs = {"a": draw(np, (2, 3))}
+        report = gradcheck(cube_forward, lambda dy, a, f=factor: f * cube_backward(dy, a), inputs, mode=mode)
+        assert not report.ok, factor
+        assert report.error == pytest.approx(abs(factor - 1.0) / max(1.0, abs(factor)), rel=1e-3), factor
 
 
 def test_the_wrong_element_is_named(draw):
@@ -280,6 +280,7 @@ def test_report_as_a_table(draw):
     assert header.split() == ["input", "rel.", "error", "backward", "numeric", "where"]
     assert [row.split()[0] for row in rows] == ["a", "b"]
     assert float(rows[0].split()[2]) == pytest.approx(good.rows[0].backward, rel=1e-14)
+    assert rows[0].endswith(f"  {good.rows[0].where}")
     assert summary.startswith("ok: largest ")
     bad = gradcheck(cube_forward, lambda dy, a: dy, {"a": draw(np, (2,))}, mode="direction")
     assert str(bad).splitlines()[1].endswith("  direction")
@@ -287,64 +288,46 @@ def test_report_as_a_table(draw):
     assert str(bad).endswith(", tolerance 1e-07")
 
 
-def test_single_precision_is_refused(xp):
-    single = xp.ones((2,), dtype=xp.float32)
-    with pytest.raises(ShapeError, match=r"a has dtype .*float32; central differences need float64"):
-        gradcheck(cube_forward, cube_backward, {"a": single})
-
-
-def test_gradient_of_another_shape(draw):
-    with pytest.raises(ShapeError, match=r"the gradient of a has shape \(3, 2\); it must be \(2, 3\)"):
-        gradcheck(cube_forward, lambda dy, a: cube_backward(dy, a).T, {"a": draw(np, (2, 3))})
-
-
-def test_too_few_gradients(draw):
-    with pytest.raises(ShapeError, match=r"returned 1 gradient\(s\); it must be 2"):
-        gradcheck(matmul_forward, lambda dy, cache: (dy,), {"a": draw(np, (2, 2)), "b": draw(np, (2, 2))})
-
-
-def test_unknown_mode(draw):
-    with pytest.raises(ValueError, match="mode is 'all'; it must be one of 'elements', 'direction'"):
-        gradcheck(cube_forward, cube_backward, {"a": draw(np, (2,))}, mode="all")
-
-
-@pytest.mark.parametrize("name", ["step", "tolerance"])
-@pytest.mark.parametrize("value", [0.0, -1e-3, math.inf, "1e-3"])
-def test_numbers_out_of_range(draw, name, value):
-    with pytest.raises(ValueError, match=f"^{name} is {value!r}; it must be above 0 and finite$"):
-        gradcheck(cube_forward, cube_backward, {"a": draw(np, (2,))}, **{name: value})
-
-
-@pytest.mark.parametrize("inputs", [{}, [], None, (np.ones(2),), np.ones(2)], ids=repr)
-def test_inputs_without_names(inputs):
-    with pytest.raises(ShapeError, match=r"it must be a mapping of names to arrays or named tuples of arrays$"):
-        gradcheck(cube_forward, cube_backward, inputs)
-
-
-def test_an_input_that_is_no_array():
-    with pytest.raises(ShapeError, match=r"^a is a list; it must be an array or a named tuple of arrays$"):
+def test_wrong_inputs(draw, refuses):
+    with refuses("a", "dtype", "float32", "float64"):
+        gradcheck(cube_forward, cube_backward, {"a": np.ones(2, np.float32)})
+    with refuses("a", "list", "array or a named tuple of arrays"):
         gradcheck(cube_forward, cube_backward, {"a": [1.0, 2.0]})
+    for inputs in ({}, [], None, (np.ones(2),), np.ones(2)):
+        with refuses("inputs", repr(inputs), "mapping of names", "arrays or named tuples of arrays"):
+            gradcheck(cube_forward, cube_backward, inputs)
 
 
-@pytest.mark.parametrize(
-    "result",
-    [lambda a: a, lambda a: (a,), lambda a: [a, None], lambda a: (1.0, None), lambda a: (a, a, 1.0, a)],
-    ids=["no tuple", "no cache", "a list", "a number", "a number after arrays"],
-)
-def test_a_forward_that_returns_something_else(draw, result):
-    with pytest.raises(ShapeError, match=r"^forward must return a tuple of one or more arrays and a cache$"):
-        gradcheck(result, cube_backward, {"a": draw(np, (2,))})
+def test_wrong_options(draw, refuses):
+    inputs = {"a": draw(np, (2,))}
+    with refuses("mode", "'all'", "'elements', 'direction'", error=ValueError):
+        gradcheck(cube_forward, cube_backward, inputs, mode="all")
+    for name in ("step", "tolerance"):
+        for value in (0.0, -1e-3, math.inf, "1e-3"):
+            with refuses(name, repr(value), "above 0 and finite", error=ValueError):
+                gradcheck(cube_forward, cube_backward, inputs, **{name: value})
 
 
-@pytest.mark.parametrize(("gradient", "kind"), [(None, "NoneType"), (2.0, "float"), ([1.0, 2.0], "list")])
-def test_gradients_that_are_no_arrays(draw, gradient, kind):
+def test_a_forward_that_returns_something_else(draw, refuses):
+    for result in (
+        lambda a: a,
+        lambda a: (a,),
+        lambda a: [a, None],
+        lambda a: (1.0, None),
+        lambda a: (a, a, 1.0, a),
+    ):
+        with refuses("forward", "tuple", "one or more arrays and a cache"):
+            gradcheck(result, cube_backward, {"a": draw(np, (2,))})
+
+
+def test_wrong_gradients(draw, refuses):
+    with refuses("the gradient of a", "shape", "(3, 2)", "(2, 3)"):
+        gradcheck(cube_forward, lambda dy, a: cube_backward(dy, a).T, {"a": draw(np, (2, 3))})
     inputs = {"a": draw(np, (2, 2)), "b": draw(np, (2, 2))}
-    with pytest.raises(ShapeError, match=f"^the gradient of b is a {kind}; it must be an array$"):
-        gradcheck(matmul_forward, lambda dy, cache: (dy, gradient), inputs)
-
-
-def test_gradients_that_are_no_tuple(draw):
-    inputs = {"a": draw(np, (2, 2)), "b": draw(np, (2, 2))}
-    message = "^backward returned a list; it must be a tuple, a gradient for each input$"
-    with pytest.raises(ShapeError, match=message):
+    with refuses("backward", "1", "2", "each input"):
+        gradcheck(matmul_forward, lambda dy, cache: (dy,), inputs)
+    with refuses("backward", "list", "tuple", "each input"):
         gradcheck(matmul_forward, lambda dy, cache: list(matmul_backward(dy, cache)), inputs)
+    for gradient, kind in ((None, "NoneType"), (2.0, "float"), ([1.0, 2.0], "list")):
+        with refuses("the gradient of b", kind, "array"):
+            gradcheck(matmul_forward, lambda dy, cache, gradient=gradient: (dy, gradient), inputs)

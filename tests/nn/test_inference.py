@@ -1,4 +1,3 @@
-import re
 import threading
 
 import numpy as np
@@ -20,6 +19,17 @@ def assert_close(actual, desired, tolerance=1e-12):
     np.testing.assert_allclose(to_host(actual), to_host(desired), rtol=0, atol=tolerance)
 
 
+class Counted(PlainOps):
+    """Ops that remember the functions that they captured."""
+
+    def __init__(self):
+        self.captured = []
+
+    def capture(self, function):
+        self.captured.append(function)
+        return super().capture(function)
+
+
 def by_gru_forward(x, h0, params, reset):
     return gru_forward(x, h0, params, reset=reset, ops=PLAIN_OPS, with_cache=False)[:2]
 
@@ -27,20 +37,19 @@ def by_gru_forward(x, h0, params, reset):
 # --- whole sequences --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("with_h0", [True, False])
-@pytest.mark.parametrize(("B", "T", "n_in", "H"), [(1, 1, 1, 1), (1, 5, 2, 3), (3, 1, 3, 2), (4, 7, 1, 6)])
-def test_sequences_in_every_namespace(xp, draw, draw_params, reset, with_h0, B, T, n_in, H):
-    params = draw_params(xp, n_in, H)
-    layer = GRUInference(params, reset=reset)
-    for _ in range(3):
-        x, h0 = draw(xp, (B, T, n_in)), draw(xp, (B, H)) if with_h0 else None
-        h, h_last = layer(x, h0)
-        expected, expected_last = by_gru_forward(x, h0, params, reset)
-        assert array_namespace(h) is array_namespace(x)
-        assert (tuple(h.shape), tuple(h_last.shape)) == ((B, T, H), (B, H))
-        assert h.dtype == h_last.dtype == x.dtype
-        assert_close(h, expected)
-        assert_close(h_last, expected_last)
+def test_sequences_in_every_namespace(xp, draw, draw_params, reset):
+    for B, T, n_in, H in ((1, 1, 1, 1), (1, 5, 2, 3), (3, 1, 3, 2), (4, 7, 1, 6)):
+        params = draw_params(xp, n_in, H)
+        layer = GRUInference(params, reset=reset)
+        for with_h0 in (True, False, True):
+            x, h0 = draw(xp, (B, T, n_in)), draw(xp, (B, H)) if with_h0 else None
+            h, h_last = layer(x, h0)
+            expected, expected_last = by_gru_forward(x, h0, params, reset)
+            assert array_namespace(h) is array_namespace(x)
+            assert (tuple(h.shape), tuple(h_last.shape)) == ((B, T, H), (B, H))
+            assert h.dtype == h_last.dtype == x.dtype
+            assert_close(h, expected)
+            assert_close(h_last, expected_last)
 
 
 @OPS
@@ -67,15 +76,16 @@ def test_sequences_in_several_parts(draw, draw_params, make_numpy_ops, reset):
 
 
 def test_more_shapes_than_stay_prepared(draw, draw_params, reset):
-    params = draw_params(np, 2, 3)
-    layer = GRUInference(params, reset=reset)
-    shapes = [(B, T) for B in (1, 2, 5) for T in (1, 3, 4, 7, 9)]
-    assert len(shapes) > MAX_PREPARED
-    for B, T in (*shapes, *shapes[::-1], *shapes):
+    """The oldest is forgotten, and prepared again when it comes back."""
+    ops, params = Counted(), draw_params(np, 2, 3)
+    layer = GRUInference(params, reset=reset, ops=ops)
+    shapes = [(B, T) for B in (1, 2, 5) for T in range(1, MAX_PREPARED)][: MAX_PREPARED + 1]
+    for number, (B, T) in enumerate((*shapes, shapes[-1], *shapes[2:], shapes[0])):
         x = draw(np, (B, T, 2))
         for actual, desired in zip(layer(x), by_gru_forward(x, None, params, reset), strict=True):
             assert_close(actual, desired)
-        assert len(layer._prepared) <= MAX_PREPARED
+        n_prepared = MAX_PREPARED + 2 if number == 2 * MAX_PREPARED + 1 else min(number, MAX_PREPARED) + 1
+        assert len(ops.captured) == n_prepared, number
 
 
 def test_results_are_the_users(draw, draw_params, reset):
@@ -130,21 +140,15 @@ def test_parameters_are_copied_for_several_parts(draw, draw_params, make_numpy_o
 
 
 def test_each_shape_is_prepared_once(draw, draw_params, reset):
-    captured = []
-
-    class Counted(PlainOps):
-        def capture(self, function):
-            captured.append(function)
-            return super().capture(function)
-
-    layer = GRUInference(draw_params(np, 2, 3), reset=reset, ops=Counted())
+    ops = Counted()
+    layer = GRUInference(draw_params(np, 2, 3), reset=reset, ops=ops)
     for _ in range(3):
         for B, T in ((3, 4), (2, 5), (3, 1)):
             layer(draw(np, (B, T, 2)))
-    assert len(captured) == 3
+    assert len(ops.captured) == 3
     for _ in range(3):
         layer.step(draw(np, (3, 2)))
-    assert len(captured) == 4
+    assert len(ops.captured) == 4
 
 
 def test_inputs_are_not_modified_and_may_be_read_only(draw, draw_params, reset):
@@ -162,18 +166,17 @@ def test_inputs_are_not_modified_and_may_be_read_only(draw, draw_params, reset):
 # --- one step at a time -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("B", [1, 3])
-def test_steps_are_the_sequence(xp, draw, draw_params, reset, B):
+def test_steps_are_the_sequence(xp, draw, draw_params, reset):
     params = draw_params(xp, 2, 5)
-    layer = GRUInference(params, reset=reset)
-    x, h0 = draw(xp, (B, 6, 2)), draw(xp, (B, 5))
-    for start in (None, h0):
-        layer = GRUInference(params, reset=reset)
-        expected = by_gru_forward(x, start, params, reset)[0]
-        for t in range(6):
-            h = layer.step(x[:, t, :], start if t == 0 else None)
-            assert tuple(h.shape) == (B, 5)
-            assert_close(h, expected[:, t, :])
+    for B in (1, 3):
+        x, h0 = draw(xp, (B, 6, 2)), draw(xp, (B, 5))
+        for start in (None, h0):
+            layer = GRUInference(params, reset=reset)
+            expected = by_gru_forward(x, start, params, reset)[0]
+            for t in range(6):
+                h = layer.step(x[:, t, :], start if t == 0 else None)
+                assert tuple(h.shape) == (B, 5)
+                assert_close(h, expected[:, t, :])
 
 
 @OPS
@@ -252,52 +255,48 @@ def layer(draw_params):
     return layer
 
 
-@pytest.mark.parametrize(
-    ("x", "h0", "message"),
-    [
-        (np.ones((4, 2)), None, "x has shape (4, 2); it must be (B, T, 2)"),
-        (np.ones((4, 5, 3)), None, "x has shape (4, 5, 3); it must be (B, T, 2)"),
-        (np.ones((4, 0, 2)), None, "x has shape (4, 0, 2); it must be (B, T, 2) with every size at least 1"),
-        (np.ones((4, 5, 2)), np.ones((1, 3)), "h0 has shape (1, 3); it must be (4, 3)"),
-        (np.ones((4, 5, 2)), np.ones((4, 2)), "h0 has shape (4, 2); it must be (4, 3)"),
-        (np.ones((4, 5, 2), np.float32), None, "x has dtype float32; it must be that of params, float64"),
-        (np.ones((4, 5, 2)), np.ones((4, 3), np.float32), "h0 has dtype float32; it must be that of x, float64"),
-        (np.ones((4, 5, 2), int), None, "x has dtype int64; it must be float32 or float64"),
-        ([[[1.0, 2.0]]], None, "x is a list; it must be an array of shape (B, T, 2)"),
-    ],
-)
-def test_wrong_sequences(layer, x, h0, message):
-    with pytest.raises(ShapeError, match=f"^{re.escape(message)}$"):
-        layer(x, h0)
+def test_wrong_sequences(layer, refuses):
+    right = np.ones((4, 5, 2))
+    for x, h0, *parts in (
+        (np.ones((4, 2)), None, "x", "shape", "(4, 2)", "(B, T, 2)"),
+        (np.ones((4, 5, 3)), None, "x", "shape", "(4, 5, 3)", "(B, T, 2)"),
+        (np.ones((4, 0, 2)), None, "x", "shape", "(4, 0, 2)", "(B, T, 2)", "at least 1"),
+        (right, np.ones((1, 3)), "h0", "shape", "(1, 3)", "(4, 3)"),
+        (right, np.ones((4, 2)), "h0", "shape", "(4, 2)", "(4, 3)"),
+        (right.astype(np.float32), None, "x", "dtype", "float32", "params, float64"),
+        (right, np.ones((4, 3), np.float32), "h0", "dtype", "float32", "x, float64"),
+        (np.ones((4, 5, 2), int), None, "x", "dtype", "int64", "float32 or float64"),
+        ([[[1.0, 2.0]]], None, "x", "list", "(B, T, 2)"),
+    ):
+        with refuses(*parts):
+            layer(x, h0)
 
 
-@pytest.mark.parametrize(
-    ("x", "h", "message"),
-    [
-        (np.ones(2), None, "x has shape (2,); it must be (B, 2)"),
-        (np.ones((4, 1)), None, "x has shape (4, 1); it must be (B, 2)"),
-        (np.ones((4, 5, 2)), None, "x has shape (4, 5, 2); it must be (B, 2)"),
-        (np.ones((0, 2)), None, "x has shape (0, 2); it must be (B, 2) with every size at least 1"),
-        (np.ones((4, 2)), np.ones(3), "h has shape (3,); it must be (4, 3)"),
-        (np.ones((4, 2)), np.ones((1, 3)), "h has shape (1, 3); it must be (4, 3)"),
-        (np.ones((5, 2)), np.ones((4, 3)), "h has shape (4, 3); it must be (5, 3)"),
-        (np.ones((4, 2), np.float32), None, "x has dtype float32; it must be that of params, float64"),
-        (np.ones((4, 2)), np.ones((4, 3), np.float32), "h has dtype float32; it must be that of params, float64"),
-        (np.ones((4, 2), int), None, "x has dtype int64; it must be float32 or float64"),
-        ([[1.0, 2.0]] * 4, None, "x is a list; it must be an array of shape (B, 2)"),
-        (np.ones((4, 2)), [[1.0, 2.0, 3.0]] * 4, "h is a list; it must be an array of shape (4, 3)"),
-    ],
-)
-def test_wrong_steps(layer, x, h, message):
-    with pytest.raises(ShapeError, match=f"^{re.escape(message)}$"):
-        layer.step(x, h)
+def test_wrong_steps(layer, refuses):
+    right = np.ones((4, 2))
+    for x, h, *parts in (
+        (np.ones(2), None, "x", "shape", "(2,)", "(B, 2)"),
+        (np.ones((4, 1)), None, "x", "shape", "(4, 1)", "(B, 2)"),
+        (np.ones((4, 5, 2)), None, "x", "shape", "(4, 5, 2)", "(B, 2)"),
+        (np.ones((0, 2)), None, "x", "shape", "(0, 2)", "(B, 2)", "at least 1"),
+        (right, np.ones(3), "h", "shape", "(3,)", "(4, 3)"),
+        (right, np.ones((1, 3)), "h", "shape", "(1, 3)", "(4, 3)"),
+        (np.ones((5, 2)), np.ones((4, 3)), "h", "shape", "(4, 3)", "(5, 3)"),
+        (right.astype(np.float32), None, "x", "dtype", "float32", "params, float64"),
+        (right, np.ones((4, 3), np.float32), "h", "dtype", "float32", "params, float64"),
+        (np.ones((4, 2), int), None, "x", "dtype", "int64", "float32 or float64"),
+        ([[1.0, 2.0]] * 4, None, "x", "list", "(B, 2)"),
+        (right, [[1.0, 2.0, 3.0]] * 4, "h", "list", "(4, 3)"),
+    ):
+        with refuses(*parts):
+            layer.step(x, h)
 
 
-@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
-def test_arrays_of_another_namespace(layer, library):
+@pytest.mark.parametrize("library", ["array_api_strict", pytest.param("torch", marks=pytest.mark.peer)])
+def test_arrays_of_another_namespace(layer, library, refuses):
     other = pytest.importorskip(library)
     for call, shape in ((layer, (4, 5, 2)), (layer.step, (4, 2))):
-        with pytest.raises(ShapeError, match=f"x has namespace {library}; it must be that of params, numpy"):
+        with refuses("x", "namespace", library, "params, numpy"):
             call(other.ones(shape, dtype=other.float64))
 
 
@@ -311,15 +310,15 @@ def test_a_refused_step_leaves_the_state_alone(layer, draw):
     assert_close(continued, layer.step(x, before))
 
 
-def test_wrong_parameters(draw_params):
+def test_wrong_parameters(draw_params, refuses):
     params = draw_params(np, 2, 3)
-    with pytest.raises(ShapeError, match=r"params.bias_hn has shape \(4,\); it must be \(3,\)"):
+    with refuses("params.bias_hn", "shape", "(4,)", "(3,)"):
         GRUInference(params._replace(bias_hn=np.ones(4)))
-    with pytest.raises(ShapeError, match=r"params.weight_hh has shape \(9, 2\); it must be "):
+    with refuses("params.weight_hh", "shape", "(9, 2)", "(6, 2)"):
         GRUInference(params._replace(weight_hh=np.ones((9, 2))))
-    with pytest.raises(ShapeError, match="params is a tuple; it must be a GRUParams"):
+    with refuses("params", "tuple", "a GRUParams"):
         GRUInference(tuple(params))
-    with pytest.raises(ValueError, match="reset is 'never'; it must be one of 'before', 'after'"):
+    with refuses("reset", "'never'", "'before', 'after'", error=ValueError):
         GRUInference(params, reset="never")
 
 

@@ -6,7 +6,6 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
-from gru_xp.errors import ShapeError
 from gru_xp.nn import GRUParams, LinearParams, gru_cell_forward, init_linear_params, init_params
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import flatten, map_arrays, named_arrays, unflatten
@@ -19,8 +18,8 @@ def textbook(params):
 # --- the article's names ----------------------------------------------------------------------------------------
 
 
-def test_sizes(xp, draw_params):
-    params = draw_params(xp, 2, 5)
+def test_sizes(draw_params):
+    params = draw_params(np, 2, 5)
     assert (params.input_size, params.hidden_size) == (2, 5)
 
 
@@ -46,13 +45,13 @@ def test_textbook_names_are_the_rows(draw_params):
             assert getattr(params, f"b{name}")[row] == params.bias[stacked]
 
 
-@pytest.mark.parametrize(("n_in", "H"), [(1, 1), (2, 5), (4, 1), (1, 3)])
-def test_textbook_round_trip(xp, draw_params, n_in, H):
-    params = draw_params(xp, n_in, H)
-    again = GRUParams.from_textbook(**textbook(params), bias_hn=params.bias_hn)
-    for (name, array), original in zip(named_arrays(again), params, strict=True):
-        assert array_namespace(array) is array_namespace(original)
-        np.testing.assert_array_equal(to_host(array), to_host(original), err_msg=name)
+def test_textbook_round_trip(xp, draw_params):
+    for n_in, H in ((1, 1), (2, 5), (4, 1), (1, 3)):
+        params = draw_params(xp, n_in, H)
+        again = GRUParams.from_textbook(**textbook(params), bias_hn=params.bias_hn)
+        for (name, array), original in zip(named_arrays(again), params, strict=True):
+            assert array_namespace(array) is array_namespace(original)
+            np.testing.assert_array_equal(to_host(array), to_host(original), err_msg=name)
 
 
 def test_textbook_biases_may_be_columns(xp, draw_params):
@@ -75,9 +74,9 @@ def test_textbook_weights_are_copied(draw, draw_params):
         assert not any(np.shares_memory(array, field) for field in again)
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "expected"),
-    [
+def test_textbook_wrong_shapes(draw_params, refuses):
+    parts = textbook(draw_params(np, 2, 3))
+    for name, shape, expected in (
         ("Wz", (3,), "(H, H + I)"),
         ("Wz", (3, 3), "(3, 4)"),  # no column is left for the input
         ("Wr", (3, 4), "(3, 5)"),
@@ -86,26 +85,25 @@ def test_textbook_weights_are_copied(draw, draw_params):
         ("br", (1, 3), "(3, 1)"),
         ("bh", (1,), "(3,)"),
         ("bias_hn", (3, 1), "(3,)"),
-    ],
-)
-def test_textbook_wrong_shapes(draw_params, name, shape, expected):
-    parts = {**textbook(draw_params(np, 2, 3)), name: np.ones(shape)}
-    with pytest.raises(ShapeError) as error:
-        GRUParams.from_textbook(**parts)
-    assert str(error.value) == f"{name} has shape {shape}; it must be {expected}"
+    ):
+        with refuses(name, "shape", str(shape), expected):
+            GRUParams.from_textbook(**parts | {name: np.ones(shape)})
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("Wr", "(3, 5)"), ("Wh", "(3, 5)"), ("bz", "(3,)"), ("bh", "(3,)"), ("bias_hn", "(3,)")],
-)
-def test_textbook_wrong_kinds(draw_params, misfit, name, expected):
+def test_textbook_wrong_kinds(draw_params, misfits, refuses):
     params = draw_params(np, 2, 3)
     parts = textbook(params) | {"bias_hn": params.bias_hn}
-    parts[name], message = misfit(name, parts[name], expected, like="Wz")
-    with pytest.raises(ShapeError) as error:
-        GRUParams.from_textbook(**parts)
-    assert str(error.value) == message
+    for name, expected in (
+        ("Wr", "(3, 5)"),
+        ("Wh", "(3, 5)"),
+        ("bz", "(3,)"),
+        ("br", "(3,)"),
+        ("bh", "(3,)"),
+        ("bias_hn", "(3,)"),
+    ):
+        for bad, named in misfits(name, parts[name], expected, like="Wz"):
+            with refuses(*named):
+                GRUParams.from_textbook(**parts | {name: bad})
 
 
 # --- initial values ---------------------------------------------------------------------------------------------
@@ -143,6 +141,8 @@ def test_the_seed_matters():
     assert first.tolist() == same.tolist()
     assert not np.any(first == other)
     assert np.unique(first).size == first.size
+    for init in (init_params, init_linear_params):
+        assert flatten(init(2, 5, xp=np)).tolist() == flatten(init(2, 5, xp=np, seed=0)).tolist()
 
 
 def test_a_generator_is_drawn_from_further():
@@ -152,14 +152,14 @@ def test_a_generator_is_drawn_from_further():
     assert not np.any(first == second)
 
 
-@pytest.mark.parametrize(("init", "n_in", "n_out", "fan"), [(init_params, 3, 25, 25), (init_linear_params, 25, 60, 25)])
-def test_bounds(init, n_in, n_out, fan):
-    values = flatten(init(n_in, n_out, xp=np, seed=0))
-    bound = 1.0 / math.sqrt(fan)
-    assert np.all(np.abs(values) <= bound)
-    assert values.max() > 0.98 * bound
-    assert values.min() < -0.98 * bound
-    assert abs(values.mean()) < 0.1 * bound
+def test_bounds():
+    for init, n_in, n_out in ((init_params, 3, 25), (init_linear_params, 25, 60)):
+        values = flatten(init(n_in, n_out, xp=np, seed=0))
+        bound = 1.0 / math.sqrt(25)  # H, or the inputs of the linear layer
+        assert np.all(np.abs(values) <= bound), init
+        assert values.max() > 0.98 * bound, init
+        assert values.min() < -0.98 * bound, init
+        assert abs(values.mean()) < 0.1 * bound, init
 
 
 def test_linear_shapes():
@@ -175,25 +175,32 @@ def test_device_is_passed_on():
         assert array.device == device
 
 
-@pytest.mark.parametrize("size", [0, -3])
-def test_sizes_must_be_positive(size):
-    with pytest.raises(ValueError, match=f"input_size is {size}; it must be at least 1"):
-        init_params(size, 3, xp=np)
-    with pytest.raises(ValueError, match=f"hidden_size is {size}; it must be at least 1"):
-        init_params(3, size, xp=np)
-    with pytest.raises(ValueError, match=f"input_size is {size}; it must be at least 1"):
-        init_linear_params(size, 3, xp=np)
-    with pytest.raises(ValueError, match=f"output_size is {size}; it must be at least 1"):
-        init_linear_params(3, size, xp=np)
+def test_refused_sizes_seeds_and_dtypes(refuses):
+    for size in (0, -3, 2.0):
+        for init, names in (
+            (init_params, ("input_size", "hidden_size")),
+            (init_linear_params, ("input_size", "output_size")),
+        ):
+            for place, name in enumerate(names):
+                sizes = [3, 3]
+                sizes[place] = size
+                with refuses(name, str(size), "at least 1", "whole number", error=ValueError):
+                    init(*sizes, xp=np)
+    for init in (init_params, init_linear_params):
+        with refuses("seed", "-1", "at least 0", "whole number", error=ValueError):
+            init(2, 3, xp=np, seed=-1)
+        with refuses("dtype", "int64", "float32 or float64"):
+            init(2, 3, xp=np, dtype=np.int64)
 
 
 # --- one flat vector --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[(1, False), (2, True)], ids=["one layer", "two layers in both directions"])
-def network_params(request, xp, draw_network):
+def draw_network_params(request, draw_network):
+    """``draw_network_params(xp)``."""
     num_layers, bidirectional = request.param
-    return draw_network(xp, 2, 3, 2, num_layers=num_layers, bidirectional=bidirectional)
+    return lambda xp: draw_network(xp, 2, 3, 2, num_layers=num_layers, bidirectional=bidirectional)
 
 
 def test_names_and_order(draw_network):
@@ -216,7 +223,8 @@ def test_parts_of_plain_tuples_are_called_by_their_numbers():
     assert list(named_arrays(())) == []
 
 
-def test_map_arrays_builds_the_same_tuples(network_params):
+def test_map_arrays_builds_the_same_tuples(draw_network_params):
+    network_params = draw_network_params(np)
     seen = []
 
     def function(array):
@@ -239,21 +247,18 @@ def test_map_arrays_over_plain_tuples():
     assert map_arrays(str, ()) == ()
 
 
-def test_flatten_is_row_by_row_in_order(network_params):
-    flat = to_host(flatten(network_params))
-    expected = np.concatenate([to_host(array).reshape(-1) for _, array in named_arrays(network_params)])
-    assert flat.tolist() == expected.tolist()
-
-
-def test_unflatten_is_the_inverse(network_params, assert_params_close):
-    flat = flatten(network_params)
-    again = unflatten(flat, network_params)
+def test_flatten_is_row_by_row_in_order_and_unflatten_the_inverse(xp, draw_network_params, assert_params_close):
+    params = draw_network_params(xp)
+    flat = flatten(params)
+    expected = np.concatenate([to_host(array).reshape(-1) for _, array in named_arrays(params)])
+    assert to_host(flat).tolist() == expected.tolist()
+    again = unflatten(flat, params)
     assert type(again) is NetworkParams
-    assert {type(params) for layer in again.gru for params in layer} == {GRUParams}
+    assert {type(layer_params) for layer in again.gru for layer_params in layer} == {GRUParams}
     assert type(again.linear) is LinearParams
-    assert [len(layer) for layer in again.gru] == [len(layer) for layer in network_params.gru]
-    assert_params_close(again, network_params, rtol=0.0)
-    assert to_host(flatten(again)).tolist() == to_host(flat).tolist()
+    assert [len(layer) for layer in again.gru] == [len(layer) for layer in params.gru]
+    assert_params_close(again, params, rtol=0.0)
+    assert to_host(flatten(again)).tolist() == expected.tolist()
 
 
 def test_flatten_copies_and_unflatten_does_not(draw_params):

@@ -131,26 +131,15 @@ def assert_close(actual, desired, tolerance=1e-13):
 
 
 def check_permutation(call, seed):
+    """The parameters' gradients are sums over the batch, and stay."""
     order = np.random.default_rng(seed).permutation(call.x.shape[0])
     h, h_last, dx, dh0, dparams = call()
     expected = h[order], h_last[..., order, :], dx[order], dh0[..., order, :], dparams
     assert_close(call.rows(order)(), expected)
 
 
-@examples(200)
-@hypothesis.given(calls(smallest_batch=2), st.integers(0, 100))
-def test_permuting_the_batch_permutes_the_result(call, seed):
-    """The parameters' gradients are sums over the batch, and stay."""
-    check_permutation(call, seed)
-
-
-@examples(80)
-@hypothesis.given(stacks(smallest_batch=2), st.integers(0, 100))
-def test_permuting_the_batch_of_a_stack(call, seed):
-    check_permutation(call, seed)
-
-
 def check_split(call, cut):
+    """Two parts of a batch have the results of the whole one."""
     cut = 1 + cut % (call.x.shape[0] - 1)
     first, second = call.rows(slice(None, cut))(), call.rows(slice(cut, None))()
     axes = (0, -2, 0, -2)
@@ -159,18 +148,6 @@ def check_split(call, cut):
     sums = tuple(a + b for a, b in zip(*gradients, strict=True))
     *states, dparams = call()
     assert_close((*states, tuple(array for _, array in named_arrays(dparams))), (*joined, sums))
-
-
-@examples(200)
-@hypothesis.given(calls(smallest_batch=2), st.integers(0, 100))
-def test_splitting_the_batch_changes_nothing(call, cut):
-    check_split(call, cut)
-
-
-@examples(80)
-@hypothesis.given(stacks(smallest_batch=2), st.integers(0, 100))
-def test_splitting_the_batch_of_a_stack(call, cut):
-    check_split(call, cut)
 
 
 # --- padding ----------------------------------------------------------------------------------------------------
@@ -198,21 +175,8 @@ def check_padding(call, n_more, numbers):
     assert_close((h[:, :T], h_last, dx[:, :T], dh0, dparams), call())
 
 
-@examples(200)
-@hypothesis.given(calls(), st.integers(1, 5), st.tuples(ANYTHING, ANYTHING))
-def test_padding_changes_nothing(call, n_more, numbers):
-    check_padding(call, n_more, numbers)
-
-
-@examples(80)
-@hypothesis.given(stacks(), st.integers(1, 5), st.tuples(ANYTHING, ANYTHING))
-def test_padding_of_a_stack_changes_nothing(call, n_more, numbers):
-    check_padding(call, n_more, numbers)
-
-
-@examples(150)
-@hypothesis.given(calls(with_lengths=True), ANYTHING, ANYTHING)
-def test_numbers_past_the_length_change_no_bit(call, x_number, dh_number):
+def check_numbers_past_the_length(call, x_number, dh_number):
+    """They change no bit."""
     expected = call()
     x, dh = call.x.copy(), call.dh.copy()
     for b, length in enumerate(call.options["lengths"]):
@@ -228,13 +192,7 @@ def test_numbers_past_the_length_change_no_bit(call, x_number, dh_number):
 LONGEST = 2_000
 
 
-@examples(6)
-@hypothesis.given(st.integers(0, 2**32), st.sampled_from(RESETS), st.booleans(), st.integers(1, LONGEST), st.booleans())
-@hypothesis.example(0, "before", False, LONGEST, False)
-@hypothesis.example(1, "before", True, LONGEST, True)
-@hypothesis.example(2, "after", True, LONGEST, False)
-@hypothesis.example(3, "after", False, LONGEST, True)
-def test_float32_stays_close_to_float64(seed, reset, reverse, T, masked):
+def check_float32(seed, reset, reverse, T, masked):
     """2e-6 of an array's largest element, from the same numbers, with weights as they are at the start of training.
 
     That holds for sums over many steps, too, unless hardly anything is left of them: so there are some units.
@@ -254,12 +212,28 @@ def test_float32_stays_close_to_float64(seed, reset, reverse, T, masked):
         assert np.abs(array - desired).max() <= 2e-6 * np.abs(desired).max(), name
 
 
+MODES = [("before", False, False), ("before", True, True), ("after", True, False), ("after", False, True)]
+
+
+def test_float32_stays_close_to_float64():
+    for seed, (reset, reverse, masked) in enumerate(MODES):
+        check_float32(seed, reset, reverse, LONGEST // 4, masked)
+
+
+@pytest.mark.slow
+def test_float32_stays_close_to_float64_over_many_steps(share):
+    for seed, (reset, reverse, masked) in enumerate(MODES):
+        check_float32(seed, reset, reverse, LONGEST, masked)
+    drawn = hypothesis.given(
+        st.integers(0, 2**32), st.sampled_from(RESETS), st.booleans(), st.integers(1, LONGEST), st.booleans()
+    )
+    examples(round(60 * share))(drawn(check_float32))()
+
+
 # --- large inputs -----------------------------------------------------------------------------------------------
 
 
-@examples(200)
-@hypothesis.given(st.data(), st.sampled_from(["float32", "float64"]))
-def test_large_inputs(data, dtype):
+def check_large_inputs(data, dtype):
     """No overflow, no NaN, and states that stay between -1 and 1, or where they began."""
     call = data.draw(calls())
     bits = 32 if dtype == "float32" else 64
@@ -277,12 +251,41 @@ def test_large_inputs(data, dtype):
     assert np.all(np.abs(results[0]) <= bound)
 
 
-@examples(80)
-@hypothesis.given(st.data())
-def test_large_inputs_of_a_stack(data):
+def check_large_inputs_of_a_stack(data):
     call = data.draw(stacks())
     call = call._replace(x=data.draw(extra.arrays("float64", call.x.shape, elements=st.floats(-1e4, 1e4))))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results = call()
     assert all(np.all(np.isfinite(array)) for _, array in named_arrays(results))
+
+
+# --- all of them ------------------------------------------------------------------------------------------------
+
+SEED = st.integers(0, 100)
+
+PROPERTIES = {
+    "permuted batch": (70, check_permutation, calls(smallest_batch=2), SEED),
+    "permuted batch, stack": (30, check_permutation, stacks(smallest_batch=2), SEED),
+    "split batch": (60, check_split, calls(smallest_batch=2), SEED),
+    "split batch, stack": (25, check_split, stacks(smallest_batch=2), SEED),
+    "padding": (60, check_padding, calls(), st.integers(1, 5), st.tuples(ANYTHING, ANYTHING)),
+    "padding, stack": (25, check_padding, stacks(), st.integers(1, 5), st.tuples(ANYTHING, ANYTHING)),
+    "past the length": (60, check_numbers_past_the_length, calls(with_lengths=True), ANYTHING, ANYTHING),
+    "large inputs": (60, check_large_inputs, st.data(), st.sampled_from(["float32", "float64"])),
+    "large inputs, stack": (25, check_large_inputs_of_a_stack, st.data()),
+}
+"""How many examples are quick, what is checked, and what is drawn for it."""
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_property(name):
+    number, check, *drawn = PROPERTIES[name]
+    examples(number)(hypothesis.given(*drawn)(check))()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_property_of_many_more(share, name):
+    number, check, *drawn = PROPERTIES[name]
+    examples(round(20 * number * share))(hypothesis.given(*drawn)(check))()

@@ -1,5 +1,6 @@
 import math
 import random
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,10 @@ SETTINGS = {
 LAYERS = pytest.mark.parametrize("L", [1, 2, 3])
 DIRECTIONS = pytest.mark.parametrize("D", [1, 2])
 EACH_SETTING = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+
+RESETS = ["before", "after"]
+STACKS = [(1, 1, "before"), (1, 2, "after"), (2, 1, "after"), (2, 2, "before"), (3, 1, "before"), (3, 2, "after")]
+"""Numbers of layers and of directions, and where the reset gate acts; any two choices meet."""
 
 
 class Call(NamedTuple):
@@ -162,29 +167,28 @@ def test_layer_by_layer(draw_call, assert_close, reset, L, D, settings):
     assert_close(results, layer_by_layer(call, L, D, reset=reset, **settings))
 
 
-@LAYERS
-@DIRECTIONS
-@pytest.mark.parametrize("settings", [SETTINGS["as it is"], SETTINGS["everything"]], ids=["as it is", "everything"])
-def test_namespaces(xp, draw_call, assert_close, reset, L, D, settings):
+@pytest.mark.compat
+def test_namespaces(xp, draw_call, assert_close):
     """The same numbers: one seed leaves out the same everywhere."""
-    call = draw_call(L, D)
-    expected = call(reset=reset, ops=PLAIN_OPS, **settings)
-    results = call.to(xp)(reset=reset, **settings)
-    assert_close(results, expected)
-    assert all(array_namespace(array) is array_namespace(xp.ones(1)) for _, array in named_arrays(results))
+    cases = [(stack, EVERYTHING) for stack in STACKS] + [(stack, {}) for stack in STACKS[1:5:3]]
+    for (L, D, reset), settings in cases:
+        call = draw_call(L, D)
+        expected = call(reset=reset, ops=PLAIN_OPS, **settings)
+        results = call.to(xp)(reset=reset, **settings)
+        assert_close(results, expected)
+        assert all(array_namespace(array) is array_namespace(xp.ones(1)) for _, array in named_arrays(results))
 
 
-@DIRECTIONS
-@pytest.mark.parametrize("with_h0", [True, False])
-def test_float32(xp, draw_call, assert_close, reset, D, with_h0):
-    call = draw_call(2, D).to(np, "float32")
-    if not with_h0:
-        call = call._replace(h0=np.zeros_like(call.h0))
-    expected = call.to(np)(reset=reset, **EVERYTHING)
-    call = call.to(xp, "float32")
-    results = (call if with_h0 else call._replace(h0=None))(reset=reset, **EVERYTHING)
-    assert all(array.dtype == xp.float32 for _, array in named_arrays(results))
-    assert_close(results, expected, 2e-6)
+def test_float32(xp, draw_call, assert_close):
+    for D, reset, with_h0 in ((1, "before", False), (2, "after", False), (1, "after", True), (2, "before", True)):
+        call = draw_call(2, D).to(np, "float32")
+        if not with_h0:
+            call = call._replace(h0=np.zeros_like(call.h0))
+        expected = call.to(np)(reset=reset, **EVERYTHING)
+        call = call.to(xp, "float32")
+        results = (call if with_h0 else call._replace(h0=None))(reset=reset, **EVERYTHING)
+        assert all(array.dtype == xp.float32 for _, array in named_arrays(results)), (D, reset, with_h0)
+        assert_close(results, expected, 2e-6)
 
 
 # --- gradients --------------------------------------------------------------------------------------------------
@@ -201,6 +205,7 @@ def check_gradients(call, mode, **options):
     assert report.ok, report
 
 
+@pytest.mark.compat
 @LAYERS
 @DIRECTIONS
 @pytest.mark.parametrize("settings", [{}, EVERYTHING, EVERYTHING | {"seed": None}], ids=["as it is", "seed", "no seed"])
@@ -209,7 +214,7 @@ def test_gradients(draw_call, reset, L, D, settings):
     check_gradients(draw_call(L, D), "direction", reset=reset, **settings)
 
 
-@pytest.mark.parametrize(("L", "D", "reset"), [(2, 2, "before"), (3, 1, "after")])
+@pytest.mark.parametrize(("L", "D", "reset"), [(2, 2, "before"), (2, 1, "after")])
 def test_gradient_of_every_number(draw_call, L, D, reset):
     check_gradients(
         draw_call(L, D, sizes=(2, 2, 1, 2)),
@@ -219,29 +224,27 @@ def test_gradient_of_every_number(draw_call, L, D, reset):
     )
 
 
-@pytest.mark.parametrize(("L", "D"), [(1, 2), (2, 1)])
-def test_gradients_in_every_namespace(xp, draw_call, reset, L, D):
-    check_gradients(
-        draw_call(L, D, sizes=(3, 2, 1, 2)).to(xp),
-        "direction",
-        reset=reset,
-        **EVERYTHING | {"lengths": [2, 0, 1], "keep_every": 1},
-    )
+def test_gradients_in_every_namespace(xp, draw_call):
+    for L, D, reset in ((1, 2, "after"), (2, 1, "before")):
+        check_gradients(
+            draw_call(L, D, sizes=(3, 2, 1, 2)).to(xp),
+            "direction",
+            reset=reset,
+            **EVERYTHING | {"lengths": [2, 0, 1], "keep_every": 1},
+        )
 
 
-@LAYERS
-@DIRECTIONS
-@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["as it is", "everything"])
-def test_gradients_of_both_results_add_up(draw_call, assert_close, reset, L, D, settings):
-    call = draw_call(L, D)
-    _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, **settings)
-    of_h, of_last = gru_stack_backward(call.dh, cache), gru_stack_backward(None, cache, dh_last=call.dh_last)
-    both = [[array for _, array in named_arrays(gradients)] for gradients in (of_h, of_last)]
-    sums = tuple(a + b for a, b in zip(*both, strict=True))
-    _, _, *expected = call(reset=reset, **settings)
-    assert_close(sums, tuple(array for _, array in named_arrays(tuple(expected))))
-    for array in both[1]:
-        assert array.any() or reset == "before"
+def test_gradients_of_both_results_add_up(draw_call, assert_close):
+    for (L, D, reset), settings in product(STACKS, [{}, EVERYTHING]):
+        call = draw_call(L, D)
+        _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, **settings)
+        of_h, of_last = gru_stack_backward(call.dh, cache), gru_stack_backward(None, cache, dh_last=call.dh_last)
+        both = [[array for _, array in named_arrays(gradients)] for gradients in (of_h, of_last)]
+        sums = tuple(a + b for a, b in zip(*both, strict=True))
+        _, _, *expected = call(reset=reset, **settings)
+        assert_close(sums, tuple(array for _, array in named_arrays(tuple(expected))))
+        for array in both[1]:
+            assert array.any() or reset == "before", (L, D, settings)
 
 
 def test_gradient_of_the_last_layers_last_states(draw_call, reset):
@@ -258,128 +261,129 @@ def test_gradient_of_the_last_layers_last_states(draw_call, reset):
         assert [p for p in range(4) if expected[1][p].any()] == reached
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_direction_that_nobody_reads(draw_call, reset, place):
+def test_a_direction_that_nobody_reads(draw_call, reset):
     call = draw_call(1, 2)
-    _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset)
-    dlasts = [call.dh_last[p] if p == place else None for p in range(2)]
-    dx, dh0, dlayers = back_through_layers(None, dlasts, cache)
-    zeros = np.zeros_like(call.dh_last)
-    zeros[place] = call.dh_last[place]
-    assert equal_bits((dx, np.stack(dh0), dlayers), gru_stack_backward(None, cache, dh_last=zeros))
-    assert not any(array.any() for array in dlayers[0][1 - place])
+    for place in range(2):
+        _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset)
+        dlasts = [call.dh_last[p] if p == place else None for p in range(2)]
+        dx, dh0, dlayers = back_through_layers(None, dlasts, cache)
+        zeros = np.zeros_like(call.dh_last)
+        zeros[place] = call.dh_last[place]
+        assert equal_bits((dx, np.stack(dh0), dlayers), gru_stack_backward(None, cache, dh_last=zeros)), place
+        assert not any(array.any() for array in dlayers[0][1 - place]), place
 
 
 # --- order of states --------------------------------------------------------------------------------------------
 
 
-@LAYERS
-@DIRECTIONS
-@pytest.mark.parametrize("settings", [{}, {"lengths": [2, 1, 4]}, EVERYTHING | {"lengths": [2, 1, 4]}])
-def test_last_states_are_those_at_the_end(draw_call, reset, L, D, settings):
+def test_last_states_are_those_at_the_end(draw_call):
     """Of the last layer: forward after a sequence's last step, reverse after its first."""
-    h, h_last, *_ = draw_call(L, D)(reset=reset, **settings)
-    for b, length in enumerate(settings.get("lengths", [T] * B)):
-        assert h_last[(L - 1) * D, b].tolist() == h[b, length - 1, :H].tolist()
-        if D == 2:
-            assert h_last[-1, b].tolist() == h[b, 0, H:].tolist()
+    for (L, D, reset), settings in product(STACKS, [{}, {"lengths": [2, 1, 4]}, EVERYTHING | {"lengths": [2, 1, 4]}]):
+        h, h_last, *_ = draw_call(L, D)(reset=reset, **settings)
+        for b, length in enumerate(settings.get("lengths", [T] * B)):
+            assert h_last[(L - 1) * D, b].tolist() == h[b, length - 1, :H].tolist(), (L, D, settings)
+            if D == 2:
+                assert h_last[-1, b].tolist() == h[b, 0, H:].tolist(), (L, D, settings)
 
 
-@LAYERS
-@DIRECTIONS
-def test_each_initial_state_reaches_its_own_layer(draw_call, reset, L, D):
+def test_each_initial_state_reaches_its_own_layer(draw_call):
     """And those above it."""
-    call = draw_call(L, D)
-    _, before, *_ = call(reset=reset)
-    for place in range(L * D):
-        h0 = call.h0.copy()
-        h0[place] += 0.1
-        _, after, *_ = call._replace(h0=h0)(reset=reset)
-        changed = [p for p in range(L * D) if (after[p] != before[p]).any()]
-        assert changed == [place, *range((place // D + 1) * D, L * D)]
+    for L, D, reset in STACKS:
+        call = draw_call(L, D)
+        _, before, *_ = call(reset=reset)
+        for place in range(L * D):
+            h0 = call.h0.copy()
+            h0[place] += 0.1
+            _, after, *_ = call._replace(h0=h0)(reset=reset)
+            changed = [p for p in range(L * D) if (after[p] != before[p]).any()]
+            assert changed == [place, *range((place // D + 1) * D, L * D)], (L, D)
 
 
-def test_no_initial_state_is_a_state_of_zeros(xp, draw_call, reset):
-    call = draw_call(2, 2).to(xp)
+def test_no_initial_state_is_a_state_of_zeros(xp, draw_call):
     zeros = xp.zeros((4, B, H), dtype=xp.float64)
-    assert equal_bits(call._replace(h0=None)(reset=reset), call._replace(h0=zeros)(reset=reset))
+    for reset in RESETS:
+        call = draw_call(2, 2).to(xp)
+        assert equal_bits(call._replace(h0=None)(reset=reset), call._replace(h0=zeros)(reset=reset)), reset
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("error")
-@DIRECTIONS
-@pytest.mark.parametrize("settings", [{"lengths": LENGTHS}, EVERYTHING], ids=["lengths", "everything"])
-def test_what_stands_past_the_length_is_not_looked_at(xp, draw_call, reset, D, settings):
-    call = draw_call(2, D)
-    expected = call.to(xp)(reset=reset, **settings)
-    for number in (math.nan, math.inf):
+def test_what_stands_past_the_length_is_not_looked_at(xp, draw_call):
+    for D, reset, settings in (
+        (1, "before", {"lengths": LENGTHS}),
+        (2, "after", {"lengths": LENGTHS}),
+        (1, "after", EVERYTHING),
+        (2, "before", EVERYTHING),
+    ):
+        call = draw_call(2, D)
+        expected = call.to(xp)(reset=reset, **settings)
+        for number in (math.nan, math.inf):
+            for b, length in enumerate(LENGTHS):
+                call.x[b, length:] = call.dh[b, length:] = number
+            results = call.to(xp)(reset=reset, **settings)
+            assert equal_bits(results, expected), (D, settings, number)
+        h, h_last, dx, dh0, _ = results
         for b, length in enumerate(LENGTHS):
-            call.x[b, length:] = call.dh[b, length:] = number
-        results = call.to(xp)(reset=reset, **settings)
-        assert equal_bits(results, expected)
-    h, h_last, dx, dh0, _ = results
-    for b, length in enumerate(LENGTHS):
-        assert not to_host(h)[b, length:].any()
-        assert not to_host(dx)[b, length:].any()
-    assert to_host(h_last)[:, 1].tolist() == call.h0[:, 1].tolist()
-    assert to_host(dh0)[:, 1].tolist() == call.dh_last[:, 1].tolist()
+            assert not to_host(h)[b, length:].any(), (D, settings)
+            assert not to_host(dx)[b, length:].any(), (D, settings)
+        assert to_host(h_last)[:, 1].tolist() == call.h0[:, 1].tolist(), (D, settings)
+        assert to_host(dh0)[:, 1].tolist() == call.dh_last[:, 1].tolist(), (D, settings)
 
 
-@pytest.mark.parametrize("source", ["numpy", "array_api_strict", "torch"])
-def test_lengths_of_another_library(xp, draw_call, source):
-    library = pytest.importorskip(source)
+def test_lengths_of_another_library(xp, draw_call):
+    strict = pytest.importorskip("array_api_strict")
     call = draw_call(2, 2).to(xp)
-    results = call(lengths=library.asarray(LENGTHS))
-    assert equal_bits(results, call(lengths=LENGTHS))
-    assert not equal_bits(results, call())
+    expected = call(lengths=LENGTHS)
+    for library in (np, strict, xp):
+        assert equal_bits(call(lengths=library.asarray(LENGTHS)), expected), library
+    assert not equal_bits(expected, call())
 
 
 # --- what is left out -------------------------------------------------------------------------------------------
 
-RATES = [{"dropout": 0.5}, {"recurrent_dropout": 0.5}, {"zoneout": 0.5}]
 
-
-@pytest.mark.parametrize("rates", RATES, ids=str)
-@DIRECTIONS
-def test_seeds(draw_call, D, rates):
+def test_seeds(draw_call):
     """The same seed leaves out the same; another one something else; a generator goes on."""
-    call = draw_call(2, D)
-    first, same, other = (call(seed=seed, **rates) for seed in (1, 1, 2))
-    assert equal_bits(first, same)
-    assert not equal_bits(first[:1], other[:1])
-    rng = random.Random(1)
-    assert equal_bits(call(seed=rng, **rates), first)
-    assert not equal_bits(call(seed=rng, **rates)[:1], first[:1])
+    for D, name in product([1, 2], ["dropout", "recurrent_dropout", "zoneout"]):
+        call, rates = draw_call(2, D), {name: 0.5}
+        first, same, other = (call(seed=seed, **rates) for seed in (1, 1, 2))
+        assert equal_bits(first, same), (D, name)
+        assert not equal_bits(first[:1], other[:1]), (D, name)
+        rng = random.Random(1)
+        assert equal_bits(call(seed=rng, **rates), first), (D, name)
+        assert not equal_bits(call(seed=rng, **rates)[:1], first[:1]), (D, name)
 
 
-def test_without_a_seed_nothing_is_left_out(xp, draw_call, reset):
-    call = draw_call(2, 2).to(xp)
+def test_without_a_seed_nothing_is_left_out(draw_call, reset):
+    call = draw_call(2, 2)
     rates = {"dropout": 0.5, "recurrent_dropout": 0.5}
     assert equal_bits(call(reset=reset, **rates), call(reset=reset))
     assert not equal_bits(call(reset=reset, seed=1, **rates)[:1], call(reset=reset)[:1])
 
 
-def test_without_a_seed_zoneout_updates_by_its_mean(draw_call, assert_close, reset):
-    call = draw_call(1, 2)
-    h, *_ = call(reset=reset, zoneout=0.3)
-    for d in range(2):
-        mean = np.full((B, T, H), 0.7)
-        one, _, _ = gru_forward(call.x, call.h0[d], call.layers[0][d], reset=reset, reverse=d == 1, update_mask=mean)
-        assert_close((h[..., d * H : (d + 1) * H],), (one,))
-    assert not np.allclose(h, call(reset=reset)[0])
+def test_without_a_seed_zoneout_updates_by_its_mean(draw_call, assert_close):
+    for reset in RESETS:
+        call = draw_call(1, 2)
+        h, *_ = call(reset=reset, zoneout=0.3)
+        for d in range(2):
+            mean = np.full((B, T, H), 0.7)
+            one, _, _ = gru_forward(
+                call.x, call.h0[d], call.layers[0][d], reset=reset, reverse=d == 1, update_mask=mean
+            )
+            assert_close((h[..., d * H : (d + 1) * H],), (one,))
+        assert not np.allclose(h, call(reset=reset)[0]), reset
 
 
-def test_rates_of_zero_need_no_seed(draw_call, reset):
-    call = draw_call(2, 2)
-    assert equal_bits(call(reset=reset, dropout=0.0, recurrent_dropout=0, zoneout=0.0, seed=4), call(reset=reset))
-
-
-def test_the_input_is_not_left_out(draw_call, reset):
-    """Dropout is between layers: one layer has none."""
-    call = draw_call(1, 2)
-    assert equal_bits(call(reset=reset, dropout=0.9, seed=4), call(reset=reset))
+def test_rates_of_zero_leave_nothing_out(draw_call):
+    """Nor does dropout leave out inputs of the first layer: it is between layers."""
+    for reset in RESETS:
+        call = draw_call(2, 2)
+        rates = {"dropout": 0.0, "recurrent_dropout": 0, "zoneout": 0.0}
+        assert equal_bits(call(reset=reset, **rates, seed=4), call(reset=reset)), reset
+        call = draw_call(1, 2)
+        assert equal_bits(call(reset=reset, dropout=0.9, seed=4), call(reset=reset)), reset
 
 
 def test_dropout_between_layers_is_right_on_average(draw_call):
@@ -388,8 +392,8 @@ def test_dropout_between_layers_is_right_on_average(draw_call):
     small = map_arrays(lambda array: 0.05 * array, call.layers[1])  # where a layer is nearly linear
     call = call._replace(layers=(call.layers[0], small))
     expected, *_ = call()
-    mean = np.mean([call(dropout=0.5, seed=seed)[0] for seed in range(400)], axis=0)
-    np.testing.assert_allclose(mean, expected, atol=4e-3)
+    mean = np.mean([call(dropout=0.5, seed=seed)[0] for seed in range(200)], axis=0)
+    np.testing.assert_allclose(mean, expected, atol=6e-3)
 
 
 @DIRECTIONS
@@ -461,104 +465,101 @@ def test_numpy_ops(rng, draw_call, make_numpy_ops, assert_close, reset, D, setti
     assert_close(replay(), both_ways(PLAIN_OPS), 1e-12)
 
 
-@DIRECTIONS
-@pytest.mark.parametrize("keep_every", [1, 3, 9])
-def test_keep_every(xp, draw_call, assert_close, reset, D, keep_every):
-    settings = EVERYTHING | {"reset": reset, "keep_every": None}
-    call = draw_call(2, D).to(xp)
-    expected = call(**settings)
-    results = call(**settings | {"keep_every": keep_every})
-    assert_close(results, expected)
-    if keep_every >= T:
-        assert equal_bits(results, expected)
+def test_keep_every(xp, draw_call, assert_close):
+    for D, reset in ((1, "after"), (2, "before")):
+        settings = EVERYTHING | {"reset": reset, "keep_every": None}
+        call = draw_call(2, D).to(xp)
+        expected = call(**settings)
+        for keep_every in (1, 3, 9):
+            results = call(**settings | {"keep_every": keep_every})
+            assert_close(results, expected)
+            if keep_every >= T:
+                assert equal_bits(results, expected), (D, keep_every)
 
 
-@LAYERS
-@DIRECTIONS
-@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["as it is", "everything"])
-def test_only_what_is_wanted(draw_call, reset, L, D, settings):
-    call = draw_call(L, D)
-    expected_h, expected_last, _, *expected = call(reset=reset, **settings)
-    for with_h in (False, True):
-        for with_cache in (False, True):
+def test_only_what_is_wanted(draw_call):
+    for (L, D, reset), settings in product(STACKS, [{}, EVERYTHING]):
+        call = draw_call(L, D)
+        expected_h, expected_last, _, *expected = call(reset=reset, **settings)
+        for with_h, with_cache in product([False, True], repeat=2):
             options = {"reset": reset, "with_h": with_h, "with_cache": with_cache, **settings}
             h, h_last, cache = gru_stack_forward(call.x, call.h0, call.layers, **options)
-            assert (h is None, cache is None) == (not with_h, not with_cache)
-            assert equal_bits([h_last], [expected_last])
-            assert h is None or equal_bits([h], [expected_h])
-    _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, with_h=False, **settings)
-    dx, *others = gru_stack_backward(call.dh, cache, dh_last=call.dh_last, with_dx=False)
-    assert dx is None
-    assert equal_bits(others, expected)
+            assert (h is None, cache is None) == (not with_h, not with_cache), (L, D)
+            assert equal_bits([h_last], [expected_last]), (L, D, settings)
+            assert h is None or equal_bits([h], [expected_h]), (L, D, settings)
+        _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, with_h=False, **settings)
+        dx, *others = gru_stack_backward(call.dh, cache, dh_last=call.dh_last, with_dx=False)
+        assert dx is None
+        assert equal_bits(others, expected), (L, D, settings)
 
 
-@LAYERS
-def test_step_by_step(xp, draw_call, reset, L):
-    call = draw_call(L, 1).to(xp)
-    h, h_last, _ = gru_stack_forward(call.x, call.h0, call.layers, reset=reset)
-    state = call.h0
-    for t in range(T):
-        before = to_host(state).tolist()
-        state, previous = gru_stack_step(call.x[:, t, :], state, call.layers, reset=reset), state
-        assert tuple(state.shape) == (L, B, H)
-        assert to_host(previous).tolist() == before
-        np.testing.assert_allclose(to_host(state)[-1], to_host(h[:, t, :]), rtol=1e-14, atol=1e-15)
-    np.testing.assert_allclose(to_host(state), to_host(h_last), rtol=1e-14, atol=1e-15)
-    assert array_namespace(state) is array_namespace(call.x)
+def test_step_by_step(xp, draw_call):
+    for L, reset in product([1, 2, 3], RESETS):
+        call = draw_call(L, 1).to(xp)
+        h, h_last, _ = gru_stack_forward(call.x, call.h0, call.layers, reset=reset)
+        state = call.h0
+        for t in range(T):
+            before = to_host(state).tolist()
+            state, previous = gru_stack_step(call.x[:, t, :], state, call.layers, reset=reset), state
+            assert tuple(state.shape) == (L, B, H)
+            assert to_host(previous).tolist() == before, (L, reset)
+            np.testing.assert_allclose(to_host(state)[-1], to_host(h[:, t, :]), rtol=1e-14, atol=1e-15)
+        np.testing.assert_allclose(to_host(state), to_host(h_last), rtol=1e-14, atol=1e-15)
+        assert array_namespace(state) is array_namespace(call.x)
 
 
-def test_nothing_given_is_changed(xp, draw_call, reset):
-    call = draw_call(3, 2).to(xp)
-    before = [to_host(array).tolist() for _, array in named_arrays(call)]
-    call(reset=reset, **EVERYTHING)
-    assert [to_host(array).tolist() for _, array in named_arrays(call)] == before
+def test_nothing_given_is_changed(xp, draw_call):
+    for reset in RESETS:
+        call = draw_call(3, 2).to(xp)
+        before = [to_host(array).tolist() for _, array in named_arrays(call)]
+        call(reset=reset, **EVERYTHING)
+        assert [to_host(array).tolist() for _, array in named_arrays(call)] == before, reset
 
 
 def test_results_stay_after_later_calls(draw_call, reset):
+    """Those of the backward pass, too, which can be called twice."""
     call = draw_call(2, 2)
     first = call(reset=reset, **EVERYTHING)
     copies = map_arrays(np.copy, first)
     call._replace(x=call.x + 1.0)(reset=reset, **EVERYTHING)
     assert equal_bits(first, copies)
-
-
-def test_backward_can_be_called_twice(draw_call, reset):
-    call = draw_call(2, 2)
     _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, **EVERYTHING)
-    first, second = (gru_stack_backward(call.dh, cache, dh_last=call.dh_last) for _ in range(2))
-    assert equal_bits(first, second)
+    once, twice = (gru_stack_backward(call.dh, cache, dh_last=call.dh_last) for _ in range(2))
+    assert equal_bits(once, twice)
 
 
-def test_results_stay_on_the_device(draw_call, reset):
+def test_results_stay_on_the_device(draw_call):
     strict = pytest.importorskip("array_api_strict")
     device = strict.Device("device1")
-    call = draw_call(2, 2)
-    expected = call.to(strict)(reset=reset, **EVERYTHING)
-    results = map_arrays(lambda array: array.to_device(device), call.to(strict))(reset=reset, **EVERYTHING)
-    assert {array.device for _, array in named_arrays(results)} == {device}
-    assert equal_bits(map_arrays(lambda array: array.to_device(strict.Device("CPU_DEVICE")), results), expected)
+    for reset in RESETS:
+        call = draw_call(2, 2)
+        expected = call.to(strict)(reset=reset, **EVERYTHING)
+        results = map_arrays(lambda array: array.to_device(device), call.to(strict))(reset=reset, **EVERYTHING)
+        assert {array.device for _, array in named_arrays(results)} == {device}
+        there = map_arrays(lambda array: array.to_device(strict.Device("CPU_DEVICE")), results)
+        assert equal_bits(there, expected), reset
 
 
 # --- parameters -------------------------------------------------------------------------------------------------
 
 
-@LAYERS
-@DIRECTIONS
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_initial_values(xp, L, D, dtype):
+def test_initial_values(xp):
     """Drawn layer by layer, forward before reverse, as one after the other from the seed."""
-    layers = init_gru_stack_params(IN, H, num_layers=L, bidirectional=D == 2, xp=xp, seed=11, dtype=getattr(xp, dtype))
-    assert isinstance(layers, tuple)
-    assert [len(layer) for layer in layers] == [D] * L
-    rng = random.Random(11)
-    for number, layer in enumerate(layers):
-        assert isinstance(layer, tuple)
-        for params in layer:
-            assert isinstance(params, GRUParams)
-            expected = init_params(D * H if number else IN, H, xp=np, seed=rng, dtype=getattr(np, dtype))
-            assert equal_bits(params, expected)
-            assert all(array.dtype == getattr(xp, dtype) for array in params)
-            assert all(array_namespace(array) is array_namespace(xp.ones(1)) for array in params)
+    for (L, D, _), dtype in zip(STACKS, ["float32", "float64"] * 3, strict=True):
+        layers = init_gru_stack_params(
+            IN, H, num_layers=L, bidirectional=D == 2, xp=xp, seed=11, dtype=getattr(xp, dtype)
+        )
+        assert isinstance(layers, tuple)
+        assert [len(layer) for layer in layers] == [D] * L
+        rng = random.Random(11)
+        for number, layer in enumerate(layers):
+            assert isinstance(layer, tuple)
+            for params in layer:
+                assert isinstance(params, GRUParams)
+                expected = init_params(D * H if number else IN, H, xp=np, seed=rng, dtype=getattr(np, dtype))
+                assert equal_bits(params, expected), (L, D, dtype)
+                assert all(array.dtype == getattr(xp, dtype) for array in params)
+                assert all(array_namespace(array) is array_namespace(xp.ones(1)) for array in params)
 
 
 def test_one_layer_is_drawn_as_ever():
@@ -581,26 +582,22 @@ def test_initial_values_on_a_device():
     assert {array.device for _, array in named_arrays(layers)} == {device}
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"num_layers": 0}, "num_layers is 0; it must be at least 1 and a whole number"),
-        ({"num_layers": 1.0}, "num_layers is 1.0; it must be at least 1 and a whole number"),
-        ({"input_size": 0}, "input_size is 0; it must be at least 1 and a whole number"),
-        ({"hidden_size": 2.5}, "hidden_size is 2.5; it must be at least 1 and a whole number"),
-        ({"seed": -1}, "seed is -1; it must be at least 0 and a whole number"),
-    ],
-)
-def test_wrong_sizes(bidirectional, change, message):
-    arguments = {"input_size": 2, "hidden_size": 3, "num_layers": 2, "xp": np, "seed": 0} | change
-    with pytest.raises(ValueError) as error:  # noqa: PT011
-        init_gru_stack_params(bidirectional=bidirectional, **arguments)
-    assert str(error.value) == message
+def test_wrong_sizes(refuses):
+    arguments = {"input_size": 2, "hidden_size": 3, "num_layers": 2, "xp": np, "seed": 0}
+    for name, value, least in (
+        ("num_layers", 0, 1),
+        ("num_layers", 1.0, 1),
+        ("input_size", 0, 1),
+        ("hidden_size", 2.5, 1),
+        ("seed", -1, 0),
+    ):
+        for bidirectional in (False, True):
+            with refuses(name, str(value), f"at least {least}", "whole number", error=ValueError):
+                init_gru_stack_params(bidirectional=bidirectional, **arguments | {name: value})
 
 
-def test_wrong_dtype():
-    with pytest.raises(ShapeError, match="it must be the namespace's float32 or float64"):
+def test_wrong_dtype(refuses):
+    with refuses("dtype", "float32 or float64"):
         init_gru_stack_params(2, 3, xp=np, dtype=np.int32)
 
 
@@ -612,137 +609,108 @@ def params_of(n_in, H, dtype="float64"):
 
 
 ONE, TWO = params_of(2, 3), params_of(3, 3)
-A_TUPLE = "it must be a tuple of layers, each a tuple of GRUParams"
-ONE_OR_TWO = "layers must be a tuple of layers, each a tuple of one GRUParams, or each of two"
+A_TUPLE = ("tuple of layers", "tuple of GRUParams")
+ONE_OR_TWO = ("tuple of layers", "one GRUParams", "each of two")
 
 
-@pytest.mark.parametrize(
-    ("layers", "message"),
-    [
-        ([(ONE,)], f"layers is a list; {A_TUPLE}"),
-        ((), f"layers is a tuple; {A_TUPLE}"),
-        (((),), f"layers is a tuple; {A_TUPLE}"),
-        (((ONE,), ()), f"layers is a tuple; {A_TUPLE}"),
-        (([ONE],), f"layers is a tuple; {A_TUPLE}"),
-        (None, f"layers is a NoneType; {A_TUPLE}"),
-        (ONE, f"layers is a GRUParams; {A_TUPLE}"),
-        ((ONE, TWO), ONE_OR_TWO),
-        (((ONE,) * 3,), ONE_OR_TWO),
-        (((ONE,), (TWO, TWO)), ONE_OR_TWO),
-        (((ONE, ONE), (params_of(6, 3),)), ONE_OR_TWO),
-        (((tuple(ONE),),), "layers[0][0] is a tuple; it must be a GRUParams"),
-        (((ONE, None),), "layers[0][1] is a NoneType; it must be a GRUParams"),
-        (((params_of(1, 3),),), "layers[0][0].weight_ih has shape (9, 1); it must be (9, 2)"),
-        (((ONE, params_of(1, 3)),), "layers[0][1].weight_ih has shape (9, 1); it must be (9, 2)"),
-        (((ONE, params_of(2, 4)),), "layers[0][1].weight_hh has shape (12, 4); it must be (9, 3)"),
-        (((ONE,), (params_of(2, 3),)), "layers[1][0].weight_ih has shape (9, 2); it must be (9, 3)"),
-        (((ONE, ONE), (TWO, TWO)), "layers[1][0].weight_ih has shape (9, 3); it must be (9, 6)"),
-        (((ONE,), (params_of(3, 2),)), "layers[1][0].weight_hh has shape (6, 2); it must be (9, 3)"),
-        (((ONE,), (TWO,), (params_of(4, 3),)), "layers[2][0].weight_ih has shape (9, 4); it must be (9, 3)"),
-        (((params_of(2, 3, "float32"),),), "layers[0][0].weight_hh has dtype float32; it must be that of x, float64"),
-        (
-            ((ONE,), (TWO._replace(weight_hh=[[1.0]]),)),
-            "layers[1][0].weight_hh is a list; it must be an array of shape (3H, H)",
-        ),
-        (((ONE._replace(weight_hh=np.ones((8, 3))),),), "layers[0][0].weight_hh has shape (8, 3); it must be (9, 3)"),
-        (((ONE,), (TWO._replace(bias=np.ones(3)),)), ".bias has shape (3,); it must be (9,)"),
-    ],
-)
-def test_wrong_layers(layers, message):
-    with pytest.raises(ShapeError) as error:
-        gru_stack_forward(np.ones((3, 4, 2)), None, layers)
-    assert str(error.value).endswith(message)
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "expected"),
-    [
-        ("x", (4, 2), "(B, T, I)"),
-        ("x", (3, 0, 2), "(B, T, I) with every size at least 1"),
-        ("h0", (3, 3), "(4, 3, 3)"),
-        ("h0", (2, 3, 3), "(4, 3, 3)"),
-        ("h0", (2, 2, 3, 3), "(4, 3, 3)"),
-        ("h0", (3, 4, 3), "(4, 3, 3)"),
-        ("dh", (3, 4, 3), "(3, 4, 6)"),
-        ("dh", (3, 3, 6), "(3, 4, 6)"),
-        ("dh_last", (3, 3), "(4, 3, 3)"),
-        ("dh_last", (2, 3, 3), "(4, 3, 3)"),
-        ("dh_last", (3, 4, 3), "(4, 3, 3)"),
-    ],
-)
-def test_wrong_shapes(draw_call, name, shape, expected):
-    call = draw_call(2, 2)._replace(**{name: np.ones(shape)})
-    with pytest.raises(ShapeError) as error:
-        call()
-    assert str(error.value) == f"{name} has shape {shape}; it must be {expected}"
-
-
-@pytest.mark.parametrize(("name", "expected"), [("h0", "(4, 3, 3)"), ("dh", "(3, 4, 6)"), ("dh_last", "(4, 3, 3)")])
-def test_wrong_kinds(draw_call, misfit, name, expected):
-    call = draw_call(2, 2)
-    array, message = misfit(name, getattr(call, name), expected)
-    with pytest.raises(ShapeError) as error:
-        call._replace(**{name: array})()
-    assert str(error.value) == message
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
-        ({"recurrent_dropout": -0.1}, "recurrent_dropout is -0.1; it must be at least 0 and below 1"),
-        ({"zoneout": "0.5"}, "zoneout is '0.5'; it must be at least 0 and below 1"),
-        ({"dropout": 0.5, "seed": -1}, "seed is -1; it must be at least 0 and a whole number"),
-        ({"dropout": 0.5, "seed": 1.5}, "seed is 1.5; it must be at least 0 and a whole number"),
-        ({"keep_every": 0}, "keep_every is 0; it must be at least 1 and a whole number"),
-        ({"reset": "both"}, "reset is 'both'; it must be one of 'before', 'after'"),
-    ],
-)
-def test_wrong_settings(draw_call, options, message):
-    with pytest.raises(ValueError) as error:  # noqa: PT011
-        draw_call(2, 1)(**options)
-    assert str(error.value) == message
-
-
-def test_wrong_lengths(draw_call):
-    for lengths, message in (
-        ([2, 0], "lengths has dtype int64 and shape (2,); it must be integers of shape (3,)"),
-        ([2, 0, 5], "lengths has values from 0 to 5; each must be 0 to 4, as x has 4 steps"),
+def test_wrong_layers(refuses):
+    for layers, first, *parts in (
+        ([(ONE,)], "layers", "is a list", *A_TUPLE),
+        ((), "layers", "is a tuple", *A_TUPLE),
+        (((),), "layers", *A_TUPLE),
+        (((ONE,), ()), "layers", *A_TUPLE),
+        (([ONE],), "layers", *A_TUPLE),
+        (None, "layers", "is a NoneType", *A_TUPLE),
+        (ONE, "layers", "is a GRUParams", *A_TUPLE),
+        ((ONE, TWO), "layers", *ONE_OR_TWO),
+        (((ONE,) * 3,), "layers", *ONE_OR_TWO),
+        (((ONE,), (TWO, TWO)), "layers", *ONE_OR_TWO),
+        (((ONE, ONE), (params_of(6, 3),)), "layers", *ONE_OR_TWO),
+        (((tuple(ONE),),), "layers[0][0]", "is a tuple", "a GRUParams"),
+        (((ONE, None),), "layers[0][1]", "is a NoneType", "a GRUParams"),
+        (((params_of(1, 3),),), "layers[0][0].weight_ih", "shape (9, 1)", "(9, 2)"),
+        (((ONE, params_of(1, 3)),), "layers[0][1].weight_ih", "shape (9, 1)", "(9, 2)"),
+        (((ONE, params_of(2, 4)),), "layers[0][1].weight_hh", "shape (12, 4)", "(9, 3)"),
+        (((ONE,), (params_of(2, 3),)), "layers[1][0].weight_ih", "shape (9, 2)", "(9, 3)"),
+        (((ONE, ONE), (TWO, TWO)), "layers[1][0].weight_ih", "shape (9, 3)", "(9, 6)"),
+        (((ONE,), (params_of(3, 2),)), "layers[1][0].weight_hh", "shape (6, 2)", "(9, 3)"),
+        (((ONE,), (TWO,), (params_of(4, 3),)), "layers[2][0].weight_ih", "shape (9, 4)", "(9, 3)"),
+        (((params_of(2, 3, "float32"),),), "layers[0][0].weight_hh", "float32", "that of x, float64"),
+        (((ONE,), (TWO._replace(weight_hh=[[1.0]]),)), "layers[1][0].weight_hh", "is a list", "shape (3H, H)"),
+        (((ONE._replace(weight_hh=np.ones((8, 3))),),), "layers[0][0].weight_hh", "shape (8, 3)", "(9, 3)"),
+        (((ONE,), (TWO._replace(bias=np.ones(3)),)), "layers[1][0].bias", "shape (3,)", "(9,)"),
     ):
-        with pytest.raises(ShapeError) as error:
-            draw_call(2, 2)(lengths=lengths)
-        assert str(error.value) == message
+        with refuses(first, *parts):
+            gru_stack_forward(np.ones((3, 4, 2)), None, layers)
 
 
-def test_a_gradient_must_be_given(draw_call):
+def test_wrong_arrays(draw_call, refuses):
+    strict = pytest.importorskip("array_api_strict")
+    good = draw_call(2, 2)
+    for name, expected, shapes in (
+        ("x", "(B, T, I)", [(4, 2)]),
+        ("h0", "(4, 3, 3)", [(3, 3), (2, 3, 3), (2, 2, 3, 3), (3, 4, 3)]),
+        ("dh", "(3, 4, 6)", [(3, 4, 3), (3, 3, 6)]),
+        ("dh_last", "(4, 3, 3)", [(3, 3), (2, 3, 3), (3, 4, 3)]),
+    ):
+        array = getattr(good, name)
+        cases = [(np.ones(shape), f"shape {shape}", expected) for shape in shapes]
+        if name == "x":
+            cases.append((np.ones((3, 0, 2)), "shape (3, 0, 2)", expected, "at least 1"))
+        else:  # all of which must be like x
+            cases += [
+                (array.tolist(), "is a list", f"array of shape {expected}"),
+                (array.astype(np.int32), "dtype int32", "float32 or float64"),
+                (array.astype(np.float32), "dtype float32", "that of x, float64"),
+                (strict.asarray(array), "namespace array_api_strict", "that of x, numpy"),
+            ]
+        for wrong, *parts in cases:
+            with refuses(name, *parts):
+                good._replace(**{name: wrong})()
+
+
+def test_wrong_settings(draw_call, refuses):
+    for options, first, *parts in (
+        ({"dropout": 1.0}, "dropout", "1.0", "at least 0", "below 1"),
+        ({"recurrent_dropout": -0.1}, "recurrent_dropout", "-0.1", "at least 0", "below 1"),
+        ({"zoneout": "0.5"}, "zoneout", "'0.5'", "at least 0", "below 1"),
+        ({"dropout": 0.5, "seed": -1}, "seed", "-1", "at least 0", "whole number"),
+        ({"dropout": 0.5, "seed": 1.5}, "seed", "1.5", "at least 0", "whole number"),
+        ({"keep_every": 0}, "keep_every", "0", "at least 1", "whole number"),
+        ({"reset": "both"}, "reset", "'both'", "'before'", "'after'"),
+        ({"lengths": [2, 0]}, "lengths", "shape (2,)", "integers of shape (3,)"),
+        ({"lengths": [2, 0, 5]}, "lengths", "from 0 to 5", "0 to 4", "4 steps"),
+    ):
+        with refuses(first, *parts, error=ShapeError if first == "lengths" else ValueError):
+            draw_call(2, 1)(**options)
+
+
+def test_a_gradient_must_be_given(draw_call, refuses):
     call = draw_call(2, 2)
     _, _, cache = gru_stack_forward(call.x, None, call.layers)
-    with pytest.raises(ShapeError, match="dh and dh_last are both None; at least one gradient must be given"):
+    with refuses("dh", "dh_last", "None", "at least one gradient", "given"):
         gru_stack_backward(None, cache)
-    with pytest.raises(ShapeError, match="cache is a NoneType; it must be the cache that gru_stack_forward returned"):
+    with refuses("cache", "NoneType", "cache that gru_stack_forward returned"):
         gru_stack_backward(call.dh, None)
 
 
-def test_steps_of_wrong_kinds(draw_call, misfit):
-    call = draw_call(2, 1)
-    h, message = misfit("h", call.h0, "(2, 3, 3)")
-    with pytest.raises(ShapeError) as error:
-        gru_stack_step(call.x[:, 0], h, call.layers)
-    assert str(error.value) == message
-
-
-def test_wrong_steps(draw_call):
+def test_wrong_steps(draw_call, refuses):
+    strict = pytest.importorskip("array_api_strict")
     call = draw_call(2, 1)
     x, h = call.x[:, 0], call.h0
-    for arguments, message in (
-        ((call.x, h, call.layers), r"x has shape \(3, 4, 2\); it must be \(B, I\)"),
-        ((x, h[:1], call.layers), r"h has shape \(1, 3, 3\); it must be \(2, 3, 3\)"),
-        ((x, h[:, :2], call.layers), r"h has shape \(2, 2, 3\); it must be \(2, 3, 3\)"),
-        ((x, h[0], call.layers), r"h has shape \(3, 3\); it must be \(2, 3, 3\)"),
-        ((x, h, [call.layers]), "layers is a list"),
-        ((x, h, draw_call(1, 2).layers), "layers run in both directions; a step at a time"),
+    for arguments, first, *parts in (
+        ((call.x, h, call.layers), "x", "shape (3, 4, 2)", "(B, I)"),
+        ((x, h[:1], call.layers), "h", "shape (1, 3, 3)", "(2, 3, 3)"),
+        ((x, h[:, :2], call.layers), "h", "shape (2, 2, 3)", "(2, 3, 3)"),
+        ((x, h[0], call.layers), "h", "shape (3, 3)", "(2, 3, 3)"),
+        ((x, h.tolist(), call.layers), "h", "is a list", "array of shape (2, 3, 3)"),
+        ((x, h.astype(np.int32), call.layers), "h", "dtype int32", "float32 or float64"),
+        ((x, h.astype(np.float32), call.layers), "h", "dtype float32", "that of x, float64"),
+        ((x, strict.asarray(h), call.layers), "h", "namespace array_api_strict", "that of x, numpy"),
+        ((x, h, [call.layers]), "layers", "is a list", *A_TUPLE),
+        ((x, h, draw_call(1, 2).layers), "layers", "both directions", "direction of time only"),
     ):
-        with pytest.raises(ShapeError, match=f"^{message}"):
+        with refuses(first, *parts):
             gru_stack_step(*arguments)
     with pytest.raises(ValueError, match="reset is 'both'"):
         gru_stack_step(x, h, call.layers, reset="both")

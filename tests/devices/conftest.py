@@ -1,0 +1,146 @@
+"""The pointwise bodies that the fast paths must compute, as layers and updates call them."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from gru_xp.devices.recording import record
+from gru_xp.nn import (
+    GRUInference,
+    gru_backward,
+    gru_cell_backward,
+    gru_cell_forward,
+    gru_forward,
+    gru_stack_backward,
+    gru_stack_forward,
+    init_gru_stack_params,
+    init_linear_params,
+    init_params,
+    linear_backward,
+    linear_forward,
+    mse_loss,
+)
+from gru_xp.nn.ops import Ops, PlainOps
+from gru_xp.training.optimizers import OPTIMIZERS
+from gru_xp.training.trainer import TrainingConfig, Update
+
+
+class BodyCase(NamedTuple):
+    """A pointwise body as a layer or an update calls it: its inputs, and which of them its outputs are written over."""
+
+    body: Callable[..., Any]
+    inputs: tuple[int | float | None, ...]
+    """Of an array, how many times H columns it has, or 0 for a single column; a number; or None."""
+    overwrites: dict[int, int]
+    """Outputs written over the first columns of an input, by their positions."""
+
+    def __str__(self) -> str:
+        return f"{self.body.__name__}{self.inputs} over {self.overwrites}"
+
+
+class _BodyRecorder(PlainOps):
+    """The plain ops, which record the bodies they run."""
+
+    def __init__(self) -> None:
+        self.cases: dict[Any, BodyCase] = {}
+
+    def pointwise(self, body: Any, inputs: Any, out: Any) -> None:
+        arrays = {number: a for number, a in enumerate(inputs) if hasattr(a, "shape")}
+        width = record(body, [getattr(a, "shape", a) for a in inputs]).width
+        given = tuple(
+            (0 if a.shape[-1] == 1 != width else a.shape[-1] // width)
+            if number in arrays
+            else (a if a is None else float(a))
+            for number, a in enumerate(inputs)
+        )
+        overwrites = {
+            position: number
+            for position, target in enumerate(out)
+            for number, a in arrays.items()
+            if np.shares_memory(a, target)
+        }
+        kinds = tuple("number" if isinstance(value, float) else value for value in given)
+        self.cases.setdefault((body, kinds, *overwrites.items()), BodyCase(body, given, overwrites))
+        super().pointwise(body, inputs, out)
+
+
+def _run_every_body(ops: Ops) -> None:
+    """Layers with each kind of masks, cells, a stack with a cost, and updates: all calls of `pointwise` they make."""
+    rng = np.random.default_rng(7)
+    B, T, I, H = 4, 5, 3, 7  # noqa: E741
+    x, h0, dh, dh_last = (rng.standard_normal(shape) for shape in ((B, T, I), (B, H), (B, T, H), (B, H)))
+    params = init_params(I, H, xp=np, seed=1)
+    lengths, update, candidate = [T, 0, 2, 3], rng.random((B, T, H)), rng.random((B, H))
+    for reset, u, c, n in product(("before", "after"), (None, 0.75, update), (None, candidate), (None, lengths)):
+        masks = {"update_mask": u, "candidate_mask": c, "lengths": n}
+        _, _, cache = gru_forward(x, h0, params, reset=reset, ops=ops, **masks)
+        gru_backward(dh, cache, dh_last=dh_last)
+    for reset in ("before", "after"):
+        _, _, cache = gru_forward(x, None, params, lengths=lengths, reverse=True, keep_every=2, reset=reset, ops=ops)
+        gru_backward(None, cache, dh_last=dh_last)
+        _, cache = gru_cell_forward(x[:, 0], h0, params, reset=reset, ops=ops)
+        gru_cell_backward(dh_last, cache)
+        inference = GRUInference(params, reset=reset, ops=ops)
+        inference.step(x[:, 0], inference(x, h0)[1])
+    stack = init_gru_stack_params(I, H, num_layers=2, bidirectional=True, xp=np, seed=2)
+    rates = {"dropout": 0.3, "recurrent_dropout": 0.2, "zoneout": 0.1, "seed": 3}
+    h, _, cache = gru_stack_forward(x, None, stack, ops=ops, **rates)
+    y, linear_cache = linear_forward(h[:, -1], init_linear_params(2 * H, 2, xp=np, seed=4), ops=ops)
+    _, dy = mse_loss(y, rng.standard_normal((B, 2)), ops=ops)
+    linear_backward(dy, linear_cache)
+    gru_stack_backward(rng.standard_normal(h.shape), cache)
+    for optimizer in OPTIMIZERS:
+        config = TrainingConfig(num_epochs=1, learning_rate=0.02, optimizer=optimizer, clip_norm=0.5, reduction="mean")
+        step = Update(rng.standard_normal(H), config, ops)
+        step.start_epoch()
+        step.step(rng.standard_normal(H), B)
+
+
+@pytest.fixture(scope="session")
+def run_every_body() -> Callable[[Ops], None]:
+    """``run_every_body(ops)`` makes the calls of `pointwise` that layers and updates make."""
+    return _run_every_body
+
+
+@pytest.fixture(scope="session")
+def body_cases() -> list[BodyCase]:
+    """Each pointwise body that layers and updates call, with each kind of inputs."""
+    recorder = _BodyRecorder()
+    _run_every_body(recorder)
+    return list(recorder.cases.values())
+
+
+@pytest.fixture
+def draw_inputs(draw: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """``draw_inputs(case, rows, H, dtype="float64")``: what to call the body with; arrays are ``(*rows, columns)``.
+
+    What a root is taken of is not negative.
+    """
+
+    def draw_inputs(case: BodyCase, rows: tuple[int, ...], H: int, dtype: str = "float64") -> list[Any]:
+        largest = float(np.finfo(dtype).max)
+        inputs = [
+            draw(np, (*rows, given * H or 1), dtype) if isinstance(given, int) else given and min(given, largest)
+            for given in case.inputs
+        ]
+        shapes = [getattr(a, "shape", a) for a in inputs]
+        if any(call.function == "sqrt" for call in record(case.body, shapes).calls):
+            inputs = [np.abs(a) if hasattr(a, "shape") else a for a in inputs]
+        return inputs
+
+    return draw_inputs
+
+
+@pytest.fixture(scope="session")
+def outputs_over_inputs() -> Callable[..., list[Any]]:
+    """``outputs_over_inputs(case, inputs, out)``: `out`, but an input's columns where the sources write over it."""
+
+    def outputs_over_inputs(case: BodyCase, inputs: Sequence[Any], out: Sequence[Any]) -> list[Any]:
+        return [
+            inputs[case.overwrites[k]][..., : o.shape[-1]] if k in case.overwrites else o for k, o in enumerate(out)
+        ]
+
+    return outputs_over_inputs
