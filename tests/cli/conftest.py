@@ -1,6 +1,8 @@
 """The app as people start it, in this process and in one of its own, and runs that several tests look at."""
 
+import contextlib
 import csv
+import io
 import os
 import shutil
 import signal
@@ -13,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from gru_xp.devices import device
+from gru_xp.reporting import run_folder
 
 NO_CUDA = "the driver is on holiday"
 SMALL = ("--hidden-size", "4", "--num-epochs", "3")
@@ -29,6 +32,18 @@ class Outcome(NamedTuple):
         (line,) = self.err.splitlines()
         assert line.startswith("Error: "), line
         return line.removeprefix("Error: ")
+
+    def assert_refused(self, *names):
+        """Exit code 1, nothing on stdout, and on stderr one line that names each of these."""
+        assert (self.code, self.out) == (1, ""), self
+        missing = [name for name in names if name not in self.error]
+        assert not missing, f"{self.error!r} does not name {missing}"
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    """Let the runs in this process draw no plots, which takes longer than all the rest."""
+    monkeypatch.setattr(run_folder, "write_plots", lambda *arguments: None)
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +75,28 @@ def app(main, monkeypatch, capsys, tmp_path):
         return Outcome(leaving.value.code, *capsys.readouterr())
 
     return app
+
+
+@pytest.fixture(scope="session")
+def run_here(main):
+    """``run_here(*arguments, cwd=...)``: run the command in this process, for fixtures that several tests share."""
+
+    def run_here(*arguments, cwd):
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", ["gru-xp", *map(str, arguments)])
+            patch.setattr(sys.modules["__main__"], "__package__", None)
+            patch.setattr(run_folder, "write_plots", lambda *arguments: None)
+            with pytest.raises(SystemExit) as leaving:
+                main()
+        return Outcome(leaving.value.code, out.getvalue(), err.getvalue())
+
+    return run_here
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +145,7 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="session")
 def goog(run_script, tmp_path_factory):
-    """A run on a bundled file; tests only look at it."""
+    """A run on a bundled file, by a process of its own and with plots; tests only look at it."""
     folder = tmp_path_factory.mktemp("goog")
     outcome = run_script("train", "GOOG.csv", *SMALL, "--device", "cpu", "--out", "run", cwd=folder)
     assert outcome.code == 0, outcome.err
@@ -116,24 +153,41 @@ def goog(run_script, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def sunspots(run_script, tmp_path_factory):
-    """A run on a bundled file with years, told in JSON; tests only look at it."""
-    folder = tmp_path_factory.mktemp("sunspots")
-    options = ("--device", "cpu", "--out", "run", "--json", "--quiet")
-    outcome = run_script("train", "sunspots", *SMALL, *options, cwd=folder)
-    assert outcome.code == 0, outcome.err
-    return Run(folder / "run", outcome)
+def train_once(run_here, tmp_path_factory):
+    """``train_once(file, *options)``: a run in this process that several tests look at."""
+
+    def train_once(file, *options):
+        folder = tmp_path_factory.mktemp("trained")
+        outcome = run_here("train", file, *SMALL, *options, "--device", "cpu", "--out", "run", cwd=folder)
+        assert outcome.code == 0, outcome.err
+        return Run(folder / "run", outcome)
+
+    return train_once
 
 
 @pytest.fixture(scope="session")
-def deep(run_script, tmp_path_factory):
+def sunspots(train_once):
+    """A run on a bundled file with years, told in JSON; tests only look at it."""
+    return train_once("sunspots", "--json", "--quiet")
+
+
+@pytest.fixture(scope="session")
+def deep(train_once):
     """A run of two layers in both directions, with all kinds of dropout; tests only look at it."""
-    folder = tmp_path_factory.mktemp("deep")
     rates = ("--dropout", "0.2", "--recurrent-dropout", "0.1", "--zoneout", "0.3")
-    options = ("--num-layers", "2", "--bidirectional", *rates, "--device", "cpu", "--out", "run")
-    outcome = run_script("train", "sunspots", *SMALL, *options, cwd=folder)
-    assert outcome.code == 0, outcome.err
-    return Run(folder / "run", outcome)
+    return train_once("sunspots", "--num-layers", "2", "--bidirectional", *rates)
+
+
+@pytest.fixture(scope="session")
+def featured(train_once):
+    """A run with three features; tests only look at it."""
+    return train_once("GOOG.csv", "--target", "Open", "--features", "High,Low", "--features", "Adj Close")
+
+
+@pytest.fixture(scope="session")
+def after(train_once):
+    """A run that PyTorch can hold, of two layers in both directions; tests only look at it."""
+    return train_once("GOOG.csv", "--reset", "after", "--num-layers", "2", "--bidirectional")
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import pytest
 from gru_xp.devices import inventory
 from gru_xp.forecasting import Forecaster
 
+pytestmark = pytest.mark.compat
+
 
 @pytest.fixture
 def cuda_listed(monkeypatch):
@@ -48,12 +50,6 @@ def test_json(app, no_cuda):
     assert outcome.err == ""
 
 
-def test_as_a_process(run_script, tmp_path):
-    outcome = run_script("devices", "--json", cwd=tmp_path)
-    assert outcome.code == 0
-    assert set(json.loads(outcome.out)) == {"auto", "cpu", "cuda"}
-
-
 # --- --device ---------------------------------------------------------------------------------------------------
 
 
@@ -64,35 +60,28 @@ def test_auto_says_in_one_line_which_device_it_is_and_why(app, write_csv, quick,
     assert [line for line in outcome.err.splitlines() if "device" in line] == [f"device: cpu ({no_cuda})"]
 
 
-@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
-@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
-def test_the_cpu_stands_in_with_a_warning(app, write_csv, quick, no_cuda, tmp_path, name, quiet):
+def test_the_cpu_stands_in_with_a_warning(app, write_csv, quick, no_cuda, tmp_path):
     write_csv()
-    outcome = app("train", "own.csv", *quick, "--device", name, "--out", "run", *quiet)
-    assert outcome.code == 0
-    warning = f"warning: device {name} cannot be used: {no_cuda}; using the CPU"
-    assert [line for line in outcome.err.splitlines() if "warning" in line.lower()] == [warning]
-    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert metrics["device"] == {"requested": name, "used": "cpu", "reason": no_cuda}
-    forecaster = Forecaster.load(tmp_path / "run/model.safetensors", device="cpu")
-    assert forecaster.notes["requested_device"] == name
-    assert forecaster.notes["device_reason"] == no_cuda
+    for name, quiet in (("cuda", ()), ("cuda:1", ("--quiet",))):
+        outcome = app("train", "own.csv", *quick, "--device", name, "--out", "run", "--overwrite", *quiet)
+        assert outcome.code == 0
+        (warning,) = (line for line in outcome.err.splitlines() if "warning" in line.lower())
+        assert all(part in warning for part in (f"device {name} ", no_cuda, "CPU")), warning
+        metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+        assert metrics["device"] == {"requested": name, "used": "cpu", "reason": no_cuda}
+        forecaster = Forecaster.load(tmp_path / "run/model.safetensors", device="cpu")
+        assert forecaster.notes["requested_device"] == name
+        assert forecaster.notes["device_reason"] == no_cuda
 
 
-@pytest.mark.parametrize("way", ["option", "environment"])
-@pytest.mark.parametrize("command", ["train", "evaluate", "forecast"])
-def test_nothing_stands_in_where_that_is_not_wanted(
-    app, write_csv, goog, unchanged, no_cuda, monkeypatch, command, way
-):
+def test_nothing_stands_in_where_that_is_not_wanted(app, write_csv, goog, unchanged, no_cuda, monkeypatch):
     write_csv()
-    if way == "environment":
-        monkeypatch.setenv("GRU_XP_NO_FALLBACK", "1")
-    options = ("--no-fallback",) if way == "option" else ()
-    with unchanged():
-        outcome = app(command, "own.csv" if command == "train" else goog.folder, "--device", "cuda", *options)
-    assert outcome.code == 1
-    assert outcome.out == ""
-    assert outcome.error == f"device cuda cannot be used: {no_cuda}; use device cpu, or allow the fallback"
+    for command, file in (("train", "own.csv"), ("evaluate", goog.folder), ("forecast", goog.folder)):
+        with unchanged():
+            app(command, file, "--device", "cuda", "--no-fallback").assert_refused("device cuda ", no_cuda)
+            with monkeypatch.context() as patch:
+                patch.setenv("GRU_XP_NO_FALLBACK", "1")
+                app(command, file, "--device", "cuda").assert_refused("device cuda ", no_cuda)
 
 
 def test_no_fallback_does_not_mind_auto(app, goog):

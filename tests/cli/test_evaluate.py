@@ -7,6 +7,8 @@ from safetensors.numpy import save_file
 
 from gru_xp import Forecaster
 
+pytestmark = pytest.mark.compat
+
 
 def parts(outcome):
     assert outcome.code == 0, outcome.err
@@ -65,26 +67,17 @@ def test_another_column(app, goog):
     assert parts(outcome) != metrics(goog.folder)["parts"]
 
 
-def test_a_model_with_features_wants_as_many(app, quick, tmp_path):
-    assert app("train", "GOOG.csv", *quick, "--features", "High", "--out", "run").code == 0
-    assert parts(app("evaluate", "run", "--json")) == metrics(tmp_path / "run")["parts"]
-    outcome = app("evaluate", "run", "sunspots.csv", "--quiet")
-    assert outcome.code == 1
-    assert "no column 'Close'; the columns are Year, Sunspots" in outcome.error
-
-
-def test_a_model_with_features_takes_other_columns_in_their_place(app, quick):
-    assert app("train", "GOOG.csv", *quick, "--features", "High", "--out", "run").code == 0
-    outcome = app("evaluate", "run", "--target", "Open", "--features", "Low", "--json", "--quiet")
+def test_a_model_with_features_wants_as_many(app, featured):
+    assert parts(app("evaluate", featured.folder, "--json")) == metrics(featured.folder)["parts"]
+    app("evaluate", featured.folder, "sunspots.csv", "--quiet").assert_refused("column 'Open'", "Year, Sunspots")
+    outcome = app("evaluate", featured.folder, "--target", "Low", "--features", "High,Open,Close", "--json", "--quiet")
     assert outcome.err == ""
-    assert json.loads(outcome.out)["target"] == "Open"
+    assert json.loads(outcome.out)["target"] == "Low"
 
 
-@pytest.mark.parametrize("features", ["High", "High,Low"])
-def test_features_that_the_model_does_not_have_are_refused(app, goog, features):
-    outcome = app("evaluate", goog.folder, "--features", features, "--quiet")
-    assert outcome.code == 1
-    assert "Close" in outcome.error
+def test_features_that_the_model_does_not_have_are_refused(app, goog):
+    for features in ("High", "High,Low"):
+        app("evaluate", goog.folder, "--features", features, "--quiet").assert_refused("Close")
 
 
 def test_from_another_folder(app, write_csv, quick, tmp_path, monkeypatch):
@@ -127,22 +120,19 @@ def test_the_rows_of_the_training_stay_the_runs_own(app, write_csv, quick, tmp_p
     write_csv(rows=70)
     outcome = app("evaluate", "run", "--json", "--quiet")
     assert parts(outcome) == metrics(tmp_path / "run")["parts"]
-    assert outcome.err == (
-        f"warning: own.csv has changed since (it has {path.stat().st_size:,} bytes instead of {before}); "
-        "taking the rows that the run kept\n"
-    )
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("warning: own.csv has changed")
+    assert all(size in line for size in (f"{path.stat().st_size:,} bytes", before))
     path.unlink()
     outcome = app("evaluate", "run", "--json", "--quiet")
     assert (parts(outcome), outcome.err) == (metrics(tmp_path / "run")["parts"], "")
 
 
-@pytest.mark.parametrize("options", [("--target", "Year"), ("--features", "Year"), ("--missing", "drop")])
-def test_what_the_run_has_not_kept_needs_the_file(app, write_csv, quick, options):
+def test_what_the_run_has_not_kept_needs_the_file(app, write_csv, quick):
     write_csv()
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
-    outcome = app("evaluate", "run", *options, "--quiet")
-    assert outcome.code == 1
-    assert "need the file, of which the run keeps only what it used; name a CSV file" in outcome.error
+    for options in (("--target", "Year"), ("--features", "Year"), ("--missing", "drop")):
+        app("evaluate", "run", *options, "--quiet").assert_refused("name a CSV file")
 
 
 def test_a_file_that_has_grown_has_the_same_parts(app, write_csv, quick, tmp_path):
@@ -164,7 +154,9 @@ def test_a_file_whose_first_rows_have_changed_is_one_part(app, write_csv, quick)
     header, _, *rest = path.read_text().splitlines()
     path.write_text("\n".join([header, *rest]) + "\n")  # the oldest row has dropped out
     outcome = app("evaluate", "run", "own.csv", "--json", "--quiet")
-    assert "warning: the model learned from the time up to 1941" in outcome.err
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("warning: ")
+    assert "1941" in line
     assert list(parts(outcome)) == ["all"]
 
 
@@ -185,65 +177,51 @@ def test_a_model_without_its_run_wants_a_file(app, write_csv, quick, tmp_path):
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     (tmp_path / "run/checkpoint.safetensors").unlink()
     for run in ("run", "run/model.safetensors"):
-        outcome = app("evaluate", run, "--quiet")
-        assert outcome.code == 1
-        assert outcome.error == f"{run}: a model without what it was trained on; name a CSV file"
+        app("evaluate", run, "--quiet").assert_refused(f"{run}: ", "name a CSV file")
         assert parts(app("evaluate", run, "own.csv", "--json")) == metrics(tmp_path / "run")["parts"]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "forecast"])
-def test_the_checkpoint_of_another_training_is_not_taken(app, write_csv, quick, tmp_path, command):
+def test_the_checkpoint_of_another_training_is_not_taken(app, write_csv, quick, tmp_path):
     """As where a run was to be overwritten and was stopped at once."""
     write_csv()
     write_csv("other.csv", change={3: "5"})
     for name in ("own", "other"):
         assert app("train", f"{name}.csv", *quick, "--out", name).code == 0
     shutil.copy(tmp_path / "other/checkpoint.safetensors", tmp_path / "own")
-    outcome = app(command, "own", "--quiet")
-    assert outcome.code == 1
-    assert outcome.error == "own: its checkpoint is that of another training than its model; name a CSV file"
-    assert app(command, "own", "own.csv").code == 0
+    for command in ("evaluate", "forecast"):
+        app(command, "own", "--quiet").assert_refused("own: its checkpoint", "name a CSV file")
+        assert app(command, "own", "own.csv").code == 0
 
 
 def test_a_model_that_names_no_file_wants_one(app, write_csv, tmp_path):
     write_csv()
     forecaster = Forecaster(hidden_size=2, num_epochs=1).fit(np.sin(np.arange(50.0)), device="cpu")
     forecaster.save(tmp_path / "model.safetensors")
-    outcome = app("evaluate", "model.safetensors", "--quiet")
-    assert outcome.code == 1
-    assert "name a CSV file" in outcome.error
+    app("evaluate", "model.safetensors", "--quiet").assert_refused("model.safetensors: ", "name a CSV file")
     assert list(parts(app("evaluate", "model.safetensors", "own.csv", "--target", "Value", "--json"))) == ["all"]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "forecast"])
-def test_what_is_no_model_is_said_in_one_line(app, write_csv, tmp_path, command):
+def test_what_is_no_model_is_refused_in_one_line(app, write_csv, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    save_file({"weight": np.ones(3)}, tmp_path / "other.safetensors")
     write_csv()
     for run, said in (
         ("nothing", "nothing: does not exist"),
         ("empty", "model.safetensors: does not exist"),
         ("own.csv", "own.csv: not a model file"),
         ("cut.safetensors", "cut.safetensors: not a model file"),
+        ("other.safetensors", "not a gru-xp model"),
     ):
-        outcome = app(command, run, "--quiet")
-        assert outcome.code == 1
-        assert outcome.out == ""
-        assert said in outcome.error
-        loud = app(command, run)
-        assert loud.err.splitlines()[-1] == f"Error: {outcome.error}"
-        assert "Traceback" not in loud.err
-
-
-def test_another_models_file_is_no_model(app, tmp_path):
-    save_file({"weight": np.ones(3)}, tmp_path / "model.safetensors")
-    outcome = app("evaluate", "model.safetensors", "--quiet")
-    assert outcome.code == 1
-    assert "not a gru-xp model" in outcome.error
+        for command in ("evaluate", "forecast"):
+            outcome = app(command, run, "--quiet")
+            outcome.assert_refused(said)
+            loud = app(command, run)
+            assert loud.err.splitlines()[-1] == f"Error: {outcome.error}"
+            assert "Traceback" not in loud.err
 
 
 def test_too_few_rows(app, goog, write_csv):
     write_csv(rows=10)
     outcome = app("evaluate", goog.folder, "own.csv", "--target", "Value", "--quiet")
-    assert outcome.code == 1
-    assert "10 rows are too few: the model looks back on 10; at least 11 are needed" in outcome.error
+    outcome.assert_refused("10 rows are too few", "at least 11 ")

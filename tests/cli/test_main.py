@@ -1,20 +1,18 @@
 from importlib.metadata import version
+from unittest.mock import Mock
 
 import pytest
 
+from gru_xp.errors import DataError
 from gru_xp.forecasting import evaluation, forecaster
+
+pytestmark = pytest.mark.compat
 
 
 def test_version(app):
     outcome = app("--version")
     assert outcome.code == 0
     assert outcome.out == f"gru-xp, version {version('gru-xp')}\n"
-
-
-def test_version_as_a_process(run_script, tmp_path):
-    outcome = run_script("--version", cwd=tmp_path)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert version("gru-xp") in outcome.out
 
 
 def test_no_command_shows_the_help(app):
@@ -24,58 +22,38 @@ def test_no_command_shows_the_help(app):
     assert "Example: gru-xp train GOOG.csv" in outcome.out + outcome.err
 
 
-def test_debug_shows_the_traceback(run_script, tmp_path):
-    outcome = run_script("train", "none.csv", "--debug", cwd=tmp_path)
-    assert outcome.code == 1
-    assert "Traceback (most recent call last)" in outcome.err
-    assert outcome.err.splitlines()[-1].startswith("gru_xp.errors.DataError: none.csv: no such file")
-    assert outcome.out == ""
-
-
-def test_an_error_is_one_line_and_code_1(run_script, tmp_path):
+def test_the_script_prints_an_error_as_one_line_and_exits_with_1(run_script, tmp_path):
     outcome = run_script("train", "none.csv", cwd=tmp_path)
-    assert outcome.code == 1
-    assert outcome.error.startswith("none.csv: no such file")
-    assert outcome.out == ""
+    outcome.assert_refused("none.csv: no such file")
 
 
-@pytest.mark.parametrize(
-    ("raised", "said"),
-    [
-        (KeyError("two\nlines"), r"unexpected KeyError: 'two\nlines'; run again with --debug for the traceback"),
-        (OSError("two\nlines"), "unexpected OSError: two lines; run again with --debug for the traceback"),
-    ],
-)
-def test_what_nobody_thought_of_is_one_line_too(app, write_csv, quick, unchanged, monkeypatch, raised, said):
-    def fail(*arguments, **options):
-        raise raised
-
+def test_unexpected_errors_are_one_line_too(app, write_csv, quick, unchanged, monkeypatch):
     write_csv()
-    monkeypatch.setattr(forecaster, "train", fail)
-    with unchanged():
-        outcome = app("train", "own.csv", *quick, "--quiet")
-    assert outcome.code == 1
-    assert outcome.error == said
+    for raised, said in (
+        (KeyError("two\nlines"), r"KeyError: 'two\nlines'"),
+        (OSError("two\nlines"), "OSError: two lines"),
+    ):
+        monkeypatch.setattr(forecaster, "train", Mock(side_effect=raised))
+        with unchanged():
+            outcome = app("train", "own.csv", *quick, "--quiet")
+        outcome.assert_refused(said, "--debug")
 
 
-def test_debug_shows_what_nobody_thought_of(main, app, write_csv, quick, monkeypatch):
-    def fail(*arguments, **options):
-        raise RuntimeError("surprise")
-
+def test_debug_shows_the_traceback(main, app, write_csv, monkeypatch):
     write_csv()
-    monkeypatch.setattr(forecaster, "train", fail)
+    monkeypatch.setattr("sys.argv", ["gru-xp", "train", "none.csv", "--debug"])
+    with pytest.raises(DataError, match=r"none\.csv"):
+        main()
+    monkeypatch.setattr(forecaster, "train", Mock(side_effect=RuntimeError("surprise")))
     monkeypatch.setattr("sys.argv", ["gru-xp", "train", "own.csv", "--debug"])
     with pytest.raises(RuntimeError, match="surprise"):
         main()
 
 
 def test_an_interrupt_outside_of_training(app, write_csv, quick, unchanged, monkeypatch):
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
-
     write_csv()
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
-    monkeypatch.setattr(evaluation, "evaluate", interrupt)
+    monkeypatch.setattr(evaluation, "evaluate", Mock(side_effect=KeyboardInterrupt))
     with unchanged():
         outcome = app("evaluate", "run", "--quiet")
     assert outcome.code == 130

@@ -17,16 +17,11 @@ from gru_xp.forecasting.reading.csv_file import bundled_file
 from gru_xp.reporting import run_folder
 from gru_xp.training.model_file import MOST_LAYERS
 
-RUN_FILES = [
-    "checkpoint.safetensors",
-    "history.csv",
-    "metrics.json",
-    "model.safetensors",
-    "plots/cost_plot.png",
-    "plots/residual_plot.png",
-    "plots/sequence_plot.png",
-    "predictions.csv",
-]
+pytestmark = pytest.mark.compat
+
+RUN_FILES = ["checkpoint.safetensors", "history.csv", "metrics.json", "model.safetensors", "predictions.csv"]
+PLOTS = {"cost_plot": (960, 540), "residual_plot": (960, 600), "sequence_plot": (1200, 960)}
+"""Width and height of each, in pixels."""
 
 
 def read_rows(path):
@@ -57,7 +52,7 @@ def tensors(path):
 
 
 def test_all_files_of_a_run_are_there(goog, contents):
-    assert sorted(contents(goog.folder)) == RUN_FILES
+    assert sorted(contents(goog.folder)) == sorted([*RUN_FILES, *(f"plots/{name}.png" for name in PLOTS)])
     assert os.listdir(goog.folder.parent) == ["run"]  # nothing temporary
 
 
@@ -87,17 +82,11 @@ def test_train_on_a_path(app, write_csv, quick, contents, tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["cost_plot", "residual_plot", "sequence_plot"])
-def test_plots_are_pictures_of_something(goog, name):
-    path = goog.folder / "plots" / f"{name}.png"
-    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    pixels = matplotlib.image.imread(path)
-    height, width, _ = pixels.shape
-    assert height >= 400
-    assert width >= 600
-    colors = np.unique(pixels @ np.array([1, 256, 65536, 0])[: pixels.shape[2]])
-    assert len(colors) > 50
-    assert np.mean(np.any(pixels[..., :3] < 0.9, axis=2)) > 0.005
+def test_plots_have_their_sizes(goog):
+    for name, (width, height) in PLOTS.items():
+        path = goog.folder / "plots" / f"{name}.png"
+        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"), name
+        assert matplotlib.image.imread(path).shape[:2] == (height, width), name
 
 
 def test_history_has_a_row_an_epoch(goog):
@@ -271,12 +260,6 @@ def test_costs_with_dropout_are_those_of_the_predictions(deep):
         assert float(best[cost]) == pytest.approx(metrics["parts"][part]["model"]["mse"] / unit**2, rel=1e-4)
 
 
-def test_patience_0_means_no_limit(app, write_csv, quick, tmp_path):
-    write_csv()
-    assert app("train", "own.csv", *quick, "--patience", 0, "--out", "run").code == 0
-    assert metadata(tmp_path / "run/model.safetensors")["settings"]["patience"] is None
-
-
 def test_patience_ends_the_training(app, write_csv, tmp_path):
     write_csv()
     options = ("--hidden-size", 2, "--num-epochs", 50, "--patience", 3, "--optimizer", "sgd", "--learning-rate", 1)
@@ -285,13 +268,15 @@ def test_patience_ends_the_training(app, write_csv, tmp_path):
     metrics = read_json((tmp_path / "run/metrics.json").read_text())
     assert metrics["stop_reason"] == "patience"
     assert metrics["epochs"] == metrics["best_epoch"] + 3 < 50
-    assert "stopped by --patience" in outcome.err
+    assert "--patience" in outcome.err
 
 
-def test_without_validation_and_without_test(app, write_csv, quick, tmp_path):
+def test_without_validation_test_and_patience(app, write_csv, quick, tmp_path):
     write_csv()
-    outcome = app("train", "own.csv", *quick, "--validation-ratio", 0, "--split-ratio", 1, "--out", "run")
+    options = ("--validation-ratio", 0, "--split-ratio", 1, "--patience", 0)
+    outcome = app("train", "own.csv", *quick, *options, "--out", "run")
     assert outcome.code == 0
+    assert metadata(tmp_path / "run/model.safetensors")["settings"]["patience"] is None
     metrics = read_json((tmp_path / "run/metrics.json").read_text())
     assert {name: part["windows"] for name, part in metrics["parts"].items()} == {"train": 50}
     assert all(row["validation_cost"] == "" for row in read_rows(tmp_path / "run/history.csv"))
@@ -299,47 +284,25 @@ def test_without_validation_and_without_test(app, write_csv, quick, tmp_path):
     assert "test" not in outcome.err
 
 
-def test_features_are_further_inputs(app, quick, tmp_path):
-    options = ("--target", "Open", "--features", "High,Low", "--features", "Adj Close")
-    outcome = app("train", "GOOG.csv", *quick, *options, "--out", "run")
-    assert outcome.code == 0
-    assert "GOOG.csv, Open" in outcome.out
-    described = metadata(tmp_path / "run/model.safetensors")
+def test_features_are_further_inputs(featured):
+    assert "GOOG.csv, Open" in featured.outcome.out
+    described = metadata(featured.folder / "model.safetensors")
     assert described["columns"] == ["Open", "High", "Low", "Adj Close"]
-    assert tensors(tmp_path / "run/model.safetensors")["gru.0.0.weight_ih"].shape == (12, 4)
+    assert tensors(featured.folder / "model.safetensors")["gru.0.0.weight_ih"].shape == (12, 4)
 
 
-def test_the_same_command_gives_the_same_run(app, write_csv, quick, tmp_path):
+def test_the_same_command_gives_the_same_run_and_another_seed_another(app, write_csv, quick, tmp_path, results):
     write_csv()
-    for out in ("one", "two"):
-        assert app("train", "own.csv", *quick, "--batch-size", 7, "--out", out).code == 0
-    one, two = (tensors(tmp_path / out / "model.safetensors") for out in ("one", "two"))
-    assert {name: array.tobytes() for name, array in one.items()} == {n: a.tobytes() for n, a in two.items()}
-    assert (tmp_path / "one/predictions.csv").read_bytes() == (tmp_path / "two/predictions.csv").read_bytes()
-    histories = [read_rows(tmp_path / out / "history.csv") for out in ("one", "two")]
-    for row in [*histories[0], *histories[1]]:
-        del row["seconds"]
-    assert histories[0] == histories[1]
-
-
-def test_the_same_command_with_dropout_gives_the_same_run(app, write_csv, quick, tmp_path):
-    write_csv()
-    options = ("--num-layers", 2, "--dropout", 0.5, "--recurrent-dropout", 0.2, "--zoneout", 0.1)
-    for out, seed in (("one", 3), ("two", 3), ("other", 4)):
-        assert app("train", "own.csv", *quick, *options, "--seed", seed, "--out", out).code == 0
-    one, two, other = (
-        {name: array.tobytes() for name, array in tensors(tmp_path / out / "model.safetensors").items()}
-        for out in ("one", "two", "other")
-    )
-    assert one == two != other
-
-
-def test_another_seed_gives_another_run(app, write_csv, quick, tmp_path):
-    write_csv()
-    for seed in (1, 2):
-        assert app("train", "own.csv", *quick, "--seed", seed, "--out", seed).code == 0
-    one, two = (tensors(tmp_path / out / "model.safetensors")["gru.0.0.weight_hh"] for out in "12")
-    assert not np.array_equal(one, two)
+    for options in (
+        ("--batch-size", 7),
+        ("--num-layers", 2, "--dropout", 0.5, "--recurrent-dropout", 0.2, "--zoneout", 0.1),
+    ):
+        for out, seed in (("one", 3), ("two", 3), ("other", 4)):
+            arguments = (*quick, *options, "--seed", seed, "--out", out, "--overwrite")
+            assert app("train", "own.csv", *arguments).code == 0
+        one, two, other = (results(tmp_path / out) for out in ("one", "two", "other"))
+        assert one == two, options
+        assert all(one[name] != other[name] for name in one), options
 
 
 # --- what is said where -----------------------------------------------------------------------------------------
@@ -347,7 +310,7 @@ def test_another_seed_gives_another_run(app, write_csv, quick, tmp_path):
 
 def test_the_table_is_all_of_stdout(goog):
     lines = [line.split() for line in goog.outcome.out.splitlines() if line.strip()]
-    assert lines[0] == ["GOOG.csv,", "Close:", "predictions", "of", "the", "next", "row"]
+    assert lines[0][:2] == ["GOOG.csv,", "Close:"]
     assert lines[1] == ["part", "forecast", "windows", "RMSE", "MAE", "MSE", "MSE/var", "skill"]
     metrics = read_json((goog.folder / "metrics.json").read_text())
     expected = []
@@ -362,13 +325,11 @@ def test_the_table_is_all_of_stdout(goog):
 
 
 def test_everything_else_is_on_stderr(goog):
-    assert goog.outcome.err.splitlines()[:2] == [
-        "GOOG.csv: no such file here; taking the bundled GOOG.csv",
-        "device: cpu (as asked)",
-    ]
-    assert "written to run" in goog.outcome.err
-    assert "epoch 3/3" in goog.outcome.err
-    assert "look back into the rows before the test part" in goog.outcome.err
+    first, second, *others = goog.outcome.err.splitlines()
+    assert "bundled GOOG.csv" in first
+    assert second.startswith("device: cpu ")
+    for text in ("epoch 3/3", "first 10 test windows", "written to run"):
+        assert len([line for line in others if text in line]) == 1, text
 
 
 def test_json_is_one_document_and_nothing_else(sunspots):
@@ -379,16 +340,6 @@ def test_json_is_one_document_and_nothing_else(sunspots):
 
 def test_quiet_says_nothing_on_stderr(sunspots):
     assert sunspots.outcome.err == ""
-
-
-@pytest.mark.parametrize("columns", ["30", "80"])
-def test_lines_of_a_pipe_are_not_wrapped(app, write_csv, quick, monkeypatch, columns):
-    monkeypatch.setenv("COLUMNS", columns)
-    write_csv()
-    outcome = app("train", "own.csv", *quick)
-    rows = [line.split() for line in outcome.out.splitlines() if "GRU" in line or "naive" in line]
-    assert [row[:2] for row in rows[::2]] == [["train", "GRU"], ["validation", "GRU"], ["test", "GRU"]]
-    assert [len(row) for row in rows] == [8, 6, 8, 6, 8, 6]
 
 
 def test_the_articles_command(app, tmp_path):
@@ -410,17 +361,14 @@ def test_an_existing_folder_is_refused(app, write_csv, quick, unchanged, tmp_pat
     (tmp_path / "run/notes.txt").write_text("mine")
     with unchanged():
         outcome = app("train", "own.csv", *quick, "--out", "run")
-    assert outcome.code == 1
-    assert outcome.out == ""
-    assert outcome.error == "run exists; use --overwrite or another --out"
+    outcome.assert_refused("run exists", "--overwrite", "--out")
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(app, write_csv, quick, unchanged):
     write_csv("run")
     with unchanged():
         outcome = app("train", "run", *quick, "--out", "run", "--overwrite")
-    assert outcome.code == 1
-    assert outcome.error == "run exists and is not a folder; use another --out"
+    outcome.assert_refused("run exists and is not a folder", "--out")
 
 
 def test_overwrite_replaces_the_run_and_keeps_other_files(app, write_csv, quick, contents, tmp_path):
@@ -455,11 +403,7 @@ def test_nothing_but_the_checkpoint_is_left_when_writing_fails(app, write_csv, q
     monkeypatch.setattr(run_folder, "write_plots", fail)
     for out in ("run", "deep/down/run"):
         outcome = app("train", "own.csv", *quick, "--seed", 4, "--out", out, "--overwrite", "--quiet")
-        assert outcome.code == 1
-        assert outcome.error == (
-            f"{out}: cannot be written (the disk is full); when that is mended, "
-            f"gru-xp train --resume {out} goes on from the last checkpoint"
-        )
+        outcome.assert_refused(f"{out}: cannot be written (the disk is full)", f"gru-xp train --resume {out} ")
     assert list(contents(tmp_path / "deep/down/run")) == ["checkpoint.safetensors"]
     after = contents(tmp_path / "run")
     assert before.keys() == after.keys()
@@ -479,13 +423,8 @@ def test_runs_have_a_folder_of_their_own(app, write_csv, quick, monkeypatch, tmp
         outcome = app("train", "my series.csv", *quick)
         assert outcome.code == 0
         assert f"written to {Path('runs') / name}\n" in outcome.err
-    assert sorted(os.listdir(tmp_path / "runs")) == names
-
-
-def test_the_default_folder_is_named_after_file_and_time(app, quick, tmp_path):
-    assert app("train", "sunspots", *quick).code == 0
-    (name,) = os.listdir(tmp_path / "runs")
-    assert re.fullmatch(r"sunspots-\d{8}-\d{6}", name)
+    assert app("train", "sunspots", "--num-epochs", 1).code == 0
+    assert sorted(os.listdir(tmp_path / "runs")) == [*names, "sunspots-20240517-083015"]
 
 
 # --- when it does not work --------------------------------------------------------------------------------------
@@ -500,50 +439,44 @@ def test_a_run_that_gets_out_of_hand_keeps_the_best(app, write_csv, tmp_path):
     epoch = document["epochs"]
     assert 1 <= epoch < 20
     assert document["stop_reason"] == "non_finite"
-    assert outcome.error.startswith(f"epoch {epoch}, batch 1: the gradient of ")
-    assert "smaller learning rate than 1e+30" in outcome.error
-    assert f"epoch {document['best_epoch']} are kept" in outcome.error
+    assert outcome.error.startswith(f"epoch {epoch}, batch 1: ")
+    assert all(text in outcome.error for text in ("learning rate", "1e+30", f"epoch {document['best_epoch']} "))
     assert all(np.isfinite(array).all() for array in tensors(tmp_path / "run/model.safetensors").values())
     assert sorted(os.listdir(tmp_path)) == ["own.csv", "run"]
     assert app("evaluate", "run", "own.csv").code == 0
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "said"),
-    [
-        (None, (), ["own.csv: no such file", "AAPL.csv, GOOG.csv, IBM.csv, sunspots.csv"]),
-        ("", (), ["own.csv", "empty"]),
-        ("\n \n", (), ["own.csv", "empty"]),
-        ("Date,Close\n", (), ["own.csv", "header line and no rows"]),
-        ("Date,Name\n2020-01-01,a\n2020-01-02,b\n", (), ["no numeric column", "Date, Name"]),
-        ("Date,A,B\n2020-01-01,1,2\n2020-01-02,2,3\n", (), ["2 numeric columns", "--target", "A, B"]),
-        ("Date,A\n2020-01-01,1\n2020-01-02,2\n", ("--target", "C"), ["no column 'C'", "Date, A"]),
-        ("Date,A\n2020-01-01,1\n2020-01-02,2\n", ("--features", "C"), ["no column 'C'", "Date, A"]),
-        ("Date,A\n2020-01-01,1\n2020-01-02,high\n2020-01-03,2\n", (), ["line 3, column A", "'high' is not a number"]),
-        ("Date,A\n2020-01-01,1\n2020-01-02,2\n2020-01-03,NaN\n", (), ["line 4, column A", "missing"]),
-        ("Date,A\n2020-01-01,1\n2020-01-02,\n2020-01-03,3\n", (), ["line 3, column A", "missing"]),
-        ("Date,A\n2020-01-01,1\n2020-01-02,inf\n2020-01-03,3\n", (), ["line 3, column A", "'inf'"]),
-        ("Date,A\n2020-01-01,1\n2020-01-02,2,3\n", (), ["line 3", "3 fields", "header has 2"]),
-        ("Date,A\n2020-01-01,1\n2020-01-02,2\n2020-01-03,3\n", (), ["3 rows are too few", "are needed"]),
-    ],
-)
-def test_bad_data_is_said_in_one_line(app, tmp_path, unchanged, content, options, said):
-    if content is not None:
-        (tmp_path / "own.csv").write_text(content)
-    with unchanged():
-        outcome = app("train", "own.csv", *options)
-    assert outcome.code == 1
-    assert outcome.out == ""
-    for text in said:
-        assert text in outcome.error
+BAD_DATA = [
+    (None, (), ["own.csv: no such file", "AAPL.csv, GOOG.csv, IBM.csv, sunspots.csv"]),
+    ("", (), ["own.csv", "empty"]),
+    ("\n \n", (), ["own.csv", "empty"]),
+    ("Date,Close\n", (), ["own.csv", "header line and no rows"]),
+    ("Date,Name\n2020-01-01,a\n2020-01-02,b\n", (), ["no numeric column", "Date, Name"]),
+    ("Date,A,B\n2020-01-01,1,2\n2020-01-02,2,3\n", (), ["2 numeric columns", "--target", "A, B"]),
+    ("Date,A\n2020-01-01,1\n2020-01-02,2\n", ("--target", "C"), ["no column 'C'", "Date, A"]),
+    ("Date,A\n2020-01-01,1\n2020-01-02,2\n", ("--features", "C"), ["no column 'C'", "Date, A"]),
+    ("Date,A\n2020-01-01,1\n2020-01-02,high\n2020-01-03,2\n", (), ["line 3, column A", "'high' is not a number"]),
+    ("Date,A\n2020-01-01,1\n2020-01-02,2\n2020-01-03,NaN\n", (), ["line 4, column A", "missing"]),
+    ("Date,A\n2020-01-01,1\n2020-01-02,\n2020-01-03,3\n", (), ["line 3, column A", "missing"]),
+    ("Date,A\n2020-01-01,1\n2020-01-02,inf\n2020-01-03,3\n", (), ["line 3, column A", "'inf'"]),
+    ("Date,A\n2020-01-01,1\n2020-01-02,2,3\n", (), ["line 3", "3 fields", "header has 2"]),
+    ("Date,A\n2020-01-01,1\n2020-01-02,2\n2020-01-03,3\n", (), ["3 rows are too few", "are needed"]),
+]
+
+
+def test_bad_data_is_refused_in_one_line(app, tmp_path, unchanged):
+    for content, options, said in BAD_DATA:
+        if content is not None:
+            (tmp_path / "own.csv").write_text(content)
+        with unchanged():
+            app("train", "own.csv", *options).assert_refused(*said)
 
 
 def test_the_number_of_rows_that_is_said_is_enough(app, write_csv, quick):
     write_csv(rows=11)
     outcome = app("train", "own.csv", *quick)
-    assert outcome.code == 1
-    assert "11 rows are too few" in outcome.error
-    needed = int(re.search(r"at least (\d+) are needed", outcome.error)[1])
+    outcome.assert_refused("11 rows are too few")
+    (needed,) = (int(number) for number in re.findall(r"at least (\d+)", outcome.error))
     write_csv(rows=needed - 1)
     assert app("train", "own.csv", *quick).code == 1
     write_csv(rows=needed)
@@ -553,23 +486,14 @@ def test_the_number_of_rows_that_is_said_is_enough(app, write_csv, quick):
 def test_a_constant_column_is_refused(app, write_csv, quick, unchanged):
     write_csv(change=dict.fromkeys(range(60), "5"))
     with unchanged():
-        outcome = app("train", "own.csv", *quick, "--quiet")
-    assert outcome.code == 1
-    assert "column Value" in outcome.error
+        app("train", "own.csv", *quick, "--quiet").assert_refused("column Value")
 
 
-def test_a_directory_is_no_file(app, tmp_path):
+def test_what_is_no_csv_file_is_refused(app, tmp_path):
     (tmp_path / "own.csv").mkdir()
-    outcome = app("train", "own.csv")
-    assert outcome.code == 1
-    assert "own.csv: is a directory" in outcome.error
-
-
-def test_a_binary_file_is_no_csv(app, tmp_path):
-    (tmp_path / "own.csv").write_bytes(bytes(range(256)))
-    outcome = app("train", "own.csv")
-    assert outcome.code == 1
-    assert "own.csv, line 3: the byte 0x80 is not UTF-8; save the file as UTF-8" in outcome.error
+    app("train", "own.csv").assert_refused("own.csv: is a directory")
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
+    app("train", "binary.csv").assert_refused("binary.csv, line 3", "0x80", "UTF-8")
 
 
 def test_what_was_done_to_the_data_is_said(app, quick, tmp_path):
@@ -577,7 +501,8 @@ def test_what_was_done_to_the_data_is_said(app, quick, tmp_path):
     (tmp_path / "own.csv").write_text("\n".join(["Year,Value", *lines]))
     outcome = app("train", "own.csv", *quick, "--out", "run", "--quiet")
     assert outcome.code == 0
-    assert outcome.err == "own.csv: the rows run from new to old; they are turned round\n"
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("own.csv: ")
     assert read_rows(tmp_path / "run/predictions.csv")[0]["date"] == "1911"
 
 
@@ -592,9 +517,9 @@ def test_a_local_file_comes_before_a_bundled_one(app, write_csv, quick, tmp_path
     assert notes["file"] == "GOOG.csv"
 
 
-@pytest.mark.parametrize(("option", "most"), [("--num-layers", MOST_LAYERS), ("--threads", MOST_THREADS)])
-def test_no_run_has_more_than_its_files_can_hold(app, write_csv, option, most):
+def test_no_run_has_more_than_its_files_can_hold(app, write_csv):
     write_csv()
-    outcome = app("train", "own.csv", option, most + 1)
-    assert outcome.code == 2
-    assert f"{most + 1} is not in the range 1<=x<={most}." in outcome.err
+    for option, most in (("--num-layers", MOST_LAYERS), ("--threads", MOST_THREADS)):
+        outcome = app("train", "own.csv", option, most + 1)
+        assert outcome.code == 2
+        assert f"{most + 1} is not in the range 1<=x<={most}." in outcome.err

@@ -38,7 +38,7 @@ def read_rows(path):
 
 def test_model_file(tmp_path):
     for name in (MODEL_FILE, "some.file"):
-        with pytest.raises(CheckpointError, match=f"{name}: does not exist; give the folder of a run"):
+        with pytest.raises(CheckpointError, match=f"{name}: does not exist"):
             model_file(tmp_path if name == MODEL_FILE else tmp_path / name)
         (tmp_path / name).touch()
     assert model_file(tmp_path) == model_file(str(tmp_path)) == tmp_path / MODEL_FILE
@@ -47,23 +47,22 @@ def test_model_file(tmp_path):
 
 def test_checkpoint_file(tmp_path):
     for run in (tmp_path / "nowhere", tmp_path / "file"):
-        with pytest.raises(CheckpointError, match=f"{run.name}: is not the folder of a run; give the one that --out"):
+        with pytest.raises(CheckpointError, match=f"{run.name}: .* --out "):
             checkpoint_file(run)
         (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=f"has no {CHECKPOINT_FILE} yet; train again, with --overwrite"):
+    with pytest.raises(CheckpointError, match=f"no {CHECKPOINT_FILE} .*--overwrite"):
         checkpoint_file(tmp_path)
     (tmp_path / CHECKPOINT_FILE).touch()
     assert checkpoint_file(tmp_path) == checkpoint_file(str(tmp_path)) == tmp_path / CHECKPOINT_FILE
 
 
-@pytest.mark.parametrize("find", [model_file, checkpoint_file])
-def test_a_run_without_a_name(find, tmp_path, monkeypatch):
+def test_a_run_without_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in (MODEL_FILE, CHECKPOINT_FILE):
+    for find, name in ((model_file, MODEL_FILE), (checkpoint_file, CHECKPOINT_FILE)):
         (tmp_path / name).touch()
-    with pytest.raises(CheckpointError, match=r"^the name of the run is empty; give the folder of a run$"):
-        find("")
-    assert find(".").parent == Path()
+        with pytest.raises(CheckpointError, match="the name of the run is empty"):
+            find("")
+        assert find(".").parent == Path()
 
 
 # --- run_folder -------------------------------------------------------------------------------------------------
@@ -120,7 +119,7 @@ def test_two_processes_do_not_write_to_one_folder(tmp_path):
     with run_folder(out) as first:
         (first / "a").write_text("mine")
         with (
-            pytest.raises(DataError, match=r"run: another gru-xp is writing to it; wait for its end, or use another"),
+            pytest.raises(DataError, match="run: another gru-xp"),
             run_folder(out, overwrite=True),
         ):
             pytest.fail("it must not come to this")
@@ -129,48 +128,45 @@ def test_two_processes_do_not_write_to_one_folder(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_file_in_the_way_is_refused(tmp_path, overwrite):
-    (tmp_path / "run").write_text("mine")
-    with (
-        pytest.raises(DataError, match=r"run exists and is not a folder; use another --out"),
-        run_folder(tmp_path / "run", overwrite=overwrite),
+def test_a_file_or_folder_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    before = contents(tmp_path)
+    for name, overwrite, offered in (
+        ("file", False, "not a folder.*--out"),
+        ("file", True, "not a folder.*--out"),
+        ("folder", False, "--overwrite.*--out"),
     ):
-        pytest.fail("it must not come to this")
-    assert contents(tmp_path) == {"run": "mine"}
-
-
-def test_a_folder_in_the_way_is_refused(tmp_path):
-    (tmp_path / "run").mkdir()
-    with (
-        pytest.raises(DataError, match=r"run exists; use --overwrite or another --out"),
-        run_folder(tmp_path / "run", overwrite=False),
-    ):
-        pytest.fail("it must not come to this")
-    assert contents(tmp_path) == {"run": None}
+        with (
+            pytest.raises(DataError, match=f"{name} exists.*{offered}"),
+            run_folder(tmp_path / name, overwrite=overwrite),
+        ):
+            pytest.fail("it must not come to this")
+    assert contents(tmp_path) == before
 
 
 def test_a_run_in_the_way_may_be_gone_on_with(tmp_path):
     out = tmp_path / "my run"
     out.mkdir()
     (out / CHECKPOINT_FILE).touch()
-    said = f"{out} exists; use --overwrite or another --out, or go on with it by gru-xp train --resume '{out}'"
     with pytest.raises(DataError) as error, run_folder(out):
         pytest.fail("it must not come to this")
-    assert str(error.value) == said
+    names = (f"{out} exists", "--overwrite", "--out", f"gru-xp train --resume '{out}'")
+    assert all(name in str(error.value) for name in names), str(error.value)
 
 
-@pytest.mark.parametrize("name", [MODEL_FILE, CHECKPOINT_FILE, "history.csv", "plots"])
-def test_what_is_in_the_way_of_a_file_is_refused(tmp_path, name):
-    path = tmp_path / name
-    path.touch() if name == "plots" else path.mkdir()
-    before = contents(tmp_path)
-    with (
-        pytest.raises(DataError, match=f"{name} is in the way of a file of the run; remove it or use another --out"),
-        run_folder(tmp_path, overwrite=True),
-    ):
-        pytest.fail("it must not come to this")
-    assert contents(tmp_path) == before
+def test_what_is_in_the_way_of_a_file_is_refused(tmp_path):
+    for name in (MODEL_FILE, CHECKPOINT_FILE, "history.csv", "plots"):
+        out = tmp_path / f"run with {name}"
+        out.mkdir()
+        (out / name).touch() if name == "plots" else (out / name).mkdir()
+        before = contents(out)
+        with (
+            pytest.raises(DataError, match=f"{name} is in the way .*--out"),
+            run_folder(out, overwrite=True),
+        ):
+            pytest.fail("it must not come to this")
+        assert contents(out) == before
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
@@ -212,20 +208,20 @@ def test_overwriting_keeps_other_files(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_an_error_leaves_everything_as_it_was(tmp_path, error):
+def test_an_error_leaves_everything_as_it_was(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/a").write_text("old")
 
-    def fail(out):
+    def fail(out, error):
         with run_folder(out, overwrite=True) as folder:
             (folder / "a").write_text("new")
             raise error
 
-    for out in (tmp_path / "run", tmp_path / "deep/down/run"):
-        with pytest.raises(error):
-            fail(out)
-    assert contents(tmp_path) == {"run": None, "run/a": "old"}
+    for error in (RuntimeError, KeyboardInterrupt, SystemExit):
+        for out in (tmp_path / "run", tmp_path / "deep/down/run"):
+            with pytest.raises(error):
+                fail(out, error)
+        assert contents(tmp_path) == {"run": None, "run/a": "old"}, error
 
 
 def test_what_others_put_into_the_folders_above_stays(tmp_path):
@@ -242,7 +238,7 @@ def test_what_others_put_into_the_folders_above_stays(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("mine")
     with (
-        pytest.raises(DataError, match=r"cannot be made .*; use another --out"),
+        pytest.raises(DataError, match=r"file/run cannot be made .*--out"),
         run_folder(tmp_path / "file/run", overwrite=False),
     ):
         pytest.fail("it must not come to this")
@@ -267,7 +263,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     for out in (tmp_path / "old", tmp_path / "deep/new"):
         with pytest.raises(DataError) as error, run_folder(out, overwrite=True):
             pytest.fail("it must not come to this")
-        assert str(error.value) == f"{out} cannot be written to (Permission denied); use another folder"
+        assert str(error.value).startswith(f"{out} cannot be written to (Permission denied)")
     assert contents(tmp_path) == before
 
 
@@ -291,16 +287,18 @@ def test_a_folder_that_is_removed_meanwhile_does_not_come_back(tmp_path):
 
 def test_what_goes_wrong_while_writing_is_said_in_one_line(tmp_path):
     out = tmp_path / "my run"
-    resume = f"when that is mended, gru-xp train --resume '{out}' goes on from the last checkpoint"
-    for prepare, said in (
-        (lambda: None, "the folder is gone); train again"),
-        (out.mkdir, "No space left on device); mend that and train again"),
-        ((out / CHECKPOINT_FILE).touch, f"No space left on device); {resume}"),
+    for prepare, *names in (
+        (lambda: None, "(the folder is gone)"),
+        (out.mkdir, "(No space left on device)", "train again"),
+        ((out / CHECKPOINT_FILE).touch, "(No space left on device)", f"gru-xp train --resume '{out}'"),
     ):
         prepare()
         with pytest.raises(CheckpointError) as error, written_to(out):
             raise OSError(errno.ENOSPC, "No space left on device")
-        assert str(error.value) == f"{out}: cannot be written ({said}"
+        message = str(error.value)
+        assert message.startswith(f"{out}: cannot be written ")
+        assert all(name in message for name in names), message
+        assert "\n" not in message
     with pytest.raises(RuntimeError, match="another"), written_to(out):
         raise RuntimeError("another")
 
@@ -344,15 +342,11 @@ def test_predictions_without_dates_have_row_numbers(tmp_path, series, part):
     assert [row[:2] for row in read_rows(tmp_path / "predictions.csv")[1:]] == [[n, "test"] for n in ("37", "38", "39")]
 
 
-def test_labels_stay_what_they_are(tmp_path, series, part):
-    labels = tuple(f'"Maß" {row}, no date' for row in range(40))
-    write_predictions(tmp_path, series(dates=False, labels=labels), [part("all", 38, 40)])
-    assert [row[0] for row in read_rows(tmp_path / "predictions.csv")[1:]] == list(labels[38:])
-
-
-def test_labels_steer_no_terminal(tmp_path, series, part):
-    write_predictions(tmp_path, series(dates=False, labels=("\x1b]0;owned\x07",) * 40), [part("all", 39, 40)])
-    assert read_rows(tmp_path / "predictions.csv")[1][0] == "\\x1b]0;owned\\x07"
+def test_labels_stay_what_they_are_but_steer_no_terminal(tmp_path, series, part):
+    labels = (*(f'"Maß" {row}, no date' for row in range(39)), "\x1b]0;owned\x07")
+    write_predictions(tmp_path, series(dates=False, labels=labels), [part("all", 37, 40)])
+    written = [row[0] for row in read_rows(tmp_path / "predictions.csv")[1:]]
+    assert written == [*labels[37:39], "\\x1b]0;owned\\x07"]
 
 
 def test_metrics(tmp_path):
