@@ -8,12 +8,31 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import Device, resolve_device
+from gru_xp.errors import DataError
 from gru_xp.forecasting import Forecaster
 
 
 @pytest.fixture
 def cpu() -> Device:
     return resolve_device("cpu")
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[..., Exception]:
+    """``refused(use, *parts, error=DataError)``: the error of `use()`, whose printable line has each of these parts."""
+
+    def refused(use: Callable[[], object], *parts: str, error: type[Exception] = DataError) -> Exception:
+        try:
+            result = use()
+        except error as raised:
+            message = str(raised)
+            assert message.isprintable(), (parts, message)
+            missing = [part for part in parts if part not in message]
+            assert not missing, (missing, message)
+            return raised
+        pytest.fail(f"{result!r:.200} instead of {error.__name__} with {parts}")
+
+    return refused
 
 
 @pytest.fixture

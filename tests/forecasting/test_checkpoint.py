@@ -2,7 +2,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -98,15 +97,17 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize("columns", [1, 3])
-@pytest.mark.parametrize("fields", LABELS.values(), ids=LABELS)
-def test_a_series_comes_back(path, learn, series, fields, columns):
-    whole = series(columns, **fields)
-    forecaster, states = learn(whole.head(30), num_epochs=1)
-    save_checkpoint(path, forecaster, states[1, 0], whole, RUN)
-    checkpoint = load_checkpoint(path)
-    assert_same_series(checkpoint.series, whole)
-    assert what_changed(checkpoint.series, whole) is None
+@pytest.mark.compat
+def test_a_series_comes_back(path, learn, series):
+    for columns in (1, 3):
+        plain = series(columns)
+        forecaster, states = learn(plain.head(30), num_epochs=1)
+        for case, fields in LABELS.items():
+            whole = dataclasses.replace(plain, **fields)
+            save_checkpoint(path, forecaster, states[1, 0], whole, RUN)
+            checkpoint = load_checkpoint(path)
+            assert_same_series(checkpoint.series, whole)
+            assert what_changed(checkpoint.series, whole) is None, (case, columns)
     assert os.listdir(path.parent) == [path.name]
 
 
@@ -126,15 +127,19 @@ SETTINGS = [
     {"optimizer": "momentum", "learning_rate": 1e-3, "batch_size": 7},
     {"optimizer": "adam", "batch_size": 10, "clip_norm": 0.5, "scaling": "standard", "reset": "after"},
     {"dtype": "float64", "num_layers": 2, "bidirectional": True, "dropout": 0.2, "batch_size": 9, "seed": 3},
-    {"recurrent_dropout": 0.3, "zoneout": 0.1, "keep_every": 2, "patience": 2, "learning_rate": 0.3},
+    {"recurrent_dropout": 0.3, "zoneout": 0.1, "keep_every": 2, "patience": 2, "learning_rate": 0.3, "num_epochs": 5},
 ]
 
 
+MASKED = [SETTINGS[1], SETTINGS[3]]
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_a_forecaster_and_its_state_come_back(path, learn, series, settings):
-    whole = series(2)
-    forecaster, states = learn(whole, **settings)
-    for state in states.values():
+def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(path, learn, series, cpu, rng, settings):
+    """From every batch of the first epochs, as a file holds it."""
+    whole = series(2, observed=rng.random((ROWS, 2)) < 0.9 if settings in MASKED else None)
+    forecaster, states = learn(whole.head(36), **({"num_epochs": 2} | settings))
+    for at, state in states.items():
         save_checkpoint(path, forecaster, state, whole, RUN)
         checkpoint = load_checkpoint(path)
         assert_same_state(checkpoint.state, state)
@@ -143,28 +148,25 @@ def test_a_forecaster_and_its_state_come_back(path, learn, series, settings):
             assert getattr(described, name) == getattr(forecaster, name), name
         assert described.settings() == forecaster.settings()
         assert not hasattr(described, "params")
-        assert checkpoint.device == "cpu"
-        assert checkpoint.versions["numpy"] == np.__version__
-        assert checkpoint.run == RUN
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(path, learn, series, cpu, rng, settings, masked):
-    """From every batch, as a file holds it."""
-    observed = rng.random((ROWS, 2)) < 0.9 if masked else None
-    whole = series(2, observed=observed)
-    learned = whole.head(36)
-    forecaster, states = learn(learned, **({"num_epochs": 4} | settings))
-    for at, state in states.items():
-        save_checkpoint(path, forecaster, state, whole, RUN)
-        checkpoint = load_checkpoint(path)
-        rest = checkpoint.forecaster.fit(checkpoint.series.head(36), device=cpu, state=checkpoint.state)
+        assert (checkpoint.device, checkpoint.versions["numpy"], checkpoint.run) == ("cpu", np.__version__, RUN)
+        rest = described.fit(checkpoint.series.head(36), device=cpu, state=checkpoint.state)
         np.testing.assert_array_equal(flatten(rest.params), flatten(forecaster.params), err_msg=str(at))
         assert rest.best_epoch == forecaster.best_epoch
         costs, theirs = ([record.cost for record in each.training.history] for each in (rest, forecaster))
         assert costs == theirs
         np.testing.assert_array_equal(rest.predict(whole), forecaster.predict(whole))
+
+
+@pytest.fixture
+def load_refused(refused):
+    """``load_refused(path, *parts)``: assert that the file is refused in one short line that has each part."""
+
+    def load_refused(path, *parts):
+        error = refused(lambda: load_checkpoint(path), *parts, error=CheckpointError)
+        assert str(error).startswith(f"{path}: "), parts
+        assert len(str(error)) < len(str(path)) + 500, parts
+
+    return load_refused
 
 
 def test_a_checkpoint_of_a_training_that_goes_on(path, learn, series, cpu):
@@ -197,16 +199,6 @@ def test_one_state_one_file(path, learn, series):
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
-
-
-def assert_refused(path, message):
-    start = time.process_time()
-    with pytest.raises(CheckpointError, match=message) as refused:
-        load_checkpoint(path)
-    assert time.process_time() - start < 1.0
-    assert str(refused.value).startswith(f"{path}: ")
-    assert str(refused.value).isprintable()
-    assert len(str(refused.value)) < len(str(path)) + 500
 
 
 @pytest.fixture
@@ -248,20 +240,20 @@ def remove(part, name):
 
 
 DAMAGES = {
-    "another part": (lambda d: d.update(more=1), "it has 'more'"),
-    "no run": (lambda d: d.pop("run"), "it has no 'run'"),
-    "a run that is a list": (lambda d: d.update(run=[]), "'run' of it is ..; it must be of type dict"),
+    "another part": (lambda d: d.update(more=1), "'more'"),
+    "no run": (lambda d: d.pop("run"), "no 'run'"),
+    "a run that is a list": (lambda d: d.update(run=[]), "'run' of it is []; it must be of type dict"),
     "no state": (lambda d: d.update(state=None), "'state' of it is None"),
     "no epochs": (update("state", epochs=0), "the state of no training"),
-    "another epoch": (update("state", epochs=3), r"'history' is 'F64' of shape \[2, 5\] instead of F64 of \[3, 5\]"),
-    "endless epochs": (update("state", epochs=2**31 - 1), "'history' is"),
+    "another epoch": (update("state", epochs=3), "'history'", "F64 of [3, 5]"),
+    "endless epochs": (update("state", epochs=2**31 - 1), "'history'"),
     "batches": (update("state", batches=10**300), "the state of no training"),
     "negative batches": (update("state", batches=-1), "the state of no training"),
     "best epoch": (update("state", best_epoch=2), "the state of no training"),
-    "norm": (update("state", largest_norm=10**399), "int too large to convert to float"),
-    "seconds": (update("state", seconds="\x1b"), r"'seconds' of the state is '\\x1b'"),
+    "norm": (update("state", largest_norm=10**399), "too large"),
+    "seconds": (update("state", seconds="\x1b"), r"'seconds' of the state is '\x1b'"),
     "state": (update("state", theta=[1.0]), "the state has 'theta'"),
-    "rows": (update("series", rows=41), r"'series.\w+' is .* instead of"),
+    "rows": (update("series", rows=41), "'series.", "instead of"),
     "no rows": (update("series", rows=0), "not one for the forecaster"),
     "rows as text": (update("series", rows="40"), "'rows' of the series is '40'"),
     "columns": (update("series", columns=["Close"]), "not one for the forecaster"),
@@ -271,26 +263,27 @@ DAMAGES = {
     "gaps": (update("series", observed=False), "not one for the forecaster"),
     "gaps as a number": (update("series", observed=1), "'observed' of the series is 1"),
     "missing": (update("series", missing="mask"), "'missing' of the series is 'mask'"),
-    "no labels": (update("series", labels=None), "'series.labels' is unknown"),
-    "labels": (update("series", labels=7), r"'series.labels' is 'U8' of shape \[\d+\] instead of U8 of \[7\]"),
-    "negative labels": (update("series", labels=-1), "'series.labels' is"),
-    "no dates": (remove("series", "dates"), "the series has no 'dates'"),
+    "no labels": (update("series", labels=None), "'series.labels'"),
+    "labels": (update("series", labels=7), "'series.labels'", "U8 of [7]"),
+    "negative labels": (update("series", labels=-1), "'series.labels'"),
+    "no dates": (remove("series", "dates"), "no 'dates'"),
     "settings": (lambda d: d["forecaster"]["settings"].update(hidden_size=6), "instead of"),
-    "optimizer": (lambda d: d["forecaster"]["settings"].update(optimizer="sgd"), "'optimizer.mean' is unknown"),
+    "optimizer": (lambda d: d["forecaster"]["settings"].update(optimizer="sgd"), "'optimizer.mean'"),
     "dtype": (lambda d: d["forecaster"]["settings"].update(dtype="float64"), "instead of F64"),
-    "validation": (lambda d: d["forecaster"]["settings"].update(validation_ratio=0.0), "costs of validation"),
+    "validation": (lambda d: d["forecaster"]["settings"].update(validation_ratio=0.0), "validation"),
     "device": (update("forecaster", device=None), "'device' of it is None"),
-    "no device": (update("forecaster", device="\x1b"), r"device is '\\x1b'"),
+    "no device": (update("forecaster", device="\x1b"), r"device is '\x1b'"),
     "versions": (update("forecaster", versions={"numpy": 2}), "versions"),
-    "sees no gaps": (update("forecaster", sees_gaps=False), "instead of|not one for the forecaster"),
+    "sees no gaps": (update("forecaster", sees_gaps=False), "not one for the forecaster"),
 }
 
 
-@pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_descriptions(written, name):
-    change, message = DAMAGES[name]
-    rewrite(written, change)
-    assert_refused(written, f"^[^:]*: a gru-xp checkpoint .*({message})")
+def test_damaged_descriptions(written, load_refused):
+    content = written.read_bytes()
+    for change, *parts in DAMAGES.values():
+        written.write_bytes(content)
+        rewrite(written, change)
+        load_refused(written, "a gru-xp checkpoint", *parts)
 
 
 def filled(at, value):
@@ -302,43 +295,46 @@ def filled(at, value):
 
 
 NUMBERS = {
-    "parameters": ("theta", filled(3, np.nan), "'theta' holds numbers that are not finite"),
-    "best parameters": ("best_theta", filled(-1, np.inf), "'best_theta' holds numbers that are not finite"),
-    "optimizer": ("optimizer.square", filled(0, -np.inf), "'optimizer.square' holds numbers that are not finite"),
-    "values": ("series.values", filled(7, np.nan), "'series.values' holds numbers that are not finite"),
-    "large values": ("series.values", filled(3, 1e300), r"1e\+300 in row 2, column Größe \$x\$, above 1e\+150"),
-    "large values below 0": ("series.values", filled(0, -1.1e150), r"-1.1e\+150 in row 1, column Close, above 1e\+150"),
-    "cost": ("history", filled(5, np.nan), "a history whose epoch 1 is none"),
-    "negative cost": ("history", filled(5, -1.0), "a history whose epoch 1 is none"),
-    "norm": ("history", filled(2, 0.5), "a history whose epoch 0 is none"),
-    "validation": ("history", filled(1, np.nan), "costs of validation for some epochs only"),
+    "parameters": ("theta", filled(3, np.nan), "'theta'", "not finite"),
+    "best parameters": ("best_theta", filled(-1, np.inf), "'best_theta'", "not finite"),
+    "optimizer": ("optimizer.square", filled(0, -np.inf), "'optimizer.square'", "not finite"),
+    "values": ("series.values", filled(7, np.nan), "'series.values'", "not finite"),
+    "large values": ("series.values", filled(3, 1e300), "1e+300", "row 2, column Größe $x$", "1e+150"),
+    "large values below 0": ("series.values", filled(0, -1.1e150), "-1.1e+150", "row 1, column Close", "1e+150"),
+    "cost": ("history", filled(5, np.nan), "history", "epoch 1"),
+    "negative cost": ("history", filled(5, -1.0), "history", "epoch 1"),
+    "norm": ("history", filled(2, 0.5), "history", "epoch 0"),
+    "validation": ("history", filled(1, np.nan), "validation"),
     "no text": ("series.labels", filled(4, 0xFF), "'utf-8' codec"),
-    "a line more": ("series.labels", filled(4, ord("\n")), "41 labels of 40 rows"),
-    "a date less": ("series.dates", lambda array: np.where(array == ord("\n"), ord("x"), array), "1 labels of 40 rows"),
-    "no date": ("series.dates", filled(5, ord("9")), "Invalid isoformat|month must be"),
+    "a line more": ("series.labels", filled(4, ord("\n")), "41 labels", "40 rows"),
+    "a date less": (
+        "series.dates",
+        lambda array: np.where(array == ord("\n"), ord("x"), array),
+        "1 labels",
+        "40 rows",
+    ),
+    "no date": ("series.dates", filled(5, ord("9")), "month must be"),
 }
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_damaged_numbers(written, name):
-    array, change, message = NUMBERS[name]
-    rewrite(written, arrays={array: change})
-    assert_refused(written, message)
+def test_damaged_numbers(written, load_refused):
+    content = written.read_bytes()
+    for array, change, *parts in NUMBERS.values():
+        written.write_bytes(content)
+        rewrite(written, arrays={array: change})
+        load_refused(written, *parts)
 
 
-@pytest.mark.parametrize(
-    ("dates", "message"),
-    [
+def test_dates_that_no_file_gives(path, learn, series, load_refused):
+    forecaster, states = learn(plain := series(), num_epochs=1)
+    for dates, part in (
         (DAYS[::-1], "dates that go back"),
         ([*DAYS[:-1], DAYS[0]], "dates that go back"),
-        ([*DAYS[:-1], DAYS[-1].replace(tzinfo=UTC)], "can't compare offset-naive and offset-aware datetimes"),
-    ],
-)
-def test_dates_that_no_file_gives(path, learn, series, dates, message):
-    whole = series(labels=tuple(map(str, DAYS)), dates=tuple(dates))
-    forecaster, states = learn(whole, num_epochs=1)
-    save_checkpoint(path, forecaster, states[1, 0], whole, RUN)
-    assert_refused(path, message)
+        ([*DAYS[:-1], DAYS[-1].replace(tzinfo=UTC)], "offset-naive and offset-aware"),
+    ):
+        whole = dataclasses.replace(plain, labels=tuple(map(str, DAYS)), dates=tuple(dates))
+        save_checkpoint(path, forecaster, states[1, 0], whole, RUN)
+        load_refused(path, part)
 
 
 def test_what_is_only_rewritten_is_taken(written):
@@ -349,19 +345,18 @@ def test_what_is_only_rewritten_is_taken(written):
     assert_same_series(after.series, before.series)
 
 
-def test_models_and_checkpoints_are_not_each_other(written, learn, series, cpu, tmp_path):
+def test_models_and_checkpoints_are_not_each_other(written, learn, series, cpu, tmp_path, refused, load_refused):
     model = tmp_path / "model.safetensors"
     learn(series(), num_epochs=1)[0].save(model)
-    assert_refused(model, "a gru-xp model, not a gru-xp checkpoint")
+    load_refused(model, "a gru-xp model, not a gru-xp checkpoint")
     for load in (lambda: Forecaster.load(written, device=cpu), lambda: load_model(written, cpu, None)):
-        with pytest.raises(CheckpointError, match="a gru-xp checkpoint, not a gru-xp model"):
-            load()
+        refused(load, "a gru-xp checkpoint, not a gru-xp model", error=CheckpointError)
 
 
-def test_no_file(path):
-    assert_refused(path, "does not exist; a checkpoint file is called checkpoint.safetensors")
+def test_no_file(path, load_refused):
+    load_refused(path, "checkpoint.safetensors")
     path.write_text("Date,Close\n2004-08-19,100\n")
-    assert_refused(path, "not a checkpoint file")
+    load_refused(path, "not a checkpoint file")
 
 
 def test_what_could_not_be_read_is_not_written(written, learn, series):
@@ -403,40 +398,25 @@ def test_every_kind_of_change(known):
     more = TimeSeries(np.vstack([known.values, [[1.0, 2.0]]]), known.columns, (*known.labels, "2024-03-02"))
     bare = dataclasses.replace(known, labels=None)
     gaps = dataclasses.replace(known, observed=np.array([[True, False], [True, True], [True, True]]))
-    for before, now, said in (
-        (
-            known,
-            dataclasses.replace(known, columns=("Close", "\x1b")),
-            "its columns are Close, \\x1b instead of Close, Open",
-        ),
-        (known, known.head(2), "it has 2 rows instead of 3"),
-        (known, more, "it has 4 rows instead of 3"),
-        (
-            known,
-            dataclasses.replace(known, labels=("2024-02-28", "a\x1b", "2024-03-01")),
-            "row 2 is a\\x1b instead of 2024-02-29",
-        ),
-        (known, bare, "its rows have no dates any more"),
-        (bare, known, "its rows have dates now"),
+    another = dataclasses.replace(known, labels=("2024-02-28", "a\x1b", "2024-03-01"))
+    for before, now, *parts in (
+        (known, dataclasses.replace(known, columns=("Close", "\x1b")), r"Close, \x1b", "Close, Open"),
+        (known, known.head(2), "2 rows", "3"),
+        (known, more, "4 rows", "3"),
+        (known, another, "row 2", r"a\x1b", "2024-02-29"),
+        (known, bare, "no dates"),
+        (bare, known, "dates now"),
         (known, changed(known, 2, 0, -4.5), "Close of 2024-03-01 is -4.5 instead of 4.5"),
-        (known, changed(known, 1, 1, 0.3), "Open of 2024-02-29 is 0.29999999999999999 instead of 0.30000000000000004"),
+        (known, changed(known, 1, 1, 0.3), "Open of 2024-02-29", "0.29999999999999999", "0.30000000000000004"),
         (bare, changed(bare, 0, 0, 1.25), "Close of row 1 is 1.25 instead of 1.5"),
         (known, gaps, "other values are missing"),
         (gaps, known, "other values are missing"),
         (gaps, dataclasses.replace(gaps, observed=~gaps.observed), "other values are missing"),
     ):
-        assert what_changed(before, now) == said
+        said = what_changed(before, now)
+        assert all(part in said for part in parts), (parts, said)
 
 
 def test_the_first_change_is_told(known):
     other = changed(changed(known, 2, 1, 7.0), 1, 0, 7.0)
     assert what_changed(known, other) == "Close of 2024-02-29 is 7 instead of 2.5"
-
-
-def test_long_series_are_compared_quickly(rng):
-    values = rng.standard_normal((100_000, 7))
-    labels = tuple(map(str, range(100_000)))
-    series = TimeSeries(values, tuple("abcdefg"), labels)
-    start = time.process_time()
-    assert what_changed(series, dataclasses.replace(series, values=values.copy())) is None
-    assert time.process_time() - start < 2.0

@@ -128,9 +128,7 @@ def test_a_part_without_targets_is_refused(small, series, cpu, part, rows):
     observed = series.observed.copy()
     observed[rows, 0] = False
     gaps = dataclasses.replace(series, observed=observed)
-    with pytest.raises(
-        DataError, match=f"^every target of the {part} part is missing; treat them otherwise than by mask$"
-    ):
+    with pytest.raises(DataError, match=f"every target of the {part} part .*mask"):
         small().fit(gaps, device=cpu)
     if part == "validation":
         assert small(validation_ratio=0.0).fit(gaps, device=cpu).sees_gaps
@@ -261,9 +259,7 @@ def test_a_series_of_missing_targets_alone_is_refused(fitted, series):
     observed = series.observed.copy()
     observed[T:, 0] = False
     gaps = dataclasses.replace(series, observed=observed)
-    with pytest.raises(
-        DataError, match=r"^column 0 is missing in every row after the first 4: .*; give rows that have"
-    ):
+    with pytest.raises(DataError, match=r"column 0 is missing .*first 4"):
         evaluate(fitted, gaps, {"all": slice(None)})
     assert fitted.predict(gaps).shape == (60 - T,)
 
@@ -282,10 +278,10 @@ def test_a_model_file_keeps_the_inputs(fitted, series, cpu, tmp_path):
 def test_a_description_of_other_inputs_is_refused(fitted, small, walk, cpu):
     without = small(dtype="float64").fit(walk(60, 2), device=cpu)
     for model, sees_gaps in ((fitted, False), (without, True)):
-        with pytest.raises(CheckpointError, match="whose weights do not have the shapes that it describes"):
+        with pytest.raises(CheckpointError, match=r"weights .*shapes"):
             Forecaster.from_parts(model.params, model.describe() | {"sees_gaps": sees_gaps}, cpu)
     for wrong in (1, None, "yes"):
-        with pytest.raises(CheckpointError, match=f"'sees_gaps' of it is {wrong!r}; it must be of type bool"):
+        with pytest.raises(CheckpointError, match=f"'sees_gaps' .*is {wrong!r}; .*bool"):
             Forecaster.from_parts(fitted.params, fitted.describe() | {"sees_gaps": wrong}, cpu)
 
 

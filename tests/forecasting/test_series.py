@@ -8,6 +8,8 @@ from gru_xp.errors import DataError
 from gru_xp.forecasting.reading.options import MISSING
 from gru_xp.forecasting.series import TimeSeries, as_series, check_columns
 
+pytestmark = pytest.mark.compat
+
 
 @pytest.fixture
 def frame(walk):
@@ -20,14 +22,40 @@ def frame(walk):
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [np.asarray, list, tuple, lambda v: v.astype(np.float32).astype(object)])
-def test_one_column(rng, make):
+def test_one_column(rng):
     values = rng.standard_normal(7).astype(np.float32).astype(float)
-    series = as_series(make(values))
-    np.testing.assert_array_equal(series.values, values[:, None])
-    assert series.values.dtype == np.float64
-    assert (series.columns, series.target, len(series)) == (("value",), "value", 7)
-    assert series.labels is series.dates is None
+    for data in (values, values.tolist(), tuple(values), values.astype(np.float32).astype(object)):
+        series = as_series(data)
+        np.testing.assert_array_equal(series.values, values[:, None])
+        assert series.values.dtype == np.float64
+        assert (series.columns, series.target, len(series)) == (("value",), "value", 7)
+        assert series.labels is series.dates is None
+
+
+def test_whole_numbers_become_floats():
+    for data in ([1, 2, 4], pd.Series([1, 2, 4], dtype="Int64")):
+        series = as_series(data)
+        assert series.values.dtype == np.float64
+        np.testing.assert_array_equal(series.values[:, 0], [1.0, 2.0, 4.0])
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
+def test_what_is_no_series(refused):
+    for data, *parts in (
+        (np.ones(()), "shape ()", "(N,) or (N, F)"),
+        (np.ones((2, 2, 2)), "shape (2, 2, 2)", "(N,) or (N, F)"),
+        *(([],), (np.empty((0, 2)),), (np.empty((3, 0)),), (pd.Series([], dtype=float),)),
+        (["a", "b"], "numbers"),
+        ([object()], "numbers"),
+        (pd.Series(["x", "y"]), "numbers"),
+        (pd.Series([1, "y"]), "numbers"),
+        ([[1.0, 2.0], [3.0]],),
+        (np.array([1.0 + 2.0j, 3.0]),),
+        (pd.Series([1, None, 5], dtype="Int64"), "row 1"),
+        (pd.Series([1.0, 2.0], index=pd.DatetimeIndex(["2020-01-01", pd.NaT])), "row 1"),
+        (pd.DataFrame(np.ones((4, 2)), columns=["a", "a"]), "'a'"),
+    ):
+        refused(lambda data=data: as_series(data), *parts)
 
 
 def test_matrix(rng):
@@ -37,43 +65,17 @@ def test_matrix(rng):
     assert series.columns == ("column 0", "column 1", "column 2")
 
 
-def test_integers_become_floats():
-    series = as_series([1, 2, 4])
-    assert series.values.dtype == np.float64
-    np.testing.assert_array_equal(series.values[:, 0], [1.0, 2.0, 4.0])
-
-
-@pytest.mark.parametrize("shape", [(), (2, 2, 2)])
-def test_arrays_of_other_shapes(shape):
-    with pytest.raises(DataError, match=r"the array has shape .*; a series is \(N,\) or \(N, F\)"):
-        as_series(np.ones(shape))
-
-
-@pytest.mark.parametrize("empty", [[], np.empty((0, 2)), np.empty((3, 0)), pd.Series([], dtype=float)])
-def test_empty_series(empty):
-    with pytest.raises(DataError):
-        as_series(empty)
-
-
-@pytest.mark.parametrize(
-    ("value", "problem"),
-    [
-        (np.nan, "the value is missing, the only missing one; fill in or remove such rows first"),
-        (np.inf, "inf is not a finite number"),
-        (-np.inf, "-inf is not a finite number"),
-    ],
-)
-@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 1), (5, 2)])
-def test_values_that_are_not_finite(rng, value, problem, row, column):
-    values = rng.standard_normal((6, 3))
-    values[row, column] = value
-    with pytest.raises(DataError, match=f"^row {row}, column column {column}: {problem}"):
-        as_series(values)
-    frame = pd.DataFrame(values, columns=["a", "b", "c"])
-    with pytest.raises(DataError, match=f"^row {row}, column {'abc'[column]}: {problem}"):
-        as_series(frame)
-    with pytest.raises(DataError, match=f"^row {row}, column level: {problem}"):
-        as_series(pd.Series(values[:, column], name="level"))
+def test_values_that_are_not_finite(rng, refused):
+    for value, problem in ((np.nan, "the value is missing"), (np.inf, ": inf "), (-np.inf, ": -inf ")):
+        for row, column in ((0, 0), (3, 1), (5, 2)):
+            values = rng.standard_normal((6, 3))
+            values[row, column] = value
+            for data, name in (
+                (values, f"column {column}"),
+                (pd.DataFrame(values, columns=["a", "b", "c"]), "abc"[column]),
+                (pd.Series(values[:, column], name="level"), "level"),
+            ):
+                refused(lambda data=data: as_series(data), f"row {row}, column {name}: ", problem)
 
 
 def with_gaps(make):
@@ -92,7 +94,6 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize(
     ("how", "rows", "expected"),
     [
@@ -102,20 +103,22 @@ MAKERS = {
         ("mask", range(5), [[1, 5, 7], [2, 5, 8], [2, 5, 9], [4, 6, 10], [5, 6, 11]]),
     ],
 )
-def test_missing_values(make, how, rows, expected):
-    data = with_gaps(make)
-    series = as_series(data, ["a", "b", "c"], missing=how)
-    assert series.values.tolist() == expected
-    where = "row 0, column b" if hasattr(data, "columns") else "row 0, column column 1"
-    assert series.missing == {"how": how, "values": 3, "first": where}
-    (notice,) = series.notices
-    assert notice.startswith(f"3 missing values, the first in {where}: ")
-    if hasattr(data, "columns"):
-        assert [date.day - 1 for date in series.dates] == list(rows)
-        assert series.labels == tuple(f"2020-01-0{row + 1}" for row in rows)
-    assert (series.observed is None) == (how != "mask")
-    if how == "mask":
-        assert series.observed.tolist() == [[1, 0, 1], [1, 1, 1], [0, 0, 1], [1, 1, 1], [1, 1, 1]]
+def test_missing_values(how, rows, expected):
+    for kind, make in MAKERS.items():
+        data = with_gaps(make)
+        series = as_series(data, ["a", "b", "c"], missing=how)
+        assert series.values.tolist() == expected, kind
+        where = "row 0, column b" if hasattr(data, "columns") else "row 0, column column 1"
+        assert series.missing == {"how": how, "values": 3, "first": where}, kind
+        (notice,) = series.notices
+        assert notice.startswith("3 missing values"), kind
+        assert where in notice, kind
+        if hasattr(data, "columns"):
+            assert [date.day - 1 for date in series.dates] == list(rows), kind
+            assert series.labels == tuple(f"2020-01-0{row + 1}" for row in rows), kind
+        assert (series.observed is None) == (how != "mask"), kind
+        if how == "mask":
+            assert series.observed.tolist() == [[1, 0, 1], [1, 1, 1], [0, 0, 1], [1, 1, 1], [1, 1, 1]], kind
 
 
 def test_nothing_is_missing(walk):
@@ -126,10 +129,10 @@ def test_nothing_is_missing(walk):
         as_series(walk(5), missing="pad")
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_missing_values_are_counted(make):
-    with pytest.raises(DataError, match=r"^row 0, column .*: the value is missing, the first of 3 missing values"):
-        as_series(with_gaps(make), ["a", "b", "c"])
+def test_missing_values_are_counted(refused):
+    for make in MAKERS.values():
+        data = with_gaps(make)
+        refused(lambda data=data: as_series(data, ["a", "b", "c"]), "row 0, column ", "missing", "3 missing values")
 
 
 def test_marks_go_with_rows_and_columns():
@@ -139,23 +142,6 @@ def test_marks_go_with_rows_and_columns():
     taken = as_series(series, ["b", "a"])
     np.testing.assert_array_equal(taken.observed, series.observed[:, [1, 0]])
     assert head.missing == taken.missing == series.missing
-
-
-@pytest.mark.parametrize("data", [["a", "b"], [object()], pd.Series(["x", "y"]), pd.Series([1, "y"])])
-def test_what_is_not_numbers(data):
-    with pytest.raises(DataError, match="does not consist of numbers"):
-        as_series(data)
-
-
-def test_rows_of_different_lengths():
-    with pytest.raises(DataError):
-        as_series([[1.0, 2.0], [3.0]])
-
-
-@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
-def test_complex_numbers():
-    with pytest.raises(DataError):
-        as_series(np.array([1.0 + 2.0j, 3.0]))
 
 
 # --- pandas -----------------------------------------------------------------------------------------------------
@@ -182,10 +168,10 @@ def test_series_of_periods(walk):
     assert series.dates == (datetime(2020, 11, 1), datetime(2020, 12, 1), datetime(2021, 1, 1))
 
 
-@pytest.mark.parametrize("index", [None, [3, 5, 9], ["a", "b", "c"]])
-def test_series_without_dates(walk, index):
-    series = as_series(pd.Series(walk(3)[:, 0], index=index))
-    assert series.labels is series.dates is None
+def test_series_without_dates(walk):
+    for index in (None, [3, 5, 9], ["a", "b", "c"]):
+        series = as_series(pd.Series(walk(3)[:, 0], index=index))
+        assert series.labels is series.dates is None, index
 
 
 def test_frame_has_its_numeric_columns_in_order(frame):
@@ -206,9 +192,8 @@ def test_a_frame_of_one_numeric_column_may_call_it_anything(frame):
     np.testing.assert_array_equal(series.values[:, 0], frame["Open"].to_numpy())
 
 
-def test_frame_with_a_missing_column(frame):
-    with pytest.raises(DataError, match="no column 'High'; the columns are Close, Note, Volume, Open"):
-        as_series(frame, ["Close", "High"])
+def test_frame_with_a_missing_column(frame, refused):
+    refused(lambda: as_series(frame, ["Close", "High"]), "'High'", "Close, Note, Volume, Open")
 
 
 def test_frame_with_a_text_column(frame):
@@ -225,23 +210,6 @@ def test_frame_with_integer_names(rng):
     values = rng.standard_normal((4, 2))
     series = as_series(pd.DataFrame(values, columns=[10, 20]), ["20", "10"])
     np.testing.assert_array_equal(series.values, values[:, ::-1])
-
-
-def test_nullable_integers():
-    np.testing.assert_array_equal(as_series(pd.Series([1, 2, 5], dtype="Int64")).values[:, 0], [1.0, 2.0, 5.0])
-    with pytest.raises(DataError):
-        as_series(pd.Series([1, None, 5], dtype="Int64"))
-
-
-def test_a_missing_date_in_the_index():
-    index = pd.DatetimeIndex(["2020-01-01", pd.NaT])
-    with pytest.raises(DataError, match="row 1"):
-        as_series(pd.Series([1.0, 2.0], index=index))
-
-
-def test_two_columns_of_one_name(rng):
-    with pytest.raises(DataError, match="'a'"):
-        as_series(pd.DataFrame(rng.standard_normal((4, 2)), columns=["a", "a"]))
 
 
 # --- TimeSeries -------------------------------------------------------------------------------------------------
@@ -278,13 +246,12 @@ def test_head(series):
     assert as_series(series.values).head(2).dates is None
 
 
-@pytest.mark.parametrize("columns", [["a"], ["a", "b", "c"]])
-def test_an_array_must_have_as_many_columns(rng, columns):
-    with pytest.raises(DataError, match=f"has 2 .*the model was trained on {', '.join(columns)}"):
-        as_series(rng.standard_normal((5, 2)), columns)
+def test_an_array_must_have_as_many_columns(rng, refused):
+    values = rng.standard_normal((5, 2))
+    refused(lambda: as_series(values, ["a"]), "has 2 ", " a")
+    refused(lambda: as_series(values, ["a", "b", "c"]), "has 2 ", "a, b, c")
 
 
-def test_check_columns():
+def test_check_columns(refused):
     check_columns(["b"], ["a", "b"])
-    with pytest.raises(DataError, match="there is no column 'c'; the columns are a, b"):
-        check_columns(["a", "c"], ["a", "b"])
+    refused(lambda: check_columns(["a", "c"], ["a", "b"]), "'c'", "a, b")

@@ -87,16 +87,16 @@ def test_a_witness_changes_nothing(learn, small, cpu):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_fast_paths_are_within_the_limits(learn, dtype, settings):
-    drift = compare_with_cpu(*learn(dtype=dtype, **settings))
-    assert drift.reference == "the CPU without fast paths"
-    assert drift.limit == LIMITS[dtype] == {"float32": 1e-5, "float64": 1e-10}[dtype]
-    assert drift.first_epoch <= drift.limit
-    assert drift.is_within_limit
-    assert drift.last_epoch < 1e3 * drift.limit
-    assert drift.cost < 1e3 * drift.limit
-    assert drift.epochs == 5
+def test_fast_paths_are_within_the_limits(learn, settings):
+    for dtype, limit in {"float32": 1e-5, "float64": 1e-10}.items():
+        drift = compare_with_cpu(*learn(dtype=dtype, **settings))
+        assert drift.reference == "the CPU without fast paths", dtype
+        assert drift.limit == LIMITS[dtype] == limit, dtype
+        assert drift.first_epoch <= limit, dtype
+        assert drift.is_within_limit, dtype
+        assert drift.last_epoch < 1e3 * limit, dtype
+        assert drift.cost < 1e3 * limit, dtype
+        assert drift.epochs == 5, dtype
 
 
 def test_the_reference_is_computed_without_fast_paths(learn, monkeypatch):
@@ -130,15 +130,16 @@ def test_the_forecaster_stays_as_it_is(learn):
 # --- what is reported -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("by", "within"), [(1e-7, True), (3e-6, True), (3e-5, False), (0.1, False)])
-def test_a_difference_after_the_first_epoch_is_told(learn, by, within):
+def test_a_difference_after_the_first_epoch_is_told(learn):
     """Another number among the parameters, beside which rounding is small."""
     forecaster, series, witness = learn(dtype="float64", optimizer="sgd", learning_rate=1e-4)
-    witness.first = moved(witness.first, by)
-    drift = dataclasses.replace(compare_with_cpu(forecaster, series, witness), limit=LIMITS["float32"])
-    assert drift.first_epoch == pytest.approx(by, rel=1e-6)
-    assert drift.is_within_limit == within
-    assert drift.last_epoch < 1e-12
+    first = witness.first
+    for by, within in ((1e-7, True), (3e-6, True), (3e-5, False), (0.1, False)):
+        witness.first = moved(first, by)
+        drift = dataclasses.replace(compare_with_cpu(forecaster, series, witness), limit=LIMITS["float32"])
+        assert drift.first_epoch == pytest.approx(by, rel=1e-6)
+        assert drift.is_within_limit == within, by
+        assert drift.last_epoch < 1e-12, by
 
 
 def test_the_limit_follows_the_dtype(learn):
@@ -147,13 +148,13 @@ def test_the_limit_follows_the_dtype(learn):
     assert not compare_with_cpu(forecaster, series, witness).is_within_limit
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_numbers_that_are_not_finite_are_beyond_every_limit(learn, value):
+def test_numbers_that_are_not_finite_are_beyond_every_limit(learn):
     forecaster, series, witness = learn()
-    witness.first[0] = value
-    drift = compare_with_cpu(forecaster, series, witness)
-    assert drift.first_epoch == math.inf
-    assert not drift.is_within_limit
+    for value in (math.nan, math.inf):
+        witness.first[0] = value
+        drift = compare_with_cpu(forecaster, series, witness)
+        assert drift.first_epoch == math.inf, value
+        assert not drift.is_within_limit, value
 
 
 def test_a_first_epoch_that_only_one_of_them_has_is_beyond_the_limit(learn):
@@ -235,7 +236,9 @@ def test_within_the_limit_means_up_to_it():
 
 # --- a CUDA device against the CPU ------------------------------------------------------------------------------
 
-ON_CUDA = pytest.mark.parametrize(
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
     "settings",
     [
         {},
@@ -247,32 +250,20 @@ ON_CUDA = pytest.mark.parametrize(
     ],
     ids=str,
 )
-
-
-@pytest.mark.cuda
-@ON_CUDA
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_cuda_and_the_cpu_agree_after_one_epoch(walk, monkeypatch, dtype, settings):
-    """Within 1e-5 and 1e-10 of the largest parameter, without TF32."""
+def test_cuda_repeats_itself_and_agrees_with_the_cpu(walk, monkeypatch, settings):
+    """The same bits again; and within 1e-5 and 1e-10 of the CPU after one epoch, relative to the largest parameter,
+    without TF32."""
     monkeypatch.setenv("CUPY_TF32", "0")
-    series, witness = walk(400, 2), Witness()
-    settings = {"num_epochs": 10, "hidden_size": 24, "dtype": dtype} | settings
-    forecaster = Forecaster(**settings).fit(series, device=resolve_device("cuda", fallback=False), pause=witness)
-    drift = compare_with_cpu(forecaster, series, witness)
-    print(f"{dtype} {settings}: {drift}")
-    assert drift.reference == "the CPU"
-    assert drift.epochs == 10
-    assert drift.first_epoch <= {"float32": 1e-5, "float64": 1e-10}[dtype]
-
-
-@pytest.mark.cuda
-@ON_CUDA
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_cuda_gives_the_same_bits_again(walk, dtype, settings):
     series, cuda = walk(400, 2), resolve_device("cuda", fallback=False)
-    settings = {"num_epochs": 10, "hidden_size": 24, "dtype": dtype, "seed": 5} | settings
-    witnesses = [Witness(), Witness()]
-    first, second = (Forecaster(**settings).fit(series, device=cuda, pause=witness) for witness in witnesses)
-    np.testing.assert_array_equal(witnesses[0].last, witnesses[1].last)
-    for a, b in zip(first.training.history, second.training.history, strict=True):
-        assert (a.cost, a.validation_cost, a.gradient_norm) == (b.cost, b.validation_cost, b.gradient_norm)
+    for dtype, limit in {"float32": 1e-5, "float64": 1e-10}.items():
+        options = {"num_epochs": 10, "hidden_size": 24, "dtype": dtype, "seed": 5} | settings
+        witnesses = [Witness(), Witness()]
+        first, second = (Forecaster(**options).fit(series, device=cuda, pause=witness) for witness in witnesses)
+        np.testing.assert_array_equal(witnesses[0].last, witnesses[1].last, err_msg=dtype)
+        for a, b in zip(first.training.history, second.training.history, strict=True):
+            assert (a.cost, a.validation_cost, a.gradient_norm) == (b.cost, b.validation_cost, b.gradient_norm), dtype
+        drift = compare_with_cpu(first, series, witnesses[0])
+        print(f"{options}: {drift}")
+        assert drift.reference == "the CPU", dtype
+        assert drift.epochs == 10, dtype
+        assert drift.first_epoch <= limit, dtype

@@ -26,11 +26,11 @@ def test_windows_and_what_comes_after_them(rng):
         assert targets[i] == values[i + 4, 0]
 
 
-@pytest.mark.parametrize(("rows", "seq_length"), [(2, 1), (5, 4), (4, 4)])
-def test_short_series(rows, seq_length):
-    windows, targets = make_windows(numbered(rows), seq_length)
-    assert windows.shape == (rows - seq_length, seq_length, 2)
-    assert targets.tolist() == list(range(seq_length, rows))
+def test_short_series():
+    for rows, seq_length in ((2, 1), (5, 4), (4, 4)):
+        windows, targets = make_windows(numbered(rows), seq_length)
+        assert windows.shape == (rows - seq_length, seq_length, 2)
+        assert targets.tolist() == list(range(seq_length, rows))
 
 
 def test_windows_cannot_be_written():
@@ -86,13 +86,13 @@ def test_a_split_by_hand():
 
 def test_the_number_of_rows_that_is_needed_is_right(rng):
     checked = 0
-    for _ in range(300):
+    for _ in range(100):
         seq_length = int(rng.integers(1, 20))
         ratios = float(rng.choice([1.0, rng.uniform(0.2, 0.95)])), float(rng.choice([0.0, rng.uniform(0.05, 0.5)]))
         try:
             split_rows(1, seq_length, *ratios)
         except DataError as error:
-            needed = int(re.search(r"at least (\d+) are needed", str(error))[1])
+            needed = int(re.search(r"at least (\d+) ", str(error))[1])
         split = split_rows(needed, seq_length, *ratios)
         wanted = [
             name for name, is_wanted in zip(PARTS, (True, ratios[1] > 0, ratios[0] < 1), strict=True) if is_wanted
@@ -101,16 +101,15 @@ def test_the_number_of_rows_that_is_needed_is_right(rng):
             own = split.targets(name, seq_length)
             assert own.stop > own.start
         for rows in range(2, needed):
-            with pytest.raises(DataError, match=f"^{rows} rows are too few .*at least {needed} are needed"):
+            with pytest.raises(DataError, match=f"^{rows} rows .*at least {needed} "):
                 split_rows(rows, seq_length, *ratios)
             checked += 1
     assert checked > 1000
 
 
-@pytest.mark.parametrize(("split_ratio", "validation_ratio"), [(0.0, 0.0), (0.0, 0.2), (1.0, 1.0)])
-def test_no_number_of_rows_is_enough(split_ratio, validation_ratio):
-    with pytest.raises(DataError, match="no number of rows is enough"):
-        split_rows(50, 3, split_ratio, validation_ratio)
+def test_no_number_of_rows_is_enough(refused):
+    for ratios in ((0.0, 0.0), (0.0, 0.2), (1.0, 1.0)):
+        refused(lambda ratios=ratios: split_rows(50, 3, *ratios), "no number of rows is enough")
 
 
 def test_a_great_number_of_rows_is_needed():

@@ -185,38 +185,47 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("files") / "drawn.csv"
 
 
-def thorough(examples):
-    return hypothesis.settings(
-        max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+def draw_files(test, examples):
+    """Run ``test(data)`` for as many files as `examples`, the same ones each time."""
+    settings = hypothesis.settings(
+        max_examples=max(1, round(examples)),
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
     )
+    settings(hypothesis.given(st.data())(test))()
 
 
 @pytest.mark.slow
-@hypothesis.given(st.data())
-@thorough(2000)
-def test_files_of_all_sorts(path, data):
-    file = data.draw(files())
-    check(path, file, data.draw(st.sampled_from([*file.header, None])))
+def test_files_of_all_sorts(path, share):
+    def test(data):
+        file = data.draw(files())
+        check(path, file, data.draw(st.sampled_from([*file.header, None])))
+
+    draw_files(test, 2000 * share)
 
 
 @pytest.mark.slow
-@hypothesis.given(st.data())
-@thorough(1500)
-def test_damaged_files(path, data):
-    file = data.draw(files(cells=st.one_of(plain, grouped), damaged=True))
-    check(path, file, data.draw(st.sampled_from([*file.header, None])))
+def test_damaged_files(path, share):
+    def test(data):
+        file = data.draw(files(cells=st.one_of(plain, grouped), damaged=True))
+        check(path, file, data.draw(st.sampled_from([*file.header, None])))
+
+    draw_files(test, 1500 * share)
 
 
 @pytest.mark.slow
-@hypothesis.given(st.data())
-@thorough(1500)
-def test_files_of_numbers_are_read(path, data):
-    """They must not be refused, and every bit is that of `float`."""
-    file = data.draw(files(cells=plain, names=st.text(alphabet="abcXYZé", min_size=1, max_size=8)))
-    target = data.draw(st.sampled_from([name for name in file.header if name != "Date"]))
-    path.write_bytes(file.content)
-    series = read_csv(path, target)
-    column = file.header.index(target)
-    rows = sorted(file.rows) if "Date" in file.header else file.rows
-    assert series.values[:, 0].tolist() == [float(row[column]) for row in rows]
-    assert series.columns == (target,)
+def test_files_of_numbers_are_read(path, share):
+    """They must not be refused, and every bit is the one that `float` gives."""
+
+    def test(data):
+        file = data.draw(files(cells=plain, names=st.text(alphabet="abcXYZé", min_size=1, max_size=8)))
+        target = data.draw(st.sampled_from([name for name in file.header if name != "Date"]))
+        path.write_bytes(file.content)
+        series = read_csv(path, target)
+        column = file.header.index(target)
+        rows = sorted(file.rows) if "Date" in file.header else file.rows
+        assert series.values[:, 0].tolist() == [float(row[column]) for row in rows]
+        assert series.columns == (target,)
+
+    draw_files(test, 1500 * share)

@@ -10,6 +10,8 @@ from gru_xp.errors import DataError
 from gru_xp.forecasting.reading.csv_file import read_csv
 from gru_xp.forecasting.reading.options import ReadOptions
 
+pytestmark = pytest.mark.compat
+
 PLAIN = "Date,Close\n2020-01-01,1.5\n2020-01-02,2.5\n2020-01-03,-3.25\n"
 NUMBERS = [1.5, 2.5, -3.25]
 

@@ -5,6 +5,8 @@ import pytest
 from gru_xp.errors import DataError
 from gru_xp.forecasting.reading.missing import treat_missing
 
+pytestmark = pytest.mark.compat
+
 
 def place(row, column):
     return f"line {row + 2}, column {'abc'[column]}"
@@ -29,33 +31,33 @@ def test_the_ways_are_those_of_pandas(gappy):
     np.testing.assert_allclose(treat_missing(gappy, "interpolate", place).values, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("how", ["drop", "ffill", "interpolate", "mask"])
-def test_values_that_are_there_stay(gappy, how):
+def test_values_that_are_there_stay(gappy):
     before = gappy.copy()
-    treated = treat_missing(gappy, how, place)
-    np.testing.assert_array_equal(gappy, before)
-    assert np.isfinite(treated.values).all()
-    left = gappy[treated.rows]
-    there = ~np.isnan(left)
-    np.testing.assert_array_equal(treated.values[there], left[there])
-    assert treated.record["values"] == np.isnan(gappy).sum()
-    if how == "mask":
-        np.testing.assert_array_equal(treated.observed, ~np.isnan(gappy))
-    else:
-        assert treated.observed is None
+    for how in ("drop", "ffill", "interpolate", "mask"):
+        treated = treat_missing(gappy, how, place)
+        np.testing.assert_array_equal(gappy, before, err_msg=how)
+        assert np.isfinite(treated.values).all(), how
+        left = gappy[treated.rows]
+        there = ~np.isnan(left)
+        np.testing.assert_array_equal(treated.values[there], left[there], err_msg=how)
+        assert treated.record["values"] == np.isnan(gappy).sum(), how
+        if how == "mask":
+            np.testing.assert_array_equal(treated.observed, ~np.isnan(gappy))
+        else:
+            assert treated.observed is None, how
 
 
-@pytest.mark.parametrize("how", ["ffill", "mask", "drop"])
-def test_nothing_looks_ahead_but_for_what_says_so(gappy, rng, how):
+def test_nothing_looks_ahead_but_for_what_says_so(gappy, rng):
     """From the first row in which every column has had a value."""
     start = int((~np.isnan(gappy)).argmax(axis=0).max())
     changed = gappy.copy()
     changed[40:] = rng.standard_normal(changed[40:].shape)
-    series, other = (treat_missing(values, how, place) for values in (gappy, changed))
-    rows = np.arange(60)[series.rows]
-    count = np.count_nonzero(rows < 40)
-    first = np.count_nonzero(rows < start)
-    np.testing.assert_array_equal(series.values[first:count], other.values[first:count])
+    for how in ("ffill", "mask", "drop"):
+        series, other = (treat_missing(values, how, place) for values in (gappy, changed))
+        rows = np.arange(60)[series.rows]
+        count = np.count_nonzero(rows < 40)
+        first = np.count_nonzero(rows < start)
+        np.testing.assert_array_equal(series.values[first:count], other.values[first:count], err_msg=how)
     assert "later ones" in treat_missing(gappy, "interpolate", place).notices[0]
 
 
@@ -66,22 +68,20 @@ def test_nothing_is_missing(rng):
     assert (treated.rows, treated.observed, treated.record, treated.notices) == (slice(None), None, None, ())
 
 
-def test_refused(gappy):
+def test_refused(gappy, refused):
     count, (row, column) = np.isnan(gappy).sum(), np.argwhere(np.isnan(gappy))[0]
-    with pytest.raises(DataError, match=f"^{place(row, column)}: the value is missing, the first of {count} missing"):
-        treat_missing(gappy, "refuse", place)
+    refused(lambda: treat_missing(gappy, "refuse", place), f"{place(row, column)}: ", "first of", f"{count} missing")
     order = np.arange(60)[::-1].tolist()
     with pytest.raises(DataError, match=r"^line 58, column|^line 60, column"):
         treat_missing(gappy, "refuse", place, order)
 
 
-@pytest.mark.parametrize("how", ["refuse", "drop", "ffill", "interpolate", "mask"])
-def test_nothing_but_missing_values(gappy, how):
+def test_nothing_but_missing_values(gappy, refused):
     gappy[:, 1] = np.nan
-    with pytest.raises(DataError, match=r"^line 2, column b: all values are missing; choose another column"):
-        treat_missing(gappy, how, place)
+    for how in ("refuse", "drop", "ffill", "interpolate", "mask"):
+        refused(lambda how=how: treat_missing(gappy, how, place), "line 2, column b: ", "all values are missing")
 
 
-def test_no_row_is_whole():
-    with pytest.raises(DataError, match="every row has a missing value; choose fewer columns, or fill"):
-        treat_missing(np.array([[1.0, np.nan], [np.nan, 2.0]]), "drop", place)
+def test_no_row_is_whole(refused):
+    values = np.array([[1.0, np.nan], [np.nan, 2.0]])
+    refused(lambda: treat_missing(values, "drop", place), "every row", "fewer columns")

@@ -12,39 +12,39 @@ from gru_xp.forecasting.reading.numerals import (
     parse_numbers,
 )
 
+pytestmark = pytest.mark.compat
+
 
 def parse(*texts, decimal=None):
     numbers, _ = parse_numbers(texts, decimal, "row {}".format)
     return numbers.tolist()
 
 
-@pytest.mark.parametrize("decimal", [None, "."])
-def test_numbers_are_those_of_python(rng, decimal):
+def test_numbers_are_those_of_python(rng):
     numbers = rng.standard_normal(200) * 10.0 ** rng.integers(-300, 149, 200)
-    for form in ("{!r}", "{:.17g}", "{:.3f}", "{:+.5E}", " {!r} "):
-        texts = [form.format(number) for number in numbers.tolist() if abs(number) < 1e14 or "f" not in form]
-        assert parse(*texts, decimal=decimal) == list(map(float, texts))
+    for decimal in (None, "."):
+        for form in ("{!r}", "{:.17g}", "{:.3f}", "{:+.5E}", " {!r} "):
+            texts = [form.format(number) for number in numbers.tolist() if abs(number) < 1e14 or "f" not in form]
+            assert parse(*texts, decimal=decimal) == list(map(float, texts)), (decimal, form)
 
 
-@pytest.mark.parametrize("signs", [",.", ".,", "\u2009.", "\u00a0,", "\u202f,"])
-@pytest.mark.parametrize("around", ["{}", "${}", "{} €", "{}%"])
-def test_numbers_with_thousands(rng, signs, around):
+def test_numbers_with_thousands(rng, refused):
     """As Python writes them, with other signs."""
-    numbers = np.round(rng.standard_normal(100) * 10.0 ** rng.integers(0, 12, 100), 2).tolist()
-    thousands, decimal = signs
-    swap = str.maketrans({",": thousands, ".": decimal})
-    texts = [around.format(f"{number:,}").replace("$-", "-$").translate(swap) for number in numbers]
-    assert parse(*texts, decimal=decimal) == numbers
-    if decimal == ".":
-        assert parse(*texts) == numbers
-    else:
-        with pytest.raises(CellError, match="give --decimal"):
-            parse(*texts)
+    for signs in (",.", ".,", "\u2009.", "\u00a0,", "\u202f,"):
+        for around in ("{}", "${}", "{} €", "{}%"):
+            numbers = np.round(rng.standard_normal(100) * 10.0 ** rng.integers(0, 12, 100), 2).tolist()
+            thousands, decimal = signs
+            swap = str.maketrans({",": thousands, ".": decimal})
+            texts = [around.format(f"{number:,}").replace("$-", "-$").translate(swap) for number in numbers]
+            assert parse(*texts, decimal=decimal) == numbers, (signs, around)
+            if decimal == ".":
+                assert parse(*texts) == numbers, (signs, around)
+            else:
+                refused(lambda texts=texts: parse(*texts), "give --decimal", error=CellError)
 
 
-@pytest.mark.parametrize(
-    ("texts", "decimal", "row"),
-    [
+def test_what_is_no_number(refused):
+    for texts, decimal, row in (
         (["1", "2", "x"], None, 2),
         (["1", "", "1,234"], None, 2),
         (["1,234.5", "1,23"], None, 1),
@@ -67,28 +67,22 @@ def test_numbers_with_thousands(rng, signs, around):
         (["1_0"], ",", 0),
         (["infinity"], None, 0),
         (["1,234e5"], None, 0),
-    ],
-)
-def test_what_is_no_number(texts, decimal, row):
-    with pytest.raises(CellError) as error:
-        parse(*texts, decimal=decimal)
-    assert error.value.row == row
+    ):
+        read = lambda texts=texts, decimal=decimal: parse(*texts, decimal=decimal)  # noqa: E731
+        assert refused(read, repr(texts[row]), error=CellError).row == row, texts
 
 
-@pytest.mark.parametrize("cell", ["(5)", "5-", "1'234", "1 234", "USD 5", "5k"])
-def test_a_column_that_is_written_in_another_way(cell):
-    with pytest.raises(CellError, match="is not a number; write the column as plain numbers"):
-        parse(cell, cell, "", "3")
-    with pytest.raises(CellError, match="is not a number; correct the row or remove it"):
-        parse(cell, "2", "3")
+def test_a_column_that_is_written_in_another_way(refused):
+    for cell in ("(5)", "5-", "1'234", "1 234", "USD 5", "5k"):
+        refused(lambda cell=cell: parse(cell, cell, "", "3"), "not a number", "plain numbers", error=CellError)
+        refused(lambda cell=cell: parse(cell, "2", "3"), "not a number", "correct the row", error=CellError)
 
 
-@pytest.mark.parametrize(
-    ("cell", "expected"),
-    [("1,5", True), ("12,50 €", True), ("0,123", True), ("1,234", False), ("1,234.5", False), ("a, b", False)],
-)
-def test_cells_that_only_decimal_commas_explain(cell, expected):
-    assert has_decimal_commas(["2", "", cell]) == expected
+def test_cells_that_only_decimal_commas_explain():
+    for cell in ("1,5", "12,50 €", "0,123"):
+        assert has_decimal_commas(["2", "", cell]), cell
+    for cell in ("1,234", "1,234.5", "a, b"):
+        assert not has_decimal_commas(["2", "", cell]), cell
 
 
 def test_missing_values_are_nan():
@@ -113,13 +107,10 @@ def test_sizes(rng):
     assert error.value.row == 2
 
 
-@pytest.mark.parametrize(
-    ("text", "number", "fraction"),
-    [
+def test_what_may_be_a_number():
+    for text, number, fraction in (
         *[("5", True, False), ("-5", True, False), ("1.5", True, True), ("1,5", True, True), ("1e5", True, True)],
         *[("$5", True, True), ("5%", True, True), ("1.234,5", True, True), ("\u22121,234.5", True, True)],
         *[(text, False, False) for text in ("", "x", "2020-01-01", "1.2.2020", "1_0", "nan", "$", "Close", "5 6")],
-    ],
-)
-def test_what_may_be_a_number(text, number, fraction):
-    assert (may_be_number(text), is_fraction(text)) == (number, fraction)
+    ):
+        assert (may_be_number(text), is_fraction(text)) == (number, fraction), text

@@ -9,12 +9,13 @@ from gru_xp.errors import DataError
 from gru_xp.forecasting.reading.csv_file import read_csv
 from gru_xp.forecasting.reading.options import ReadOptions
 
+pytestmark = pytest.mark.compat
 
-def test_without_pyarrow(write, monkeypatch):
+
+def test_without_pyarrow(write, monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = write(b"PAR1", "prices.parquet")
-    with pytest.raises(DataError, match=r'Parquet files need pyarrow; install it by pip install "gru-xp\[parquet\]"'):
-        read_csv(path)
+    refused(lambda: read_csv(path), "pyarrow", 'pip install "gru-xp[parquet]"')
 
 
 @pytest.fixture
@@ -35,32 +36,29 @@ def frame(walk):
     return pd.DataFrame(walk(8, 2), columns=["Open", "Close"], index=index)
 
 
-@pytest.mark.parametrize("name", ["prices.parquet", "prices.pq", "PRICES.PARQUET"])
-def test_every_bit_is_read(save, frame, name):
-    series = read_csv(save(frame, name), features=["Open"])
-    np.testing.assert_array_equal(series.values, frame[["Close", "Open"]])
-    assert series.labels == tuple(frame.index.strftime("%Y-%m-%d"))
-    assert series.dates == tuple(frame.index.to_pydatetime())
-    assert series.notices == ()
+def test_every_bit_is_read(save, frame):
+    for name in ("prices.parquet", "prices.pq", "PRICES.PARQUET"):
+        series = read_csv(save(frame, name), features=["Open"])
+        np.testing.assert_array_equal(series.values, frame[["Close", "Open"]], err_msg=name)
+        assert series.labels == tuple(frame.index.strftime("%Y-%m-%d")), name
+        assert series.dates == tuple(frame.index.to_pydatetime()), name
+        assert series.notices == (), name
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda frame: frame.reset_index(),
-        lambda frame: frame.reset_index().assign(Date=[stamp.date() for stamp in frame.index]),
-        lambda frame: frame.reset_index().assign(Date=frame.index.strftime("%Y-%m-%d")),
-        lambda frame: frame.reset_index().convert_dtypes(),
-        lambda frame: frame.reset_index().assign(Close=[repr(value) for value in frame["Close"]]),
-        lambda frame: frame.reset_index().iloc[::-1],
-        lambda frame: frame.reset_index().iloc[[0, 3, 1, 2, 4, 6, 5, 7]],
-    ],
-    ids=["column", "dates", "texts", "nullable", "numbers as text", "new to old", "unsorted"],
-)
-def test_the_same_table_in_other_forms(save, frame, make):
-    series = read_csv(save(make(frame)))
-    np.testing.assert_array_equal(series.values[:, 0], frame["Close"])
-    assert series.dates == tuple(frame.index.to_pydatetime())
+def test_the_same_table_in_other_forms(save, frame):
+    table = frame.reset_index()
+    for form, other in {
+        "column": table,
+        "dates": table.assign(Date=[stamp.date() for stamp in frame.index]),
+        "texts": table.assign(Date=frame.index.strftime("%Y-%m-%d")),
+        "nullable": table.convert_dtypes(),
+        "numbers as text": table.assign(Close=[repr(value) for value in frame["Close"]]),
+        "new to old": table.iloc[::-1],
+        "unsorted": table.iloc[[0, 3, 1, 2, 4, 6, 5, 7]],
+    }.items():
+        series = read_csv(save(other))
+        np.testing.assert_array_equal(series.values[:, 0], frame["Close"], err_msg=form)
+        assert series.dates == tuple(frame.index.to_pydatetime()), form
 
 
 def test_times_and_zones(save, frame):
@@ -76,16 +74,14 @@ def test_whole_numbers_and_the_only_numeric_column(save):
     assert series.values[:, 0].tolist() == [5.0, 11.0, 16.0]
 
 
-@pytest.mark.parametrize("kind", ["float64", "Float64", "object"])
-def test_missing_values(save, frame, kind):
-    frame["Close"] = frame["Close"].astype(kind)
+def test_missing_values(save, frame, refused):
     frame.iloc[3, 1] = None
-    path = save(frame)
-    with pytest.raises(DataError, match=r"prices.parquet, row 3, column Close: the value is missing, the only"):
-        read_csv(path)
-    series = read_csv(path, options=ReadOptions(missing="ffill"))
-    assert series.values[3] == series.values[2]
-    assert series.missing == {"how": "ffill", "values": 1, "first": "row 3, column Close"}
+    for kind in ("float64", "Float64", "object"):
+        path = save(frame.astype({"Close": kind}))
+        refused(lambda path=path: read_csv(path), "prices.parquet, row 3, column Close: ", "missing")
+        series = read_csv(path, options=ReadOptions(missing="ffill"))
+        assert series.values[3] == series.values[2], kind
+        assert series.missing == {"how": "ffill", "values": 1, "first": "row 3, column Close"}, kind
 
 
 def test_texts_follow_the_options(save):
@@ -95,38 +91,27 @@ def test_texts_follow_the_options(save):
     assert series.dates[0].date() == date(2020, 2, 1)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"Close": np.inf}, "row 0, column Close: 'inf' is too large"),
-        ({"Close": True}, "row 0, column Close: 'True' is not a number"),
-        ({"Close": "x"}, "row 0, column Close: 'x' is not a number"),
-        ({"Date": date(2020, 1, 1)}, "row 1, column Date: '2020-01-01' is in row 0 already"),
-    ],
-)
-def test_refused(save, frame, change, message):
-    with pytest.raises(DataError, match=message):
-        read_csv(save(frame.reset_index().assign(**change)), "Close")
+def test_refused(save, frame, refused):
+    for changes, *parts in (
+        ({"Close": np.inf}, "row 0, column Close: 'inf'"),
+        ({"Close": True}, "row 0, column Close: 'True'"),
+        ({"Close": "x"}, "row 0, column Close: 'x'"),
+        ({"Date": date(2020, 1, 1)}, "row 1, column Date: '2020-01-01'", "row 0"),
+    ):
+        path = save(frame.reset_index().assign(**changes))
+        refused(lambda path=path: read_csv(path, "Close"), *parts)
+    for table, *parts in (
+        (frame.iloc[:0], "no rows"),
+        (frame.rename(columns={"Close": "Open "}), "'Open'"),
+    ):
+        path = save(table)
+        refused(lambda path=path: read_csv(path), *parts)
 
 
-def test_no_rows(save, frame):
-    with pytest.raises(DataError, match="has no rows"):
-        read_csv(save(frame.iloc[:0]))
-
-
-def test_two_columns_of_one_name(save, frame):
-    with pytest.raises(DataError, match="two columns are called 'Open'"):
-        read_csv(save(frame.rename(columns={"Close": "Open "})))
-
-
-@pytest.mark.parametrize(
-    "index",
-    [pd.Index([4, 3]), pd.Index([4, 3], name="index"), pd.MultiIndex.from_tuples([(1, 2), (3, 4)])],
-    ids=["without a name", "index", "two"],
-)
-def test_an_index_beside_a_column_of_that_name(save, index):
-    with pytest.raises(DataError, match="two columns are called 'index'; rename one of them"):
-        read_csv(save(pd.DataFrame({"index": [5, 6]}, index=index)))
+def test_an_index_beside_a_column_of_that_name(save, refused):
+    for index in (pd.Index([4, 3]), pd.Index([4, 3], name="index"), pd.MultiIndex.from_tuples([(1, 2), (3, 4)])):
+        path = save(pd.DataFrame({"index": [5, 6]}, index=index))
+        refused(lambda path=path: read_csv(path), "'index'", "rename")
 
 
 def test_an_index_without_a_name(save):
@@ -134,18 +119,14 @@ def test_an_index_without_a_name(save):
     assert (series.target, series.values[:, 0].tolist(), series.labels) == ("v", [6.0, 5.0], ("3", "4"))
 
 
-@pytest.mark.parametrize(
-    "dates",
-    [
+def test_what_datetime_has_no_place_for(save, refused):
+    for dates in (
         pd.period_range("2020-01-01", periods=2, freq="W")[::-1],
         pd.to_timedelta([2, 1], unit="D"),
         np.array(["12000-01-01", "11000-01-01"], "datetime64[s]"),
-    ],
-    ids=["weeks", "durations", "after the last year"],
-)
-def test_what_datetime_has_no_place_for(save, dates):
-    with pytest.raises(DataError, match=r"row 0, column Date: .* is not read as a date; say how .* rename the column"):
-        read_csv(save(pd.DataFrame({"Date": dates, "v": [1, 2]})))
+    ):
+        path = save(pd.DataFrame({"Date": dates, "v": [1, 2]}))
+        refused(lambda path=path: read_csv(path), "row 0, column Date: ", "rename the column")
 
 
 def test_periods_and_nanoseconds(save):
@@ -156,17 +137,16 @@ def test_periods_and_nanoseconds(save):
         assert series.values[:, 0].tolist() == [2.0, 1.0]
 
 
-def test_more_rows_than_its_size_can_hold(save):
+def test_more_rows_than_its_size_can_hold(save, refused):
     path = save(pd.DataFrame({"Close": np.zeros(20_000_000, dtype=np.int8)}))
-    with pytest.raises(DataError, match="says that it holds 20,000,000 numbers, too many for its size"):
-        read_csv(path)
+    refused(lambda: read_csv(path), "20,000,000")
 
 
 def test_damaged_files(save, frame, rng):
     content = save(frame).read_bytes()
     path = save(frame, "damaged.parquet")
     refused = 0
-    for _ in range(300):
+    for _ in range(150):
         damaged = bytearray(content)
         for position in rng.integers(0, len(content), 3):
             damaged[position] = rng.integers(256)
@@ -175,7 +155,7 @@ def test_damaged_files(save, frame, rng):
             read_csv(path)
         except DataError:
             refused += 1
-    assert refused > 100
+    assert refused > 50
 
 
 def test_no_such_file(tmp_path):

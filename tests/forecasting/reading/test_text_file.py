@@ -1,4 +1,5 @@
 import contextlib
+import csv
 import gzip
 import io
 import os
@@ -7,12 +8,15 @@ import subprocess
 import sys
 import threading
 import zipfile
+from itertools import chain, repeat
 
 import pytest
 
 from gru_xp.errors import DataError
 from gru_xp.forecasting.reading.csv_file import find_file, read_csv
-from gru_xp.forecasting.reading.text_file import LARGEST_FREE, LONGEST_LINE, open_lines
+from gru_xp.forecasting.reading.text_file import LARGEST_FREE, LARGEST_RATIO, LONGEST_LINE, open_lines
+
+pytestmark = pytest.mark.compat
 
 MIB = 2**20
 HEAD = b"Date,Close\n2020-01-01,"
@@ -24,7 +28,7 @@ def lines_of(path, encoding=None):
 
 
 @contextlib.contextmanager
-def piped(path, *blocks):
+def piped(path, blocks):
     """A named pipe into which the blocks are written while it is read."""
     os.mkfifo(path)
 
@@ -45,19 +49,18 @@ def piped(path, *blocks):
 
 
 def refusal(path, before=""):
-    """The message that a file is refused with in a process of its own, which takes little time and memory."""
+    """The message that a file is refused with in a process of its own, which takes little memory."""
     code = f"""
-import resource, time
+import resource
 from gru_xp.forecasting.reading.csv_file import DataError, read_csv
 {before}
-start, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     read_csv({str(path)!r})
 except DataError as error:
     print(error)
 growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
 assert growth < 200 * 1024, f"{{growth / 1024:.0f}} MiB"
-assert time.process_time() - start < 5
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (line,) = done.stdout.splitlines()
@@ -67,13 +70,18 @@ assert time.process_time() - start < 5
 # --- lines ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("rows", [3, 30_000])  # one piece of the file, and several with characters across their edges
-def test_lines_are_those_of_the_text(write, encoding, end, rows):
-    text = "".join(f"€{row},Größe,{'x' * (row % 70)}{end}" for row in range(rows))
-    assert lines_of(write(text.encode(encoding))) == list(io.StringIO(text, newline=""))
-    assert lines_of(write(gzip.compress(text.encode(encoding), 1))) == list(io.StringIO(text, newline=""))
+def test_lines_are_those_of_the_text(write):
+    """In one piece of the file, and in several with characters across their edges."""
+    encodings, ends = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"), ("\n", "\r\n", "\r")
+    small = [(encoding, end, 3) for encoding in encodings for end in ends]
+    large = [(encoding, ends[i % 3], 30_000) for i, encoding in enumerate(encodings)]
+    for case in small + large:
+        encoding, end, rows = case
+        text = "".join(f"€{row},Größe,{'x' * (row % 70)}{end}" for row in range(rows))
+        expected = list(io.StringIO(text, newline=""))
+        assert lines_of(write(text.encode(encoding))) == expected, case
+        if rows == 3 or encoding == "utf-16":
+            assert lines_of(write(gzip.compress(text.encode(encoding), 1))) == expected, case
 
 
 def test_the_end_of_a_line_across_pieces(write):
@@ -82,20 +90,17 @@ def test_the_end_of_a_line_across_pieces(write):
     assert lines_of(write("".join(lines))) == lines
 
 
-@pytest.mark.parametrize("before", [0, 1, 5_000, 300_000])
-@pytest.mark.parametrize(
-    ("bad", "pattern"), [(b"\xff\n", "the byte 0xff is not UTF-8"), (b"1\0\n", "a zero character"), (b"1\xc3", "0xc3")]
-)
-def test_the_line_of_what_is_no_text(write, before, bad, pattern):
-    path = write(b"2020-01-01\r\n" * before + bad)
-    with pytest.raises(DataError, match=f"^file, line {before + 1}: .*{pattern}"):
-        lines_of(path)
+def test_the_line_of_what_is_no_text(write, refused):
+    for before in (0, 1, 5_000, 90_000):
+        for bad, part in ((b"\xff\n", "0xff is not UTF-8"), (b"1\0\n", "a zero character"), (b"1\xc3", "0xc3")):
+            path = write(b"2020-01-01\r\n" * before + bad)
+            refused(lambda path=path: lines_of(path), f"file, line {before + 1}: ", part)
 
 
-def test_the_longest_line(write):
+def test_the_longest_line(write, refused):
     assert len(lines_of(write("a\n" + "b" * (LONGEST_LINE - 1) + "\nc\n"))) == 3
-    with pytest.raises(DataError, match=r"^file, line 2: longer than 1,048,576 characters; a table has one"):
-        lines_of(write("a\n" + "b" * LONGEST_LINE + "\nc\n"))
+    path = write("a\n" + "b" * LONGEST_LINE + "\nc\n")
+    refused(lambda: lines_of(path), "file, line 2: ", "1,048,576 characters")
 
 
 def test_chinese_in_utf_16_without_a_mark(write):
@@ -115,15 +120,15 @@ def test_a_zip_with_a_password(write):
         lines_of(write(bytes(content)))
 
 
-@pytest.mark.parametrize("packed", [gzip.compress, lambda content: zipped(content)])
-def test_packed_files_that_are_damaged(write, packed, rng):
-    content = packed(b"Date,Close\n2020-01-01,1\n" * 50)
-    for _ in range(300):
-        damaged = bytearray(content)
-        for position in rng.integers(4, len(content), 3):
-            damaged[position] = rng.integers(256)
-        with contextlib.suppress(DataError):
-            lines_of(write(bytes(damaged[: rng.integers(4, len(content) + 1)])))
+def test_packed_files_that_are_damaged(write, rng):
+    for pack in (gzip.compress, zipped):
+        content = pack(b"Date,Close\n2020-01-01,1\n" * 50)
+        for _ in range(100):
+            damaged = bytearray(content)
+            for position in rng.integers(4, len(content), 3):
+                damaged[position] = rng.integers(256)
+            with contextlib.suppress(DataError):
+                lines_of(write(bytes(damaged[: rng.integers(4, len(content) + 1)])))
 
 
 def zipped(content):
@@ -138,27 +143,35 @@ def zipped(content):
 CONTENT = b"Date,Close\n2020-01-01,1.5\n2020-01-02,2.5\n"
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, zipped], ids=["plain", "gzip", "zip"])
-def test_a_named_pipe(tmp_path, pack):
-    with piped(tmp_path / "pipe", *(pack(CONTENT)[i : i + 7] for i in range(0, len(pack(CONTENT)), 7))) as path:
-        assert find_file(str(path)) == (path, False)
-        assert read_csv(path).values.tolist() == [[1.5], [2.5]]
+def test_a_named_pipe(tmp_path):
+    for name, content in packed_ways().items():
+        pieces = (content[i : i + 7] for i in range(0, len(content), 7))
+        with piped(tmp_path / name, pieces) as path:
+            assert find_file(str(path)) == (path, False), name
+            assert read_csv(path).values.tolist() == [[1.5], [2.5]], name
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, zipped], ids=["plain", "gzip", "zip"])
-def test_stdin(pack):
-    code = (
-        "from gru_xp.forecasting.reading.csv_file import *; "
-        "s = read_csv(find_file('-')[0]); print(s.name, s.values.tolist())"
-    )
-    out = subprocess.run([sys.executable, "-c", code], input=pack(CONTENT), capture_output=True, check=True).stdout
-    assert out.split() == b"stdin [[1.5], [2.5]]".split()
+def packed_ways():
+    return {"plain": CONTENT, "gzip": gzip.compress(CONTENT), "zip": zipped(CONTENT)}
 
 
-def test_stdin_from_a_file(write):
+def test_stdin(write, monkeypatch):
+    """As a pipe, and as a file."""
+    for way, content in packed_ways().items():
+        reading, writing = os.pipe()
+        with open(writing, "wb") as pipe:
+            pipe.write(content)
+        for source in (reading, write(content)):
+            with open(source) as stdin:
+                monkeypatch.setattr(sys, "stdin", stdin)
+                series = read_csv(find_file("-")[0])
+            assert (series.name, series.values.tolist()) == ("stdin", [[1.5], [2.5]]), way
+
+
+def test_stdin_of_a_process():
     code = "from gru_xp.forecasting.reading.csv_file import *; print(read_csv('-').values.tolist())"
-    with write(zipped(CONTENT)).open("rb") as file:
-        out = subprocess.run([sys.executable, "-c", code], stdin=file, capture_output=True, check=True).stdout
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, input=zipped(CONTENT), capture_output=True, check=True).stdout
     assert out.strip() == b"[[1.5], [2.5]]"
 
 
@@ -180,40 +193,59 @@ def test_a_device_without_an_end():
         read_csv("/dev/zero")
 
 
-def test_a_pipe_without_an_end(tmp_path, monkeypatch):
+def test_a_pipe_without_an_end(tmp_path, monkeypatch, refused):
     monkeypatch.setattr("gru_xp.forecasting.reading.table.MOST_CELLS", 10_000)
-    with (
-        piped(tmp_path / "pipe", HEAD + b"1\n", *[b"2020-01-02,2\n" * 1000] * 1000) as path,
-        pytest.raises(DataError, match="more than 10,000 cells; leave out columns or rows"),
-    ):
-        read_csv(path)
+    blocks = chain([HEAD + b"1\n"], repeat(b"2020-01-02,2\n" * 1000))
+    with piped(tmp_path / "pipe", blocks) as path:
+        refused(lambda: read_csv(path), "more than 10,000 cells")
+
+
+ENDLESS = {
+    "one line": (b"1" * MIB, "line 2: longer than 1,048,576 characters"),
+    "zeros": (b"\0" * MIB, "line 2: a zero character"),
+    "no text": (b"\xff" * MIB, "line 2: the byte 0xff is not UTF-8"),
+    "a quote that is not closed": (b'"' + b"a,1\n" * (MIB // 4), "line 2: not CSV"),
+    "ragged rows": (b"1,2,3\n" * (MIB // 6), "line 2: has 4 fields"),
+}
+
+
+def test_a_pipe_is_refused_by_its_first_megabytes(tmp_path, refused):
+    for name, (block, part) in ENDLESS.items():
+        blocks = iter([HEAD, *[block] * 9])
+        with piped(tmp_path / name, blocks) as path:
+            refused(lambda path=path: read_csv(path), part)
+        assert len(list(blocks)) >= 6, name
 
 
 # --- what would take all memory ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("block", "pattern"),
-    [
-        (b"1" * MIB, "line 2: longer than 1,048,576 characters"),
-        (b"\0" * MIB, "line 2: a zero character"),
-        (b"\xff" * MIB, "line 2: the byte 0xff is not UTF-8"),
-        (b'"' + b"a,1\n" * (MIB // 4), "line 2: not CSV .*; is there a quote that is not closed"),
-        (b"1,2,3\n" * (MIB // 6), "line 2: has 4 fields"),
-    ],
-    ids=["one line", "zeros", "no text", "a quote that is not closed", "ragged rows"],
-)
-def test_a_gigabyte_through_a_pipe(tmp_path, block, pattern):
-    with piped(tmp_path / "pipe", HEAD, *[block] * 1024) as path:
-        assert re.search(pattern, refusal(path))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_gigabyte_through_a_pipe(tmp_path, name):
+    block, part = ENDLESS[name]
+    with piped(tmp_path / "pipe", [HEAD, *[block] * 1024]) as path:
+        assert part in refusal(path)
 
 
-def test_a_quote_that_is_not_closed_where_fields_may_be_long(tmp_path):
-    with piped(tmp_path / "pipe", HEAD + b'"', *[b"2020-01-02,2\n" * 80_000] * 1000) as path:
-        message = refusal(path, before="import csv; csv.field_size_limit(2**31 - 1)")
-    assert re.search("line 2: not CSV .*; is there a quote that is not closed", message)
+@pytest.mark.slow
+def test_a_gigabyte_in_a_quote_where_fields_may_be_long(tmp_path):
+    with piped(tmp_path / "pipe", [HEAD + b'"', *[b"2020-01-02,2\n" * 80_000] * 1000]) as path:
+        assert "line 2: not CSV" in refusal(path, before="import csv; csv.field_size_limit(2**31 - 1)")
 
 
+def test_a_quote_that_is_not_closed_where_fields_may_be_long(tmp_path, refused):
+    blocks = iter([HEAD + b'"', *[b"2020-01-02,2\n" * 80_000] * 9])
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        with piped(tmp_path / "pipe", blocks) as path:
+            refused(lambda: read_csv(path), "line 2: not CSV", "quote")
+    finally:
+        csv.field_size_limit(before)
+    assert len(list(blocks)) >= 5
+
+
+@pytest.mark.slow
 def test_a_sparse_gigabyte(tmp_path):
     path = tmp_path / "sparse.csv"
     with path.open("wb") as file:
@@ -222,47 +254,74 @@ def test_a_sparse_gigabyte(tmp_path):
     assert "line 2: a zero character" in refusal(path)
 
 
-@pytest.fixture(scope="module", params=["gzip", "zip"])
-def bomb(request, tmp_path_factory):
-    """``bomb(block)``: the path of a packed file of 32 MiB of such blocks."""
+@pytest.fixture
+def bomb(tmp_path):
+    """``bomb(pack, block, size)``: the path of a file of `size` MiB of such blocks, packed as gzip or zip."""
 
-    def bomb(block):
-        path = tmp_path_factory.mktemp("bombs") / request.param
+    def bomb(pack, block, size):
+        path = tmp_path / pack
         with contextlib.ExitStack() as stack:
-            if request.param == "zip":
+            if pack == "zip":
                 archive = stack.enter_context(zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED))
                 file = stack.enter_context(archive.open("a.csv", "w"))
             else:
                 file = stack.enter_context(gzip.open(path, "wb"))
             file.write(HEAD + b"1\n")
-            for _ in range(32):
+            for _ in range(size):
                 file.write(block * (MIB // len(block)))
         return path
 
     return bomb
 
 
-@pytest.mark.parametrize("block", [b"\n", b"1,2\n", b"1"], ids=["blank lines", "rows", "one line"])
-def test_what_unpacks_to_far_more_than_a_table(bomb, block):
-    assert re.search("unpacks to more than 100 times its size|longer than 1,048,576 characters", refusal(bomb(block)))
+BLOCKS = {"blank lines": b"\n", "rows": b"1,2\n", "one line": b"1"}
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zipped])
-def test_a_small_file_may_unpack_to_many_times_its_size(write, pack):
-    content = b"Close\n" + b"1\n" * 200_000
+TOO_MUCH = "unpacks to more than 100 times its size|longer than 1,048,576 characters"
+
+
+def test_what_unpacks_to_more_than_a_table(bomb, monkeypatch, refused):
+    monkeypatch.setattr("gru_xp.forecasting.reading.text_file.LARGEST_FREE", 2**16)
+    for pack in ("gzip", "zip"):
+        for name, block in BLOCKS.items():
+            path = bomb(pack, block, 2)
+            message = str(refused(lambda path=path: read_csv(path)))
+            assert re.search(TOO_MUCH, message), (pack, name, message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pack", ["gzip", "zip"])
+def test_what_unpacks_to_far_more_than_a_table(bomb, pack):
+    for name, block in BLOCKS.items():
+        message = refusal(bomb(pack, block, 32))
+        assert re.search(TOO_MUCH, message), (name, message)
+
+
+def test_a_small_file_may_unpack_to_many_times_its_size(write):
+    content = b"Close\n" + b"1\n" * 50_000
     assert len(content) < LARGEST_FREE
-    assert len(pack(content)) < len(content) / 200
-    assert len(read_csv(write(pack(content)))) == 200_000
+    for pack in (gzip.compress, zipped):
+        assert len(pack(content)) < len(content) / LARGEST_RATIO
+        assert len(read_csv(write(pack(content)))) == 50_000
 
 
 def test_a_zip_that_lies_about_its_size(write):
-    content = bytearray(zipped(b"Close\n" + b"1\n" * 1_000_000))
+    content = bytearray(zipped(b"Close\n" + b"1\n" * 100_000))
     position = content.index(b"PK\1\2") + 24
     content[position : position + 4] = (1000).to_bytes(4, "little")
     with pytest.raises(DataError, match="packed, and damaged"):
         read_csv(write(bytes(content)))
 
 
-def test_very_many_columns(write):
-    path = write(",".join(f"d{i:x} date" for i in range(30_000)) + "\n" + ",".join(["1"] * 30_000) + "\n")
-    assert "numeric columns and none is called Close" in refusal(path)
+def many_columns(count):
+    return ",".join(f"d{i:x} date" for i in range(count)) + "\n" + ",".join(["1"] * count) + "\n"
+
+
+def test_very_many_columns(write, refused):
+    path = write(many_columns(3_000))
+    refused(lambda: read_csv(path), "numeric columns", "Close")
+
+
+@pytest.mark.slow
+def test_tens_of_thousands_of_columns(write):
+    assert "numeric columns" in refusal(write(many_columns(30_000)))
