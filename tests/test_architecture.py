@@ -6,13 +6,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for folder in ("gru_xp", "cli", "data") for path in sorted((ROOT / folder).rglob("*.py"))]
-IDS = [str(path.relative_to(ROOT)) for path in SOURCES]
 
 ROOMS = ["errors", "fastest", "nn", "devices", "training", "forecasting", "interop", "reporting", "cli"]
 """From the bottom up: each may import itself and those before it."""
@@ -21,11 +19,15 @@ ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict",
 PEERS = {"torch", "keras", "onnx", "onnxruntime", "jax"}
 COMMANDS = ["train", "evaluate", "forecast", "export", "import", "devices"]
 
-every_source = pytest.mark.parametrize("path", SOURCES, ids=IDS)
 
-
+@cache
 def parse(path):
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@cache
+def nodes(path):
+    return list(ast.walk(parse(path)))
 
 
 def room(path):
@@ -36,12 +38,13 @@ def room(path):
     return None if rest == ["__init__.py"] else rest[0].removesuffix(".py")
 
 
+@cache
 def imports(path):
     """Full names of the modules that a file imports anywhere, relative ones resolved."""
     package = path.relative_to(ROOT).parent.parts
     package = package if package[0] == "gru_xp" else ("gru_xp", *package)
     found = []
-    for node in ast.walk(parse(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -56,51 +59,63 @@ def top(module):
     return module.partition(".")[0]
 
 
+def offenders(rule, paths=SOURCES):
+    """File, colon and problem, for each problem that ``rule(path)`` yields."""
+    return [f"{path.relative_to(ROOT)}: {problem}" for path in paths for problem in rule(path)]
+
+
+def sources_of(*rooms):
+    found = [path for path in SOURCES if room(path) in rooms]
+    assert found
+    return found
+
+
 def test_the_sources_are_found():
-    assert {room(path) for path in SOURCES} >= {
-        "errors",
-        "nn",
-        "devices",
-        "training",
-        "forecasting",
-        "interop",
-        "reporting",
-        "cli",
-    }
+    assert {room(path) for path in SOURCES} >= {*ROOMS, "data"}
 
 
 # --- imports ----------------------------------------------------------------------------------------------------
 
 
-@every_source
-def test_imports_go_down(path):
-    own = room(path)
-    if own in (None, "data"):
-        return
-    assert own in ROOMS, f"{own} has no place in the order of rooms"
-    for module in imports(path):
-        parts = module.split(".")
-        if parts[0] != "gru_xp" or len(parts) == 1:
-            continue
-        if parts[1] in ROOMS:
-            assert ROOMS.index(parts[1]) <= ROOMS.index(own), f"{own} imports {module}"
-        else:
-            assert own == "cli" or parts[1] == "data", f"{own} imports {module}"
+def test_imports_go_down():
+    def upwards(path):
+        own = room(path)
+        if own not in ROOMS:
+            yield f"{own} is not in ROOMS"
+            return
+        for module in imports(path):
+            package, *rest = module.split(".")
+            if package != "gru_xp" or not rest:
+                continue
+            if rest[0] in ROOMS:
+                allowed = ROOMS.index(rest[0]) <= ROOMS.index(own)
+            else:
+                allowed = own == "cli" or rest[0] == "data"
+            if not allowed:
+                yield module
+
+    assert offenders(upwards, [path for path in SOURCES if room(path) not in (None, "data")]) == []
 
 
-@every_source
-def test_libraries_for_devices_are_imported_by_devices_only(path):
-    if room(path) not in ("devices", "interop"):
-        modules = imports(path)
-        assert not {top(module) for module in modules} & {"cupy", "cupyx", "torch", "jax"}
-        assert not {"array_api_compat.cupy", "array_api_compat.torch"} & set(modules)
+def test_libraries_for_devices_are_imported_by_devices_only():
+    forbidden = {"cupy", "cupyx", "torch", "jax"}
+    namespaces = {"array_api_compat.cupy", "array_api_compat.torch"}
+
+    def imported(path):
+        return [module for module in imports(path) if top(module) in forbidden or module in namespaces]
+
+    assert offenders(imported, [path for path in SOURCES if room(path) not in ("devices", "interop")]) == []
+    assert offenders(imported, sources_of("devices"))
 
 
-@every_source
-def test_other_frameworks_are_imported_by_interop_only(path):
+def test_other_frameworks_are_imported_by_interop_only():
     """Beside PyTorch, whose tensors devices move."""
-    if room(path) != "interop":
-        assert not {top(module) for module in imports(path)} & (PEERS - {"torch"})
+
+    def imported(path):
+        return [module for module in imports(path) if top(module) in PEERS - {"torch"}]
+
+    assert offenders(imported, [path for path in SOURCES if room(path) != "interop"]) == []
+    assert offenders(imported, sources_of("interop"))
 
 
 def test_other_frameworks_are_imported_when_they_are_asked_for():
@@ -112,28 +127,33 @@ def test_other_frameworks_are_imported_when_they_are_asked_for():
     assert not set(out.split()) & PEERS
 
 
-@every_source
-def test_maths_and_training_know_no_numpy(path):
-    if room(path) in ("nn", "training", "errors"):
-        assert "numpy" not in {top(module) for module in imports(path)}
-        assert "array_api_compat.numpy" not in imports(path)
+def test_maths_and_training_know_no_numpy():
+    def imported(path):
+        return [module for module in imports(path) if top(module) == "numpy" or module == "array_api_compat.numpy"]
+
+    assert offenders(imported, sources_of("nn", "training", "errors")) == []
+    assert offenders(imported, sources_of("devices"))
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if room(path) == "nn"], ids=lambda path: path.name)
-def test_the_maths_names_no_array_library(path):
-    for module in imports(path):
-        allowed = top(module) in sys.stdlib_module_names or module.startswith("gru_xp.nn.")
-        allowed = allowed or module in ("gru_xp.nn", "array_api_compat", "gru_xp.errors")
-        allowed = allowed or module in ("gru_xp.fastest", "gru_xp.fastest.fastest_ops")
-        allowed = allowed or re.fullmatch(r"gru_xp\.errors\.\w+", module)
-        if not allowed:  # a name of a function, not of a namespace
-            assert re.fullmatch(r"array_api_compat\.\w+", module), module
-            assert module.partition(".")[2] not in ARRAY_LIBRARIES, module
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.Name):
-            assert node.id not in {*ARRAY_LIBRARIES, "np", "cp"}
-        elif isinstance(node, ast.Constant):
-            assert node.value not in ARRAY_LIBRARIES
+def test_the_maths_names_no_array_library():
+    own = r"gru_xp\.nn(\..+)?|gru_xp\.errors(\.\w+)?|gru_xp\.fastest(\.fastest_ops)?|array_api_compat"
+
+    def named(path):
+        for module in imports(path):
+            # of array_api_compat, functions are fine, but not namespaces
+            function = re.fullmatch(r"array_api_compat\.(\w+)", module)
+            if top(module) in sys.stdlib_module_names or re.fullmatch(own, module):
+                continue
+            if not function or function[1] in ARRAY_LIBRARIES:
+                yield module
+        for node in nodes(path):
+            if isinstance(node, ast.Name) and node.id in {*ARRAY_LIBRARIES, "np", "cp"}:
+                yield f"line {node.lineno}: {node.id}"
+            elif isinstance(node, ast.Constant) and node.value in ARRAY_LIBRARIES:
+                yield f"line {node.lineno}: {node.value!r}"
+
+    assert offenders(named, sources_of("nn")) == []
+    assert offenders(named, sources_of("devices"))
 
 
 def test_only_the_maths_asks_which_ops_are_the_fastest():
@@ -150,23 +170,28 @@ def test_the_maths_imports_no_device():
     assert not [module for module in out.split() if module.startswith("gru_xp.devices")]
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if room(path) == "cli"], ids=lambda path: path.name)
-def test_the_command_line_imports_its_own_files_relatively(path):
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.Import):
-            assert not any(alias.name == "cli" or alias.name.startswith(("cli.", "gru_xp.cli")) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            assert not re.match(r"(gru_xp\.)?cli(\.|$)", node.module)
-
-
-@pytest.mark.parametrize("folder", ["gru_xp", "tests"])
-def test_nothing_imports_cli_or_data_as_a_name_of_its_own(folder):
-    for path in (ROOT / folder).rglob("*.py"):
-        for node in ast.walk(parse(path)):
+def test_the_command_line_imports_its_own_files_relatively():
+    def absolute(path):
+        for node in nodes(path):
             if isinstance(node, ast.Import):
-                assert not {top(alias.name) for alias in node.names} & {"cli", "data"}, path
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                assert top(node.module) not in ("cli", "data"), path
+                modules = [alias.name for alias in node.names]
+            else:
+                modules = [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            yield from (module for module in modules if re.match(r"(gru_xp\.)?cli(\.|$)", module))
+
+    assert offenders(absolute, sources_of("cli")) == []
+    assert offenders(absolute, list((ROOT / "tests/cli").rglob("*.py")))
+
+
+def test_nothing_imports_cli_or_data_as_a_name_of_its_own():
+    def imported(path):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names if top(alias.name) in ("cli", "data"))
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and top(node.module) in ("cli", "data"):
+                yield node.module
+
+    assert offenders(imported, [path for folder in ("gru_xp", "tests") for path in (ROOT / folder).rglob("*.py")]) == []
 
 
 def test_help_imports_no_library_for_arrays_tables_or_plots():
@@ -210,23 +235,28 @@ def test_nothing_stands_in_the_way_of_cli_and_data():
         assert not (ROOT / "gru_xp" / f"{name}.py").exists()
 
 
-@every_source
-def test_every_file_is_explained(path):
-    assert ast.get_docstring(parse(path)), "no docstring"
+def test_every_file_is_explained():
+    assert offenders(lambda path: [] if ast.get_docstring(parse(path)) else ["no docstring"]) == []
 
 
-@every_source
-def test_every_public_function_and_class_is_explained(path):
-    for node in parse(path).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{node.name} has no docstring"
+def test_every_public_function_and_class_is_explained():
+    def unexplained(path):
+        for node in parse(path).body:
+            public = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name[0] != "_"
+            if public and not ast.get_docstring(node):
+                yield f"line {node.lineno}: {node.name}"
+
+    assert offenders(unexplained) == []
 
 
-@every_source
-def test_nothing_prints(path):
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in ("print", "pprint", "breakpoint"), f"line {node.lineno}"
+def test_nothing_prints():
+    def prints(path):
+        for node in nodes(path):
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+            if called in ("print", "pprint", "breakpoint"):
+                yield f"line {node.lineno}: {called}"
+
+    assert offenders(prints) == []
 
 
 # --- what is written about the code -----------------------------------------------------------------------------
@@ -238,31 +268,34 @@ def quoted_code():
     for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         first, *lines = block.strip().splitlines()
         if match := re.fullmatch(r"# (\w+\.py)", first.strip()):
-            yield pytest.param(match[1], [line.strip() for line in lines], id=f"{match[1]}: {lines[0].strip()[:40]}")
+            yield match[1], [line.strip() for line in lines]
 
 
-@pytest.mark.parametrize(("file", "quoted"), list(quoted_code()))
-def test_code_that_the_derivation_quotes_is_there(file, quoted):
-    lines = [line.strip() for line in (ROOT / "gru_xp/nn" / file).read_text(encoding="utf-8").splitlines()]
-    assert quoted
-    assert any(lines[start : start + len(quoted)] == quoted for start in range(len(lines)))
-
-
-def test_the_derivation_quotes_every_file_of_the_maths_that_has_a_backward_pass():
-    quoted = {parameter.values[0] for parameter in quoted_code()}
+def test_the_derivation_quotes_code_that_is_there():
+    """Of every file of the maths that has a backward pass."""
+    missing = []
+    for file, quoted in quoted_code():
+        assert quoted, file
+        lines = [line.strip() for line in (ROOT / "gru_xp/nn" / file).read_text(encoding="utf-8").splitlines()]
+        if not any(lines[start : start + len(quoted)] == quoted for start in range(len(lines))):
+            missing.append(f"{file}: {quoted[0]}")
+    assert missing == []
     files = {"activations.py", "cell.py", "gru.py", "linear.py", "losses.py", "network.py", "stack.py"}
-    assert files <= quoted
+    assert files <= {file for file, _ in quoted_code()}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "data").glob("*.csv")), ids=lambda path: path.name)
-def test_the_bundled_files_are_described(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        _, *rows = csv.reader(file)
+def test_the_bundled_files_are_described():
+    """A line of the README has the name, the number of rows, the first label and the last."""
     readme = (ROOT / "data/README.md").read_text(encoding="utf-8")
     readme = re.sub(r"(?<=\d)[,\u2009\u202f](?=\d{3}\b)", "", readme)  # 2,148 is 2148
-    wanted = [path.name, str(len(rows)), rows[0][0], rows[-1][0]]
-    patterns = [rf"(?<![\w.-]){re.escape(text)}(?![\w.]\w|\w|-\d)" for text in wanted]
-    assert any(all(re.search(p, line) for p in patterns) for line in readme.splitlines()), f"no line has {wanted}"
+    files = sorted((ROOT / "data").glob("*.csv"))
+    assert files
+    for path in files:
+        with path.open(newline="", encoding="utf-8") as file:
+            _, *rows = csv.reader(file)
+        wanted = [path.name, str(len(rows)), rows[0][0], rows[-1][0]]
+        patterns = [rf"(?<![\w.-]){re.escape(text)}(?![\w.]\w|\w|-\d)" for text in wanted]
+        assert any(all(re.search(p, line) for p in patterns) for line in readme.splitlines()), wanted
 
 
 def test_the_readme_starts_people_off():

@@ -1,1 +1,1 @@
-"""``conformance``: our GRU held against PyTorch, Keras, ONNX, finite differences and itself in other namespaces."""
+"""``conformance``: compare our GRU with PyTorch, Keras, ONNX and onnxruntime."""

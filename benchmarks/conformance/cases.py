@@ -1,4 +1,4 @@
-"""What is compared with a peer, case by case: the one list that the page and the tests have in common."""
+"""Cases to compare with other libraries; the generated page and the tests run the same list."""
 
 import math
 import zlib
@@ -19,23 +19,23 @@ Arrays: TypeAlias = Mapping[str, Any]
 """By name."""
 
 LIMITS = {"float64": 1e-12, "float32": 1e-5}
-"""Of relative differences, where nothing else is said."""
+"""Default limits of relative differences."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison with a peer.
+    """One comparison with another library.
 
     Attributes
     ----------
     variant
-        What is compared, such as ``"2 layers, both directions"``; a row of the page's table.
+        What is compared, such as ``"2 layers, both directions"``; a row in the table of the page.
     name
-        What sets the case apart from the others of its variant.
+        Distinguishes the case from the others of its variant.
     dtype
         ``"float32"`` or ``"float64"``.
     limit
-        The largest difference that is right.
+        Largest allowed difference.
     measure
         Computes both sides; returns the difference of ``"outputs"``, of ``"gradients"``, or of both.
     """
@@ -48,26 +48,26 @@ class Case:
 
     @property
     def id(self) -> str:
-        """The case's name in one word, for pytest."""
+        """Name of the case, without spaces."""
         return "-".join(f"{self.variant} {self.name} {self.dtype}".replace(",", "").split())
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Something to be held against.
+    """A library to compare with.
 
     Attributes
     ----------
     key
-        For the command line.
+        Name on the command line.
     name
-        For people.
+        Name on the page.
     packages
-        Which it needs; their versions stand on the page.
+        Packages it needs; the page lists their versions.
     modules
-        Of this folder; each has a function ``cases() -> list[Case]``, which imports none of the packages.
+        Modules of this folder; each has a function ``cases() -> list[Case]`` that imports none of the packages.
     text
-        What is done, for the page.
+        Description of the comparison, for the page.
     """
 
     key: str
@@ -77,7 +77,7 @@ class Peer:
     text: str
 
     def missing(self) -> list[str]:
-        """Which packages are not installed."""
+        """Packages that are not installed."""
         return [package for package in self.packages if not _installed(package)]
 
     def cases(self) -> list[Case]:
@@ -98,71 +98,34 @@ PEERS = (
         "PyTorch",
         ("torch",),
         ("torch_cases", "torch_parts", "torch_losses"),
-        '`torch.nn.GRU` and its parts, with gradients by autograd. It has `reset="after"` only. Lengths are packed, '
-        "unsorted, and at least 1, as PyTorch refuses 0.",
+        '`torch.nn.GRU` and its building blocks, with gradients from autograd. PyTorch has only `reset="after"`. '
+        "Sequences with lengths are packed unsorted; lengths are at least 1, because PyTorch rejects 0.",
     ),
     Peer(
         "keras",
         "Keras",
         ("keras", "torch"),
         ("keras_cases",),
-        "`keras.layers.GRU` and `keras.layers.Bidirectional` on the PyTorch backend, with gradients by its autograd. "
-        '`reset_after=True` is our `reset="after"`, `reset_after=False` our `reset="before"`. Lengths, 0 among '
-        "them, are a mask.",
+        "`keras.layers.GRU` and `keras.layers.Bidirectional` on the PyTorch backend, with gradients from autograd. "
+        '`reset_after=True` corresponds to `reset="after"`, `reset_after=False` to `reset="before"`. Lengths, '
+        "which include 0, are passed as a mask.",
     ),
     Peer(
         "onnxruntime",
         "onnxruntime",
         ("onnxruntime", "onnx"),
         ("onnxruntime_cases",),
-        "Models of one GRU node with random weights, both biases, and lengths with zeros. onnxruntime has the operator "
-        "in float32 only, and no gradients. Differences are absolute: states lie between -1 and 1.",
+        "Models with a single GRU node, random weights and both biases. onnxruntime implements the operator in float32 "
+        "only and computes no gradients. Differences are absolute; all states lie between -1 and 1.",
     ),
     Peer(
         "onnx",
         "ONNX node tests",
         ("onnx",),
         ("onnx_cases",),
-        "All tests of the GRU operator that the `onnx` package carries: its inputs go through our functions, and the "
-        "results are held against its outputs, in absolute terms. In all but one, all weights are the same number, so "
-        "that these would pass with update and reset gate in each other's place; onnxruntime's cases would not.",
-    ),
-    Peer(
-        "differences",
-        "finite differences",
-        (),
-        ("differences",),
-        "`gradcheck`: the derivative along a random direction of every input and parameter, against a central "
-        "difference of fourth order. The difference is relative to the larger of the two numbers.",
-    ),
-    Peer(
-        "array-api-strict",
-        "array-api-strict",
-        ("array_api_strict",),
-        ("strict_cases",),
-        "The same functions on arrays of the strictest namespace, against NumPy's fast path.",
-    ),
-    Peer(
-        "torch-tensors",
-        "PyTorch tensors",
-        ("torch",),
-        ("tensor_cases",),
-        "The same functions on PyTorch tensors, with our own backward pass, against NumPy's fast path.",
-    ),
-    Peer(
-        "plain",
-        "the fast path against the plain one",
-        (),
-        ("plain_cases",),
-        "NumPy's ops against the Array API expressions that README.md in `gru_xp/nn` derives.",
-    ),
-    Peer(
-        "single",
-        "float32 against float64",
-        (),
-        ("single_cases",),
-        "The same numbers in both precisions, over sequences of up to 2000 steps. Weights are of the size that "
-        "`init_params` draws.",
+        "All tests of the GRU operator in the `onnx` package: gru-xp computes the outputs from each test's inputs. "
+        "Differences from the expected outputs are absolute. In all but one test, all weights are equal, so these "
+        "tests would pass even if the update and reset gates were swapped; the onnxruntime cases would fail.",
     ),
 )
 

@@ -17,12 +17,12 @@ PAGE = Path(__file__).resolve().parents[1] / "conformance.md"
 
 
 def run_peer(peer: Peer) -> Section:
-    """All comparisons with a peer, if it is installed."""
+    """Run all comparisons with a library, if it is installed."""
     missing = [_distribution(package) for package in peer.missing()]
     versions = {_distribution(package): package_version(_distribution(package)) for package in peer.packages}
     section = Section(peer, {name: version for name, version in versions.items() if version}, missing)
     if missing:
-        note(f"{peer.name}: left out, not installed: {', '.join(missing)}")
+        note(f"{peer.name}: skipped, not installed: {', '.join(missing)}")
         return section
     cases = peer.cases()
     note(f"{peer.name}: {len(cases)} cases")
@@ -32,7 +32,7 @@ def run_peer(peer: Peer) -> Section:
 
 
 def _distribution(package: str) -> str:
-    """What a package is called by its installer."""
+    """Name of a package in the package index."""
     return package.replace("_", "-")
 
 
@@ -42,21 +42,21 @@ def _distribution(package: str) -> str:
     "keys",
     multiple=True,
     type=click.Choice([peer.key for peer in PEERS]),
-    help="Whom to be held against; may be given several times.  [default: all]",
+    help="Library to compare with; repeat the option for several.  [default: all]",
 )
 @file_option("--page", "page_file", "Write the page to FILE.  [default: benchmarks/conformance.md; with --peer, none]")
 @json_option
 def conformance(keys: tuple[str, ...], page_file: Path | None, json_file: Path | None) -> None:
-    """Hold our GRU against PyTorch, Keras, ONNX, finite differences, and itself in other namespaces.
+    """Compare our GRU with PyTorch, Keras, ONNX and onnxruntime.
 
-    Shows the largest differences of outputs and gradients, in units of each array's largest element, and fails if one
-    is above its limit.
+    Shows the largest differences of outputs and gradients, relative to the largest element of each array, and fails
+    if a difference exceeds its limit.
     """
     peers = [peer for peer in PEERS if not keys or peer.key in keys]
     sections = [run_peer(peer) for peer in peers]
     cells = list(grouped(((section.peer.name,), row.cells()) for section in sections for row in section.rows))
     if cells:
-        header = ("held against", "variant", "precision", "cases", *KINDS, "limit")
+        header = ("library", "variant", "precision", "cases", *KINDS, "limit")
         print_table("Largest differences, rounded up", header, cells, left=3)
     if page_file is None and not keys:
         page_file = PAGE
@@ -78,7 +78,7 @@ def conformance(keys: tuple[str, ...], page_file: Path | None, json_file: Path |
 
 
 def check(sections: Sequence[Section]) -> None:
-    """Fail, naming a row, unless all are within their limits and there is one."""
+    """Raise ClickException if a row exceeds its limit, or if nothing was compared."""
     wrong = [(section, row) for section in sections for row in section.rows if not row.ok]
     if wrong:
         section, row = wrong[0]

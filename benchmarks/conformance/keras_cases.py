@@ -1,4 +1,4 @@
-"""``keras.layers.GRU`` and ``keras.layers.Bidirectional``, on the PyTorch backend."""
+"""Compare with ``keras.layers.GRU`` and ``keras.layers.Bidirectional`` on the PyTorch backend."""
 
 import os
 import zlib
@@ -26,10 +26,10 @@ from gru_xp.nn.gru import gru_backward, gru_forward
 
 ORDER = "zrn"
 MASKED = -3.0
-"""What a ``Masking`` layer takes for a step that does not count."""
+"""Input that a ``Masking`` layer masks."""
 
 DOUBLE = {"reset_after=True, " + name for name in ("no mask", "go_backwards", "Bidirectional")}
-"""Which variants Keras computes in float64: only there does it not use its ``matmul``, which rounds to float32."""
+"""Variants that Keras computes in float64; in the others, its ``matmul`` rounds to float32."""
 
 
 def cases() -> list[Case]:
@@ -42,7 +42,7 @@ def cases() -> list[Case]:
         "mask": (layer, (zeros, zeros | no_h0, {"lengths": "random"})),
         "mask, zero_output_for_mask": (partial(layer, zero_output_for_mask=True), (zeros, zeros | no_h0)),
         "Masking layer": (masking_layer, (no_h0 | {"lengths": "random"}, no_h0 | zeros)),
-        "any mask, as our update_mask": (any_mask, (no_h0, no_h0)),
+        "mask with gaps, as update_mask": (any_mask, (no_h0, no_h0)),
         "mask, return_sequences=False": (last_output, (zeros, {"lengths": "random"})),
         "go_backwards": (partial(layer, backwards=True), ({}, no_h0)),
         "go_backwards, mask": (partial(layer, backwards=True), (zeros, {"lengths": "random"})),
@@ -127,7 +127,7 @@ def _leaf(array: Any) -> Any:
 def keras_stack(
     problem: Problem, layers: list[Any], mask: Any, *, flip: bool = False, keep_padding: bool = False
 ) -> tuple[Arrays, Arrays]:
-    """Outputs and gradients of layers one on another; outputs at masked steps count as 0."""
+    """Outputs and gradients of stacked layers; outputs at masked steps count as 0."""
     import torch
 
     D = problem.dh.shape[2] // problem.dh_last.shape[2]
@@ -165,20 +165,20 @@ def our_layer(problem: Problem, dh: Any = None, **options: Any) -> tuple[dict[st
 
 
 def layer(problem: Problem, *, backwards: bool = False, zero_output_for_mask: bool = False) -> dict[str, float]:
-    """One layer; outputs of ``go_backwards`` stand in reverse order."""
+    """One layer; outputs of ``go_backwards`` are in reverse order."""
     its_layer = keras_layer(problem, go_backwards=backwards, zero_output_for_mask=zero_output_for_mask)
     theirs = keras_stack(problem, [its_layer], _mask(problem), flip=backwards, keep_padding=zero_output_for_mask)
     return differences(our_layer(problem, lengths=problem.lengths, reverse=backwards), theirs)
 
 
 def stack(problem: Problem) -> dict[str, float]:
-    """Layers one on another, in one direction or in both."""
+    """Stacked layers, in one direction or both."""
     layers = [keras_layer(problem, number) for number in range(len(problem.layers))]
     return differences(our_stack(problem), keras_stack(problem, layers, _mask(problem)))
 
 
 def masking_layer(problem: Problem) -> dict[str, float]:
-    """The mask is made by a ``Masking`` layer from what stands in x; Keras drops it where a first state is given."""
+    """A ``Masking`` layer makes the mask from x; Keras ignores that mask if an initial state is given."""
     keras = import_keras()
     problem = problem._replace(x=np.where(problem.inside[..., None], problem.x, problem.x.dtype.type(MASKED)))
     masking, gru = keras.layers.Masking(MASKED, dtype=str(problem.x.dtype)), keras_layer(problem)
@@ -191,7 +191,7 @@ def masking_layer(problem: Problem) -> dict[str, float]:
 
 
 def any_mask(problem: Problem) -> dict[str, float]:
-    """A mask with gaps, where the state stays as it is and is the output again: zoneout of all its elements."""
+    """A mask with gaps, which keep the state and repeat it as the output: zoneout of every element."""
     rng = np.random.default_rng(zlib.crc32(problem.x.tobytes()))
     mask = rng.random(problem.x.shape[:2]) < 0.6
     updates = np.repeat(mask[..., None].astype(problem.x.dtype), problem.dh.shape[2], axis=2)
@@ -200,7 +200,7 @@ def any_mask(problem: Problem) -> dict[str, float]:
 
 
 def last_output(problem: Problem) -> dict[str, float]:
-    """The output alone, which is the last state, or 0 where the length is 0."""
+    """The output alone: the final state, or 0 for a sequence of length 0."""
     import torch
 
     its_layer = keras_layer(problem, return_sequences=False, return_state=False)

@@ -1,4 +1,4 @@
-"""The tests of the GRU operator that the ``onnx`` package carries."""
+"""Run the tests of the GRU operator in the ``onnx`` package."""
 
 import warnings
 from functools import cache, partial

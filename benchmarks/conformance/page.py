@@ -1,4 +1,4 @@
-"""The page of results: ``benchmarks/conformance.md``."""
+"""The generated page of results, ``benchmarks/conformance.md``."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,41 +11,44 @@ from benchmarks.conformance.cases import Case, Peer
 KINDS = ("outputs", "gradients")
 
 CONVENTIONS = (
-    "**Differences** are the largest of any element, in units of the largest element of the array that it is in (of "
-    "the array itself where all of it is 0), and the largest of all arrays and cases; numbers are rounded up. "
-    "Where it is another one, the peer's section says so. "
-    "Gradients are those of the input, the first state and every weight and bias, for random gradients with respect "
-    "to all states and the last ones.",
-    "**Gates.** We stack update z, reset r, candidate n, and `h' = (1 - z) * h + z * n`. PyTorch stacks r, z, n, Keras "
-    "and ONNX z, r, n; all three have `h' = z * h + (1 - z) * n`, so the rows of z change their sign. They have a "
-    "second bias of every gate, random here: for z and r it is added to the first one, for n only with "
-    '`reset="before"`.',
-    "**Length 0.** Ours leaves the first state as the last one, as Keras does. An ONNX GRU gives 0 for it "
-    "(onnxruntime does), and we compare with 0 there. PyTorch refuses it.",
-    "**After a sequence's end**, ours, PyTorch and onnxruntime give 0. Keras repeats the last output, or gives 0 with "
-    "`zero_output_for_mask=True`, which `Bidirectional` sets; without it, only steps before the end are compared. "
-    "With `return_sequences=False`, its output for a sequence of length 0 is 0, though its state is the first one.",
-    "**Against time.** Ours has the outputs at their own steps, as `Bidirectional`, PyTorch and ONNX do. Keras' "
-    "`go_backwards=True` alone has them in reverse order; they are turned round first.",
-    "**A mask with gaps** in Keras keeps the state and repeats it as output: zoneout of all elements, our "
-    "`update_mask`. A `Masking` layer's mask is lost in Keras when `initial_state` is given, so that is compared "
-    "without.",
-    "**float64 in Keras.** Outside TensorFlow its `matmul` rounds float64 to float32, so that float64 is compared only "
-    "where it goes another way: with `reset_after=True` and no mask.",
-    "**clip** of ONNX is not in ours. Half of the cases set it, to a bound of all arguments, so that it never acts.",
-    "**Dropout** draws other numbers in every library. It is compared with rate 0, in prediction, and with the masks "
-    "that we draw put into PyTorch's layers. Recurrent dropout of the candidate (Semeniuta et al. 2016), which no "
-    "peer has (Keras' `recurrent_dropout` is another one), is held against finite differences only.",
-    '**mse_loss** with `reduction="sum"` is a sum over sequences, but a mean over outputs; PyTorch\'s sum is divided '
-    "by their number. Labels that our `mask` leaves out have PyTorch's `ignore_index`.",
-    "**JAX** is no peer here: its arrays cannot be written in place, which our passes do "
-    "([gru_xp/nn/README.md](../gru_xp/nn/README.md) says why).",
+    "**Differences.** Each number is the largest absolute difference of two elements, divided by the largest absolute "
+    "element of their array (or not divided if that array is all zeros). Each row shows the maximum over all arrays "
+    "and cases, rounded up. Sections with absolute differences say so. Gradients are those of the input, the initial "
+    "state and every weight and bias, from random gradients of the hidden states at all steps and of the final states.",
+    "**Gate order.** gru-xp stacks update z, reset r, candidate n and computes `h' = (1 - z) * h + z * n`. PyTorch "
+    "stacks r, z, n; Keras and ONNX stack z, r, n. All three compute `h' = z * h + (1 - z) * n`, so conversion flips "
+    "the sign of the rows for z. They have a second bias for every gate, which is random here; conversion adds it to "
+    'the first bias for z and r, and for n only with `reset="before"`.',
+    "**Sequences of length 0.** gru-xp and Keras return the initial state as the final state. ONNX and onnxruntime "
+    "return 0, so our final state is replaced with 0 before the comparison. PyTorch rejects length 0.",
+    "**Padded steps.** After the end of a sequence, gru-xp, PyTorch and onnxruntime output 0. Keras repeats the last "
+    "output, or outputs 0 with `zero_output_for_mask=True`, which `Bidirectional` sets; otherwise, only steps "
+    "before the end are compared. With `return_sequences=False`, Keras outputs 0 for a sequence of length 0, although "
+    "its final state is the initial state.",
+    "**Reverse direction.** gru-xp, PyTorch, ONNX and Keras' `Bidirectional` return each output at its own time step. "
+    "A Keras layer with `go_backwards=True` returns outputs in reverse order; they are put in chronological order "
+    "before the comparison.",
+    "**Masks with gaps.** At a masked step, Keras keeps the state and repeats it as the output. In gru-xp, this is "
+    "zoneout of every element, through `update_mask`. Keras ignores the mask of a `Masking` layer if `initial_state` "
+    "is given, so cases with this layer have no initial state.",
+    "**float64 in Keras.** On backends other than TensorFlow, Keras' `matmul` rounds float64 to float32. float64 is "
+    "compared only where Keras does not use it: with `reset_after=True` and no mask.",
+    "**ONNX `clip`** has no counterpart in gru-xp. Half of the onnxruntime cases set it to an upper bound of all gate "
+    "arguments, so that it has no effect.",
+    "**Dropout.** Each library draws different random numbers. Dropout is therefore compared at rate 0, in prediction, "
+    "and with gru-xp's masks applied to PyTorch's layers. No other library here has recurrent dropout of the "
+    "candidate (Semeniuta et al. 2016; Keras' `recurrent_dropout` is a different method); its gradients are tested "
+    "against finite differences in `tests/nn`.",
+    '**`mse_loss`** with `reduction="sum"` sums over sequences and averages over outputs; PyTorch\'s sum is divided by '
+    "the number of outputs. Labels that gru-xp's `mask` excludes are set to PyTorch's `ignore_index`.",
+    "**JAX** is not compared: JAX arrays cannot be modified in place, which gru-xp requires "
+    "([gru_xp/nn/README.md](../gru_xp/nn/README.md) explains why).",
 )
 
 
 @dataclass
 class Row:
-    """A variant's cases in one precision."""
+    """All cases of one variant in one precision."""
 
     variant: str
     dtype: str
@@ -56,23 +59,23 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether all was computed, and is within the limit."""
+        """Whether all cases were computed and are within the limit."""
         return not self.problems and all(found <= self.limit for found in self.largest.values())
 
     def add(self, found: dict[str, float]) -> None:
-        """One more case."""
+        """Include the differences of one more case."""
         for kind, number in found.items():
             self.largest[kind] = max(self.largest.get(kind, 0.0), math.inf if math.isnan(number) else number)
 
     def cells(self) -> tuple[str, ...]:
-        """Of the page's table."""
+        """Return the cells of this row in the table."""
         numbers = [difference_text(self.largest.get(kind), self.limit) for kind in KINDS]
         return self.variant, self.dtype, str(self.cases), *numbers, f"{self.limit:.0e}".replace("e-0", "e-")
 
 
 @dataclass
 class Section:
-    """A peer's rows."""
+    """All rows of one library."""
 
     peer: Peer
     versions: dict[str, str]
@@ -81,11 +84,11 @@ class Section:
 
     @property
     def cases(self) -> int:
-        """How many."""
+        """Number of cases."""
         return sum(row.cases for row in self.rows)
 
     def run(self, case: Case) -> Row:
-        """Take a case's difference into its row, which is returned."""
+        """Run a case, include its differences in its row, and return that row."""
         key = (case.variant, case.dtype, case.limit)
         row = next((row for row in self.rows if (row.variant, row.dtype, row.limit) == key), None)
         if row is None:
@@ -94,14 +97,14 @@ class Section:
         row.cases += 1
         try:
             row.add(case.measure())
-        except Exception as error:  # the others are compared all the same
+        except Exception as error:  # the other cases still run
             reason = " ".join(str(error).split()) or type(error).__name__
             row.problems.append(f"{case.id}: {type(error).__name__}: {reason}")
         return row
 
 
 def difference_text(found: float | None, limit: float) -> str:
-    """Two digits, rounded up; bold above the limit, empty if there is none."""
+    """Format a difference with two digits, rounded up; bold above the limit, empty for None."""
     if found is None:
         return ""
     text = "not finite" if not math.isfinite(found) else upwards(found)
@@ -109,40 +112,40 @@ def difference_text(found: float | None, limit: float) -> str:
 
 
 def upwards(number: float) -> str:
-    """Such as ``3.2e-16``, rounded up."""
+    """Round up to two digits, such as ``3.2e-16``."""
     if number == 0:
         return "0"
     return f"{Context(prec=2, rounding=ROUND_UP).create_decimal(repr(number)):.1e}"
 
 
 def page(sections: Sequence[Section], machine: dict[str, Any], versions: dict[str, Any], date: str) -> str:
-    """The whole page."""
+    """Return the whole page in Markdown."""
     return "\n".join(_lines(sections, machine, versions, date)) + "\n"
 
 
 def _lines(sections: Sequence[Section], machine: dict[str, Any], versions: dict[str, Any], date: str) -> Iterator[str]:
     total = sum(section.cases for section in sections)
     wrong = [(section, row) for section in sections for row in section.rows if not row.ok]
-    yield "# Agreement with others"
+    yield "# Agreement with other libraries"
     yield ""
     yield (
-        f"Written by `python -m benchmarks conformance` on {date}: {total} comparisons, "
-        + ("all within their limits." if not wrong else f"of which those of {len(wrong)} rows are not right.")
+        f"Generated by `python -m benchmarks conformance` on {date}: {total} comparisons, "
+        + ("all within their limits." if not wrong else f"but {len(wrong)} row{'s' * (len(wrong) != 1)} failed.")
     )
-    yield "The tests run the same ones, case by case (`tests/benchmarks/test_conformance.py`)."
+    yield "`tests/benchmarks/test_conformance.py` runs the same comparisons."
     yield ""
     yield (
         f"{machine['system']}, {machine['cpu']}; gru-xp {versions['gru-xp']}, Python {versions['python']}, "
         f"NumPy {versions['numpy']}."
     )
     yield ""
-    yield from _table(("held against", "version", "cases", "outputs", "gradients"), list(_summary(sections)), left=2)
+    yield from _table(("library", "version", "cases", "outputs", "gradients"), list(_summary(sections)), left=2)
     yield ""
-    yield "*outputs* and *gradients* are the largest of any row below, float64 before float32 where there are both."
+    yield "*outputs* and *gradients* are the largest differences in any row below, for float64 and then for float32."
     for section in sections:
         if section.missing:
             yield ""
-            yield f"Not held against {section.peer.name}: not installed: {', '.join(section.missing)}."
+            yield f"Not compared with {section.peer.name}, because of missing packages: {', '.join(section.missing)}."
     yield ""
     yield "## Conventions"
     yield ""
@@ -159,7 +162,7 @@ def _lines(sections: Sequence[Section], machine: dict[str, Any], versions: dict[
             yield from _table(header, [row.cells() for row in section.rows], left=2)
             for problem in (problem for row in section.rows for problem in row.problems):
                 yield ""
-                yield f"**Not computed**: {problem}"
+                yield f"**Failed**: {problem}"
 
 
 def _summary(sections: Sequence[Section]) -> Iterator[tuple[str, ...]]:
@@ -172,7 +175,7 @@ def _summary(sections: Sequence[Section]) -> Iterator[tuple[str, ...]]:
 
 
 def _largest(section: Section, kind: str) -> str:
-    """In each precision."""
+    """Return the largest difference in each precision."""
     texts = []
     for dtype in ("float64", "float32"):
         rows = [row for row in section.rows if row.dtype == dtype and kind in row.largest]
@@ -183,7 +186,7 @@ def _largest(section: Section, kind: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> Iterator[str]:
-    """In Markdown, the first `left` columns flush left."""
+    """Yield the lines of a Markdown table whose first `left` columns are left-aligned."""
     yield f"| {' | '.join(header)} |"
     yield f"|{'|'.join('---' if number < left else '--:' for number in range(len(header)))}|"
     for row in rows:

@@ -1,4 +1,4 @@
-"""Stacks of GRU layers beside ``torch.nn.GRU``: lengths packed, all gradients by autograd."""
+"""Compare stacked GRU layers with ``torch.nn.GRU``: packed sequences, gradients from autograd."""
 
 from functools import partial
 from itertools import product
@@ -14,7 +14,7 @@ SUFFIXES = ("", "_reverse")
 
 
 def cases() -> list[Case]:
-    """Every depth and direction, with and without lengths and first states, in both precisions."""
+    """All depths and directions, with and without lengths and initial states, in both precisions."""
     found = []
     for num_layers, directions, lengths, dtype in product((1, 2, 3), (1, 2), (None, "random"), LIMITS):
         variant = f"{num_layers} layer{'s' * (num_layers > 1)}, {('one direction', 'both directions')[directions - 1]}"
@@ -36,7 +36,7 @@ def cases() -> list[Case]:
 
 
 def compare_stacks(draw: Any) -> dict[str, float]:
-    """Our stack and PyTorch's on a problem."""
+    """Compare our stack and PyTorch's on a problem."""
     problem = draw()
     return differences(our_stack(problem), torch_stack(problem))
 

@@ -1,4 +1,4 @@
-"""Losses and the linear layer beside PyTorch's."""
+"""Compare the losses and the linear layer with PyTorch's."""
 
 import zlib
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from gru_xp.nn.losses import mse_loss, softmax_cross_entropy
 from gru_xp.nn.params import LinearParams
 
 CASES = 3
-"""Of each variant and precision."""
+"""Cases of each variant and precision."""
 
 LEFT_OUT = -100
-"""PyTorch's mark of a label that does not count."""
+"""PyTorch's label of an ignored target."""
 
 
 def cases() -> list[Case]:
-    """A few of each."""
+    """`CASES` of each variant and precision."""
     found = []
 
     def add(variant: str, compare: Callable[[np.random.Generator, str], dict[str, float]]) -> None:
@@ -31,12 +31,12 @@ def cases() -> list[Case]:
             found.append(Case(variant, str(number), dtype, LIMITS[dtype], measure))
 
     for steps, masked, reduction in product((False, True), (False, True), ("mean", "sum")):
-        variant = f"softmax_cross_entropy, a label a {'step' if steps else 'sequence'}, {reduction}"
+        variant = f"softmax_cross_entropy, one label per {'step' if steps else 'sequence'}, {reduction}"
         add(variant + (", mask" if masked else ""), partial(cross_entropy, steps, masked, reduction))
     for reduction in ("mean", "sum"):
         add(f"mse_loss, {reduction}", partial(squared_error, reduction))
     for steps in (False, True):
-        add(f"linear layer, {'every step' if steps else 'last states'}", partial(linear, steps))
+        add(f"linear layer, {'every step' if steps else 'final states'}", partial(linear, steps))
     return found
 
 
@@ -47,7 +47,7 @@ def _measure(
 
 
 def cross_entropy(steps: bool, masked: bool, reduction: str, rng: np.random.Generator, dtype: str) -> dict[str, float]:
-    """Beside ``cross_entropy``; logits reach far enough for a naive softmax to lose digits, or to overflow."""
+    """Compare with ``cross_entropy``; some logits are so large that a naive softmax overflows or loses digits."""
     import torch
 
     B, T, C = (int(rng.integers(2, 9)) for _ in range(3))
@@ -71,7 +71,7 @@ def cross_entropy(steps: bool, masked: bool, reduction: str, rng: np.random.Gene
 
 
 def squared_error(reduction: str, rng: np.random.Generator, dtype: str) -> dict[str, float]:
-    """Beside ``mse_loss``; over the outputs, ours is a mean in both."""
+    """Compare with ``mse_loss``; ours averages over the outputs in both reductions."""
     import torch
 
     shape = tuple(int(rng.integers(1, 9)) for _ in range(2))
@@ -86,7 +86,7 @@ def squared_error(reduction: str, rng: np.random.Generator, dtype: str) -> dict[
 
 
 def linear(steps: bool, rng: np.random.Generator, dtype: str) -> dict[str, float]:
-    """Beside ``linear``."""
+    """Compare with ``linear``."""
     import torch
 
     B, T, I, O = (int(rng.integers(1, 9)) for _ in range(4))  # noqa: E741

@@ -1,4 +1,4 @@
-"""What surrounds the whole sequences of a stack, beside PyTorch: dropout, zoneout, steps, chunks, the whole network."""
+"""Compare dropout, zoneout, single steps, truncated BPTT and whole networks with PyTorch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,26 +29,30 @@ from gru_xp.nn.params import LinearParams
 from gru_xp.nn.stack import draw_masks, gru_stack_step
 
 CASES = 3
-"""Of each variant and precision."""
+"""Cases of each variant and precision."""
 
 RATE, SEED = 0.4, 5
 
 
 def cases() -> list[Case]:
-    """A few of each."""
+    """`CASES` of each variant and precision."""
     deep = {"num_layers": 3, "directions": 2}
     lengths = {"lengths": "random"}
     variants: list[tuple[str, Callable[[Problem], dict[str, float]], dict[str, Any]]] = [
         ("3 layers, dropout of rate 0, in training", without_dropout, deep | lengths),
         ("3 layers, dropout, in prediction", predicted_dropout, deep | lengths),
-        ("3 layers, dropout between them, our masks on both sides", masked_dropout, deep),
-        ("zoneout, our masks on both sides, beside GRUCell", zoneout, lengths),
-        ("zoneout, in prediction, beside GRUCell", mean_zoneout, lengths),
-        ("one step, beside GRUCell", one_step, {}),
+        ("3 layers, dropout between layers, same masks in both", masked_dropout, deep),
+        ("zoneout, same masks in both, GRUCell", zoneout, lengths),
+        ("zoneout, in prediction, GRUCell", mean_zoneout, lengths),
+        ("one step, GRUCell", one_step, {}),
         ("step by step, 2 layers", step_by_step, {"num_layers": 2}),
-        ("GRUInference, whole and step by step", prepared, {}),
-        ("every third state kept, 2 layers, both directions, lengths", kept_states, deep | lengths | {"num_layers": 2}),
-        ("chunks with the state carried over", chunks, {}),
+        ("GRUInference, whole sequences and step by step", prepared, {}),
+        (
+            "every third state stored, 2 layers, both directions, lengths",
+            kept_states,
+            deep | lengths | {"num_layers": 2},
+        ),
+        ("chunks with carried state", chunks, {}),
         ("whole network, 2 layers, both directions, lengths", network, deep | lengths | {"num_layers": 2}),
     ]
     found = []
@@ -68,17 +72,17 @@ def _compare(compare: Callable[[Problem], dict[str, float]], draw: Callable[[], 
 
 
 def without_dropout(problem: Problem) -> dict[str, float]:
-    """Both in training, with nothing to leave out."""
+    """Both in training mode, with dropout at rate 0."""
     return differences(our_stack(problem, dropout=0.0, seed=SEED), torch_stack(problem, dropout=0.0))
 
 
 def predicted_dropout(problem: Problem) -> dict[str, float]:
-    """Both in prediction, where dropout changes nothing."""
+    """Both in prediction, where dropout has no effect."""
     return differences(our_stack(problem, dropout=RATE), torch_stack(problem, dropout=RATE, training=False))
 
 
 def masked_dropout(problem: Problem) -> dict[str, float]:
-    """PyTorch's layers one by one, and between them the masks that we draw."""
+    """PyTorch's layers one by one, with our masks between them."""
     import torch
 
     L, D = len(problem.layers), len(problem.layers[0])
@@ -99,13 +103,13 @@ def masked_dropout(problem: Problem) -> dict[str, float]:
 
 
 def zoneout(problem: Problem) -> dict[str, float]:
-    """Elements of the state that our mask keeps are kept by hand around ``torch.nn.GRUCell``."""
+    """Apply our zoneout mask around ``torch.nn.GRUCell``."""
     mask = keep_mask(problem.dh.shape, RATE, seed=SEED, like=problem.x)
     return _zoneout(problem, mask, mask)
 
 
 def mean_zoneout(problem: Problem) -> dict[str, float]:
-    """The mean of the mask in its place."""
+    """The mean of the mask instead of a mask."""
     return _zoneout(problem, 1.0 - RATE, np.full_like(problem.dh, 1.0 - RATE))
 
 
@@ -141,7 +145,7 @@ def _our_layer(problem: Problem, **options: Any) -> tuple[Arrays, Arrays]:
 
 
 def _weighted(problem: Problem, h: Any, h_last: Any) -> Any:
-    """The number whose gradient is taken."""
+    """The scalar to differentiate."""
     import torch
 
     return torch.sum(h * torch.tensor(problem.dh)) + torch.sum(h_last * torch.tensor(problem.dh_last))
@@ -182,7 +186,7 @@ def one_step(problem: Problem) -> dict[str, float]:
 
 
 def step_by_step(problem: Problem) -> dict[str, float]:
-    """`gru_stack_step` over time, beside whole sequences."""
+    """Compare `gru_stack_step` over time with whole sequences in PyTorch."""
     h, states = problem.h0, []
     for t in range(problem.x.shape[1]):
         h = gru_stack_step(problem.x[:, t], h, problem.layers, reset=problem.reset)
@@ -193,7 +197,7 @@ def step_by_step(problem: Problem) -> dict[str, float]:
 
 
 def prepared(problem: Problem) -> dict[str, float]:
-    """`GRUInference`, both ways, beside whole sequences."""
+    """Compare `GRUInference`, on whole sequences and step by step, with whole sequences in PyTorch."""
     assert problem.h0 is not None
     layer = GRUInference(problem.params(), reset=problem.reset)
     h, h_last = layer(problem.x, problem.h0[0])
@@ -207,12 +211,12 @@ def prepared(problem: Problem) -> dict[str, float]:
 
 
 def kept_states(problem: Problem) -> dict[str, float]:
-    """The other states are computed again on the way back."""
+    """Activation checkpointing: the backward pass recomputes the other states."""
     return differences(our_stack(problem, keep_every=3), torch_stack(problem))
 
 
 def chunks(problem: Problem) -> dict[str, float]:
-    """Chunks of two steps; the gradient ends where a chunk begins, as after PyTorch's ``detach``."""
+    """Chunks of two steps; gradients stop where a chunk begins, as with PyTorch's ``detach``."""
     import torch
 
     assert problem.h0 is not None

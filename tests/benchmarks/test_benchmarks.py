@@ -1,54 +1,83 @@
-"""The benchmarks as a user runs them, in a process of their own from the repository's root."""
+"""Every command of ``python -m benchmarks``, on the smallest sizes."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from benchmarks import article, contest, defaults, gpu, infer, stacks, train, variants
+from benchmarks.__main__ import benchmarks
+from benchmarks.gpu_floor import Peak
+from benchmarks.job import Job, Measurement
+from benchmarks.worker import MODULES
 from gru_xp.devices import cuda_problem
 
 ROOT = Path(__file__).resolve().parents[2]
 
-RUN_WITH = "import runpy, sys; {}; runpy.run_module('benchmarks', run_name='__main__', alter_sys=True)"
-WITHOUT_TORCH = "sys.modules['torch'] = None"
-WITHOUT_PEERS = "sys.modules.update(torch=None, onnx=None, onnxruntime=None)"
-WITH_THE_CPU_FOR_A_GPU = (
-    "sys.modules['torch'] = None; import benchmarks.gpu as gpu; gpu.DEVICE = 'cpu'; gpu.cuda_problem = lambda: None; "
-    "gpu.query_peak = lambda: gpu.Peak('none', '0.0', {'ieee': 1e12, 'tf32': None}, 1e12, 0)"
-)
-WITHOUT_COMMANDS = "sys.modules['gru_xp.cli'] = None"
+RUN_WITH = "import runpy, sys; sys.modules['{}'] = None; runpy.run_module('benchmarks', run_name='__main__')"
+"""A process that has no such module."""
 
-TRAIN = ("train", "--quick", "--threads", "1", "--shapes", "9,4,5,2")
+TRAIN = ("train", "--quick", "--repeats", "1", "--threads", "1", "--shapes", "9,4,5,2")
 
 
-def run(*arguments: str, after: str | None = None) -> "subprocess.CompletedProcess[str]":
-    start = ("-m", "benchmarks") if after is None else ("-c", RUN_WITH.format(after))
+def run_process(*arguments: str, without: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """A command as a user starts it, from the root of the repository."""
+    start = ("-m", "benchmarks") if without is None else ("-c", RUN_WITH.format(without))
     return subprocess.run(
         [sys.executable, *start, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
 
 
+def run(*arguments: str) -> tuple[int, str]:
+    """A command in this process: its exit code, and stdout and stderr."""
+    done = CliRunner().invoke(benchmarks, arguments)
+    return done.exit_code, done.output
+
+
+def read_result(file: Path, command: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    assert result["benchmark"] == command
+    assert result.keys() == {"benchmark", "date", "machine", "versions", "settings", "summary", "rows"}
+    assert result["machine"].keys() == {"system", "cpu", "cores", "threads", "gpus"}
+    assert result["machine"]["cpu"]
+    assert result["versions"]["numpy"]
+    return result
+
+
 @pytest.fixture
 def run_json(tmp_path: Path) -> Callable[..., tuple[dict[str, Any], str]]:
-    """``run_json(*arguments, after=None)``: what is in the JSON file, and stdout and stderr."""
+    """``run_json(*arguments)``: the content of the JSON file, and stdout and stderr."""
 
-    def run_json(*arguments: str, after: str | None = None) -> tuple[dict[str, Any], str]:
-        file = tmp_path / "result.json"
-        done = run(*arguments, "--json", str(file), after=after)
-        assert done.returncode == 0, done.stderr
-        result = json.loads(file.read_text(encoding="utf-8"))
-        assert result["benchmark"] == arguments[0]
-        assert result.keys() == {"benchmark", "date", "machine", "versions", "settings", "summary", "rows"}
-        assert result["machine"].keys() == {"system", "cpu", "cores", "threads", "gpus"}
-        assert result["machine"]["cpu"]
-        assert result["versions"]["numpy"]
-        return result, done.stdout + done.stderr
+    def run_json(*arguments: str) -> tuple[dict[str, Any], str]:
+        code, output = run(*arguments, "--json", str(tmp_path / "result.json"))
+        assert code == 0, output
+        return read_result(tmp_path / "result.json", arguments[0]), output
 
     return run_json
+
+
+@pytest.fixture
+def jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs run in this process, not in one of their own."""
+
+    def run_here(jobs: Sequence[Job], folder: Path, limit: float) -> tuple[list[Measurement], str | None, str]:
+        return [import_module(MODULES[job.library]).measure(job) for job in jobs], None, ""
+
+    monkeypatch.setattr(contest, "run_process", run_here)
+
+
+@pytest.fixture
+def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither PyTorch nor onnxruntime is found."""
+    for module in (train, infer, variants, gpu):
+        monkeypatch.setattr(module, "find_spec", lambda name: find_spec(name) if name == "numpy" else None)
 
 
 def check_times(row: dict[str, Any], rounds: int) -> None:
@@ -57,9 +86,10 @@ def check_times(row: dict[str, Any], rounds: int) -> None:
     assert len(row["round_medians_ms"]) == rounds
 
 
-def test_train_beside_torch_and_the_products(run_json: Callable[..., Any]) -> None:
+@pytest.mark.peer
+def test_train_with_torch(run_json: Callable[..., Any]) -> None:
     pytest.importorskip("torch")
-    result, text = run_json(*TRAIN, "--repeats", "1")
+    result, text = run_json(*TRAIN)
     ours, torch, floor, _ = result["rows"]
     assert [(row["library"], row["variant"]) for row in result["rows"]] == [
         ("gru-xp", "after"),
@@ -83,31 +113,53 @@ def test_train_beside_torch_and_the_products(run_json: Callable[..., Any]) -> No
     assert result["settings"]["torch_measured"] is True
 
 
-def test_train_without_torch(run_json: Callable[..., Any]) -> None:
-    result, text = run_json(*TRAIN, "--reset", "after", after=WITHOUT_TORCH)
+def test_train_without_torch_as_a_user_runs_it(tmp_path: Path) -> None:
+    """Every process in it is a real one."""
+    file = tmp_path / "result.json"
+    done = run_process(*TRAIN, "--reset", "after", "--json", str(file), without="torch")
+    assert done.returncode == 0, done.stderr
+    result = read_result(file, "train")
     assert [row["library"] for row in result["rows"]] == ["gru-xp", "products"]
     for row in result["rows"]:
-        check_times(row, 2)
+        check_times(row, 1)
     assert result["settings"]["torch_measured"] is False
-    assert "PyTorch is not installed" in text
+    assert "PyTorch is not installed" in done.stderr
 
 
-def test_infer_without_peers(run_json: Callable[..., Any]) -> None:
-    result, text = run_json("infer", "--quick", "--repeats", "1", "--threads", "1", after=WITHOUT_PEERS)
+@pytest.mark.usefixtures("jobs_here", "no_peers")
+def test_infer(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any]) -> None:
+    cases = (("forward", (1, 3, 5, 1)), ("forward", (64, 3, 5, 2)), ("stream", (1, 3, 5, 1)))
+    monkeypatch.setattr(infer, "CASES", cases)
+    result, text = run_json("infer", "--quick", "--threads", "1")
     assert [(row["task"], row["shape"]["B"], row["variant"]) for row in result["rows"]] == [
-        *[("forward", B, variant) for B in (1, 64, 4096) for variant in ("GRUInference", "gru_forward")],
+        *[("forward", B, variant) for B in (1, 64) for variant in ("GRUInference", "gru_forward")],
         *[("stream", 1, variant) for variant in ("step(x, h)", "step(x)")],
     ]
     for row in result["rows"]:
-        check_times(row, 1)
+        check_times(row, 2)
         assert row["difference"] < 1e-6
     assert "torch not installed" in text
     assert "onnx and onnxruntime not installed" in text
 
 
-def test_gpu_with_the_cpu_in_its_place(run_json: Callable[..., Any]) -> None:
-    arguments = ("gpu", "--quick", "--shapes", "9,4,5,2 8,3,5,1")
-    result, _ = run_json(*arguments, after=WITH_THE_CPU_FOR_A_GPU)
+@pytest.mark.usefixtures("jobs_here", "no_peers")
+def test_variants(run_json: Callable[..., Any]) -> None:
+    result, _ = run_json("variants", "--quick", "--repeats", "1", "--threads", "1", "--shapes", "9,4,5,2")
+    assert [row["variant"] for row in result["rows"]] == list(stacks.STACKS)
+    plain = result["rows"][0]
+    for row in result["rows"]:
+        check_times(row, 1)
+        n_grus = stacks.STACKS[row["variant"]].n_grus
+        if row is not plain:
+            assert row["by_one_layer"] == pytest.approx(row["median_ms"] / plain["median_ms"] / n_grus)
+
+
+@pytest.mark.usefixtures("jobs_here", "no_peers")
+def test_gpu_with_the_cpu_in_its_place(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any]) -> None:
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "cuda_problem", lambda: None)
+    monkeypatch.setattr(gpu, "query_peak", lambda: Peak("none", "0.0", {"ieee": 1e12, "tf32": None}, 1e12, 0))
+    result, _ = run_json("gpu", "--quick", "--shapes", "9,4,5,2 8,3,5,1")
     assert [(row["shape"]["B"], row["precision"]) for row in result["rows"]] == [
         (9, "ieee"),
         (9, "tf32"),
@@ -127,13 +179,14 @@ def test_gpu_with_the_cpu_in_its_place(run_json: Callable[..., Any]) -> None:
 def test_gpu_without_one() -> None:
     if cuda_problem() is None:
         pytest.skip("there is a CUDA device")
-    done = run("gpu", "--json", "gpu.json")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: there is no CUDA device to measure: ")
-    assert len(done.stderr.strip().splitlines()) == 1
+    code, output = run("gpu")
+    assert code == 1
+    assert output.startswith("Error: ")
+    assert "CUDA" in output
+    assert len(output.strip().splitlines()) == 1
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_scaling(run_json: Callable[..., Any], tmp_path: Path) -> None:
     result, text = run_json("scaling", "--quick", "--threads", "2", "--plot", str(tmp_path / "scaling.png"))
     sizes = [(row["against"], row["size"], row["threads"]) for row in result["rows"]]
@@ -150,7 +203,8 @@ def test_scaling(run_json: Callable[..., Any], tmp_path: Path) -> None:
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_article(run_json: Callable[..., Any], tmp_path: Path) -> None:
+def test_article(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any], tmp_path: Path) -> None:
+    monkeypatch.setitem(article.SETTINGS, "hidden_size", 8)
     result, text = run_json("article", "--device", "cpu", "--quick", "--plots", str(tmp_path / "plots"))
     assert [row["rows"] for row in result["rows"]] == [2148, 250]
     for row in result["rows"]:
@@ -166,31 +220,65 @@ def test_article(run_json: Callable[..., Any], tmp_path: Path) -> None:
     assert len(list((tmp_path / "plots").glob("*.png"))) == 6
 
 
-def test_defaults(run_json: Callable[..., Any]) -> None:
+def test_defaults(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any]) -> None:
+    monkeypatch.setattr(defaults, "SERIES", ("IBM", "sunspots"))
     result, _ = run_json("defaults", "--device", "cpu", "--quick")
     default = result["settings"]["defaults"]
-    assert {row["series"] for row in result["rows"]} == {"GOOG", "AAPL", "IBM", "sunspots"}
+    assert {row["series"] for row in result["rows"]} == {"IBM", "sunspots"}
     at_default = [row for row in result["rows"] if all(default[name] == row[name] for name in default if name in row)]
-    assert len(at_default) == 4
+    assert len(at_default) == 2
     for row in result["rows"]:
         assert len(row["test_skill"]) == len(row["validation_skill"]) == len(row["seconds"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "after", "message"),
-    [
-        (("train", "--shapes", "1,2,3"), None, "'1,2,3' is not B,T,H,I"),
-        (("train", "--json", "no/such/folder.json"), None, "there is no folder no/such"),
-        (("article",), WITHOUT_COMMANDS, 'pip install -e ".[test]"'),
-        (("scaling", "--plot", "no/such/folder.png"), None, "there is no folder no/such"),
-        (("defaults", "--device", "gpu"), None, "device is 'gpu'"),
-    ],
-)
-def test_errors_are_one_line(arguments: tuple[str, ...], after: str | None, message: str) -> None:
-    done = run(*arguments, after=after)
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.a" name="test_x[1-b]" time="0.5"/>
+<testcase classname="tests.a" name="test_x[2]" time="0.25"><failure message="m"/></testcase>
+<testcase classname="tests.b" name="test_y" time="1"><skipped/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_slow_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a report in place of their run."""
+
+    def write_report(command: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+        assert command[command.index("--share") + 1] == "0.1"
+        (option,) = (argument for argument in command if argument.startswith("--junitxml="))
+        Path(option.partition("=")[2]).write_text(REPORT, encoding="utf-8")
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", write_report)
+    code, output = run("slow-tests", "--share", "0.1", "--json", str(tmp_path / "result.json"))
+    assert code == 1
+    assert "1 slow tests failed" in output
+    result = read_result(tmp_path / "result.json", "slow-tests")
+    assert result["rows"] == [
+        {"test": "tests.a.test_x", "passed": 1, "failed": 1, "skipped": 0, "seconds": 0.75},
+        {"test": "tests.b.test_y", "passed": 0, "failed": 0, "skipped": 1, "seconds": 1.0},
+    ]
+
+
+def check_error(output: str, *parts: str) -> None:
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert all(part in last for part in parts), last
+    assert "Traceback" not in output
+
+
+def test_errors_are_one_line() -> None:
+    for arguments, *parts in (
+        (("train", "--shapes", "1,2,3"), "'1,2,3'", "B,T,H,I"),
+        (("train", "--json", "no/such/folder.json"), "no/such"),
+        (("scaling", "--plot", "no/such/folder.png"), "no/such"),
+        (("defaults", "--device", "gpu"), "device", "'gpu'"),
+    ):
+        code, output = run(*arguments)
+        assert code != 0, arguments
+        check_error(output, *parts)
+
+
+def test_a_missing_package_is_named() -> None:
+    done = run_process("article", without="gru_xp.cli")
     assert done.returncode != 0
     assert done.stdout == ""
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("Error: ")
-    assert message in last
-    assert "Traceback" not in done.stderr
+    check_error(done.stderr, "gru_xp.cli", 'pip install -e ".[test]"')

@@ -40,6 +40,7 @@ def arrays_of(measure: Callable[[Job], Measurement], wanted: Job, folder: Path) 
 # --- the same results -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.peer
 def test_torch_takes_the_same_step(tmp_path: Path) -> None:
     torch_gru = pytest.importorskip("benchmarks.torch_gru", exc_type=ImportError)
     ours = arrays_of(own_gru.measure, job("train"), tmp_path)
@@ -47,6 +48,7 @@ def test_torch_takes_the_same_step(tmp_path: Path) -> None:
     assert relative_difference(theirs, ours) < 1e-5
 
 
+@pytest.mark.peer
 def test_weights_come_back_from_torch() -> None:
     torch_gru = pytest.importorskip("benchmarks.torch_gru", exc_type=ImportError)
     params, *_ = job("train").problem()
@@ -56,17 +58,17 @@ def test_weights_come_back_from_torch() -> None:
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
-@pytest.mark.parametrize("task", ["forward", "stream"])
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("library", "module"), [("torch", "benchmarks.torch_gru"), ("onnxruntime", "benchmarks.onnx_gru")]
 )
-def test_peers_compute_the_same_states(task: str, library: str, module: str, tmp_path: Path) -> None:
+def test_peers_compute_the_same_states(library: str, module: str, tmp_path: Path) -> None:
     peer = pytest.importorskip(module, exc_type=ImportError)
-    variant = {"forward": "GRUInference", "stream": "step(x, h)"}[task]
-    ours = arrays_of(own_gru.measure, job(task, variant=variant), tmp_path)
-    theirs = arrays_of(peer.measure, job(task, library), tmp_path)
-    assert ours["h"].shape == (6, 4, 5)
-    assert absolute_difference(theirs, ours) < 1e-6
+    for task, variant in {"forward": "GRUInference", "stream": "step(x, h)"}.items():
+        ours = arrays_of(own_gru.measure, job(task, variant=variant), tmp_path)
+        theirs = arrays_of(peer.measure, job(task, library), tmp_path)
+        assert ours["h"].shape == (6, 4, 5), task
+        assert absolute_difference(theirs, ours) < 1e-6, task
 
 
 def test_our_own_ways_compute_the_same_states(tmp_path: Path) -> None:
