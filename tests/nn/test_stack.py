@@ -194,6 +194,22 @@ def test_float32(xp, draw_call, assert_close):
 # --- gradients --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("T", [20, 200, 2000])
+def test_float32_over_long_sequences(draw_call, reset, T):
+    """Rounding does not grow with the number of steps, at weights as they are when training starts."""
+    call = draw_call(2, 2, (5, T, 3, 16))
+    single = call._replace(layers=map_arrays(lambda array: 0.35 * array, call.layers)).to(np, "float32")
+    lengths = [0, T, T // 2, 1, T - 1]
+    results = dict(named_arrays(single(reset=reset, lengths=lengths)))
+    expected = dict(named_arrays(single.to(np)(reset=reset, lengths=lengths)))
+    assert results.keys() == expected.keys()
+    for name, array in results.items():
+        assert array.dtype == np.float32, name
+        largest = np.abs(expected[name]).max()
+        assert np.abs(array - expected[name]).max() <= 2e-6 * largest, name
+
+
 def check_gradients(call, mode, **options):
     report = gradcheck(
         lambda x, h0, layers: gru_stack_forward(x, h0, layers, **options),
