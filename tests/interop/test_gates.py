@@ -1,5 +1,6 @@
 """Gates: order, sign and biases, checked against the peers' own equations; what is refused; the self-check."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def run_peer(x, h, gates, order, reset):
     return h
 
 
+@pytest.mark.compat
 @every_order
 def test_a_peer_computes_the_same(draw, draw_params, order, reset):
     params, x, h0 = draw_params(np, 3, 5), draw(np, (4, 6, 3)), draw(np, (4, 5))
@@ -64,14 +66,14 @@ def test_two_biases_of_a_peer_become_one(rng, draw, order, reset):
     np.testing.assert_allclose(run_peer(x, h0, gates, order, reset), h_last, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_order
-def test_there_and_back_changes_nothing(draw_layers, assert_same_layers, order, reset, dtype):
-    layers = draw_layers(2, 2, dtype=dtype)
-    gates = layers_to_peer(layers, order, reset)
-    back = layers_from_peer(gates, order, reset, [[NAMES] * 2] * 2)
-    assert_same_layers(back, layers, reset)
-    assert not any(np.shares_memory(a, b) for a, b in zip(back[0][0], gates[0][0], strict=True))
+def test_there_and_back_changes_nothing(draw_layers, assert_same_layers, order, reset):
+    for dtype in ("float32", "float64"):
+        layers = draw_layers(2, 2, dtype=dtype)
+        gates = layers_to_peer(layers, order, reset)
+        back = layers_from_peer(gates, order, reset, [[NAMES] * 2] * 2)
+        assert_same_layers(back, layers, reset)
+        assert not any(np.shares_memory(a, b) for a, b in zip(back[0][0], gates[0][0], strict=True)), dtype
 
 
 def test_biases_that_are_not_there_are_zero(draw_params, reset):
@@ -83,35 +85,30 @@ def test_biases_that_are_not_there_are_zero(draw_params, reset):
     np.testing.assert_array_equal(only_one.bias, from_peer((*gates[:3], 0 * gates[3]), "rzn", reset).bias)
 
 
-def misfits():
-    def change(position, function):
-        return lambda gates: [function(a) if i == position else a for i, a in enumerate(gates)]
+def test_what_is_no_gru_is_refused_by_name(draw_params, refused):
+    def nan_at_the_end(array):
+        return np.where(array == array.flat[-1], np.nan, array)
 
-    nan = {position: change(position, lambda a: np.where(a == a.flat[-1], np.nan, a)) for position in range(4)}
-    yield "nan weight", nan[1], "wh holds NaN or infinite"
-    yield "nan bias", nan[3], "bh holds NaN or infinite"
-    yield "integers", change(0, lambda a: a.astype(int)), "wi has dtype int64; it must be float32 or float64"
-    yield "half", change(2, lambda a: a.astype("float16")), "bi has dtype float16"
-    yield "two dtypes", change(2, lambda a: a.astype("float32")), "bi has dtype float32; wi has float64"
-    yield "no weight", change(1, lambda a: None), "wh is missing"
-    yield "lstm", change(1, lambda a: np.ones((20, 5))), r"wh has shape \(20, 5\).*LSTM"
-    yield "rnn", change(1, lambda a: np.ones((5, 5))), r"wh has shape \(5, 5\).*plain RNN"
-    yield "projection", change(1, lambda a: a[:, :2]), r"wh has shape \(15, 2\).*proj_size"
-    yield "vector", change(1, lambda a: a[0]), r"wh has shape \(5,\); it must be \(3H, H\)"
-    yield "rows", change(0, lambda a: a[1:]), r"wi has shape \(14, 3\); beside wh it must be \(15, I\)"
-    yield "no inputs", change(0, lambda a: a[:, :0]), r"wi has shape \(15, 0\)"
-    yield "short bias", change(2, lambda a: a[1:]), r"bi has shape \(14,\); beside wh it must be \(15,\)"
-    yield "bias of one column", change(3, lambda a: a[:, None]), r"bh has shape \(15, 1\)"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"), [pytest.param(change, message, id=name) for name, change, message in misfits()]
-)
-def test_what_is_no_gru_is_refused_by_name(draw_params, change, message):
-    gates = to_peer(draw_params(np, 3, 5), "rzn", "after")
-    with pytest.raises(CheckpointError, match=message) as refused:
-        from_peer(change(gates), "rzn", "after", names=NAMES)
-    assert "\n" not in str(refused.value)
+    for position, change, *parts in (
+        (1, nan_at_the_end, "wh", "NaN"),
+        (3, nan_at_the_end, "bh", "NaN"),
+        (0, lambda a: a.astype(int), "wi has dtype int64", "float32 or float64"),
+        (2, lambda a: a.astype("float16"), "bi has dtype float16"),
+        (2, lambda a: a.astype("float32"), "bi has dtype float32", "wi has float64"),
+        (1, lambda a: None, "wh is missing"),
+        (1, lambda a: np.ones((20, 5)), "wh has shape (20, 5)", "LSTM"),
+        (1, lambda a: np.ones((5, 5)), "wh has shape (5, 5)", "plain RNN"),
+        (1, lambda a: a[:, :2], "wh has shape (15, 2)", "proj_size"),
+        (1, lambda a: a[0], "wh has shape (5,)", "(3H, H)"),
+        (0, lambda a: a[1:], "wi has shape (14, 3)", "(15, I)"),
+        (0, lambda a: a[:, :0], "wi has shape (15, 0)"),
+        (2, lambda a: a[1:], "bi has shape (14,)", "(15,)"),
+        (3, lambda a: a[:, None], "bh has shape (15, 1)"),
+    ):
+        gates = [*to_peer(draw_params(np, 3, 5), "rzn", "after")]
+        gates[position] = change(gates[position])
+        with refused(CheckpointError, *parts, case=parts):
+            from_peer(gates, "rzn", "after", names=NAMES)
 
 
 def test_layers_must_fit_on_one_another(draw_layers):
@@ -124,11 +121,11 @@ def test_layers_must_fit_on_one_another(draw_layers):
 
     first, second = draw_layers(2, 1)
     assert len(convert(first, second)) == 2
-    with pytest.raises(CheckpointError, match=r"wi1 has shape \(15, 3\); beside wh1 it must be \(15, 5\)"):
+    with pytest.raises(CheckpointError, match=r"wi1 has shape \(15, 3\); .* \(15, 5\)"):
         convert(first, first)
     with pytest.raises(CheckpointError, match=r"wh1 has shape \(12, 4\); it must be \(15, 5\)"):
         convert(first, draw_layers(1, 1, 5, 4)[0])
-    with pytest.raises(CheckpointError, match="wi1 has dtype float32; it must be that of the other layers, float64"):
+    with pytest.raises(CheckpointError, match=r"wi1 has dtype float32; .* float64"):
         convert(first, draw_layers(1, 1, 5, 5, "float32")[0])
 
 
@@ -150,40 +147,40 @@ def test_own_layers_are_checked(draw_layers):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_trial_lets_rounding_pass_and_nothing_else(draw_layers, reset, dtype):
-    trial = Trial(draw_layers(2, 2, dtype=dtype), reset)
-    assert trial.h0.any()
-    assert len(set(trial.lengths)) > 2
-    assert not trial.inside.all()
-    eps = np.finfo(dtype).eps
-    trial.check("as it is", trial.h, trial.h_last)
-    trial.check("rounded", trial.h * (1 + eps), trial.h_last)
-    for name in ("h", "h_last"):
-        moved = {"h": trial.h.copy(), "h_last": trial.h_last.copy()}
-        moved[name].flat[0] += 1e5 * eps
-        with pytest.raises(CheckpointError, match=f"^moved: on random input, {name} differs by .* more than rounding"):
-            trial.check("moved", **moved)
-        moved[name].flat[0] = np.nan
-        with pytest.raises(CheckpointError, match=f"{name} differs by nan"):
-            trial.check("moved", **moved)
+def test_a_trial_lets_rounding_pass_and_nothing_else(draw_layers, refused, dtype):
+    for reset in ("before", "after"):
+        trial = Trial(draw_layers(2, 2, dtype=dtype), reset)
+        assert trial.h0.any()
+        assert len(set(trial.lengths)) > 2
+        assert not trial.inside.all()
+        eps = np.finfo(dtype).eps
+        trial.check("as it is", trial.h, trial.h_last)
+        trial.check("rounded", trial.h * (1 + eps), trial.h_last)
+        for name in ("h", "h_last"):
+            moved = {"h": trial.h.copy(), "h_last": trial.h_last.copy()}
+            moved[name].flat[0] += 1e5 * eps
+            with refused(CheckpointError, "moved: ", f"{name} differs by ", "more than rounding", case=(reset, name)):
+                trial.check("moved", **moved)
+            moved[name].flat[0] = np.nan
+            with refused(CheckpointError, f"{name} differs by nan", case=(reset, name)):
+                trial.check("moved", **moved)
 
 
 @pytest.mark.parametrize("field", GRUParams._fields)
-@pytest.mark.parametrize("where", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_a_trial_sees_every_parameter(draw_layers, field, where):
-    """That is, a mistake in the conversion of any of them."""
+def test_a_trial_sees_every_parameter(draw_layers, refused, field):
+    """That is, a mistake in the conversion of any of them, if only in one row of one gate."""
     layers = draw_layers(2, 2, dtype="float32")
     trial = Trial(layers, "after")
-    layer, direction = where
-    array = getattr(layers[layer][direction], field)
-    for row in range(array.shape[0]):
-        moved = array.copy()
-        moved[row] = -moved[row]
-        changed = [list(params) for params in layers]
-        changed[layer][direction] = layers[layer][direction]._replace(**{field: moved})
-        other = Trial(tuple(map(tuple, changed)), "after")
-        with pytest.raises(CheckpointError, match="more than rounding"):
-            trial.check("swapped", other.h, other.h_last)
+    for layer, direction in itertools.product((0, 1), (0, 1)):
+        array = getattr(layers[layer][direction], field)
+        for row in range(0, len(array), 4):
+            moved = array.copy()
+            moved[row] = -moved[row]
+            changed = [list(params) for params in layers]
+            changed[layer][direction] = layers[layer][direction]._replace(**{field: moved})
+            other = Trial(tuple(map(tuple, changed)), "after")
+            with refused(CheckpointError, "more than rounding", case=(layer, direction, row)):
+                trial.check("swapped", other.h, other.h_last)
 
 
 def test_a_result_of_another_shape_is_refused(draw_layers):
@@ -202,17 +199,17 @@ def test_predictions_may_differ_by_rounding_only(learn, scaling):
 
     check_forecaster(forecaster, predict, "as it is")
     for wrong in (lambda w: predict(w) + 1e-3, lambda w: predict(w[:, ::-1]), lambda w: predict(w) * np.nan):
-        with pytest.raises(CheckpointError, match=r"^wrong: on random windows, the scaled prediction differs by"):
+        with pytest.raises(CheckpointError, match=r"^wrong: .* prediction differs by"):
             check_forecaster(forecaster, wrong, "wrong")
     with pytest.raises(CheckpointError, match=r"predictions have shape \(6,\) instead of \(7,\)"):
         check_forecaster(forecaster, lambda w: predict(w)[1:], "short")
 
 
-@pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
-def test_a_library_that_is_not_there_is_asked_for(monkeypatch, package, extra):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(GruXpError, match=rf"needs {package}, which is not installed; pip install 'gru-xp\[{extra}\]'$"):
-        import_peer(package)
+def test_a_library_that_is_not_there_is_asked_for(monkeypatch, refused):
+    for package, extra in EXTRAS.items():
+        monkeypatch.setitem(sys.modules, package, None)
+        with refused(GruXpError, f"needs {package}", f"pip install 'gru-xp[{extra}]'", case=package):
+            import_peer(package)
 
 
 def test_every_library_that_is_asked_for_comes_with_an_extra():
@@ -225,7 +222,7 @@ def test_every_library_that_is_asked_for_comes_with_an_extra():
 def test_a_library_that_does_not_start_is_told_from_one_that_is_not_there(tmp_path, monkeypatch):
     (tmp_path / "broken_peer.py").write_text("import no_such_part_of_it")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(GruXpError, match=r"^broken_peer is installed but cannot be imported .*no_such_part_of_it"):
+    with pytest.raises(GruXpError, match=r"^broken_peer .*no_such_part_of_it"):
         import_peer("broken_peer")
 
 
@@ -234,7 +231,7 @@ def test_keras_without_its_backend_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "keras"]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(GruXpError, match=r"no_such_backend.*set the environment variable KERAS_BACKEND"):
+    with pytest.raises(GruXpError, match=r"no_such_backend.*KERAS_BACKEND="):
         import_peer("keras")
 
 

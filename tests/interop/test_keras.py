@@ -14,7 +14,10 @@ from gru_xp.nn.stack import gru_stack_forward
 
 keras = pytest.importorskip("keras")
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras itself
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # of Keras itself
+]
 
 TOLERANCE = {"rtol": 0, "atol": 2e-6}
 """Keras computes products in float32, whatever the dtype."""
@@ -93,11 +96,11 @@ def test_the_layers_compute_what_keras_does(make_layers, assert_same_outputs, st
         assert not layers[0][0].bias_hn.any()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_layers_come_back_to_the_bit(draw_layers, assert_same_layers, stack, reset, dtype):
-    layers = draw_layers(*stack, dtype=dtype)
-    back = from_keras(to_keras(layers, reset=reset), reset_after=reset == "after", bidirectional=stack[1] == 2)
-    assert_same_layers(back, layers, reset)
+def test_layers_come_back_to_the_bit(draw_layers, assert_same_layers, stack, reset):
+    for dtype in ("float32", "float64"):
+        layers = draw_layers(*stack, dtype=dtype)
+        back = from_keras(to_keras(layers, reset=reset), reset_after=reset == "after", bidirectional=stack[1] == 2)
+        assert_same_layers(back, layers, reset)
 
 
 def test_a_sequential_model_takes_them(draw_layers):
@@ -132,40 +135,38 @@ ONE = [np.ones((3, 15)), np.ones((5, 15)), np.ones((2, 15))]
 
 REFUSALS = {
     "nothing": ([], {}, "weights has 0 arrays"),
-    "an array too few": (ONE[:2], {}, "weights has 2 arrays; with use_bias=True and bidirectional=False .* 3 a layer"),
-    "one direction": (ONE, {"bidirectional": True}, "there must be 6 a layer"),
-    "bias for after": (ONE, {"reset_after": False}, r"weights\[2\] has shape \(2, 15\); with reset_after=False"),
-    "bias for before": ([*ONE[:2], ONE[2][0]], {}, r"weights\[2\] has shape \(15,\); with reset_after=True"),
-    "short bias": ([*ONE[:2], ONE[2][:, 1:]], {}, r"weights\[2\]\[0\] has shape \(14,\)"),
-    "lstm": ([np.ones((3, 20)), np.ones((5, 20)), np.ones(20)], {"reset_after": False}, r"weights\[1\]\.T .* LSTM"),
-    "second layer": ([*ONE, *ONE], {}, r"weights\[3\]\.T has shape \(15, 3\); .* must be \(15, 5\)"),
-    "nan": ([ONE[0], ONE[1] * np.nan, ONE[2]], {}, r"weights\[1\]\.T holds NaN"),
-    "integers": ([array.astype(int) for array in ONE], {}, r"weights\[0\]\.T has dtype int"),
-    "text": (["a", "b", "c"], {"reset_after": False}, r"weights\[2\] has shape \(\)"),
+    "an array too few": (ONE[:2], {}, "weights has 2 arrays", "use_bias=True", "bidirectional=False", "3 a layer"),
+    "one direction": (ONE, {"bidirectional": True}, "6 a layer"),
+    "bias for after": (ONE, {"reset_after": False}, "weights[2] has shape (2, 15)", "reset_after=False"),
+    "bias for before": ([*ONE[:2], ONE[2][0]], {}, "weights[2] has shape (15,)", "reset_after=True"),
+    "short bias": ([*ONE[:2], ONE[2][:, 1:]], {}, "weights[2][0] has shape (14,)"),
+    "lstm": ([np.ones((3, 20)), np.ones((5, 20)), np.ones(20)], {"reset_after": False}, "weights[1].T ", "LSTM"),
+    "second layer": ([*ONE, *ONE], {}, "weights[3].T has shape (15, 3)", "(15, 5)"),
+    "nan": ([ONE[0], ONE[1] * np.nan, ONE[2]], {}, "weights[1].T", "NaN"),
+    "integers": ([array.astype(int) for array in ONE], {}, "weights[0].T has dtype int"),
+    "text": (["a", "b", "c"], {"reset_after": False}, "weights[2] has shape ()"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_weights_that_are_none_are_refused_by_name(case):
-    weights, settings, message = REFUSALS[case]
-    with pytest.raises(CheckpointError, match=message) as refused:
-        from_keras(weights, **settings)
-    assert "\n" not in str(refused.value)
+def test_weights_that_are_none_are_refused_by_name(refused):
+    for case, (weights, settings, *parts) in REFUSALS.items():
+        with refused(CheckpointError, *parts, case=case):
+            from_keras(weights, **settings)
 
 
 def test_a_wrong_conversion_is_noticed(draw_layers, reset, monkeypatch):
     layers = draw_layers(1, 1)
     arrays = to_keras(layers, reset=reset)
     monkeypatch.setattr(interop, "ORDER", "rzn")
-    with pytest.raises(CheckpointError, match=r"^from keras: on random input, h differs .* more than rounding"):
+    with pytest.raises(CheckpointError, match=r"^from keras: .* h differs"):
         from_keras(arrays, reset_after=reset == "after")
-    with pytest.raises(CheckpointError, match=r"^to keras: on random input, h differs .* more than rounding"):
+    with pytest.raises(CheckpointError, match=r"^to keras: .* h differs"):
         to_keras(layers, reset=reset)
 
 
 def test_without_keras_one_line_says_what_to_do(draw_layers, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
-    with pytest.raises(GruXpError, match=r"needs keras, which is not installed; pip install 'gru-xp\[parity\]'$"):
+    with pytest.raises(GruXpError, match=r"needs keras, .* 'gru-xp\[parity\]'$"):
         to_keras(draw_layers(1, 1), reset="after")
 
 
@@ -203,11 +204,12 @@ LAYERS = {
         lambda: keras.layers.Bidirectional(keras.layers.GRU(5, go_backwards=True), backward_layer=keras.layers.GRU(5)),
         "a has go_backwards=True",
     ),
-    "activation": (lambda: keras.layers.GRU(5, activation="relu"), "a has activation='relu'.* must be 'tanh'"),
+    "activation": (lambda: keras.layers.GRU(5, activation="relu"), "a has activation='relu'", "'tanh'"),
     "no activation": (lambda: keras.layers.GRU(5, activation=None), "a has activation='linear'"),
     "recurrent_activation": (
         lambda: keras.layers.GRU(5, recurrent_activation="hard_sigmoid"),
-        "a has recurrent_activation='hard_sigmoid'.* must be 'sigmoid'",
+        "a has recurrent_activation='hard_sigmoid'",
+        "'sigmoid'",
     ),
     "of one direction": (
         lambda: keras.layers.Bidirectional(
@@ -215,9 +217,9 @@ LAYERS = {
         ),
         "a has activation='relu'",
     ),
-    "merge_mode": (lambda: bidirectional(merge_mode="sum"), "a has merge_mode='sum'.* must be 'concat'"),
+    "merge_mode": (lambda: bidirectional(merge_mode="sum"), "a has merge_mode='sum'", "'concat'"),
     "no merge_mode": (lambda: bidirectional(merge_mode=None), "a has merge_mode=None"),
-    "lstm": (lambda: keras.layers.LSTM(5), "a is a LSTM; it must be a keras.layers.GRU"),
+    "lstm": (lambda: keras.layers.LSTM(5), "a is a LSTM", "keras.layers.GRU"),
     "lstm both ways": (lambda: keras.layers.Bidirectional(keras.layers.LSTM(5)), "a is around a LSTM"),
     "subclass": (lambda: OwnGRU(5), "a is a OwnGRU"),
     "reset_after of one direction": (
@@ -229,22 +231,20 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("case", LAYERS)
-def test_settings_that_cannot_be_represented_are_refused_by_name(case):
-    make, message = LAYERS[case]
-    layer = make()
-    layer.build((None, 4, 3))
-    layer.name = "a"
-    with pytest.raises(CheckpointError, match=f"^{message}") as refused:
-        from_keras_layers(layer)
-    assert "\n" not in str(refused.value)
+def test_settings_that_cannot_be_represented_are_refused_by_name(refused):
+    for case, (make, *parts) in LAYERS.items():
+        layer = make()
+        layer.build((None, 4, 3))
+        layer.name = "a"
+        with refused(CheckpointError, *parts, case=case):
+            from_keras_layers(layer)
 
 
 def test_time_major_is_refused_by_name(make_layers):
     """Layers of Keras 2 had it."""
     (layer,) = make_layers(1, 1)
     layer.time_major = True
-    with pytest.raises(CheckpointError, match="time_major=True, which cannot be represented"):
+    with pytest.raises(CheckpointError, match="time_major=True"):
         from_keras_layers(layer)
 
 
@@ -267,5 +267,5 @@ def test_layers_that_make_no_stack_are_refused(make_layers):
 
 
 def test_what_is_no_list_of_weights_is_refused():
-    with pytest.raises(CheckpointError, match="weights is of type Sequential; give a list of arrays"):
+    with pytest.raises(CheckpointError, match="weights is of type Sequential"):
         from_keras(keras.Sequential())

@@ -1,6 +1,5 @@
 """ONNX: models of layers and of forecasters, run by onnxruntime; other programs' models; what is refused."""
 
-import itertools
 import json
 import sys
 import warnings
@@ -17,6 +16,7 @@ from gru_xp.nn.stack import gru_stack_forward
 
 onnx = pytest.importorskip("onnx", minversion="1.17")
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.peer
 helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
 
 FLOAT32 = {"rtol": 0, "atol": 5e-6}
@@ -66,17 +66,17 @@ def test_rows_without_steps_alone_keep_their_initial_states(draw_layers, rng, re
     np.testing.assert_array_equal(h_last, h0)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("L", "D"), STACKS)
-def test_layers_come_back_to_the_bit(assert_same_layers, draw_layers, tmp_path, L, D, reset, dtype):
-    layers = draw_layers(L, D, dtype=dtype)
-    model = gru_to_onnx(layers, reset=reset)
-    assert_same_layers(gru_from_onnx(model)[0], layers, reset)
-    onnx.save(model, tmp_path / "gru.onnx")
-    for path in (tmp_path / "gru.onnx", str(tmp_path / "gru.onnx")):
-        back, form = gru_from_onnx(path)
-        assert form == reset
-        assert_same_layers(back, layers, reset)
+def test_layers_come_back_to_the_bit(assert_same_layers, draw_layers, tmp_path, L, D, reset):
+    for dtype in ("float32", "float64"):
+        layers = draw_layers(L, D, dtype=dtype)
+        model = gru_to_onnx(layers, reset=reset)
+        assert_same_layers(gru_from_onnx(model)[0], layers, reset)
+        onnx.save(model, tmp_path / "gru.onnx")
+        for path in (tmp_path / "gru.onnx", str(tmp_path / "gru.onnx")):
+            back, form = gru_from_onnx(path)
+            assert form == reset
+            assert_same_layers(back, layers, reset)
 
 
 def test_the_model_is_valid_and_says_what_it_is(draw_layers):
@@ -354,26 +354,28 @@ REFUSED = {
     "clip": ((1, 1), {"clip": 3.0}, "has clip"),
     "layout": ((1, 1), {"layout": 1}, "layout=1"),
     "reverse": ((1, 1), {"direction": "reverse"}, "direction 'reverse'"),
-    "mixed forms": ((2, 1), {"change": mixed_forms}, "GRU node 'gru1' has another linear_before_reset .* 'gru0'"),
-    "mixed directions": ((2, 2), {"change": mixed_directions}, "GRU node 'gru1' has another direction .* 'gru0'"),
-    "computed": ((1, 1), {"change": computed}, "W of GRU node 'gru0' is computed, by Add node 'doubled', not stored"),
-    "float16": ((1, 1), {"change": cast_from_half}, r"R\[0\] of GRU node 'gru0' has dtype float16"),
-    "through float16": ((1, 1), {"change": cast_through_half}, "R of GRU node 'gru0' is computed, by Cast node"),
+    "mixed forms": ((2, 1), {"change": mixed_forms}, "'gru1'", "linear_before_reset", "'gru0'"),
+    "mixed directions": ((2, 2), {"change": mixed_directions}, "'gru1'", "another direction", "'gru0'"),
+    "computed": ((1, 1), {"change": computed}, "W of GRU node 'gru0'", "Add node 'doubled'"),
+    "float16": ((1, 1), {"change": cast_from_half}, "R[0] of GRU node 'gru0' has dtype float16"),
+    "through float16": ((1, 1), {"change": cast_through_half}, "R of GRU node 'gru0'", "Cast node"),
     "mixed dtypes": (
         (1, 1),
         {"change": replaced("R0", np.ones((1, 12, 4)))},
-        r"R\[0\] .* dtype float64; W\[0\] .* float32: convert one",
+        "R[0] of GRU node 'gru0' has dtype float64",
+        "W[0]",
+        "float32",
     ),
-    "NaN": ((1, 1), {"change": replaced("B0", with_nan)}, r"Wb\[0\] of GRU node 'gru0' holds NaN"),
-    "shape of W": ((1, 1), {"change": replaced("W0", np.ones((1, 11, 3), "float32"))}, r"W .* shape \(1, 11, 3\)"),
-    "shape of R": ((1, 1), {"change": replaced("R0", np.ones((12, 4), "float32"))}, r"R .* shape \(12, 4\)"),
-    "shape of B": ((1, 1), {"change": replaced("B0", np.ones((1, 12), "float32"))}, r"B .* shape \(1, 12\)"),
-    "number of directions": ((1, 2), {"direction": "forward"}, "shape .* with D = 1"),
-    "hidden_size": ((1, 1), {"hidden_size": 5}, "hidden_size 5; its R has 4 columns"),
-    "relu between": ((2, 1), {"change": relu_between}, "between them is Relu node 'relu'"),
-    "whole numbers between": ((2, 1), {"change": whole_numbers_between}, "between them is Cast node 'cut'"),
-    "no W": ((1, 1), {"change": without_w}, "not a valid ONNX model .*input 1"),
-    "side by side": ((2, 1), {"I": 4, "change": side_by_side}, "'gru1' does not stand on GRU node 'gru0'"),
+    "NaN": ((1, 1), {"change": replaced("B0", with_nan)}, "Wb[0] of GRU node 'gru0'", "NaN"),
+    "shape of W": ((1, 1), {"change": replaced("W0", np.ones((1, 11, 3), "float32"))}, "W ", "shape (1, 11, 3)"),
+    "shape of R": ((1, 1), {"change": replaced("R0", np.ones((12, 4), "float32"))}, "R ", "shape (12, 4)"),
+    "shape of B": ((1, 1), {"change": replaced("B0", np.ones((1, 12), "float32"))}, "B ", "shape (1, 12)"),
+    "number of directions": ((1, 2), {"direction": "forward"}, "shape", "D = 1"),
+    "hidden_size": ((1, 1), {"hidden_size": 5}, "hidden_size 5", "4 columns"),
+    "relu between": ((2, 1), {"change": relu_between}, "Relu node 'relu'"),
+    "whole numbers between": ((2, 1), {"change": whole_numbers_between}, "Cast node 'cut'"),
+    "no W": ((1, 1), {"change": without_w}, "not a valid ONNX model", "input 1"),
+    "side by side": ((2, 1), {"I": 4, "change": side_by_side}, "'gru1' does not stand on", "'gru0'"),
     "other sizes": ((2, 1), {"change": side_by_side_of_other_sizes}, "does not stand on"),
     "mixed up": ((2, 2), {"change": unturned}, "on random input, h"),
     "initial state": ((1, 1), {"change": stored_start}, "stored initial state"),
@@ -382,18 +384,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_nodes_that_no_layer_computes_are_refused_by_name(rng, case):
-    sizes, options, message = REFUSED[case]
-    with pytest.raises(CheckpointError, match=message) as error:
+def test_nodes_that_no_layer_computes_are_refused_by_name(rng, refused, case):
+    sizes, options, *parts = REFUSED[case]
+    with refused(CheckpointError, *parts, case=case):
         gru_from_onnx(node_model(rng, *sizes, **options))
-    assert "\n" not in str(error.value)
 
 
 def test_weights_that_are_inputs_are_refused():
     node = helper.make_node("GRU", ["x", "W", "R"], ["h"], hidden_size=4, name="gru")
     inputs = {"x": ("T", "B", 3), "W": (1, 12, 3), "R": (1, 12, 4)}
     model = make_model([node], {}, inputs, {"h": ("T", 1, "B", 4)})
-    with pytest.raises(CheckpointError, match="W of GRU node 'gru' is an input of the model, not stored"):
+    with pytest.raises(CheckpointError, match="W of GRU node 'gru' is an input"):
         gru_from_onnx(model)
 
 
@@ -496,12 +497,19 @@ def test_both_packages_must_be_there(draw_layers, monkeypatch):
 
 
 SETTINGS = [
-    {"scaling": scaling, "reset": reset, "num_layers": L, "bidirectional": D == 2, "dtype": dtype}
-    for scaling, reset, (L, D), dtype in itertools.product(
-        ("last", "standard"), ("before", "after"), STACKS, ("float32", "float64")
+    dict(zip(("scaling", "reset", "num_layers", "bidirectional", "dtype"), values, strict=True))
+    for values in (
+        ("last", "before", 1, False, "float32"),
+        ("last", "after", 1, True, "float64"),
+        ("last", "before", 2, False, "float64"),
+        ("last", "after", 3, True, "float32"),
+        ("standard", "after", 1, False, "float64"),
+        ("standard", "before", 1, True, "float32"),
+        ("standard", "after", 2, False, "float32"),
+        ("standard", "before", 3, True, "float64"),
     )
-    if (L, D) != (1, 2) or dtype == "float32"
 ]
+"""In which each two values of two settings meet."""
 every_setting = pytest.mark.parametrize(
     "settings", SETTINGS, ids=["-".join(map(str, settings.values())) for settings in SETTINGS]
 )
@@ -631,53 +639,53 @@ def settings_of(**settings):
 
 
 DAMAGED = {
-    "scale": (other_scale, "on random windows, the scaled prediction differs"),
-    "level": (other_level, "on random windows, the scaled prediction differs"),
-    "operator": (other_operator, "Exp node 'exp' is not part of a forecaster"),
+    "scale": (other_scale, "prediction differs"),
+    "level": (other_level, "prediction differs"),
+    "operator": (other_operator, "Exp node 'exp'"),
     "output layers": (second_output_layer, "has 2 output layers"),
-    "result": (other_result, "the model gives object; a forecaster's gives one array of float64"),
-    "integers": (whole_output, r"linear\.bias has dtype int64; it must be float32 or float64"),
-    "NaN": (nan_output, r"linear\.bias holds NaN"),
+    "result": (other_result, "object", "float64"),
+    "integers": (whole_output, "linear.bias has dtype int64", "float32 or float64"),
+    "NaN": (nan_output, "linear.bias", "NaN"),
     "sizes": (settings_of(hidden_size=5), "shapes"),
     "layers": (settings_of(num_layers=2), "shapes"),
-    "reset": (settings_of(reset="before"), "model of reset='after' that is described as one of 'before'"),
-    "zoneout": (settings_of(zoneout=0.5), "model of zoneout=0.0 that is described as one of 0.5"),
-    "dtype": (settings_of(dtype="float64"), "a gru-xp model whose weights are not float64, as it describes them"),
+    "reset": (settings_of(reset="before"), "reset='after'", "'before'"),
+    "zoneout": (settings_of(zoneout=0.5), "zoneout=0.0", "0.5"),
+    "dtype": (settings_of(dtype="float64"), "weights are not float64"),
     "window": (settings_of(seq_length=6), "onnxruntime does not run the model"),
     "long window": (settings_of(seq_length=10**9), "too large for the check"),
     "unknown setting": (settings_of(depth=3), "description is damaged"),
     "no scaler": (lambda model, description: description.pop("scaler"), "description is damaged"),
     "scaler of zeros": (
         lambda model, description: description["scaler"].update(change_std=[0.0, 1.0, 1.0]),
-        "change_std of the scaler holds 0.0",
+        "change_std",
+        "0.0",
     ),
     "short scaler": (
         lambda model, description: description["scaler"]["std"].pop(),
-        "the scaler has not as many numbers of each kind",
+        "scaler",
     ),
 }
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", DAMAGED)
-def test_forecasters_that_are_not_what_they_are_described_as_are_refused(learn, case):
-    change, message = DAMAGED[case]
+def test_forecasters_that_are_not_what_they_are_described_as_are_refused(learn, refused, case):
+    change, *parts = DAMAGED[case]
     model = to_onnx(learn(reset="after"))
     (entry,) = model.metadata_props
     description = json.loads(entry.value)
     change(model, description)
     entry.value = json.dumps(description)
-    with pytest.raises(CheckpointError, match=message) as error:
+    with refused(CheckpointError, *parts, case=case):
         from_onnx(model, device="cpu")
-    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 10**5], ids=["empty", "cut", "list", "deep"])
-def test_descriptions_that_are_none_are_refused(learn, text):
+def test_descriptions_that_are_none_are_refused(learn, refused):
     model = to_onnx(learn(reset="after"))
-    model.metadata_props[0].value = text
-    with pytest.raises(CheckpointError, match="description is damaged"):
-        from_onnx(model, device="cpu")
+    for text in ("", "{", "[1]", "[" * 10**5):
+        model.metadata_props[0].value = text
+        with refused(CheckpointError, "description is damaged", case=text[:9]):
+            from_onnx(model, device="cpu")
 
 
 def test_two_descriptions_are_refused(learn):
@@ -687,14 +695,14 @@ def test_two_descriptions_are_refused(learn):
         from_onnx(model, device="cpu")
 
 
-@pytest.mark.parametrize("text", [b"weights", b"gru_xp", b"Gemm", b"linear.bias"])
-def test_names_that_are_no_text_are_refused(learn, tmp_path, text):
+def test_names_that_are_no_text_are_refused(learn, tmp_path):
     """They are read as bytes, which no other check expects."""
     content = to_onnx(learn(reset="after")).SerializeToString()
     path = tmp_path / "model.onnx"
-    path.write_bytes(content.replace(text, b"\xff" * len(text)) if text in content else b"")
-    with pytest.raises(CheckpointError, match=r"model\.onnx: .*(names that are no text|not an ONNX model)"):
-        from_onnx(path, device="cpu")
+    for text in (b"weights", b"gru_xp", b"Gemm", b"linear.bias"):
+        path.write_bytes(content.replace(text, b"\xff" * len(text)) if text in content else b"")
+        with pytest.raises(CheckpointError, match=r"model\.onnx: .*(names that are no text|not an ONNX model)"):
+            from_onnx(path, device="cpu")
 
 
 def test_models_that_are_no_forecasters_are_told_from_them(draw_layers):
@@ -760,5 +768,5 @@ def test_files_that_cannot_be_written(learn, tmp_path, monkeypatch):
 
 
 def test_layers_are_no_forecaster(draw_network):
-    with pytest.raises(ValueError, match="forecaster is a tuple; it must be a Forecaster; layers are converted by"):
+    with pytest.raises(ValueError, match=r"forecaster is a tuple; .* Forecaster"):
         to_onnx(draw_network(np, 2, 3, 1).gru)

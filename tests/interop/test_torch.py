@@ -3,9 +3,8 @@
 import json
 import os
 import pickle
-import re
 import sys
-import time
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -18,6 +17,8 @@ from gru_xp.interop.torch import from_torch, load_torch, save_torch, to_torch
 from gru_xp.nn.stack import gru_stack_forward
 
 torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.peer
 
 TOLERANCES = {"float32": {"rtol": 0, "atol": 2e-6}, "float64": {"rtol": 0, "atol": 1e-14}}
 SETTINGS = [
@@ -78,10 +79,10 @@ def test_the_layers_compute_what_torch_does(make_gru, draw, stack, dtype, bias):
         np.testing.assert_allclose(own, theirs, **TOLERANCES[dtype])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_layers_come_back_to_the_bit(draw_layers, assert_same_layers, stack, dtype):
-    layers = draw_layers(*stack, dtype=dtype)
-    assert_same_layers(from_torch(to_torch(layers, reset="after")), layers)
+def test_layers_come_back_to_the_bit(draw_layers, assert_same_layers, stack):
+    for dtype in ("float32", "float64"):
+        layers = draw_layers(*stack, dtype=dtype)
+        assert_same_layers(from_torch(to_torch(layers, reset="after")), layers)
 
 
 def test_a_prefix_leaves_other_names_alone(make_gru, assert_same_layers):
@@ -116,53 +117,46 @@ def test_no_random_numbers_of_torch_are_drawn(draw_layers):
 
 
 def test_reset_before_is_refused_by_name(draw_layers):
-    with pytest.raises(CheckpointError, match=r'reset="before" cannot be represented by torch.nn.GRU.*reset="after"'):
+    with pytest.raises(CheckpointError, match=r'reset="before" .*torch.nn.GRU.*reset="after"'):
         to_torch(draw_layers(1, 1), reset="before")
     with pytest.raises(ValueError, match="reset is 'middle'"):
         to_torch(draw_layers(1, 1), reset="middle")
 
 
-def refusals():
+def test_what_is_no_gru_is_refused_by_name(refused):
     def state(**options):
         return torch.nn.GRU(3, 5, 2, **options).state_dict()
 
     def with_l1(function):
         return {name: function(value) if name == "weight_ih_l1" else value for name, value in state().items()}
 
-    def without(name):
-        return {other: value for other, value in state().items() if other != name}
+    def without(name, **options):
+        return {other: value for other, value in state(**options).items() if other != name}
 
-    yield "lstm", torch.nn.LSTM(3, 5).state_dict(), r"weight_hh_l0 has shape \(20, 5\).*LSTM"
-    yield "rnn", torch.nn.RNN(3, 5).state_dict(), r"weight_hh_l0 has shape \(5, 5\).*plain RNN"
-    yield "projection", torch.nn.LSTM(3, 5, proj_size=2).state_dict(), r"weight_hr_l0 is a projection \(proj_size\)"
-    yield "linear", torch.nn.Linear(3, 5).state_dict(), r"weight is no parameter of a torch\.nn\.GRU"
-    yield "wrapped", {f"rnn.{k}": v for k, v in state().items()}, r"rnn\.weight_ih_l0 .*prefix='rnn\.'"
-    yield "empty", {}, "weight_ih_l0 is missing"
-    yield "module", torch.nn.GRU(3, 5), "the state dict is a GRU; it must map names to tensors"
-    yield "no weight", without("weight_hh_l0"), "weight_hh_l0 is missing"
-    yield "no first layer", {k: v for k, v in state().items() if "l0" not in k}, "weight_ih_l0 is missing"
-    yield "a layer left out", {k.replace("l1", "l9999"): v for k, v in state().items()}, "weight_ih_l1 is missing"
-    yield "one bias", without("bias_hh_l1"), "bias_hh_l1 is missing"
-    yield (
-        "one direction",
-        {k: v for k, v in state(bidirectional=True).items() if k != "weight_ih_l1_reverse"},
-        ("weight_ih_l1_reverse is missing"),
-    )
-    yield "nan", with_l1(lambda v: v * torch.nan), "weight_ih_l1 holds NaN"
-    yield "integers", with_l1(lambda v: v.int()), r"weight_ih_l1 has dtype torch\.int32"
-    yield "half", with_l1(lambda v: v.bfloat16()), r"weight_ih_l1 has dtype torch\.bfloat16"
-    yield "two dtypes", with_l1(lambda v: v.double()), "weight_ih_l1 has dtype float64; .* float32"
-    yield "shape", with_l1(lambda v: v[:, 1:]), r"weight_ih_l1 has shape \(15, 4\); .* must be \(15, 5\)"
-    yield "text", with_l1(str), "weight_ih_l1 is a str; it must be a tensor"
-    yield "sparse", with_l1(lambda v: v.to_sparse()), r"weight_ih_l1 is a torch\.sparse_coo tensor"
-    yield "meta", with_l1(lambda v: v.to("meta")), "weight_ih_l1 .* on meta; it must hold all its numbers"
-
-
-@pytest.mark.parametrize(("state", "message"), [pytest.param(s, m, id=name) for name, s, m in refusals()])
-def test_what_is_no_gru_is_refused_by_name(state, message):
-    with pytest.raises(CheckpointError, match=message) as refused:
-        from_torch(state)
-    assert "\n" not in str(refused.value)
+    for given, *parts in (
+        (torch.nn.LSTM(3, 5).state_dict(), "weight_hh_l0 has shape (20, 5)", "LSTM"),
+        (torch.nn.RNN(3, 5).state_dict(), "weight_hh_l0 has shape (5, 5)", "plain RNN"),
+        (torch.nn.LSTM(3, 5, proj_size=2).state_dict(), "weight_hr_l0 is a projection (proj_size)"),
+        (torch.nn.Linear(3, 5).state_dict(), "weight is no parameter of a torch.nn.GRU"),
+        ({f"rnn.{k}": v for k, v in state().items()}, "rnn.weight_ih_l0 ", "prefix='rnn.'"),
+        ({}, "weight_ih_l0 is missing"),
+        (torch.nn.GRU(3, 5), "the state dict is a GRU", "names to tensors"),
+        (without("weight_hh_l0"), "weight_hh_l0 is missing"),
+        ({k: v for k, v in state().items() if "l0" not in k}, "weight_ih_l0 is missing"),
+        ({k.replace("l1", "l9999"): v for k, v in state().items()}, "weight_ih_l1 is missing"),
+        (without("bias_hh_l1"), "bias_hh_l1 is missing"),
+        (without("weight_ih_l1_reverse", bidirectional=True), "weight_ih_l1_reverse is missing"),
+        (with_l1(lambda v: v * torch.nan), "weight_ih_l1", "NaN"),
+        (with_l1(lambda v: v.int()), "weight_ih_l1 has dtype torch.int32"),
+        (with_l1(lambda v: v.bfloat16()), "weight_ih_l1 has dtype torch.bfloat16"),
+        (with_l1(lambda v: v.double()), "weight_ih_l1 has dtype float64", "float32"),
+        (with_l1(lambda v: v[:, 1:]), "weight_ih_l1 has shape (15, 4)", "(15, 5)"),
+        (with_l1(str), "weight_ih_l1 is a str", "tensor"),
+        (with_l1(lambda v: v.to_sparse()), "weight_ih_l1 is a torch.sparse_coo tensor"),
+        (with_l1(lambda v: v.to("meta")), "weight_ih_l1 ", "on meta"),
+    ):
+        with refused(CheckpointError, *parts, case=parts):
+            from_torch(given)
 
 
 def test_a_prefix_that_nothing_has_is_refused(make_gru):
@@ -173,9 +167,9 @@ def test_a_prefix_that_nothing_has_is_refused(make_gru):
 def test_a_wrong_conversion_is_noticed(make_gru, draw_layers, monkeypatch):
     state, layers = make_gru(1, 1).state_dict(), draw_layers(1, 1)
     monkeypatch.setattr(interop, "ORDER", "zrn")
-    with pytest.raises(CheckpointError, match=r"^from torch: on random input, h differs .* more than rounding"):
+    with pytest.raises(CheckpointError, match=r"^from torch: .* h differs"):
         from_torch(state)
-    with pytest.raises(CheckpointError, match=r"^to torch: on random input, h differs .* more than rounding"):
+    with pytest.raises(CheckpointError, match=r"^to torch: .* h differs"):
         to_torch(layers, reset="after")
 
 
@@ -223,9 +217,9 @@ def test_torch_alone_predicts_what_the_forecaster_does(learn, series, tmp_path, 
 
 def test_a_forecaster_must_be_representable(learn, tmp_path):
     path = tmp_path / "model.pt"
-    with pytest.raises(CheckpointError, match=r'reset="before" .*; export to \.onnx, or train with --reset after$'):
+    with pytest.raises(CheckpointError, match=r'reset="before" .*\.onnx, .* --reset after$'):
         save_torch(learn(), path)
-    with pytest.raises(CheckpointError, match=r"zoneout=0\.1 cannot be represented"):
+    with pytest.raises(CheckpointError, match=r"zoneout=0\.1 "):
         save_torch(learn(reset="after", zoneout=0.1), path)
     with pytest.raises(GruXpError, match="has not learned anything"):
         save_torch(Forecaster(reset="after"), path)
@@ -235,7 +229,7 @@ def test_a_forecaster_must_be_representable(learn, tmp_path):
 def test_a_wrong_file_is_noticed_and_not_left_behind(learn, tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     monkeypatch.setattr(torch, "save", spoil(torch.save))
-    with pytest.raises(CheckpointError, match="PyTorch does not read back what it wrote"):
+    with pytest.raises(CheckpointError, match="read back"):
         save_torch(learn(reset="after"), path)
     assert not list(tmp_path.iterdir())
 
@@ -247,7 +241,7 @@ def spoil(save):
 def test_an_output_layer_that_is_read_wrongly_is_noticed(learn, tmp_path, monkeypatch):
     linear = torch.nn.functional.linear
     monkeypatch.setattr(torch.nn.functional, "linear", lambda x, weight, bias: linear(x, weight, bias + 1e-3))
-    with pytest.raises(CheckpointError, match=r"^to torch: on random windows, the scaled prediction differs"):
+    with pytest.raises(CheckpointError, match=r"^to torch: .* prediction differs"):
         save_torch(learn(reset="after"), tmp_path / "model.pt")
     assert not list(tmp_path.iterdir())
 
@@ -271,7 +265,7 @@ def test_code_in_a_file_is_refused_and_not_run(learn, tmp_path, how):
         path.write_bytes(pickle.dumps(state | {"bomb": Bomb(trace)}))
     else:
         torch.save(Bomb(trace) if how == "torch" else state | {"linear.bias": Bomb(trace)}, path)
-    with pytest.raises(CheckpointError, match=r"not a file of tensors alone .*nothing in it was run") as refused:
+    with pytest.raises(CheckpointError, match=r"model\.pt: .*nothing in it was run") as refused:
         load_torch(path, device="cpu")
     assert "\n" not in str(refused.value)
     assert not trace.exists()
@@ -280,29 +274,32 @@ def test_code_in_a_file_is_refused_and_not_run(learn, tmp_path, how):
         assert trace.exists()
 
 
-def test_compressed_parts_are_not_unpacked(learn, tmp_path):
+def test_compressed_parts_are_not_unpacked(learn, tmp_path, monkeypatch, refused):
+    """Neither here, where the memory says so, nor by PyTorch, which is not asked."""
     path = tmp_path / "model.pt"
     save_torch(learn(reset="after"), path)
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
         for part in archive.namelist():
             bomb.writestr(part, archive.read(part))
-        bomb.writestr("archive/data/99", bytes(2**28))
+        bomb.writestr("archive/data/99", bytes(2**26))
     assert (tmp_path / "bomb.pt").stat().st_size < 2**20
-    start = time.perf_counter()
-    with pytest.raises(CheckpointError, match=r"bomb\.pt: compressed, or damaged"):
-        load_torch(tmp_path / "bomb.pt", device="cpu")
-    assert time.perf_counter() - start < 1.0
+    monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("it was asked"))
+    tracemalloc.start()
+    try:
+        with refused(CheckpointError, "bomb.pt", "compressed"):
+            load_torch(tmp_path / "bomb.pt", device="cpu")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
 
 
-def test_tensors_that_say_they_are_larger_than_the_file(learn, tmp_path):
+def test_tensors_that_say_they_are_larger_than_the_file(learn, tmp_path, refused):
     path = tmp_path / "model.pt"
     save_torch(learn(reset="after"), path)
     state = torch.load(path, weights_only=True)
     torch.save(state | {"linear.bias": torch.ones(1).expand(10**12)}, path)
     assert path.stat().st_size < 10**5
-    with pytest.raises(
-        CheckpointError, match=r"linear\.bias has shape \[1000000000000\], for which the file is too small"
-    ):
+    with refused(CheckpointError, "model.pt", "linear.bias has shape [1000000000000]"):
         load_torch(path, device="cpu")
 
 
@@ -313,11 +310,11 @@ def test_files_of_any_size_are_not_read(tmp_path):
         load_torch(tmp_path / "model.pt", device="cpu")
 
 
-@pytest.mark.parametrize("name", ["gru.\x1b[31m", "weight_hr_l\x1b"])
-def test_names_in_a_file_do_not_reach_the_terminal_as_they_are(name):
-    with pytest.raises(CheckpointError, match=r"x1b") as refused:
-        from_torch({name: torch.ones(1)})
-    assert str(refused.value).isprintable()
+def test_names_in_a_file_do_not_reach_the_terminal_as_they_are():
+    for name in ("gru.\x1b[31m", "weight_hr_l\x1b"):
+        with pytest.raises(CheckpointError, match=r"x1b") as error:
+            from_torch({name: torch.ones(1)})
+        assert str(error.value).isprintable()
 
 
 def test_a_torch_that_does_not_keep_its_promise_is_not_asked(tmp_path, monkeypatch):
@@ -339,9 +336,9 @@ def test_files_that_are_no_models_are_refused(tmp_path):
         load_torch(tmp_path / ("x" * 300))
     for content in (b"", b"PK\x03\x04", b"text", b"\x80\x02."):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="not a file of tensors alone") as refused:
+        with pytest.raises(CheckpointError, match="tensors alone") as error:
             load_torch(path)
-        assert "\n" not in str(refused.value)
+        assert "\n" not in str(error.value)
     for held in (torch.ones(3), [1, 2], {1: torch.ones(3)}):
         torch.save(held, path)
         with pytest.raises(CheckpointError, match="it must hold tensors by name"):
@@ -374,47 +371,42 @@ def setting(name, value):
 
 
 DAMAGES = {
-    "no linear layer": (lambda state: state.pop("linear.weight"), r"linear\.weight is missing"),
+    "no linear layer": (lambda state: state.pop("linear.weight"), "linear.weight is missing"),
     "no layer": (
         lambda state: [state.pop(name) for name in list(state) if "gru." in name],
-        r"gru\.weight_ih_l0 is missi",
+        "gru.weight_ih_l0 is missing",
     ),
-    "part of a layer": (lambda state: state.pop("gru.bias_hh_l0"), r"gru\.bias_hh_l0 is missing"),
-    "nan": (lambda state: state["linear.bias"].fill_(torch.nan), r"linear\.bias holds NaN"),
+    "part of a layer": (lambda state: state.pop("gru.bias_hh_l0"), "gru.bias_hh_l0 is missing"),
+    "nan": (lambda state: state["linear.bias"].fill_(torch.nan), "linear.bias", "NaN"),
     "shape": (setting("linear.bias", torch.ones(2)), "shapes"),
     "size": (changed_description(hidden_size=5), "shapes"),
     "setting": (changed_description(depth=5), "description is damaged"),
-    "reset": (changed_description(reset="before"), "model of reset='after' that is described as one of 'before'"),
-    "dtype": (
-        changed_description(dtype="float64"),
-        "a gru-xp model whose weights are not float64, as it describes them",
-    ),
-    "zoneout": (changed_description(zoneout=0.5), "model of zoneout=0.0 that is described as one of 0.5"),
-    "window": (changed_description(seq_length=10**9), "windows of 1,000,000,000 rows .* too large"),
-    "scaler": (changed_columns, "the scaler has not as many numbers of each kind"),
-    "no JSON": (setting("gru_xp", "{"), "a gru-xp model whose description is damaged"),
-    "deep JSON": (setting("gru_xp", "[" * 100_000), "a gru-xp model whose description is damaged"),
-    "list": (setting("gru_xp", "[]"), "a gru-xp model whose description is damaged .no object"),
+    "reset": (changed_description(reset="before"), "reset='after'", "'before'"),
+    "dtype": (changed_description(dtype="float64"), "weights are not float64"),
+    "zoneout": (changed_description(zoneout=0.5), "zoneout=0.0", "0.5"),
+    "window": (changed_description(seq_length=10**9), "1,000,000,000 rows", "too large"),
+    "scaler": (changed_columns, "scaler"),
+    "no JSON": (setting("gru_xp", "{"), "description is damaged"),
+    "deep JSON": (setting("gru_xp", "[" * 100_000), "description is damaged"),
+    "list": (setting("gru_xp", "[]"), "description is damaged", "no object"),
     "no text": (setting("gru_xp", 3), "no description"),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_files_are_refused(learn, tmp_path, damage):
-    change, message = DAMAGES[damage]
+def test_damaged_files_are_refused(learn, tmp_path, refused):
     path = tmp_path / "model.pt"
-    save_torch(learn(reset="after"), path)
-    state = torch.load(path, weights_only=True)
-    change(state)
-    torch.save(state, path)
-    with pytest.raises(CheckpointError, match=f"^{re.escape(str(path))}: .*{message}") as refused:
-        load_torch(path, device="cpu")
-    assert "\n" not in str(refused.value)
+    for damage, (change, *parts) in DAMAGES.items():
+        save_torch(learn(reset="after"), path)
+        state = torch.load(path, weights_only=True)
+        change(state)
+        torch.save(state, path)
+        with refused(CheckpointError, f"{path}: ", *parts, case=damage):
+            load_torch(path, device="cpu")
 
 
 def test_without_torch_one_line_says_what_to_do(draw_layers, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(GruXpError, match=r"needs torch, which is not installed; pip install 'gru-xp\[parity\]'$"):
+    with pytest.raises(GruXpError, match=r"needs torch, .* 'gru-xp\[parity\]'$"):
         to_torch(draw_layers(1, 1), reset="after")
 
 

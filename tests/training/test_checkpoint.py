@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -69,18 +70,17 @@ def assert_same(actual, desired):
 # --- a state's parts --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("validation", [True, False])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_state_comes_back_from_its_parts(make_state, optimizer, dtype, validation):
-    state = make_state(optimizer, dtype, validation=validation)
-    numbers, arrays = state_parts(state)
-    numbers = json.loads(json.dumps(numbers, allow_nan=False))
-    specs = state_specs(numbers, optimizer, P, dtype)
-    assert specs == {
-        name: TensorSpec(array.dtype.name, array.shape, finite=name != "history") for name, array in arrays.items()
-    }
-    assert_same(state_from_parts(numbers, arrays), state)
+def test_a_state_comes_back_from_its_parts(make_state, optimizer):
+    for dtype, validation in itertools.product(("float32", "float64"), (True, False)):
+        state = make_state(optimizer, dtype, validation=validation)
+        numbers, arrays = state_parts(state)
+        numbers = json.loads(json.dumps(numbers, allow_nan=False))
+        specs = state_specs(numbers, optimizer, P, dtype)
+        assert specs == {
+            name: TensorSpec(array.dtype.name, array.shape, finite=name != "history") for name, array in arrays.items()
+        }
+        assert_same(state_from_parts(numbers, arrays), state)
 
 
 def test_the_first_state_of_all(make_state):
@@ -99,33 +99,27 @@ def test_what_is_not_there_is_none(make_state):
     assert [record.validation_cost for record in state_from_parts(numbers, arrays).history] == [None] * 3
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_states_of_a_training_are_what_is_expected(cpu, problem, optimizer, dtype):
-    p, states = problem(dtype=dtype), []
-    config = TrainingConfig(2, 1e-3, optimizer, batch_size=4)
-    train(p.params, p.x, p.y, config=config, device=cpu, pause=lambda *at: states.append(at[2]()))
-    assert len(states) == 9
-    for state in states:
-        numbers, arrays = state_parts(state)
-        specs = state_specs(numbers, optimizer, flatten(p.params).size, dtype)
-        assert specs.keys() == arrays.keys()
-        for name, array in arrays.items():
-            assert specs[name][:2] == (array.dtype.name, array.shape), name
-        assert_same(state_from_parts(numbers, arrays), state)
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_the_shapes_of_what_optimizers_remember(optimizer, rng):
-    theta = rng.standard_normal(P)
-    shapes = {name: array.shape for name, array in OPTIMIZERS[optimizer](theta, 0.1).arrays().items()}
-    assert shapes == {name: (P,) if whole else (1,) for name, whole in STATE_SHAPES[optimizer].items()}
+def test_states_of_a_training_are_what_is_expected(cpu, problem, optimizer):
     assert STATE_SHAPES.keys() == OPTIMIZERS.keys()
+    for dtype in ("float32", "float64"):
+        p, states = problem(dtype=dtype), []
+        config = TrainingConfig(2, 1e-3, optimizer, batch_size=4)
+        pause = lambda *at, states=states: states.append(at[2]())  # noqa: E731
+        train(p.params, p.x, p.y, config=config, device=cpu, pause=pause)
+        assert len(states) == 9
+        for state in states:
+            numbers, arrays = state_parts(state)
+            specs = state_specs(numbers, optimizer, flatten(p.params).size, dtype)
+            assert specs.keys() == arrays.keys()
+            for name, array in arrays.items():
+                assert specs[name][:2] == (array.dtype.name, array.shape), (dtype, name)
+            assert_same(state_from_parts(numbers, arrays), state)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
+def test_numbers_of_no_state(make_state, refused):
+    numbers, _ = state_parts(make_state())
+    for name, value in (
         ("epochs", 0),
         ("epochs", 2),  # the best is epoch 2
         ("epochs", 3.0),
@@ -145,30 +139,21 @@ def test_the_shapes_of_what_optimizers_remember(optimizer, rng):
         ("seconds", -1),
         ("seconds", {}),
         ("more", 1),
-    ],
-)
-def test_numbers_of_no_state(make_state, name, value):
-    numbers, _ = state_parts(make_state())
-    with pytest.raises(ValueError, match=r"^(the state|'\w+' of the state) (has|is|of no training)"):
-        state_specs(numbers | {name: value}, "adam", P, "float64")
-
-
-@pytest.mark.parametrize("missing", ["epochs", "batches", "best_epoch", "largest_norm", "seconds"])
-def test_numbers_that_are_missing(make_state, missing):
-    numbers, _ = state_parts(make_state())
-    del numbers[missing]
-    with pytest.raises(ValueError, match=f"the state has no '{missing}'"):
-        state_specs(numbers, "adam", P, "float64")
-    with pytest.raises(ValueError, match="must be an object"):
+    ):
+        with refused(ValueError, "state", case=(name, value)):
+            state_specs(numbers | {name: value}, "adam", P, "float64")
+    for name in ("epochs", "batches", "best_epoch", "largest_norm", "seconds"):
+        with refused(ValueError, "state", f"no '{name}'", case=name):
+            state_specs({key: value for key, value in numbers.items() if key != name}, "adam", P, "float64")
+    with refused(ValueError, "state", "object", case="a list"):
         state_specs([numbers], "adam", P, "float64")
 
 
 COST, VALIDATION, NORM, SECONDS, BEST = range(5)
 
 
-@pytest.mark.parametrize(
-    ("epoch", "column", "value"),
-    [
+def test_histories_of_no_training(make_state, refused):
+    for epoch, column, value in (
         (0, COST, math.nan),
         (2, COST, math.inf),
         (1, VALIDATION, math.inf),
@@ -179,13 +164,12 @@ COST, VALIDATION, NORM, SECONDS, BEST = range(5)
         (1, SECONDS, math.nan),
         (2, BEST, math.inf),
         *((1, column, -0.5) for column in (COST, VALIDATION, NORM, SECONDS, BEST)),
-    ],
-)
-def test_histories_of_no_training(make_state, epoch, column, value):
-    numbers, arrays = state_parts(make_state())
-    arrays["history"][epoch, column] = value
-    with pytest.raises(ValueError, match=f"epoch {epoch} is none|for some epochs only"):
-        state_from_parts(numbers, arrays)
+    ):
+        numbers, arrays = state_parts(make_state())
+        arrays["history"][epoch, column] = value
+        place = "some epochs" if column == VALIDATION and math.isnan(value) else f"epoch {epoch}"
+        with refused(ValueError, place, case=(epoch, column, value)):
+            state_from_parts(numbers, arrays)
 
 
 def test_a_number_that_no_float_can_be(make_state):
@@ -236,12 +220,13 @@ def written():
     return []
 
 
-@pytest.mark.parametrize(("every", "count"), [(1, 7), (2, 3), (3, 2), (7, 1), (8, 0)])
-def test_every_so_many_epochs(walk_through, written, every, count):
-    checkpoints = Checkpoints(written.append, every_epochs=every)
-    assert walk_through(checkpoints, epochs=7, seconds=1e6) is None
-    assert len(written) == count
-    assert all(state.batches == 0 for state in written)  # after epochs, and not at the start
+def test_every_so_many_epochs(walk_through):
+    for every, count in ((1, 7), (2, 3), (3, 2), (7, 1), (8, 0)):
+        written = []
+        checkpoints = Checkpoints(written.append, every_epochs=every)
+        assert walk_through(checkpoints, epochs=7, seconds=1e6) is None
+        assert len(written) == count, every
+        assert all(state.batches == 0 for state in written), every  # after epochs, and not at the start
 
 
 def test_every_so_many_seconds(walk_through, written, clock):
@@ -270,21 +255,21 @@ def test_by_default_from_time_to_time(walk_through, written, clock):
     assert times == [first, first + SECONDS_BETWEEN, first + 2 * SECONDS_BETWEEN]
 
 
-@pytest.mark.parametrize("takes", [0.01, 0.2, 1.0, 3.0, 40.0])
-def test_by_default_writing_takes_little_of_the_time(walk_through, clock, takes):
+def test_by_default_writing_takes_little_of_the_time(walk_through, clock):
     """However slow the disk is: less than its share of all the time after the first one, whose cost nobody knew."""
-    start, starts = clock.now, []
+    for takes in (0.01, 0.2, 3.0, 40.0):
+        start, starts = clock.now, []
 
-    def write(state):
-        starts.append(clock.now)
-        clock.now += takes
+        def write(state, starts=starts, takes=takes):
+            starts.append(clock.now)
+            clock.now += takes
 
-    walk_through(Checkpoints(write), epochs=2000, batches=20, seconds=1.0)
-    later = starts[1:]
-    assert len(later) > 2
-    assert len(later) * takes <= SHARE_OF_TIME * (later[-1] + takes - starts[0])
-    assert max(np.diff(starts)) <= max(SECONDS_BETWEEN, takes / SHARE_OF_TIME) + takes + 1.0
-    assert starts[0] - start == SECONDS_BEFORE_FIRST
+        walk_through(Checkpoints(write), epochs=1000, batches=20, seconds=1.0)
+        later = starts[1:]
+        assert len(later) > 2, takes
+        assert len(later) * takes <= SHARE_OF_TIME * (later[-1] + takes - starts[0]), takes
+        assert max(np.diff(starts)) <= max(SECONDS_BETWEEN, takes / SHARE_OF_TIME) + takes + 1.0, takes
+        assert starts[0] - start == SECONDS_BEFORE_FIRST, takes
 
 
 def test_a_snapshot_is_taken_only_to_be_written(clock):
@@ -296,17 +281,17 @@ def test_a_snapshot_is_taken_only_to_be_written(clock):
         assert checkpoints(epoch, batches, state) is False
 
 
-@pytest.mark.parametrize("at", [0, 3, 5])
-def test_who_wants_it_stops_the_training(walk_through, written, at):
-    calls = []
+def test_who_wants_it_stops_the_training(walk_through):
+    for at, expected in ((0, (0, 0)), (3, (0, 3)), (5, (1, 0))):
+        calls, written = [], []
 
-    def wants_stop():
-        calls.append(None)
-        return len(calls) == at + 1
+        def wants_stop(calls=calls, at=at):
+            calls.append(None)
+            return len(calls) == at + 1
 
-    stopped = walk_through(Checkpoints(written.append, every_epochs=1000, wants_stop=wants_stop), epochs=3, batches=4)
-    assert stopped == {0: (0, 0), 3: (0, 3), 5: (1, 0)}[at]
-    assert [state.batches for state in written] == [stopped[1]]
+        checkpoints = Checkpoints(written.append, every_epochs=1000, wants_stop=wants_stop)
+        assert walk_through(checkpoints, epochs=3, batches=4) == expected
+        assert [state.batches for state in written] == [expected[1]]
 
 
 def test_the_end_is_written_once(walk_through, written):
@@ -351,45 +336,43 @@ def spoilt(state, name, value):
     return dataclasses.replace(state, history=(*state.history[:-1], last))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize(
-    "name", ["largest_norm", "theta", "best_theta", "square", "weight1", "cost", "validation_cost", "best_cost"]
-)
-def test_what_is_not_finite_is_not_written(make_state, written, name, value):
+def test_what_is_not_finite_is_not_written(make_state):
     """The checkpoint before, which can be gone on from, is worth more."""
-    good = make_state()
-    checkpoints = Checkpoints(written.append, every_epochs=1)
-    checkpoints(1, 0, lambda: good)
-    checkpoints(2, 0, lambda: spoilt(good, name, value))
-    checkpoints.write()
-    assert written == [good]
-    checkpoints(3, 0, lambda: good)
-    assert written == [good, good]
+    names = "largest_norm", "theta", "best_theta", "square", "weight1", "cost", "validation_cost", "best_cost"
+    for name, value in itertools.product(names, (math.nan, math.inf)):
+        good, written = make_state(), []
+        bad = spoilt(good, name, value)
+        checkpoints = Checkpoints(written.append, every_epochs=1)
+        checkpoints(1, 0, lambda good=good: good)
+        checkpoints(2, 0, lambda bad=bad: bad)
+        checkpoints.write()
+        assert written == [good], (name, value)
+        checkpoints(3, 0, lambda good=good: good)
+        assert written == [good, good], (name, value)
 
 
-@pytest.mark.parametrize("batch_size", [None, 4])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("validation", [True, False])
-@pytest.mark.parametrize("every", [{"every_seconds": 0}, {"every_epochs": 1}, {}], ids=str)
-def test_a_divergence_leaves_what_can_be_read(cpu, problem, written, dtype, batch_size, validation, every):
-    p = problem(dtype=dtype)
-    checkpoints = Checkpoints(written.append, **every)
+def test_a_divergence_leaves_what_can_be_read(cpu, problem, dtype):
     huge = {"float32": 1e37, "float64": 1e307}[dtype]
-    result = train(
-        p.params,
-        p.x,
-        p.y,
-        config=TrainingConfig(50, huge, "sgd", batch_size=batch_size),
-        device=cpu,
-        validation=(p.x, p.y) if validation else None,
-        pause=checkpoints,
-    )
-    checkpoints.write()
-    assert result.stop_reason == "non_finite"
-    assert bool(written) == ("every_seconds" in every)  # it diverges in the first epoch
-    for state in written:
-        numbers, arrays = state_parts(state)
-        json.dumps(numbers, allow_nan=False)
-        for name, spec in state_specs(numbers, "sgd", flatten(p.params).size, dtype).items():
-            assert not spec.finite or np.isfinite(arrays[name]).all()
-        assert_same(state_from_parts(numbers, arrays), state)
+    schedules = {"every_seconds": 0}, {"every_epochs": 1}, {}
+    for every, batch_size, validation in itertools.product(schedules, (None, 4), (True, False)):
+        p, written = problem(dtype=dtype), []
+        checkpoints = Checkpoints(written.append, **every)
+        result = train(
+            p.params,
+            p.x,
+            p.y,
+            config=TrainingConfig(50, huge, "sgd", batch_size=batch_size),
+            device=cpu,
+            validation=(p.x, p.y) if validation else None,
+            pause=checkpoints,
+        )
+        checkpoints.write()
+        assert result.stop_reason == "non_finite"
+        assert bool(written) == ("every_seconds" in every), every  # it diverges in the first epoch
+        for state in written:
+            numbers, arrays = state_parts(state)
+            json.dumps(numbers, allow_nan=False)
+            for name, spec in state_specs(numbers, "sgd", flatten(p.params).size, dtype).items():
+                assert not spec.finite or np.isfinite(arrays[name]).all(), (every, batch_size, validation, name)
+            assert_same(state_from_parts(numbers, arrays), state)

@@ -1,3 +1,4 @@
+import itertools
 import os
 import stat
 import subprocess
@@ -63,31 +64,31 @@ def test_a_folder_that_cannot_be_synchronised(path, monkeypatch):
     assert path.read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace", "read_bytes", "open"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"])
-def test_a_failure_leaves_the_old_file_alone(path, monkeypatch, step, error):
+def test_a_failure_leaves_the_old_file_alone(path, monkeypatch, refused):
     replace_file(path, b"old")
+    errors = OSError(28, "No space left on device"), KeyboardInterrupt()
+    for step, error in itertools.product(("fsync", "replace", "read_bytes", "open"), errors):
 
-    def fail(*arguments):
-        raise error
+        def fail(*arguments, error=error):
+            raise error
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os if step == "fsync" else Path, step, fail)
-        if isinstance(error, OSError):
-            with pytest.raises(CheckpointError, match=r"model\.bin: cannot be written \(No space left on device\)$"):
-                replace_file(path, b"new")
-        else:
-            with pytest.raises(KeyboardInterrupt):
-                replace_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert names(path.parent) == [path.name]
+        with monkeypatch.context() as patch:
+            patch.setattr(os if step == "fsync" else Path, step, fail)
+            if isinstance(error, OSError):
+                with refused(CheckpointError, "model.bin", "No space left on device", case=step):
+                    replace_file(path, b"new")
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    replace_file(path, b"new")
+        assert path.read_bytes() == b"old", (step, error)
+        assert names(path.parent) == [path.name], (step, error)
 
 
-def test_what_does_not_read_back_leaves_the_old_file(path, monkeypatch):
+def test_what_does_not_read_back_leaves_the_old_file(path, monkeypatch, refused):
     replace_file(path, b"old")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", lambda self: b"nex")
-        with pytest.raises(CheckpointError, match=r"model\.bin: the file does not read back as it was written"):
+        with refused(CheckpointError, "model.bin", "read back"):
             replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(path.parent) == [path.name]
@@ -108,17 +109,19 @@ except CheckpointError as error:
     print(error)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out == f"{path}: cannot be written (File too large)\n"
+    assert out.startswith(f"{path}: ")
+    assert out.count("\n") == 1
+    assert "File too large" in out
     assert path.read_bytes() == b"old"
     assert names(path.parent) == [path.name]
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() == 0, reason="the administrator may write everywhere")
-def test_a_folder_that_may_only_be_read(path):
+def test_a_folder_that_may_only_be_read(path, refused):
     replace_file(path, b"old")
     path.parent.chmod(0o500)
     try:
-        with pytest.raises(CheckpointError, match=r"model\.bin: cannot be written \(Permission denied\)$"):
+        with refused(CheckpointError, "model.bin", "Permission denied"):
             replace_file(path, b"new")
     finally:
         path.parent.chmod(0o700)

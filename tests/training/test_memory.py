@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import re
@@ -24,7 +25,7 @@ from gru_xp.training.memory import (
 )
 from gru_xp.training.trainer import TrainingConfig, train
 
-SHAPES = TrainingShapes(n_train=1500, n_validation=400, seq_length=30, input_size=1, hidden_size=32)
+SHAPES = TrainingShapes(n_train=700, n_validation=200, seq_length=30, input_size=1, hidden_size=32)
 CONFIG = TrainingConfig(num_epochs=1, learning_rate=0.01)
 MIB = 2**20
 
@@ -60,15 +61,15 @@ CASES = {
     "uneven batches": ({}, {"batch_size": 300}),
     "reset after": ({"reset": "after"}, {}),
     "float64": ({"dtype": "float64"}, {}),
-    "layers": ({"n_train": 500, "num_layers": 2, "bidirectional": True}, {}),
-    "dropout": ({"n_train": 300, "num_layers": 2}, {"dropout": 0.2, "recurrent_dropout": 0.1, "zoneout": 0.1}),
-    "dropout in batches": ({"n_train": 300, "num_layers": 2}, {"dropout": 0.2, "zoneout": 0.1, "batch_size": 64}),
-    "long": ({"n_train": 200, "n_validation": 60, "seq_length": 400, "hidden_size": 16}, {}),
-    "wide": ({"n_train": 20, "n_validation": 5, "seq_length": 4, "hidden_size": 300}, {"optimizer": "momentum"}),
+    "layers": ({"n_train": 200, "num_layers": 2, "bidirectional": True}, {}),
+    "dropout": ({"n_train": 200, "num_layers": 2}, {"dropout": 0.2, "recurrent_dropout": 0.1, "zoneout": 0.1}),
+    "dropout in batches": ({"n_train": 200, "num_layers": 2}, {"dropout": 0.2, "zoneout": 0.1, "batch_size": 64}),
+    "long": ({"n_train": 200, "n_validation": 60, "seq_length": 120, "hidden_size": 16}, {}),
+    "wide": ({"n_train": 20, "n_validation": 5, "seq_length": 4, "hidden_size": 200}, {"optimizer": "momentum"}),
     "many inputs": ({"n_train": 500, "n_validation": 200, "input_size": 100}, {"batch_size": 100}),
-    "some states": ({"seq_length": 300, "n_train": 200, "n_validation": 0}, {"keep_every": 20}),
+    "some states": ({"seq_length": 120, "n_train": 200, "n_validation": 0}, {"keep_every": 20}),
     "some states in batches": (
-        {"seq_length": 300, "n_train": 200, "n_validation": 0},
+        {"seq_length": 120, "n_train": 200, "n_validation": 0},
         {"keep_every": 9, "batch_size": 60},
     ),
 }
@@ -83,7 +84,7 @@ def test_it_is_about_what_is_taken(cpu, case):
 
 def test_with_the_standard_alone(cpu, monkeypatch):
     monkeypatch.setenv("GRU_XP_PLAIN", "1")
-    shapes = replace(SHAPES, n_train=300)
+    shapes = replace(SHAPES, n_train=100, n_validation=50)
     assert 0.5 < peak_of_training(shapes, CONFIG, cpu) / training_memory(shapes, CONFIG, cpu) < 2.0
 
 
@@ -124,23 +125,23 @@ def test_windows_are_scaled_in_float64_first(cpu):
     assert training_memory(shapes, config, replace(cpu, threads=1)) == 16 * 10**6 * 100 * 4
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"n_train": 10**7},
+def test_it_takes_no_memory_itself(cpu):
+    usual = training_memory(SHAPES, CONFIG, cpu)
+    for more in (
+        {"n_train": 10**6},
         {"n_train": 10**5, "num_layers": 5, "bidirectional": True},
         {"hidden_size": 10**4},
-        {"seq_length": 10**5},
+        {"seq_length": 1500},
         {"input_size": 10**6},
-    ],
-)
-def test_it_takes_no_memory_itself(cpu, more):
-    tracemalloc.start()
-    needed = training_memory(replace(SHAPES, **more), CONFIG, cpu)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert needed > 10 * training_memory(SHAPES, CONFIG, cpu)
-    assert peak < 20 * MIB
+    ):
+        tracemalloc.start()
+        try:
+            needed = training_memory(replace(SHAPES, **more), CONFIG, cpu)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert needed > 10 * usual, more
+        assert peak < 20 * MIB, more
 
 
 SCRIPT = """
@@ -220,32 +221,37 @@ def test_what_fits_is_let_through(cpu, with_free):
     assert refusal(SHAPES, CONFIG, cpu).startswith("training needs about ")
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("share", [0.9, 0.5, 0.2, 0.05])
-def test_every_advice_helps_and_no_more_than_is_needed(cpu, with_free, case, share):
+ALIKE = "reset after", "float64", "no validation", "uneven batches"
+"""Cases in which no other advice is given than in one of the others."""
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ALIKE])
+def test_every_advice_helps_and_no_more_than_is_needed(cpu, with_free, case):
     device = replace(cpu, threads=2)
     shapes, config = (replace(a, **b) for a, b in zip((SHAPES, CONFIG), CASES[case], strict=True))
-    free = int(share * needed_memory(shapes, config, device))
-    with_free(free)
-    message = refusal(shapes, config, device)
-    if message.endswith("use fewer rows, as no other setting is enough"):
-        small = {"seq_length": 1, "batch_size": 32, "keep_every": math.isqrt(shapes.seq_length)}
-        for way in (small, {"hidden_size": 1}, {"batch_size": 1}, {"seq_length": 1}):
-            assert needed_memory(*applied(way, shapes, config), device) > free
-        return
-    assert ways(message)
-    for way in ways(message):
-        assert way
-        check_memory(*applied(way, shapes, config), device)
-        if "batch_size" in way and "seq_length" not in way:
-            size = way["batch_size"]
-            assert size < (config.batch_size or shapes.n_train)
-            assert size == 2 ** int(math.log2(size))
-            more = way | {"batch_size": 2 * size}
-            if 2 * size < (config.batch_size or shapes.n_train):
-                assert needed_memory(*applied(more, shapes, config), device) > free
-        if "seq_length" in way:
-            assert way["seq_length"] < shapes.seq_length
+    needed = needed_memory(shapes, config, device)
+    for part in ((0.9, 0.2), (0.5, 0.05))[[*CASES].index(case) % 2]:
+        free = int(part * needed)
+        with_free(free)
+        message = refusal(shapes, config, device)
+        if message.endswith("use fewer rows, as no other setting is enough"):
+            small = {"seq_length": 1, "batch_size": 32, "keep_every": math.isqrt(shapes.seq_length)}
+            for way in (small, {"hidden_size": 1}, {"batch_size": 1}, {"seq_length": 1}):
+                assert needed_memory(*applied(way, shapes, config), device) > free, (part, way)
+            continue
+        assert ways(message), part
+        for way in ways(message):
+            assert way, part
+            check_memory(*applied(way, shapes, config), device)
+            if "batch_size" in way and "seq_length" not in way:
+                size = way["batch_size"]
+                assert size < (config.batch_size or shapes.n_train), (part, way)
+                assert size == 2 ** int(math.log2(size)), (part, way)
+                more = way | {"batch_size": 2 * size}
+                if 2 * size < (config.batch_size or shapes.n_train):
+                    assert needed_memory(*applied(more, shapes, config), device) > free, (part, way)
+            if "seq_length" in way:
+                assert way["seq_length"] < shapes.seq_length, (part, way)
 
 
 def test_the_message(cpu, with_free):
@@ -254,9 +260,7 @@ def test_the_message(cpu, with_free):
     device = replace(cpu, threads=1)
     with_free(3 * 2**30 // 2)
     message = refusal(shapes, config, device)
-    assert re.fullmatch(
-        r"training needs about \d\.\d\d GiB of memory, and cpu has 1\.5 GiB free; use .*seq_length=\d+.*", message
-    ), message
+    assert re.search(r"\b\d\.\d\d GiB of memory, and cpu has 1\.5 GiB free; use .*seq_length=\d+", message), message
 
 
 def test_long_sequences_can_do_with_some_of_the_states(cpu, with_free):
@@ -288,14 +292,16 @@ def test_a_smaller_network_where_nothing_else_is_enough(cpu, with_free):
     assert ways(refusal(shapes, CONFIG, cpu)) == [{"hidden_size": 990}]
 
 
-@pytest.mark.parametrize(
-    "more", [{"seq_length": 200_001}, {"seq_length": 201, "num_layers": 1000}, {"seq_length": 10**5, "num_layers": 2}]
-)
-def test_more_steps_than_can_be_counted_are_refused_at_once(cpu, more):
-    shapes = replace(SHAPES, bidirectional=more["seq_length"] == 10**5, **more)
-    message = r"^each sequence takes \d{3},\d{3} steps of layers, and a training at most 200,000; use a smaller seq_l"
-    with pytest.raises(MemoryLimitError, match=message):
-        check_memory(shapes, CONFIG, cpu)
+def test_more_steps_than_can_be_counted_are_refused_before_they_are_counted(cpu, monkeypatch):
+    monkeypatch.setattr(Device, "ops", lambda self: pytest.fail("memory was counted"))
+    for more in (
+        {"seq_length": 200_001},
+        {"seq_length": 201, "num_layers": 1000},
+        {"seq_length": 10**5, "num_layers": 2, "bidirectional": True},
+    ):
+        message = refusal(replace(SHAPES, **more), CONFIG, cpu)
+        steps = more["seq_length"] * more.get("num_layers", 1) * (1 + more.get("bidirectional", False))
+        assert all(part in message for part in (f"{steps:,} steps", "200,000", "seq_length", "fewer layers")), message
 
 
 def test_nothing_is_enough(cpu, with_free):
@@ -315,38 +321,34 @@ class OutOfMemoryError(MemoryError):
     """As CuPy has one of that name."""
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_advice_while_it_trains(cpu):
+    needed = needed_memory(SHAPES, CONFIG, cpu)
+    for error in (
         MemoryError("Unable to allocate 7.45 GiB for an array"),
         OutOfMemoryError("Out of memory allocating 8,000,000,000 bytes\n(allocated so far: 512 bytes)."),
         RuntimeError("cudaErrorMemoryAllocation: out of memory"),
         RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
         MemoryError(),
-    ],
-    ids=lambda error: f"{type(error).__name__} {error}"[:30],
-)
-def test_advice_while_it_trains(cpu, error):
-    with pytest.raises(MemoryLimitError) as caught, memory_advice(SHAPES, CONFIG, cpu):
-        raise error
-    message = str(caught.value)
-    assert caught.value.__cause__ is error
-    assert "\n" not in message
-    assert " ".join(str(error).split()) in message
-    assert message.startswith("cpu has not enough memory (")
-    needed = needed_memory(SHAPES, CONFIG, cpu)
-    assert ways(message)
-    for way in ways(message):
-        assert needed_memory(*applied(way, SHAPES, CONFIG), cpu) <= needed / 2
+    ):
+        with pytest.raises(MemoryLimitError) as caught, memory_advice(SHAPES, CONFIG, cpu):
+            raise error
+        message = str(caught.value)
+        assert caught.value.__cause__ is error
+        assert "\n" not in message
+        assert " ".join(str(error).split()) in message
+        assert message.startswith("cpu "), message
+        assert ways(message), message
+        for way in ways(message):
+            assert needed_memory(*applied(way, SHAPES, CONFIG), cpu) <= needed / 2, message
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("no"), RuntimeError("cudaErrorIllegalAddress"), MemoryLimitError("known"), KeyboardInterrupt()]
-)
-def test_other_errors_stay_what_they_are(cpu, error):
-    with pytest.raises(type(error)) as caught, memory_advice(SHAPES, CONFIG, cpu):
-        raise error
-    assert caught.value is error
+def test_other_errors_stay_what_they_are(cpu):
+    contexts = (lambda: memory_advice(SHAPES, CONFIG, cpu), lambda: prediction_advice(9, cpu))
+    errors = ValueError("no"), RuntimeError("cudaErrorIllegalAddress"), MemoryLimitError("known"), KeyboardInterrupt()
+    for context, error in itertools.product(contexts, errors):
+        with pytest.raises(type(error)) as caught, context():
+            raise error
+        assert caught.value is error
 
 
 def test_what_it_returns_stays(cpu):
@@ -358,19 +360,15 @@ def test_what_it_returns_stays(cpu):
 def test_a_prediction_that_runs_out_of_memory(cpu):
     error = MemoryError("Unable to allocate\n115. MiB")
     with (
-        pytest.raises(MemoryLimitError, match=r"give fewer rows, or train a model with a seq_length below 9") as caught,
+        pytest.raises(MemoryLimitError) as caught,
         prediction_advice(9, cpu),
     ):
         raise error
     assert caught.value.__cause__ is error
-    assert str(caught.value).startswith("cpu has not enough memory to predict all rows (Unable to allocate 115. MiB);")
-
-
-@pytest.mark.parametrize("error", [ValueError("no"), MemoryLimitError("known")])
-def test_other_errors_of_a_prediction(cpu, error):
-    with pytest.raises(type(error)) as caught, prediction_advice(9, cpu):
-        raise error
-    assert caught.value is error
+    message = str(caught.value)
+    assert message.startswith("cpu ")
+    assert all(part in message for part in ("Unable to allocate 115. MiB", "fewer rows", "seq_length below 9"))
+    assert "\n" not in message
 
 
 def test_a_margin_and_the_prediction_are_on_top(cpu, gpu):

@@ -1,6 +1,5 @@
 import hashlib
 import json
-import re
 
 import numpy as np
 import pytest
@@ -47,30 +46,33 @@ def assert_same(actual, desired):
         np.testing.assert_array_equal(array, desired[name], err_msg=name)
 
 
-def assert_refused(path, cpu, like, message):
-    with pytest.raises(CheckpointError, match=message) as error:
-        load(path, cpu, like)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
+@pytest.fixture
+def assert_refused(path, cpu, refused):
+    """``assert_refused(like, *parts, case="")``: the file holds no such model, which one line with these parts says."""
+
+    def assert_refused(like, *parts, case=""):
+        with refused(CheckpointError, str(path), *parts, case=case):
+            load(path, cpu, like)
+
+    return assert_refused
 
 
 # --- round trips ------------------------------------------------------------------------------------------------
 
 
-LAYERS = pytest.mark.parametrize(
-    "layers", [{}, {"num_layers": 3}, {"bidirectional": True}, {"num_layers": 12, "bidirectional": True}], ids=str
-)
+LAYERS = ({}, {"num_layers": 3}, {"bidirectional": True}, {"num_layers": 12, "bidirectional": True})
 
 
-@LAYERS
+@pytest.mark.compat
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_bit_comes_back(cpu, path, problem, layers, dtype):
-    params = problem(dtype=dtype, **layers).params
-    save_model(path, params, METADATA)
-    loaded, metadata = load(path, cpu, params)
-    assert_same(loaded, params)
-    assert metadata == METADATA
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+def test_every_bit_comes_back(cpu, path, problem, dtype):
+    for layers in LAYERS:
+        params = problem(dtype=dtype, **layers).params
+        save_model(path, params, METADATA)
+        loaded, metadata = load(path, cpu, params)
+        assert_same(loaded, params)
+        assert metadata == METADATA
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_extreme_numbers_come_back(cpu, path, problem):
@@ -151,6 +153,7 @@ def write_version_1(path, params, without=(), **header):
     path.write_bytes(safetensors.numpy.save(arrays, metadata=header))
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_version_1(cpu, path, problem, dtype):
     params = problem(dtype=dtype).params
@@ -164,10 +167,10 @@ def test_version_1(cpu, path, problem, dtype):
     assert_same(load(path, cpu, params)[0], params)
 
 
-def test_version_1_that_is_damaged(cpu, path, problem):
+def test_version_1_that_is_damaged(path, problem, assert_refused):
     params = problem().params
     write_version_1(path, params, sha256="0" * 64)
-    assert_refused(path, cpu, params, "a gru-xp model that is damaged; take another copy")
+    assert_refused(params, "damaged")
 
 
 def test_version_1_without_a_checksum(cpu, path, problem):
@@ -176,20 +179,18 @@ def test_version_1_without_a_checksum(cpu, path, problem):
     assert_same(load(path, cpu, params)[0], params)
 
 
-@pytest.mark.parametrize("layers", [{"num_layers": 2}, {"bidirectional": True}], ids=str)
-def test_version_1_had_one_layer_in_one_direction(cpu, path, problem, layers):
+def test_version_1_had_one_layer_in_one_direction(path, problem, assert_refused):
     write_version_1(path, problem().params)
-    assert_refused(
-        path, cpu, problem(**layers).params, "more than one layer or direction, which version 1 did not have"
-    )
+    for layers in ({"num_layers": 2}, {"bidirectional": True}):
+        assert_refused(problem(**layers).params, "more than one layer or direction", "version 1", case=layers)
 
 
-def test_names_of_the_other_version(cpu, path, problem):
+def test_names_of_the_other_version(path, problem, assert_refused):
     params = problem().params
     write_version_1(path, params, format_version="2")
-    assert_refused(path, cpu, params, r"a part missing or damaged \('gru.0.0.bias' is missing\)")
+    assert_refused(params, "'gru.0.0.bias' is missing")
     write(path, params, version=1)
-    assert_refused(path, cpu, params, r"a part missing or damaged \('gru.0.0.bias' is unknown\)")
+    assert_refused(params, "'gru.0.0.bias' is unknown")
 
 
 # --- parts ------------------------------------------------------------------------------------------------------
@@ -205,76 +206,73 @@ def parts_of(*where):
     return [f"gru.{place}.{name}" for place in where for name in GRUParams._fields]
 
 
-@pytest.mark.parametrize(
-    "without",
-    [
+def test_parts_that_are_missing(cpu, path, problem, assert_refused):
+    params = problem(num_layers=3, bidirectional=True).params
+    write(path, params)
+    assert_same(load(path, cpu, params)[0], params)
+    for without in (
         parts_of("0.0"),
         parts_of("1.1"),
         parts_of("0.1", "1.1", "2.1"),
         parts_of("0.0", "0.1", "1.0", "1.1", "2.0", "2.1"),
         ["gru.1.1.bias"],
         ["linear.weight", "linear.bias"],
-    ],
-    ids=lambda names: " ".join(sorted({name.removeprefix("gru.") for name in names}))[:30],
-)
-def test_parts_that_are_missing(cpu, path, problem, without):
-    params = problem(num_layers=3, bidirectional=True).params
-    write(path, params)
-    assert_same(load(path, cpu, params)[0], params)
-    write(path, params, without=without)
-    assert_refused(path, cpu, params, rf"a part missing or damaged \('{min(without)}' is missing\)")
+    ):
+        write(path, params, without=without)
+        assert_refused(params, f"'{min(without)}' is missing", case=without)
 
 
-@pytest.mark.parametrize("name", ["gru.1.0.bias", "gru.0.1.bias", "gru.bias", "gru.00.0.bias", "gru.-1.0.bias", "\x1b"])
-def test_parts_that_no_layer_has(cpu, path, problem, name):
+def test_parts_that_no_layer_has(path, problem, assert_refused):
     params = problem().params
-    write(path, params, more={name: np.ones(5)})
-    assert_refused(path, cpu, params, f"a part missing or damaged .*{re.escape(repr(name))} is unknown")
+    for name in ("gru.1.0.bias", "gru.0.1.bias", "gru.bias", "gru.00.0.bias", "gru.-1.0.bias", "\x1b"):
+        write(path, params, more={name: np.ones(5)})
+        assert_refused(params, f"{name!r} is unknown")
 
 
-@pytest.mark.parametrize(
-    "other",
-    [{"H": 6}, {"I": 3}, {"O": 1}, {"dtype": "float32"}, {"num_layers": 2}, {"bidirectional": True}],
-    ids=str,
-)
-def test_a_description_of_another_network(cpu, path, problem, other):
+def test_a_description_of_another_network(path, problem, assert_refused):
     save_model(path, problem().params, METADATA)
-    assert_refused(path, cpu, problem(**other).params, r"instead of F\d\d of \[.*\], as it describes it|is missing")
+    for other, part in (
+        ({"H": 6}, "gru.0.0.weight_ih"),
+        ({"I": 3}, "gru.0.0.weight_ih"),
+        ({"O": 1}, "linear.weight"),
+        ({"dtype": "float32"}, "instead of F32"),
+        ({"num_layers": 2}, "'gru.1.0.bias' is missing"),
+        ({"bidirectional": True}, "'gru.0.1.bias' is missing"),
+    ):
+        assert_refused(problem(**other).params, part, case=other)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_not_finite(cpu, path, problem, value):
+def test_numbers_that_are_not_finite(path, problem, assert_refused):
+    for value in (np.nan, np.inf, -np.inf):
+        params = problem().params
+        params.gru[0][0].bias[1] = value
+        save_model(path, params, METADATA)
+        assert_refused(params, "'gru.0.0.bias'", "not finite", case=value)
+
+
+def test_more_than_any_network_has(cpu, path, problem, refused):
     params = problem().params
-    params.gru[0][0].bias[1] = value
     save_model(path, params, METADATA)
-    assert_refused(path, cpu, params, "'gru.0.0.bias' holds numbers that are not finite")
+    for sizes in ({"num_layers": MOST_LAYERS + 1}, {"num_layers": 10**18}, {"hidden_size": LARGEST_STATE + 1}):
+        with refused(CheckpointError, str(path), f"{MOST_LAYERS}", f"{LARGEST_STATE:,}", case=sizes):
+            load_model(path, cpu, lambda _, sizes=sizes: architecture(params)._replace(**sizes))
 
 
-@pytest.mark.parametrize(
-    "sizes", [{"num_layers": MOST_LAYERS + 1}, {"num_layers": 10**18}, {"hidden_size": LARGEST_STATE + 1}], ids=str
-)
-def test_more_than_any_network_has(cpu, path, problem, sizes):
-    params = problem().params
-    save_model(path, params, METADATA)
-    with pytest.raises(CheckpointError, match=r"description is damaged .*; files hold up to 1000 of up to 1,000,000"):
-        load_model(path, cpu, lambda _: architecture(params)._replace(**sizes))
-
-
-def test_a_missing_file(cpu, path, problem):
-    assert_refused(path, cpu, problem().params, "does not exist; a model file is called model.safetensors")
+def test_a_missing_file(problem, assert_refused):
+    assert_refused(problem().params, "does not exist", "model.safetensors")
 
 
 # --- architecture -----------------------------------------------------------------------------------------------
 
 
-@LAYERS
-def test_an_architecture_names_the_parameters_in_their_order(problem, layers):
-    params = problem(H=3, dtype="float32", **layers).params
-    arrays = dict(named_arrays(params))
-    specs = architecture(params).specs()
-    assert list(specs) == list(arrays)
-    assert specs == {name: TensorSpec("float32", array.shape) for name, array in arrays.items()}
-    assert_same(architecture(params).build(arrays), params)
+def test_an_architecture_names_the_parameters_in_their_order(problem):
+    for layers in LAYERS:
+        params = problem(H=3, dtype="float32", **layers).params
+        arrays = dict(named_arrays(params))
+        specs = architecture(params).specs()
+        assert list(specs) == list(arrays)
+        assert specs == {name: TensorSpec("float32", array.shape) for name, array in arrays.items()}
+        assert_same(architecture(params).build(arrays), params)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------

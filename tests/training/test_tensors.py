@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -54,14 +54,20 @@ def assert_same(actual, desired):
         assert actual[name].tobytes() == array.tobytes(), name
 
 
-def assert_refused(path, arrays, message, **options):
-    start = time.process_time()
-    with pytest.raises(CheckpointError, match=message) as refused:
-        read(path, arrays, **options)
-    assert time.process_time() - start < 1.0
-    assert str(refused.value).startswith(f"{path}: ")
-    assert str(refused.value).isprintable()
-    assert len(str(refused.value)) < len(str(path)) + 500
+def assert_refused(path, arrays, *parts, **options):
+    """In one short line that names the file and has these parts, and in little memory, whatever the file declares."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError) as refused:
+            read(path, arrays, **options)
+        assert tracemalloc.get_traced_memory()[1] < 16 * LARGEST_HEADER, parts
+    finally:
+        tracemalloc.stop()
+    message = str(refused.value)
+    assert message.startswith(f"{path}: ")
+    assert [part for part in parts if part not in message] == [], message
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 500
 
 
 def parts(content):
@@ -78,6 +84,7 @@ def join(header, data):
 # --- round trips ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.compat
 def test_every_bit_comes_back(path, arrays):
     write(path, arrays)
     version, description, loaded = read(path, arrays)
@@ -162,7 +169,7 @@ def test_numbers_begin_where_processors_like_them(path, arrays):
 
 
 def test_one_content_one_file(path, arrays):
-    """In other processes, too, whose sets and hash tables have other orders."""
+    """In another process, too, whose sets and hash tables have another order."""
     code = f"""
 import numpy as np
 from gru_xp.training.tensors import write_tensors
@@ -170,11 +177,10 @@ arrays = {{name: np.full(3, len(name)) for name in ("a", "bb", "ccc", "dd2")}}
 description = {{"x": 1, "b": {{"z": 1, "a": 2}}}}
 write_tensors({str(path)!r}, arrays, kind="model", version=1, description=description)
 """
-    contents = set()
-    for seed in ("1", "2", "random"):
-        subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONHASHSEED": seed})
-        contents.add(path.read_bytes())
-    assert len(contents) == 1
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
+    content = path.read_bytes()
+    exec(code)  # with the hash seed of this process
+    assert path.read_bytes() == content
     write(path, arrays)
     content = path.read_bytes()
     write(path, dict(reversed(arrays.items())))
@@ -184,24 +190,24 @@ write_tensors({str(path)!r}, arrays, kind="model", version=1, description=descri
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
-def test_what_could_not_be_read_is_not_written(path, arrays):
+def test_what_could_not_be_read_is_not_written(path, arrays, refused):
     write(path, arrays)
     content = path.read_bytes()
     deep: list[object] = []
     for _ in range(40):
         deep = [deep]
-    for description, message in (
-        ({"a": float("nan")}, "NaN is no number"),
-        ({"a": float("inf")}, "Infinity is no number"),
+    for description, *parts in (
+        ({"a": float("nan")}, "NaN"),
+        ({"a": float("inf")}, "Infinity"),
         ({"a": deep}, "more than 32 deep"),
-        ({"a": "\ud800"}, "no Unicode"),
-        ({"a": "x" * LARGEST_HEADER}, "takes 2,09.,... bytes, more than 2,097,152"),
+        ({"a": "\ud800"}, "Unicode"),
+        ({"a": "x" * LARGEST_HEADER}, "takes 2,09", "more than 2,097,152"),
     ):
-        with pytest.raises(CheckpointError, match=f"cannot be written .*{message}"):
+        with refused(CheckpointError, str(path), "cannot be written", *parts, case=parts):
             write(path, arrays, description)
     assert path.read_bytes() == content
     write(path, arrays, {"a": "x" * LARGEST_HEADER}, largest_header=2 * LARGEST_HEADER)
-    assert_refused(path, arrays, "its header takes .* bytes; headers of more than 2,097,152 are not read")
+    assert_refused(path, arrays, "its header takes 2,09", "more than 2,097,152")
     assert read(path, arrays, largest_header=2 * LARGEST_HEADER)[1] == {"a": "x" * LARGEST_HEADER}
 
 
@@ -209,12 +215,12 @@ def test_what_could_not_be_read_is_not_written(path, arrays):
 
 
 def test_no_file(path, arrays):
-    assert_refused(path, arrays, "does not exist; a model file is called model.safetensors")
+    assert_refused(path, arrays, "does not exist", "model.safetensors")
     assert_refused(path / "in a file", arrays, "does not exist")
-    assert_refused(path, arrays, "a checkpoint file is called checkpoint.safetensors", kind="checkpoint")
+    assert_refused(path, arrays, "does not exist", "checkpoint.safetensors", kind="checkpoint")
     path.mkdir()
     assert_refused(path, arrays, "is a directory")
-    assert_refused(path.parent / ("x" * 300), arrays, r"cannot be read \(File name too long\)")
+    assert_refused(path.parent / ("x" * 300), arrays, "cannot be read", "File name too long")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
@@ -226,51 +232,51 @@ def test_what_would_never_end(path, arrays):
     assert_refused(path, arrays, "is no regular file")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\n", b"Date,Close\n2004-08-19,100\n", bytes(range(256)) * 5, b"PK\x03\x04" + bytes(60), b"\xff" * 100],
-    ids=["empty", "blank", "text", "binary", "zip", "ones"],
-)
-def test_other_files(path, arrays, content):
-    path.write_bytes(content)
-    assert_refused(path, arrays, "not a model file, or one that is cut off")
+def test_other_files(path, arrays):
+    for content in (
+        b"",
+        b"\n",
+        b"Date,Close\n2004-08-19,100\n",
+        bytes(range(256)) * 5,
+        b"PK\x03\x04" + bytes(60),
+        b"\xff" * 100,
+    ):
+        path.write_bytes(content)
+        assert_refused(path, arrays, "not a model file", f"{len(content):,} bytes")
 
 
 def test_other_kinds(path, arrays):
     for kind, held, message in (
         ("model", "gru-xp checkpoint", "a gru-xp checkpoint, not a gru-xp model"),
         ("checkpoint", "gru-xp", "a gru-xp model, not a gru-xp checkpoint"),
-        ("model", "pt", "a safetensors file, but not a gru-xp model"),
-        ("model", "\x1b[31m", "a safetensors file, but not a gru-xp model"),
+        ("model", "pt", "not a gru-xp model"),
+        ("model", "\x1b[31m", "not a gru-xp model"),
     ):
         path.write_bytes(safetensors.numpy.save(arrays, metadata={"format": held}))
         assert_refused(path, arrays, message, kind=kind)
     path.write_bytes(safetensors.numpy.save(arrays))
-    assert_refused(path, arrays, "a safetensors file, but not a gru-xp model")
+    assert_refused(path, arrays, "not a gru-xp model")
 
 
-@pytest.mark.parametrize("version", ["2", "03", "3.0", "4", "\x1b", "", None])
-def test_other_versions(path, arrays, version):
-    texts = {"format": "gru-xp", "metadata": "{}"} | ({} if version is None else {"format_version": version})
-    path.write_bytes(safetensors.numpy.save(arrays, metadata=texts))
-    assert_refused(path, arrays, "of format version .*; this gru-xp reads versions up to 3")
+def test_other_versions(path, arrays):
+    for version in ("2", "03", "3.0", "4", "\x1b", "", None):
+        texts = {"format": "gru-xp", "metadata": "{}"} | ({} if version is None else {"format_version": version})
+        path.write_bytes(safetensors.numpy.save(arrays, metadata=texts))
+        assert_refused(path, arrays, f"version {version!r}", "up to 3")
 
 
 # --- damaged files ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [-1, -100, 1, 10**10], ids=str)
-def test_cut_off_or_too_long(path, arrays, change):
-    write(path, arrays)
-    os.truncate(path, path.stat().st_size + change)  # 10 GB that take no room
-    assert_refused(path, arrays, "cut off or too long")
-
-
-@pytest.mark.parametrize("share", [0.001, 0.1, 0.5])
-def test_cut_off_within_the_header(path, arrays, share):
-    write(path, arrays)
-    os.truncate(path, int(path.stat().st_size * share))
-    assert_refused(path, arrays, "not a model file, or one that is cut off")
+def test_cut_off_or_too_long(path, arrays):
+    for change in (-1, -100, 1, 10**10):
+        write(path, arrays)
+        os.truncate(path, path.stat().st_size + change)  # 10 GB that take no room
+        assert_refused(path, arrays, "cut off or too long")
+    for share in (0.001, 0.1, 0.5):  # within the header
+        write(path, arrays)
+        os.truncate(path, int(path.stat().st_size * share))
+        assert_refused(path, arrays, "cut off", f"{path.stat().st_size:,} bytes")
 
 
 def test_numbers_that_are_not_those_that_were_written(path, arrays):
@@ -291,36 +297,33 @@ def damage(name, **fields):
 
 DAMAGES = {
     "text": (damage_texts(metadata='{"a": 1}'), "that is damaged"),
-    "no JSON": (damage_texts(metadata="{"), "description is damaged"),
-    "twice": (damage_texts(metadata='{"a": 1, "a": 1}'), "description is damaged .'a' stands there twice"),
-    "list": (damage_texts(metadata="[]"), "description is damaged .no object"),
-    "deep": (damage_texts(metadata="[" * 100_000), "description is damaged .*32 deep"),
-    "no text": (
-        lambda header: header["__metadata__"].pop("metadata"),
-        "description is damaged .there is no 'metadata'",
-    ),
+    "no JSON": (damage_texts(metadata="{"), "description"),
+    "twice": (damage_texts(metadata='{"a": 1, "a": 1}'), "description", "'a'", "twice"),
+    "list": (damage_texts(metadata="[]"), "description", "no object"),
+    "deep": (damage_texts(metadata="[" * 100_000), "description", "32 deep"),
+    "no text": (lambda header: header["__metadata__"].pop("metadata"), "description", "no 'metadata'"),
     "a number as text": (damage_texts(format_version=3), "not a gru-xp model"),
-    "unknown text": (damage_texts(**{"\x1b": ""}), r"with an unknown text, '\\x1b'"),
+    "unknown text": (damage_texts(**{"\x1b": ""}), r"'\x1b'"),
     "texts": (lambda header: header.update(__metadata__=[]), "not a gru-xp model"),
     "no texts": (lambda header: header.pop("__metadata__"), "not a gru-xp model"),
     "missing": (lambda header: header.pop("a"), "'a' is missing"),
-    "unknown": (lambda header: header.update({"\x1b": header["a"]}), r"'\\x1b' is unknown"),
-    "no object": (lambda header: header.update(a=[1]), "'a' is .1.; it must be an object"),
-    "more": (damage("a", more=1), "'a' has 'more', which is unknown"),
+    "unknown": (lambda header: header.update({"\x1b": header["a"]}), r"'\x1b' is unknown"),
+    "no object": (lambda header: header.update(a=[1]), "'a' is [1]", "object"),
+    "more": (damage("a", more=1), "'a' has 'more'", "unknown"),
     "less": (lambda header: header["a"].pop("shape"), "'a' has no 'shape'"),
-    "dtype": (damage("a", dtype="F32"), "whose 'a' is 'F32' of shape .* instead of F64"),
-    "bfloat16": (damage("a", dtype="BF16"), "whose 'a' is 'BF16' of shape .* instead of F64"),
-    "no dtype": (damage("a", dtype=None), "'dtype' of 'a' is None; it must be of type str"),
-    "shape": (damage("a", shape=[2, 3, 1]), r"of shape \[2, 3, 1\] instead of F64 of \[2, 1, 3\]"),
-    "size": (damage("a", shape=[2, 1, 2**64]), "of shape .* instead of"),
-    "overflow": (damage("a", shape=[2**32, 2**32, 1]), "of shape .* instead of"),
-    "fraction": (damage("a", shape=[2.0, 1, 3]), "of shape .* instead of"),
-    "truth": (damage("a", shape=[2, True, 3]), "of shape .* instead of"),
-    "negative": (damage("a", shape=[-2, -1, 3]), "of shape .* instead of"),
-    "endless shape": (damage("a", shape=[2] * 100_000), r"of shape \[2, 2, [2, ]{20,60}\.\.\. instead of"),
-    "place": (damage("a", data_offsets=[8, 56]), "the place of"),
+    "dtype": (damage("a", dtype="F32"), "'a' is 'F32' of shape", "instead of F64"),
+    "bfloat16": (damage("a", dtype="BF16"), "'a' is 'BF16' of shape", "instead of F64"),
+    "no dtype": (damage("a", dtype=None), "'dtype' of 'a' is None", "type str"),
+    "shape": (damage("a", shape=[2, 3, 1]), "[2, 3, 1] instead of F64 of [2, 1, 3]"),
+    "size": (damage("a", shape=[2, 1, 2**64]), "'a'", "instead of F64 of [2, 1, 3]"),
+    "overflow": (damage("a", shape=[2**32, 2**32, 1]), "'a'", "instead of F64 of [2, 1, 3]"),
+    "fraction": (damage("a", shape=[2.0, 1, 3]), "'a'", "instead of F64 of [2, 1, 3]"),
+    "truth": (damage("a", shape=[2, True, 3]), "'a'", "instead of F64 of [2, 1, 3]"),
+    "negative": (damage("a", shape=[-2, -1, 3]), "'a'", "instead of F64 of [2, 1, 3]"),
+    "endless shape": (damage("a", shape=[2] * 20_000), "'a'", "of shape [2, 2, 2, 2, ", "... instead of"),
+    "place": (damage("a", data_offsets=[8, 56]), "the place of '"),
     "negative place": (damage("a", data_offsets=[-48, 0]), "the place of 'a'"),
-    "far place": (damage("a", data_offsets=[2**63, 2**63 + 48]), "the place of"),
+    "far place": (damage("a", data_offsets=[2**63, 2**63 + 48]), "the place of '"),
     "place of text": (damage("a", data_offsets=["0", "48"]), "the place of 'a'"),
     "no place": (damage("a", data_offsets=[]), "the place of 'a'"),
     "three places": (damage("a", data_offsets=[0, 48, 96]), "the place of 'a'"),
@@ -328,14 +331,15 @@ DAMAGES = {
 }
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damaged_headers(path, arrays, name):
-    change, message = DAMAGES[name]
+    change, *parts_of_message = DAMAGES[name]
     write(path, arrays)
     header, data = parts(path.read_bytes())
     change(header)
     path.write_bytes(join(header, data))
-    assert_refused(path, arrays, message)
+    assert_refused(path, arrays, *parts_of_message)
 
 
 def test_two_arrays_in_one_place(path, rng):
@@ -360,32 +364,29 @@ def test_places_with_gaps(path, rng):
     assert_refused(path, arrays, "cut off or too long")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"[]", "its header is no object"),
-        (b"null", "its header is no object"),
+def test_headers_that_are_no_header(path, arrays):
+    for text, message in (
+        (b"[]", "no object"),
+        (b"null", "no object"),
         (b'{"a": 1, "a": 2}', "'a' stands there twice"),
         (b"[" * 2**20, "more than 32 deep"),
         (b'{"a":' * 10**5 + b"1" + b"}" * 10**5, "more than 32 deep"),
         (b'{"__metadata__": {"format": "gru-xp\xff"}}', "utf-8"),
-        (b"{" + b'"a": NaN}', "NaN is no number"),
+        (b"{" + b'"a": NaN}', "NaN"),
         (b" " * 2**20, "Expecting value"),
-    ],
-    ids=lambda value: str(value)[:20],
-)
-def test_headers_that_are_no_header(path, arrays, text, message):
-    path.write_bytes(join(text, bytes(100)))
-    assert_refused(path, arrays, f"not a model file, or a damaged one .*{message}")
+    ):
+        path.write_bytes(join(text, bytes(100)))
+        assert_refused(path, arrays, "not a model file", message)
 
 
-@pytest.mark.parametrize("length", [0, 1, 2**21 + 1, 2**40, 2**63, 2**64 - 1])
-def test_headers_of_a_length_that_is_a_lie(path, arrays, length):
-    write(path, arrays)
-    with path.open("r+b") as file:
-        file.write(length.to_bytes(8, "little"))
-        file.truncate(2**34)
-    assert_refused(path, arrays, "not a model file|its header takes")
+def test_headers_of_a_length_that_is_a_lie(path, arrays):
+    for length in (0, 1, LARGEST_HEADER + 1, 2**40, 2**63, 2**64 - 1):
+        write(path, arrays)
+        with path.open("r+b") as file:
+            file.write(length.to_bytes(8, "little"))
+            file.truncate(2**34)
+        message = f"takes {length:,} bytes" if length == LARGEST_HEADER + 1 else "not a model file"
+        assert_refused(path, arrays, message)
 
 
 def test_more_numbers_than_memory(path, arrays, monkeypatch):
@@ -399,7 +400,6 @@ def test_more_numbers_than_memory(path, arrays, monkeypatch):
 
 def test_many_numbers_that_take_no_room_on_the_disk(path):
     """As its header says, so that nothing about it is wrong but that nobody could read it."""
-    expected = {"a": TensorSpec("float64", (10**12,))}
     texts = {"format": "gru-xp", "format_version": "1", "metadata": "{}"}
     header = {"__metadata__": texts, "a": {"dtype": "F64", "shape": [10**12], "data_offsets": [0, 8 * 10**12]}}
     content = join(header, b"")
@@ -408,38 +408,37 @@ def test_many_numbers_that_take_no_room_on_the_disk(path):
         os.truncate(path, len(content) + 8 * 10**12)
     except OSError:
         pytest.skip("the file system has no files of that size")
-    start = time.process_time()
-    with pytest.raises(CheckpointError, match="takes 16,000,000,000,000 bytes of memory to read"):
-        read_tensors(path, kind="model", versions=[1], expected=lambda version, description: expected)
-    assert time.process_time() - start < 1.0
+    assert_refused(path, {"a": np.broadcast_to(0.0, 10**12)}, "takes 16,000,000,000,000 bytes of memory")
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (safetensors.SafetensorError("odd\n"), r"not a model file .odd\\n.$"),
-        (MemoryError(), "takes more memory to read than there is"),
-    ],
-    ids=["library", "memory"],
-)
-def test_numbers_that_cannot_be_had(path, arrays, monkeypatch, error, message):
-    def load(content):
-        raise error
-
+def test_numbers_that_cannot_be_had(path, arrays, monkeypatch):
     write(path, arrays)
-    monkeypatch.setattr(safetensors.numpy, "load", load)
-    assert_refused(path, arrays, message)
+    for error, *parts_of_message in (
+        (safetensors.SafetensorError("odd\n"), "not a model file", r"odd\n"),
+        (MemoryError(), "more memory"),
+    ):
+
+        def load(content, error=error):
+            raise error
+
+        monkeypatch.setattr(safetensors.numpy, "load", load)
+        assert_refused(path, arrays, *parts_of_message)
 
 
-@pytest.mark.parametrize("error", [KeyError("size"), TypeError("none"), ValueError("odd"), OverflowError("large")])
-def test_a_description_that_cannot_be_used(path, arrays, error):
+def test_a_description_that_cannot_be_used(path, arrays, refused):
     write(path, arrays)
+    for error, message in (
+        (KeyError("size"), "no 'size'"),
+        (TypeError("none"), "none"),
+        (ValueError("odd"), "odd"),
+        (OverflowError("large"), "large"),
+    ):
 
-    def expected(version, description):
-        raise error
+        def expected(version, description, error=error):
+            raise error
 
-    with pytest.raises(CheckpointError, match=r"description is damaged \((there is no 'size'|none|odd|large)\)"):
-        read_tensors(path, kind="model", versions=[3], expected=expected)
+        with refused(CheckpointError, str(path), "description is damaged", message, case=message):
+            read_tensors(path, kind="model", versions=[3], expected=expected)
 
 
 def test_the_description_is_looked_at_before_the_numbers(path, arrays):

@@ -1,3 +1,4 @@
+import itertools
 import math
 import random
 import re
@@ -118,92 +119,90 @@ FROZEN = 1e-300
 # --- states that are carried from chunk to chunk ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lengths", [None, [17, 0, 9]])
-@pytest.mark.parametrize("chunk_length", [1, 5, 16, 17])
-def test_a_layer_over_chunks_gives_the_states_of_one_pass(stream, reset, chunk_length, lengths):
+def test_a_layer_over_chunks_gives_the_states_of_one_pass(stream, reset):
     s = stream()
     params, h0 = s.params.gru[0][0], s.h0[0]
-    whole, last, _ = gru_forward(s.x, h0, params, reset=reset, lengths=lengths)
-    state, parts = h0, []
-    for start in range(0, 17, chunk_length):
-        x = s.x[:, start : start + chunk_length]
-        valid = None if lengths is None else np.clip(np.array(lengths) - start, 0, x.shape[1])
-        h, state, _ = gru_forward(x, state, params, reset=reset, lengths=valid)
-        parts.append(h)
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=0, atol=1e-15)
-    np.testing.assert_allclose(state, last, rtol=0, atol=1e-15)
-    assert np.ptp(whole) > 0.5
+    for chunk_length, lengths in itertools.product((1, 5, 16, 17), (None, [17, 0, 9])):
+        whole, last, _ = gru_forward(s.x, h0, params, reset=reset, lengths=lengths)
+        state, parts = h0, []
+        for start in range(0, 17, chunk_length):
+            x = s.x[:, start : start + chunk_length]
+            valid = None if lengths is None else np.clip(np.array(lengths) - start, 0, x.shape[1])
+            h, state, _ = gru_forward(x, state, params, reset=reset, lengths=valid)
+            parts.append(h)
+        case = f"chunks of {chunk_length}, lengths {lengths}"
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=0, atol=1e-15, err_msg=case)
+        np.testing.assert_allclose(state, last, rtol=0, atol=1e-15, err_msg=case)
+        assert np.ptp(whole) > 0.5
 
 
-@pytest.mark.parametrize("chunk_length", [1, 5, 17, 100])
-def test_training_sees_the_states_of_one_pass(stream, run, reset, chunk_length):
+def test_training_sees_the_states_of_one_pass(stream, run, reset):
     """The linear layer hands on the states as they are, and the loss sees them: to learn from, and to tell the cost."""
     s = stream(O=4)
     s = s._replace(params=s.params._replace(linear=LinearParams(np.eye(4), np.zeros(4))))
-    seen = []
-
-    def loss(y_pred, y, *, mask, reduction):
-        assert mask is None
-        assert reduction == "sum"
-        seen.append(y_pred.copy())
-        return np.sum(y_pred), np.ones_like(y_pred)
-
-    run(s, chunk_length, reset=reset, h0=s.h0, loss=loss, learning_rate=FROZEN, num_epochs=2)
     expected, _, _ = gru_stack_forward(s.x, s.h0, s.params.gru, reset=reset)
-    passes = np.split(np.concatenate(seen, axis=1), 5, axis=1)  # cost, learn, cost, learn, cost
-    for states in passes:
-        np.testing.assert_allclose(states, expected, rtol=0, atol=1e-15)
+    for chunk_length in (1, 5, 17, 100):
+        seen = []
+
+        def loss(y_pred, y, *, mask, reduction, seen=seen):
+            assert mask is None
+            assert reduction == "sum"
+            seen.append(y_pred.copy())
+            return np.sum(y_pred), np.ones_like(y_pred)
+
+        run(s, chunk_length, reset=reset, h0=s.h0, loss=loss, learning_rate=FROZEN, num_epochs=2)
+        passes = np.split(np.concatenate(seen, axis=1), 5, axis=1)  # cost, learn, cost, learn, cost
+        for states in passes:
+            np.testing.assert_allclose(states, expected, rtol=0, atol=1e-15, err_msg=f"chunks of {chunk_length}")
 
 
-@pytest.mark.parametrize("chunk_length", [1, 4, 17])
-def test_reported_costs_are_those_of_one_pass(stream, run, reset, chunk_length):
+def test_reported_costs_are_those_of_one_pass(stream, run, reset):
     s = stream()
-    for epochs in (1, 2, 3):
+    for chunk_length, epochs in ((1, 1), (4, 3), (17, 2)):
         result = run(s, chunk_length, reset=reset, h0=s.h0, num_epochs=epochs, learning_rate=1e-3)
         assert result.best_epoch == epochs
         expected = [np.mean((predictions(p, s.x, s.h0, reset=reset) - s.y) ** 2) for p in (s.params, result.params)]
-        assert [costs(result)[0], costs(result)[epochs]] == pytest.approx(expected, rel=1e-13)
+        assert [costs(result)[0], costs(result)[epochs]] == pytest.approx(expected, rel=1e-13), chunk_length
 
 
 # --- gradients --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-@pytest.mark.parametrize("chunk_length", [17, 18, 10**9])
-def test_a_chunk_of_everything_gives_the_full_gradient(stream, run, reset, reduction, chunk_length):
+def test_a_chunk_of_everything_gives_the_full_gradient(stream, run, reset):
     s = stream()
-    result = run(
-        s, chunk_length, reset=reset, h0=s.h0, num_epochs=1, learning_rate=1e-4, optimizer="sgd", reduction=reduction
-    )
-    total, gradient, _ = value_and_gradient(s.params, s.x, s.y, s.h0, reset=reset)
-    if reduction == "mean":
-        gradient /= 3 * 17
-    np.testing.assert_allclose(flatten(result.params), flatten(s.params) - 1e-4 * gradient, rtol=0, atol=1e-14)
-    assert result.history[0].cost == pytest.approx(total / (3 * 17), rel=1e-13)
-    assert result.history[1].gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
-    assert result.best_epoch == 1
+    total, full, _ = value_and_gradient(s.params, s.x, s.y, s.h0, reset=reset)
+    for chunk_length, reduction in ((17, "sum"), (17, "mean"), (18, "mean"), (10**9, "sum")):
+        options = {"num_epochs": 1, "learning_rate": 1e-4, "optimizer": "sgd", "reduction": reduction}
+        result = run(s, chunk_length, reset=reset, h0=s.h0, **options)
+        gradient, case = full / (3 * 17 if reduction == "mean" else 1), f"chunks of {chunk_length}, {reduction}"
+        expected = flatten(s.params) - 1e-4 * gradient
+        np.testing.assert_allclose(flatten(result.params), expected, rtol=0, atol=1e-14, err_msg=case)
+        assert result.history[0].cost == pytest.approx(total / (3 * 17), rel=1e-13), case
+        assert result.history[1].gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12), case
+        assert result.best_epoch == 1
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-@pytest.mark.parametrize("chunk_length", [1, 5, 16])
-def test_gradient_descent_by_hand(stream, run, reset, chunk_length, reduction):
-    """Three epochs, each from h0, and a last chunk that is shorter."""
+@pytest.mark.compat
+def test_gradient_descent_by_hand(stream, run, reset):
+    """Two epochs, each from h0, and a last chunk that is shorter."""
     s = stream()
-    rate = 2e-3 if reduction == "sum" else 0.02
-    result = run(
-        s,
-        chunk_length,
-        reset=reset,
-        h0=s.h0,
-        num_epochs=3,
-        learning_rate=rate,
-        optimizer="sgd",
-        reduction=reduction,
-    )
-    expected = descend(s.params, s, chunk_length, epochs=3, rate=rate, reduction=reduction, reset=reset)
-    assert result.best_epoch == 3
-    np.testing.assert_allclose(flatten(result.params), flatten(expected), rtol=0, atol=1e-13)
-    assert np.abs(flatten(result.params) - flatten(s.params)).max() > 0.01
+    for chunk_length, reduction in ((1, "sum"), (5, "sum"), (5, "mean"), (16, "mean")):
+        options = {"rate": 2e-3 if reduction == "sum" else 0.04, "reduction": reduction, "epochs": 2}
+        result = run(
+            s,
+            chunk_length,
+            reset=reset,
+            h0=s.h0,
+            num_epochs=2,
+            learning_rate=options["rate"],
+            optimizer="sgd",
+            reduction=reduction,
+        )
+        expected = descend(s.params, s, chunk_length, reset=reset, **options)
+        case = f"chunks of {chunk_length}, {reduction}"
+        assert result.best_epoch == 2, case
+        np.testing.assert_allclose(flatten(result.params), flatten(expected), rtol=0, atol=1e-13, err_msg=case)
+        assert np.abs(flatten(result.params) - flatten(s.params)).max() > 0.01, case
 
 
 def test_what_is_the_same_as_the_full_gradient_and_what_is_not(stream, run, gradients):
@@ -226,6 +225,7 @@ def test_what_is_the_same_as_the_full_gradient_and_what_is_not(stream, run, grad
     np.testing.assert_allclose(total, cut, rtol=0, atol=1e-12)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_training_is_that_of_pytorch_with_detached_states(stream, run, optimizer):
     torch = pytest.importorskip("torch")
@@ -327,18 +327,14 @@ def test_each_sequence_learns_up_to_its_end(stream, run, reset, gradients):
     assert costs(result) == pytest.approx([total / 36] * 2, rel=1e-13)
 
 
-@pytest.mark.parametrize("as_given", [list, np.array, tuple])
-def test_padding_changes_nothing(stream, run, as_given):
+def test_padding_changes_nothing(stream, run):
     s = stream()
     short = s._replace(x=s.x[:, :11], y=s.y[:, :11])
     expected = run(short, 4, h0=s.h0, num_epochs=3)
-    padded = run(s, 4, h0=s.h0, num_epochs=3, lengths=as_given([11, 11, 11]))
-    assert costs(padded) == pytest.approx(costs(expected), rel=1e-13)
-    np.testing.assert_allclose(flatten(padded.params), flatten(expected.params), rtol=0, atol=1e-13)
-
-
-def test_lengths_of_everything_change_nothing(stream, run):
-    s = stream()
+    for as_given in (list, np.array, tuple):
+        padded = run(s, 4, h0=s.h0, num_epochs=3, lengths=as_given([11, 11, 11]))
+        assert costs(padded) == pytest.approx(costs(expected), rel=1e-13)
+        np.testing.assert_allclose(flatten(padded.params), flatten(expected.params), rtol=0, atol=1e-13)
     assert costs(run(s, 4, lengths=[17, 17, 17])) == costs(run(s, 4))
 
 
@@ -398,19 +394,19 @@ def test_chunks_that_count_nowhere_are_not_read(stream, run):
     assert x.spans == 3 * [(0, 5), (5, 10)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_numbers_get_the_type_of_the_parameters(stream, run, dtype):
-    s = stream(dtype=dtype)
-    whole = s._replace(x=np.rint(10 * s.x), y=np.rint(10 * s.y))
-    small = whole._replace(x=whole.x.astype(np.int16), y=whole.y.astype(np.int8))
-    result, expected = run(small), run(whole)
-    assert flatten(result.params).dtype == dtype
-    assert costs(result) == costs(expected)
+def test_the_numbers_get_the_type_of_the_parameters(stream, run):
+    for dtype in ("float32", "float64"):
+        s = stream(dtype=dtype)
+        whole = s._replace(x=np.rint(10 * s.x), y=np.rint(10 * s.y))
+        small = whole._replace(x=whole.x.astype(np.int16), y=whole.y.astype(np.int8))
+        result, expected = run(small), run(whole)
+        assert flatten(result.params).dtype == dtype
+        assert costs(result) == costs(expected), dtype
 
 
 def test_learning_from_a_file_with_little_memory(rng, cpu, tmp_path, monkeypatch):
     """The value of two steps ago: from a file, in a small part of the memory of a pass over all of it."""
-    B, T, H, delay = 24, 1200, 12, 2
+    B, T, H, delay = 24, 800, 12, 2
     x, y = (np.memmap(tmp_path / name, np.float32, "w+", shape=(B, T, 1)) for name in ("x", "y"))
     x[...] = rng.uniform(-1.0, 1.0, (B, T, 1))
     y[:, delay:] = x[:, :-delay]
@@ -426,19 +422,18 @@ def test_learning_from_a_file_with_little_memory(rng, cpu, tmp_path, monkeypatch
     def peak(function):
         tracemalloc.start()
         try:
-            function()
-            return tracemalloc.get_traced_memory()[1]
+            result = function()
+            return result, tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    result = learn()
-    assert result.history[0].cost > 0.3
-    assert result.history[-1].cost < 0.01
-
     monkeypatch.setenv("GRU_XP_PLAIN", "1")  # fast paths keep some memory that has nothing to do with T
-    of_everything = peak(lambda: gru_stack_forward(x, None, params.gru))
+    _, of_everything = peak(lambda: gru_stack_forward(x, None, params.gru))
     assert of_everything > B * T * 4 * H * 4  # the states, and the gates' three numbers
-    assert peak(learn) < of_everything / 20
+    result, of_chunks = peak(learn)
+    assert of_chunks < of_everything / 20
+    assert result.history[0].cost > 0.3
+    assert result.history[-1].cost < 0.05
 
 
 # --- other losses -----------------------------------------------------------------------------------------------
@@ -446,7 +441,7 @@ def test_learning_from_a_file_with_little_memory(rng, cpu, tmp_path, monkeypatch
 
 def test_classification_of_every_step(rng, cpu):
     """Which of three symbols came two steps ago, in sequences of several lengths."""
-    B, T, C = 8, 400, 3
+    B, T, C = 8, 200, 3
     symbols = rng.integers(0, C, (B, T))
     x = np.eye(C)[symbols]
     labels = np.concatenate([np.zeros((B, 2), np.int32), symbols[:, :-2].astype(np.int32)], axis=1)
@@ -459,7 +454,7 @@ def test_classification_of_every_step(rng, cpu):
         x,
         labels,
         chunk_length=25,
-        config=TrainingConfig(num_epochs=12, learning_rate=0.03),
+        config=TrainingConfig(num_epochs=8, learning_rate=0.05),
         device=cpu,
         lengths=lengths,
         loss=softmax_cross_entropy,
@@ -493,25 +488,24 @@ def test_a_loss_of_ones_own(stream, run, gradients):
 # --- fast paths and devices -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rates", [{}, RATES])
-def test_the_same_seed_gives_the_same_bits(stream, run, dtype, rates):
-    s = stream(dtype=dtype)
-    first, second = (run(s, seed=3, num_epochs=4, lengths=[17, 4, 9], **rates) for _ in range(2))
-    assert costs(first) == costs(second)
-    np.testing.assert_array_equal(flatten(first.params), flatten(second.params))
-    assert (flatten(first.params) != flatten(s.params)).any()
+def test_the_same_seed_gives_the_same_bits(stream, run):
+    for dtype, rates in itertools.product(("float32", "float64"), ({}, RATES)):
+        s = stream(dtype=dtype)
+        first, second = (run(s, seed=3, num_epochs=2, lengths=[17, 4, 9], **rates) for _ in range(2))
+        assert costs(first) == costs(second), (dtype, rates)
+        np.testing.assert_array_equal(flatten(first.params), flatten(second.params))
+        assert (flatten(first.params) != flatten(s.params)).any()
 
 
-@pytest.mark.parametrize("lengths", [None, [17, 0, 4, 7, 16, 2, 11]])
-def test_fast_paths_train_as_the_plain_one(stream, run, reset, make_numpy_ops, monkeypatch, lengths):
-    s, results = stream(B=7), []
-    for ops in (PLAIN_OPS, make_numpy_ops()):
-        monkeypatch.setattr(Device, "ops", lambda self, ops=ops: ops)
-        results.append(run(s, 7, reset=reset, h0=s.h0, lengths=lengths))
-    plain, fast = results
-    assert costs(fast) == pytest.approx(costs(plain), rel=1e-10)
-    np.testing.assert_allclose(flatten(fast.params), flatten(plain.params), rtol=0, atol=1e-10)
+def test_fast_paths_train_as_the_plain_one(stream, run, make_numpy_ops, monkeypatch):
+    for reset, lengths in (("before", None), ("after", [17, 0, 4, 7, 16, 2, 11])):
+        s, results = stream(B=7), []
+        for ops in (PLAIN_OPS, make_numpy_ops()):
+            monkeypatch.setattr(Device, "ops", lambda self, ops=ops: ops)
+            results.append(run(s, 7, reset=reset, h0=s.h0, lengths=lengths, num_epochs=1))
+        plain, fast = results
+        assert costs(fast) == pytest.approx(costs(plain), rel=1e-10), lengths
+        np.testing.assert_allclose(flatten(fast.params), flatten(plain.params), rtol=0, atol=1e-10)
 
 
 @pytest.mark.cuda
@@ -569,8 +563,7 @@ def test_a_huge_learning_rate_stops_at_the_chunk(stream, run, dtype):
     assert result.stop_reason == "non_finite"
     assert len(result.history) == 2
     assert math.isnan(costs(result)[1])
-    message = r"epoch 1, batch \d: (parameter|the cost) .*; try a smaller learning rate than 1e\+250"
-    assert re.match(message, result.problem)
+    assert re.match(r"epoch 1, batch \d: (parameter|the cost) .* 1e\+250", result.problem)
     np.testing.assert_array_equal(flatten(result.params), flatten(s.params))
     # all chunks for the cost of epoch 0; none is learned from after the second, which the first one's update spoilt
     assert x.spans[4:] == [(0, 5), (5, 10)]
@@ -594,85 +587,69 @@ def both_directions(s):
     return s._replace(params=NetworkParams(layers, LinearParams(np.ones((2, 8)), np.ones(2))))
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "kind", "message"),
-    [
-        (both_directions, {}, ValueError, r"params\.gru runs in both directions"),
-        (lambda s: s, {"batch_size": 2}, ValueError, r"config\.batch_size is 2; it must be None"),
-        (lambda s: s, {"chunk_length": 0}, ValueError, "chunk_length is 0; it must be at least 1"),
-        (lambda s: s, {"chunk_length": 2.5}, ValueError, "chunk_length is 2.5; it must be at least 1"),
-        (lambda s: s, {"keep_every": 0}, ValueError, "keep_every is 0"),
-        (lambda s: s, {"reset": "between"}, ValueError, "reset is 'between'"),
-        (lambda s: s._replace(params=s.params.gru), {}, ShapeError, "params is a tuple; it must be a NetworkParams"),
+def test_what_does_not_fit_is_refused(stream, run, refused):
+    def other(**arrays):
+        return lambda s: s._replace(**{name: change(getattr(s, name)) for name, change in arrays.items()})
+
+    def other_linear(linear):
+        return other(params=lambda params: params._replace(linear=linear(params)))
+
+    def same(s):
+        return s
+
+    labels = {"loss": softmax_cross_entropy}
+    for change, options, kind, *parts in (
+        (both_directions, {}, ValueError, "params.gru", "both directions"),
+        (same, {"batch_size": 2}, ValueError, "config.batch_size is 2", "None"),
+        (same, {"chunk_length": 0}, ValueError, "chunk_length is 0", "at least 1"),
+        (same, {"chunk_length": 2.5}, ValueError, "chunk_length is 2.5", "at least 1"),
+        (same, {"keep_every": 0}, ValueError, "keep_every is 0"),
+        (same, {"reset": "between"}, ValueError, "reset is 'between'"),
+        (other(params=lambda params: params.gru), {}, ShapeError, "params is a tuple", "NetworkParams"),
+        (other_linear(lambda p: p.gru[0][0]), {}, ShapeError, "params.linear is a GRUParams", "LinearParams"),
         (
-            lambda s: s._replace(params=s.params._replace(linear=s.params.gru[0][0])),
+            other(params=lambda p: p._replace(gru=p.gru[0][0])),
             {},
             ShapeError,
-            r"params\.linear is a GRUParams; it must be a LinearParams",
+            "layers is a GRUParams",
+            "tuple of layers",
         ),
         (
-            lambda s: s._replace(params=s.params._replace(gru=s.params.gru[0][0])),
+            other_linear(lambda p: LinearParams(np.ones((2, 5)), np.ones(2))),
             {},
             ShapeError,
-            "layers is a GRUParams; it must be a tuple of layers",
+            "params.linear.weight has shape (2, 5)",
+            "(O, 4)",
         ),
         (
-            lambda s: s._replace(params=s.params._replace(linear=LinearParams(np.ones((2, 5)), np.ones(2)))),
+            other_linear(lambda p: LinearParams(np.ones((2, 4), "f4"), np.ones(2))),
             {},
             ShapeError,
-            r"params\.linear\.weight has shape \(2, 5\); it must be \(O, 4\)",
+            "params.linear.weight has dtype float32",
+            "float64",
         ),
-        (
-            lambda s: s._replace(params=s.params._replace(linear=LinearParams(np.ones((2, 4), "f4"), np.ones(2)))),
-            {},
-            ShapeError,
-            r"params\.linear\.weight has dtype float32; it must be that of x, float64",
-        ),
-        (lambda s: s._replace(x=s.x.tolist()), {}, ShapeError, "x is a list; it must have a shape"),
-        (lambda s: s._replace(y=s.y.tolist()), {}, ShapeError, "y is a list; it must have a shape"),
-        (lambda s: s._replace(x=s.x[..., 0]), {}, ShapeError, r"x has shape \(3, 17\); it must be \(B, T, I\)"),
-        (lambda s: s._replace(x=s.x[:, :0]), {}, ShapeError, r"x has shape \(3, 0, 2\); .* every size at least 1"),
-        (lambda s: s._replace(x=s.x[..., :1]), {}, ShapeError, r"weight_ih has shape \(12, 2\); it must be \(12, 1\)"),
-        (
-            lambda s: s._replace(y=s.y[..., :1]),
-            {},
-            ShapeError,
-            r"y has shape \(3, 17, 1\); it must be \(3, 17, 2\), or give the loss of labels \(3, 17\)",
-        ),
-        (lambda s: s._replace(y=s.y[..., 0]), {}, ShapeError, r"y has shape \(3, 17\); it must be \(3, 17, 2\)"),
-        (
-            lambda s: s._replace(y=s.y[:, :9, 0]),
-            {"loss": softmax_cross_entropy},
-            ShapeError,
-            r"y has shape \(3, 9\); it must be \(3, 17, O\), or of labels \(3, 17\)",
-        ),
-        (
-            lambda s: s._replace(y=s.y[..., 0]),
-            {"loss": softmax_cross_entropy},
-            ShapeError,
-            r"y has dtype float64 and shape \(3, 17\); labels must be integers",
-        ),
-        (
-            lambda s: s,
-            {"lengths": [17, 18, 0]},
-            ShapeError,
-            "lengths has values from 0 to 18; each must be 0 to 17, as x has 17 steps",
-        ),
-        (lambda s: s, {"lengths": [17, 17]}, ShapeError, r"it must be integers of shape \(3,\)"),
-        (lambda s: s, {"lengths": [0, 0, 0]}, ShapeError, "lengths are all 0; at least one step must count"),
-        (lambda s: s, {"h0": np.zeros((1, 3, 4))}, ShapeError, r"h0 has shape \(1, 3, 4\); it must be \(2, 3, 4\)"),
-    ],
-)
-def test_what_does_not_fit_is_refused(stream, run, change, options, kind, message):
-    with pytest.raises(kind, match=message) as caught:
-        run(change(stream()), **options)
-    assert "\n" not in str(caught.value)
+        (other(x=np.ndarray.tolist), {}, ShapeError, "x is a list", "shape"),
+        (other(y=np.ndarray.tolist), {}, ShapeError, "y is a list", "shape"),
+        (other(x=lambda x: x[..., 0]), {}, ShapeError, "x has shape (3, 17)", "(B, T, I)"),
+        (other(x=lambda x: x[:, :0]), {}, ShapeError, "x has shape (3, 0, 2)", "at least 1"),
+        (other(x=lambda x: x[..., :1]), {}, ShapeError, "weight_ih has shape (12, 2)", "(12, 1)"),
+        (other(y=lambda y: y[..., :1]), {}, ShapeError, "y has shape (3, 17, 1)", "(3, 17, 2)", "labels (3, 17)"),
+        (other(y=lambda y: y[..., 0]), {}, ShapeError, "y has shape (3, 17)", "(3, 17, 2)"),
+        (other(y=lambda y: y[:, :9, 0]), labels, ShapeError, "y has shape (3, 9)", "(3, 17, O)", "labels (3, 17)"),
+        (other(y=lambda y: y[..., 0]), labels, ShapeError, "y has dtype float64 and shape (3, 17)", "integers"),
+        (same, {"lengths": [17, 18, 0]}, ShapeError, "lengths has values from 0 to 18", "0 to 17"),
+        (same, {"lengths": [17, 17]}, ShapeError, "integers of shape (3,)"),
+        (same, {"lengths": [0, 0, 0]}, ShapeError, "lengths are all 0", "at least one"),
+        (same, {"h0": np.zeros((1, 3, 4))}, ShapeError, "h0 has shape (1, 3, 4)", "(2, 3, 4)"),
+    ):
+        with refused(kind, *parts, case=parts):
+            run(change(stream()), **options)
 
 
 def test_parameters_of_another_library_are_refused(stream, run):
     strict = pytest.importorskip("array_api_strict")
     s = stream()
-    with pytest.raises(ShapeError, match="has namespace array_api_strict; it must be that of x, numpy"):
+    with pytest.raises(ShapeError, match=r"has namespace array_api_strict; .* numpy"):
         run(s._replace(params=map_arrays(strict.asarray, s.params)))
 
 
