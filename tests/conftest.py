@@ -73,7 +73,7 @@ def _why_skipped(report: Any) -> str:
     if "cuda" in getattr(report, "keywords", ()):  # a module that is skipped has none
         return "needs a CUDA device"
     reason = report.longrepr[2].removeprefix("Skipped: ")
-    package = re.match("could not import '([^']+)'", reason)
+    package = re.search(r"No module named '(\w+)'", reason)
     return f"needs {package[1]}" if package else reason
 
 
@@ -84,14 +84,15 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Any:
     if not isinstance(made, list) or not all(isinstance(item, pytest.Function) for item in made):
         return made
     config = collector.config
-    paired = _pairwise(made)
-    others = [item for item in made if item not in paired]
+    slow = {item for item in made if item.get_closest_marker("slow")}
+    paired = _pairwise([item for item in made if item not in slow])
+    others = [item for item in made if item not in slow | paired]
     if "not slow" in config.getoption("markexpr"):
-        return [item for item in made if item in paired]
+        others = []
     others = others[:: max(1, round(1 / config.getoption("share")))]
     for item in others:
         item.add_marker("slow")
-    return [item for item in made if item in paired or item in others]
+    return [item for item in made if item in slow or item in paired or item in others]
 
 
 def _pairwise(items: list[pytest.Function]) -> set[pytest.Function]:

@@ -48,6 +48,12 @@ STACKS = [(1, 1, "before"), (1, 2, "after"), (2, 1, "after"), (2, 2, "before"), 
 """Numbers of layers and of directions, and where the reset gate acts; any two choices meet."""
 
 
+@pytest.fixture(params=["pairs", pytest.param("all", marks=pytest.mark.slow)])
+def stacks(request):
+    """The stacks for a test to loop over."""
+    return STACKS if request.param == "pairs" else list(product([1, 2, 3], [1, 2], RESETS))
+
+
 class Call(NamedTuple):
     """Arguments of `gru_stack_forward` and `gru_stack_backward`."""
 
@@ -168,9 +174,9 @@ def test_layer_by_layer(draw_call, assert_close, reset, L, D, settings):
 
 
 @pytest.mark.compat
-def test_namespaces(xp, draw_call, assert_close):
+def test_namespaces(xp, draw_call, assert_close, stacks):
     """The same numbers: one seed leaves out the same everywhere."""
-    cases = [(stack, EVERYTHING) for stack in STACKS] + [(stack, {}) for stack in STACKS[1:5:3]]
+    cases = [(stack, EVERYTHING) for stack in stacks] + [(stack, {}) for stack in STACKS[1:5:3]]
     for (L, D, reset), settings in cases:
         call = draw_call(L, D)
         expected = call(reset=reset, ops=PLAIN_OPS, **settings)
@@ -250,8 +256,8 @@ def test_gradients_in_every_namespace(xp, draw_call):
         )
 
 
-def test_gradients_of_both_results_add_up(draw_call, assert_close):
-    for (L, D, reset), settings in product(STACKS, [{}, EVERYTHING]):
+def test_gradients_of_both_results_add_up(draw_call, assert_close, stacks):
+    for (L, D, reset), settings in product(stacks, [{}, EVERYTHING]):
         call = draw_call(L, D)
         _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, **settings)
         of_h, of_last = gru_stack_backward(call.dh, cache), gru_stack_backward(None, cache, dh_last=call.dh_last)
@@ -292,9 +298,9 @@ def test_a_direction_that_nobody_reads(draw_call, reset):
 # --- order of states --------------------------------------------------------------------------------------------
 
 
-def test_last_states_are_those_at_the_end(draw_call):
+def test_last_states_are_those_at_the_end(draw_call, stacks):
     """Of the last layer: forward after a sequence's last step, reverse after its first."""
-    for (L, D, reset), settings in product(STACKS, [{}, {"lengths": [2, 1, 4]}, EVERYTHING | {"lengths": [2, 1, 4]}]):
+    for (L, D, reset), settings in product(stacks, [{}, {"lengths": [2, 1, 4]}, EVERYTHING | {"lengths": [2, 1, 4]}]):
         h, h_last, *_ = draw_call(L, D)(reset=reset, **settings)
         for b, length in enumerate(settings.get("lengths", [T] * B)):
             assert h_last[(L - 1) * D, b].tolist() == h[b, length - 1, :H].tolist(), (L, D, settings)
@@ -302,9 +308,9 @@ def test_last_states_are_those_at_the_end(draw_call):
                 assert h_last[-1, b].tolist() == h[b, 0, H:].tolist(), (L, D, settings)
 
 
-def test_each_initial_state_reaches_its_own_layer(draw_call):
+def test_each_initial_state_reaches_its_own_layer(draw_call, stacks):
     """And those above it."""
-    for L, D, reset in STACKS:
+    for L, D, reset in stacks:
         call = draw_call(L, D)
         _, before, *_ = call(reset=reset)
         for place in range(L * D):
@@ -493,8 +499,8 @@ def test_keep_every(xp, draw_call, assert_close):
                 assert equal_bits(results, expected), (D, keep_every)
 
 
-def test_only_what_is_wanted(draw_call):
-    for (L, D, reset), settings in product(STACKS, [{}, EVERYTHING]):
+def test_only_what_is_wanted(draw_call, stacks):
+    for (L, D, reset), settings in product(stacks, [{}, EVERYTHING]):
         call = draw_call(L, D)
         expected_h, expected_last, _, *expected = call(reset=reset, **settings)
         for with_h, with_cache in product([False, True], repeat=2):

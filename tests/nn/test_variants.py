@@ -50,6 +50,12 @@ PAIRS = [
 WITH_LENGTHS = [variant._replace(has_lengths=True) for variant in PAIRS]
 
 
+@pytest.fixture(params=["pairs", pytest.param("all", marks=pytest.mark.slow)])
+def variants(request):
+    """The variants for a test to loop over."""
+    return PAIRS if request.param == "pairs" else VARIANTS
+
+
 def each(variants):
     """A test for each of the variants."""
     return pytest.mark.parametrize("variant", variants, ids=str)
@@ -243,8 +249,8 @@ def test_gradients(draw_call, variant, with_h0):
 
 
 @pytest.mark.compat
-def test_namespaces(xp, draw_call, assert_same_results):
-    for variant in PAIRS:
+def test_namespaces(xp, draw_call, assert_same_results, variants):
+    for variant in variants:
         call = draw_call(variant, with_h0=variant.reverse)
         expected = call(keep_every=kept(variant), ops=PLAIN_OPS)
         results = call.to(xp)(keep_every=kept(variant))
@@ -407,8 +413,8 @@ def flipped(array, lengths):
     return array
 
 
-def test_reverse_is_a_flip(draw_call, assert_same_results):
-    for variant in [variant._replace(reverse=True) for variant in PAIRS]:
+def test_reverse_is_a_flip(draw_call, assert_same_results, variants):
+    for variant in [variant._replace(reverse=True) for variant in variants]:
         call = draw_call(variant)
         options = call.options | {"reverse": False}
         if variant.update == "array":
@@ -431,8 +437,8 @@ def test_masks_of_ones_are_none(xp, draw_call):
             assert equal_bits_on_the_host(xp, results, expected), (variant, update_mask)
 
 
-def test_a_number_is_a_mask_of_it(xp, draw_call, assert_same_results):
-    for variant in [variant._replace(update="number") for variant in PAIRS]:
+def test_a_number_is_a_mask_of_it(xp, draw_call, assert_same_results, variants):
+    for variant in [variant._replace(update="number") for variant in variants]:
         call = draw_call(variant).to(xp)
         same = xp.full((4, 4, 2), 0.7, dtype=xp.float64)
         assert_same_results(call(), call(update_mask=same), 1e-15)
@@ -465,9 +471,9 @@ def test_without_candidates_the_state_fades(draw_call, reset):
 # --- what is computed again -------------------------------------------------------------------------------------
 
 
-def test_keep_every(xp, draw_call, assert_same_results):
+def test_keep_every(xp, draw_call, assert_same_results, variants):
     """Sums over steps, the parameters' gradients, may be rounded otherwise; in NumPy all else has the same bits."""
-    for number, variant in enumerate(PAIRS):
+    for number, variant in enumerate(variants):
         call = draw_call(variant, sizes=(3, 7, 2, 3), lengths=[5, 7, 2]).to(xp)
         expected = call()
         for keep_every in [1, 3, 6, 7, 50] if "numpy" in xp.__name__ else [(1, 3, 6)[number % 3], (50, 7)[number % 2]]:
@@ -683,8 +689,8 @@ def test_a_step_is_refused_as_a_sequence_is(draw_call, refuses):
 # --- what is wanted ---------------------------------------------------------------------------------------------
 
 
-def test_only_what_is_wanted(draw_call, make_numpy_ops):
-    for variant in PAIRS:
+def test_only_what_is_wanted(draw_call, make_numpy_ops, variants):
+    for variant in variants:
         call = draw_call(variant, sizes=(7, 5, 2, 4), lengths=[3, 5, 0, 1, 5, 2, 4])
         options = call.options | {"keep_every": kept(variant)}
         ops = make_numpy_ops()
@@ -706,8 +712,8 @@ def test_only_what_is_wanted(draw_call, make_numpy_ops):
                         assert equal_bits([actual_dx], [dx]), variant
 
 
-def test_gradients_of_both_results_add_up(draw_call, assert_same_results):
-    for variant in PAIRS:
+def test_gradients_of_both_results_add_up(draw_call, assert_same_results, variants):
+    for variant in variants:
         call = draw_call(variant)
         h, h_last, cache = gru_forward(call.x, call.h0, call.params, **call.options, keep_every=kept(variant))
         (dx, dh0, dparams), (dx_last, dh0_last, dparams_last) = (
@@ -718,9 +724,9 @@ def test_gradients_of_both_results_add_up(draw_call, assert_same_results):
         assert_same_results((h, h_last, *sums), call(keep_every=kept(variant)), 1e-14)
 
 
-def test_h_last_is_the_state_at_the_end(xp, draw_call):
+def test_h_last_is_the_state_at_the_end(xp, draw_call, variants):
     """And a gradient of it is one of that state."""
-    for variant in PAIRS:
+    for variant in variants:
         call = draw_call(variant).to(xp)
         h, h_last, *results = call()
         dh, dh_last = to_host(call.dh).copy(), to_host(call.dh_last).copy()

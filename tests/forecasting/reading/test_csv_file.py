@@ -89,7 +89,8 @@ def test_files_that_are_not_found(tmp_path, monkeypatch, refused):
     for name in ("missing.csv", "goog", "x/GOOG.csv", "README.md"):
         refused(lambda name=name: find_file(name), name, "AAPL.csv, GOOG.csv, IBM.csv, sunspots.csv")
     refused(lambda: find_file(""), "is empty")
-    refused(lambda: find_file(str(tmp_path)), str(tmp_path), "is a directory")
+    (tmp_path / "folder").mkdir()
+    refused(lambda: find_file("folder"), "folder", "is a directory")
     refused(lambda: read_csv(tmp_path), str(tmp_path), "cannot be read")
     refused(lambda: read_csv(tmp_path / "missing.csv"), "missing.csv", "No such file")
 
