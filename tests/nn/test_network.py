@@ -242,7 +242,7 @@ def test_namespace_dtype_and_shapes(xp, draw, draw_stacks):
             assert all(array.dtype == getattr(xp, dtype) for array in results.values())
 
 
-def test_wrong_shapes(draw, draw_network, refuses):
+def test_wrong_arguments(draw, draw_network, refuses):
     x, params = draw(np, (3, 4, 2)), draw_network(np, 2, 5, 3)
     too_wide = params._replace(linear=LinearParams(draw(np, (3, 6)), draw(np, (3,))))
     for arguments, first, *parts in (
@@ -252,6 +252,8 @@ def test_wrong_shapes(draw, draw_network, refuses):
     ):
         with refuses(first, *parts):
             network_forward(*arguments)
+    with refuses("keep_every", "0", "at least 1", "whole number", error=ValueError):
+        network_forward(x, params, keep_every=0)
     _, cache = network_forward(x, params)
     with refuses("dy", "shape (3, 1)", "(3, 3)"):
         network_backward(draw(np, (3, 1)), cache)
