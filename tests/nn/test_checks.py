@@ -7,7 +7,16 @@ from array_api_compat import array_namespace, device
 
 from gru_xp.devices import to_host
 from gru_xp.errors import GruXpError, ShapeError
-from gru_xp.nn.checks import check_array, check_choice, check_lengths, check_rows, positive_number, rate, share
+from gru_xp.nn.checks import (
+    check_array,
+    check_choice,
+    check_lengths,
+    check_rows,
+    positive_number,
+    rate,
+    share,
+    whole_number,
+)
 
 
 def test_what_fits_passes(xp, draw):
@@ -211,3 +220,16 @@ def test_numbers(check, right, wrong, allowed, refuses):
     for value in (*wrong, *NO_NUMBERS):
         with refuses("zoneout", repr(value), *allowed, error=ValueError):
             check("zoneout", value)
+
+
+# --- whole numbers ----------------------------------------------------------------------------------------------
+
+
+def test_whole_numbers_have_limits(refuses):
+    assert [whole_number("steps", value, 1, 9) for value in (1, np.int64(9))] == [1, 9]
+    assert whole_number("steps", 10**9, 1) == 10**9
+    with refuses("steps", "10", "at most 9", error=ValueError):
+        whole_number("steps", 10, 1, 9)
+    for value in (0, -1, 2.0, True, "3", None):
+        with refuses("steps", repr(value), "at least 1", "whole number", error=ValueError):
+            whole_number("steps", value, 1, 9)
