@@ -73,7 +73,7 @@ def _why_skipped(report: Any) -> str:
     if "cuda" in getattr(report, "keywords", ()):  # a module that is skipped has none
         return "needs a CUDA device"
     reason = report.longrepr[2].removeprefix("Skipped: ")
-    package = re.search(r"No module named '(\w+)'", reason)
+    package = re.search(r"(?:No module named|could not import) '(\w+)'", reason)
     return f"needs {package[1]}" if package else reason
 
 
