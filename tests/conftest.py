@@ -1,5 +1,6 @@
 """Namespaces, random numbers and references that the tests share."""
 
+import argparse
 import importlib
 import os
 import re
@@ -47,13 +48,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # --- which tests run ----------------------------------------------------------------------------------------------
 
 GROUPS = {"cuda", "peer"}
-"""Markers of tests that a machine may have to skip; the others must cover every pair without them."""
+"""Markers of tests that a machine may have to skip; the pairs must be covered without them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--share", type=float, default=1.0, metavar="X", help="run this share of the work of each slow test (default 1)"
+        "--share",
+        type=_share,
+        default=1.0,
+        metavar="X",
+        help="with -m slow: run this share of the combinations of parameters and of the random cases (default 1)",
     )
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return share
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +75,7 @@ def share(pytestconfig: pytest.Config) -> float:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say in a line for each reason how many tests were skipped."""
+    """Print one line per skip reason."""
     reasons = Counter(_why_skipped(report) for report in terminalreporter.stats.get("skipped", []))
     for reason, count in sorted(reasons.items()):
         terminalreporter.write_line(f"{count} skipped: {reason}")
@@ -79,7 +91,10 @@ def _why_skipped(report: Any) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Any:
-    """Keep enough variants of a parametrized test that every pair of values meets; the other variants are slow."""
+    """Keep enough variants of a parametrized test that every pair of values meets; the other variants are slow.
+
+    These are collected only if the -m option asks for slow tests.
+    """
     made = yield
     if not isinstance(made, list) or not all(isinstance(item, pytest.Function) for item in made):
         return made
@@ -87,7 +102,7 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Any:
     slow = {item for item in made if item.get_closest_marker("slow")}
     paired = _pairwise([item for item in made if item not in slow])
     others = [item for item in made if item not in slow | paired]
-    if "not slow" in config.getoption("markexpr"):
+    if not re.search(r"(?<!not )\bslow\b", config.getoption("markexpr")):
         others = []
     others = others[:: max(1, round(1 / config.getoption("share")))]
     for item in others:
@@ -96,7 +111,7 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Any:
 
 
 def _pairwise(items: list[pytest.Function]) -> set[pytest.Function]:
-    """Some of the variants of a test, in which each pair of values of two parameters is that is in any."""
+    """Choose variants of a test so that every pair of values of two parameters occurs."""
     groups: dict[frozenset[str], dict[pytest.Function, set[Any]]] = {}
     for item in items:
         group = frozenset(GROUPS.intersection(marker.name for marker in item.iter_markers()))

@@ -114,7 +114,7 @@ def test_train_with_torch(run_json: Callable[..., Any]) -> None:
 
 
 def test_train_without_torch_as_a_user_runs_it(tmp_path: Path) -> None:
-    """Every process in it is a real one."""
+    """With real processes throughout."""
     file = tmp_path / "result.json"
     done = run_process(*TRAIN, "--reset", "after", "--json", str(file), without="torch")
     assert done.returncode == 0, done.stderr

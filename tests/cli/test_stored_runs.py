@@ -8,20 +8,40 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
-from gru_xp.forecasting.checkpoint import load_checkpoint
+from gru_xp.forecasting.checkpoint import FORMAT_VERSION, load_checkpoint
+
+pytestmark = pytest.mark.compat
 
 FILES = Path(__file__).parents[1] / "files"
-RUNS = {f"{path.parent.parent.name}/{path.parent.name}": path.parent for path in FILES.glob("*/*/model.safetensors")}
+RUNS = {
+    f"{listed.parent.name}/{name}": forecast
+    for listed in sorted(FILES.glob("*/forecasts.json"))
+    for name, forecast in json.loads(listed.read_text("utf-8"))["runs"].items()
+}
+
+
+def test_every_stored_run_is_listed():
+    found = {f"{path.parent.parent.name}/{path.parent.name}" for path in FILES.glob("*/*/model.safetensors")}
+    assert found == RUNS.keys()
+    versions = {json.loads(_metadata(FILES / name / "checkpoint.safetensors")["format_version"]) for name in RUNS}
+    assert versions == set(range(1, FORMAT_VERSION + 1))
+
+
+def _metadata(path):
+    with safe_open(path, framework="np") as file:
+        return file.metadata()
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_stored_run_evaluates_and_forecasts_as_it_did(app, name):
-    """An interrupted one, after it is resumed from the middle of its epoch."""
-    written = json.loads((RUNS[name].parent / "forecasts.json").read_text("utf-8"))["runs"][RUNS[name].name]
-    shutil.copytree(RUNS[name], "run")
-    interrupted = load_checkpoint("run/checkpoint.safetensors").state.batches > 0
-    assert interrupted == (RUNS[name].name == "interrupted")
+    """The interrupted run is first resumed, from the middle of its epoch."""
+    written = RUNS[name]
+    shutil.copytree(FILES / name, "run")
+    checkpoint = load_checkpoint("run/checkpoint.safetensors")
+    interrupted = checkpoint.state.batches > 0
+    assert interrupted == name.endswith("interrupted")
     if interrupted:
         assert app("train", "--resume", "run").code == 0
     metrics = json.loads(Path("run/metrics.json").read_text("utf-8"))
@@ -29,4 +49,5 @@ def test_a_stored_run_evaluates_and_forecasts_as_it_did(app, name):
     for part in ("train", "test"):
         assert evaluated["parts"][part]["model"]["rmse"] == pytest.approx(metrics["parts"][part]["model"]["rmse"])
     rows = csv.DictReader(io.StringIO(app("forecast", "run", "--steps", len(written)).out))
-    np.testing.assert_allclose([float(row["Value"]) for row in rows], written, rtol=2e-6)
+    close = {"rtol": 1e-10 if checkpoint.forecaster.dtype == "float64" else 2e-6}
+    np.testing.assert_allclose([float(row["Value"]) for row in rows], written, **close)

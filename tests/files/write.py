@@ -42,7 +42,7 @@ RUNS = {
     f"--num-epochs 30 {OPTIONS}",
 }
 INTERRUPTED_AT = (12, 3)
-"""Epochs, and batches of the next."""
+"""Completed epochs, and batches of the epoch in progress."""
 
 
 def read_series() -> pd.DataFrame:
@@ -51,7 +51,7 @@ def read_series() -> pd.DataFrame:
 
 
 def forecasts(forecaster: Forecaster, series: pd.DataFrame) -> dict[str, list[float]]:
-    """Numbers that the model gives; a model with features cannot look further than one row ahead."""
+    """Return predictions and a forecast; a model with features forecasts only one row ahead."""
     steps = 4 if len(forecaster.columns) == 1 else 1
     return {
         "predict": np.asarray(forecaster.predict(series)).tolist(),
@@ -60,7 +60,7 @@ def forecasts(forecaster: Forecaster, series: pd.DataFrame) -> dict[str, list[fl
 
 
 def write_models(folder: Path) -> dict[str, dict[str, list[float]]]:
-    """Write the models that this release can have; their forecasts."""
+    """Write the models that the installed release supports, and return their forecasts."""
     known = {field.name for field in fields(Forecaster)}
     written = {}
     for name, settings in MODELS.items():
@@ -83,7 +83,7 @@ def run_app(*arguments: str) -> str:
 
 
 def write_runs(folder: Path) -> dict[str, list[float]]:
-    """Write runs, the last of which is interrupted in the middle of an epoch; their forecasts, of that when resumed."""
+    """Write the runs, the last of which is interrupted in mid-epoch; their forecasts, for that one after resuming it."""
     from gru_xp.training.checkpoint import Checkpoints
 
     called = Checkpoints.__call__

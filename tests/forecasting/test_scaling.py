@@ -156,3 +156,5 @@ def test_numbers_that_no_scaler_has(rows):
             dataclasses.replace(scaler, **{name: (1.0,)})
     with pytest.raises(ValueError, match="kind is 'first'"):
         dataclasses.replace(scaler, kind="first")
+    with pytest.raises(ValueError, match="mean of the scaler holds True"):
+        Scaler.from_dict(scaler.to_dict() | {"mean": [1.0, 1.0, True]})

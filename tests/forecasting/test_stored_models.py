@@ -8,15 +8,27 @@ import pandas as pd
 import pytest
 
 from gru_xp import Forecaster
+from gru_xp.training.model_file import FORMAT_VERSION
+
+pytestmark = pytest.mark.compat
 
 FILES = Path(__file__).parents[1] / "files"
-MODELS = {f"{path.parent.name}/{path.stem}": path for path in sorted(FILES.glob("*/*.safetensors"))}
+VERSIONS = [f"version-{number}" for number in range(1, FORMAT_VERSION + 1)]  # a new format adds its files
+MODELS = {
+    f"{version}/{name}": forecasts
+    for version in VERSIONS
+    for name, forecasts in json.loads((FILES / version / "forecasts.json").read_text("utf-8"))["models"].items()
+}
+
+
+def test_every_stored_model_is_listed():
+    found = {f"{path.parent.name}/{path.stem}" for path in FILES.glob("*/*.safetensors")}
+    assert found == MODELS.keys()
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_stored_model_forecasts_as_it_did(name):
-    path = MODELS[name]
-    written = json.loads((path.parent / "forecasts.json").read_text("utf-8"))["models"][path.stem]
+    path, written = FILES / f"{name}.safetensors", MODELS[name]
     forecaster = Forecaster.load(path, device="cpu")
     series = pd.read_csv(FILES / "series.csv", index_col="Date", parse_dates=True)[list(forecaster.columns)]
     close = {"rtol": 1e-10 if forecaster.dtype == "float64" else 2e-6}

@@ -275,7 +275,7 @@ def test_code_in_a_file_is_refused_and_not_run(learn, tmp_path, how):
 
 
 def test_compressed_parts_are_not_unpacked(learn, tmp_path, monkeypatch, refused):
-    """Neither here, where the memory says so, nor by PyTorch, which is not asked."""
+    """The file is refused in little memory, before PyTorch reads it."""
     path = tmp_path / "model.pt"
     save_torch(learn(reset="after"), path)
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:

@@ -23,7 +23,7 @@ def test_two_arrays_or_an_array_and_a_number(xp, draw):
 
 
 def test_invalid_rows_become_zero(xp, draw):
-    """Whatever numbers they hold."""
+    """Rows that hold NaN or infinity become zero like all others."""
     for number in (2.5, 0.0, math.nan, math.inf):
         a, valid = draw(xp, (3, 4)), xp.asarray([[1.0], [0.0], [1.0]])
         a[1, :] = number

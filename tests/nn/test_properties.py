@@ -176,7 +176,7 @@ def check_padding(call, n_more, numbers):
 
 
 def check_numbers_past_the_length(call, x_number, dh_number):
-    """They change no bit."""
+    """Numbers past the end of a sequence change no bit of the results."""
     expected = call()
     x, dh = call.x.copy(), call.dh.copy()
     for b, length in enumerate(call.options["lengths"]):

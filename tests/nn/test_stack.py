@@ -197,13 +197,10 @@ def test_float32(xp, draw_call, assert_close):
         assert_close(results, expected, 2e-6)
 
 
-# --- gradients --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("T", [20, 200, 2000])
 def test_float32_over_long_sequences(draw_call, reset, T):
-    """Rounding does not grow with the number of steps, at weights as they are when training starts."""
+    """Rounding errors do not grow with the number of steps, if weights are as small as at the start of training."""
     call = draw_call(2, 2, (5, T, 3, 16))
     single = call._replace(layers=map_arrays(lambda array: 0.35 * array, call.layers)).to(np, "float32")
     lengths = [0, T, T // 2, 1, T - 1]
@@ -214,6 +211,9 @@ def test_float32_over_long_sequences(draw_call, reset, T):
         assert array.dtype == np.float32, name
         largest = np.abs(expected[name]).max()
         assert np.abs(array - expected[name]).max() <= 2e-6 * largest, name
+
+
+# --- gradients --------------------------------------------------------------------------------------------------
 
 
 def check_gradients(call, mode, **options):
@@ -456,6 +456,17 @@ def test_masks(draw_call):
 
 
 # --- ways to the same numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-12), ("float32", 2e-6)])
+def test_fast_and_plain_ops_agree(draw_call, assert_close, dtype, limit):
+    """At odd sizes, with weights as small as at the start of training, so that rounding stays small."""
+    settings = EVERYTHING | {"lengths": [(5 * b) % 10 for b in range(37)]}
+    for L, D, reset in product([1, 2, 3], [1, 2], RESETS):
+        call = draw_call(L, D, (37, 9, 3, 17))
+        call = call._replace(layers=map_arrays(lambda array: 0.3 * array, call.layers)).to(np, dtype)
+        plain = call(reset=reset, ops=PLAIN_OPS, **settings)
+        assert_close(call(reset=reset, **settings), plain, limit)
 
 
 @DIRECTIONS

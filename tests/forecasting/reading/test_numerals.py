@@ -5,6 +5,7 @@ import pytest
 
 from gru_xp.forecasting.reading.cells import CellError
 from gru_xp.forecasting.reading.numerals import (
+    check_points,
     check_size,
     has_decimal_commas,
     is_fraction,
@@ -114,3 +115,13 @@ def test_what_may_be_a_number():
         *[(text, False, False) for text in ("", "x", "2020-01-01", "1.2.2020", "1_0", "nan", "$", "Close", "5 6")],
     ):
         assert (may_be_number(text), is_fraction(text)) == (number, fraction), text
+
+
+def test_points_that_may_separate_thousands_are_refused():
+    """Up to three digits before the point and three after it."""
+    for text in ("1.234", "12.345", "-123.456"):
+        with pytest.raises(CellError) as refused:
+            check_points([text, ""])
+        assert refused.value.row == 0, text
+    for text in ("1.23", "0.123", "1234.567", "1.2345"):
+        check_points([text, "1.234"])
