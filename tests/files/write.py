@@ -83,7 +83,7 @@ def run_app(*arguments: str) -> str:
 
 
 def write_runs(folder: Path) -> dict[str, list[float]]:
-    """Write the runs, the last of which is interrupted in mid-epoch; their forecasts, for that one after resuming it."""
+    """Write the runs, the last one interrupted in mid-epoch; return their forecasts, after resuming that one."""
     from gru_xp.training.checkpoint import Checkpoints
 
     called = Checkpoints.__call__
