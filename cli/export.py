@@ -9,7 +9,7 @@ from .options import Command, format_argument, quiet_option
 
 
 @click.command(cls=Command, epilog="Example: gru-xp export runs/goog goog.onnx")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=click.Path())
 @format_argument
 @click.option("--overwrite", is_flag=True, help="Write FILE even if it exists.")
 @quiet_option

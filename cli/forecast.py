@@ -12,8 +12,8 @@ from .sources import open_run, read_run_source
 
 
 @click.command(cls=Command, epilog="Example: gru-xp forecast runs/goog --steps 5 > next-week.csv")
-@click.argument("run", metavar="RUN")
-@click.argument("csv", metavar="[CSV]", required=False)
+@click.argument("run", metavar="RUN", type=click.Path())
+@click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", default=1, show_default=True, help="How many values.")
 @column_options("that of the run")
 @reading_options

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Sequence
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,13 +33,22 @@ def choose_device(request: "DeviceRequest", *, quiet: bool) -> "Device":
     if device.fallback:
         note(f"warning: device {request.name} cannot be used: {device.reason}; using the CPU")
     else:
-        note(f"device: {device.name} ({device.reason})", quiet=quiet)
+        note(f"device: {device.name} ({request.reason or device.reason})", quiet=quiet)
     return device
 
 
 def print_json(result: Any) -> None:
     """A result for programs."""
     click.echo(json.dumps(result, indent=2))
+
+
+def number_text(number: float) -> str:
+    """Four digits as people read them, such as 29,070 and 0.0517; powers of ten for the very large and small alone."""
+    size = abs(number)
+    if not 1e-4 <= size < 1e9:
+        return f"{number:.4g}"
+    decimals = 3 - floor(log10(size))
+    return f"{round(number, decimals):,.{max(decimals, 0)}f}"
 
 
 def print_parts(title: str, parts: "Sequence[EvaluatedPart]") -> None:
@@ -53,12 +63,12 @@ def print_parts(title: str, parts: "Sequence[EvaluatedPart]") -> None:
                     part.name if forecast == "model" else "",
                     "GRU" if forecast == "model" else "naive",
                     str(part.metrics["windows"]),
-                    *(f"{errors[name]:.4g}" for name in ("rmse", "mae", "mse")),
-                    f"{errors['standardised']['mse']:.4g}",
+                    *(number_text(errors[name]) for name in ("rmse", "mae")),
+                    number_text(errors["standardised"]["mse"]),
                     ("n/a" if skill is None else f"{skill:+.1%}") if forecast == "model" else "",
                 )
             )
-    print_table(title, ("part", "forecast", "windows", "RMSE", "MAE", "MSE", "MSE/var", "skill"), rows, left=2)
+    print_table(title, ("part", "forecast", "windows", "RMSE", "MAE", "MSE/var", "skill"), rows, left=2)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:

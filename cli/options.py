@@ -64,7 +64,16 @@ class Command(click.Command):
             if debug:
                 raise
             what = printable(" ".join(f"{type(error).__name__}: {error}".split()), None)
+            if _is_of_cuda(error, ctx):
+                advice = "set GRU_XP_PLAIN=1 to run without the fast paths, or use --device cpu"
+                raise click.ClickException(f"the CUDA device failed: {what}; {advice}") from error
             raise click.ClickException(f"unexpected {what}; run again with --debug for the traceback") from error
+
+
+def _is_of_cuda(error: Exception, ctx: click.Context) -> bool:
+    """Whether CuPy raised it, or anything did where a CUDA device was asked for."""
+    package = type(error).__module__.partition(".")[0]
+    return package in ("cupy", "cupyx", "cupy_backends") or str(ctx.params.get("device")).startswith("cuda")
 
 
 class FiniteRange(click.FloatRange):
@@ -86,11 +95,12 @@ def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str
 
 
 class DeviceRequest(NamedTuple):
-    """What the options about the device say."""
+    """The options about the device, and why they are so, unless somebody asked."""
 
     name: str
     no_fallback: bool
     threads: int | None
+    reason: str | None = None
 
 
 def device_options(command: F) -> F:

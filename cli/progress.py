@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .messages import note
+from .messages import note, number_text
 
 if TYPE_CHECKING:
     from gru_xp.training.trainer import EpochRecord
@@ -38,7 +38,7 @@ def interruptible() -> Iterator[Interrupt]:
             sys.exit(128 + number)
         interrupt.by = signal.Signals(number)
         with suppress(RuntimeError):  # it came in the middle of a line
-            note("ending after this batch, with a checkpoint; once more ends at once, with the last one, if any")
+            note("Stopping after this batch and saving. Press Ctrl-C again to quit now.")
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -68,16 +68,22 @@ def _bar(num_epochs: int) -> "Iterator[Callable[[EpochRecord], None]]":
         TextColumn("epoch"),
         MofNCompleteColumn(),
         BarColumn(),
-        TextColumn("cost {task.fields[cost]:.4g}  best {task.fields[best]:.4g}  left"),
+        TextColumn("{task.fields[losses]}  left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("epoch", total=num_epochs, cost=float("nan"), best=float("nan"))
+        task = progress.add_task("epoch", total=num_epochs, losses="")
 
         def update(record: "EpochRecord") -> None:
-            progress.update(task, completed=record.epoch, cost=record.cost, best=record.best_cost)
+            progress.update(task, completed=record.epoch, losses=_losses(record))
 
         yield update
+
+
+def _losses(record: "EpochRecord") -> str:
+    """The loss of this epoch and the lowest so far, which is of validation where there is one."""
+    kind = "training" if record.validation_cost is None else "validation"
+    return f"training loss {number_text(record.cost)}, best {kind} loss {number_text(record.best_cost)}"
 
 
 @contextmanager
@@ -89,9 +95,6 @@ def _lines(num_epochs: int) -> "Iterator[Callable[[EpochRecord], None]]":
         if record.epoch > 0 and time.monotonic() - last_time >= SECONDS_BETWEEN_LINES:
             last_time = time.monotonic()
             left = record.seconds / record.epoch * (num_epochs - record.epoch)
-            note(
-                f"epoch {record.epoch}/{num_epochs}: cost {record.cost:.4g}, best {record.best_cost:.4g}, "
-                f"about {left:.0f} s left"
-            )
+            note(f"epoch {record.epoch}/{num_epochs}: {_losses(record)}, about {left:.0f} s left")
 
     yield update

@@ -35,7 +35,7 @@ LAYERS = click.IntRange(1, 1000)
     cls=Command,
     epilog="Example: gru-xp train GOOG.csv --hidden-size 64 --out runs/goog",
 )
-@click.argument("csv", metavar="[CSV]", required=False)
+@click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
 @column_options("Close, or the only numeric column")
 @reading_options
 @click.option(
@@ -162,7 +162,12 @@ LAYERS = click.IntRange(1, 1000)
     help="Write a checkpoint every S seconds.  [default: after 5, then every 30, or more where writing would take over "
     "1 % of the time]",
 )
-@click.option("--resume", metavar="RUN", help="Go on with the run in this folder; CSV and its options are its own.")
+@click.option(
+    "--resume",
+    type=click.Path(),
+    metavar="RUN",
+    help="Go on with the run in this folder; CSV and its options are its own.",
+)
 @click.option(
     "--allow-changes",
     is_flag=True,
@@ -243,15 +248,16 @@ def train(
                     run.learned, device=chosen, callback=callback, pause=witness or checkpoints, state=run.state
                 )
             checkpoints.write()
-            if interrupt.by is not None and (out / CHECKPOINT_FILE).exists():
-                note(f"{interrupt.by.name}: go on with gru-xp train --resume {shlex.quote(str(out))}")
             drift = None if witness is None else _verify(run, witness, interrupt)
             metrics, parts = _write_run(partial_folder, run, drift)
+        _say_if_nothing_was_left(run)
         _say_how_it_ended(forecaster, out, has_test=run.split.fit_end < len(run.series), quiet=quiet)
         if as_json:
             print_json({"run": str(out), **metrics})
         else:
             print_parts(f"{run.source.path.name}, {run.source.target}: predictions of the next row", parts)
+    if interrupt.by is not None and (out / CHECKPOINT_FILE).exists():
+        note(f"Stopped. Continue with: gru-xp train --resume {shlex.quote(str(out))}")
     if metrics["problem"] is not None:
         raise click.ClickException(metrics["problem"])
     if interrupt.by is not None:
@@ -325,6 +331,22 @@ def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool
             f"the first {forecaster.seq_length} test windows look back into the rows before the test part", quiet=quiet
         )
     note(f"written to {out}", quiet=quiet)
+
+
+def _say_if_nothing_was_left(run: TrainingRun) -> None:
+    """Where a resumed run had come to its end before, what to raise to train further."""
+    training = run.forecaster.training
+    assert training is not None
+    epoch = training.history[-1].epoch
+    if run.state is None or epoch > run.state.epoch:
+        return
+    ends = {"patience": run.forecaster.patience, "num_epochs": run.forecaster.num_epochs}
+    if training.stop_reason in ends:
+        option = f"--{training.stop_reason.replace('_', '-')}"
+        note(
+            f"warning: nothing was trained: the run had already stopped after epoch {epoch}, by {option} "
+            f"{ends[training.stop_reason]}; to train further, give a larger {option} with --allow-changes"
+        )
 
 
 def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[dict[str, Any], list[Any]]:

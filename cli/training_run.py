@@ -111,7 +111,8 @@ def resumed_run(
     changes = _changed_options(path, checkpoint, given, allow_changes=allow_changes)
     name = changes.pop("device", None)
     no_fallback = name is None or bool(given.get("no_fallback"))
-    device = DeviceRequest(name or checkpoint.device, no_fallback, changes.pop("threads", facts["threads"]))
+    reason = "as in the run" if name is None else None
+    device = DeviceRequest(name or checkpoint.device, no_fallback, changes.pop("threads", facts["threads"]), reason)
     for name, value in changes.items():
         setattr(forecaster, name, value)
     facts |= {name: given[name] for name in ("checkpoint_every", "checkpoint_seconds") if name in given}

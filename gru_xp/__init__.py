@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gru_xp.devices import Device, resolve_device, to_device, to_host
-    from gru_xp.errors import CheckpointError, DataError, DeviceError, GruXpError, MemoryLimitError, ShapeError
+    from gru_xp.errors import (
+        ArgumentError,
+        CheckpointError,
+        DataError,
+        DeviceError,
+        GruXpError,
+        MemoryLimitError,
+        ShapeError,
+    )
     from gru_xp.forecasting import Forecaster
     from gru_xp.interop import (
         from_keras,
@@ -52,7 +60,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "gru_xp.devices": ("Device", "resolve_device", "to_device", "to_host"),
-    "gru_xp.errors": ("CheckpointError", "DataError", "DeviceError", "GruXpError", "MemoryLimitError", "ShapeError"),
+    "gru_xp.errors": (
+        "ArgumentError",
+        "CheckpointError",
+        "DataError",
+        "DeviceError",
+        "GruXpError",
+        "MemoryLimitError",
+        "ShapeError",
+    ),
     "gru_xp.forecasting": ("Forecaster",),
     "gru_xp.interop": (
         "from_keras",
@@ -74,6 +90,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArgumentError",
     "CheckpointError",
     "DataError",
     "Device",

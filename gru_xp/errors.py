@@ -5,6 +5,10 @@ class GruXpError(Exception):
     """Base of every error that gru-xp raises on purpose."""
 
 
+class ArgumentError(GruXpError, ValueError):
+    """An argument or a setting is out of range, or of the wrong kind."""
+
+
 class ShapeError(GruXpError, ValueError):
     """An array's shape, namespace, device or dtype does not fit the call."""
 
@@ -15,6 +19,10 @@ class DataError(GruXpError, ValueError):
 
 class DeviceError(GruXpError, RuntimeError):
     """The device that was asked for cannot be used."""
+
+
+class DeviceNameError(DeviceError, ArgumentError):
+    """What was asked for is not the name of a device."""
 
 
 class CheckpointError(GruXpError, ValueError):

@@ -16,12 +16,14 @@ from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.threads import MOST_THREADS, default_threads
-from gru_xp.errors import DeviceError, printable
+from gru_xp.errors import DeviceError, DeviceNameError, printable
 from gru_xp.nn.checks import check_choice, whole_number
 from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
 NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
+_LIBRARY_PATTERN = re.compile(r"nvrtc|cublas|cudart|headers?\b|shared object|dynamic(ally)?.*librar|DLL|\.so\b", re.I)
+"""Of messages about a part of the CUDA toolkit that is not there."""
 FREE_MEMORY_VARIABLE = "GRU_XP_FREE_MEMORY"
 """Bytes of memory to take for free, where the system says something else."""
 
@@ -117,7 +119,7 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
         `name` is none of the above, or the device does not work and nothing may stand in for it.
     """
     if not isinstance(name, str) or not DEVICE_PATTERN.fullmatch(name):
-        raise DeviceError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
+        raise DeviceNameError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
     threads = default_threads() if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
 
     def cpu(reason: str, fallback: bool = False) -> Device:
@@ -168,7 +170,7 @@ def cuda_problem(index: int = 0) -> str | None:
 
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # a broken install fails in many ways, and each means that there is no device
-        return f"{_cupy()} finds no CUDA device ({_first_line(error)})"
+        return f"{_cupy()} finds no CUDA device ({_first_line(error)}){_missing_libraries(error)}"
     if index >= count:
         return f"there is no cuda:{index}; {_cupy()} finds {count} CUDA device{'s' * (count != 1)}"
     try:
@@ -176,7 +178,7 @@ def cuda_problem(index: int = 0) -> str | None:
             probe = cupy.ones((2, 2), dtype=cupy.float32)
             works = float(cupy.sum(cupy.matmul(probe, cupy.tanh(probe) * 0 + 2))) == 16.0
     except Exception as error:
-        return f"cuda:{index} is there but does not compute ({_first_line(error)})"
+        return f"cuda:{index} is there but does not compute ({_first_line(error)}){_missing_libraries(error)}"
     return None if works else f"cuda:{index} is there but computes wrong results"
 
 
@@ -184,14 +186,27 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _missing_libraries(error: Exception) -> str:
+    """What to install where a part of the CUDA toolkit is missing; CuPy's own hint names another package."""
+    package, _ = _cupy_package()
+    if package in (None, "cupy") or not _LIBRARY_PATTERN.search(f"{type(error).__name__}: {error}"):
+        return ""
+    return f"; a CUDA library is missing: pip install '{package}[ctk]'"
+
+
 def cupy_version() -> str | None:
     """The version of the CuPy that is installed, whether it works or not."""
+    return _cupy_package()[1]
+
+
+def _cupy_package() -> tuple[str | None, str | None]:
+    """The name under which CuPy is installed, and its version."""
     for package in ("cupy-cuda13x", "cupy-cuda12x", "cupy"):
         try:
-            return version(package)
+            return package, version(package)
         except PackageNotFoundError:
             continue
-    return None
+    return None, None
 
 
 def _cupy() -> str:
@@ -216,7 +231,7 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         `dtype` is none of these.
     """
     if dtype is not None:

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
 from numbers import Real
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import numpy as np
 
 from gru_xp.devices import Device, resolve_device, to_device, to_host
 from gru_xp.devices.inventory import versions
-from gru_xp.errors import CheckpointError, DataError, GruXpError, printable
+from gru_xp.errors import ArgumentError, CheckpointError, DataError, GruXpError, printable
 from gru_xp.forecasting.reading.numerals import LARGEST
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.series import TimeSeries, as_series
@@ -22,7 +22,7 @@ from gru_xp.nn.cell import RESETS, Reset
 from gru_xp.nn.checks import check_choice, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import named_arrays
+from gru_xp.nn.params import map_arrays, named_arrays
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
 from gru_xp.training.objective import predict
@@ -48,7 +48,7 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
 """What `Forecaster.describe` gives, and what it is."""
 
 
-@dataclass
+@dataclass(eq=False)  # two are equal if they are the same object
 class Forecaster:
     """A GRU and a linear layer that predict a series' next value from its last ones.
 
@@ -81,7 +81,7 @@ class Forecaster:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         A setting is out of range.
 
     Examples
@@ -131,15 +131,38 @@ class Forecaster:
         for name, most in (("seq_length", None), ("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
             whole_number(name, getattr(self, name), 1, most)
         if type(self.bidirectional).__name__ not in ("bool", "bool_"):
-            raise ValueError(f"bidirectional is {self.bidirectional!r}; it must be True or False")
+            raise ArgumentError(f"bidirectional is {self.bidirectional!r}; it must be True or False")
         if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
-            raise ValueError(f"validation_ratio is {self.validation_ratio!r}; it must be at least 0 and below 1")
+            raise ArgumentError(f"validation_ratio is {self.validation_ratio!r}; it must be at least 0 and below 1")
         self._training_config()
         if self.dropout > 0 and self.num_layers == 1:
-            raise ValueError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
+            raise ArgumentError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
         for f in fields(self):  # numbers of NumPy become Python's, which a model file can hold
             if f.init and hasattr(getattr(self, f.name), "item"):
                 setattr(self, f.name, getattr(self, f.name).item())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes, with arrays of the host and the device by its name, for pickle and copy."""
+        state = vars(self).copy()
+        if "device" in state:
+            state["device"] = (self.device.name, self.device.threads)
+        if "params" in state:
+            state["params"] = map_arrays(to_host, self.params)
+        if self.training is not None:
+            state["training"] = replace(self.training, params=map_arrays(to_host, self.training.params))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the attributes over, on the device they were on, or on the CPU, with a warning, if it does not work."""
+        vars(self).update(state)
+        if "device" in state:
+            name, threads = state["device"]
+            self.device = resolve_device(name, threads=threads)
+            place = partial(to_device, device=self.device)
+            if "params" in state:
+                self.params = map_arrays(place, self.params)
+            if self.training is not None:
+                self.training = replace(self.training, params=map_arrays(place, self.training.params))
 
     def settings(self) -> dict[str, Any]:
         """The settings, as the constructor takes them."""

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from gru_xp.errors import ShapeError
 from gru_xp.forecasting.windows import Floats
 
 
 def _errors(y_true: Floats, y_pred: Floats) -> Floats:
     if y_true.shape != y_pred.shape:
-        raise ValueError(f"y_pred has shape {y_pred.shape}; it must be that of y_true, {y_true.shape}")
+        raise ShapeError(f"y_pred has shape {y_pred.shape}; it must be that of y_true, {y_true.shape}")
     return y_true - y_pred
 
 

@@ -16,6 +16,9 @@ from gru_xp.forecasting.reading.options import MISSING
 from gru_xp.forecasting.windows import Floats
 from gru_xp.nn.checks import check_choice
 
+UNNAMED = "value"
+"""The name of a column that has none."""
+
 
 @dataclass(frozen=True)
 class TimeSeries:
@@ -103,7 +106,7 @@ def as_series(data: Any, columns: Sequence[str] | None = None, *, missing: str =
     elif hasattr(data, "select_dtypes"):
         series = _from_frame(data, columns, missing)
     elif hasattr(data, "index") and hasattr(data, "to_numpy"):
-        name = "value" if data.name is None else str(data.name)
+        name = UNNAMED if data.name is None else str(data.name)
         series = _from_values(_pandas_values(data), (name,), missing, *_from_index(data.index))
     else:
         try:
@@ -114,7 +117,7 @@ def as_series(data: Any, columns: Sequence[str] | None = None, *, missing: str =
             ) from error
         if array.ndim not in (1, 2):
             raise DataError(f"the array has shape {array.shape}; a series is (N,) or (N, F), target in column 0")
-        names = ("value",) if array.ndim == 1 else tuple(f"column {i}" for i in range(array.shape[1]))
+        names = (UNNAMED,) if array.ndim == 1 else tuple(f"column {i}" for i in range(array.shape[1]))
         series = _from_values(array, names, missing)
     if columns is not None and len(series.columns) != len(columns):
         raise DataError(
@@ -140,7 +143,7 @@ def _from_frame(frame: Any, columns: Sequence[str] | None, missing: str) -> Time
     names = tuple(sorted(numeric, key=lambda name: name != "Close") if columns is None else columns)
     if not names:
         raise DataError("the DataFrame has no numeric column; convert one to numbers")
-    if columns is not None and len(columns) == len(numeric) == 1:
+    if columns is not None and tuple(columns) == (UNNAMED,) and len(numeric) == 1:
         names = (numeric[0],)
     available = {str(name): name for name in frame.columns}
     if not frame.columns.is_unique:

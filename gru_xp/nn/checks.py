@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
-from gru_xp.errors import ShapeError
+from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.ops import Array
 
 Dims = Sequence[int | str]
@@ -107,9 +107,9 @@ def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ValueError unless `value` is one of `choices`."""
+    """Raise ArgumentError unless `value` is one of `choices`."""
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+        raise ArgumentError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
 
 
 def check_kind(name: str, value: object, kind: type, what: str) -> None:
@@ -119,39 +119,39 @@ def check_kind(name: str, value: object, kind: type, what: str) -> None:
 
 
 def whole_number(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
-    """`value` as an int; raise ValueError unless it is a whole number of at least `minimum`, up to `maximum`."""
+    """`value` as an int; raise ArgumentError unless it is a whole number of at least `minimum`, up to `maximum`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name} is {value!r}; it must be at least {minimum} and a whole number")
+        raise ArgumentError(f"{name} is {value!r}; it must be at least {minimum} and a whole number")
     number = int(value)
     if maximum is not None and number > maximum:
-        raise ValueError(f"{name} is {number}; it must be at most {maximum}")
+        raise ArgumentError(f"{name} is {number}; it must be at most {maximum}")
     return number
 
 
 def generator(seed: object) -> random.Random:
-    """A generator to go on drawing from as it is, or one made from a seed; ValueError if that is none of at least 0."""
+    """The generator itself, or one made from a seed; ArgumentError unless the seed is a whole number of at least 0."""
     return seed if isinstance(seed, random.Random) else random.Random(whole_number("seed", seed, 0))
 
 
 def positive_number(name: str, value: object) -> float:
-    """`value` as a float; raise ValueError unless it is a number above 0 and finite."""
+    """`value` as a float; raise ArgumentError unless it is a number above 0 and finite."""
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {value!r}; it must be above 0 and finite")
+        raise ArgumentError(f"{name} is {value!r}; it must be above 0 and finite")
     return number
 
 
 def share(name: str, value: object) -> float:
-    """`value` as a float; raise ValueError unless it is a number from 0 to 1."""
+    """`value` as a float; raise ArgumentError unless it is a number from 0 to 1."""
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if not 0 <= number <= 1:
-        raise ValueError(f"{name} is {value!r}; it must be from 0 to 1")
+        raise ArgumentError(f"{name} is {value!r}; it must be from 0 to 1")
     return number
 
 
 def rate(name: str, value: object) -> float:
-    """`value` as a float; raise ValueError unless it is a number of at least 0 and below 1."""
+    """`value` as a float; raise ArgumentError unless it is a number of at least 0 and below 1."""
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if not 0 <= number < 1:
-        raise ValueError(f"{name} is {value!r}; it must be at least 0 and below 1")
+        raise ArgumentError(f"{name} is {value!r}; it must be at least 0 and below 1")
     return number

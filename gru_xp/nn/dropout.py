@@ -59,7 +59,7 @@ def dropout_mask(shape: tuple[int, ...], dropout: float, *, seed: int | random.R
 
     Raises
     ------
-    ValueError
+    ArgumentError
         `dropout` or `seed` is out of range.
 
     Examples

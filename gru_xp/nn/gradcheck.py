@@ -107,7 +107,7 @@ def gradcheck(
     ------
     ShapeError
         An input is not float64, or what `forward` or `backward` returns is not as said above.
-    ValueError
+    ArgumentError
         `mode`, `step` or `tolerance` is out of range.
 
     Examples

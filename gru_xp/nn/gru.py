@@ -144,7 +144,7 @@ def gru_forward(
     ------
     ShapeError
         A shape, namespace, device or dtype does not fit, or a length is out of range.
-    ValueError
+    ArgumentError
         `reset`, `keep_every` or a number as `update_mask` is out of range.
 
     Notes

@@ -72,7 +72,7 @@ def init_network_params(
 
     Raises
     ------
-    ValueError
+    ArgumentError
         A size is no whole number of at least 1, or the seed none of at least 0.
     ShapeError
         `dtype` is neither float32 nor float64.
@@ -121,7 +121,7 @@ def network_forward(
     ------
     ShapeError
         A shape, namespace, device or dtype does not fit.
-    ValueError
+    ArgumentError
         `reset` or `keep_every` is out of range.
     """
     check_array("x", x, ("B", "T", "I"))

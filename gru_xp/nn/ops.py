@@ -12,11 +12,13 @@ slicing must give writable views, as it does in NumPy, CuPy, PyTorch and array-a
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from array_api_compat import array_namespace, device
 
+from gru_xp.errors import ShapeError
 from gru_xp.fastest import fastest_ops
 
 Array: TypeAlias = Any
@@ -164,11 +166,34 @@ def default_ops(like: Array, *, new: bool = False) -> Ops:
     """The fastest ops that are known for the namespace of `like`, or the plain ones.
 
     They are those of the thread that asks, or `new` ones that nobody else has.
+
+    Raises
+    ------
+    ShapeError
+        The slices of its arrays are not writable views.
     """
+    xp = array_namespace(like)
+    name = xp.__name__.removeprefix("array_api_compat.")
+    if not _has_writable_views(xp):
+        raise ShapeError(
+            f"the arrays have namespace {name}, whose slices are not writable views; convert them to NumPy, CuPy or "
+            "PyTorch arrays first"
+        )
     if plain_wanted():
         return PLAIN_OPS
-    ops: Ops | None = fastest_ops(array_namespace(like).__name__.removeprefix("array_api_compat."), new=new)
+    ops: Ops | None = fastest_ops(name, new=new)
     return PLAIN_OPS if ops is None else ops
+
+
+@cache
+def _has_writable_views(xp: Namespace) -> bool:
+    """Whether a number written into a slice of an array is in the array: one probe for each namespace."""
+    array = xp.zeros((2, 2), dtype=xp.float32)
+    try:
+        array[1, ...][...] = 1.0
+    except Exception:  # libraries refuse in many ways
+        return False
+    return bool(xp.all(array[1, ...] == 1.0))
 
 
 def plain_wanted() -> bool:

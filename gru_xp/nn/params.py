@@ -189,7 +189,7 @@ def init_params(
 
     Raises
     ------
-    ValueError
+    ArgumentError
         A size is no whole number of at least 1, or the seed none of at least 0.
     ShapeError
         `dtype` is neither float32 nor float64.
@@ -229,7 +229,7 @@ def init_linear_params(
 
     Raises
     ------
-    ValueError
+    ArgumentError
         A size is no whole number of at least 1, or the seed none of at least 0.
     ShapeError
         `dtype` is neither float32 nor float64.

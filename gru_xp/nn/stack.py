@@ -80,7 +80,7 @@ def init_gru_stack_params(
 
     Raises
     ------
-    ValueError
+    ArgumentError
         A size is no whole number of at least 1, or the seed none of at least 0.
     ShapeError
         `dtype` is neither float32 nor float64.
@@ -152,7 +152,7 @@ def gru_stack_forward(
     ------
     ShapeError
         A shape, namespace, device or dtype does not fit.
-    ValueError
+    ArgumentError
         A setting is out of range.
 
     Examples

@@ -57,7 +57,7 @@ class TrainingConfig:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         A value is out of range.
     """
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from array_api_compat import array_namespace
 
 from gru_xp.devices import Device, resolve_device, to_device, to_host
-from gru_xp.errors import ShapeError
+from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.cell import Reset
 from gru_xp.nn.checks import check_array, check_kind, check_lengths, whole_number
 from gru_xp.nn.linear import linear_backward, linear_forward
@@ -86,7 +86,7 @@ def train_on_chunks(
         Called as ``loss(y_pred, y, mask=mask, reduction="sum")``, see `StepLoss`; `softmax_cross_entropy` can be given
         as it is. By default the squared error, of which the mean over the O outputs is taken.
     keep_every
-        See `gru_forward`; for long chunks.
+        See `gru_forward`; for long chunks. That of `config` if left out.
     callback
         Called after every epoch; the training stops after that epoch if the result is True.
 
@@ -101,7 +101,7 @@ def train_on_chunks(
     ------
     ShapeError
         The arrays do not go together, or no step counts.
-    ValueError
+    ArgumentError
         A setting is out of range, or the GRU layers run in both directions.
 
     Notes
@@ -134,7 +134,7 @@ def train_on_chunks(
     check_kind("params.linear", params.linear, LinearParams, "a LinearParams")
     check_array("params.linear.bias", params.linear.bias, ("O",))
     if config.batch_size is not None:
-        raise ValueError(
+        raise ArgumentError(
             f"config.batch_size is {config.batch_size}; it must be None, as a chunk has all sequences: "
             "make chunk_length smaller for less memory"
         )
@@ -153,7 +153,7 @@ def train_on_chunks(
             None if h0 is None else to_device(h0, device, dtype),
             partial(_squared_error, ops=ops) if loss is None else loss,
             Update(theta, config, ops),
-            {"reset": reset, "keep_every": keep_every, "ops": ops},
+            {"reset": reset, "keep_every": config.keep_every if keep_every is None else keep_every, "ops": ops},
         )
         return run_epochs(theta, params, training.update, training.learn, training.costs, callback, start=start)
 
@@ -285,7 +285,7 @@ def _check_sequences(
     like_x = xp.broadcast_to(xp.zeros((1, 1, 1), dtype=getattr(xp, dtype)), shape)
     check_layers(params.gru, like_x)
     if len(params.gru[0]) != 1:
-        raise ValueError(
+        raise ArgumentError(
             "params.gru runs in both directions, and against time a chunk would need those after it first; "
             "take layers of one direction"
         )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from gru_xp.errors import ArgumentError
 from gru_xp.nn.checks import check_choice
 
 DECIMALS = (".", ",")
@@ -35,7 +36,7 @@ class ReadOptions:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         An option has no such value.
     """
 
@@ -78,9 +79,11 @@ def _check_date_format(form: str) -> None:
         dated = form if has_year else f"{form} %Y"  # newer Pythons want a year beside a day
         datetime.strptime(moment.strftime(dated), dated)
     except (TypeError, ValueError, re.error) as error:
-        raise ValueError(f"date_format is {form!r}, which strptime cannot read; write it as in '%d/%m/%Y'") from error
+        raise ArgumentError(
+            f"date_format is {form!r}, which strptime cannot read; write it as in '%d/%m/%Y'"
+        ) from error
     if not has_year:
-        raise ValueError(f"date_format is {form!r}, which has no year; write it as in '%d/%m/%Y'")
+        raise ArgumentError(f"date_format is {form!r}, which has no year; write it as in '%d/%m/%Y'")
 
 
 def _check_encoding(encoding: str) -> None:
@@ -89,4 +92,4 @@ def _check_encoding(encoding: str) -> None:
             raise LookupError("for names of computers")
         "1".encode(encoding).decode(encoding)
     except (TypeError, LookupError, ValueError) as error:
-        raise ValueError(f"encoding is {encoding!r}, which is not known; give one such as 'cp1252'") from error
+        raise ArgumentError(f"encoding is {encoding!r}, which is not known; give one such as 'cp1252'") from error
