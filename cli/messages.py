@@ -44,11 +44,10 @@ def print_json(result: Any) -> None:
 
 def number_text(number: float) -> str:
     """Four digits as people read them, such as 29,070 and 0.0517; powers of ten for the very large and small alone."""
-    size = abs(number)
-    if not 1e-4 <= size < 1e9:
+    if not 1e-4 <= abs(number) < 999_950_000:
         return f"{number:.4g}"
-    decimals = 3 - floor(log10(size))
-    return f"{round(number, decimals):,.{max(decimals, 0)}f}"
+    number = float(f"{number:.4g}")
+    return f"{number:,.{max(3 - floor(log10(abs(number))), 0)}f}"
 
 
 def print_parts(title: str, parts: "Sequence[EvaluatedPart]") -> None:

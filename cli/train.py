@@ -250,7 +250,7 @@ def train(
             checkpoints.write()
             drift = None if witness is None else _verify(run, witness, interrupt)
             metrics, parts = _write_run(partial_folder, run, drift)
-        _say_if_nothing_was_left(run)
+        _say_if_nothing_was_left(run, quiet=quiet)
         _say_how_it_ended(forecaster, out, has_test=run.split.fit_end < len(run.series), quiet=quiet)
         if as_json:
             print_json({"run": str(out), **metrics})
@@ -333,20 +333,20 @@ def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool
     note(f"written to {out}", quiet=quiet)
 
 
-def _say_if_nothing_was_left(run: TrainingRun) -> None:
+def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
     """Where a resumed run had come to its end before, what to raise to train further."""
     training = run.forecaster.training
     assert training is not None
     epoch = training.history[-1].epoch
     if run.state is None or epoch > run.state.epoch:
         return
-    ends = {"patience": run.forecaster.patience, "num_epochs": run.forecaster.num_epochs}
-    if training.stop_reason in ends:
-        option = f"--{training.stop_reason.replace('_', '-')}"
+    if training.stop_reason == "patience":
         note(
-            f"warning: nothing was trained: the run had already stopped after epoch {epoch}, by {option} "
-            f"{ends[training.stop_reason]}; to train further, give a larger {option} with --allow-changes"
+            f"warning: no epoch was trained: the run had stopped after epoch {epoch}, by --patience "
+            f"{run.forecaster.patience}; to train further, give a larger --patience with --allow-changes"
         )
+    elif training.stop_reason == "num_epochs":
+        note("the run was complete; to train further, give more --num-epochs with --allow-changes", quiet=quiet)
 
 
 def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[dict[str, Any], list[Any]]:

@@ -31,11 +31,11 @@ def nodes(path):
 
 
 def room(path):
-    """The part of the house that a file is in; None for gru_xp/__init__.py, which only hands names on."""
+    """The part of the house that a file is in; None for gru_xp's own __init__.py and __main__.py."""
     first, *rest = path.relative_to(ROOT).parts
     if first != "gru_xp":
         return first
-    return None if rest == ["__init__.py"] else rest[0].removesuffix(".py")
+    return None if rest in (["__init__.py"], ["__main__.py"]) else rest[0].removesuffix(".py")
 
 
 @cache

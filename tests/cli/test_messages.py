@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -39,12 +41,43 @@ def test_parts_stand_beside_the_naive_forecast(capsys, part):
     title, _, _, *rows = [line.split() for line in out.splitlines() if line.strip()]
     assert title == ["Some", "title"]
     assert rows == [
-        ["train", "GRU", "4", "1", "1", "1", "0.25", "+50.0%"],
-        ["naive", "4", "2", "2", "4", "1"],
-        ["test", "GRU", "4", "3", "3", "9", "2.25", "-50.0%"],
-        ["naive", "4", "2", "2", "4", "1"],
+        ["train", "GRU", "4", "1.000", "1.000", "0.2500", "+50.0%"],
+        ["naive", "4", "2.000", "2.000", "1.000"],
+        ["test", "GRU", "4", "3.000", "3.000", "2.250", "-50.0%"],
+        ["naive", "4", "2.000", "2.000", "1.000"],
     ]
     assert err == ""
+
+
+def test_numbers_are_those_that_people_read():
+    for number, text in (
+        (29_067.3, "29,070"),
+        (1_234_567.8, "1,235,000"),
+        (999_950.0, "1,000,000"),
+        (0.051734, "0.05173"),
+        (12.345, "12.35"),
+        (-1234.5, "-1,234"),
+        (9.99996, "10.00"),
+        (3.2e9, "3.2e+09"),
+        (2.5e-7, "2.5e-07"),
+        (0.0, "0"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+    ):
+        assert messages.number_text(number) == text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_table_of_large_numbers_fits(capsys, monkeypatch, part, width):
+    """Each row of a terminal is a line, and no number is in two parts."""
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    messages.print_parts("a name " * 40, [part(name, 9.87e8, 9.99e8) for name in ("train", "validation", "test")])
+    title, *lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert len(title) > width
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert sum("987,000,000" in line for line in lines) == 3
+    assert sum("999,000,000" in line for line in lines) == 3
 
 
 def test_skill_against_a_perfect_forecast_is_not_available(capsys, part):

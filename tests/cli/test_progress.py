@@ -98,8 +98,8 @@ def test_what_is_no_terminal_gets_lines(app, write_csv, quick, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     write_csv()
     outcome = app("train", "own.csv", *quick)
-    assert re.search(r"epoch 3/3: cost \S+, best \S+, about 0 s left", outcome.err)
-    lines = [line for line in outcome.err.splitlines() if re.match(r"epoch \d/3: cost \S+, best \S+, about", line)]
+    pattern = r"epoch \d/3: training loss \S+, best validation loss \S+, about \d+ s left"
+    lines = [line for line in outcome.err.splitlines() if re.fullmatch(pattern, line)]
     assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert "\x1b" not in outcome.err
     assert "epoch" not in outcome.out
@@ -115,7 +115,10 @@ def test_a_line_says_how_long_it_will_take(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     with progress.watch(100, quiet=False) as callback:
         callback(record(20, seconds=5.0))
-    assert capsys.readouterr() == ("", "epoch 20/100: cost 0.5, best 0.25, about 20 s left\n")
+    out, err = capsys.readouterr()
+    assert out == ""
+    for part in ("epoch 20/100", "training loss 0.5000", "best training loss 0.2500", "20 s left"):
+        assert part in err
 
 
 # --- Ctrl-C, and being asked to end -----------------------------------------------------------------------------
@@ -162,8 +165,8 @@ def test_ctrl_c_on_a_terminal_finishes_the_batch_and_keeps_the_run(terminal, wri
     shown.process.send_signal(signal.SIGINT)
     code, out = shown.finish()
     assert code == 130
-    assert re.search(r"\x1b\[.*/1000000.*cost .*best .*left", shown.shown, re.DOTALL)
-    assert re.search(r"SIGINT: .*gru-xp train --resume 'my run'", shown.shown)
+    assert re.search(r"\x1b\[.*/1000000.*training loss .*best validation loss .*left", shown.shown, re.DOTALL)
+    assert shown.shown.splitlines()[-1] == "Stopped. Continue with: gru-xp train --resume 'my run'"
     assert "Traceback" not in shown.shown
     metrics = json.loads(out)
     assert metrics["stop_reason"] == "paused"

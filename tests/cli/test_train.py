@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from gru_xp.cli.messages import number_text
 from gru_xp.devices.threads import MOST_THREADS
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting.reading.csv_file import bundled_file
@@ -311,14 +312,14 @@ def test_the_same_command_gives_the_same_run_and_another_seed_another(app, write
 def test_the_table_is_all_of_stdout(goog):
     lines = [line.split() for line in goog.outcome.out.splitlines() if line.strip()]
     assert lines[0][:2] == ["GOOG.csv,", "Close:"]
-    assert lines[1] == ["part", "forecast", "windows", "RMSE", "MAE", "MSE", "MSE/var", "skill"]
+    assert lines[1] == ["part", "forecast", "windows", "RMSE", "MAE", "MSE/var", "skill"]
     metrics = read_json((goog.folder / "metrics.json").read_text())
     expected = []
     for name, part in metrics["parts"].items():
         for forecast, head in (("model", [name, "GRU"]), ("naive", ["naive"])):
             errors = part[forecast]
-            numbers = [errors["rmse"], errors["mae"], errors["mse"]]
-            row = [*head, str(part["windows"]), *(f"{n:.4g}" for n in numbers), f"{errors['standardised']['mse']:.4g}"]
+            numbers = [errors["rmse"], errors["mae"], errors["standardised"]["mse"]]
+            row = [*head, str(part["windows"]), *map(number_text, numbers)]
             expected.append([*row, f"{part['skill']:+.1%}"] if forecast == "model" else row)
     assert lines[3:] == expected
     assert [row[0] for row in expected if row[1] == "GRU"] == ["train", "validation", "test"]

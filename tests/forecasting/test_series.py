@@ -187,8 +187,10 @@ def test_columns_of_a_frame_by_name(frame):
     np.testing.assert_array_equal(series.values, frame[["Open", "Close"]].to_numpy())
 
 
-def test_a_frame_of_one_numeric_column_may_call_it_anything(frame):
-    series = as_series(frame[["Note", "Open"]], ["Close"])
+def test_a_frame_has_the_columns_that_were_learned_from(frame, refused):
+    """Only where these had no name may its one numeric column have any."""
+    refused(lambda: as_series(frame[["Note", "Open"]], ["Close"]), "'Close'", "Note, Open")
+    series = as_series(frame[["Note", "Open"]], as_series(np.arange(4.0)).columns)
     np.testing.assert_array_equal(series.values[:, 0], frame["Open"].to_numpy())
 
 
