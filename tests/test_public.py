@@ -80,6 +80,7 @@ def test_public_names_are_explained():
 
 def test_errors_have_one_base():
     for name, base in {
+        "ArgumentError": ValueError,
         "ShapeError": ValueError,
         "DataError": ValueError,
         "DeviceError": RuntimeError,

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from gru_xp import Forecaster, GruXpError
+from gru_xp.devices import device as device_module
 from gru_xp.errors import CheckpointError, DataError, DeviceError
 from gru_xp.forecasting.evaluation import evaluate
 from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
@@ -396,6 +399,51 @@ def test_settings_in_a_file_that_are_out_of_range(small, frame, cpu, tmp_path, r
             patch.setattr(forecaster, name, wrong)
             forecaster.save(path)
         refused(lambda: Forecaster.load(path, device="cpu"), f"{path}: ", f"{name} is {wrong!r}", error=CheckpointError)
+
+
+# --- copies -----------------------------------------------------------------------------------------------------
+
+
+COPIES = {
+    "pickle": lambda forecaster: pickle.loads(pickle.dumps(forecaster)),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_copy_forecasts_the_same_bits(small, frame, cpu, kind):
+    original = small(num_layers=2, bidirectional=True).fit(frame, device=cpu)
+    made = COPIES[kind](original)
+    assert made.predict(frame).to_numpy().tolist() == original.predict(frame).to_numpy().tolist()
+    assert (made.settings(), made.columns, made.notes) == (original.settings(), original.columns, original.notes)
+    assert (made.device.name, made.device.threads) == (cpu.name, cpu.threads)
+    assert made.training.history == original.training.history
+    if kind != "copy":
+        made.params.linear.bias[...] += 1.0
+        assert made.predict(frame).iloc[0] != original.predict(frame).iloc[0]
+
+
+def test_a_copy_of_a_forecaster_that_is_not_fitted(small):
+    made = pickle.loads(pickle.dumps(small(seed=7)))
+    assert made.settings() == small(seed=7).settings()
+
+
+def test_a_pickle_of_a_device_that_is_not_there_lands_on_the_cpu(fitted, frame, monkeypatch):
+    monkeypatch.setattr(device_module, "cuda_problem", lambda index=0: "no driver")
+    state = fitted.__getstate__() | {"device": ("cuda:1", 1)}
+    made = Forecaster.__new__(Forecaster)
+    with pytest.warns(RuntimeWarning, match=r"cuda:1 .*no driver"):
+        made.__setstate__(state)
+    assert made.device.name == "cpu"
+    np.testing.assert_allclose(made.predict(frame), fitted.predict(frame), rtol=1e-6)
+
+
+def test_forecasters_are_equal_if_they_are_the_same_object(small, fitted):
+    assert fitted == fitted
+    assert small() != small()
+    assert fitted in [small(), fitted]
+    assert len({fitted, fitted, small()}) == 2
 
 
 def test_a_model_from_its_parts(small, frame, cpu):

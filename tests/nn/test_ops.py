@@ -1,4 +1,5 @@
 import threading
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.errors import ShapeError
 from gru_xp.nn import (
     LinearParams,
     gru_backward,
@@ -376,6 +378,39 @@ def test_default_ops_of_numpy_belong_to_the_thread():
     thread.join()
     assert isinstance(others[0], NumpyOps)
     assert others[0] is others[1] is not own
+
+
+class Copies:
+    """Arrays of two axes whose slices are copies; those of `immutable` libraries take no numbers."""
+
+    def __init__(self, library, numbers):
+        self._library, self._numbers, self.dtype = library, numbers, numbers.dtype
+
+    def __array_namespace__(self, api_version=None):
+        return self._library
+
+    def __getitem__(self, key):
+        return Copies(self._library, self._numbers[key].copy())
+
+    def __setitem__(self, key, value):
+        if self._library.immutable:
+            raise TypeError("this library has no item assignment")
+        self._numbers[key] = value
+
+    def __eq__(self, other):
+        return self._numbers == other
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_a_library_whose_slices_are_not_views_is_refused(immutable):
+    library = ModuleType("copies")
+    library.immutable, library.float32, library.all = immutable, np.float32, np.all
+    library.zeros = lambda shape, dtype: Copies(library, np.zeros(shape, dtype))
+    with pytest.raises(ShapeError, match="copies") as error:
+        default_ops(library.zeros((2, 2), np.float32))
+    assert "NumPy" in str(error.value)
 
 
 def test_new_default_ops_belong_to_nobody():

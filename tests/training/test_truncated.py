@@ -23,7 +23,7 @@ from gru_xp.nn import (
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import LinearParams, flatten, map_arrays, named_arrays, unflatten
-from gru_xp.training import TrainingConfig, train_on_chunks
+from gru_xp.training import TrainingConfig, train_on_chunks, truncated
 from gru_xp.training.trainer import Update
 
 
@@ -52,7 +52,7 @@ def stream(rng, draw_params):
 @pytest.fixture
 def run(cpu):
     """``run(stream, chunk_length, ...)``: train with keywords of `train_on_chunks` and of the config."""
-    own = {"reset", "lengths", "h0", "loss", "keep_every", "callback", "device"}
+    own = {"reset", "lengths", "h0", "loss", "callback", "device"}
 
     def run(stream, chunk_length=5, **given):
         options = {"device": cpu} | {name: given.pop(name) for name in own & given.keys()}
@@ -281,6 +281,22 @@ def test_states_kept_now_and_then_give_the_same(stream, run, reset):
     every, some = (run(s, 9, reset=reset, h0=s.h0, keep_every=k, num_epochs=3) for k in (None, 4))
     np.testing.assert_allclose(flatten(some.params), flatten(every.params), rtol=0, atol=1e-12)
     assert costs(some) == pytest.approx(costs(every), rel=1e-12)
+
+
+def test_the_config_says_which_states_are_kept_unless_the_argument_does(stream, cpu, monkeypatch):
+    used = []
+    forward = truncated.gru_stack_forward
+    monkeypatch.setattr(
+        truncated,
+        "gru_stack_forward",
+        lambda *arrays, **options: used.append(options["keep_every"]) or forward(*arrays, **options),
+    )
+    s = stream()
+    for of_config, given, wanted in ((None, None, None), (3, None, 3), (3, 2, 2), (None, 2, 2)):
+        config = TrainingConfig(num_epochs=1, learning_rate=0.01, keep_every=of_config)
+        train_on_chunks(s.params, s.x, s.y, chunk_length=9, config=config, device=cpu, keep_every=given)
+        assert set(used) == {wanted}, (of_config, given)
+        used.clear()
 
 
 def test_clipping(stream, run, gradients):
