@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from importlib.metadata import version
 from unittest.mock import Mock
 
@@ -13,6 +15,11 @@ def test_version(app):
     outcome = app("--version")
     assert outcome.code == 0
     assert outcome.out == f"gru-xp, version {version('gru-xp')}\n"
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "gru_xp", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == version("gru-xp")
 
 
 def test_no_command_shows_the_help(app):
@@ -37,6 +44,20 @@ def test_unexpected_errors_are_one_line_too(app, write_csv, quick, unchanged, mo
         with unchanged():
             outcome = app("train", "own.csv", *quick, "--quiet")
         outcome.assert_refused(said, "--debug")
+
+
+def test_an_error_of_cupy_names_a_way_around_it(app, write_csv, quick, monkeypatch):
+    """Whether CuPy raises it, or anything does where a CUDA device was asked for."""
+    write_csv()
+    of_cupy = type("CompileException", (Exception,), {"__module__": "cupy.cuda.compiler"})
+    for raised, options in ((of_cupy("no header"), ()), (OSError("libcublas.so.13"), ("--device", "cuda"))):
+        monkeypatch.setattr(forecaster, "train", Mock(side_effect=raised))
+        outcome = app("train", "own.csv", *quick, "--quiet", *options)
+        assert outcome.code == 1
+        assert "Traceback" not in outcome.err
+        last = outcome.err.splitlines()[-1]
+        for part in (type(raised).__name__, str(raised), "GRU_XP_PLAIN=1", "--device cpu"):
+            assert part in last
 
 
 def test_debug_shows_the_traceback(main, app, write_csv, monkeypatch):

@@ -195,6 +195,16 @@ def test_what_an_interrupted_run_says(app, own, when, contents, tmp_path):
         assert model.best_epoch == document["best_epoch"]
 
 
+def test_a_run_that_had_stopped_says_what_to_raise(app, own):
+    app("train", own.name, *PLAIN, "--num-epochs", "300", "--patience", "2", "--learning-rate", "0.5", "--out", "run")
+    outcome = app("train", "--resume", "run", "--num-epochs", "500", "--allow-changes")
+    assert outcome.code == 0
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
+    assert "--patience 2" in line
+    assert "--allow-changes" in line
+    assert "as in the run" in outcome.err
+
+
 def test_interrupted_again_and_again(app, trained, stopped, resumed, when):
     options = (*KINDS["adam, layers, dropout"], *EPOCHS)
     expected = trained(*options)
