@@ -9,7 +9,7 @@ from .options import Command, json_option
 @click.command(cls=Command, epilog="Example: gru-xp devices --json")
 @json_option
 def devices(as_json: bool) -> None:
-    """Say which devices were found, with versions, and why not CUDA where there is none."""
+    """List the devices found, with versions, and the reason if there is no CUDA device."""
     from gru_xp.devices.inventory import inventory
 
     found = inventory()
@@ -29,4 +29,4 @@ def devices(as_json: bool) -> None:
             )
         )
     rows.append(("auto", found["auto"]))
-    print_table("Devices", ("device", "what it is"), rows, left=2)
+    print_table("Devices", ("device", "description"), rows, left=2)

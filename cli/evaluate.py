@@ -26,10 +26,10 @@ def evaluate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Measure the model of RUN again, beside the naive forecast.
+    """Evaluate the model of RUN beside the naive forecast.
 
-    RUN is a run's folder or a model file. Without CSV, the run's own file is taken. A file that begins with the rows
-    that the model learned from is measured in parts, as by train; another one is one part.
+    RUN is a run folder or a model file. Without CSV, the data of the run are used. A file that starts with the rows
+    that the model was trained on is evaluated in parts, as by train; any other file is one part.
     """
     from gru_xp.errors import printable
     from gru_xp.forecasting import evaluation
@@ -61,4 +61,4 @@ def evaluate(
             }
         )
     else:
-        print_parts(f"{source.path.name}, {source.target}: predictions of the next row", evaluated)
+        print_parts(f"{source.path.name}, {source.target}: one-step-ahead accuracy", evaluated)

@@ -11,15 +11,15 @@ from .options import Command, format_argument, quiet_option
 @click.command(cls=Command, epilog="Example: gru-xp export runs/goog goog.onnx")
 @click.argument("run", metavar="RUN", type=click.Path())
 @format_argument
-@click.option("--overwrite", is_flag=True, help="Write FILE even if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @quiet_option
 def export(run: str, file: Path, overwrite: bool, quiet: bool) -> None:
-    """Write the model of RUN to FILE for other programs.
+    """Export the model of RUN to FILE, for other programs.
 
-    RUN is a run's folder or a model file. A FILE that ends in .onnx predicts in any ONNX runtime, from windows in the
-    data's units. One that ends in .pt holds PyTorch's tensors and takes a model trained with --reset after.
+    RUN is a run folder or a model file. An .onnx FILE predicts in any ONNX runtime, from windows in the units of the
+    data. A .pt FILE holds PyTorch tensors and needs a model trained with --reset after.
 
-    What is written is run first, and must predict what the model does. gru-xp import reads both.
+    The exported model is run first, and its predictions must match. gru-xp import reads both formats.
     """
     from gru_xp.errors import CheckpointError
     from gru_xp.forecasting import Forecaster

@@ -14,7 +14,14 @@ from .sources import open_run, read_run_source
 @click.command(cls=Command, epilog="Example: gru-xp forecast runs/goog --steps 5 > next-week.csv")
 @click.argument("run", metavar="RUN", type=click.Path())
 @click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", default=1, show_default=True, help="How many values.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Number of values to forecast.",
+)
 @column_options("that of the run")
 @reading_options
 @device_options
@@ -31,11 +38,11 @@ def forecast(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Print the values after the end of a file, by the model of RUN, as CSV.
+    """Forecast the values after the end of a series, as CSV.
 
-    RUN is a run's folder or a model file. Without CSV, the run's own file is taken. Each value is predicted from the
-    ones before it. The dates go on as the file's dates do; for trading days, Monday to Friday, since holidays are
-    not known, and where no rule is found they are left empty.
+    RUN is a run folder or a model file. Without CSV, the data of the run are used. Each value is predicted from the
+    ones before it. Dates continue at the spacing of the file; trading days are Monday to Friday, as holidays are not
+    known. If the spacing has no rule, dates are left empty.
     """
     from gru_xp.errors import printable
     from gru_xp.forecasting.dates import format_date, next_dates

@@ -10,14 +10,14 @@ from .options import Command, format_argument, quiet_option
 
 @click.command("import", cls=Command, epilog="Example: gru-xp import goog.onnx --out runs/goog")
 @format_argument
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Folder of the run.")
-@click.option("--overwrite", is_flag=True, help="Write into --out even if it exists.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Run folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the files of an existing run folder.")
 @quiet_option
 def import_(file: Path, out: Path, overwrite: bool, quiet: bool) -> None:
-    """Make a run of FILE, which gru-xp export wrote, for forecast and evaluate.
+    """Import FILE, written by gru-xp export, as a run for forecast and evaluate.
 
-    FILE ends in .onnx or .pt. Nothing in it is executed as code; it is computed once, and must predict what the run's
-    model does. The folder gets the model alone.
+    FILE is an .onnx or .pt file. None of it is executed as code; the imported model is run once, and its predictions
+    must match. The run folder holds only the model.
     """
     from gru_xp.interop.files import import_file
     from gru_xp.reporting.run_folder import MODEL_FILE, run_folder

@@ -117,19 +117,19 @@ def device_options(command: F) -> F:
             show_default=True,
             metavar="auto|cpu|cuda|cuda:N",
             callback=_check_device,
-            help="Where to compute; auto takes a CUDA device that works, else the CPU.",
+            help="Device; auto is a working CUDA device if there is one, else the CPU.",
         ),
         click.option(
             "--no-fallback",
             is_flag=True,
-            help="Fail where the CUDA device that was asked for does not work, instead of using the CPU. "
-            "Also by GRU_XP_NO_FALLBACK=1.",
+            help="Fail if the requested CUDA device does not work, instead of falling back to the CPU. "
+            "Same as GRU_XP_NO_FALLBACK=1.",
         ),
         click.option(
             "--threads",
             type=click.IntRange(1, 4096),
             metavar="N",
-            help="CPU threads to compute with.  [default: OMP_NUM_THREADS, else all cores]",
+            help="Number of CPU threads.  [default: OMP_NUM_THREADS, else all cores]",
         ),
     )
     for option in reversed(options):
@@ -148,7 +148,7 @@ def quiet_option(command: F) -> F:
         "-q",
         "--quiet",
         is_flag=True,
-        help="Print nothing on stderr but errors, warnings, and what was done to the data.",
+        help="Print only errors, warnings and changes to the data on stderr.",
     )(command)
 
 
@@ -165,7 +165,7 @@ def column_options(default: str) -> Callable[[F], F]:
             multiple=True,
             metavar="COLUMNS",
             callback=_split_names,
-            help="Further input columns, separated by commas.",
+            help="Additional input columns, separated by commas.",
         )(command)
         return click.option("--target", metavar="COLUMN", help=f"Column to predict.  [default: {default}]")(command)
 

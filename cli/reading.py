@@ -24,27 +24,27 @@ _OPTIONS = (
     click.option(
         "--decimal",
         type=click.Choice([".", ","]),
-        help="The decimal sign; the other one stands between thousands.  [default: . where that leaves no doubt]",
+        help="Decimal sign; the other one separates thousands.  [default: . if unambiguous]",
     ),
     click.option(
         "--date-format",
         metavar="FORMAT",
         callback=_check,
-        help="Form of the dates, as %d/%m/%Y.  [default: any usual one that leaves no doubt]",
+        help="Date format, such as %d/%m/%Y.  [default: any common format, if unambiguous]",
     ),
     click.option(
         "--on-duplicate",
         type=click.Choice(["first", "last", "mean"]),
-        help="Which of the rows with the same date to take.  [default: refuse them]",
+        help="Row to use if several have the same date.  [default: refuse]",
     ),
     click.option(
         "--missing",
         type=click.Choice(["refuse", "drop", "ffill", "interpolate", "mask"]),
-        help="Refuse missing values; leave out their rows; take the value before; take the line between the values "
-        "before and after; or mark them as missing.  [default: refuse]",
+        help="Missing values: refuse them, drop their rows, fill forward, interpolate, or mask them with an indicator "
+        "input.  [default: refuse]",
     ),
     click.option(
-        "--encoding", metavar="NAME", callback=_check, help="Of the text, as cp1252.  [default: UTF-8 or UTF-16]"
+        "--encoding", metavar="NAME", callback=_check, help="Text encoding, such as cp1252.  [default: UTF-8 or UTF-16]"
     ),
 )
 _NAMES = ("decimal", "date_format", "on_duplicate", "missing", "encoding")

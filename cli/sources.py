@@ -73,7 +73,7 @@ def read_source(
 
     file, bundled = find_file(path)
     if bundled:
-        note(f"{path}: no such file here; taking the bundled {file.name}", quiet=quiet)
+        note(f"{path}: not found; using the bundled {file.name}", quiet=quiet)
     series = read_csv(file, target, features, name=file.name if bundled else None, options=options)
     for text in series.notices:
         note(f"{series.name}: {text}")
@@ -209,16 +209,16 @@ def _own(
         return Source(series, series.target, Path(file.name), True)
     path = Path(run) / CHECKPOINT_FILE
     if not path.exists():
-        raise DataError(f"{run}: a model without what it was trained on; name a CSV file")
+        raise DataError(f"{run}: the model does not include its training data; give a CSV file")
     checkpoint = load_run(path)
     if not _is_known(notes, checkpoint.series):
-        raise CheckpointError(f"{run}: its checkpoint is that of another training than its model; name a CSV file")
+        raise CheckpointError(f"{run}: its checkpoint and its model are from different trainings; give a CSV file")
     wanted = (columns[0], *columns[1])
     if wanted != checkpoint.series.columns or reading:
         what = f"columns {listed(wanted)}" if wanted != checkpoint.series.columns else "options of reading"
-        raise DataError(f"{run}: {what} need the file, of which the run keeps only what it used; name a CSV file")
+        raise DataError(f"{run}: {what} are not stored in the run; give a CSV file")
     if change := change_of_file(checkpoint.run):
-        note(f"warning: {checkpoint.run['file']} has changed since ({change}); taking the rows that the run kept")
+        note(f"warning: {checkpoint.run['file']} has changed since ({change}); using the rows stored in the run")
     name = Path(checkpoint.run["file"])
     return Source(checkpoint.series, checkpoint.series.target, name, checkpoint.run["bundled"])
 

@@ -44,8 +44,8 @@ LAYERS = click.IntRange(1, 1000)
     metavar="X",
     default=0.7,
     show_default=True,
-    help="Share of the rows, from the first, to learn from; the rest is the test part, whose first windows look "
-    "back into them.",
+    help="Fraction of the rows, from the start, used for training and validation; the rest is the test set. The "
+    "first test windows reach back into the rows before it.",
 )
 @click.option(
     "--validation-ratio",
@@ -53,21 +53,30 @@ LAYERS = click.IntRange(1, 1000)
     metavar="X",
     default=0.2,
     show_default=True,
-    help="Share of those rows, from their end, that is not trained on but chooses the best epoch; 0 for none.",
+    help="Fraction of those rows, from the end, held out to select the best epoch; 0 for none.",
 )
 @click.option(
-    "--seq-length", type=COUNT, metavar="N", default=10, show_default=True, help="Rows that a prediction looks back on."
+    "--seq-length",
+    type=COUNT,
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="Window length: rows that each prediction is based on.",
 )
-@click.option("--hidden-size", type=SIZE, metavar="N", default=32, show_default=True, help="Size of a layer's state.")
-@click.option("--num-layers", type=LAYERS, metavar="N", default=1, show_default=True, help="GRU layers one on another.")
-@click.option("--bidirectional", is_flag=True, help="Run each layer over the window backwards, too.")
+@click.option(
+    "--hidden-size", type=SIZE, metavar="N", default=32, show_default=True, help="Hidden units of each GRU layer."
+)
+@click.option(
+    "--num-layers", type=LAYERS, metavar="N", default=1, show_default=True, help="Number of stacked GRU layers."
+)
+@click.option("--bidirectional", is_flag=True, help="Run each layer in both directions.")
 @click.option(
     "--dropout",
     type=RATE,
     metavar="X",
     default=0.0,
     show_default=True,
-    help="Share of what a layer hands on to the next that is left out at random while learning.",
+    help="Dropout between layers, during training.",
 )
 @click.option(
     "--recurrent-dropout",
@@ -75,7 +84,7 @@ LAYERS = click.IntRange(1, 1000)
     metavar="X",
     default=0.0,
     show_default=True,
-    help="Share of the candidate that is left out while learning, the same at all steps of a window.",
+    help="Dropout of the candidate state, during training; one mask for all steps of a window.",
 )
 @click.option(
     "--zoneout",
@@ -83,75 +92,80 @@ LAYERS = click.IntRange(1, 1000)
     metavar="X",
     default=0.0,
     show_default=True,
-    help="Share of the state's updates that are left out at random while learning.",
+    help="Zoneout: probability that a unit keeps its previous state, during training.",
 )
 @click.option(
-    "--num-epochs", type=EPOCHS, metavar="N", default=300, show_default=True, help="Passes over the training windows."
+    "--num-epochs",
+    type=EPOCHS,
+    metavar="N",
+    default=300,
+    show_default=True,
+    help="Number of passes over the training windows.",
 )
-@click.option("--learning-rate", type=POSITIVE, metavar="X", default=0.002, show_default=True, help="Length of a step.")
+@click.option("--learning-rate", type=POSITIVE, metavar="X", default=0.002, show_default=True, help="Learning rate.")
 @click.option(
     "--optimizer",
     type=click.Choice(["adam", "sgd", "momentum"]),
     default="adam",
     show_default=True,
-    help="How parameters are updated.",
+    help="Optimizer.",
 )
 @click.option(
     "--reduction",
     type=click.Choice(["mean", "sum"]),
-    help="What the gradient is taken of, over a batch's windows; the reported cost is always the mean.  "
+    help="Reduction of the loss over a mini-batch; the reported loss is always the mean.  "
     "[default: mean for adam, sum for sgd and momentum]",
 )
-@click.option("--batch-size", type=COUNT, metavar="N", help="Windows an update.  [default: all]")
+@click.option("--batch-size", type=COUNT, metavar="N", help="Mini-batch size, in windows.  [default: all]")
 @click.option(
     "--keep-every",
     type=COUNT,
     metavar="N",
-    help="Keep the states of every N-th step alone and compute the others again, for less memory.  [default: keep all]",
+    help="Activation checkpointing: store every N-th state and recompute the rest.  [default: store all]",
 )
-@click.option("--clip-norm", type=POSITIVE, metavar="X", help="Largest norm of the gradient.  [default: no limit]")
+@click.option("--clip-norm", type=POSITIVE, metavar="X", help="Clip gradients to this norm.  [default: no clipping]")
 @click.option(
     "--patience",
     type=click.IntRange(min=0),
     metavar="N",
     default=50,
     show_default=True,
-    help="Stop after so many epochs without a better cost; 0 for never.",
+    help="Stop after N epochs without a lower loss; 0 to disable.",
 )
 @click.option(
     "--scaling",
     type=click.Choice(["last", "standard"]),
     default="last",
     show_default=True,
-    help="Scale windows relative to their last row, or by the training rows' mean and standard deviation.",
+    help="Scale each window relative to its last row, or standardise with the training rows' mean and deviation.",
 )
 @click.option(
     "--reset",
     type=click.Choice(["before", "after"]),
     default="before",
     show_default=True,
-    help="Whether the reset gate acts before the recurrent product, or after it as in PyTorch and Keras.",
+    help="Apply the reset gate before the recurrent matrix product, or after it as PyTorch and Keras do.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
     default="float32",
     show_default=True,
-    help="Numbers to compute in.",
+    help="Floating-point precision.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Seed of the initial parameters, of the order of mini-batches, and of what is left out.",
+    help="Random seed of the initial weights, the mini-batches and dropout.",
     metavar="N",
 )
 @device_options
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the run.  [default: runs/<file>-<time>]"
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/<file>-<time>]"
 )
-@click.option("--overwrite", is_flag=True, help="Write into --out even if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace the files of an existing run folder.")
 @click.option(
     "--checkpoint-every", type=COUNT, metavar="N", help="Write a checkpoint after every N epochs, and at the end."
 )
@@ -159,25 +173,25 @@ LAYERS = click.IntRange(1, 1000)
     "--checkpoint-seconds",
     type=FiniteRange(min=0),
     metavar="S",
-    help="Write a checkpoint every S seconds.  [default: after 5, then every 30, or more where writing would take over "
-    "1 % of the time]",
+    help="Write a checkpoint every S seconds.  [default: after 5 s, then every 30 s, or less often if writing would "
+    "take over 1 % of the time]",
 )
 @click.option(
     "--resume",
     type=click.Path(),
     metavar="RUN",
-    help="Go on with the run in this folder; CSV and its options are its own.",
+    help="Continue an interrupted run; CSV and all options come from its folder.",
 )
 @click.option(
     "--allow-changes",
     is_flag=True,
-    help="With --resume: go on though the file has changed, or with another --num-epochs, --learning-rate, "
-    "--clip-norm, --patience, --keep-every, --device or --threads.",
+    help="With --resume: accept a changed file, or another --num-epochs, --learning-rate, --clip-norm, --patience, "
+    "--keep-every, --device or --threads.",
 )
 @click.option(
     "--verify-cpu",
     is_flag=True,
-    help="Train again on the CPU (a model of the CPU: by the plain formulas), and say how far the two are apart.",
+    help="Train again on the CPU (after a CPU run, without its fast paths) and report the largest difference.",
 )
 @quiet_option
 @json_option
@@ -203,14 +217,14 @@ def train(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train a GRU on the series in CSV and hold it against the naive forecast.
+    """Train a GRU on the series in CSV and compare it with the naive forecast.
 
-    CSV is a file with a header line (also gzip, zip, Parquet, or - for stdin), or the bare name of a bundled one: AAPL,
-    GOOG, IBM, sunspots. The run's folder gets the model, its history, metrics, predictions and plots, and checkpoints
-    while it is trained.
+    CSV is a file with a header line (also gzip, zip, Parquet, or - for stdin), or the name of a bundled one: AAPL,
+    GOOG, IBM, sunspots. The model, its training history, metrics, predictions and plots are written to the run folder,
+    and checkpoints while it trains.
 
-    Ctrl-C ends the training after the current batch, with a checkpoint and the best model so far; a second one ends it
-    at once, with the last checkpoint. --resume goes on from there, and ends with the same bits as without a stop.
+    Ctrl-C stops after the current batch and saves a checkpoint and the best model so far; pressed again, it quits at
+    once. Continue with --resume: a resumed run gives bit-identical results.
     """
     from gru_xp.forecasting.verification import Witness
     from gru_xp.reporting.run_folder import CHECKPOINT_FILE, checkpoint_file, run_folder
@@ -218,17 +232,19 @@ def train(
     if resume is not None:
         for name, value in (("--out", out), ("--overwrite", overwrite), ("--verify-cpu", verify_cpu)):
             if value:
-                raise click.UsageError(f"{name} is for a new run; leave it out with --resume")
+                raise click.UsageError(f"{name} cannot be combined with --resume; it belongs to a new run")
         run = resumed_run(checkpoint_file(resume), csv, _given(ctx), allow_changes=allow_changes, quiet=quiet)
         folder = run_folder(Path(resume), overwrite=True)
     else:
         if csv is None:
             raise click.UsageError("Missing argument 'CSV': a file, a bundled name such as GOOG.csv, or --resume RUN.")
         if allow_changes:
-            raise click.UsageError("--allow-changes is for --resume")
+            raise click.UsageError("--allow-changes needs --resume")
         settings |= {"validation_ratio": validation_ratio, "patience": settings["patience"] or None}
         if settings["dropout"] > 0 and settings["num_layers"] == 1:
-            raise click.UsageError("--dropout acts between layers; use --num-layers 2 or more, or --recurrent-dropout")
+            raise click.UsageError(
+                "--dropout applies between layers; use --num-layers 2 or more, or --recurrent-dropout"
+            )
         run = new_run(csv, target, features, reading, split_ratio, settings, quiet=quiet)
         run.facts |= {"checkpoint_every": checkpoint_every, "checkpoint_seconds": checkpoint_seconds}
         default_out = Path("runs", f"{run.source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
@@ -243,7 +259,7 @@ def train(
             checkpoints = _checkpoints(run, out, replaces_another, lambda: interrupt.by is not None)
             witness = Witness(checkpoints) if verify_cpu else None  # its snapshot is for that alone
             with watch(forecaster.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite is said below
+                warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite is reported below
                 forecaster.fit(
                     run.learned, device=chosen, callback=callback, pause=witness or checkpoints, state=run.state
                 )
@@ -255,7 +271,7 @@ def train(
         if as_json:
             print_json({"run": str(out), **metrics})
         else:
-            print_parts(f"{run.source.path.name}, {run.source.target}: predictions of the next row", parts)
+            print_parts(f"{run.source.path.name}, {run.source.target}: one-step-ahead accuracy", parts)
     if interrupt.by is not None and (out / CHECKPOINT_FILE).exists():
         note(f"Stopped. Continue with: gru-xp train --resume {shlex.quote(str(out))}")
     if metrics["problem"] is not None:
@@ -322,13 +338,13 @@ def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool
     last = training.history[-1]
     why = {"patience": ", stopped by --patience", "paused": ", interrupted"}.get(training.stop_reason, "")
     note(
-        f"epoch {last.epoch}/{forecaster.num_epochs}: cost {last.cost:.4g}, best epoch {training.best_epoch}, "
+        f"epoch {last.epoch}/{forecaster.num_epochs}: training loss {last.cost:.4g}, best epoch {training.best_epoch}, "
         f"{last.seconds:.1f} s{why}",
         quiet=quiet,
     )
     if has_test:
         note(
-            f"the first {forecaster.seq_length} test windows look back into the rows before the test part", quiet=quiet
+            f"the first {forecaster.seq_length} test windows reach back into the rows before the test set", quiet=quiet
         )
     note(f"written to {out}", quiet=quiet)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gru_xp.training.trainer import TrainingState
 
 CHANGEABLE = ("num_epochs", "learning_rate", "clip_norm", "patience", "keep_every", "device", "threads")
-"""Options that a run may go on with otherwise, with --allow-changes."""
+"""Options that a resumed run may change, with --allow-changes."""
 
 _FREE = ("checkpoint_every", "checkpoint_seconds", "no_fallback")  # they change nothing of what is computed
 
@@ -67,7 +67,7 @@ class TrainingRun:
             before, here = self.versions, versions(device)
             changed = [f"{name} {before.get(name)} -> {here[name]}" for name in here if here[name] != before.get(name)]
             if changed:
-                note(f"warning: other versions than before, so the last bits may differ: {', '.join(changed)}")
+                note(f"warning: versions have changed, so the last bits may differ: {', '.join(changed)}")
 
 
 def new_run(
@@ -131,8 +131,8 @@ def resumed_run(
     elif (change := change_of_file(facts)) and not allow_changes:
         _refuse(
             path,
-            f"{facts['file']} has changed since the run read it ({change}); name it after the folder to have its rows "
-            "compared, or add --allow-changes to go on with the rows that the run has kept",
+            f"{facts['file']} has changed since the run read it ({change}); give it after the folder to "
+            "compare its rows, or add --allow-changes to continue with the rows stored in the run",
         )
     return TrainingRun(
         forecaster,
@@ -169,12 +169,12 @@ def _changed_options(
         if name == "num_epochs" and value < checkpoint.state.epoch:
             _refuse(
                 path,
-                f"{option} is {value}, and the run has done {checkpoint.state.epoch} already; give as many or more",
+                f"{option} is {value}, but the run has {checkpoint.state.epoch} epochs already; give at least as many",
             )
         if name not in CHANGEABLE:
-            _refuse(path, f"{what}, which would be another training; leave it out, or train a new run")
+            _refuse(path, f"{what}, which would be a different training; leave it out, or train a new run")
         if not allow_changes:
-            _refuse(path, f"{what}; leave it out, or add --allow-changes to go on with it")
+            _refuse(path, f"{what}; leave it out, or add --allow-changes")
         changes[name] = value
     return changes
 
@@ -206,13 +206,13 @@ def _compared(
     if not allow_changes:
         _refuse(
             path,
-            f"{csv} is not what the run learns from: {change}; leave it out to go on with the rows that the run has "
-            "kept, or add --allow-changes to go on with these",
+            f"{csv} is not what the run learns from: {change}; leave it out to continue with the rows stored in "
+            "the run, or add --allow-changes to continue with these",
         )
     if (source.series.observed is not None) != checkpoint.forecaster.sees_gaps:
         what = "no missing values" if source.series.observed is None else "missing values"
         _refuse(path, f"{csv} has {what}, unlike what the run learns from; train a new run")
-    note(f"{csv}: {change}; going on with these rows")
+    note(f"{csv}: {change}; continuing with these rows")
     return source, True
 
 

@@ -481,7 +481,7 @@ class Forecaster:
 
     def _check_fitted(self, attribute: str = "params") -> None:
         if not hasattr(self, attribute):
-            raise GruXpError("the forecaster has not learned anything yet; call fit, or Forecaster.load")
+            raise GruXpError("this Forecaster is not fitted; call fit() first, or Forecaster.load")
 
     def _predict_windows(self, inputs: Floats, windows: Floats, ops: Ops) -> Floats:
         """Predictions ``(B,)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""

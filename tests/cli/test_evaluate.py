@@ -132,7 +132,7 @@ def test_what_the_run_has_not_kept_needs_the_file(app, write_csv, quick):
     write_csv()
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     for options in (("--target", "Year"), ("--features", "Year"), ("--missing", "drop")):
-        app("evaluate", "run", *options, "--quiet").assert_refused("name a CSV file")
+        app("evaluate", "run", *options, "--quiet").assert_refused("give a CSV file")
 
 
 def test_a_file_that_has_grown_has_the_same_parts(app, write_csv, quick, tmp_path):
@@ -177,7 +177,7 @@ def test_a_model_without_its_run_wants_a_file(app, write_csv, quick, tmp_path):
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     (tmp_path / "run/checkpoint.safetensors").unlink()
     for run in ("run", "run/model.safetensors"):
-        app("evaluate", run, "--quiet").assert_refused(f"{run}: ", "name a CSV file")
+        app("evaluate", run, "--quiet").assert_refused(f"{run}: ", "give a CSV file")
         assert parts(app("evaluate", run, "own.csv", "--json")) == metrics(tmp_path / "run")["parts"]
 
 
@@ -189,7 +189,7 @@ def test_the_checkpoint_of_another_training_is_not_taken(app, write_csv, quick, 
         assert app("train", f"{name}.csv", *quick, "--out", name).code == 0
     shutil.copy(tmp_path / "other/checkpoint.safetensors", tmp_path / "own")
     for command in ("evaluate", "forecast"):
-        app(command, "own", "--quiet").assert_refused("own: its checkpoint", "name a CSV file")
+        app(command, "own", "--quiet").assert_refused("own: its checkpoint", "give a CSV file")
         assert app(command, "own", "own.csv").code == 0
 
 
@@ -197,7 +197,7 @@ def test_a_model_that_names_no_file_wants_one(app, write_csv, tmp_path):
     write_csv()
     forecaster = Forecaster(hidden_size=2, num_epochs=1).fit(np.sin(np.arange(50.0)), device="cpu")
     forecaster.save(tmp_path / "model.safetensors")
-    app("evaluate", "model.safetensors", "--quiet").assert_refused("model.safetensors: ", "name a CSV file")
+    app("evaluate", "model.safetensors", "--quiet").assert_refused("model.safetensors: ", "give a CSV file")
     assert list(parts(app("evaluate", "model.safetensors", "own.csv", "--target", "Value", "--json"))) == ["all"]
 
 

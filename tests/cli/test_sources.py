@@ -117,7 +117,7 @@ def test_more_rows_learned_from_than_there_are(app, run):
     assert list(json.loads(outcome.out)["parts"]) == ["train", "validation", "test"]
     forge("model", noted(fit_end=10**9))
     assert list(json.loads(app("evaluate", "run", "own.csv", "--json").out)["parts"]) == ["all"]
-    app("evaluate", "run", "--quiet").assert_refused("run: its checkpoint ", "name a CSV file")
+    app("evaluate", "run", "--quiet").assert_refused("run: its checkpoint ", "give a CSV file")
     forge("checkpoint", noted(fit_end=61))
     assert_refused(app("train", "--resume", "run"), "checkpoint", "fit_end is 61 ", "60 rows")
 
