@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import runpy
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from gru_xp.nn.ops import Ops, PlainOps
 from gru_xp.nn.params import map_arrays, named_arrays
 
 OFFLINE = Path(__file__).parent / "offline"
+FAKE_CUPY = Path(__file__).parent / "fake_cupy"
 
 # this process, unless its Python was started so, and those that tests start
 _begun = vars(sys.modules.get("sitecustomize", object))
@@ -37,12 +39,33 @@ def network() -> Iterator[list[str]]:
     assert not _tried, f"gru-xp makes no network call: {_tried}"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the stand-in for CuPy first on the path, of this process and of those that tests start."""
+    if config.getoption("fake_cupy"):
+        if "cupy" in sys.modules:
+            raise pytest.UsageError("--fake-cupy comes too late: something has imported cupy; remove that plugin")
+        sys.path.insert(0, str(FAKE_CUPY))
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(FAKE_CUPY), os.environ["PYTHONPATH"]])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a CUDA device where there is none, and say why."""
     cuda_items = [item for item in items if item.get_closest_marker("cuda")]
-    problem = cuda_problem() if cuda_items else None
-    for item in cuda_items if problem else ():
-        item.add_marker(pytest.mark.skip(reason=problem))
+    fake = str(FAKE_CUPY) in sys.path
+    problem = NO_COMPILER if fake and shutil.which("g++") is None else cuda_problem() if cuda_items else None
+    for item in cuda_items:
+        reason = problem or (fake and NEEDS_GPU.get(item.name.partition("[")[0]))
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+NO_COMPILER = "the stand-in for CuPy needs g++"
+NEEDS_GPU = {
+    "test_cuda_library_is_the_one_that_cupy_uses": "the stand-in for CuPy has no cupy_backends",
+    "test_cuda_repeats_itself_and_agrees_with_the_cpu": "takes minutes on the stand-in for CuPy",
+    "test_cuda_replays_wait_for_what_comes_before_them_and_are_waited_for": "the stand-in for CuPy runs in order",
+}
+"""Tests that the stand-in for CuPy cannot run, and why."""
 
 
 # --- which tests run ----------------------------------------------------------------------------------------------
@@ -58,6 +81,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1.0,
         metavar="X",
         help="with -m slow: run this share of the combinations of parameters and of the random cases (default 1)",
+    )
+    parser.addoption(
+        "--fake-cupy", action="store_true", help="run the cuda tests on the CPU, on the stand-in in tests/fake_cupy"
     )
 
 

@@ -1,0 +1,57 @@
+"""The whole program with ``--device cuda`` on the stand-in for CuPy, in processes of their own."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FAKE_CUPY = Path(__file__).parents[1] / "fake_cupy"
+CUDA = ("--device", "cuda", "--no-fallback")
+
+
+@pytest.fixture
+def on_stand_in(run_script, tmp_path):
+    """``on_stand_in("train", ...)``: the command in an empty folder; `fail` names what is to fail."""
+    if shutil.which("g++") is None:
+        pytest.skip("the stand-in for CuPy needs g++")
+
+    def on_stand_in(*arguments, fail=""):
+        path = os.pathsep.join([str(FAKE_CUPY), os.environ["PYTHONPATH"]])
+        return run_script(
+            *arguments, cwd=tmp_path, env={"PYTHONPATH": path, "FAKE_CUPY_FAIL": fail, "MPLBACKEND": "agg"}
+        )
+
+    return on_stand_in
+
+
+def test_train_evaluate_and_forecast(on_stand_in, app, write_csv):
+    write_csv(rows=40)
+    settings = ("--hidden-size", "3", "--num-epochs", "2", "--seq-length", "5", "--quiet")
+    trained = on_stand_in("train", "own.csv", *settings, *CUDA, "--out", "cuda")
+    assert (trained.code, trained.err) == (0, "")
+    assert app("train", "own.csv", *settings, "--device", "cpu", "--out", "cpu").code == 0
+    numbers = []
+    for outcome in (
+        on_stand_in("forecast", "cuda", "--steps", "3", *CUDA),
+        app("forecast", "cpu", "--steps", "3", "--device", "cpu"),
+    ):
+        assert outcome.code == 0, outcome.err
+        numbers.append([float(line.split(",")[-1]) for line in outcome.out.splitlines()[1:]])
+    assert len(numbers[0]) == 3
+    np.testing.assert_allclose(*numbers, rtol=1e-5)
+    for outcome in (on_stand_in("evaluate", "cuda", "--json", *CUDA), app("evaluate", "cpu", "--json")):
+        assert outcome.code == 0, outcome.err
+        numbers.append([part["model"]["rmse"] for part in json.loads(outcome.out)["parts"].values()])
+    np.testing.assert_allclose(*numbers[2:], rtol=1e-4)
+
+
+def test_a_failure_of_a_fast_path_says_what_to_do(on_stand_in, write_csv):
+    write_csv(rows=40)
+    settings = ("--hidden-size", "3", "--num-epochs", "1", "--quiet")
+    for part in ("RawModule", "launch"):
+        outcome = on_stand_in("train", "own.csv", *settings, *CUDA, "--out", part, fail=part)
+        assert outcome.code == 1, part
+        outcome.assert_refused("CUDA", "GRU_XP_PLAIN=1" if part == "RawModule" else "LAUNCH_FAILED")

@@ -1,0 +1,45 @@
+"""The stand-in for cuBLAS: a library that the program loads, which asks here which streams are capturing."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cupy import _device
+from cupy._compiling import compile_source
+
+
+class Gemm(ctypes.Structure):
+    """A product, as the library describes it."""
+
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("transpose_a", "transpose_b", "m", "n", "k")),
+        *((name, ctypes.c_int) for name in ("dtype", "lda", "ldb", "ldc", "compute")),
+        *((name, ctypes.c_double) for name in ("alpha", "beta")),
+        *((name, ctypes.c_void_p) for name in ("a", "b", "c", "stream")),
+    )
+
+
+@cache
+def load() -> tuple[ctypes.CDLL, Any]:
+    """The library, and the function that it calls before each product, which must stay alive."""
+    library, _ = compile_source(Path(__file__).with_name("cublas.cpp").read_text(encoding="utf-8"))
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Gemm))
+    def record(given: Any) -> int:
+        """0 to run the product now, 1 where it is recorded, 2 where it is to fail."""
+        _device.count("products")
+        if _device.should_fail("cublasGemmEx"):
+            return 2
+        pointer = given.contents.stream or 0
+        if pointer != _device.get_current_stream().ptr:
+            _device.count("products on another stream than the current one")
+        stream = _device.CAPTURING.get(pointer)
+        if stream is None:
+            return 0
+        gemm = Gemm.from_buffer_copy(given.contents)
+        stream.recorded.append(lambda: library.fake_run(ctypes.byref(gemm)))
+        return 1
+
+    library.fake_set_record(record)
+    return library, record

@@ -1,0 +1,400 @@
+"""Devices, streams, graphs and memory."""
+
+import ctypes
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+N_DEVICES = int(os.environ.get("FAKE_CUPY_DEVICES", "2"))
+TOTAL = int(float(os.environ.get("FAKE_CUPY_MEMORY", 8 * 2**30)))
+ATTRIBUTES = {
+    "MultiProcessorCount": int(os.environ.get("FAKE_CUPY_SMS", "132")),
+    "MaxSharedMemoryPerBlockOptin": int(os.environ.get("FAKE_CUPY_SHARED", 227 * 1024)),
+}
+POISON = 0xFF  # four or eight such bytes are not a number
+ALIGNMENT = 512
+
+STATS: dict[str, int] = {}
+"""How often each thing was done: launches, products, copies, allocations, kernels compiled."""
+
+
+def count(what: str) -> None:
+    """Add one to `STATS`."""
+    STATS[what] = STATS.get(what, 0) + 1
+
+
+def should_fail(what: str) -> bool:
+    """Whether the environment variable FAKE_CUPY_FAIL names it."""
+    return what in os.environ.get("FAKE_CUPY_FAIL", "").split(",")
+
+
+class CUDARuntimeError(RuntimeError):
+    """An error of the CUDA runtime."""
+
+    __module__ = "cupy_backends.cuda.api.runtime"
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        super().__init__(text)
+
+
+class CUDADriverError(RuntimeError):
+    """An error of the CUDA driver."""
+
+    __module__ = "cupy_backends.cuda.api.driver"
+
+
+class OutOfMemoryError(MemoryError):
+    """The pool cannot allocate."""
+
+    __module__ = "cupy.cuda.memory"
+
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        text = f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes"
+        super().__init__(text + (f", limit set to: {limit:,} bytes)." if limit else ")."))
+
+
+# --- devices ----------------------------------------------------------------------------------------------------
+
+
+class _Thread(threading.local):
+    """What belongs to a thread: its current device, streams by device, and allocators."""
+
+    def __init__(self) -> None:
+        self.device = 0
+        self.devices: list[int] = []
+        self.streams = [[Stream.null] for _ in range(N_DEVICES)]
+        self.allocators: list[Callable[[int], MemoryPointer]] = []
+
+
+class Device:
+    """A CUDA device; the current one if no number is given."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.id = THREAD.device if device is None else int(device)
+
+    def __int__(self) -> int:
+        return self.id
+
+    def __enter__(self) -> "Device":
+        THREAD.devices.append(THREAD.device)
+        return self.use()
+
+    def __exit__(self, *_: object) -> None:
+        THREAD.device = THREAD.devices.pop()
+
+    def use(self) -> "Device":
+        """Make it the current one."""
+        if not 0 <= self.id < N_DEVICES:
+            raise CUDARuntimeError(101, "cudaErrorInvalidDevice: invalid device ordinal")
+        THREAD.device = self.id
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<CUDA Device {self.id}>"
+
+    def synchronize(self) -> None:
+        """Wait, which is not allowed while the stream is capturing."""
+        refuse_while_capturing("synchronize")
+
+    attributes = ATTRIBUTES
+    compute_capability = "90"
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        """Free bytes and all bytes."""
+        return TOTAL - POOL.held[self.id], TOTAL
+
+
+# --- streams and graphs -----------------------------------------------------------------------------------------
+
+Work = Callable[[], object]
+"""Work on the device. It holds addresses, no arrays: only so is memory that nobody keeps noticed."""
+
+
+class Event:
+    """A point in a stream."""
+
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        self.ptr = id(self)
+
+    def record(self, stream: "Stream | None" = None) -> None:
+        """Put it into a stream."""
+        (stream or get_current_stream()).check()
+
+    def synchronize(self) -> None:
+        """Wait, which is not allowed while the stream is capturing."""
+        refuse_while_capturing("synchronize an event")
+
+    done = True
+
+
+class Stream:
+    """A queue of work, which is done at once, or recorded while the stream is capturing."""
+
+    null: ClassVar["Stream"]
+    ptds: ClassVar["Stream"]
+    _last = 1 << 20
+
+    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
+        Stream._last += 64
+        self.ptr = 0 if null else 2 if ptds else Stream._last
+        self.device_id = -1 if null or ptds else THREAD.device
+        self.recorded: list[Work] | None = None
+        self.invalid = False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and self.ptr == other.ptr
+
+    def __hash__(self) -> int:
+        return self.ptr
+
+    def check(self) -> None:
+        """Fail where an earlier call made the capture invalid."""
+        if self.invalid:
+            raise CUDARuntimeError(901, "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
+
+    def _streams(self) -> "list[Stream]":
+        if self.device_id not in (-1, THREAD.device):
+            raise RuntimeError(
+                f"The device that the stream is created on ({self.device_id}) does not match with the current device "
+                f"({THREAD.device})"
+            )
+        return THREAD.streams[THREAD.device]
+
+    def __enter__(self) -> "Stream":
+        self._streams().append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        THREAD.streams[THREAD.device if self.device_id == -1 else self.device_id].pop()
+
+    def use(self) -> "Stream":
+        """Make it the current one of its device."""
+        self._streams()[-1] = self
+        return self
+
+    def synchronize(self) -> None:
+        """Wait, which makes a capture invalid."""
+        if self.recorded is not None:
+            self.invalid = True
+            raise CUDARuntimeError(900, "cudaErrorStreamCaptureUnsupported: operation not permitted when capturing")
+
+    def record(self, event: Event | None = None) -> Event:
+        """Put an event into it."""
+        self.check()
+        return event or Event()
+
+    def wait_event(self, event: Event) -> None:
+        """Let later work wait."""
+        self.check()
+
+    done = True
+
+    def begin_capture(self, mode: object = None) -> None:
+        """Record work from now on."""
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if self.recorded is not None or should_fail("begin_capture"):
+            raise CUDARuntimeError(1, "cudaErrorInvalidValue: invalid argument")
+        self.recorded = []
+        CAPTURING[self.ptr] = self
+
+    def end_capture(self) -> "Graph":
+        """The recorded work."""
+        recorded, self.recorded = self.recorded, None
+        CAPTURING.pop(self.ptr, None)
+        if recorded is None:
+            raise CUDARuntimeError(1, "cudaErrorIllegalState: the operation cannot be performed")
+        try:
+            self.check()
+        finally:
+            self.invalid = False
+        return Graph(recorded)
+
+    def is_capturing(self) -> bool:
+        """Whether work is recorded."""
+        return self.recorded is not None
+
+
+class Graph:
+    """Recorded work, which finds its arrays by address."""
+
+    def __init__(self, work: list[Work]) -> None:
+        self.work = work
+        count("graphs")
+
+    def upload(self, stream: Stream | None = None) -> None:
+        """Do nothing."""
+
+    def launch(self, stream: Stream | None = None) -> None:
+        """Do the work."""
+        if (stream or get_current_stream()).recorded is not None:
+            raise CUDARuntimeError(900, "cudaErrorStreamCaptureUnsupported: a graph in a graph")
+        count("launches of graphs")
+        for work in self.work:
+            work()
+
+
+CAPTURING: dict[int, Stream] = {}
+"""Streams that are capturing, by their pointers."""
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    """The current stream of a device."""
+    return THREAD.streams[THREAD.device if device_id == -1 else device_id][-1]
+
+
+def refuse_while_capturing(what: str) -> None:
+    """Fail as CuPy does where it would wait for the device while the current stream is capturing."""
+    count("synchronisations")
+    if get_current_stream().recorded is not None:
+        raise RuntimeError(f"the current stream is capturing, so synchronous API calls are disallowed ({what})")
+
+
+def launch(work: Work) -> None:
+    """Do work now, or record it."""
+    count("launches")
+    if should_fail("launch"):
+        raise CUDADriverError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
+    stream = get_current_stream()
+    stream.check()
+    if stream.recorded is None:
+        work()
+    else:
+        stream.recorded.append(work)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+class _Chunk:
+    """Aligned memory of the host."""
+
+    def __init__(self, size: int) -> None:
+        self._raw = np.full(size + ALIGNMENT, POISON, np.uint8)
+        self.ptr = -(-self._raw.ctypes.data // ALIGNMENT) * ALIGNMENT
+        self.size = size
+
+    def poison(self) -> None:
+        ctypes.memset(self.ptr, POISON, self.size)
+
+
+class PooledMemory:
+    """A chunk, which goes back to the pool when nobody refers to this any more."""
+
+    def __init__(self, pool: "MemoryPool", chunk: _Chunk, arena: tuple[int, int]) -> None:
+        self.ptr, self.size, self.device_id = chunk.ptr, chunk.size, arena[0]
+        weakref.finalize(self, pool.take_back, chunk, arena).atexit = False
+
+
+class MemoryPointer:
+    """An address in pooled memory."""
+
+    def __init__(self, mem: PooledMemory, offset: int) -> None:
+        self.mem, self.ptr, self.device_id = mem, mem.ptr + offset, mem.device_id
+
+    @property
+    def device(self) -> Device:
+        """Where it is."""
+        return Device(self.device_id)
+
+
+class MemoryPool:
+    """Chunks by device, stream and size; free ones are poisoned."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._free: dict[tuple[int, int], dict[int, list[_Chunk]]] = {}
+        self.used, self.held, self.limit, self.peak = ([0] * N_DEVICES for _ in range(4))
+
+    def malloc(self, size: int) -> MemoryPointer:
+        """Memory of the current device and stream."""
+        size = max(ALIGNMENT, -(-int(size) // ALIGNMENT) * ALIGNMENT)
+        device, arena = THREAD.device, (THREAD.device, get_current_stream().ptr)
+        with self._lock:
+            chunks = self._free.setdefault(arena, {}).setdefault(size, [])
+            chunk = chunks.pop() if chunks else self._new_chunk(device, size)
+            self.used[device] += size
+            self.peak[device] = max(self.peak[device], self.used[device])
+        count("allocations")
+        return MemoryPointer(PooledMemory(self, chunk, arena), 0)
+
+    def _new_chunk(self, device: int, size: int) -> _Chunk:
+        limit = self.limit[device] or TOTAL
+        for collect in (lambda: None, self.free_all_blocks, gc.collect, self.free_all_blocks):
+            collect()
+            if self.held[device] + size <= limit:
+                self.held[device] += size
+                return _Chunk(size)
+        raise OutOfMemoryError(size, self.held[device], self.limit[device])
+
+    def take_back(self, chunk: _Chunk, arena: tuple[int, int]) -> None:
+        """Poison a chunk and keep it."""
+        with self._lock:
+            chunk.poison()
+            self._free.setdefault(arena, {}).setdefault(chunk.size, []).append(chunk)
+            self.used[arena[0]] -= chunk.size
+
+    def free_all_blocks(self, stream: Stream | None = None) -> None:
+        """Give free memory back to the host."""
+        with self._lock:
+            for (device, _), sizes in self._free.items():
+                self.held[device] -= sum(size * len(chunks) for size, chunks in sizes.items())
+            self._free = {}
+
+    def used_bytes(self) -> int:
+        """Of the current device."""
+        return self.used[THREAD.device]
+
+    def total_bytes(self) -> int:
+        """Of the current device, free ones included."""
+        return self.held[THREAD.device]
+
+    def free_bytes(self) -> int:
+        """Of the current device, to be used again."""
+        return self.held[THREAD.device] - self.used[THREAD.device]
+
+    def set_limit(self, size: int | None = None, fraction: float = 0.0) -> None:
+        """Of the current device; 0 for none."""
+        self.limit[THREAD.device] = int(fraction * TOTAL if size is None else size)
+
+    def get_limit(self) -> int:
+        """Of the current device; 0 for none."""
+        return self.limit[THREAD.device]
+
+
+def alloc(size: int) -> MemoryPointer:
+    """Memory from the current allocator."""
+    allocate = THREAD.allocators[-1] if THREAD.allocators else POOL.malloc
+    return allocate(size)
+
+
+class using_allocator:  # noqa: N801
+    """Context with another allocator."""
+
+    def __init__(self, allocator: Callable[[int], MemoryPointer] | None = None) -> None:
+        self._allocator = allocator
+
+    def __enter__(self) -> None:
+        THREAD.allocators.append(self._allocator or POOL.malloc)
+
+    def __exit__(self, *_: object) -> None:
+        THREAD.allocators.pop()
+
+
+Stream.null = Stream(null=True)
+Stream.ptds = Stream(ptds=True)
+THREAD = _Thread()
+POOL = MemoryPool()

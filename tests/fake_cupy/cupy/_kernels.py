@@ -1,0 +1,205 @@
+"""Kernels in CUDA C++, compiled for the host."""
+
+import ctypes
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cupy._array import check_device, ndarray
+from cupy._compiling import MATHS, CompileError, compile_loop_kernel, compile_source, parameters
+from cupy._device import CUDADriverError, Device, alloc, count, get_current_stream, launch, should_fail
+
+C_TYPES = {"f": "float", "d": "double", "i": "int", "l": "long long", "?": "bool"}
+
+
+class CompileException(Exception):  # noqa: N818
+    """A kernel cannot be compiled."""
+
+    __module__ = "cupy.cuda.compiler"
+
+
+def _compile(how: Any, *source: str) -> ctypes.CDLL:
+    count("kernels loaded")
+    if get_current_stream().recorded is not None:
+        count("kernels loaded while capturing")
+    try:
+        library, new = how(*source)
+    except CompileError as error:
+        raise CompileException(str(error)) from error
+    if new:
+        count("kernels compiled")
+    return library
+
+
+def _fail(what: str) -> None:
+    if should_fail(what):
+        raise CompileException(f"{what} fails because FAKE_CUPY_FAIL names it\nin the second line")
+
+
+def _split(params: str) -> list[tuple[str, str]]:
+    """Types and names."""
+    return [(kind, name) for kind, _, name in (text.strip().rpartition(" ") for text in params.split(",")) if name]
+
+
+def _types_of(name: str, params: list[tuple[str, str]], arrays: Sequence[ndarray]) -> dict[str, np.dtype[Any]]:
+    """The dtype of each letter, which all arrays with that letter must have."""
+    types: dict[str, np.dtype[Any]] = {}
+    for (kind, _), a in zip(params, arrays, strict=True):
+        if types.setdefault(kind, a.dtype) != a.dtype:
+            raise TypeError(f"Type is mismatched. {name} {kind} {types[kind]} {a.dtype}")
+    return types
+
+
+def _check_arrays(args: Sequence[Any]) -> None:
+    for a in args:
+        if not isinstance(a, ndarray):
+            raise TypeError(f"Unsupported type {type(a)}")
+        check_device(a)
+
+
+class ElementwiseKernel:
+    """One C++ expression for each element of arrays that are broadcast together."""
+
+    def __init__(self, in_params: str, out_params: str, operation: str, name: str = "kernel", **_: Any) -> None:
+        _fail("ElementwiseKernel")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(f'Invalid kernel name: "{name}"')
+        self.ins, self.outs, self.operation, self.name = _split(in_params), _split(out_params), operation, name
+        names = [name for _, name in self.ins + self.outs]
+        if len(set(names)) < len(names) or {"i", "n", "_ind"} & set(names):
+            raise ValueError(f"reserved or repeated names of parameters: {names}")
+        self.compiled: dict[Any, Any] = {}
+
+    def __call__(self, *args: Any) -> None:
+        n_in = len(self.ins)
+        if len(args) != n_in + len(self.outs):
+            raise TypeError(f"Wrong number of arguments for {self.name}")
+        _check_arrays(args)
+        shape = np.broadcast_shapes(*(a.shape for a in args))
+        for a in args[n_in:]:
+            if a.shape != shape:
+                raise ValueError(f"Out shape is mismatched: {a.shape} is not {shape}")
+        types = _types_of(self.name, self.ins + self.outs, args)
+        if 0 in shape:
+            return
+        key = tuple(a.dtype.char for a in args), len(shape)
+        if key not in self.compiled:
+            self.compiled[key] = _compile(compile_source, self._source(types, len(shape))).kernel
+        function = self.compiled[key]
+        steps = [step for a in args for step in np.broadcast_to(a._raw(), shape).strides]
+        given = (
+            ctypes.c_longlong(int(np.prod(shape))),
+            (ctypes.c_longlong * max(len(shape), 1))(*shape),
+            (ctypes.c_longlong * len(args))(*(a.data.ptr for a in args)),
+            (ctypes.c_longlong * max(len(steps), 1))(*steps),
+        )
+        launch(lambda: function(*given))
+
+    def _source(self, types: dict[str, np.dtype[Any]], ndim: int) -> str:
+        lines = [MATHS]
+        lines += [f"typedef {C_TYPES[dtype.char]} {kind};" for kind, dtype in types.items() if len(kind) == 1]
+        lines += [
+            'extern "C" void kernel(long long size, const long long *shape, const long long *p, const long long *st) {',
+            f"constexpr int ND = {ndim};",
+            "for (long long i_ = 0; i_ < size; ++i_) {",
+            "long long at[ND > 0 ? ND : 1]; long long left = i_;",
+            "for (int d = ND - 1; d >= 0; --d) { at[d] = left % shape[d]; left /= shape[d]; }",
+        ]
+        for k, (kind, name) in enumerate(self.ins + self.outs):
+            const = "const " if k < len(self.ins) else ""
+            lines.append(f"long long o{k}_ = p[{k}]; for (int d = 0; d < ND; ++d) o{k}_ += at[d] * st[{k} * ND + d];")
+            lines.append(f"{const}{kind} &{name} = *({kind} *)o{k}_;")
+        return "\n".join([*lines, self.operation + ";", "}}"])
+
+
+class ReductionKernel:
+    """A reduction of one array of one axis."""
+
+    def __init__(
+        self,
+        in_params: str,
+        out_params: str,
+        map_expr: str,
+        reduce_expr: str,
+        post_map_expr: str,
+        identity: Any,
+        name: str = "reduce_kernel",
+        reduce_type: str | None = None,
+        **_: Any,
+    ) -> None:
+        _fail("ReductionKernel")
+        (self.given,), (self.result,) = _split(in_params), _split(out_params)
+        self.expressions = map_expr, reduce_expr, post_map_expr, str(identity), reduce_type
+        self.name = name
+        self.compiled: dict[str, Any] = {}
+
+    def __call__(self, a: Any, out: Any, *, axis: int | None = None, keepdims: bool = False) -> ndarray:
+        _check_arrays((a, out))
+        if a.ndim != 1 or out.shape != ((1,) if keepdims else ()):
+            raise ValueError(f"Output shape is mismatched: {out.shape}")
+        _types_of(self.name, [self.given, self.result], (a, out))
+        kind = a.dtype.char
+        if kind not in self.compiled:
+            self.compiled[kind] = _compile(compile_source, self._source(C_TYPES[kind])).kernel
+        function = self.compiled[kind]
+        alloc(512)  # partial results
+        given = *map(ctypes.c_longlong, (a.size, a.data.ptr, a.strides[0])), ctypes.c_void_p(out.data.ptr)
+        launch(lambda: function(*given))
+        return out
+
+    def _source(self, dtype: str) -> str:
+        map_expr, reduce_expr, post_map_expr, identity, kind = self.expressions
+        kind = kind or dtype
+        return (
+            f"{MATHS}typedef {dtype} T;\n"
+            f"static {kind} join({kind} a, {kind} b) {{ return {reduce_expr}; }}\n"
+            f'extern "C" void kernel(long long n, const char *p, long long step, T *to) {{\n'
+            f"{kind} a = {identity};\n"
+            f"for (long long i = 0; i < n; ++i) {{\n"
+            f"const T {self.given[1]} = *(const T *)(p + i * step); a = join(a, {map_expr}); }}\n"
+            f"T {self.result[1]}; {post_map_expr}; *to = {self.result[1]}; }}"
+        )
+
+
+class RawModule:
+    """Source whose kernels are compiled when they are asked for."""
+
+    def __init__(self, *, code: str, options: tuple[str, ...] = ()) -> None:
+        _fail("RawModule")
+        self.code = code
+
+    def get_function(self, name: str) -> "RawKernel":
+        """Compile a kernel."""
+        return RawKernel(self.code, name)
+
+
+class RawKernel:
+    """A kernel of whole blocks, whose threads take turns."""
+
+    def __init__(self, code: str, name: str) -> None:
+        self._shared = 48 * 1024
+        self._count = len(parameters(code, name))
+        self._library = _compile(compile_loop_kernel, code, name)
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        """Shared memory that a launch may ask for."""
+        return self._shared
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size: int) -> None:
+        if size > Device().attributes["MaxSharedMemoryPerBlockOptin"]:
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        self._shared = size
+
+    def __call__(self, grid: tuple[int], block: tuple[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
+        if shared_mem > self._shared or not 1 <= block[0] <= 1024 or not 1 <= grid[0] < 2**31:
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        if len(args) != self._count or any(type(a) is not np.int64 for a in args):
+            raise TypeError(f"{self._count} numbers of 64 bits are expected, not {args}")
+        count("launches of raw kernels")
+        given = (ctypes.c_longlong * len(args))(*map(int, args))
+        shape = [ctypes.c_int(number) for number in (grid[0], block[0], shared_mem, False)]
+        launch(lambda: self._library.launch(*shape, given))
