@@ -181,8 +181,17 @@ def run_process(jobs: Sequence[Job], folder: Path, limit: float) -> tuple[list[M
     measurements = [Measurement(**json.loads(line)) for line in lines if line.endswith("}")]
     details = errors.read_text(encoding="utf-8", errors="replace").strip()
     if problem is None and done.returncode:
-        problem = details.splitlines()[-1] if details else f"ended with status {done.returncode}"
+        problem = error_line(details) or f"ended with status {done.returncode}"
     return measurements, problem, details[-DETAILS:]
+
+
+def error_line(output: str) -> str:
+    """The line that names the error that ended a process: of several lines of a message, the first."""
+    _, traceback, last = output.rstrip().rpartition("Traceback (most recent call last):\n")
+    lines = last.splitlines()
+    if traceback:
+        lines = [line for line in lines if line and not line.startswith(" ")][:1]
+    return lines[-1].removeprefix("Error: ") if lines else ""
 
 
 def compare(ours: Contestant | None, other: Contestant) -> dict[str, float]:

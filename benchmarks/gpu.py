@@ -11,6 +11,7 @@ import click
 
 from benchmarks.contest import Contestant, compare, geometric_mean, hold, relative_difference
 from benchmarks.gpu_floor import ASSUMPTIONS, Peak, floor_ms, query_peak
+from benchmarks.gpu_smoke import MINUTES, smoke
 from benchmarks.job import Job, Shape
 from benchmarks.report import (
     grouped,
@@ -40,6 +41,7 @@ DEVICE = "cuda:0"
 PRECISIONS = ("ieee", "tf32")
 TORCH_WAYS = {"": "PyTorch", ", graph": "PyTorch, CUDA graph"}
 PIPELINED_STEPS = 50
+TIMING_MINUTES = 6.0
 
 
 def jobs_of(precision: str, shapes: Sequence[Shape], torch_is_there: bool, times: dict[str, Any]) -> list[list[Job]]:
@@ -78,21 +80,37 @@ def rows_of(entrants: Sequence[tuple[str, Contestant]], peak: Peak) -> list[dict
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
-    default=6.0,
-    show_default=True,
-    help="When to stop; what is not done by then is left out.",
+    help="When to stop; what is not done by then is left out.  "
+    f"[default: {TIMING_MINUTES:g}; with --smoke {MINUTES:g}]",
 )
+@click.option("--smoke", "is_smoke", is_flag=True, help="Check the CUDA path instead: all tests that need a device.")
 @quick_option("One round of a few steps of the smallest shapes")
 @json_option
-def gpu(shapes: tuple[Shape, ...], repeats: int, minutes: float, quick: bool, json_file: Path | None) -> None:
+def gpu(
+    shapes: tuple[Shape, ...],
+    repeats: int,
+    minutes: float | None,
+    is_smoke: bool,
+    quick: bool,
+    json_file: Path | None,
+) -> None:
     """Time one training step on a CUDA device beside PyTorch's (cuDNN), eager and in a CUDA graph.
 
     Once in IEEE float32 and once in TF32, in which products use numbers with fewer bits. What fails says so in its
     row. The floor is an estimate; README.md says of what.
+
+    With --smoke, nothing is timed: it runs the tests marked cuda in order of risk, compares a training with the CPU
+    and with itself, and ends with status 1 if a part fails. README.md lists the parts.
     """
     problem = cuda_problem()
     if problem is not None:
         raise click.ClickException(f"there is no CUDA device to measure: {problem}")
+    if is_smoke:
+        if shapes or quick:
+            raise click.UsageError("--smoke takes --minutes and --json only; leave out --shapes and --quick")
+        smoke(MINUTES if minutes is None else minutes, json_file)
+        return
+    minutes = TIMING_MINUTES if minutes is None else minutes
     peak = _known_peak()
     until = time.monotonic() + 60 * minutes
     torch_is_there = find_spec("torch") is not None

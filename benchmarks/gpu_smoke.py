@@ -1,0 +1,227 @@
+"""``gpu --smoke``: everything that needs a CUDA device, in order of risk, each part in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.contest import DETAILS, OTHER_SETTINGS, ROOT, error_line
+from benchmarks.report import package_version, save_json
+from gru_xp.cli.messages import note, print_table
+
+MINUTES = 4.0
+BENCHMARK_SHAPE = "64,10,70,1"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command that succeeds or fails.
+
+    Attributes
+    ----------
+    name
+        For people.
+    share
+        Of the time: what earlier parts leave is added, and later parts keep theirs.
+    tests
+        Arguments of pytest, which runs the tests marked ``cuda`` there.
+    command
+        Arguments of Python, where these are no tests.
+    """
+
+    name: str
+    share: float
+    tests: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+
+DEVICES = "tests/devices/test_{}.py"
+PARTS: tuple[Part, ...] = (
+    Part("device and memory", 0.07, (DEVICES.format("device"),)),
+    Part("plain operations", 0.13, ("tests/nn",)),
+    Part("cuBLAS", 0.07, (DEVICES.format("cublas"),)),
+    Part("elementwise kernels and reductions", 0.12, (DEVICES.format("cupy_ops"), "-k", "not captured")),
+    Part("graphs", 0.08, (DEVICES.format("cuda_graph"), DEVICES.format("cupy_ops"), "-k", "cuda_graph or captured")),
+    Part("persistent kernels", 0.14, (DEVICES.format("persistent"),)),
+    Part("training", 0.12, ("tests/training", "tests/forecasting")),
+    Part("command line", 0.07, ("tests/cli",)),
+    Part("the other tests", 0.05, ("tests",)),
+    Part("equal to the CPU", 0.05, command=("-m", "benchmarks.gpu_checks", "cpu")),
+    Part("the same training twice", 0.05, command=("-m", "benchmarks.gpu_checks", "twice")),
+    Part("one benchmark", 0.05, command=("-m", "benchmarks", "gpu", "--quick", "--shapes", BENCHMARK_SHAPE)),
+)
+"""In order of risk. A path of tests that is in several parts, or in another path, runs once: the most special one."""
+
+
+@dataclass
+class Outcome:
+    """How a part ended; `problem` is its first error, and `details` the end of its output."""
+
+    name: str
+    status: str
+    seconds: float
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    problem: str | None = None
+    details: str = ""
+
+
+def command_of(part: Part, report: Path, parts: Sequence[Part]) -> list[str]:
+    """The process of a part; of tests, with a JUnit report. Paths below its own that other parts have are left out."""
+    if part.command:
+        return [sys.executable, *part.command]
+    others = {path for other in parts if other is not part for path in other.tests if path.startswith("tests/")}
+    ignored = [f"--ignore={path}" for path in sorted(others) if any(path.startswith(f"{own}/") for own in part.tests)]
+    options = [
+        "-c",
+        "pyproject.toml",
+        "-v",
+        "-m",
+        "cuda and not slow",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+    ]
+    options += ["-o", "addopts=--strict-markers --import-mode=importlib"]  # pytest-xdist is not needed, nor is it safe
+    return [sys.executable, "-m", "pytest", *options, *part.tests, *ignored]
+
+
+def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part] = PARTS) -> Outcome:
+    """Run a part in a process of its own, and end that and all it started after `limit` seconds."""
+    output, report = folder / "output", folder / "report.xml"
+    report.unlink(missing_ok=True)
+    environment = {name: value for name, value in os.environ.items() if name not in OTHER_SETTINGS}
+    environment |= {"GRU_XP_NO_FALLBACK": "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    start = time.monotonic()
+    with output.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command_of(part, report, parts),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            if process.poll() is None:
+                _kill(process)
+    outcome = Outcome(part.name, "passed", round(time.monotonic() - start, 2))
+    text = output.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    outcome.details = text.strip()[-DETAILS:]
+    first, reason = _read(report, outcome)
+    if code is None:
+        outcome.problem = f"not done after {limit:.0f} s; last: {lines[-1] if lines else 'nothing'}"
+    elif code < 0:
+        outcome.problem = f"ended by {_signal_name(-code)}; {_running(lines)}"
+    elif first is not None:
+        outcome.problem = first
+    elif part.tests and code == 5:  # pytest found no tests
+        outcome.status = "skipped"
+    elif code:
+        outcome.problem = error_line(text) or f"ended with status {code}"
+    elif part.tests and not outcome.passed:
+        outcome.problem = f"all tests were skipped: {reason}"
+    if outcome.problem is not None:
+        outcome.status = "failed"
+    return outcome
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """And all processes that it started, where the system has groups of processes."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _running(lines: Sequence[str]) -> str:
+    """The test that was running, which pytest names before it runs it."""
+    started = [line.partition(" ")[0] for line in lines if "::" in line.partition(" ")[0]]
+    return f"last: {started[-1] if started else lines[-1] if lines else 'nothing'}"
+
+
+def _read(report: Path, outcome: Outcome) -> tuple[str | None, str]:
+    """Count the tests of a report; the first failure in one line, and a reason of a skipped test."""
+    first, reasons = None, [""]
+    try:
+        cases = list(ET.parse(report).iter("testcase"))
+    except (OSError, ET.ParseError):  # the process did not get so far
+        return None, ""
+    counts: Counter[str] = Counter()
+    for case in cases:
+        children = {child.tag: child for child in case}
+        failure = children.get("failure", children.get("error"))
+        if failure is not None:
+            counts["failed"] += 1
+            message = " ".join((failure.get("message") or "").split("\n")[0].split())
+            first = first or f"{case.get('name')}: {message}"
+        elif "skipped" in children:
+            counts["skipped"] += 1
+            reasons.append(children["skipped"].get("message") or "")
+        else:
+            counts["passed"] += 1
+    outcome.passed, outcome.failed, outcome.skipped = (counts[kind] for kind in ("passed", "failed", "skipped"))
+    return first, reasons[-1]
+
+
+def smoke(minutes: float, json_file: Path | None) -> None:
+    """Run all parts and print how each ended.
+
+    Raises
+    ------
+    click.ClickException
+        A part failed, or there is no pytest.
+    """
+    if find_spec("pytest") is None:
+        raise click.ClickException('pytest is not installed; install it with: pip install -e ".[test]"')
+    end = time.monotonic() + 60 * minutes
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, part in enumerate(PARTS):
+            later = 60 * minutes * sum(other.share for other in PARTS[number + 1 :])
+            limit = max(end - time.monotonic() - later, 1.0)
+            note(f"{part.name}: {limit:.0f} s at most")
+            outcomes.append(run_part(part, Path(folder), limit, PARTS))
+    rows: list[dict[str, Any]] = [asdict(outcome) for outcome in outcomes]
+    headers = ("part", "", "passed", "failed", "skipped", "seconds", "first error")
+    cells = [
+        (o.name, o.status, *map(str, (o.passed, o.failed, o.skipped)), f"{o.seconds:.1f}", _short(o.problem or ""))
+        for o in outcomes
+    ]
+    print_table("Checks of the CUDA path", headers, cells, left=len(headers))
+    failed = [outcome.name for outcome in outcomes if outcome.status == "failed"]
+    summary = {"failed": failed, "seconds": round(sum(outcome.seconds for outcome in outcomes), 1)}
+    settings = {"smoke": True, "minutes": minutes, "pytest": package_version("pytest")}
+    save_json(json_file, "gpu", settings, rows, summary)
+    if failed:
+        raise click.ClickException(f"{len(failed)} of {len(rows)} parts failed: {', '.join(failed)}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:99]}…"

@@ -1,0 +1,153 @@
+"""``gpu --smoke`` with small commands in place of its parts."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import gpu, gpu_checks, gpu_smoke
+from benchmarks.__main__ import benchmarks
+from benchmarks.gpu_smoke import PARTS, Part
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TESTS = """
+import os, signal, pytest
+pytestmark = pytest.mark.cuda
+def test_good(): pass
+def test_bad(): assert [1, 2] == [1, 3], "the second\\nis wrong"
+@pytest.mark.skip(reason="not on Sundays")
+def test_skipped(): pass
+def test_killed(): %s
+"""
+
+
+@pytest.fixture
+def smoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """``smoke(*parts, minutes="4")``: the exit code, the rows and the text."""
+
+    def smoke(*parts: Part, minutes: str = "4") -> tuple[int, dict[str, dict[str, Any]], str]:
+        monkeypatch.setattr(gpu_smoke, "PARTS", parts)
+        monkeypatch.setattr(gpu, "cuda_problem", lambda: None)
+        file = tmp_path / "result.json"
+        done = CliRunner().invoke(benchmarks, ("gpu", "--smoke", "--minutes", minutes, "--json", str(file)))
+        result = json.loads(file.read_text(encoding="utf-8"))
+        assert result["benchmark"] == "gpu"
+        assert result["settings"]["smoke"] is True
+        return done.exit_code, {row["name"]: row for row in result["rows"]}, done.output
+
+    return smoke
+
+
+def script(name: str, text: str, share: float = 0.1) -> Part:
+    return Part(name, share, command=("-c", text))
+
+
+def test_no_part_hides_another(smoke: Any) -> None:
+    code, rows, text = smoke(
+        script("good", "print('fine')"),
+        script("bad", "import sys; print('before'); sys.exit('Error: this is wrong')"),
+        script("raise", "raise ValueError('no such\\nkernel')"),
+        script("crash", "import os, signal; print('here', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"),
+        script("hang", "import time; print('waiting', flush=True); time.sleep(1000)", share=0.0),
+        script("last", "pass"),
+        minutes="0.08",
+    )
+    assert code == 1
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "good": "passed",
+        "bad": "failed",
+        "raise": "failed",
+        "crash": "failed",
+        "hang": "failed",
+        "last": "passed",
+    }
+    assert rows["bad"]["problem"] == "this is wrong"
+    assert rows["raise"]["problem"] == "ValueError: no such"
+    assert "SIGSEGV" in rows["crash"]["problem"]
+    assert "waiting" in rows["hang"]["problem"]
+    error = text.strip().splitlines()[-1]
+    assert error.startswith("Error: ")
+    assert all(name in error for name in ("bad", "crash", "hang"))
+    assert "this is wrong" in text
+
+
+def test_all_parts_pass(smoke: Any) -> None:
+    code, rows, text = smoke(script("one", "pass"), script("two", "pass"))
+    assert code == 0, text
+    assert [row["status"] for row in rows.values()] == ["passed", "passed"]
+
+
+def test_a_part_of_tests(smoke: Any, tmp_path: Path) -> None:
+    for name, body in (("ends", "pass"), ("dies", "os.kill(os.getpid(), signal.SIGKILL)")):
+        (tmp_path / f"test_{name}.py").write_text(TESTS % body, encoding="utf-8")
+    ends, dies = (str(tmp_path / f"test_{name}.py") for name in ("ends", "dies"))
+    none = (ends, "-k", "skipped")
+    code, rows, _ = smoke(Part("ends", 0.4, (ends,)), Part("dies", 0.3, (dies,)), Part("none", 0.3, none))
+    assert code == 1
+    counts = [rows["ends"][kind] for kind in ("passed", "failed", "skipped")]
+    assert counts == [2, 1, 1]
+    assert rows["ends"]["problem"].startswith("test_bad: ")
+    assert "\n" not in rows["ends"]["problem"]
+    assert all(part in rows["dies"]["problem"] for part in ("SIGKILL", "test_killed"))
+    assert "not on Sundays" in rows["none"]["problem"]
+
+
+def test_earlier_parts_leave_later_ones_their_share(smoke: Any) -> None:
+    """Of two minutes, a quick part leaves all it has to the next."""
+    _, _, text = smoke(script("a", "pass", 0.5), script("b", "pass", 0.25), script("c", "pass", 0.25), minutes="2")
+    limits = [int(number) for number in re.findall(r": (\d+) s at most", text)]
+    assert limits[0] == 60
+    assert 80 <= limits[1] <= 90
+    assert 105 <= limits[2] <= 120
+
+
+def test_every_cuda_test_is_in_a_part_and_the_time_suffices() -> None:
+    assert sum(part.share for part in PARTS) == pytest.approx(1.0)
+    paths = [path for part in PARTS for path in part.tests if path.startswith("tests")]
+    assert all((ROOT / path).exists() for path in paths)
+    assert "tests" in paths
+    others = next(part for part in PARTS if "tests" in part.tests)
+    command = gpu_smoke.command_of(others, Path("report.xml"), PARTS)
+    assert {f"--ignore={path}" for path in paths if path != "tests"} <= set(command)
+
+
+def test_options_that_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "cuda_problem", lambda: None)
+    done = CliRunner().invoke(benchmarks, ("gpu", "--smoke", "--quick"))
+    assert done.exit_code == 2
+    assert "--quick" in done.output
+
+
+def test_without_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "cuda_problem", lambda: None)
+    monkeypatch.setattr(gpu_smoke, "find_spec", lambda name: None)
+    done = CliRunner().invoke(benchmarks, ("gpu", "--smoke"))
+    assert done.exit_code == 1
+    (line,) = done.output.strip().splitlines()
+    assert line.startswith("Error: ")
+    assert "pytest" in line
+
+
+def test_checks_notice_a_difference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the CPU in place of the device: once as it is, and once with a wrong parameter."""
+    train = gpu_checks.train
+    monkeypatch.setattr(gpu_checks, "SETTINGS", gpu_checks.SETTINGS[:1])
+    monkeypatch.setattr(gpu_checks, "train", lambda device, *given: train("cpu", *given))
+    gpu_checks.cpu()
+    gpu_checks.digest()
+    gpu_checks.digest()
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+    def wrong(device: str, *given: Any) -> Any:
+        arrays = train("cpu", *given)
+        name = "forecast" if device == "cuda" else ""
+        return {key: array * (1.01 if key == name else 1.0) for key, array in arrays.items()}
+
+    monkeypatch.setattr(gpu_checks, "train", wrong)
+    with pytest.raises(SystemExit, match="forecast"):
+        gpu_checks.cpu()
