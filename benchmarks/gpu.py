@@ -104,7 +104,7 @@ def gpu(
     """
     problem = cuda_problem()
     if problem is not None:
-        raise click.ClickException(f"there is no CUDA device to measure: {problem}")
+        raise click.ClickException(f"there is no CUDA device: {problem}")
     if is_smoke:
         if shapes or quick:
             raise click.UsageError("--smoke takes --minutes and --json only; leave out --shapes and --quick")
