@@ -25,12 +25,13 @@ def on_stand_in(run_script, tmp_path):
     return on_stand_in
 
 
-def test_train_evaluate_and_forecast(on_stand_in, app, write_csv):
+def test_train_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_path):
     write_csv(rows=40)
-    settings = ("--hidden-size", "3", "--num-epochs", "2", "--seq-length", "5", "--quiet")
+    settings = ("--hidden-size", "3", "--num-epochs", "2", "--seq-length", "5", "--validation-ratio", "0", "--quiet")
     trained = on_stand_in("train", "own.csv", *settings, *CUDA, "--out", "cuda")
     assert (trained.code, trained.err) == (0, "")
     assert app("train", "own.csv", *settings, "--device", "cpu", "--out", "cpu").code == 0
+    assert json.loads((tmp_path / "cuda/metrics.json").read_text())["best_epoch"] > 0
     numbers = []
     for outcome in (
         on_stand_in("forecast", "cuda", "--steps", "3", *CUDA),
