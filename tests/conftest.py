@@ -54,11 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     fake = str(FAKE_CUPY) in sys.path
     problem = NO_COMPILER if fake and shutil.which("g++") is None else cuda_problem() if cuda_items else None
     for item in cuda_items:
-        reason = problem or (fake and NEEDS_GPU.get(item.name.partition("[")[0]))
+        reason = (problem and f"{NO_DEVICE}: {problem}") or (fake and NEEDS_GPU.get(item.name.partition("[")[0]))
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+NO_DEVICE = "needs a CUDA device"
 NO_COMPILER = "the stand-in for CuPy needs g++"
 NEEDS_GPU = {
     "test_cuda_library_is_the_one_that_cupy_uses": "the stand-in for CuPy has no cupy_backends",
@@ -108,9 +109,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def _why_skipped(report: Any) -> str:
-    if "cuda" in getattr(report, "keywords", ()):  # a module that is skipped has none
-        return "needs a CUDA device"
     reason = report.longrepr[2].removeprefix("Skipped: ")
+    if reason.startswith(NO_DEVICE):
+        return NO_DEVICE
     package = re.search(r"(?:No module named|could not import) '(\w+)'", reason)
     return f"needs {package[1]}" if package else reason
 

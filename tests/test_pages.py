@@ -24,7 +24,7 @@ from gru_xp.reporting import run_folder
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *ROOT.glob("*.md"),
-    *(p for d in ("cli", "data", "gru_xp", "benchmarks", "tests") for p in (ROOT / d).rglob("*.md")),
+    *(p for d in ("cli", "data", "gru_xp", "benchmarks") for p in (ROOT / d).rglob("*.md")),
 ]
 SHELLS = ("bash", "sh", "zsh", "fish")
 MAX_EPOCHS = 3

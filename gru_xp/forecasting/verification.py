@@ -13,9 +13,9 @@ from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.nn.ops import PLAIN_OPS, Array, Ops
 from gru_xp.training.trainer import EpochRecord, Pause, TrainingState
 
-LIMITS = {"float32": 1e-5, "float64": 1e-10}
-"""How far parameters may be apart after the first epoch, relative to the largest; of the same start, in TF32 they are
-further apart."""
+LIMITS = {"float32": 5e-5, "float64": 1e-10}
+"""How far parameters may be apart after the first epoch, relative to the largest parameter. Rounding alone takes them
+1.6e-5 apart in float32, for 64 hidden units and windows of 30 rows; TF32 takes them further."""
 
 
 @dataclass(frozen=True)

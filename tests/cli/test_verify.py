@@ -53,7 +53,7 @@ def assert_compares(line, found):
 
 
 def test_a_training_within_the_limit(train):
-    for dtype, limit in (("float32", 1e-5), ("float64", 1e-10)):
+    for dtype, limit in verification.LIMITS.items():
         outcome, folder = train("--dtype", dtype, "--overwrite")
         assert outcome.code == 0
         found = read_metrics(folder)["verify_cpu"]
@@ -96,11 +96,15 @@ def test_the_run_is_that_without_the_option(app, train, quick, contents, tmp_pat
 
 def test_a_training_beyond_the_limit(train, change_drift, contents):
     """One line and exit code 1, after all that there is to tell; the run is there."""
-    for first_epoch in (1.1e-5, 0.25):
+    limit = verification.LIMITS["float32"]
+    for first_epoch in (1.1 * limit, 0.25):
         change_drift(first_epoch=first_epoch)
         outcome, folder = train("--quiet", "--overwrite")
         assert outcome.code == 1
-        assert all(text in outcome.error for text in ("CPU", f" {first_epoch:.1e} ", "limit 1e-05", "CUPY_TF32=0"))
+        assert all(
+            text in outcome.error
+            for text in ("CPU", f" {first_epoch:.1e} ", f"limit {limit:.0e}", "CUPY_TF32=0")
+        )
         assert "own.csv, Value" in outcome.out
         assert {"model.safetensors", "history.csv", "predictions.csv"} <= contents(folder).keys()
         assert read_metrics(folder)["verify_cpu"]["first_epoch"] == first_epoch

@@ -2,6 +2,7 @@ import sys
 import types
 import warnings
 from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError
 from itertools import product
 
 import array_api_compat
@@ -292,7 +293,26 @@ def test_no_driver(fake_cupy):
         (KeyError(), "KeyError"),
     ]:
         fake_cupy.cuda.runtime.getDeviceCount = fail_with(error)
-        assert cuda_problem() == f"CuPy 14.2 finds no CUDA device ({text})"
+        assert cuda_problem().startswith(f"CuPy 14.2 finds no CUDA device ({text})")
+
+
+def test_a_missing_cuda_library_is_named_with_the_command_for_the_cupy_that_is_installed(fake_cupy, monkeypatch):
+    installed = {}
+    monkeypatch.setattr(device, "version", lambda package: installed.get(package) or fail_with(no_package)())
+    no_package = PackageNotFoundError()
+    errors = (
+        RuntimeError("Failed to find CUDA headers; try pip install cupy-cuda12x[ctk]"),
+        ImportError("libnvrtc.so.12: cannot open shared object file: No such file or directory"),
+        RuntimeError("Failed to dynamically load a library: cublas"),
+    )
+    for package in ("cupy-cuda12x", "cupy-cuda13x"):
+        installed = {package: "14.2"}
+        for error in errors:
+            monkeypatch.setattr(fake_cupy, "matmul", fail_with(error))
+            assert cuda_problem().endswith(f"pip install '{package}[ctk]'"), error
+    for other in (RuntimeError("an illegal memory access was encountered"), KeyError()):
+        monkeypatch.setattr(fake_cupy, "matmul", fail_with(other))
+        assert "[ctk]" not in cuda_problem(), other
 
 
 def test_cupy_cannot_be_imported(fake_cupy, monkeypatch):

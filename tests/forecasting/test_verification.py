@@ -88,7 +88,7 @@ def test_a_witness_changes_nothing(learn, small, cpu):
     ids=str,
 )
 def test_fast_paths_are_within_the_limits(learn, settings):
-    for dtype, limit in {"float32": 1e-5, "float64": 1e-10}.items():
+    for dtype, limit in LIMITS.items():
         drift = compare_with_cpu(*learn(dtype=dtype, **settings))
         assert drift.reference == "the CPU without fast paths", dtype
         assert drift.limit == LIMITS[dtype] == limit, dtype
@@ -134,7 +134,7 @@ def test_a_difference_after_the_first_epoch_is_told(learn):
     """Another number among the parameters, beside which rounding is small."""
     forecaster, series, witness = learn(dtype="float64", optimizer="sgd", learning_rate=1e-4)
     first = witness.first
-    for by, within in ((1e-7, True), (3e-6, True), (3e-5, False), (0.1, False)):
+    for by, within in ((1e-7, True), (3e-6, True), (1e-4, False), (0.1, False)):
         witness.first = moved(first, by)
         drift = dataclasses.replace(compare_with_cpu(forecaster, series, witness), limit=LIMITS["float32"])
         assert drift.first_epoch == pytest.approx(by, rel=1e-6)
@@ -251,11 +251,10 @@ def test_within_the_limit_means_up_to_it():
     ids=str,
 )
 def test_cuda_repeats_itself_and_agrees_with_the_cpu(walk, monkeypatch, settings):
-    """The same bits again; and within 1e-5 and 1e-10 of the CPU after one epoch, relative to the largest parameter,
-    without TF32."""
+    """The same bits again, and within the limits of the CPU after one epoch, without TF32."""
     monkeypatch.setenv("CUPY_TF32", "0")
     series, cuda = walk(400, 2), resolve_device("cuda", fallback=False)
-    for dtype, limit in {"float32": 1e-5, "float64": 1e-10}.items():
+    for dtype, limit in LIMITS.items():
         options = {"num_epochs": 10, "hidden_size": 24, "dtype": dtype, "seed": 5} | settings
         witnesses = [Witness(), Witness()]
         first, second = (Forecaster(**options).fit(series, device=cuda, pause=witness) for witness in witnesses)
