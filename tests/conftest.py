@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -333,6 +334,25 @@ def torch_network() -> Callable[[NetworkParams], TorchNetwork]:
     """``torch_network(params)``, where PyTorch is installed."""
     pytest.importorskip("torch")
     return TorchNetwork
+
+
+@pytest.fixture
+def refused() -> Callable[..., AbstractContextManager[None]]:
+    """``with refused(ValueError, "size", case=...):`` expect an error whose message is one line and has these parts."""
+
+    @contextmanager
+    def refused(kind: type[Exception], *parts: str, case: object = "") -> Iterator[None]:
+        caught = None
+        try:
+            yield
+        except kind as error:
+            caught = error
+        assert caught is not None, f"not refused: {case}"
+        message = str(caught)
+        assert [part for part in parts if part not in message] == [], f"{case}: {message}"
+        assert "\n" not in message, case
+
+    return refused
 
 
 def _sigmoid(a: np.ndarray) -> np.ndarray:

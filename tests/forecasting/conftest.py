@@ -18,10 +18,10 @@ def cpu() -> Device:
 
 
 @pytest.fixture(scope="session")
-def refused() -> Callable[..., Exception]:
-    """``refused(use, *parts, error=DataError)``: the error of `use()`, whose printable line has each of these parts."""
+def refusal() -> Callable[..., Exception]:
+    """``refusal(use, *parts, error=DataError)``: the error of `use()`, whose printable line has each of these parts."""
 
-    def refused(use: Callable[[], object], *parts: str, error: type[Exception] = DataError) -> Exception:
+    def refusal(use: Callable[[], object], *parts: str, error: type[Exception] = DataError) -> Exception:
         try:
             result = use()
         except error as raised:
@@ -32,7 +32,7 @@ def refused() -> Callable[..., Exception]:
             return raised
         pytest.fail(f"{result!r:.200} instead of {error.__name__} with {parts}")
 
-    return refused
+    return refusal
 
 
 @pytest.fixture

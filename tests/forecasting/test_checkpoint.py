@@ -158,11 +158,11 @@ def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(path, learn, 
 
 
 @pytest.fixture
-def load_refused(refused):
+def load_refused(refusal):
     """``load_refused(path, *parts)``: assert that the file is refused in one short line that has each part."""
 
     def load_refused(path, *parts):
-        error = refused(lambda: load_checkpoint(path), *parts, error=CheckpointError)
+        error = refusal(lambda: load_checkpoint(path), *parts, error=CheckpointError)
         assert str(error).startswith(f"{path}: "), parts
         assert len(str(error)) < len(str(path)) + 500, parts
 
@@ -345,12 +345,12 @@ def test_what_is_only_rewritten_is_taken(written):
     assert_same_series(after.series, before.series)
 
 
-def test_models_and_checkpoints_are_not_each_other(written, learn, series, cpu, tmp_path, refused, load_refused):
+def test_models_and_checkpoints_are_not_each_other(written, learn, series, cpu, tmp_path, refusal, load_refused):
     model = tmp_path / "model.safetensors"
     learn(series(), num_epochs=1)[0].save(model)
     load_refused(model, "a gru-xp model, not a gru-xp checkpoint")
     for load in (lambda: Forecaster.load(written, device=cpu), lambda: load_model(written, cpu, None)):
-        refused(load, "a gru-xp checkpoint, not a gru-xp model", error=CheckpointError)
+        refusal(load, "a gru-xp checkpoint, not a gru-xp model", error=CheckpointError)
 
 
 def test_no_file(path, load_refused):

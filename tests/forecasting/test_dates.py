@@ -70,7 +70,7 @@ def test_labels_that_are_no_dates():
     assert parse_dates(["12", "13"]) is None
 
 
-def test_dates_that_could_be_others(refused):
+def test_dates_that_could_be_others(refusal):
     for labels, row, *formats in (
         (["01/02/2020"], 0, "%d/%m/%Y", "%m/%d/%Y"),
         (["01/01/2020", "01.02.2020"], 1),
@@ -83,7 +83,7 @@ def test_dates_that_could_be_others(refused):
         (["3/4/2020 9:30:05.25 PM"], 0, "%d/%m/%Y %I:%M:%S.%f %p", "%m/%d/%Y %I:%M:%S.%f %p"),
         (["03.04.2020T10:30+02:00"], 0, "%d.%m.%YT%H:%M%z", "%m.%d.%YT%H:%M%z"),
     ):
-        error = refused(lambda labels=labels: parse_dates(labels), repr(labels[row]), error=CellError)
+        error = refusal(lambda labels=labels: parse_dates(labels), repr(labels[row]), error=CellError)
         assert error.row == row, labels
         if formats:
             assert "--date-format" in str(error), labels
@@ -92,7 +92,7 @@ def test_dates_that_could_be_others(refused):
             assert len(parse_dates(labels, form)) == len(labels), labels
 
 
-def test_dates_of_several_forms(refused):
+def test_dates_of_several_forms(refusal):
     for labels, row, *parts in (
         (["08/19/2004", "19/08/2004"], 1, "'19/08/2004'", "'08/19/2004' in row 0"),
         (["08/19/2004", "2004-08-20"], 1, "'2004-08-20'", "'08/19/2004' in row 0"),
@@ -111,25 +111,25 @@ def test_dates_of_several_forms(refused):
         (["2004-08-19", "2004-08-20", "2004-08-20 10:00+02:00"], 2, "time zone"),
         (["2004-08-19", "\x1b[31m"], 1, r"'\x1b[31m'"),
     ):
-        error = refused(lambda labels=labels: parse_dates(labels), *parts, error=CellError)
+        error = refusal(lambda labels=labels: parse_dates(labels), *parts, error=CellError)
         assert error.row == row, labels
 
 
-def test_years_of_two_digits_have_no_century(refused):
+def test_years_of_two_digits_have_no_century(refusal):
     for labels, form in ((["01-JAN-60", "01-FEB-61"], "%d-%b-%y"), (["29 February 00"], "%d %B %y")):
         read = lambda labels=labels: parse_dates(labels)  # noqa: E731
-        error = refused(read, f"'{labels[0]}'", "two digits", "--date-format", error=CellError)
+        error = refusal(read, f"'{labels[0]}'", "two digits", "--date-format", error=CellError)
         assert re.findall("'(%.*?)'", str(error)) == [form]
         assert len(parse_dates(labels, form)) == len(labels)
 
 
-def test_years_that_span_two(refused):
+def test_years_that_span_two(refusal):
     for labels in (["2001-02", "2002-03"], ["2001-02", "2012-13"], ["1999/00", "2000/01"]):
         form = f"'%Y{labels[0][4]}%m'"
-        refused(lambda labels=labels: parse_dates(labels), f"'{labels[0]}'", "month", form, error=CellError)
+        refusal(lambda labels=labels: parse_dates(labels), f"'{labels[0]}'", "month", form, error=CellError)
 
 
-def test_dates_of_a_form_that_is_given(refused):
+def test_dates_of_a_form_that_is_given(refusal):
     for label, form, expected in (
         ("01/02/2020", "%d/%m/%Y", (2020, 2, 1)),
         ("01/02/2020", "%m/%d/%Y", (2020, 1, 2)),
@@ -139,7 +139,7 @@ def test_dates_of_a_form_that_is_given(refused):
     ):
         assert parse_dates([label], form) == [datetime(*expected)], (label, form)
     read = lambda: parse_dates(["01/02/2020", "2020-02-01"], "%d/%m/%Y")  # noqa: E731
-    assert refused(read, "'2020-02-01'", "'%d/%m/%Y'", "--date-format", error=CellError).row == 1
+    assert refusal(read, "'2020-02-01'", "'%d/%m/%Y'", "--date-format", error=CellError).row == 1
 
 
 def test_may_be_date():

@@ -71,8 +71,8 @@ def test_what_comes_after_a_row_does_not_change_its_prediction(forecaster, serie
     assert (np.abs(after.y_pred[41 - 4 :] - before.y_pred[41 - 4 :]) > 100.0).all()
 
 
-def test_too_few_rows(forecaster, series, refused):
-    refused(lambda: evaluate(forecaster, series.head(4), {"all": slice(None)}), "4 rows", "at least 5")
+def test_too_few_rows(forecaster, series, refusal):
+    refusal(lambda: evaluate(forecaster, series.head(4), {"all": slice(None)}), "4 rows", "at least 5")
 
 
 def test_columns_in_another_order(forecaster, series):
@@ -82,14 +82,14 @@ def test_columns_in_another_order(forecaster, series):
     assert part.metrics == expected.metrics
 
 
-def test_errors_that_are_no_numbers(small, series, cpu, refused):
+def test_errors_that_are_no_numbers(small, series, cpu, refusal):
     """A model of tiny values and a series of huge ones, both within what may be."""
     values = series.values[:, :1]
     forecaster = small().fit(values * 1e-148, device=cpu)
     huge = TimeSeries(values * 1e140, ("a",), name="own.csv")
-    refused(lambda: evaluate(forecaster, huge, {"all": slice(None)}), "own.csv: ", "all part", "too large")
+    refusal(lambda: evaluate(forecaster, huge, {"all": slice(None)}), "own.csv: ", "all part", "too large")
 
 
-def test_errors_begin_with_the_name_of_the_series(forecaster, series, refused):
+def test_errors_begin_with_the_name_of_the_series(forecaster, series, refusal):
     other = TimeSeries(series.values[:, :1], ("c",), name="own.csv")
-    refused(lambda: evaluate(forecaster, other, {"all": slice(None)}), "own.csv: ", "1 column")
+    refusal(lambda: evaluate(forecaster, other, {"all": slice(None)}), "own.csv: ", "1 column")

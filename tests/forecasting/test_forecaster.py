@@ -368,7 +368,7 @@ def test_a_file_of_format_version_1(fitted, frame, tmp_path):
     np.testing.assert_array_equal(again.forecast(frame, 3), fitted.forecast(frame, 3))
 
 
-def test_weights_of_other_layers_than_the_settings_say(small, frame, cpu, tmp_path, refused):
+def test_weights_of_other_layers_than_the_settings_say(small, frame, cpu, tmp_path, refusal):
     forecaster = small(num_layers=2, bidirectional=True).fit(frame, device=cpu)
     forecaster.save(tmp_path / "model.safetensors")
     Forecaster.load(tmp_path / "model.safetensors", device="cpu")
@@ -382,10 +382,10 @@ def test_weights_of_other_layers_than_the_settings_say(small, frame, cpu, tmp_pa
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(forecaster, name, wrong)
             forecaster.save(path)
-        refused(lambda: Forecaster.load(path, device="cpu"), f"{path}: ", part, error=CheckpointError)
+        refusal(lambda: Forecaster.load(path, device="cpu"), f"{path}: ", part, error=CheckpointError)
 
 
-def test_settings_in_a_file_that_are_out_of_range(small, frame, cpu, tmp_path, refused):
+def test_settings_in_a_file_that_are_out_of_range(small, frame, cpu, tmp_path, refusal):
     forecaster = small(num_layers=2).fit(frame, device=cpu)
     path = tmp_path / "model.safetensors"
     for name, wrong in (
@@ -398,7 +398,7 @@ def test_settings_in_a_file_that_are_out_of_range(small, frame, cpu, tmp_path, r
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(forecaster, name, wrong)
             forecaster.save(path)
-        refused(lambda: Forecaster.load(path, device="cpu"), f"{path}: ", f"{name} is {wrong!r}", error=CheckpointError)
+        refusal(lambda: Forecaster.load(path, device="cpu"), f"{path}: ", f"{name} is {wrong!r}", error=CheckpointError)
 
 
 # --- copies -----------------------------------------------------------------------------------------------------
@@ -509,7 +509,7 @@ DAMAGES = {
 }
 
 
-def test_models_whose_description_is_damaged(fitted, tmp_path, refused):
+def test_models_whose_description_is_damaged(fitted, tmp_path, refusal):
     path = tmp_path / "model.safetensors"
     fitted.save(path)
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -518,9 +518,9 @@ def test_models_whose_description_is_damaged(fitted, tmp_path, refused):
         description = json.loads(text)
         damage(description)
         save_model(path, fitted.params, description)
-        error = refused(lambda: Forecaster.load(path, device="cpu"), f"{path}: ", part, error=CheckpointError)
+        error = refusal(lambda: Forecaster.load(path, device="cpu"), f"{path}: ", part, error=CheckpointError)
         assert len(str(error)) < len(str(path)) + 400, name
-        refused(
+        refusal(
             lambda description=description: Forecaster.from_parts(fitted.params, description, fitted.device),
             part,
             error=CheckpointError,
@@ -530,32 +530,32 @@ def test_models_whose_description_is_damaged(fitted, tmp_path, refused):
 # --- refusals ---------------------------------------------------------------------------------------------------
 
 
-def test_a_forecaster_that_has_not_learned(small, frame, tmp_path, refused):
+def test_a_forecaster_that_has_not_learned(small, frame, tmp_path, refusal):
     for use in (
         lambda f: f.predict(frame),
         lambda f: f.forecast(frame, 1),
         lambda f: f.save(tmp_path / "model.safetensors"),
     ):
-        refused(lambda use=use: use(small()), "call fit", error=GruXpError)
+        refusal(lambda use=use: use(small()), "call fit", error=GruXpError)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_series_with_other_columns(fitted, frame, refused):
-    refused(lambda: fitted.predict(frame.rename(columns={"Volume": "Open"})), "'Volume'", "Close, Open")
-    refused(lambda: fitted.predict(frame["Close"]), "1 column", "Close, Volume")
-    refused(lambda: fitted.forecast(np.ones((20, 3)), 1), "3 column", "Close, Volume")
+def test_series_with_other_columns(fitted, frame, refusal):
+    refusal(lambda: fitted.predict(frame.rename(columns={"Volume": "Open"})), "'Volume'", "Close, Open")
+    refusal(lambda: fitted.predict(frame["Close"]), "1 column", "Close, Volume")
+    refusal(lambda: fitted.forecast(np.ones((20, 3)), 1), "3 column", "Close, Volume")
 
 
-def test_too_few_rows(small, fitted, frame, cpu, refused):
+def test_too_few_rows(small, fitted, frame, cpu, refusal):
     assert fitted.predict(frame.iloc[:5]).shape == (1,)
-    refused(lambda: fitted.predict(frame.iloc[:4]), "4 rows", "at least 5")
+    refusal(lambda: fitted.predict(frame.iloc[:4]), "4 rows", "at least 5")
     assert fitted.forecast(frame.iloc[:4], 2).shape == (2,)
-    refused(lambda: fitted.forecast(frame.iloc[:3], 2), "3 rows", "at least 4")
+    refusal(lambda: fitted.forecast(frame.iloc[:3], 2), "3 rows", "at least 4")
     small(validation_ratio=0.5).fit(frame.iloc[:9], device=cpu)
-    refused(lambda: small(validation_ratio=0.5).fit(frame.iloc[:8], device=cpu), "8 rows", "4 steps", "at least 9")
+    refusal(lambda: small(validation_ratio=0.5).fit(frame.iloc[:8], device=cpu), "8 rows", "4 steps", "at least 9")
 
 
-def test_predictions_that_are_no_numbers(small, frame, cpu, refused):
+def test_predictions_that_are_no_numbers(small, frame, cpu, refusal):
     """As of a file that somebody made; nothing is warned of."""
     named = TimeSeries(frame.to_numpy(), tuple(frame.columns), tuple(map(str, range(60))), name="own.csv")
     for dtype in ("float32", "float64"):
@@ -567,11 +567,11 @@ def test_predictions_that_are_no_numbers(small, frame, cpu, refused):
             (lambda f=forecaster: f.predict(named), "own.csv: 4: "),
             (lambda f=forecaster: f.forecast(named, 3), "own.csv: step 1: "),
         ):
-            message = str(refused(use, "1e+152"))
+            message = str(refusal(use, "1e+152"))
             assert re.match(rf"{place}.* -?(inf|nan|[0-9.]+e.[0-9]+)\b", message), (dtype, message)
 
 
-def test_errors_begin_with_the_name_of_the_series(small, fitted, frame, cpu, refused):
+def test_errors_begin_with_the_name_of_the_series(small, fitted, frame, cpu, refusal):
     named = TimeSeries(frame.to_numpy(), tuple(frame.columns), name="own.csv")
     constant = TimeSeries(np.full((40, 1), 3.0), ("F",), name="own\x1b.csv")
     for use, start, *parts in (
@@ -581,7 +581,7 @@ def test_errors_begin_with_the_name_of_the_series(small, fitted, frame, cpu, ref
         (lambda: fitted.forecast(named.head(3), 1), "own.csv: ", "3 rows"),
         (lambda: fitted.predict(constant), r"own\x1b.csv: ", "1 column"),
     ):
-        message = str(refused(use, *parts))
+        message = str(refusal(use, *parts))
         assert message.startswith(start), message
 
 

@@ -100,10 +100,10 @@ def test_a_straight_line(kind):
         np.testing.assert_allclose(scaled, 1.0, rtol=1e-9)
 
 
-def test_a_constant_column_is_refused(rows, refused):
+def test_a_constant_column_is_refused(rows, refusal):
     rows[:, 1] = 7.0
     for kind in SCALINGS:
-        refused(lambda kind=kind: Scaler.fit(kind, rows, COLUMNS), "column b ", "one and the same value")
+        refusal(lambda kind=kind: Scaler.fit(kind, rows, COLUMNS), "column b ", "one and the same value")
         for value in (0.1, 1 / 3, 1e10 / 7):
             for count in range(2, 100):
                 constant = np.full((count, 1), value)
@@ -124,7 +124,7 @@ def test_the_largest_values_there_may_be(kind):
     assert scaler.change_std[0] == pytest.approx(2e150, rel=1e-2)
 
 
-def test_a_column_that_changes_too_little(refused):
+def test_a_column_that_changes_too_little(refusal):
     """Also where it is the standard deviation alone that is too small."""
     for kind in SCALINGS:
         for spread in (1e-160, 1e-151, 3e-150, 1e-320):
@@ -132,14 +132,14 @@ def test_a_column_that_changes_too_little(refused):
             rows[:, 0] = np.arange(40)
             rows[7, 1] = spread
             fit = lambda kind=kind, rows=rows: Scaler.fit(kind, rows, ("a", "b\x1b"))  # noqa: E731
-            refused(fit, r"column b\x1b ", f" {spread:g} ", "scale")
+            refusal(fit, r"column b\x1b ", f" {spread:g} ", "scale")
 
 
-def test_values_that_are_too_large(rows, refused):
+def test_values_that_are_too_large(rows, refusal):
     for kind in SCALINGS:
         for value in (1.1e150, -1e308, np.inf, np.nan):
             rows[3, 1] = value
-            refused(lambda kind=kind: Scaler.fit(kind, rows, COLUMNS), "column b ", f"{value:g}", "1e+150", "scale")
+            refusal(lambda kind=kind: Scaler.fit(kind, rows, COLUMNS), "column b ", f"{value:g}", "1e+150", "scale")
 
 
 def test_numbers_that_no_scaler_has(rows):

@@ -40,7 +40,7 @@ def test_whole_numbers_become_floats():
 
 
 @pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
-def test_what_is_no_series(refused):
+def test_what_is_no_series(refusal):
     for data, *parts in (
         (np.ones(()), "shape ()", "(N,) or (N, F)"),
         (np.ones((2, 2, 2)), "shape (2, 2, 2)", "(N,) or (N, F)"),
@@ -55,7 +55,7 @@ def test_what_is_no_series(refused):
         (pd.Series([1.0, 2.0], index=pd.DatetimeIndex(["2020-01-01", pd.NaT])), "row 1"),
         (pd.DataFrame(np.ones((4, 2)), columns=["a", "a"]), "'a'"),
     ):
-        refused(lambda data=data: as_series(data), *parts)
+        refusal(lambda data=data: as_series(data), *parts)
 
 
 def test_matrix(rng):
@@ -65,7 +65,7 @@ def test_matrix(rng):
     assert series.columns == ("column 0", "column 1", "column 2")
 
 
-def test_values_that_are_not_finite(rng, refused):
+def test_values_that_are_not_finite(rng, refusal):
     for value, problem in ((np.nan, "the value is missing"), (np.inf, ": inf "), (-np.inf, ": -inf ")):
         for row, column in ((0, 0), (3, 1), (5, 2)):
             values = rng.standard_normal((6, 3))
@@ -75,7 +75,7 @@ def test_values_that_are_not_finite(rng, refused):
                 (pd.DataFrame(values, columns=["a", "b", "c"]), "abc"[column]),
                 (pd.Series(values[:, column], name="level"), "level"),
             ):
-                refused(lambda data=data: as_series(data), f"row {row}, column {name}: ", problem)
+                refusal(lambda data=data: as_series(data), f"row {row}, column {name}: ", problem)
 
 
 def with_gaps(make):
@@ -129,10 +129,10 @@ def test_nothing_is_missing(walk):
         as_series(walk(5), missing="pad")
 
 
-def test_missing_values_are_counted(refused):
+def test_missing_values_are_counted(refusal):
     for make in MAKERS.values():
         data = with_gaps(make)
-        refused(lambda data=data: as_series(data, ["a", "b", "c"]), "row 0, column ", "missing", "3 missing values")
+        refusal(lambda data=data: as_series(data, ["a", "b", "c"]), "row 0, column ", "missing", "3 missing values")
 
 
 def test_marks_go_with_rows_and_columns():
@@ -187,15 +187,15 @@ def test_columns_of_a_frame_by_name(frame):
     np.testing.assert_array_equal(series.values, frame[["Open", "Close"]].to_numpy())
 
 
-def test_a_frame_has_the_columns_that_were_learned_from(frame, refused):
+def test_a_frame_has_the_columns_that_were_learned_from(frame, refusal):
     """Only where these had no name may its one numeric column have any."""
-    refused(lambda: as_series(frame[["Note", "Open"]], ["Close"]), "'Close'", "Note, Open")
+    refusal(lambda: as_series(frame[["Note", "Open"]], ["Close"]), "'Close'", "Note, Open")
     series = as_series(frame[["Note", "Open"]], as_series(np.arange(4.0)).columns)
     np.testing.assert_array_equal(series.values[:, 0], frame["Open"].to_numpy())
 
 
-def test_frame_with_a_missing_column(frame, refused):
-    refused(lambda: as_series(frame, ["Close", "High"]), "'High'", "Close, Note, Volume, Open")
+def test_frame_with_a_missing_column(frame, refusal):
+    refusal(lambda: as_series(frame, ["Close", "High"]), "'High'", "Close, Note, Volume, Open")
 
 
 def test_frame_with_a_text_column(frame):
@@ -248,12 +248,12 @@ def test_head(series):
     assert as_series(series.values).head(2).dates is None
 
 
-def test_an_array_must_have_as_many_columns(rng, refused):
+def test_an_array_must_have_as_many_columns(rng, refusal):
     values = rng.standard_normal((5, 2))
-    refused(lambda: as_series(values, ["a"]), "has 2 ", " a")
-    refused(lambda: as_series(values, ["a", "b", "c"]), "has 2 ", "a, b, c")
+    refusal(lambda: as_series(values, ["a"]), "has 2 ", " a")
+    refusal(lambda: as_series(values, ["a", "b", "c"]), "has 2 ", "a, b, c")
 
 
-def test_check_columns(refused):
+def test_check_columns(refusal):
     check_columns(["b"], ["a", "b"])
-    refused(lambda: check_columns(["a", "c"], ["a", "b"]), "'c'", "a, b")
+    refusal(lambda: check_columns(["a", "c"], ["a", "b"]), "'c'", "a, b")

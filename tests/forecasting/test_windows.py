@@ -107,9 +107,9 @@ def test_the_number_of_rows_that_is_needed_is_right(rng):
     assert checked > 1000
 
 
-def test_no_number_of_rows_is_enough(refused):
+def test_no_number_of_rows_is_enough(refusal):
     for ratios in ((0.0, 0.0), (0.0, 0.2), (1.0, 1.0)):
-        refused(lambda ratios=ratios: split_rows(50, 3, *ratios), "no number of rows is enough")
+        refusal(lambda ratios=ratios: split_rows(50, 3, *ratios), "no number of rows is enough")
 
 
 def test_a_great_number_of_rows_is_needed():

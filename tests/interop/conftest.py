@@ -1,8 +1,7 @@
 """Layers and forecasters that the tests of conversions share."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,25 +18,6 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
 def stack(request: pytest.FixtureRequest) -> tuple[int, int]:
     """Layers and directions."""
     return request.param
-
-
-@pytest.fixture
-def refused() -> Callable[..., AbstractContextManager[None]]:
-    """``with refused(ValueError, "size", case=...):`` expect an error whose message is one line and has these parts."""
-
-    @contextmanager
-    def refused(kind: type[Exception], *parts: str, case: object = "") -> Iterator[None]:
-        caught = None
-        try:
-            yield
-        except kind as error:
-            caught = error
-        assert caught is not None, f"not refused: {case}"
-        message = str(caught)
-        assert [part for part in parts if part not in message] == [], f"{case}: {message}"
-        assert "\n" not in message, case
-
-    return refused
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A device and networks with their data that the tests of training share."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,25 +14,6 @@ class Problem(NamedTuple):
     params: NetworkParams
     x: np.ndarray  # (B, T, I)
     y: np.ndarray  # (B, O)
-
-
-@pytest.fixture
-def refused() -> Callable[..., AbstractContextManager[None]]:
-    """``with refused(ValueError, "size", case=...):`` expect an error whose message is one line and has these parts."""
-
-    @contextmanager
-    def refused(kind: type[Exception], *parts: str, case: object = "") -> Iterator[None]:
-        caught = None
-        try:
-            yield
-        except kind as error:
-            caught = error
-        assert caught is not None, f"not refused: {case}"
-        message = str(caught)
-        assert [part for part in parts if part not in message] == [], f"{case}: {message}"
-        assert "\n" not in message, case
-
-    return refused
 
 
 @pytest.fixture

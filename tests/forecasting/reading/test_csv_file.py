@@ -30,12 +30,12 @@ def read(write):
 
 
 @pytest.fixture
-def refuse(write, refused):
+def refuse(write, refusal):
     """``refuse(content, *parts, ...)``: assert that such a file is refused in a line with its path and each part."""
 
     def refuse(content, *parts, **options):
         path = write(content)
-        return refused(lambda: read_csv(path, **options), str(path), *parts)
+        return refusal(lambda: read_csv(path, **options), str(path), *parts)
 
     return refuse
 
@@ -84,15 +84,15 @@ def test_files_are_found(tmp_path, monkeypatch, write):
     assert not bundled
 
 
-def test_files_that_are_not_found(tmp_path, monkeypatch, refused):
+def test_files_that_are_not_found(tmp_path, monkeypatch, refusal):
     monkeypatch.chdir(tmp_path)
     for name in ("missing.csv", "goog", "x/GOOG.csv", "README.md"):
-        refused(lambda name=name: find_file(name), name, "AAPL.csv, GOOG.csv, IBM.csv, sunspots.csv")
-    refused(lambda: find_file(""), "is empty")
+        refusal(lambda name=name: find_file(name), name, "AAPL.csv, GOOG.csv, IBM.csv, sunspots.csv")
+    refusal(lambda: find_file(""), "is empty")
     (tmp_path / "folder").mkdir()
-    refused(lambda: find_file("folder"), "folder", "is a directory")
-    refused(lambda: read_csv(tmp_path), str(tmp_path), "cannot be read")
-    refused(lambda: read_csv(tmp_path / "missing.csv"), "missing.csv", "No such file")
+    refusal(lambda: find_file("folder"), "folder", "is a directory")
+    refusal(lambda: read_csv(tmp_path), str(tmp_path), "cannot be read")
+    refusal(lambda: read_csv(tmp_path / "missing.csv"), "missing.csv", "No such file")
 
 
 # --- forms of files that are right ------------------------------------------------------------------------------

@@ -68,20 +68,20 @@ def test_nothing_is_missing(rng):
     assert (treated.rows, treated.observed, treated.record, treated.notices) == (slice(None), None, None, ())
 
 
-def test_refused(gappy, refused):
+def test_refused(gappy, refusal):
     count, (row, column) = np.isnan(gappy).sum(), np.argwhere(np.isnan(gappy))[0]
-    refused(lambda: treat_missing(gappy, "refuse", place), f"{place(row, column)}: ", "first of", f"{count} missing")
+    refusal(lambda: treat_missing(gappy, "refuse", place), f"{place(row, column)}: ", "first of", f"{count} missing")
     order = np.arange(60)[::-1].tolist()
     with pytest.raises(DataError, match=r"^line 58, column|^line 60, column"):
         treat_missing(gappy, "refuse", place, order)
 
 
-def test_nothing_but_missing_values(gappy, refused):
+def test_nothing_but_missing_values(gappy, refusal):
     gappy[:, 1] = np.nan
     for how in ("refuse", "drop", "ffill", "interpolate", "mask"):
-        refused(lambda how=how: treat_missing(gappy, how, place), "line 2, column b: ", "all values are missing")
+        refusal(lambda how=how: treat_missing(gappy, how, place), "line 2, column b: ", "all values are missing")
 
 
-def test_no_row_is_whole(refused):
+def test_no_row_is_whole(refusal):
     values = np.array([[1.0, np.nan], [np.nan, 2.0]])
-    refused(lambda: treat_missing(values, "drop", place), "every row", "fewer columns")
+    refusal(lambda: treat_missing(values, "drop", place), "every row", "fewer columns")

@@ -29,7 +29,7 @@ def test_numbers_are_those_of_python(rng):
             assert parse(*texts, decimal=decimal) == list(map(float, texts)), (decimal, form)
 
 
-def test_numbers_with_thousands(rng, refused):
+def test_numbers_with_thousands(rng, refusal):
     """As Python writes them, with other signs."""
     for signs in (",.", ".,", "\u2009.", "\u00a0,", "\u202f,"):
         for around in ("{}", "${}", "{} €", "{}%"):
@@ -41,10 +41,10 @@ def test_numbers_with_thousands(rng, refused):
             if decimal == ".":
                 assert parse(*texts) == numbers, (signs, around)
             else:
-                refused(lambda texts=texts: parse(*texts), "give --decimal", error=CellError)
+                refusal(lambda texts=texts: parse(*texts), "give --decimal", error=CellError)
 
 
-def test_what_is_no_number(refused):
+def test_what_is_no_number(refusal):
     for texts, decimal, row in (
         (["1", "2", "x"], None, 2),
         (["1", "", "1,234"], None, 2),
@@ -70,13 +70,13 @@ def test_what_is_no_number(refused):
         (["1,234e5"], None, 0),
     ):
         read = lambda texts=texts, decimal=decimal: parse(*texts, decimal=decimal)  # noqa: E731
-        assert refused(read, repr(texts[row]), error=CellError).row == row, texts
+        assert refusal(read, repr(texts[row]), error=CellError).row == row, texts
 
 
-def test_a_column_that_is_written_in_another_way(refused):
+def test_a_column_that_is_written_in_another_way(refusal):
     for cell in ("(5)", "5-", "1'234", "1 234", "USD 5", "5k"):
-        refused(lambda cell=cell: parse(cell, cell, "", "3"), "not a number", "plain numbers", error=CellError)
-        refused(lambda cell=cell: parse(cell, "2", "3"), "not a number", "correct the row", error=CellError)
+        refusal(lambda cell=cell: parse(cell, cell, "", "3"), "not a number", "plain numbers", error=CellError)
+        refusal(lambda cell=cell: parse(cell, "2", "3"), "not a number", "correct the row", error=CellError)
 
 
 def test_cells_that_only_decimal_commas_explain():

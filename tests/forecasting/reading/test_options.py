@@ -13,7 +13,7 @@ def test_there_and_back():
     assert ReadOptions(**GIVEN).to_dict() == GIVEN
 
 
-def test_options_that_are_none(refused):
+def test_options_that_are_none(refusal):
     for name, wrong, *parts in (
         ("decimal", ";", "'.', ','"),
         ("decimal", "", "'.', ','"),
@@ -40,7 +40,7 @@ def test_options_that_are_none(refused):
             lambda options=options: ReadOptions(**options),
             lambda options=options: ReadOptions.from_dict(ReadOptions().to_dict() | options),
         ):
-            refused(use, f"{name} is {wrong!r}", *parts, error=ValueError)
+            refusal(use, f"{name} is {wrong!r}", *parts, error=ValueError)
 
 
 def test_date_formats():
@@ -48,7 +48,7 @@ def test_date_formats():
         assert ReadOptions(date_format=form).date_format == form
 
 
-def test_only_the_options_that_there_are(refused):
+def test_only_the_options_that_there_are(refusal):
     for options in ({}, {"decimal": ","}, None, [], ReadOptions().to_dict() | {"more": "x"}):
         read = lambda options=options: ReadOptions.from_dict(options)  # noqa: E731
-        refused(read, "options", "date_format, decimal, encoding, missing, on_dup", error=ValueError)
+        refusal(read, "options", "date_format, decimal, encoding, missing, on_dup", error=ValueError)

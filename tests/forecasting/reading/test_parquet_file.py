@@ -12,10 +12,10 @@ from gru_xp.forecasting.reading.options import ReadOptions
 pytestmark = pytest.mark.compat
 
 
-def test_without_pyarrow(write, monkeypatch, refused):
+def test_without_pyarrow(write, monkeypatch, refusal):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = write(b"PAR1", "prices.parquet")
-    refused(lambda: read_csv(path), "pyarrow", 'pip install "gru-xp[parquet]"')
+    refusal(lambda: read_csv(path), "pyarrow", 'pip install "gru-xp[parquet]"')
 
 
 @pytest.fixture
@@ -74,11 +74,11 @@ def test_whole_numbers_and_the_only_numeric_column(save):
     assert series.values[:, 0].tolist() == [5.0, 11.0, 16.0]
 
 
-def test_missing_values(save, frame, refused):
+def test_missing_values(save, frame, refusal):
     frame.iloc[3, 1] = None
     for kind in ("float64", "Float64", "object"):
         path = save(frame.astype({"Close": kind}))
-        refused(lambda path=path: read_csv(path), "prices.parquet, row 3, column Close: ", "missing")
+        refusal(lambda path=path: read_csv(path), "prices.parquet, row 3, column Close: ", "missing")
         series = read_csv(path, options=ReadOptions(missing="ffill"))
         assert series.values[3] == series.values[2], kind
         assert series.missing == {"how": "ffill", "values": 1, "first": "row 3, column Close"}, kind
@@ -91,7 +91,7 @@ def test_texts_follow_the_options(save):
     assert series.dates[0].date() == date(2020, 2, 1)
 
 
-def test_refused(save, frame, refused):
+def test_refused(save, frame, refusal):
     for changes, *parts in (
         ({"Close": np.inf}, "row 0, column Close: 'inf'"),
         ({"Close": True}, "row 0, column Close: 'True'"),
@@ -99,19 +99,19 @@ def test_refused(save, frame, refused):
         ({"Date": date(2020, 1, 1)}, "row 1, column Date: '2020-01-01'", "row 0"),
     ):
         path = save(frame.reset_index().assign(**changes))
-        refused(lambda path=path: read_csv(path, "Close"), *parts)
+        refusal(lambda path=path: read_csv(path, "Close"), *parts)
     for table, *parts in (
         (frame.iloc[:0], "no rows"),
         (frame.rename(columns={"Close": "Open "}), "'Open'"),
     ):
         path = save(table)
-        refused(lambda path=path: read_csv(path), *parts)
+        refusal(lambda path=path: read_csv(path), *parts)
 
 
-def test_an_index_beside_a_column_of_that_name(save, refused):
+def test_an_index_beside_a_column_of_that_name(save, refusal):
     for index in (pd.Index([4, 3]), pd.Index([4, 3], name="index"), pd.MultiIndex.from_tuples([(1, 2), (3, 4)])):
         path = save(pd.DataFrame({"index": [5, 6]}, index=index))
-        refused(lambda path=path: read_csv(path), "'index'", "rename")
+        refusal(lambda path=path: read_csv(path), "'index'", "rename")
 
 
 def test_an_index_without_a_name(save):
@@ -119,14 +119,14 @@ def test_an_index_without_a_name(save):
     assert (series.target, series.values[:, 0].tolist(), series.labels) == ("v", [6.0, 5.0], ("3", "4"))
 
 
-def test_what_datetime_has_no_place_for(save, refused):
+def test_what_datetime_has_no_place_for(save, refusal):
     for dates in (
         pd.period_range("2020-01-01", periods=2, freq="W")[::-1],
         pd.to_timedelta([2, 1], unit="D"),
         np.array(["12000-01-01", "11000-01-01"], "datetime64[s]"),
     ):
         path = save(pd.DataFrame({"Date": dates, "v": [1, 2]}))
-        refused(lambda path=path: read_csv(path), "row 0, column Date: ", "rename the column")
+        refusal(lambda path=path: read_csv(path), "row 0, column Date: ", "rename the column")
 
 
 def test_periods_and_nanoseconds(save):
@@ -137,9 +137,9 @@ def test_periods_and_nanoseconds(save):
         assert series.values[:, 0].tolist() == [2.0, 1.0]
 
 
-def test_more_rows_than_its_size_can_hold(save, refused):
+def test_more_rows_than_its_size_can_hold(save, refusal):
     path = save(pd.DataFrame({"Close": np.zeros(20_000_000, dtype=np.int8)}))
-    refused(lambda: read_csv(path), "20,000,000")
+    refusal(lambda: read_csv(path), "20,000,000")
 
 
 def test_damaged_files(save, frame, rng):

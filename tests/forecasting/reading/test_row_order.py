@@ -52,12 +52,12 @@ def test_rows_in_another_order():
         assert ("sorted" in notice) == bool(parts), (keys, notice)
 
 
-def test_repeated_keys_are_refused(refused):
+def test_repeated_keys_are_refused(refusal):
     for keys, row, before, count in (([1, 1], 1, 0, 1), ([1, 5, 3, 5, 3, 3], 3, 1, 3), ([3, 2, 2, 1], 2, 1, 1)):
-        error = refused(lambda keys=keys: order(keys), f"line {before} ", f"{count} row", error=CellError)
+        error = refusal(lambda keys=keys: order(keys), f"line {before} ", f"{count} row", error=CellError)
         assert error.row == row, keys
 
 
-def test_what_to_do_about_repeated_keys(refused):
+def test_what_to_do_about_repeated_keys(refusal):
     use = lambda: order_rows("Date", ["a", "b"], [1, 1], None, "line {}".format, lambda: "join the columns")  # noqa: E731
-    assert str(refused(use, "1 row", error=CellError)).endswith("; join the columns")
+    assert str(refusal(use, "1 row", error=CellError)).endswith("; join the columns")

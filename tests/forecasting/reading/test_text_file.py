@@ -90,17 +90,17 @@ def test_the_end_of_a_line_across_pieces(write):
     assert lines_of(write("".join(lines))) == lines
 
 
-def test_the_line_of_what_is_no_text(write, refused):
+def test_the_line_of_what_is_no_text(write, refusal):
     for before in (0, 1, 5_000, 90_000):
         for bad, part in ((b"\xff\n", "0xff is not UTF-8"), (b"1\0\n", "a zero character"), (b"1\xc3", "0xc3")):
             path = write(b"2020-01-01\r\n" * before + bad)
-            refused(lambda path=path: lines_of(path), f"file, line {before + 1}: ", part)
+            refusal(lambda path=path: lines_of(path), f"file, line {before + 1}: ", part)
 
 
-def test_the_longest_line(write, refused):
+def test_the_longest_line(write, refusal):
     assert len(lines_of(write("a\n" + "b" * (LONGEST_LINE - 1) + "\nc\n"))) == 3
     path = write("a\n" + "b" * LONGEST_LINE + "\nc\n")
-    refused(lambda: lines_of(path), "file, line 2: ", "1,048,576 characters")
+    refusal(lambda: lines_of(path), "file, line 2: ", "1,048,576 characters")
 
 
 def test_chinese_in_utf_16_without_a_mark(write):
@@ -193,11 +193,11 @@ def test_a_device_without_an_end():
         read_csv("/dev/zero")
 
 
-def test_a_pipe_without_an_end(tmp_path, monkeypatch, refused):
+def test_a_pipe_without_an_end(tmp_path, monkeypatch, refusal):
     monkeypatch.setattr("gru_xp.forecasting.reading.table.MOST_CELLS", 10_000)
     blocks = chain([HEAD + b"1\n"], repeat(b"2020-01-02,2\n" * 1000))
     with piped(tmp_path / "pipe", blocks) as path:
-        refused(lambda: read_csv(path), "more than 10,000 cells")
+        refusal(lambda: read_csv(path), "more than 10,000 cells")
 
 
 ENDLESS = {
@@ -209,11 +209,11 @@ ENDLESS = {
 }
 
 
-def test_a_pipe_is_refused_by_its_first_megabytes(tmp_path, refused):
+def test_a_pipe_is_refused_by_its_first_megabytes(tmp_path, refusal):
     for name, (block, part) in ENDLESS.items():
         blocks = iter([HEAD, *[block] * 9])
         with piped(tmp_path / name, blocks) as path:
-            refused(lambda path=path: read_csv(path), part)
+            refusal(lambda path=path: read_csv(path), part)
         assert len(list(blocks)) >= 6, name
 
 
@@ -234,12 +234,12 @@ def test_a_gigabyte_in_a_quote_where_fields_may_be_long(tmp_path):
         assert "line 2: not CSV" in refusal(path, before="import csv; csv.field_size_limit(2**31 - 1)")
 
 
-def test_a_quote_that_is_not_closed_where_fields_may_be_long(tmp_path, refused):
+def test_a_quote_that_is_not_closed_where_fields_may_be_long(tmp_path, refusal):
     blocks = iter([HEAD + b'"', *[b"2020-01-02,2\n" * 80_000] * 9])
     before = csv.field_size_limit(2**31 - 1)
     try:
         with piped(tmp_path / "pipe", blocks) as path:
-            refused(lambda: read_csv(path), "line 2: not CSV", "quote")
+            refusal(lambda: read_csv(path), "line 2: not CSV", "quote")
     finally:
         csv.field_size_limit(before)
     assert len(list(blocks)) >= 5
@@ -280,12 +280,12 @@ BLOCKS = {"blank lines": b"\n", "rows": b"1,2\n", "one line": b"1"}
 TOO_MUCH = "unpacks to more than 100 times its size|longer than 1,048,576 characters"
 
 
-def test_what_unpacks_to_more_than_a_table(bomb, monkeypatch, refused):
+def test_what_unpacks_to_more_than_a_table(bomb, monkeypatch, refusal):
     monkeypatch.setattr("gru_xp.forecasting.reading.text_file.LARGEST_FREE", 2**16)
     for pack in ("gzip", "zip"):
         for name, block in BLOCKS.items():
             path = bomb(pack, block, 2)
-            message = str(refused(lambda path=path: read_csv(path)))
+            message = str(refusal(lambda path=path: read_csv(path)))
             assert re.search(TOO_MUCH, message), (pack, name, message)
 
 
@@ -317,9 +317,9 @@ def many_columns(count):
     return ",".join(f"d{i:x} date" for i in range(count)) + "\n" + ",".join(["1"] * count) + "\n"
 
 
-def test_very_many_columns(write, refused):
+def test_very_many_columns(write, refusal):
     path = write(many_columns(3_000))
-    refused(lambda: read_csv(path), "numeric columns", "Close")
+    refusal(lambda: read_csv(path), "numeric columns", "Close")
 
 
 @pytest.mark.slow
