@@ -68,7 +68,7 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     CheckpointError
         The forecaster cannot be represented (zoneout, ``missing="mask"``), or the model does not predict the same.
     GruXpError
-        onnx or onnxruntime is not installed, or the forecaster has not learned anything yet.
+        onnx or onnxruntime is not installed, or the forecaster is not fitted.
 
     Examples
     --------

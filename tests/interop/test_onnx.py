@@ -584,7 +584,7 @@ def test_the_weights_are_those_of_the_graph(learn, series):
 
 
 def test_a_forecaster_must_have_learned_and_be_representable(learn):
-    with pytest.raises(GruXpError, match="not learned anything"):
+    with pytest.raises(GruXpError, match="not fitted"):
         to_onnx(Forecaster())
     with pytest.raises(CheckpointError, match=r"zoneout=0\.1 cannot be represented"):
         to_onnx(learn(zoneout=0.1))

@@ -699,7 +699,8 @@ def test_a_step_is_refused_as_a_sequence_is(draw_call, refuses):
 
 
 def test_only_what_is_wanted(draw_call, make_numpy_ops, variants):
-    for variant, keep_every in product(variants, KEEP_EVERY):
+    pairs = product(PAIRS, KEEP_EVERY) if variants is PAIRS else zip(variants, map(kept, variants), strict=True)
+    for variant, keep_every in pairs:
         call = draw_call(variant, sizes=(7, 5, 2, 4), lengths=[3, 5, 0, 1, 5, 2, 4])
         options = call.options | {"keep_every": keep_every}
         ops = make_numpy_ops()
