@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gru_xp.training.trainer import EpochRecord
 
 SECONDS_BETWEEN_LINES = 10.0
+WIDTH_FOR_A_BAR = 120
+"""Columns of a terminal that has room for a bar beside the numbers."""
 
 
 @dataclass
@@ -64,26 +66,27 @@ def _bar(num_epochs: int) -> "Iterator[Callable[[EpochRecord], None]]":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     columns = (
         TextColumn("epoch"),
         MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("{task.fields[losses]}  left"),
+        *([BarColumn()] if console.width >= WIDTH_FOR_A_BAR else []),
+        TextColumn("{task.fields[losses]} left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("epoch", total=num_epochs, losses="")
 
         def update(record: "EpochRecord") -> None:
-            progress.update(task, completed=record.epoch, losses=_losses(record))
+            losses = f"loss: training {number_text(record.cost)}, best {_kind(record)} {number_text(record.best_cost)}"
+            progress.update(task, completed=record.epoch, losses=losses)
 
         yield update
 
 
-def _losses(record: "EpochRecord") -> str:
-    """The loss of this epoch and the lowest so far, which is of validation where there is one."""
-    kind = "training" if record.validation_cost is None else "validation"
-    return f"training loss {number_text(record.cost)}, best {kind} loss {number_text(record.best_cost)}"
+def _kind(record: "EpochRecord") -> str:
+    """What the best loss is a loss of."""
+    return "training" if record.validation_cost is None else "validation"
 
 
 @contextmanager
@@ -95,6 +98,9 @@ def _lines(num_epochs: int) -> "Iterator[Callable[[EpochRecord], None]]":
         if record.epoch > 0 and time.monotonic() - last_time >= SECONDS_BETWEEN_LINES:
             last_time = time.monotonic()
             left = record.seconds / record.epoch * (num_epochs - record.epoch)
-            note(f"epoch {record.epoch}/{num_epochs}: {_losses(record)}, about {left:.0f} s left")
+            note(
+                f"epoch {record.epoch}/{num_epochs}: training loss {number_text(record.cost)}, "
+                f"best {_kind(record)} loss {number_text(record.best_cost)}, about {left:.0f} s left"
+            )
 
     yield update

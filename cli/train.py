@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .messages import choose_device, note, print_json, print_parts
+from .messages import choose_device, note, number_text, print_json, print_parts
 from .options import Command, DeviceRequest, FiniteRange, column_options, device_options, json_option, quiet_option
 from .progress import Interrupt, interruptible, watch
 from .reading import reading_options
@@ -338,8 +338,8 @@ def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool
     last = training.history[-1]
     why = {"patience": ", stopped by --patience", "paused": ", interrupted"}.get(training.stop_reason, "")
     note(
-        f"epoch {last.epoch}/{forecaster.num_epochs}: training loss {last.cost:.4g}, best epoch {training.best_epoch}, "
-        f"{last.seconds:.1f} s{why}",
+        f"epoch {last.epoch}/{forecaster.num_epochs}: training loss {number_text(last.cost)}, "
+        f"best epoch {training.best_epoch}, {last.seconds:.1f} s{why}",
         quiet=quiet,
     )
     if has_test:

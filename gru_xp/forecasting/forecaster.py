@@ -32,6 +32,9 @@ from gru_xp.training.trainer import EpochRecord, Pause, TrainingConfig, Training
 
 DTYPES = ("float32", "float64")
 
+MAX_STEPS = 10**6
+"""Of one forecast."""
+
 WILDEST = 100 * LARGEST
 """Predictions above this are refused."""
 
@@ -346,7 +349,7 @@ class Forecaster:
         DataError
             The series has other columns, or too few rows, or values that are too far from those that were learned.
         """
-        steps = whole_number("steps", steps, 1)
+        steps = whole_number("steps", steps, 1, MAX_STEPS)
         checked = self._checked(series, self.seq_length)
         values, observed = (a[-self.seq_length :].copy() for a in (checked.values, _observed(checked)))
         forecasts = np.empty(steps)

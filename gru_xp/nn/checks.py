@@ -108,7 +108,7 @@ def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ArgumentError unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ArgumentError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
 
 
@@ -133,9 +133,19 @@ def generator(seed: object) -> random.Random:
     return seed if isinstance(seed, random.Random) else random.Random(whole_number("seed", seed, 0))
 
 
+def _real(value: object) -> float:
+    """A real number as a float; NaN for one too large for a float, and for anything else."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
 def positive_number(name: str, value: object) -> float:
     """`value` as a float; raise ArgumentError unless it is a number above 0 and finite."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    number = _real(value)
     if not 0 < number < math.inf:
         raise ArgumentError(f"{name} is {value!r}; it must be above 0 and finite")
     return number
@@ -143,7 +153,7 @@ def positive_number(name: str, value: object) -> float:
 
 def share(name: str, value: object) -> float:
     """`value` as a float; raise ArgumentError unless it is a number from 0 to 1."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    number = _real(value)
     if not 0 <= number <= 1:
         raise ArgumentError(f"{name} is {value!r}; it must be from 0 to 1")
     return number
@@ -151,7 +161,7 @@ def share(name: str, value: object) -> float:
 
 def rate(name: str, value: object) -> float:
     """`value` as a float; raise ArgumentError unless it is a number of at least 0 and below 1."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    number = _real(value)
     if not 0 <= number < 1:
         raise ArgumentError(f"{name} is {value!r}; it must be at least 0 and below 1")
     return number

@@ -133,6 +133,7 @@ def train_on_chunks(
     check_kind("params", params, NetworkParams, "a NetworkParams")
     check_kind("params.linear", params.linear, LinearParams, "a LinearParams")
     check_array("params.linear.bias", params.linear.bias, ("O",))
+    check_kind("config", config, TrainingConfig, "a TrainingConfig")
     if config.batch_size is not None:
         raise ArgumentError(
             f"config.batch_size is {config.batch_size}; it must be None, as a chunk has all sequences: "

@@ -4,6 +4,7 @@ import os
 import re
 import select
 import signal
+import sys
 import time
 from itertools import product
 from pathlib import Path
@@ -121,6 +122,21 @@ def test_a_line_says_how_long_it_will_take(capsys, monkeypatch):
         assert part in err
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_numbers_of_the_bar_fit(capsys, monkeypatch, width):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    with progress.watch(500_000, quiet=False) as callback:
+        callback(record(110_340))
+    shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", capsys.readouterr().err)
+    last = [line for line in re.split(r"[\r\n]+", shown) if line.strip()][-1]
+    assert len(last.rstrip()) <= width
+    for part in ("110340/500000", "training 0.5000", "best training 0.2500", "left"):
+        assert part in last
+    assert re.search(r"-:--:--|\d:\d\d:\d\d$", last.strip())
+
+
 # --- Ctrl-C, and being asked to end -----------------------------------------------------------------------------
 
 
@@ -165,7 +181,7 @@ def test_ctrl_c_on_a_terminal_finishes_the_batch_and_keeps_the_run(terminal, wri
     shown.process.send_signal(signal.SIGINT)
     code, out = shown.finish()
     assert code == 130
-    assert re.search(r"\x1b\[.*/1000000.*training loss .*best validation loss .*left", shown.shown, re.DOTALL)
+    assert re.search(r"\x1b\[.*/1000000.*loss: training .*best validation .*left", shown.shown, re.DOTALL)
     assert shown.shown.splitlines()[-1] == "Stopped. Continue with: gru-xp train --resume 'my run'"
     assert "Traceback" not in shown.shown
     metrics = json.loads(out)

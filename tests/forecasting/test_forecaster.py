@@ -652,7 +652,7 @@ def test_settings_that_are_numbers_of_numpy(small, frame, cpu, tmp_path):
 
 
 def test_no_steps(fitted, frame):
-    for steps in (0, -2):
+    for steps in (0, -2, 10**11, 2**70):
         with pytest.raises(ValueError, match=f"steps is {steps}"):
             fitted.forecast(frame, steps)
 
