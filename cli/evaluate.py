@@ -48,7 +48,10 @@ def evaluate(
         last = notes.get("last_label")
         if csv is not None and series.labels and last and last in series.labels:
             said = printable(last)
-            note(f"warning: the model learned from the time up to {said}; if this is its series, it knows those rows")
+            note(
+                f"warning: the model was trained on rows up to {said}; if this is the same series, the accuracy "
+                "includes those rows"
+            )
     evaluated = evaluation.evaluate(forecaster, series, parts)
     if as_json:
         print_json(

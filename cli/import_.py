@@ -26,5 +26,5 @@ def import_(file: Path, out: Path, overwrite: bool, quiet: bool) -> None:
     with run_folder(out, overwrite=overwrite) as folder:
         forecaster.save(folder / MODEL_FILE)
     if others := sorted(path.name for path in out.iterdir() if path.name != MODEL_FILE):
-        note(f"warning: {out} holds what was there before and says nothing about this model: {', '.join(others)}")
+        note(f"warning: {out} still contains earlier files, which do not belong to this model: {', '.join(others)}")
     note(f"written to {out}", quiet=quiet)

@@ -90,7 +90,7 @@ def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str
     from gru_xp.devices.device import DEVICE_PATTERN
 
     if not DEVICE_PATTERN.fullmatch(value):
-        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda and cuda:N, such as cuda:0")
+        raise click.BadParameter(f"{value!r} is not auto, cpu, cuda or cuda:N, such as cuda:0")
     return value
 
 

@@ -362,7 +362,7 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
             f"{run.forecaster.patience}; to train further, give a larger --patience with --allow-changes"
         )
     elif training.stop_reason == "num_epochs":
-        note("the run was complete; to train further, give more --num-epochs with --allow-changes", quiet=quiet)
+        note("the run was complete; to train further, give a larger --num-epochs with --allow-changes", quiet=quiet)
 
 
 def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[dict[str, Any], list[Any]]:

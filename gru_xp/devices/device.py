@@ -164,7 +164,10 @@ def _cuda_index(name: str) -> int:
 def cuda_problem(index: int = 0) -> str | None:
     """Why CUDA device `index` cannot be used, or None if it works: it is made to compute something."""
     if find_spec("cupy") is None:
-        return "CuPy is not installed (pip install 'gru-xp[cuda13]' or 'gru-xp[cuda12]', by the driver's CUDA version)"
+        return (
+            "CuPy is not installed (pip install 'gru-xp[cuda13]' or 'gru-xp[cuda12]', "
+            "whichever CUDA version the driver supports)"
+        )
     try:
         import cupy
 

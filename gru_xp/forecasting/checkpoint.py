@@ -143,7 +143,7 @@ def _check_parts(checkpoint: Checkpoint) -> None:
     if validated != (checkpoint.forecaster.validation_ratio > 0):
         raise ValueError("costs of validation that do not go with the validation ratio")
     if not all(isinstance(version, str) and version.isprintable() for version in checkpoint.versions.values()):
-        raise ValueError("versions that are none")
+        raise ValueError("versions are not printable text")
     if not DEVICE_PATTERN.fullmatch(checkpoint.device):
         raise ValueError(f"device is {shortened(checkpoint.device)}")
     _check_series(checkpoint.series)

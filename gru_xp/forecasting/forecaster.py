@@ -53,34 +53,33 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(eq=False)  # two are equal if they are the same object
 class Forecaster:
-    """A GRU and a linear layer that predict a series' next value from its last ones.
+    """Predict the next value of a series from its last ones, with a GRU and a linear layer.
 
     Parameters
     ----------
     seq_length
-        Rows that a prediction looks back on.
+        Window length: rows that each prediction is based on.
     hidden_size
-        Size H of a GRU layer's state.
+        Hidden units H of each GRU layer.
     num_layers
-        GRU layers one on another.
+        Number of stacked GRU layers.
     bidirectional
-        Whether each layer runs over the window backwards, too.
+        Whether to run each layer in both directions.
     dropout, recurrent_dropout, zoneout
-        What to leave out at random while learning: of what one layer hands on to the next, of the candidates, and of
-        the updates of the state; see `DropoutRates`.
+        Dropout between layers, dropout of the candidate state, and zoneout of the state, during training; see
+        `DropoutRates`.
     num_epochs, learning_rate, optimizer, reduction, batch_size, clip_norm, patience, keep_every
         See `TrainingConfig`.
     validation_ratio
-        Share of the rows, from their end, that is not trained on but chooses the best epoch; 0 for none.
+        Fraction of the rows, from the end, held out to select the best epoch; 0 for none.
     scaling : {"last", "standard"}
-        How windows are scaled for the network: relative to their last row, or by the training rows' mean and
-        standard deviation.
+        Scale each window relative to its last row, or standardise with the training rows' mean and standard deviation.
     reset : {"before", "after"}
-        The form of the reset gate; see `gru_cell_forward`.
+        Whether the reset gate is applied before the recurrent matrix product or after it; see `gru_cell_forward`.
     dtype : {"float32", "float64"}
-        What the network computes in.
+        Floating-point precision.
     seed
-        Of the initial parameters, the order of mini-batches, and what is left out.
+        Random seed of the initial parameters, the order of mini-batches, and dropout.
 
     Raises
     ------

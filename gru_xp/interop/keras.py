@@ -139,9 +139,11 @@ def from_keras_layers(layers: Any) -> tuple[Layers, Reset]:
     for number, layer in enumerate(stack):
         directions = _directions(keras, layer)
         if number + 1 < len(stack) and not directions[0].return_sequences:
-            raise CheckpointError(f"{layer.name} has return_sequences=False; a layer that another stands on needs True")
+            raise CheckpointError(f"{layer.name} has return_sequences=False; set it to True on all but the last layer")
         if arrays and len(directions) != len(arrays[0]):
-            raise CheckpointError(f"{layer.name} has other directions than {stack[0].name}; a stack's must be the same")
+            raise CheckpointError(
+                f"{layer.name} has other directions than {stack[0].name}; all layers must have the same directions"
+            )
         for direction, gru in enumerate(directions):
             _refuse_settings(keras, gru, layer.name, go_backwards=direction == 1)
             resets.add(bool(gru.reset_after))
@@ -221,8 +223,8 @@ def _refuse_settings(keras: Any, gru: Any, name: str, *, go_backwards: bool) -> 
     """Raise CheckpointError for what gru-xp's GRU does not have."""
     if gru.go_backwards != go_backwards:
         raise CheckpointError(
-            f"{name} has go_backwards={gru.go_backwards}, which cannot be represented, as its outputs stand in reverse "
-            "order; use a keras.layers.Bidirectional"
+            f"{name} has go_backwards={gru.go_backwards}, which cannot be represented because it reverses the outputs; "
+            "use a keras.layers.Bidirectional"
         )
     if getattr(gru, "time_major", False):
         raise CheckpointError(f"{name} has time_major=True, which cannot be represented; put the batch first")

@@ -99,8 +99,8 @@ def gru_from_onnx(model: ModelSource) -> tuple[Layers, Reset]:
     Parameters
     ----------
     model : path or onnx.ModelProto
-        Its GRU nodes must stand one on another, with nothing but changes of layout between them, and their weights
-        must be stored. What comes before the first and after the last one is left alone, and so are initial states
+        Its GRU nodes must be stacked GRU layers, with only changes of layout between them, and their weights must be
+        stored. What comes before the first and after the last one is left alone, and so are initial states
         and lengths that the model computes.
 
     Returns

@@ -178,8 +178,8 @@ def _add_between(graph: GraphBuilder, below: Any, above: Any, stored: StoredTens
         if node is None or not (is_standard(node, *BETWEEN_LAYERS) or is_float_cast(node)):
             found = "an input of the model" if node is None else describe_node(node)
             raise CheckpointError(
-                f"{describe_node(above)} does not stand on {describe_node(below)}: between them is {found}; "
-                f"only layers one on another can be converted"
+                f"{describe_node(above)} is not stacked directly on {describe_node(below)}: between them is {found}; "
+                "only stacked GRU layers can be converted"
             )
         path.append(node)
         name = node.input[0]

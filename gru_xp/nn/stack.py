@@ -1,4 +1,4 @@
-"""GRU layers one on another, in one direction or in both.
+"""Stacked GRU layers, unidirectional or bidirectional.
 
 A stack's parameters are a tuple of layers, each a tuple of one `GRUParams`, or of two: for the direction of time, and
 against it. What both give stands side by side and is the next layer's input.
@@ -119,7 +119,7 @@ def gru_stack_forward(
     with_h: bool = True,
     with_cache: bool = True,
 ) -> tuple[Array | None, Array, StackCache | None]:
-    """GRU layers one on another, over T steps.
+    """Run stacked GRU layers over T steps.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def gru_stack_forward(
 def gru_stack_backward(
     dh: Array | None, cache: StackCache, *, dh_last: Array | None = None, with_dx: bool = True
 ) -> tuple[Array | None, Array, Layers]:
-    """Gradients of GRU layers one on another.
+    """Compute the gradients of stacked GRU layers.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ def gru_stack_backward(
 
 
 def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset = "before", ops: Ops | None = None) -> Array:
-    """One step of GRU layers one on another, as values come in one by one; see `gru_step`.
+    """Run one step of stacked GRU layers, for values that arrive one at a time; see `gru_step`.
 
     Parameters
     ----------

@@ -161,12 +161,12 @@ def written_to(out: Path) -> Iterator[None]:
         yield
     except (OSError, CheckpointError) as error:
         cause = error.__cause__ or error
-        reason, remedy = getattr(cause, "strerror", None) or cause, "mend that and train again"
+        reason, remedy = getattr(cause, "strerror", None) or cause, "fix that and train again"
         if not out.exists():
             reason, remedy = "the folder is gone", "train again"
         elif (out / CHECKPOINT_FILE).exists():
             resume = f"gru-xp train --resume {shlex.quote(str(out))}"
-            remedy = f"when that is mended, {resume} goes on from the last checkpoint"
+            remedy = f"fix that, then continue with: {resume}"
         raise CheckpointError(f"{out}: cannot be written ({reason}); {remedy}") from error
 
 
@@ -174,7 +174,7 @@ def _check_overwrite(out: Path, overwrite: bool) -> None:
     if not out.is_dir():
         raise DataError(f"{out} exists and is not a folder; use another --out")
     if not overwrite:
-        resume = f", or go on with it by gru-xp train --resume {shlex.quote(str(out))}"
+        resume = f", or continue it with: gru-xp train --resume {shlex.quote(str(out))}"
         resume = resume if (out / CHECKPOINT_FILE).exists() else ""
         raise DataError(f"{out} exists; use --overwrite or another --out{resume}")
     names = (MODEL_FILE, CHECKPOINT_FILE, _HISTORY, _METRICS, _PREDICTIONS, _PLOTS)

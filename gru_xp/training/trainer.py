@@ -29,31 +29,31 @@ StopReason = Literal["num_epochs", "patience", "callback", "paused", "non_finite
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train.
+    """Configure a training run.
 
     Parameters
     ----------
     num_epochs
         Passes over the training sequences.
     learning_rate
-        Length of the optimizer's steps.
+        Learning rate.
     optimizer : {"adam", "sgd", "momentum"}
     reduction : {"mean", "sum"}, optional
-        What the gradient is taken of, over a batch's sequences: mean for adam, sum for sgd and momentum if left out.
-        The reported cost is always the mean.
+        Reduction of the loss over a mini-batch; by default mean for adam, sum for sgd and momentum. The reported loss
+        is always the mean.
     batch_size
-        Sequences an update; all of them if None.
+        Mini-batch size, in sequences; all of them if None.
     clip_norm
-        Largest Euclidean norm of the gradient; a longer one is shortened to it.
+        Clip gradients to this Euclidean norm; no clipping if None.
     patience
-        Epochs to go on without a better cost; no limit if None.
+        Stop after this many epochs without a lower loss; no limit if None.
     dropout, recurrent_dropout, zoneout
-        What to leave out of the GRU at random; see `DropoutRates`. The reported costs are those of the whole network.
+        Dropout rates during training; see `DropoutRates`. Reported losses are computed without dropout.
     seed
-        Of the order of sequences in mini-batches, and of what is left out. Each epoch and batch draws from a generator
-        of its own, that of (seed, epoch, batch), so that a training that goes on in the middle draws the same.
+        Random seed of the mini-batches and dropout. Each epoch and batch has its own generator, seeded with (seed,
+        epoch, batch), so that a resumed training draws the same numbers.
     keep_every
-        Keep the states of every so many steps alone and compute the others again on the way back; see `gru_forward`.
+        Activation checkpointing: store the states of every N-th step and recompute the rest; see `gru_forward`.
 
     Raises
     ------

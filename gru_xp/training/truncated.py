@@ -56,7 +56,7 @@ def train_on_chunks(
     keep_every: int | None = None,
     callback: Callable[[EpochRecord], object] | None = None,
 ) -> TrainingResult:
-    """Learn a result for every step of sequences that are too long for memory, by truncated back-propagation.
+    """Train on sequences too long for memory, with a target at every step, by truncated backpropagation through time.
 
     Time is cut into chunks. For each, in order: a forward pass from the states in which the chunk before ended, a
     backward pass to the chunk's first step, one update of the parameters. The linear layer reads the last GRU layer's
@@ -66,12 +66,12 @@ def train_on_chunks(
     Parameters
     ----------
     params : NetworkParams
-        Where to start, on `device`; left as it is. The GRU layers run in the direction of time only.
+        Initial parameters, on `device`; they are not modified. The GRU layers must be unidirectional.
     x : shape ``(B, T, I)``
         Sequences: anything with a shape that gives arrays for ``x[:, start:stop]``, such as a ``numpy.memmap``. Chunks
         are taken from it one at a time, and brought to `device` and to the parameters' dtype.
     y : shape ``(B, T, O)``, or integers of shape ``(B, T)``
-        What to predict at every step, or its label; as `x`.
+        Target or label of every step; the same kinds as `x`.
     chunk_length
         Steps in a chunk; the last one may have fewer.
     config, device, reset
@@ -93,9 +93,9 @@ def train_on_chunks(
     Returns
     -------
     TrainingResult
-        Its costs are means over the steps that count, with the parameters after the epoch, from a forward pass of
-        their own over all chunks. A training in which the cost of a chunk stops being finite ends with that epoch,
-        whose cost is then NaN.
+        Its losses are means over the steps that count, with the parameters after the epoch, from a separate forward
+        pass over all chunks. If the loss of a chunk is NaN or infinite, training diverged: it ends with that epoch, and
+        the epoch's loss is NaN.
 
     Raises
     ------

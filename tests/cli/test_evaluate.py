@@ -55,7 +55,7 @@ def test_another_file_is_one_part(app, goog):
     (part,) = parts(outcome).items()
     assert part[0] == "all"
     assert part[1]["windows"] == 3270 - 10
-    assert "model learned from" in outcome.err
+    assert "model was trained on" in outcome.err
     rows = [line.split()[:2] for line in app("evaluate", goog.folder, "IBM.csv").out.splitlines() if line.strip()]
     assert ["all", "GRU"] in rows
     assert ["naive", "3260"] in rows

@@ -404,7 +404,7 @@ def test_nothing_but_the_checkpoint_is_left_when_writing_fails(app, write_csv, q
     monkeypatch.setattr(run_folder, "write_plots", fail)
     for out in ("run", "deep/down/run"):
         outcome = app("train", "own.csv", *quick, "--seed", 4, "--out", out, "--overwrite", "--quiet")
-        outcome.assert_refused(f"{out}: cannot be written (the disk is full)", f"gru-xp train --resume {out} ")
+        outcome.assert_refused(f"{out}: cannot be written (the disk is full)", f"gru-xp train --resume {out}")
     assert list(contents(tmp_path / "deep/down/run")) == ["checkpoint.safetensors"]
     after = contents(tmp_path / "run")
     assert before.keys() == after.keys()

@@ -484,7 +484,7 @@ DAMAGES = {
     "no layer": (lambda m: m["settings"].update(hidden_size=0), "hidden_size is 0"),
     "many layers": (lambda m: m["settings"].update(num_layers=10**9), "num_layers is 1000000000; it must be at most"),
     "endless": (lambda m: m["settings"].update(hidden_size=10**399), "hidden_size is 1000"),
-    "a rate beyond numbers": (lambda m: m["settings"].update(learning_rate=10**399), "too large"),
+    "a rate beyond numbers": (lambda m: m["settings"].update(learning_rate=10**399), "learning_rate is 1000"),
     "later setting": (lambda m: m["settings"].update({"\n": 1}), r"'\n'"),
     "reset": (lambda m: m["settings"].update(reset="\x1b"), r"reset is '\x1b'; it must be"),
     "a list for a word": (lambda m: m["settings"].update(scaling=["last"]), "scaling is ['last']; it must be"),

@@ -113,7 +113,7 @@ def test_layers_that_do_not_fit_are_refused(draw_layers):
 
 
 def node_model(rng, L=1, D=1, *, I=3, H=4, bias=True, dtype="float32", opset=17, change=None, **attributes):  # noqa: E741
-    """GRU nodes one on another as PyTorch's exporter connects them, with time as the first axis, weights of ONNX' own.
+    """Stacked GRU nodes as PyTorch's exporter connects them, with time as the first axis, weights of ONNX' own.
 
     ``change(nodes, tensors)`` may put others in their place.
     """
@@ -375,8 +375,8 @@ REFUSED = {
     "relu between": ((2, 1), {"change": relu_between}, "Relu node 'relu'"),
     "whole numbers between": ((2, 1), {"change": whole_numbers_between}, "Cast node 'cut'"),
     "no W": ((1, 1), {"change": without_w}, "not a valid ONNX model", "input 1"),
-    "side by side": ((2, 1), {"I": 4, "change": side_by_side}, "'gru1' does not stand on", "'gru0'"),
-    "other sizes": ((2, 1), {"change": side_by_side_of_other_sizes}, "does not stand on"),
+    "side by side": ((2, 1), {"I": 4, "change": side_by_side}, "'gru1' is not stacked directly on", "'gru0'"),
+    "other sizes": ((2, 1), {"change": side_by_side_of_other_sizes}, "is not stacked directly on"),
     "mixed up": ((2, 2), {"change": unturned}, "on random input, h"),
     "initial state": ((1, 1), {"change": stored_start}, "stored initial state"),
     "lengths": ((1, 1), {"change": stored_lengths}, "stored lengths"),
@@ -706,7 +706,7 @@ def test_names_that_are_no_text_are_refused(learn, tmp_path):
 
 
 def test_models_that_are_no_forecasters_are_told_from_them(draw_layers):
-    with pytest.raises(CheckpointError, match=r"none of a forecaster of gru-xp.*gru_from_onnx"):
+    with pytest.raises(CheckpointError, match=r"without a gru-xp Forecaster.*gru_from_onnx"):
         from_onnx(gru_to_onnx(draw_layers(1, 1), reset="before"), device="cpu")
 
 

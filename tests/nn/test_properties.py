@@ -103,7 +103,7 @@ def calls(draw, smallest_batch=1, with_lengths=None):
 
 @st.composite
 def stacks(draw, smallest_batch=1, with_lengths=None):
-    """Layers one on another; nothing is left out at random, as that depends on where a sequence stands."""
+    """Stacked layers; nothing is left out at random, as that depends on where a sequence stands."""
     sizes = B, T, _, _ = draw(
         st.tuples(st.integers(smallest_batch, 5), st.integers(1, 6), st.integers(1, 3), st.integers(1, 4))
     )

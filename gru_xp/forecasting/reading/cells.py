@@ -26,8 +26,8 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "...")
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names with commas between them, and not too many of them."""
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Join the first `most` names with commas, and count the rest."""
     names = list(names)
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(map(printable, names[:20])) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more

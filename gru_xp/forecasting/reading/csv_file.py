@@ -222,17 +222,17 @@ def _default_target(table: Table, date: DateColumn | None) -> str:
     numeric = [name for name in numeric if name.lower() not in INDEX_NAMES] or numeric
     if not numeric:
         raise DataError(
-            f"{table.name}: no numeric column; the columns are {listed(names)}; --target names one to read all the same"
+            f"{table.name}: no numeric column; the columns are {listed(names, 3)}; to use one anyway, give --target"
         )
     if all(map(may_be_number, numeric)):
         raise DataError(
-            f"{table.name}: the first line looks like data ({listed(names)}); add a header line with column names, or "
-            f"give --target {quoted(numeric[0])} if that is one"
+            f"{table.name}: the first line looks like data ({listed(names, 3)}); add a header line with column names, "
+            f"or give --target {quoted(numeric[0])} if that is one"
         )
     if len(numeric) > 1:
         raise DataError(
-            f"{table.name}: {len(numeric)} numeric columns and none is called Close; choose one with --target: "
-            f"{listed(numeric)}"
+            f"{table.name}: {len(numeric)} numeric columns, none of them named Close; choose one with --target: "
+            f"{listed(numeric, 3)}"
         )
     return numeric[0]
 

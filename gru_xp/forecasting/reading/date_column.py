@@ -93,7 +93,7 @@ def duplicate_remedy(table: Table, date: DateColumn, used: Sequence[str]) -> str
         return spread
     for other, cells in list(table.columns.items())[:_SAMPLE]:
         if other not in (date.name, *used) and _tells_series_apart(cells, date.labels):
-            return f"column {printable(other)} tells rows of one date apart; keep those with one {printable(other)}"
+            return f"several series found (column {printable(other)}); keep the rows of one"
     if date.dates is None and _letters(date.name) in _WITHOUT_YEAR:
         return f"column {printable(date.name)} says no year; write dates as 2020-01-31"
     return DUPLICATE_REMEDY

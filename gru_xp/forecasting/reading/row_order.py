@@ -83,5 +83,5 @@ def order_rows(
             "the rows are sorted"
         )
     elif way == -1:
-        notices.append("the rows run from new to old; they are turned round")
+        notices.append("rows are newest-first; reversed to chronological order")
     return RowOrder(rows, np.flatnonzero(new)), notices

@@ -168,7 +168,7 @@ def _check_header(header: Sequence[str], name: str, line: int) -> None:
     is_data = all(may_be_number(text) or is_missing(text) or may_be_date(text) for text in names)
     if is_data or is_fraction(header[0]) or any(map(is_full_date, names)):
         raise DataError(
-            f"{name}, line {line}: the first line looks like data ({listed(names)}); add a header line with column "
+            f"{name}, line {line}: the first line looks like data ({listed(names, 3)}); add a header line with column "
             "names"
         )
 
@@ -209,8 +209,8 @@ def _rows(
             for number, fields in (*empty, (line, row)):
                 if len(fields) != width:
                     raise DataError(
-                        f"{name}, line {number}: has {len(fields)} fields; the header has {width} ({listed(header)}); "
-                        f"correct the line, or {remedy}"
+                        f"{name}, line {number}: has {len(fields)} fields; the header has {width} "
+                        f"({listed(header, 3)}); correct the line, or {remedy}"
                     )
                 yield number, fields
             empty.clear()
