@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gru_xp
@@ -115,3 +116,28 @@ def test_importing_is_cheap():
         "import gru_xp.interop",
         "from gru_xp import to_torch, to_keras, to_onnx",
     )
+
+
+def test_refused_arguments_are_value_errors_of_gru_xp():
+    """One of each function that takes settings."""
+    x, params = np.ones((2, 3, 1)), gru_xp.init_network_params(1, 2, 1, xp=np, dtype=np.float64)
+    config = gru_xp.TrainingConfig(num_epochs=1, learning_rate=0.1)
+    chunks = {"chunk_length": 2, "config": config, "device": "cpu"}
+    changed = gru_xp.Forecaster()
+    changed.hidden_size = -1
+    for case, call in {
+        "device": lambda: gru_xp.resolve_device("gpu"),
+        "to_device": lambda: gru_xp.to_device(x, None),
+        "rate": lambda: gru_xp.TrainingConfig(num_epochs=1, learning_rate=10**400),
+        "choice": lambda: gru_xp.TrainingConfig(num_epochs=1, learning_rate=0.1, optimizer=np.ones(2)),
+        "attribute": lambda: changed.fit(np.arange(50.0), device="cpu"),
+        "layers": lambda: gru_xp.init_gru_stack_params(1, 2, num_layers=2**70, xp=np),
+        "mask": lambda: gru_xp.dropout_mask((-1, 2), 0.5, seed=0, like=x),
+        "seed": lambda: gru_xp.gradcheck(lambda x: (x, None), lambda dx, cache: (dx,), {"x": x}, seed=[]),
+        "config": lambda: gru_xp.train_on_chunks(params, x, x, **chunks | {"config": None}),
+        "loss": lambda: gru_xp.train_on_chunks(params, x, x, **chunks, loss=0),
+        "callback": lambda: gru_xp.train_on_chunks(params, x, x, **chunks, callback=0),
+    }.items():
+        with pytest.raises(gru_xp.GruXpError) as refused:
+            call()
+        assert isinstance(refused.value, ValueError), case

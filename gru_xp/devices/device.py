@@ -16,7 +16,7 @@ from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.threads import MOST_THREADS, default_threads
-from gru_xp.errors import DeviceError, DeviceNameError, printable
+from gru_xp.errors import ArgumentError, DeviceError, DeviceNameError, printable
 from gru_xp.nn.checks import check_choice, whole_number
 from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops, plain_wanted
 
@@ -235,8 +235,10 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
     Raises
     ------
     ArgumentError
-        `dtype` is none of these.
+        `dtype` is none of these, or `device` is not a Device.
     """
+    if not isinstance(device, Device):
+        raise ArgumentError(f"device is {device!r}; it must be a Device, from resolve_device")
     if dtype is not None:
         check_choice("dtype", dtype, ("float32", "float64", "int64"))
     with device.use():

@@ -215,6 +215,7 @@ class Forecaster:
         MemoryLimitError
             It takes more memory than is free.
         """
+        self.__post_init__()  # the attributes may have changed since
         series = as_series(series)
         device = device if isinstance(device, Device) else resolve_device(device)
         with naming(series):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
 
-from gru_xp.nn.checks import generator, rate
+from gru_xp.nn.checks import generator, rate, whole_number
 from gru_xp.nn.ops import Array
 
 _BITS = 32
@@ -76,6 +76,7 @@ def keep_mask(shape: tuple[int, ...], zoneout: float, *, seed: int | random.Rand
     """Factors of updates: 0 with probability `zoneout`, else 1; see `dropout_mask` for the rest."""
     zoneout = rate("zoneout", zoneout)
     rng = generator(seed)
+    shape = tuple(whole_number("shape", size, 0) for size in shape)
     xp = array_namespace(like)
     drawn = array("i", rng.randbytes(math.prod(shape) * _BITS // 8))
     numbers = xp.reshape(xp.asarray(drawn, dtype=xp.int32, device=device(like)), shape)

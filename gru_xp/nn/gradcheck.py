@@ -1,14 +1,13 @@
 """Compare a hand-written backward pass with central differences."""
 
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.checks import check_choice, positive_number
+from gru_xp.nn.checks import check_choice, generator, positive_number
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import map_arrays, named_arrays
 
@@ -127,7 +126,7 @@ def gradcheck(
     positive_number("tolerance", tolerance)
     if not isinstance(inputs, Mapping) or not inputs:
         raise ShapeError(f"inputs is {inputs!r}; it must be a mapping of names to arrays or named tuples of arrays")
-    rng = random.Random(seed)
+    rng = generator(seed)
     arrays = dict(_flat_inputs(inputs))
     for name, array in arrays.items():
         if not is_array_api_obj(array):

@@ -18,6 +18,8 @@ from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
 from gru_xp.nn.params import GRUParams, init_params
 from gru_xp.nn.pointwise import add_into, multiply
 
+MAX_LAYERS = 1000
+
 Layers: TypeAlias = tuple[tuple[GRUParams, ...], ...]
 """Parameters of a stack: ``layers[l][d]``, direction 0 being that of time."""
 
@@ -99,7 +101,7 @@ def init_gru_stack_params(
             )
             for _ in range(directions)
         )
-        for layer in range(whole_number("num_layers", num_layers, 1))
+        for layer in range(whole_number("num_layers", num_layers, 1, MAX_LAYERS))
     )
 
 

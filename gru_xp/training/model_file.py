@@ -8,12 +8,13 @@ from gru_xp.devices import Device, to_device
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
+from gru_xp.nn.stack import MAX_LAYERS
 from gru_xp.training.tensors import TensorSpec, read_tensors, write_tensors
 
 FORMAT_VERSION = 2
 """Version 1 had one GRU layer, whose parameters it called ``gru.weight_ih`` and so on."""
 
-MOST_LAYERS, LARGEST_STATE = 1000, 10**6
+MOST_LAYERS, LARGEST_STATE = MAX_LAYERS, 10**6
 """Of a network in a file; more would not fit into memory, either."""
 
 

@@ -140,6 +140,9 @@ def train_on_chunks(
             "make chunk_length smaller for less memory"
         )
     whole_number("chunk_length", chunk_length, 1)
+    for name, function in (("loss", loss), ("callback", callback)):
+        if function is not None and not callable(function):
+            raise ArgumentError(f"{name} is a {type(function).__name__}; it must be a function, or left out")
     start = time.perf_counter()
     device = device if isinstance(device, Device) else resolve_device(device)
     with device.use():
