@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from benchmarks.contest import DETAILS, OTHER_SETTINGS, ROOT, error_line
+from benchmarks.junit import read_cases
 from benchmarks.report import package_version, save_json
 from gru_xp.cli.messages import note, print_table
 
@@ -168,26 +169,19 @@ def _running(lines: Sequence[str]) -> str:
 
 def _read(report: Path, outcome: Outcome) -> tuple[str | None, str]:
     """Count the tests of a report; the first failure in one line, and a reason of a skipped test."""
-    first, reasons = None, [""]
     try:
-        cases = list(ET.parse(report).iter("testcase"))
+        cases = list(read_cases(report))
     except (OSError, ET.ParseError):  # the process did not get so far
         return None, ""
-    counts: Counter[str] = Counter()
-    for case in cases:
-        children = {child.tag: child for child in case}
-        failure = children.get("failure", children.get("error"))
-        if failure is not None:
-            counts["failed"] += 1
-            message = " ".join((failure.get("message") or "").split("\n")[0].split())
-            first = first or f"{case.get('name')}: {message}"
-        elif "skipped" in children:
-            counts["skipped"] += 1
-            reasons.append(children["skipped"].get("message") or "")
-        else:
-            counts["passed"] += 1
+    counts = Counter(case.outcome for case in cases)
     outcome.passed, outcome.failed, outcome.skipped = (counts[kind] for kind in ("passed", "failed", "skipped"))
-    return first, reasons[-1]
+    failures = [case for case in cases if case.outcome == "failed"]
+    reasons = [case.message for case in cases if case.outcome == "skipped"]
+    first = None
+    if failures:
+        line = " ".join(failures[0].message.split("\n")[0].split())
+        first = f"{failures[0].name}: {line}"
+    return first, reasons[-1] if reasons else ""
 
 
 def smoke(minutes: float, json_file: Path | None) -> None:

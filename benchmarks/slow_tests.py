@@ -3,13 +3,13 @@
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.junit import read_cases
 from benchmarks.report import json_option, package_version, save_json
 
 OUTCOMES = ("passed", "failed", "skipped")
@@ -19,12 +19,10 @@ def read_rows(report: Path) -> list[dict[str, Any]]:
     """A row for each test function of a JUnit report."""
     counts: dict[str, Counter[str]] = {}
     seconds: Counter[str] = Counter()
-    for case in ET.parse(report).iter("testcase"):
-        test = f"{case.get('classname', '')}.{case.get('name', '')}".partition("[")[0]
-        kinds = {child.tag for child in case}
-        outcome = "skipped" if "skipped" in kinds else "failed" if kinds & {"failure", "error"} else "passed"
-        counts.setdefault(test, Counter())[outcome] += 1
-        seconds[test] += float(case.get("time", 0))
+    for case in read_cases(report):
+        test = f"{case.file}.{case.name}".partition("[")[0]
+        counts.setdefault(test, Counter())[case.outcome] += 1
+        seconds[test] += case.seconds
     return [
         {"test": test, **{outcome: counts[test][outcome] for outcome in OUTCOMES}, "seconds": round(seconds[test], 2)}
         for test in sorted(counts)

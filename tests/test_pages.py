@@ -1,4 +1,4 @@
-"""The pages of the project: their code runs, and what they name is there.
+"""The pages of the project: their code runs, and the options, files and links that they name exist.
 
 The blocks of a page run in order, in one folder of its own and one namespace, as somebody would who follows the page.
 """

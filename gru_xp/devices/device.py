@@ -235,7 +235,7 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
     Raises
     ------
     ArgumentError
-        `dtype` is none of these, or `device` is not a Device.
+        `dtype` is not one of these, or `device` is not a Device.
     """
     if not isinstance(device, Device):
         raise ArgumentError(f"device is {device!r}; it must be a Device, from resolve_device")

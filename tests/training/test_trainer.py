@@ -59,7 +59,7 @@ def run(cpu, problem):
 @pytest.fixture
 def steps(monkeypatch):
     """Sequences, targets and masks of every training step, in order."""
-    monkeypatch.setenv("GRU_XP_PLAIN", "1")  # what is captured is called every time
+    monkeypatch.setenv("GRU_XP_PLAIN", "1")  # so that a captured function is really called
     seen = []
 
     class SpiedObjective(Objective):
