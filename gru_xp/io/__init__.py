@@ -1,0 +1,1 @@
+"""Series from files and tables: CSV, Parquet and pandas objects."""

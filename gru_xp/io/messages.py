@@ -1,0 +1,78 @@
+"""What messages about files and tables have in common."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from gru_xp.errors import DataError, printable
+
+MAX_QUOTED = 60
+"""Characters of a cell that a message shows."""
+
+_on_command_line = ContextVar("_on_command_line", default=False)
+
+
+class CellError(Exception):
+    """A problem in row `row` of a column, and what to do about it."""
+
+    def __init__(self, row: int, problem: str) -> None:
+        super().__init__(problem)
+        self.row = row
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Let messages name options as the command line does, instead of as arguments of a function."""
+    token = _on_command_line.set(True)
+    try:
+        yield
+    finally:
+        _on_command_line.reset(token)
+
+
+def option(name: str, *values: str) -> str:
+    """An option as the reader of the message gives it: ``--time-column Date``, or ``time='Date'`` in Python.
+
+    `name` is the one in Python. Several values are alternatives; without any, the option alone is named.
+    """
+    if _on_command_line.get():
+        given = [value if value.replace("_", "").isalnum() else f'"{value}"' for value in values]
+        flag = "--" + {"time": "time-column", "id": "id-column"}.get(name, name).replace("_", "-")
+        return f"{flag} {' or '.join(given)}" if given else flag
+    return f"{name}={' or '.join(map(repr, values))}" if values else name
+
+
+def quoted(text: str) -> str:
+    """Text from a file in quotes, shortened, without characters that steer a terminal."""
+    return repr(text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "...")
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """The first `most` names, joined with commas, and the number of the others."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
+
+
+def find_name(wanted: str, names: Sequence[str], what: str = "column") -> str:
+    """The one of `names` that `wanted` means: the same one, or the only one that differs in case alone.
+
+    Raises
+    ------
+    DataError
+        There is no such name, or there are several; the message suggests the nearest.
+    """
+    if names.count(wanted) == 1:
+        return wanted
+    if wanted in names:
+        raise DataError(f"{names.count(wanted)} {what}s are named {quoted(wanted)}; rename all but one")
+    alike = [name for name in names if name.casefold() == wanted.casefold()]
+    if len(alike) == 1:
+        return alike[0]
+    nearest = alike or difflib.get_close_matches(wanted, names, 1)
+    if not nearest:
+        by_folded = {name.casefold(): name for name in names}
+        nearest = [by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, 1)]
+    hint = f"did you mean {' or '.join(map(quoted, nearest))}? " if nearest else ""
+    raise DataError(f"there is no {what} {quoted(wanted)}; {hint}the {what}s are {listed(dict.fromkeys(names))}")

@@ -1,0 +1,144 @@
+"""A time series, ready to be learned, and how it was read."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gru_xp.io.numbers import NumberStyle
+from gru_xp.io.table import Floats, Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was found in a source, or decided about it.
+
+    Attributes
+    ----------
+    time
+        The columns that date the rows; empty where there are none.
+    date_form
+        The form of the dates: a `datetime.strptime` format, or the name of another form; None without dates.
+    order
+        Of the rows in the source: ``"oldest-first"``, ``"newest-first"`` or ``"unsorted"``.
+    duplicates
+        Rows that repeat a time.
+    freq
+        The spacing of the rows, as a pandas offset; None where there is none.
+    gaps
+        Rows that are missing by that spacing.
+    first_gap
+        The time of the first of them, as the source would write it.
+    missing_values
+        Cells that marked a missing value, beside the usual ones.
+    styles
+        How the numbers are written, by column.
+    """
+
+    time: tuple[str, ...] = ()
+    date_form: str | None = None
+    order: str = "oldest-first"
+    duplicates: int = 0
+    freq: str | None = None
+    gaps: int = 0
+    first_gap: str | None = None
+    missing_values: tuple[str, ...] = ()
+    styles: Mapping[str, NumberStyle] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reading as JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, reading: Mapping[str, Any]) -> "Reading":
+        """The inverse of `to_dict`; raise ValueError or TypeError for anything else."""
+        if not set(reading) <= {f.name for f in fields(cls)}:
+            raise ValueError("unknown facts about the reading")
+        styles = {name: NumberStyle(**style) for name, style in reading.get("styles", {}).items()}
+        tuples = {name: tuple(reading.get(name, ())) for name in ("time", "missing_values")}
+        return cls(**{**reading, **tuples, "styles": styles})
+
+
+@dataclass(frozen=True)
+class TimeSeries:
+    """Rows in chronological order; see `read_series`.
+
+    Attributes
+    ----------
+    values : array, shape ``(N, F)``, float64
+        The target in column 0, then the features; all finite.
+    columns
+        Their F names.
+    labels
+        The text of each row's time or index; None without one.
+    dates
+        The dates that the labels mean; None where they are not dates.
+    name
+        What to call the series.
+    notices
+        What its owner should know about how it was read.
+    observed : array, shape ``(N, F)``, bool, optional
+        False where a value was missing and `values` holds another in its place; None where none is marked so.
+    missing
+        What was done about missing values: ``how``, the number of ``values``, and where the ``first`` was; None where
+        there were none.
+    reading
+        What was found and decided.
+    rows : array, shape ``(N,)``, int64, optional
+        The row of the source, from 0, that each row is; None where it is not known.
+    """
+
+    values: Floats
+    columns: tuple[str, ...]
+    labels: tuple[str, ...] | None = None
+    dates: tuple[datetime, ...] | None = None
+    name: str = "series"
+    notices: tuple[str, ...] = ()
+    observed: Flags | None = None
+    missing: dict[str, Any] | None = None
+    reading: Reading = Reading()
+    rows: Rows | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def target(self) -> str:
+        """Name of the target column."""
+        return self.columns[0]
+
+    def is_there(self, row: int) -> bool:
+        """Whether the target of a row is one that was not missing."""
+        return self.observed is None or bool(self.observed[row, 0])
+
+    def head(self, rows: int) -> "TimeSeries":
+        """The first `rows` rows."""
+        names = ("values", "labels", "dates", "observed", "rows")
+        held = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **{name: value[:rows] for name, value in held.items()})
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The series as a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row each, with its date or label as the index, and NaN for values that were missing.
+        """
+        import pandas as pd
+
+        values = self.values if self.observed is None else np.where(self.observed, self.values, np.nan)
+        name = " ".join(self.reading.time) or None
+        index: Any = None
+        if self.dates is not None:
+            index = pd.DatetimeIndex(np.array(self.dates, dtype="datetime64[us]"), name=name)
+        elif self.labels is not None:
+            index = pd.Index(self.labels, name=name)
+        return pd.DataFrame(values, index=index, columns=list(self.columns))
