@@ -17,6 +17,10 @@ class DataError(GruXpError, ValueError):
     """A file or a series cannot be used as it is."""
 
 
+class DataWarning(UserWarning):
+    """What was done to a file or a table on reading, or is doubtful about it."""
+
+
 class DeviceError(GruXpError, RuntimeError):
     """The device that was asked for cannot be used."""
 

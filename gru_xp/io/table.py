@@ -26,14 +26,11 @@ class Column:
         The cells as text; of typed columns, they are made when they are asked for.
     numbers : array, shape ``(N,)``, optional
         The numbers of a column that has nothing else, missing ones as NaN, where the source is typed.
-    dates : sequence of datetime, optional
-        The dates of a column that has nothing else, where the source is typed; a missing one is None.
     """
 
     name: str
     make_cells: Callable[[], Sequence[str]]
     numbers: Floats | None = None
-    dates: Sequence[Any] | None = None
 
     @cached_property
     def cells(self) -> Sequence[str]:
@@ -91,7 +88,6 @@ class Table:
                 column.name,
                 lambda: [column.cells[row] for row in rows],
                 None if column.numbers is None else column.numbers[rows],
-                None if column.dates is None else [column.dates[row] for row in rows],
             )
 
         return replace(self, columns=tuple(map(taken, self.columns)), lines=[self.lines[row] for row in rows])

@@ -1,0 +1,130 @@
+"""The chronological order of rows, rows that repeat a time, and missing values."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gru_xp.errors import DataError
+from gru_xp.io.messages import option
+from gru_xp.io.series import Flags
+from gru_xp.io.table import Floats, Rows
+
+
+class Order(NamedTuple):
+    """Rows in chronological order.
+
+    Attributes
+    ----------
+    rows
+        Their numbers; those that repeat a time side by side, as in the source.
+    times
+        The number of each one's time, from 0.
+    name
+        Of the order in the source: ``"oldest-first"``, ``"newest-first"`` or ``"unsorted"``.
+    late
+        The rows that come after a later one.
+    """
+
+    rows: Rows
+    times: Rows
+    name: str
+    late: Rows
+
+    @property
+    def repeats(self) -> Rows:
+        """The rows whose time an earlier row of the source has."""
+        return np.sort(self.rows[1:][np.diff(self.times) == 0])
+
+    def take(self, values: Floats, on_duplicate: str | None) -> tuple[Floats, Rows]:
+        """The values of each time, of several rows first, last or mean, and the row that each is named after."""
+        import pandas as pd
+
+        starts = np.flatnonzero(np.diff(self.times, prepend=-1))
+        ends = np.append(starts[1:], len(self.rows)) - 1
+        chosen = self.rows[ends if on_duplicate == "last" else starts]
+        if on_duplicate == "mean":
+            return pd.DataFrame(values[self.rows]).groupby(self.times).mean().to_numpy(), chosen
+        return values[chosen], chosen
+
+
+def order_rows(keys: Sequence[Any]) -> Order:
+    """Find the chronological order of rows by their keys."""
+    rows = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    in_order = list(map(keys.__getitem__, rows.tolist()))
+    times = np.cumsum([0, *(a != b for a, b in pairwise(in_order))])
+    late = np.array([row for row, (a, b) in enumerate(pairwise(keys), start=1) if b < a], dtype=np.int64)
+    is_falling = len(late) and all(b <= a for a, b in pairwise(keys))
+    return Order(rows, times, "newest-first" if is_falling else "unsorted" if len(late) else "oldest-first", late)
+
+
+class Filled(NamedTuple):
+    """Values without gaps: the rows that are left, what is marked as missing, and what was done."""
+
+    values: Floats
+    rows: slice | Flags = slice(None)
+    observed: Flags | None = None
+    record: dict[str, Any] | None = None
+    notices: tuple[str, ...] = ()
+
+
+def fill_missing(values: Floats, how: str, rows: Rows, place: Callable[[int, int], str]) -> Filled:
+    """Do what the option ``missing`` says about missing values.
+
+    Parameters
+    ----------
+    values : array, shape ``(N, F)``
+        Rows in chronological order; missing values are NaN.
+    how : {"refuse", "drop", "ffill", "interpolate", "mask"}
+        See `ReadOptions`.
+    rows : array, shape ``(N,)``
+        The row of the source that each is.
+    place
+        How to call a row of the source, and a column by its number, in a message.
+
+    Raises
+    ------
+    DataError
+        Values are missing, and `how` is to refuse them; or a column has no others.
+    """
+    import pandas as pd
+
+    observed = ~np.isnan(values)
+    if observed.all():
+        return Filled(values)
+    gaps = [(int(rows[row]), int(column)) for row, column in np.argwhere(~observed)]
+    if not observed.any(axis=0).all():
+        column = int(observed.any(axis=0).argmin())
+        raise DataError(f"{place(int(rows[0]), column)}: all values are missing; choose another column")
+    first = place(*min(gaps))
+    if how == "refuse":
+        which = f"the first of {len(gaps)} missing values" if len(gaps) > 1 else "the only missing one"
+        remedy = option("missing", "drop", "ffill", "interpolate", "mask")
+        raise DataError(f"{first}: the value is missing, {which}; fill it in, or give {remedy}")
+    frame = pd.DataFrame(values)
+    kept: slice | Flags = slice(None)
+    if how == "drop":
+        kept = observed.all(axis=1)
+        done = f"{np.count_nonzero(~kept)} row(s) dropped"
+        if not kept.any():
+            raise DataError("every row has a missing value; choose fewer columns, or fill the values in")
+    elif how == "ffill":
+        start = int(observed.argmax(axis=0).max())
+        kept, frame = slice(start, None), frame.ffill()
+        done = "filled with the last value before"
+        if start:
+            done += f"; {start} row(s) at the start, with none before, dropped"
+    elif how == "interpolate":
+        frame = frame.interpolate(limit_direction="both")
+        done = "interpolated between the values before and after, so that these rows know later ones"
+    else:
+        frame, done = frame.ffill().bfill(), "marked as missing"
+    what = f"{len(gaps)} missing values, the first in" if len(gaps) > 1 else "1 missing value, in"
+    return Filled(
+        frame.to_numpy()[kept],
+        kept,
+        observed if how == "mask" else None,
+        {"how": how, "values": len(gaps), "first": first},
+        (f"{what} {first}: {done}",),
+    )
