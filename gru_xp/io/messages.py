@@ -43,6 +43,13 @@ def option(name: str, *values: str) -> str:
     return f"{name}={' or '.join(map(repr, values))}" if values else name
 
 
+def options(name: str, values: Sequence[str]) -> str:
+    """An option with all of the values together, as the reader of the message gives it."""
+    if _on_command_line.get() or len(values) == 1:
+        return " ".join(option(name, value) for value in values)
+    return f"{name}={list(values)!r}"
+
+
 def quoted(text: str) -> str:
     """Text from a file in quotes, shortened, without characters that steer a terminal."""
     return repr(text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "...")

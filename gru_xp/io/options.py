@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ DECIMALS = (".", ",")
 DUPLICATES = ("first", "last", "mean")
 MISSING = ("refuse", "drop", "ffill", "interpolate", "mask")
 ORDERS = ("oldest-first", "newest-first")
-_TUPLES = ("time", "missing_values", "where")
+_SEVERAL = {"time": "column names", "missing_values": "texts or numbers", "where": "texts such as 'COLUMN=VALUE'"}
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class ReadOptions:
         hour. If None, it is found; see `read_series`.
     id : str, optional
         The column that tells several series apart.
-    where : mapping or sequence of (str, str), optional
-        Columns and the values that their rows must have, to take one series out of several.
+    where : sequence of str or mapping, optional
+        ``"COLUMN=VALUE"``: take the rows that have these values, such as one series out of several.
     order : {"oldest-first", "newest-first"}, optional
         The order of the rows where no column dates them; if None, oldest first, with a notice.
     freq : str, optional
@@ -57,7 +57,7 @@ class ReadOptions:
 
     time: tuple[str, ...] = ()
     id: str | None = None
-    where: tuple[tuple[str, str], ...] = ()
+    where: tuple[str, ...] = ()
     order: str | None = None
     freq: str | None = None
     missing_values: tuple[str, ...] = ()
@@ -68,11 +68,8 @@ class ReadOptions:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
-        time = (self.time,) if isinstance(self.time, str) else self.time
-        where = tuple(self.where.items()) if isinstance(self.where, Mapping) else self.where
-        marks = (self.missing_values,) if isinstance(self.missing_values, str) else self.missing_values
-        for name, values in (("time", time), ("missing_values", marks), ("where", where)):
-            object.__setattr__(self, name, _tuple(name, values))
+        for name in _SEVERAL:
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
         for name, choices in (
             ("order", (None, *ORDERS)),
             ("decimal", (None, *DECIMALS)),
@@ -102,20 +99,20 @@ class ReadOptions:
         return cls(**options)
 
 
-def _tuple(name: str, values: Any) -> tuple[Any, ...]:
-    """The values of an option that may be given several times, as texts, or pairs of them."""
+def _texts(name: str, values: Any) -> tuple[str, ...]:
+    """The values of an option that may be given several times."""
+    if isinstance(values, Mapping):
+        values = [f"{column}={value}" for column, value in values.items()]
+    elif isinstance(values, str | int | float) or values is None:
+        values = [] if values is None else [values]
     try:
-        found = tuple(() if values is None else values)
-        if name == "where":
-            found = tuple((column, str(value)) for column, value in found)
-        elif name == "missing_values":
-            found = tuple(value if isinstance(value, str) else repr(value) for value in found)
-        texts: Sequence[Any] = [column for column, _ in found] if name == "where" else found
-    except (TypeError, ValueError):
-        texts = [None]
-    if not all(isinstance(text, str) for text in texts):
-        what = {"where": "pairs of column and value", "time": "one column name or more"}.get(name, "texts")
-        raise ArgumentError(f"{name} is {values!r}; it must be {what}")
+        found = tuple(repr(value) if isinstance(value, int | float) else value for value in values)
+    except TypeError:
+        found = (None,)
+    if not all(isinstance(text, str) and text for text in found) or (
+        name == "where" and not all("=" in t for t in found)
+    ):
+        raise ArgumentError(f"{name} is {values!r}; it must be {_SEVERAL[name]}")
     return found
 
 
