@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.evaluation import EvaluatedPart
-    from gru_xp.forecasting.series import TimeSeries
+    from gru_xp.io.series import TimeSeries
 
 SETTINGS: dict[str, Any] = {
     "seq_length": 10,
@@ -108,10 +108,11 @@ def article(device: str, seed: int, plots: Path | None, quick: bool, json_file: 
 
     The article used 250 daily rows of GOOG, 2022-07 to 2023-07, which are not bundled: same task, other rows.
     """
+    from gru_xp.data import bundled_file
     from gru_xp.devices import resolve_device
-    from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
+    from gru_xp.io.read import read_series
 
-    goog = read_csv(bundled_file("GOOG.csv"))
+    goog = read_series(bundled_file("GOOG.csv"))
     goog = replace(goog, name="GOOG")
     chosen = resolve_device(device, fallback=False)
     settings = {**SETTINGS, "seed": seed}
@@ -159,6 +160,7 @@ def _tail(series: "TimeSeries", rows: int) -> "TimeSeries":
         values=series.values[-rows:],
         labels=series.labels and series.labels[-rows:],
         dates=series.dates and series.dates[-rows:],
+        rows=None,
         name=f"{series.name}, last {rows}",
     )
 

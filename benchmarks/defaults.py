@@ -14,7 +14,7 @@ from gru_xp.cli.options import Command
 
 if TYPE_CHECKING:
     from gru_xp.devices import Device
-    from gru_xp.forecasting.series import TimeSeries
+    from gru_xp.io.series import TimeSeries
 
 SERIES = ("GOOG", "AAPL", "IBM", "sunspots")
 SEEDS = (0, 1, 2)
@@ -78,16 +78,17 @@ def defaults(device: str, quick: bool, json_file: Path | None) -> None:
 
     Shows the skill, 1 - RMSE / RMSE of the naive forecast: mean and range over seeds.
     """
+    from gru_xp.data import bundled_file
     from gru_xp.devices import resolve_device
     from gru_xp.forecasting import Forecaster
-    from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
+    from gru_xp.io.read import read_series
 
     chosen = resolve_device(device, fallback=False)
     seeds, num_epochs = (SEEDS[:1], 2) if quick else (SEEDS, None)
     rows = []
     for name in SERIES:
         note(f"{name}: {len(neighbours())} settings, {len(seeds)} seed{'s' * (len(seeds) != 1)}, on {chosen.name}")
-        series = replace(read_csv(bundled_file(f"{name}.csv")), name=name)
+        series = replace(read_series(bundled_file(f"{name}.csv")), name=name)
         rows += [run_setting(series, chosen, settings, seeds, num_epochs) for settings in neighbours()]
 
     print_table(

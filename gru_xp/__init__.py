@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         ArgumentError,
         CheckpointError,
         DataError,
+        DataWarning,
         DeviceError,
         GruXpError,
         MemoryLimitError,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
         to_onnx,
         to_torch,
     )
+    from gru_xp.io.read import read_series
+    from gru_xp.io.series import TimeSeries
     from gru_xp.nn import (
         GRUInference,
         GRUParams,
@@ -64,6 +67,7 @@ _HOMES = {
         "ArgumentError",
         "CheckpointError",
         "DataError",
+        "DataWarning",
         "DeviceError",
         "GruXpError",
         "MemoryLimitError",
@@ -85,6 +89,8 @@ _HOMES = {
         "to_onnx",
         "to_torch",
     ),
+    "gru_xp.io.read": ("read_series",),
+    "gru_xp.io.series": ("TimeSeries",),
     "gru_xp.nn.network": ("NetworkParams", "init_network_params"),
     "gru_xp.training": ("TrainingConfig", "train_on_chunks"),
 }
@@ -93,6 +99,7 @@ __all__ = [
     "ArgumentError",
     "CheckpointError",
     "DataError",
+    "DataWarning",
     "Device",
     "DeviceError",
     "Forecaster",
@@ -103,6 +110,7 @@ __all__ = [
     "MemoryLimitError",
     "NetworkParams",
     "ShapeError",
+    "TimeSeries",
     "TrainingConfig",
     "dropout_mask",
     "from_keras",
@@ -129,6 +137,7 @@ __all__ = [
     "load_onnx",
     "load_torch",
     "mse_loss",
+    "read_series",
     "resolve_device",
     "save_onnx",
     "save_torch",

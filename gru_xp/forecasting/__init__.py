@@ -1,4 +1,4 @@
-"""Time series: reading them (``reading/``), windows of them, the Forecaster that learns from those, its checkpoints."""
+"""Forecasting: windows of a series, their scaling, the Forecaster that learns from them, and its checkpoints."""
 
 from gru_xp.forecasting.forecaster import Forecaster
 

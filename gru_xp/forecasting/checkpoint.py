@@ -4,17 +4,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from gru_xp.devices.device import DEVICE_PATTERN
 from gru_xp.errors import CheckpointError, printable
-from gru_xp.forecasting.dates import direction
 from gru_xp.forecasting.forecaster import Forecaster
-from gru_xp.forecasting.reading.cells import listed
-from gru_xp.forecasting.reading.numerals import LARGEST
-from gru_xp.forecasting.series import TimeSeries
+from gru_xp.forecasting.scaling import LARGEST
+from gru_xp.io.messages import listed
+from gru_xp.io.options import ReadOptions
+from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.training.checkpoint import state_from_parts, state_parts, state_specs
 from gru_xp.training.strict_json import check_fields, shortened
 from gru_xp.training.tensors import DAMAGED, TensorSpec, damaged, read_tensors, write_tensors
@@ -31,6 +32,18 @@ _SERIES_FIELDS: dict[str, type | tuple[type, ...]] = {
     "missing": (dict, type(None)),
     "labels": (int, type(None)),
     "dates": (int, type(None)),
+    "reading": dict,
+}
+_READING_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "time": list,
+    "date_form": (str, type(None)),
+    "order": str,
+    "duplicates": int,
+    "freq": (str, type(None)),
+    "gaps": int,
+    "first_gap": (str, type(None)),
+    "missing_values": list,
+    "styles": dict,
 }
 
 
@@ -156,7 +169,7 @@ def _check_series(series: TimeSeries) -> None:
         row, column = map(int, too_large[0])
         value = series.values[row, column]
         raise ValueError(f"{value:g} in row {row + 1}, column {printable(series.columns[column])}, above {LARGEST:g}")
-    if series.dates is not None and direction(series.dates) != 1:  # a TypeError where only some have a time zone
+    if any(b < a for a, b in pairwise(series.dates or ())):  # a TypeError where only some have a time zone
         raise ValueError("dates that go back")
 
 
@@ -185,12 +198,13 @@ def _series_parts(series: TimeSeries) -> tuple[dict[str, Any], dict[str, Any]]:
         "missing": series.missing,
         "labels": len(arrays["labels"]) if "labels" in arrays else None,
         "dates": len(arrays["dates"]) if "dates" in arrays else None,
+        "reading": series.reading.to_dict(),
     }
     return fields, arrays
 
 
 def _series_specs(fields: dict[str, Any], forecaster: Forecaster) -> dict[str, TensorSpec]:
-    check_fields("the series", fields, _SERIES_FIELDS)
+    check_fields("the series", {"reading": {}, **fields}, _SERIES_FIELDS)
     columns, has_gaps = tuple(fields["columns"]), fields["observed"]
     if columns != forecaster.columns or has_gaps != forecaster.sees_gaps or fields["rows"] < 1:
         raise ValueError("the series is not one for the forecaster")
@@ -213,7 +227,14 @@ def _series_from_parts(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Tim
         fields["name"],
         observed=arrays["observed"].astype(bool) if "observed" in arrays else None,
         missing=fields["missing"],
+        reading=_reading_from_fields(fields["reading"]) if "reading" in fields else Reading(),  # older files do not say
     )
+
+
+def _reading_from_fields(fields: dict[str, Any]) -> Reading:
+    check_fields("the reading", fields, _READING_FIELDS)
+    ReadOptions(**{name: fields[name] for name in ("time", "freq", "missing_values") if fields[name]})
+    return Reading.from_dict(fields)
 
 
 def _gaps(series: TimeSeries) -> Any:

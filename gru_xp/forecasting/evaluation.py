@@ -9,10 +9,11 @@ import numpy as np
 
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.baselines import naive_forecast
+from gru_xp.forecasting.data import remembered_time, series_to_continue, warn_of_notices
 from gru_xp.forecasting.forecaster import Forecaster, naming
 from gru_xp.forecasting.metrics import compare_with_naive
-from gru_xp.forecasting.series import TimeSeries, as_series
 from gru_xp.forecasting.windows import Floats, make_windows
+from gru_xp.io.series import TimeSeries
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, sli
         or values that are too far from those.
     """
     with naming(series):
-        series = as_series(series, forecaster.columns)
-    y_pred = forecaster.predict(series)
-    with naming(series):
-        return _evaluated(forecaster, series, y_pred, parts)
+        taken = series_to_continue(series, forecaster.columns, remembered_time(forecaster.notes))
+    warn_of_notices(series, taken, stacklevel=2)
+    y_pred = forecaster.predict(taken)
+    with naming(taken):
+        return _evaluated(forecaster, taken, y_pred, parts)
 
 
 def _evaluated(

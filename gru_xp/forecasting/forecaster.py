@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
@@ -14,10 +14,16 @@ import numpy as np
 from gru_xp.devices import Device, resolve_device, to_device, to_host
 from gru_xp.devices.inventory import versions
 from gru_xp.errors import ArgumentError, CheckpointError, DataError, GruXpError, printable
-from gru_xp.forecasting.reading.numerals import LARGEST
-from gru_xp.forecasting.scaling import SCALINGS, Scaler
-from gru_xp.forecasting.series import TimeSeries, as_series
+from gru_xp.forecasting.data import (
+    check_magnitude,
+    remembered_time,
+    series_to_continue,
+    series_to_learn,
+    warn_of_notices,
+)
+from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
 from gru_xp.forecasting.windows import Floats, Split, make_windows, split_rows
+from gru_xp.io.series import TimeSeries
 from gru_xp.nn.cell import RESETS, Reset
 from gru_xp.nn.checks import check_choice, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
@@ -176,8 +182,11 @@ class Forecaster:
 
     def fit(
         self,
-        series: Any,
+        data: Any,
         *,
+        target: str | None = None,
+        features: Sequence[str] | str = (),
+        time: Sequence[str] | str | None = None,
         device: str | Device = "auto",
         callback: Callable[[EpochRecord], object] | None = None,
         pause: Pause | None = None,
@@ -191,9 +200,16 @@ class Forecaster:
 
         Parameters
         ----------
-        series : TimeSeries, pandas.Series, pandas.DataFrame or array
-            See `as_series`. Of a DataFrame, ``Close`` or else the first numeric column is the target, and the other
-            numeric columns are further inputs.
+        data : TimeSeries, pandas.DataFrame, pandas.Series or array
+            An array is ``(N,)`` or ``(N, F)``, oldest first, with the target in column 0 and the features after it. The
+            rows of a table are brought into chronological order as `read_series` does.
+        target
+            The column of a DataFrame to predict; if None, ``Close``, or else the only numeric column.
+        features
+            Further input columns of a DataFrame; ``"all"`` for every other numeric column.
+        time
+            The columns of a DataFrame, or the levels of its index, that date the rows; if None, they are found as
+            `read_series` finds them.
         device
             A name for `resolve_device`, or its result.
         callback
@@ -210,15 +226,27 @@ class Forecaster:
 
         Raises
         ------
+        ArgumentError
+            A setting or an argument is out of range.
         DataError
-            The series cannot be learned from.
+            The data cannot be learned from.
         MemoryLimitError
             It takes more memory than is free.
+
+        Warns
+        -----
+        DataWarning
+            The rows were reversed or sorted, are not dated, have gaps or suspicious values. For a `TimeSeries`,
+            `read_series` has warned.
+        RuntimeWarning
+            The training diverged.
         """
         self.__post_init__()  # the attributes may have changed since
-        series = as_series(series)
+        series = series_to_learn(data, target, features, time)
+        warn_of_notices(data, series, stacklevel=2)
         device = device if isinstance(device, Device) else resolve_device(device)
         with naming(series):
+            check_magnitude(series)
             split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
             if state is None:
                 scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
@@ -233,6 +261,9 @@ class Forecaster:
             vars(self).pop("params", None)  # they would not go with what follows
             self.device, self.columns, self.scaler = device, series.columns, scaler
             self.sees_gaps, self.best_epoch = series.observed is not None, 0
+            if series is not data:
+                others = {name: note for name, note in self.notes.items() if name != "reading"}
+                self.notes = others | ({"reading": {"time": list(series.reading.time)}} if time else {})
             training = train(
                 self._start(),
                 *learned,
@@ -294,47 +325,52 @@ class Forecaster:
                 dtype=getattr(xp, self.dtype),
             )
 
-    def predict(self, series: Any) -> Any:
+    def predict(self, data: Any) -> Any:
         """Predict every row that has a whole window before it, each from the actual rows before it.
 
         Parameters
         ----------
-        series
+        data
             As for `fit`, with the same columns.
 
         Returns
         -------
         array, shape ``(N - seq_length,)``, or pandas.Series
-            In the data's units; element `i` belongs to row ``i + seq_length``. A pandas object gives a
-            pandas.Series with those rows' index.
+            In the data's units; element `i` belongs to row ``i + seq_length`` in chronological order. A pandas object
+            gives a pandas.Series with those rows' index.
 
         Raises
         ------
         DataError
-            The series has other columns, or too few rows, or values that are too far from those that were learned.
+            The data have other columns, or too few rows, or values that are too far from those that were learned.
         MemoryLimitError
             It takes more memory than there is.
+
+        Warns
+        -----
+        DataWarning
+            As for `fit`.
         """
-        checked = self._checked(series, self.seq_length + 1)
+        checked = self._checked(data, self.seq_length + 1)
         windows, _ = make_windows(checked.values, self.seq_length)
         with prediction_advice(self.seq_length, self.device), naming(checked):
             inputs = _inputs(checked, self.seq_length, self.scaler, self.sees_gaps)
             predictions = self._predict_windows(inputs, windows, self.device.ops())
             _check_predictions(predictions, partial(_called, checked), first=self.seq_length)
-        if not hasattr(series, "index") or not hasattr(series, "to_numpy"):
+        if not hasattr(data, "iloc"):
             return predictions
         import pandas as pd
 
-        return pd.Series(predictions, index=series.index[self.seq_length :], name=self.columns[0])
+        return pd.Series(predictions, index=data.index[checked.rows][self.seq_length :], name=self.columns[0])
 
-    def forecast(self, series: Any, steps: int) -> Floats:
-        """Predict the values after the series' end, each from the predictions before it.
+    def forecast(self, data: Any, steps: int) -> Floats:
+        """Predict the values after the last row, each from the predictions before it.
 
         Further input columns, whose future is not known, stay at their last value.
 
         Parameters
         ----------
-        series
+        data
             As for `fit`, with the same columns.
         steps
             How many values.
@@ -347,10 +383,15 @@ class Forecaster:
         Raises
         ------
         DataError
-            The series has other columns, or too few rows, or values that are too far from those that were learned.
+            The data have other columns, or too few rows, or values that are too far from those that were learned.
+
+        Warns
+        -----
+        DataWarning
+            As for `fit`.
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
-        checked = self._checked(series, self.seq_length)
+        checked = self._checked(data, self.seq_length)
         values, observed = (a[-self.seq_length :].copy() for a in (checked.values, _observed(checked)))
         forecasts = np.empty(steps)
         ops = self.device.ops()
@@ -471,15 +512,18 @@ class Forecaster:
         input_size = len(self.columns) * (2 if self.sees_gaps else 1)
         return Architecture(input_size, self.hidden_size, 1, self.num_layers, bool(self.bidirectional), self.dtype)
 
-    def _checked(self, series: Any, rows: int) -> TimeSeries:
+    def _checked(self, data: Any, rows: int) -> TimeSeries:
+        """The data as a series with enough rows; warnings name the caller of the method that calls this one."""
         self._check_fitted()
-        with naming(series):
-            checked = as_series(series, self.columns)
+        with naming(data):
+            checked = series_to_continue(data, self.columns, remembered_time(self.notes))
+            check_magnitude(checked)
             if len(checked) < rows:
                 raise DataError(
                     f"{len(checked)} rows are too few: the model looks back on {self.seq_length}; "
                     f"at least {rows} are needed"
                 )
+        warn_of_notices(data, checked, stacklevel=3)
         return checked
 
     def _check_fitted(self, attribute: str = "params") -> None:

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import DataError, printable
-from gru_xp.forecasting.reading.numerals import LARGEST
 from gru_xp.forecasting.windows import Floats
 from gru_xp.nn.checks import check_choice
 from gru_xp.training.strict_json import check_fields, shortened
 
 SCALINGS = ("last", "standard")
+
+LARGEST = 1e150
+"""Of a value: the squares of larger ones are no numbers any more."""
 
 SMALLEST = 1e-150
 """Of a scale: the squares of smaller ones are no numbers any more."""

@@ -8,9 +8,9 @@ import numpy as np
 from gru_xp.devices import resolve_device, to_host
 from gru_xp.errors import CheckpointError, DataError
 from gru_xp.forecasting import Forecaster
-from gru_xp.forecasting.series import TimeSeries
 from gru_xp.forecasting.windows import make_windows
 from gru_xp.interop.gates import HostArray, host_layers
+from gru_xp.io.series import TimeSeries
 from gru_xp.nn.cell import Reset
 from gru_xp.nn.params import map_arrays
 from gru_xp.nn.stack import Layers, gru_stack_forward

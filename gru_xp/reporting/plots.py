@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from gru_xp.errors import printable
 from gru_xp.forecasting.evaluation import EvaluatedPart
-from gru_xp.forecasting.series import TimeSeries
+from gru_xp.io.series import TimeSeries
 from gru_xp.training.trainer import EpochRecord
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart

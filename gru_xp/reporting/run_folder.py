@@ -17,7 +17,7 @@ from typing import Any
 
 from gru_xp.errors import CheckpointError, DataError, printable
 from gru_xp.forecasting.evaluation import EvaluatedPart
-from gru_xp.forecasting.series import TimeSeries
+from gru_xp.io.series import TimeSeries
 from gru_xp.training.files import PARTIAL
 from gru_xp.training.trainer import EpochRecord
 
