@@ -5,6 +5,7 @@ import csv
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -12,8 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for folder in ("gru_xp", "cli", "data") for path in sorted((ROOT / folder).rglob("*.py"))]
 
-ROOMS = ["errors", "fastest", "nn", "devices", "training", "forecasting", "interop", "reporting", "cli"]
-"""From the bottom up: each may import itself and those before it."""
+ROOMS = ["errors", "fastest", "nn", "devices", "training", "io", "forecasting", "interop", "reporting", "cli"]
+"""From the bottom up: each may import itself and those before it; `io` is beside those before it."""
+
+MAX_IO_LINES = 1100
+"""Of code in gru_xp/io, without docstrings, comments and blank lines."""
 
 ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict", "dask", "tensorflow"}
 PEERS = {"torch", "keras", "onnx", "onnxruntime", "jax"}
@@ -95,6 +99,14 @@ def test_imports_go_down():
                 yield module
 
     assert offenders(upwards, [path for path in SOURCES if room(path) not in (None, "data")]) == []
+
+
+def test_reading_imports_errors_only():
+    def imported(path):
+        return [m for m in imports(path) if top(m) == "gru_xp" and not re.match(r"gru_xp\.(errors|io)(\.|$)", m)]
+
+    assert offenders(imported, sources_of("io")) == []
+    assert offenders(imported, sources_of("forecasting"))
 
 
 def test_libraries_for_devices_are_imported_by_devices_only():
@@ -247,6 +259,25 @@ def test_every_public_function_and_class_is_explained():
                 yield f"line {node.lineno}: {node.name}"
 
     assert offenders(unexplained) == []
+
+
+def lines_of_code(path):
+    """The numbers of the lines that have code."""
+    no_code = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    with path.open("rb") as file:
+        tokens = [
+            token for token in tokenize.tokenize(file.readline) if token.type not in no_code | {tokenize.ENCODING}
+        ]
+    lines = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
+    for node in nodes(path):
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_text and isinstance(node.value.value, str):
+            lines -= set(range(node.lineno, node.end_lineno + 1))
+    return lines
+
+
+def test_reading_stays_small():
+    assert sum(len(lines_of_code(path)) for path in sources_of("io")) <= MAX_IO_LINES
 
 
 def test_nothing_prints():

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.compat
 
 PACKAGES = [
     "gru_xp",
-    *(f"gru_xp.{name}" for name in ("devices", "forecasting", "interop", "nn", "reporting", "training")),
+    *(f"gru_xp.{name}" for name in ("devices", "forecasting", "interop", "io", "nn", "reporting", "training")),
 ]
 
 
@@ -51,6 +51,11 @@ def test_conversions_and_inference_are_public():
     names = {f"{way}_{peer}" for way in ("to", "from") for peer in ("torch", "keras", "onnx")}
     assert names | {"gru_to_onnx", "gru_from_onnx", "GRUInference"} <= set(gru_xp.__all__)
     assert "GRUInference" in gru_xp.nn.__all__
+
+
+def test_reading_is_public():
+    assert {"DataWarning", "TimeSeries", "read_series"} <= set(gru_xp.__all__)
+    assert issubclass(gru_xp.DataWarning, UserWarning)
 
 
 def test_dir():
@@ -113,6 +118,7 @@ def test_importing_is_cheap():
     assert not slow & imported_by(
         "from gru_xp import gru_forward",
         "from gru_xp import Forecaster",
+        "from gru_xp import read_series",
         "import gru_xp.interop",
         "from gru_xp import to_torch, to_keras, to_onnx",
     )

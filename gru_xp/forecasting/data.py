@@ -83,14 +83,12 @@ def check_magnitude(series: TimeSeries) -> None:
     bad = np.argwhere(np.abs(series.values) > LARGEST)
     if len(bad):
         row, column = map(int, bad[0])
-        place = (
-            printable(series.labels[row])
-            if series.labels
-            else f"row {row if series.rows is None else series.rows[row]}"
-        )
+        place = f"row {row if series.rows is None else series.rows[row]}"
+        if series.labels:
+            place = printable(series.labels[row])
         raise DataError(
-            f"{place}, column {printable(series.columns[column])}: {series.values[row, column]:g} is not a number up to "
-            f"{LARGEST:g}; scale the column down, or remove such rows"
+            f"{place}, column {printable(series.columns[column])}: {series.values[row, column]:g} is not a number up "
+            f"to {LARGEST:g}; scale the column down, or remove such rows"
         )
 
 
