@@ -261,13 +261,14 @@ def test_every_public_function_and_class_is_explained():
     assert offenders(unexplained) == []
 
 
+NO_CODE = ("COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENCODING", "ENDMARKER")
+"""Tokens that are no code."""
+
+
 def lines_of_code(path):
     """The numbers of the lines that have code."""
-    no_code = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     with path.open("rb") as file:
-        tokens = [
-            token for token in tokenize.tokenize(file.readline) if token.type not in no_code | {tokenize.ENCODING}
-        ]
+        tokens = [token for token in tokenize.tokenize(file.readline) if tokenize.tok_name[token.type] not in NO_CODE]
     lines = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
     for node in nodes(path):
         is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
