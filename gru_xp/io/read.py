@@ -125,7 +125,7 @@ def read_panel(
     table = read_table(source, options)
     column = table.column(id)
     keys = dict.fromkeys(cell.strip() for cell in column.cells)
-    return Panel(column.name, {key: _read(_only(table, column, key), target, features, options) for key in keys})
+    return Panel(column.name, {key: read_rows(_only(table, column, key), target, features, options) for key in keys})
 
 
 def read(
@@ -136,7 +136,7 @@ def read(
     if not isinstance(source, str | Path) and not hasattr(source, "index"):
         target, *features = table.names
         how = replace(how, order=how.order or "oldest-first")
-    return _read(table, target, features, how)
+    return read_rows(table, target, features, how)
 
 
 def read_table(source: Any, how: ReadOptions, name: str | None = None) -> Table:
@@ -149,7 +149,12 @@ def read_table(source: Any, how: ReadOptions, name: str | None = None) -> Table:
     else:
         source = source.to_pandas() if hasattr(source, "to_pandas") else source
         table = table_of_frame(source if hasattr(source, "iloc") else _frame(source))
-    for condition in how.where:
+    return choose_rows(table, how.where)
+
+
+def choose_rows(table: Table, where: Sequence[str]) -> Table:
+    """The rows that fulfil all conditions ``"COLUMN=VALUE"``."""
+    for condition in where:
         column, _, value = condition.partition("=")
         table = _only(table, table.column(column.strip()), value.strip())
     return table
@@ -180,7 +185,8 @@ def _only(table: Table, column: Column, value: str) -> Table:
     return table.take(np.flatnonzero(np.array(kinds, dtype=object) == value))
 
 
-def _read(table: Table, target: str | None, features: Sequence[str] | str, how: ReadOptions) -> TimeSeries:
+def read_rows(table: Table, target: str | None, features: Sequence[str] | str, how: ReadOptions) -> TimeSeries:
+    """Read a series from a table, all of whose rows it has; see `read_series`."""
     names = [features] if isinstance(features, str) and features != ALL else features
     wanted = [table.column(name).name for name in (target, *(() if names == ALL else names)) if name is not None]
     if how.id is not None and len(kinds := set(table.column(how.id).cells)) > 1:
@@ -190,7 +196,7 @@ def _read(table: Table, target: str | None, features: Sequence[str] | str, how: 
         )
     times = find_times(table, how, wanted)
     columns = _columns(table, times, target, names)
-    values, styles, notices = _values(table, columns, how)
+    values, styles, notices = read_values(table, columns, how)
     rows, duplicates = np.arange(len(table)), 0
     labels = dates = None
     spacing = Spacing()
@@ -289,23 +295,24 @@ def _in_order(
 
 def _columns(table: Table, times: Times | None, target: str | None, features: Sequence[str] | str) -> tuple[str, ...]:
     """The names of the target and the features, each once."""
-    target = table.column(target).name if target is not None else _default_target(table, times)
+    target = table.column(target).name if target is not None else default_target(table, times)
     if features == ALL and ALL not in table.names:
-        features = _numeric(table, times)
+        features = numeric_columns(table, times)
     return tuple(dict.fromkeys((target, *(table.column(name).name for name in features))))
 
 
-def _numeric(table: Table, times: Times | None) -> list[str]:
+def numeric_columns(table: Table, times: Times | None) -> list[str]:
     """The names of the numeric columns, but for those that date or number the rows."""
     free = [column for column in table.columns[table.index :] if times is None or column.name not in times.names]
     numeric = [column.name for column in free if is_numeric(column)]
     return [name for name in numeric if re.sub("[^a-z]", "", name.lower()) not in INDEX_NAMES] or numeric
 
 
-def _default_target(table: Table, times: Times | None) -> str:
+def default_target(table: Table, times: Times | None) -> str:
+    """The column to predict if none is named; DataError if there is no saying."""
     if closes := [name for name in table.names if name.casefold() == "close"]:
         return closes[0]
-    numeric, names = _numeric(table, times), table.names
+    numeric, names = numeric_columns(table, times), table.names
     if not numeric:
         raise table.refusal(
             f"no numeric column; the columns are {listed(names, 3)}; to use one anyway, give {option('target', 'NAME')}"
@@ -323,7 +330,9 @@ def _default_target(table: Table, times: Times | None) -> str:
     return numeric[0]
 
 
-def _values(table: Table, columns: Sequence[str], how: ReadOptions) -> tuple[Floats, dict[str, NumberStyle], list[str]]:
+def read_values(
+    table: Table, columns: Sequence[str], how: ReadOptions
+) -> tuple[Floats, dict[str, NumberStyle], list[str]]:
     """The numbers of some columns, shape ``(N, F)``, missing ones as NaN, their styles, and notices about them."""
     may_group = how.decimal is None and table.delimiter != ""
     if may_group and table.delimiter == ",":  # where decimals are commas, other signs stand between cells

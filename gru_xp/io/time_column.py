@@ -62,16 +62,36 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
 
 def repeats_remedy(table: Table, times: Times, used: Collection[str]) -> str:
     """What to do about rows of the same time."""
+    parts, keys = tell_repeats_apart(table, times, used)
+    if parts or keys:
+        return _spread(parts) if parts else _several(keys)
+    return f"keep one row of each time, or give {option('on_duplicate', 'first', 'last', 'mean')}"
+
+
+def tell_repeats_apart(table: Table, times: Times, used: Collection[str]) -> tuple[list[str], Sequence[Column]]:
+    """The columns that the times are spread over, or else those that tell several series apart."""
     free = [column for column in table.columns if column.name not in {*times.names, *used}]
     coarsest = "hour" if _part(times.names[0]) != "year" else "month"
     ranks = list(_PARTS)
     if parts := [column.name for column in free if column.name and _rank(column.name) >= ranks.index(coarsest)]:
-        return _spread([*times.names, *parts])
+        return [*times.names, *parts], ()
     for count in (1, 2):
         for keys in combinations(_keys(free), count):
             if _are_unique([times.labels, *(column.cells for column in keys)]):
-                return _several(keys)
-    return f"keep one row of each time, or give {option('on_duplicate', 'first', 'last', 'mean')}"
+                return [], keys
+    return [], ()
+
+
+def tell_rows_apart(table: Table, used: Collection[str]) -> tuple[list[str], Sequence[Column]]:
+    """As `tell_repeats_apart`, where no column dates the rows: the columns that make them unique only together."""
+    free = [column for column in table.columns if column.name not in used]
+    for some in (*combinations(_keys(free), 2), *combinations(_keys(free), 3)):
+        if _are_unique([column.cells for column in some]):
+            if all(_part(column.name) for column in some):
+                return [column.name for column in some], ()
+            time = max(some, key=lambda column: (bool(_part(column.name)), _is_index(column.name), _changes(column)))
+            return [], [column for column in some if column is not time]
+    return [], ()
 
 
 def check_order(table: Table, used: Collection[str]) -> str:
@@ -92,12 +112,9 @@ def check_order(table: Table, used: Collection[str]) -> str:
             ends = f"falls, from {quoted(column.cells[0].strip())} to {quoted(column.cells[-1].strip())}"
             newest = f"give {option('order', 'newest-first')} if the rows are newest-first"
             raise table.cell_refusal(column.name, CellError(found[1], f"{ends}; {newest}, or, {as_is}"))
-    for some in (*combinations(_keys(free), 2), *combinations(_keys(free), 3)):
-        if _are_unique([column.cells for column in some]):
-            if all(_part(column.name) for column in some):
-                raise table.refusal(f"{_spread([column.name for column in some])}; {as_is}")
-            time = max(some, key=lambda column: (bool(_part(column.name)), _is_index(column.name), _changes(column)))
-            raise table.refusal(f"{_several([column for column in some if column is not time])}; {as_is}")
+    parts, keys = tell_rows_apart(table, used)
+    if parts or keys:
+        raise table.refusal(f"{_spread(parts) if parts else _several(keys)}; {as_is}")
     for column in counting:
         if (found := steps[column.name]) and found[0] == "repeats":
             problem = f"{quoted(column.cells[found[1]])} repeats, so that the column does not date the rows"
