@@ -10,6 +10,7 @@ try:
     from benchmarks.defaults import defaults
     from benchmarks.gpu import gpu
     from benchmarks.infer import infer
+    from benchmarks.reading import reading
     from benchmarks.scaling import scaling
     from benchmarks.slow_tests import slow_tests
     from benchmarks.train import train
@@ -23,13 +24,13 @@ except ModuleNotFoundError as error:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def benchmarks() -> None:
-    """Measure gru-xp: speed and agreement beside other libraries, the article's experiment, and the defaults.
+    """Measure gru-xp: speed and agreement beside other libraries, the article's experiment, the defaults, and reading.
 
     Run from the repository's root, after: pip install -e ".[test]"
     """
 
 
-for command in (train, infer, variants, gpu, scaling, article, defaults, conformance, slow_tests):
+for command in (train, infer, variants, gpu, scaling, article, defaults, reading, conformance, slow_tests):
     benchmarks.add_command(command)
 
 

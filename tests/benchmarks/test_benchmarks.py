@@ -4,15 +4,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 
-from benchmarks import article, contest, defaults, gpu, infer, stacks, train, variants
+from benchmarks import article, contest, defaults, gpu, infer, reading, stacks, train, variants
 from benchmarks.__main__ import benchmarks
 from benchmarks.gpu_floor import Peak
 from benchmarks.job import Job, Measurement
@@ -229,6 +231,36 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any])
     assert len(at_default) == 2
     for row in result["rows"]:
         assert len(row["test_skill"]) == len(row["validation_skill"]) == len(row["seconds"]) == 1
+
+
+def test_reading(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any]) -> None:
+    monkeypatch.setattr(reading, "measure_in_process", reading.measure)
+    monkeypatch.setattr(reading, "QUICK_ROWS", 300)
+    result, text = run_json("reading", "--quick")
+    libraries = [library for library in reading.LIBRARIES if library == "gru-xp" or find_spec(library)]
+    assert [(row["form"], row["library"]) for row in result["rows"]] == [
+        (form, library) for form in reading.TARGETS for library in libraries
+    ]
+    for row in result["rows"]:
+        assert (row["rows"], row["cells"]) == (300, 600)
+        assert row["cpu_median_ms"] == row["cpu_min_ms"] > 0
+        assert row["by_pandas"] == row["by_pandas_min"] == row["by_pandas_max"]
+    assert result["summary"].keys() == {"16/12/2006 17:24:00", "2006-12-16 17:24:00"}
+    assert "16/12/2006 17:24:00: " in text
+    assert result["settings"]["pandas"]
+
+
+def test_reading_in_a_process(tmp_path: Path) -> None:
+    form = "%d/%m/%Y %H:%M:%S"
+    reading.write_rows(tmp_path / "rows.csv", form, 20)
+    arguments = (form, tmp_path / "rows.csv", tmp_path / "rows.csv")
+    measured = [reading.measure_in_process(library, *arguments) for library in ("gru-xp", "pandas")]
+    assert {one.content[:2] for one in measured} == {("2006-12-16T17:24:00", "2006-12-16T17:43:00")}
+    assert len(reading.rows_of(form, {"gru-xp": measured[:1], "pandas": measured[1:]})) == 2
+    with pytest.raises(ClickException, match="gru-xp reads 20 rows"):
+        reading.rows_of(form, {"gru-xp": measured[:1], "pandas": [replace(measured[1], rows=19)]})
+    with pytest.raises(ClickException, match="pandas cannot read"):
+        reading.measure_in_process("pandas", "%Y", *arguments[1:])
 
 
 REPORT = """<testsuites><testsuite>
