@@ -135,10 +135,11 @@ def _check_date_format(form: str) -> None:
 def _check_freq(freq: str) -> None:
     from pandas.tseries.frequencies import to_offset
 
+    moment = datetime(2000, 1, 1)
     try:
-        if not isinstance(freq, str) or to_offset(freq).n < 1:
+        if not isinstance(freq, str) or (moment + to_offset(freq)).to_pydatetime(warn=False) <= moment:
             raise ValueError(freq)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ArgumentError(
             f"freq is {freq!r}, which is no pandas offset; give one such as 'D', 'B', 'W-MON', 'MS' or 'h'"
         ) from error

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gru_xp.errors import ArgumentError
 from gru_xp.io.messages import CellError, command_line
+from gru_xp.io.options import ReadOptions
 from gru_xp.io.spacing import Spacing, find_spacing, next_dates, next_numbers
 
 pytestmark = pytest.mark.compat
@@ -230,6 +232,12 @@ def test_dates_that_do_not_fit_the_spacing_that_is_given(refused):
             find_spacing(dates, freq)
         assert caught.value.row == row, (freq, caught.value)
         find_spacing(dates, find_spacing(dates).freq)  # the remedy works
+
+
+def test_spacings_that_no_dates_have(refused):
+    for freq in ("ns", "0MS", "-2h", "99999999999h", "99999999999W", "9" * 30 + "h"):
+        with refused(ArgumentError, repr(freq), "'W-MON'", case=freq):
+            ReadOptions(freq=freq)
 
 
 def test_next_numbers():
