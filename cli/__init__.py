@@ -7,6 +7,7 @@ from .evaluate import evaluate
 from .export import export
 from .forecast import forecast
 from .import_ import import_
+from .inspect import inspect
 from .options import run
 from .train import train
 
@@ -27,7 +28,7 @@ def cli() -> None:
     """
 
 
-for command in (train, evaluate, forecast, export, import_, devices):
+for command in (inspect, train, evaluate, forecast, export, import_, devices):
     cli.add_command(command)
 
 

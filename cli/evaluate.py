@@ -1,5 +1,7 @@
 """``gru-xp evaluate``."""
 
+from typing import Any
+
 import click
 
 from .messages import note, print_json, print_parts
@@ -20,8 +22,8 @@ def evaluate(
     run: str,
     csv: str | None,
     target: str | None,
-    features: tuple[str, ...],
-    reading: dict[str, str],
+    features: tuple[str, ...] | str,
+    reading: dict[str, Any],
     device: DeviceRequest,
     quiet: bool,
     as_json: bool,

@@ -1,14 +1,24 @@
 """``gru-xp forecast``."""
 
+import contextlib
 import csv as csv_module
 import sys
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from gru_xp.io.messages import option
 
 from .messages import note, print_json
 from .options import Command, DeviceRequest, column_options, device_options, quiet_option
 from .reading import reading_options
 from .sources import open_run, read_run_source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from gru_xp.io.series import Reading, TimeSeries
 
 
 @click.command(cls=Command, epilog="Example: gru-xp forecast runs/goog --steps 5 > next-week.csv")
@@ -32,8 +42,8 @@ def forecast(
     csv: str | None,
     steps: int,
     target: str | None,
-    features: tuple[str, ...],
-    reading: dict[str, str],
+    features: tuple[str, ...] | str,
+    reading: dict[str, Any],
     device: DeviceRequest,
     quiet: bool,
     as_json: bool,
@@ -41,12 +51,11 @@ def forecast(
     """Forecast the values after the end of a series, as CSV.
 
     RUN is a run folder or a model file. Without CSV, the data of the run are used. Each value is predicted from the
-    ones before it. Dates continue at the spacing of the file; trading days are Monday to Friday, as holidays are not
-    known. If the spacing has no rule, dates are left empty.
+    ones before it. Dates continue at the usual spacing of the rows, written as in the file; trading days are Monday to
+    Friday, as holidays are not known. If there is no usual spacing, --freq sets it.
     """
     from gru_xp.errors import printable
-    from gru_xp.forecasting.dates import format_date, next_dates
-    from gru_xp.forecasting.reading.cells import listed
+    from gru_xp.io.messages import listed
 
     forecaster = open_run(run, device, quiet=quiet)
     source, _ = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
@@ -54,9 +63,7 @@ def forecast(
     if len(series.columns) > 1 and steps > 1:
         note(f"the future of {listed(series.columns[1:])} is not known; each stays at its last value", quiet=quiet)
     values = forecaster.forecast(series, steps).tolist()
-    dates = None if series.dates is None else next_dates(series.dates, steps)
-    like = series.labels[-1] if series.labels else ""
-    labels = [""] * steps if dates is None else [format_date(date, like) for date in dates]
+    labels = _next_labels(series, steps)
     if as_json:
         print_json(
             [
@@ -69,3 +76,66 @@ def forecast(
     writer.writerow(("step", "date", printable(source.target, None)))
     for step, (label, value) in enumerate(zip(labels, values, strict=True), start=1):
         writer.writerow((step, label, repr(value)))
+
+
+def _next_labels(series: "TimeSeries", count: int) -> list[str]:
+    """The dates or numbers that follow those of the rows; empty, with a line on stderr, where there is no saying."""
+    from gru_xp.errors import printable
+    from gru_xp.io.messages import quoted
+
+    if series.labels is None:
+        return [""] * count
+    if series.dates is None:
+        labels, problem = _next_numbers(series.labels, count)
+    else:
+        labels, problem = _next_dates(series.labels, series.dates, series.reading, count)
+    if problem:
+        note(f"{series.name}: no dates for the forecast: {problem}")
+    elif not labels:
+        note(f"{series.name}: no dates for the forecast: there are none after {quoted(series.labels[-1])}")
+    return [printable(label, None) for label in labels or [""] * count]
+
+
+def _next_dates(
+    labels: "Sequence[str]", dates: "Sequence[datetime]", reading: "Reading", count: int
+) -> tuple[list[str], str]:
+    """The dates after those of the rows, in their form, or the reason that there are none."""
+    from gru_xp.io.dates import format_date
+    from gru_xp.io.messages import quoted
+    from gru_xp.io.spacing import find_spacing, next_dates
+
+    spacing = find_spacing(dates) if reading.freq is None else None
+    freq = reading.freq if spacing is None else spacing.freq
+    if freq is None:
+        pair = [quoted(labels[row]) for row in (spacing and spacing.breaks) or ()]
+        which = f" ({' and '.join(pair)} break it)" if pair else ""
+        remedy = option("freq", _fitting_freq(dates))
+        return [], f"the rows have no usual spacing{which}; give {remedy} or another pandas offset"
+    following = next_dates(dates[-1], freq, count) or []
+    return [format_date(date, like=labels[-1], form=reading.date_form) for date in following], ""
+
+
+def _fitting_freq(dates: "Sequence[datetime]") -> str:
+    """The longest of the usual units of time that all dates are a multiple of."""
+    from gru_xp.io.messages import CellError
+    from gru_xp.io.spacing import find_spacing
+
+    for freq in ("D", "h", "min", "s"):
+        with contextlib.suppress(CellError):
+            find_spacing(dates, freq)
+            return freq
+    return "us"
+
+
+def _next_numbers(labels: "Sequence[str]", count: int) -> tuple[list[str], str]:
+    """The numbers after those of the rows, or the reason that there are none."""
+    from gru_xp.io.messages import quoted
+    from gru_xp.io.spacing import next_numbers
+
+    try:
+        numbers = next_numbers([float(label) for label in labels[-10:]], count)
+    except ValueError:
+        return [], f"{quoted(labels[-1])} is no date"
+    if numbers is None:
+        return [], f"the last numbers, up to {quoted(labels[-1])}, are not equally spaced"
+    return list(map(str, numbers)), ""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 import click
 
 from gru_xp.errors import GruXpError, MemoryLimitError, printable
+from gru_xp.io.messages import command_line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,7 +47,8 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug")
         try:
-            return super().invoke(ctx)
+            with command_line():
+                return super().invoke(ctx)
         except GruXpError as error:
             if debug:
                 raise
@@ -156,18 +158,42 @@ def _split_names(ctx: click.Context, param: click.Parameter, values: tuple[str, 
     return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
 
 
+def joined_features(feature: tuple[str, ...], features: tuple[str, ...]) -> tuple[str, ...] | str:
+    """What ``--feature`` and ``--features`` ask for together; ``"all"`` is every other numeric column."""
+    names = (*feature, *features)
+    return "all" if names == ("all",) else names
+
+
 def column_options(default: str) -> Callable[[F], F]:
-    """``--target``, whose help says that `default` is taken where it is left out, and ``--features``."""
+    """``--target``, whose help says that `default` is taken where it is left out, ``--feature`` and ``--features``.
+
+    The command gets the last two as one: names of columns, or ``"all"``.
+    """
 
     def decorate(command: F) -> F:
-        command = click.option(
-            "--features",
-            multiple=True,
-            metavar="COLUMNS",
-            callback=_split_names,
-            help="Additional input columns, separated by commas.",
-        )(command)
-        return click.option("--target", metavar="COLUMN", help=f"Column to predict.  [default: {default}]")(command)
+        @functools.wraps(command)
+        def with_features(*args: Any, feature: tuple[str, ...], features: tuple[str, ...], **others: Any) -> Any:
+            return command(*args, features=joined_features(feature, features), **others)
+
+        options = (
+            click.option("--target", metavar="COLUMN", help=f"Column to predict.  [default: {default}]"),
+            click.option(
+                "--feature",
+                multiple=True,
+                metavar="COLUMN",
+                help="Additional input column; give it once for each, or all for every other numeric column.",
+            ),
+            click.option(
+                "--features",
+                multiple=True,
+                metavar="COLUMNS",
+                callback=_split_names,
+                help="The same, several names separated by commas.",
+            ),
+        )
+        for option in reversed(options):
+            with_features = option(with_features)
+        return cast(F, with_features)
 
     return decorate
 

@@ -1,18 +1,27 @@
-"""The options of commands that read a file: what it does not say about itself."""
+"""The options of commands that read a file: how to read it where its content leaves a choice."""
 
 import functools
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar, cast
 
 import click
 
+from gru_xp.io.options import ReadOptions
+
 F = TypeVar("F", bound=Callable[..., Any])
 
+_FLAGS = {"time": "--time-column", "id": "--id-column"}
+"""Options whose name is not the one of `ReadOptions`."""
 
-def _check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    from gru_xp.forecasting.reading.options import ReadOptions
 
-    if value is not None:
+def flag(name: str) -> str:
+    """The option of a command that sets `name`, such as ``--date-format`` for ``date_format``."""
+    return _FLAGS.get(name, "--" + name.replace("_", "-"))
+
+
+def _check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    if value:
         try:
             ReadOptions(**{str(param.name): value})
         except ValueError as error:
@@ -20,47 +29,103 @@ def _check(ctx: click.Context, param: click.Parameter, value: str | None) -> str
     return value
 
 
+def _check_marks(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(mark.strip() for value in values for mark in value.split(",") if mark.strip())
+
+
 _OPTIONS = (
     click.option(
-        "--decimal",
+        flag("time"),
+        "time",
+        multiple=True,
+        metavar="COLUMN",
+        callback=_check,
+        help="Column that dates the rows; give it once for each column if date and time of day are apart.  "
+        "[default: Date or the like, or a first column of dates]",
+    ),
+    click.option(
+        flag("id"),
+        "id",
+        metavar="COLUMN",
+        callback=_check,
+        help="Column that tells several series apart; use --where to keep one of them.",
+    ),
+    click.option(
+        flag("where"),
+        multiple=True,
+        metavar="COLUMN=VALUE",
+        callback=_check,
+        help="Use only the rows with this value; give it once for each condition.",
+    ),
+    click.option(
+        flag("order"),
+        type=click.Choice(["oldest-first", "newest-first"]),
+        help="Order of the rows if no column dates them.  [default: oldest-first]",
+    ),
+    click.option(
+        flag("freq"),
+        metavar="OFFSET",
+        callback=_check,
+        help="Spacing of the rows, as a pandas offset such as D, B, W-MON, MS or h.  [default: the usual spacing]",
+    ),
+    click.option(
+        flag("decimal"),
         type=click.Choice([".", ","]),
         help="Decimal sign; the other one separates thousands.  [default: . if unambiguous]",
     ),
     click.option(
-        "--date-format",
+        flag("date_format"),
         metavar="FORMAT",
         callback=_check,
         help="Date format, such as %d/%m/%Y.  [default: any common format, if unambiguous]",
     ),
     click.option(
-        "--on-duplicate",
+        flag("on_duplicate"),
         type=click.Choice(["first", "last", "mean"]),
         help="Row to use if several have the same date.  [default: refuse]",
     ),
     click.option(
-        "--missing",
+        flag("missing_values"),
+        multiple=True,
+        metavar="MARKS",
+        callback=_check_marks,
+        help='Cells that mark a missing value, beside the usual ones, separated by commas, such as "?,-200".',
+    ),
+    click.option(
+        flag("missing"),
         type=click.Choice(["refuse", "drop", "ffill", "interpolate", "mask"]),
         help="Missing values: refuse them, drop their rows, fill forward, interpolate, or mask them with an indicator "
         "input.  [default: refuse]",
     ),
     click.option(
-        "--encoding", metavar="NAME", callback=_check, help="Text encoding, such as cp1252.  [default: UTF-8 or UTF-16]"
+        flag("encoding"),
+        metavar="NAME",
+        callback=_check,
+        help="Text encoding, such as cp1252.  [default: UTF-8 or UTF-16]",
     ),
 )
-_NAMES = ("decimal", "date_format", "on_duplicate", "missing", "encoding")
 
 
 def reading_options(command: F) -> F:
-    """``--decimal``, ``--date-format``, ``--on-duplicate``, ``--missing`` and ``--encoding``.
-
-    The command gets them as ``reading``, a dict of those that were given, which `ReadOptions` takes.
-    """
+    """All options of `ReadOptions`; the command gets those that were given as ``reading``, a dict."""
 
     @functools.wraps(command)
     def with_reading(*args: Any, **others: Any) -> Any:
-        given = {name: value for name in _NAMES if (value := others.pop(name)) is not None}
+        given = {field.name: value for field in fields(ReadOptions) if (value := others.pop(field.name))}
         return command(*args, reading=given, **others)
 
     for option in reversed(_OPTIONS):
         with_reading = option(with_reading)
     return cast(F, with_reading)
+
+
+def as_arguments(options: ReadOptions) -> list[str]:
+    """The words of a command line that gives these options; the inverse of `reading_options`."""
+    words = []
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value == field.default:
+            continue
+        values = [",".join(value)] if field.name == "missing_values" else [value] if isinstance(value, str) else value
+        words += [word for each in values for word in (flag(field.name), each)]
+    return words

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .messages import choose_device, note
+from .reading import flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.checkpoint import Checkpoint
-    from gru_xp.forecasting.reading.options import ReadOptions
-    from gru_xp.forecasting.series import TimeSeries
+    from gru_xp.io.options import ReadOptions
+    from gru_xp.io.series import Reading, TimeSeries
 
     from .options import DeviceRequest
 
@@ -42,6 +43,7 @@ _NOTES: _Kinds = {
     "bundled": bool,
     "reading": dict,
     "missing": (dict, type(None)),
+    "series": dict,
     "split_ratio": float,
     "train_end": int,
     "fit_end": int,
@@ -50,6 +52,9 @@ _NOTES: _Kinds = {
     "requested_device": str,
 }
 """What it notes in the model and is used again; models from elsewhere, and of older versions, have less."""
+
+_NEW_NOTES = ("series",)
+"""Notes that checkpoints of older versions do not have."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +71,32 @@ class Source:
 
 
 def read_source(
-    path: str, target: str | None, features: "Sequence[str]", options: "ReadOptions", *, quiet: bool
+    path: str, target: str | None, features: "Sequence[str] | str", options: "ReadOptions", *, quiet: bool
 ) -> Source:
     """Read a CSV file, or a bundled one by its bare name, and say what should be known about it."""
-    from gru_xp.forecasting.reading.csv_file import find_file, read_csv
+    from gru_xp.io.read import read
 
-    file, bundled = find_file(path)
-    if bundled:
-        note(f"{path}: not found; using the bundled {file.name}", quiet=quiet)
-    series = read_csv(file, target, features, name=file.name if bundled else None, options=options)
+    file, bundled = open_file(path, quiet=quiet)
+    series = read(file, target, features, options, file.name if bundled else None)
     for text in series.notices:
         note(f"{series.name}: {text}")
     named = Path("stdin") if path == "-" else Path(file.name) if bundled else file.resolve()
     return Source(series, series.target, named, bundled)
 
 
-def read_options(notes: "Mapping[str, Any]", given: "Mapping[str, str]") -> "ReadOptions":
+def open_file(path: str, *, quiet: bool) -> tuple[Path, bool]:
+    """The file that `path` means, and whether it is a bundled one, which one line says."""
+    from gru_xp.io.csv_file import find_file
+
+    file, bundled = find_file(path)
+    if bundled:
+        note(f"{path}: not found; using the bundled {file.name}", quiet=quiet)
+    return file, bundled
+
+
+def read_options(notes: "Mapping[str, Any]", given: "Mapping[str, Any]") -> "ReadOptions":
     """How to read a file for a model: as its own was read, but for what is asked for now."""
-    from gru_xp.forecasting.reading.options import ReadOptions
+    from gru_xp.io.options import ReadOptions
 
     own = ReadOptions.from_dict(notes["reading"]) if "reading" in notes else ReadOptions()
     return replace(own, **given)
@@ -112,6 +125,7 @@ def _check_notes(notes: "Mapping[str, Any]", needed: "Iterable[str]") -> None:
     known = {name: value for name, value in notes.items() if name in _NOTES}
     check_fields("what is noted", known, {name: _NOTES[name] for name in {**known, **dict.fromkeys(needed)}})
     read_options(known, {})
+    noted_reading(known)
     if not 0 < known.get("split_ratio", 1.0) <= 1:
         raise ValueError(f"split_ratio is {shortened(known['split_ratio'])}; it must be above 0 and up to 1")
     train_end, fit_end = known.get("train_end", 1), known.get("fit_end", inf)
@@ -119,13 +133,20 @@ def _check_notes(notes: "Mapping[str, Any]", needed: "Iterable[str]") -> None:
         raise ValueError(f"train_end is {shortened(train_end)}; it must be above 0 and up to fit_end, {fit_end}")
 
 
+def noted_reading(notes: "Mapping[str, Any]") -> "Reading":
+    """What was found in the file of a model; of an older one, nothing is known."""
+    from gru_xp.io.series import Reading
+
+    return Reading.from_dict(notes.get("series", {}))
+
+
 def read_run_source(
     run: str,
     forecaster: "Forecaster",
     csv: str | None,
     target: str | None,
-    features: "Sequence[str]",
-    reading: "Mapping[str, str]",
+    features: "Sequence[str] | str",
+    reading: "Mapping[str, Any]",
     *,
     quiet: bool,
 ) -> tuple[Source, bool]:
@@ -135,10 +156,10 @@ def read_run_source(
     """
     notes: dict[str, Any] = forecaster.notes
     default_target, *default_features = forecaster.columns
-    columns = target or default_target, tuple(features) or tuple(default_features)
     if csv is None:
-        source = _own(run, notes, columns, reading)
+        source = _own(run, forecaster, target, features, reading)
     else:
+        columns = target or default_target, features or default_features
         source = read_source(csv, *columns, read_options(notes, reading), quiet=quiet)
     source = _named_like(source, forecaster)
     return source, _is_known(notes, source.series)
@@ -195,17 +216,24 @@ def _stat(path: Path) -> tuple[int, int] | None:
 
 
 def _own(
-    run: str, notes: "Mapping[str, Any]", columns: "tuple[str, Sequence[str]]", reading: "Mapping[str, str]"
+    run: str,
+    forecaster: "Forecaster",
+    target: str | None,
+    features: "Sequence[str] | str",
+    reading: "Mapping[str, Any]",
 ) -> Source:
     """The bundled series of a run, or what it kept of another file."""
+    from gru_xp.data import bundled_file, bundled_names
     from gru_xp.errors import CheckpointError, DataError
-    from gru_xp.forecasting.reading.cells import listed
-    from gru_xp.forecasting.reading.csv_file import bundled_file, bundled_names, read_csv
+    from gru_xp.io.messages import listed
+    from gru_xp.io.read import read
     from gru_xp.reporting.run_folder import CHECKPOINT_FILE
 
+    notes, own_options = forecaster.notes, read_options(forecaster.notes, {})
+    own_target, *own_features = forecaster.columns
     if notes.get("bundled") is True and notes.get("file") in bundled_names():
         file = bundled_file(notes["file"])
-        series = read_csv(file, *columns, name=file.name, options=read_options(notes, reading))
+        series = read(file, target or own_target, features or own_features, read_options(notes, reading), file.name)
         return Source(series, series.target, Path(file.name), True)
     path = Path(run) / CHECKPOINT_FILE
     if not path.exists():
@@ -213,14 +241,41 @@ def _own(
     checkpoint = load_run(path)
     if not _is_known(notes, checkpoint.series):
         raise CheckpointError(f"{run}: its checkpoint and its model are from different trainings; give a CSV file")
-    wanted = (columns[0], *columns[1])
-    if wanted != checkpoint.series.columns or reading:
-        what = f"columns {listed(wanted)}" if wanted != checkpoint.series.columns else "options of reading"
+    kept = checkpoint.series
+    wanted = (target or own_target, *([features] if isinstance(features, str) else features or own_features))
+    others = [flag(name) for name, value in reading.items() if name != "freq" and value != getattr(own_options, name)]
+    if others or not same_names(wanted, kept.columns):
+        what = f"rows read with other {' and '.join(others)}" if others else f"columns {listed(wanted)}"
         raise DataError(f"{run}: {what} are not stored in the run; give a CSV file")
     if change := change_of_file(checkpoint.run):
         note(f"warning: {checkpoint.run['file']} has changed since ({change}); using the rows stored in the run")
-    name = Path(checkpoint.run["file"])
-    return Source(checkpoint.series, checkpoint.series.target, name, checkpoint.run["bundled"])
+    found = _with_freq(kept, noted_reading(notes), reading.get("freq"))
+    return Source(replace(kept, reading=found), kept.target, Path(checkpoint.run["file"]), checkpoint.run["bundled"])
+
+
+def _with_freq(series: "TimeSeries", reading: "Reading", freq: str | None) -> "Reading":
+    """A reading of rows with the spacing that is asked for; DataError where a row does not fit it."""
+    from gru_xp.errors import DataError
+    from gru_xp.io.messages import CellError
+    from gru_xp.io.spacing import find_spacing
+
+    if freq is None or series.dates is None:
+        return reading
+    try:
+        return replace(reading, freq=find_spacing(series.dates, freq).freq)
+    except CellError as error:
+        raise DataError(f"{series.name}: {error}") from error
+
+
+def same_names(wanted: "Sequence[str]", columns: "Sequence[str]") -> bool:
+    """Whether some names mean these columns, in this order; case is forgiven where only one column is meant."""
+    from gru_xp.errors import DataError
+    from gru_xp.io.messages import find_name
+
+    try:
+        return [find_name(name, columns) for name in dict.fromkeys(wanted)] == list(columns)
+    except DataError:
+        return False
 
 
 def load_run(path: Path) -> "Checkpoint":
@@ -232,7 +287,7 @@ def load_run(path: Path) -> "Checkpoint":
     checkpoint = load_checkpoint(path)
     try:
         _check_facts(checkpoint.run)
-        _check_notes(checkpoint.forecaster.notes, _NOTES)
+        _check_notes(checkpoint.forecaster.notes, _NOTES.keys() - set(_NEW_NOTES))
         if checkpoint.forecaster.notes["fit_end"] > len(checkpoint.series):
             raise ValueError(f"fit_end is {checkpoint.forecaster.notes['fit_end']} of {len(checkpoint.series)} rows")
     except DAMAGED as error:
@@ -269,10 +324,10 @@ def _named_like(source: Source, forecaster: "Forecaster") -> Source:
     columns = source.series.columns
     if len(columns) != len(forecaster.columns):
         from gru_xp.errors import DataError
-        from gru_xp.forecasting.reading.cells import listed
+        from gru_xp.io.messages import listed
 
         raise DataError(
-            f"--target and --features name {listed(columns)}; the model was trained on as many columns as "
-            f"{listed(forecaster.columns)}"
+            f"--target and --feature name {len(columns)} column(s), {listed(columns)}; the model was trained on "
+            f"{len(forecaster.columns)}, {listed(forecaster.columns)}"
         )
     return replace(source, series=replace(source.series, columns=forecaster.columns))

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .messages import choose_device, note, number_text, print_json, print_parts
-from .options import Command, DeviceRequest, FiniteRange, column_options, device_options, json_option, quiet_option
+from .options import (
+    Command,
+    DeviceRequest,
+    FiniteRange,
+    column_options,
+    device_options,
+    joined_features,
+    json_option,
+    quiet_option,
+)
 from .progress import Interrupt, interruptible, watch
 from .reading import reading_options
 from .training_run import TrainingRun, new_run, resumed_run
@@ -201,8 +210,8 @@ def train(
     /,
     csv: str | None,
     target: str | None,
-    features: tuple[str, ...],
-    reading: dict[str, str],
+    features: tuple[str, ...] | str,
+    reading: dict[str, Any],
     split_ratio: float,
     validation_ratio: float,
     device: DeviceRequest,
@@ -289,6 +298,8 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     given = {name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name) is not default}
     if "patience" in given:
         given["patience"] = given["patience"] or None
+    if asked := joined_features(given.pop("feature", ()), given.pop("features", ())):
+        given["features"] = asked
     return {name: value for name, value in given.items() if name not in others}
 
 
@@ -384,6 +395,7 @@ def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[d
         "file": str(run.source.path),
         "target": series.target,
         "reading": forecaster.notes["reading"],
+        "series": series.reading.to_dict(),
         "missing": series.missing,
         "device": {
             "requested": forecaster.notes["requested_device"],

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from .messages import note
 from .options import DeviceRequest
-from .sources import Source, change_of_file, file_facts, load_run, read_options, read_source, rows_checksum
+from .reading import flag
+from .sources import (
+    Source,
+    change_of_file,
+    file_facts,
+    load_run,
+    noted_reading,
+    read_options,
+    read_source,
+    rows_checksum,
+    same_names,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,8 +26,8 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.checkpoint import Checkpoint
-    from gru_xp.forecasting.series import TimeSeries
     from gru_xp.forecasting.windows import Split
+    from gru_xp.io.series import TimeSeries
     from gru_xp.training.trainer import TrainingState
 
 CHANGEABLE = ("num_epochs", "learning_rate", "clip_norm", "patience", "keep_every", "device", "threads")
@@ -73,8 +84,8 @@ class TrainingRun:
 def new_run(
     csv: str,
     target: str | None,
-    features: Sequence[str],
-    reading: Mapping[str, str],
+    features: Sequence[str] | str,
+    reading: Mapping[str, Any],
     split_ratio: float,
     settings: dict[str, Any],
     *,
@@ -90,9 +101,12 @@ def new_run(
         "file": source.path.name,
         "bundled": source.bundled,
         "reading": options.to_dict(),
+        "series": source.series.reading.to_dict(),
         "missing": source.series.missing,
         "split_ratio": split_ratio,
     }
+    if isinstance(features, str):
+        forecaster.notes["features"] = features
     return TrainingRun(forecaster, source, _split(forecaster, source.series), file_facts(source))
 
 
@@ -117,6 +131,7 @@ def resumed_run(
         setattr(forecaster, name, value)
     facts |= {name: given[name] for name in ("checkpoint_every", "checkpoint_seconds") if name in given}
 
+    series = dataclasses.replace(series, reading=noted_reading(forecaster.notes))
     source = Source(series, series.target, _bare_name(facts["file"]), facts["bundled"])
     if csv is not None:
         source, is_other = _compared(path, csv, checkpoint, allow_changes=allow_changes, quiet=quiet)
@@ -126,6 +141,7 @@ def resumed_run(
             forecaster.notes |= {
                 "file": source.path.name,
                 "bundled": source.bundled,
+                "series": source.series.reading.to_dict(),
                 "missing": source.series.missing,
             }
     elif (change := change_of_file(facts)) and not allow_changes:
@@ -153,7 +169,7 @@ def _changed_options(
     columns, notes = checkpoint.forecaster.columns, checkpoint.forecaster.notes
     held = {
         **checkpoint.forecaster.settings(),
-        **notes["reading"],
+        **read_options(notes, {}).to_dict(),
         "split_ratio": notes["split_ratio"],
         "target": columns[0],
         "features": columns[1:],
@@ -162,9 +178,9 @@ def _changed_options(
     }
     changes = {}
     for name, value in given.items():
-        if name in _FREE or value == held[name] or (name == "device" and _is_same_device(value, held[name])):
+        if name in _FREE or value == held[name] or _is_same(name, value, held[name], notes):
             continue
-        option = f"--{name.replace('_', '-')}"
+        option = "--feature" if name == "features" else flag(name)
         what = f"{option} is {_said(held[name])} in the run and {_said(value)} here"
         if name == "num_epochs" and value < checkpoint.state.epoch:
             _refuse(
@@ -179,13 +195,20 @@ def _changed_options(
     return changes
 
 
-def _is_same_device(requested: str, used: str) -> bool:
-    return requested in ("auto", used) or (requested == "cuda" and used.startswith("cuda"))
+def _is_same(name: str, given: Any, held: Any, notes: Mapping[str, Any]) -> bool:
+    """Whether an option that is given otherwise than the run has it means the same."""
+    if name == "device":
+        return given in ("auto", held) or (given == "cuda" and held.startswith("cuda"))
+    if name == "target":
+        return same_names([given], [held])
+    if name == "features":
+        return given == notes.get("features") or (not isinstance(given, str) and same_names(given, held))
+    return False
 
 
 def _said(value: object) -> str:
     from gru_xp.errors import printable
-    from gru_xp.forecasting.reading.cells import listed
+    from gru_xp.io.messages import listed
 
     if isinstance(value, tuple):
         return listed(value) or "none"
@@ -202,7 +225,8 @@ def _compared(
     source = read_source(csv, target, features, read_options(checkpoint.forecaster.notes, {}), quiet=quiet)
     change = what_changed(checkpoint.series, source.series)
     if change is None:
-        return dataclasses.replace(source, series=checkpoint.series), False
+        series = dataclasses.replace(checkpoint.series, reading=source.series.reading)
+        return dataclasses.replace(source, series=series), False
     if not allow_changes:
         _refuse(
             path,

@@ -27,6 +27,7 @@ def test_commands_and_options_are_offered(complete):
 
 def test_paths_are_offered_for_files_and_runs(complete):
     for words in (
+        ("inspect", "GO"),
         ("train", "GO"),
         ("train", "--resume", "runs/"),
         ("evaluate", "runs/"),

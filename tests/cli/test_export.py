@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 
+from gru_xp.data import bundled_file
 from gru_xp.forecasting import Forecaster
-from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
 from gru_xp.forecasting.windows import make_windows
+from gru_xp.io.read import read_series
 
 pytestmark = pytest.mark.compat
 
@@ -25,7 +26,7 @@ def test_onnxruntime_gives_the_numbers_of_forecast(app, goog, tmp_path):
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "written to model.onnx\n")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     (windows,) = session.get_inputs()
-    series = read_csv(bundled_file("GOOG.csv"), None, ()).values
+    series = read_series(bundled_file("GOOG.csv")).values
     window, values = series[-windows.shape[1] :].copy(), []
     for _ in range(4):
         (prediction,) = session.run(None, {windows.name: window[None]})
@@ -45,7 +46,7 @@ def test_torch_reads_what_is_exported(app, after, tmp_path):
     forecaster = Forecaster.load(after.folder / "model.safetensors", device="cpu")
     gru = torch.nn.GRU(1, 4, 2, bidirectional=True, batch_first=True)
     gru.load_state_dict({name.removeprefix("gru."): state[name] for name in state if name.startswith("gru.")})
-    series = read_csv(bundled_file("GOOG.csv"), None, ())
+    series = read_series(bundled_file("GOOG.csv"))
     windows, _ = make_windows(series.values, forecaster.seq_length)
     with torch.no_grad():
         _, h_last = gru(torch.from_numpy(forecaster.scaler.scale_windows(windows)).float())

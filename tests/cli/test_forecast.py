@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from gru_xp.data import bundled_file
 from gru_xp.forecasting import Forecaster
-from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
+from gru_xp.io.read import read_series
 
 pytestmark = pytest.mark.compat
 
@@ -18,7 +19,7 @@ def rows(outcome):
 def expected(run, file, steps, target=None, features=()):
     """The forecast without the app."""
     forecaster = Forecaster.load(run.folder / "model.safetensors", device="cpu")
-    return forecaster.forecast(read_csv(bundled_file(file), target, features), steps).tolist()
+    return forecaster.forecast(read_series(bundled_file(file), target=target, features=features), steps).tolist()
 
 
 def test_trading_days_go_on_after_the_weekend(app, goog):

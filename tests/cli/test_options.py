@@ -64,12 +64,13 @@ def test_help_explains_every_option_and_its_default(app):
 # --- names and defaults -----------------------------------------------------------------------------------------
 
 
-VALUES = {"device": "cuda:1", "date_format": "%d/%m/%Y", "encoding": "cp1252"}
+VALUES = {"device": "cuda:1", "date_format": "%d/%m/%Y", "encoding": "cp1252", "freq": "D", "where": "store=1"}
 
 
 def test_options_can_be_written_with_underscores():
     for command, option in OPTIONS:
         arguments = {
+            "inspect": ["own.csv"],
             "train": ["own.csv"],
             "evaluate": ["run"],
             "forecast": ["run"],
@@ -159,7 +160,7 @@ def test_wrong_usage_exits_with_2(app, unchanged):
 
 
 def test_an_argument_that_is_missing(app):
-    for command, argument in (("train", "CSV"), ("evaluate", "RUN"), ("forecast", "RUN")):
+    for command, argument in (("inspect", "CSV"), ("train", "CSV"), ("evaluate", "RUN"), ("forecast", "RUN")):
         outcome = app(command)
         assert outcome.code == 2, command
         assert f"Missing argument '{argument}'" in outcome.err, command

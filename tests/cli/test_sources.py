@@ -49,6 +49,24 @@ def assert_refused(outcome, kind, *names):
     assert outcome.error.isprintable()
 
 
+WRONG_READINGS = [
+    ("time", "Year"),
+    ("time", [5]),
+    ("date_form", 5),
+    ("order", 5),
+    ("duplicates", "2"),
+    ("freq", "often"),
+    ("freq", 5),
+    ("gaps", None),
+    ("first_gap", []),
+    ("missing_values", {}),
+    ("styles", []),
+    ("styles", {"Value": 5}),
+    ("styles", {"Value": {"decimal": 5}}),
+    ("styles", {"Value": {"colour": ","}}),
+]
+"""What no reading finds in a file."""
+
 NOTES = [
     ({"train_end": -50}, ("train_end is -50", "fit_end, 42")),
     ({"train_end": 0}, ("train_end is 0;",)),
@@ -63,11 +81,13 @@ NOTES = [
     ({"split_ratio": "5"}, ("'split_ratio'", "'5'")),
     ({"split_ratio": 5.0}, ("split_ratio is 5.0",)),
     ({"reading": []}, ("'reading'", "[]")),
-    ({"reading": {}}, ("reading",)),
-    (
-        {"reading": dict.fromkeys(("decimal", "on_duplicate", "encoding")) | {"date_format": "%Q", "missing": "drop"}},
-        ("date_format is '%Q'",),
-    ),
+    ({"reading": {"colour": 1}}, ("reading",)),
+    ({"reading": {"date_format": "%Q", "missing": "drop"}}, ("date_format is '%Q'",)),
+    ({"reading": {"where": [ESCAPES]}}, ("where is ",)),
+    ({"reading": {"time": 5}}, ("time is ",)),
+    ({"series": []}, ("'series'", "[]")),
+    ({"series": {"colour": 1}}, ("reading",)),
+    *(({"series": {name: value}}, (f"{name} is ",)) for name, value in WRONG_READINGS),
     ({"missing": ESCAPES}, ("'missing'",)),
     ({"bundled": 1, "file": "GOOG.csv"}, ("'bundled'", " 1;")),
     ({"file": None}, ("'file'", "None")),

@@ -12,9 +12,9 @@ import pytest
 from safetensors import safe_open
 
 from gru_xp.cli.messages import number_text
+from gru_xp.data import bundled_file
 from gru_xp.devices.threads import MOST_THREADS
 from gru_xp.forecasting import Forecaster
-from gru_xp.forecasting.reading.csv_file import bundled_file
 from gru_xp.reporting import run_folder
 from gru_xp.training.model_file import MOST_LAYERS
 
@@ -71,6 +71,7 @@ def test_train_on_a_path(app, write_csv, quick, contents, tmp_path):
         "file",
         "bundled",
         "reading",
+        "series",
         "missing",
         "split_ratio",
         "train_end",

@@ -1,0 +1,298 @@
+"""What is in a table, and how it can be trained on, found without training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gru_xp.errors import DataError
+from gru_xp.forecasting.season import guess_season
+from gru_xp.io.dates import format_date
+from gru_xp.io.numbers import is_missing, is_numeric, may_be_number, suspicious_value
+from gru_xp.io.options import ReadOptions
+from gru_xp.io.order import order_rows
+from gru_xp.io.read import ALL, choose_rows, default_target, numeric_columns, read_rows, read_values
+from gru_xp.io.series import TimeSeries
+from gru_xp.io.spacing import Spacing, find_spacing
+from gru_xp.io.table import Column, Table
+from gru_xp.io.time_column import Times, find_times, tell_repeats_apart, tell_rows_apart
+
+_MAX_TARGETS = 10
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """What is in a column.
+
+    Attributes
+    ----------
+    name
+        From the header.
+    kind : {"time", "number", "boolean", "text"}
+        ``"time"`` for the columns that date the rows.
+    missing
+        Cells without a value.
+    min, max
+        Of its numbers; None where it has none, or they cannot be read.
+    constant
+        Whether all values that are not missing are the same.
+    suspicious
+        A number far outside of the others that repeats, which may mark missing values.
+    problem
+        Why its numbers cannot be read.
+    """
+
+    name: str
+    kind: str
+    missing: int
+    min: float | None = None
+    max: float | None = None
+    constant: bool = False
+    suspicious: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in a table, and how it can be trained on.
+
+    Attributes
+    ----------
+    name
+        What to call the table.
+    rows
+        Their number.
+    columns
+        All of them, in their order.
+    time
+        The columns that date the rows; empty where there are none.
+    first, last
+        The first and the last time, as the table writes them.
+    order : {"oldest-first", "newest-first", "unsorted"}
+        Of the rows by time; None without one.
+    freq
+        The usual spacing of the rows, as a pandas offset; None where there is none.
+    breaks
+        Two neighbouring rows that break the spacing that most others have, where there is no usual one.
+    gaps
+        Rows that are missing by that spacing.
+    first_gap
+        The time of the first of them.
+    duplicates
+        Rows that repeat a time.
+    season
+        The number of rows after which the target seems to repeat itself; None where it does not.
+    target
+        A column that can be predicted; the one that was asked for, or the usual one, or else the first that works.
+    is_default_target
+        Whether the target need not be named.
+    options
+        How to read the table so that it can be trained on; None where no such options are known.
+    notices
+        What reading it so says.
+    problems
+        Why it cannot be read without these options, and what else to do about it.
+    """
+
+    name: str
+    rows: int
+    columns: tuple[ColumnFacts, ...]
+    time: tuple[str, ...]
+    first: str | None
+    last: str | None
+    order: str | None
+    freq: str | None
+    breaks: tuple[str, str] | None
+    gaps: int
+    first_gap: str | None
+    duplicates: int
+    season: int | None
+    target: str | None
+    is_default_target: bool
+    options: ReadOptions | None
+    notices: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def inspect_table(
+    table: Table, target: str | None = None, features: Sequence[str] | str = (), how: ReadOptions | None = None
+) -> Inspection:
+    """Describe a table.
+
+    Parameters
+    ----------
+    table
+        As `read_table` gives it.
+    target, features, how
+        As for training.
+
+    Raises
+    ------
+    DataError
+        A column that is named is not there.
+    """
+    how = how or ReadOptions()
+    named = [] if features == ALL else [features] if isinstance(features, str) else features
+    used = [table.column(name).name for name in (target, *named) if name is not None]
+    times, problems = None, []
+    try:
+        times = find_times(table, how, used)
+    except DataError as error:
+        problems.append(str(error))
+    trial = None if problems else _try_targets(table, times, target, features, how)
+    problems += trial.problems if trial else []
+    series = trial.series if trial else None
+    return Inspection(
+        name=table.name,
+        rows=len(table),
+        columns=tuple(_column_facts(table, column, times, how) for column in table.columns),
+        **_time_facts(table, times, how),
+        season=None if series is None else guess_season(series.values[:, 0]),
+        target=None if series is None else series.target,
+        is_default_target=trial is not None and trial.target is None,
+        options=trial.options if trial and series else None,
+        notices=() if series is None else series.notices,
+        problems=tuple(problems),
+    )
+
+
+# --- columns and times --------------------------------------------------------------------------------------------
+
+
+def _column_facts(table: Table, column: Column, times: Times | None, how: ReadOptions) -> ColumnFacts:
+    cells = [cell.strip() for cell in column.cells]
+    known = [cell for cell in cells if not is_missing(cell, how.missing_values)]
+    facts = ColumnFacts(column.name, "text", len(cells) - len(known), constant=len(set(known)) <= 1)
+    if times is not None and column.name in times.names:
+        return replace(facts, kind="time", constant=False)
+    is_boolean = known and {cell.lower() for cell in known} <= {"true", "false"}
+    kind = "boolean" if is_boolean else "number" if is_numeric(column, how.missing_values) else "text"
+    if kind == "text" or table.names.count(column.name) > 1:
+        return replace(facts, kind=kind)
+    try:
+        values, _, _ = read_values(table, [column.name], how)
+    except DataError as error:
+        return replace(facts, kind=kind, problem=str(error))
+    numbers = values[~np.isnan(values)]
+    if not numbers.size:
+        return replace(facts, kind=kind, missing=len(values))
+    return replace(
+        facts,
+        kind=kind,
+        missing=len(values) - len(numbers),
+        min=float(numbers.min()),
+        max=float(numbers.max()),
+        constant=bool(np.ptp(numbers) == 0),
+        suspicious=suspicious_value(values[:, 0]),
+    )
+
+
+def _time_facts(table: Table, times: Times | None, how: ReadOptions) -> dict[str, Any]:
+    """The facts about the time of rows, as `Inspection` has them."""
+    if times is None:
+        names = ("first", "last", "order", "freq", "breaks", "first_gap")
+        return {"time": (), "gaps": 0, "duplicates": 0} | dict.fromkeys(names)
+    order = order_rows(times.keys)
+    rows = order.rows[np.flatnonzero(np.diff(order.times, prepend=-1))]
+    labels = [times.labels[row] for row in rows]
+    spacing = Spacing(None)
+    if times.dates is not None:
+        spacing = find_spacing([times.dates.values[row] for row in rows], how.freq)
+    first_gap = None
+    if times.dates is not None and spacing.first_missing is not None:
+        first_gap = format_date(spacing.first_missing, labels[-1], times.dates.form)
+    return {
+        "time": times.names,
+        "first": labels[0],
+        "last": labels[-1],
+        "order": order.name,
+        "freq": spacing.freq,
+        "breaks": None if spacing.breaks is None else tuple(labels[row] for row in spacing.breaks),
+        "gaps": spacing.missing,
+        "first_gap": first_gap,
+        "duplicates": len(order.repeats),
+    }
+
+
+# --- how it can be trained on -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What came of reading a table: a series and the options that it took, or None, and the refusals on the way."""
+
+    target: str | None
+    series: TimeSeries | None
+    options: ReadOptions
+    problems: list[str]
+
+
+def _try_targets(
+    table: Table, times: Times | None, target: str | None, features: Sequence[str] | str, how: ReadOptions
+) -> _Trial:
+    """Read the table for the target, or for the usual one, or for the first numeric column that can be learned."""
+    if target is not None:
+        return _try(table, times, target, features, how)
+    numeric, problems = numeric_columns(table, times), []
+    try:
+        default_target(table, times)
+        return _try(table, times, None, features, how)
+    except DataError as error:
+        if not numeric or all(map(may_be_number, numeric)):  # otherwise, a column must be chosen, which is no problem
+            problems.append(str(error))
+    trials = []
+    for name in numeric[:_MAX_TARGETS]:
+        trial = _try(table, times, name, features, how)
+        if trial.series is not None and np.ptp(trial.series.values[:, 0]) > 0:
+            return replace(trial, problems=problems + trial.problems)
+        trials.append(trial)
+    first = trials[0] if trials else _Trial(None, None, how, [])
+    return replace(first, series=None, problems=problems + first.problems)
+
+
+def _try(
+    table: Table, times: Times | None, target: str | None, features: Sequence[str] | str, how: ReadOptions
+) -> _Trial:
+    """Read the table, each time it is refused with one option more."""
+    problems: list[str] = []
+    while True:
+        try:
+            return _Trial(target, read_rows(table, target, features, how), how, problems)
+        except DataError as error:
+            if str(error) in problems:  # the option was no remedy
+                break
+            problems.append(str(error))
+        try:
+            remedy = _remedy(table, times, target, how)
+            if remedy is None:
+                break
+            table = choose_rows(table, remedy.where[len(how.where) :])
+            times, how = find_times(table, remedy, [] if target is None else [target]), remedy
+        except DataError as error:
+            problems.append(str(error))
+            break
+    return _Trial(target, None, how, problems)
+
+
+def _remedy(table: Table, times: Times | None, target: str | None, how: ReadOptions) -> ReadOptions | None:
+    """The options with one more, for what the table is refused for; None where there is no saying."""
+    if how.id is not None and len(set(table.column(how.id).cells)) > 1:
+        return _keep_one(how, [table.column(how.id)])
+    used = [default_target(table, times) if target is None else table.column(target).name]
+    repeats = times is not None and len(order_rows(times.keys).repeats) > 0
+    parts, keys = [], ()
+    if times is None and how.order is None:
+        parts, keys = tell_rows_apart(table, used)
+    elif times is not None and repeats and how.on_duplicate is None:
+        parts, keys = tell_repeats_apart(table, times, used)
+    if parts or keys:
+        return replace(how, time=tuple(parts)) if parts else _keep_one(how, keys)
+    if repeats and how.on_duplicate is None:
+        return replace(how, on_duplicate="first")
+    return replace(how, missing="ffill") if how.missing == "refuse" else None
+
+
+def _keep_one(how: ReadOptions, keys: Sequence[Column]) -> ReadOptions:
+    """The options with conditions that keep the series of the first row."""
+    return replace(how, where=(*how.where, *(f"{column.name}={column.cells[0].strip()}" for column in keys)))

@@ -1,0 +1,330 @@
+"""Files of kinds that people have: what is said of them, and that the remedies in what is said work."""
+
+import csv
+import io
+import json
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.compat
+
+SMALL = ("--seq-length", "3", "--hidden-size", "2", "--num-epochs", "1", "--device", "cpu")
+QUICK = (*SMALL, "--out", "run", "--overwrite")
+OPTION = re.compile(r"""(--[a-z-]+) ("[^"]*"|'[^']*'|[^\s;,)]+)""")
+
+
+def dated(rows=40, first="2023-11-21", form="%Y-%m-%d", step=1):
+    """Dates as text, a number of days apart."""
+    return [(datetime.fromisoformat(first) + timedelta(step * row)).strftime(form) for row in range(rows)]
+
+
+def hourly(form):
+    return [(datetime(2024, 1, 1) + timedelta(hours=row)).strftime(form) for row in range(40)]
+
+
+def write(header, rows, sep=",", name="own.csv"):
+    """Write a file in the working folder; its name."""
+    lines = [header, *(row if isinstance(row, str) else sep.join(map(str, row)) for row in rows)]
+    Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return name
+
+
+@pytest.fixture
+def train(app):
+    """``train("own.csv", *options)``: train quickly, into the folder ``run``."""
+    return lambda *arguments: app("train", *arguments, *QUICK)
+
+
+@pytest.fixture
+def forecast(app):
+    """``forecast(*options)``: dates, values and stderr of a forecast by the folder ``run``."""
+
+    def forecast(*options):
+        outcome = app("forecast", "run", *options)
+        assert outcome.code == 0, outcome.err
+        _, *rows = csv.reader(io.StringIO(outcome.out))
+        return [row[1] for row in rows], [float(row[2]) for row in rows], outcome.err
+
+    return forecast
+
+
+@pytest.fixture
+def follow(train):
+    """``follow(outcome, "own.csv", *options)``: train again with the options that a message gives; of ``a or b``, a."""
+
+    def follow(outcome, *arguments):
+        options = [word.strip("\"'") for match in OPTION.finditer(outcome.err) for word in match.groups()]
+        assert options, outcome.err
+        return train(*arguments, *options)
+
+    return follow
+
+
+def reading():
+    return json.loads(Path("run/metrics.json").read_text("utf-8"))["series"]
+
+
+# --- dates of forecasts -------------------------------------------------------------------------------------------
+
+
+def test_dates_continue_after_a_gap(app, train, forecast):
+    cases = (
+        (dated(60, "2023-01-01"), 30, "2023-03-02", "1 day", "D"),
+        (dated(60, "2023-01-02", step=7), 30, "2024-02-26", "1 week", "W-MON"),
+    )
+    for dates, gap, expected, said, freq in cases:
+        file = write("ds,y", [(date, row % 7) for row, date in enumerate(dates) if row != gap])
+        outcome = train(file)
+        assert outcome.code == 0
+        assert said in outcome.err
+        assert dates[gap] in outcome.err
+        found = reading()
+        assert (found["freq"], found["gaps"], found["first_gap"]) == (freq, 1, dates[gap])
+        assert forecast()[0] == [expected]
+        assert forecast(file)[0] == [expected]
+
+
+def test_dates_have_the_hour_that_the_input_has(train, forecast):
+    iso = write("period,value", zip(hourly("%Y-%m-%dT%H"), range(40), strict=True), name="iso.csv")
+    rows = zip([1048] * 40, hourly("%Y%m%d%H"), range(40), strict=True)
+    digits = write("STATION;MESS_DATUM;TT", rows, ";", "dwd.txt")
+    for file, options, form in (
+        (iso, (), "%Y-%m-%dT%H"),
+        (digits, ("--date-format", "%Y%m%d%H", "--target", "TT"), "%Y%m%d%H"),
+    ):
+        outcome = train(file, *options)
+        assert outcome.code == 0, outcome.err
+        for arguments in ((), (file,)):
+            dates = forecast(*arguments, "--steps", 3)[0]
+            assert [datetime.strptime(date, form).hour for date in dates] == [16, 17, 18], (file, dates)
+
+
+def test_dates_without_a_usual_spacing_need_a_freq(app, train, forecast):
+    days = (0, 1, 3, 4, 8, 9, 15, 16, 23, 24, 31, 33, 40, 47, 48, 60, 66, 71, 75, 80, 91, 99)
+    dates = dated(100)
+    file = write("Date,Close", [(dates[day], day % 5) for day in days])
+    assert train(file).code == 0
+    for arguments in ((), (file,)):
+        labels, _, said = forecast(*arguments, "--steps", 2, "--quiet")
+        assert labels == ["", ""]
+        (line,) = said.splitlines()
+        assert "no usual spacing" in line
+        assert all(text in line for text in ("'2023-11-22'", "'2023-11-24'", "--freq D"))
+        assert forecast(*arguments, "--freq", "D", "--steps", 2)[0] == ["2024-02-29", "2024-03-01"]
+        assert "--freq" in app("forecast", "run", *arguments, "--freq", "W-MON").error
+
+
+def test_counters_continue(train, forecast):
+    quarters = [row / 4 for row in range(40)]
+    for numbers, expected in ((range(1, 41), "41"), (range(0, 400, 10), "400"), (quarters, "10.0")):
+        assert train(write("time,value", [(n, row % 7) for row, n in enumerate(numbers)])).code == 0
+        assert forecast()[0] == [expected]
+    assert train(write("time,value", [(row**2, row % 7) for row in range(40)])).code == 0
+    labels, _, said = forecast()
+    assert labels == [""]
+    assert "not equally spaced" in said
+
+
+# --- missing marks ------------------------------------------------------------------------------------------------
+
+
+def test_marks_of_missing_values_are_named(train, follow):
+    rows = [(date, "?" if row == 20 else row + 0.25) for row, date in enumerate(hourly("%d/%m/%Y %H:%M:%S"))]
+    file = write("Date Time;Power", rows, ";")
+    refused = train(file, "--missing", "ffill", "--date-format", "%d/%m/%Y %H:%M:%S")
+    refused.assert_refused("line 22", "'?' is not a number", '--missing-values "?"')
+    assert follow(refused, file, "--missing", "ffill", "--date-format", "%d/%m/%Y %H:%M:%S").code == 0
+    assert json.loads(Path("run/metrics.json").read_text("utf-8"))["missing"]["values"] == 1
+
+    file = write("Date,CO", [(date, -200 if row % 9 == 5 else row % 7) for row, date in enumerate(dated())])
+    doubtful = train(file)
+    assert doubtful.code == 0
+    assert "repeats 4 times" in doubtful.err
+    refused = follow(doubtful, file)
+    assert refused.code == 1
+    assert "4 missing values" in refused.err
+    assert train(file, "--missing-values", "?,-200", "--missing", "ffill").code == 0
+    assert json.loads(Path("run/metrics.json").read_text("utf-8"))["missing"]["values"] == 4
+    assert reading()["missing_values"] == ["?", "-200"]
+
+
+# --- which rows, in which order -----------------------------------------------------------------------------------
+
+
+def test_newest_first_files_in_other_languages_are_reversed(train, forecast):
+    months = (("Dezember", 31), ("November", 30))
+    german = [f"{day}. {month} 2023" for month, days in months for day in range(days, 0, -1)]
+    german_rows = [(date, 1000 - row) for row, date in enumerate(german)]
+    korean = dated(40, "2023-12-31", "%Y- %m- %d", step=-1)
+    korean_rows = [(f'"{date}"', f'"{1000 - row:,}.00"', '"0.10%"') for row, date in enumerate(korean)]
+    for header, rows, sep, target, following in (
+        ("Datum;Umsatz", german_rows, ";", "Umsatz", "1. Januar 2024"),
+        ('\ufeff"날짜","종가","변동 %"', korean_rows, ",", "종가", "2024- 01- 01"),
+    ):
+        outcome = train(write(header, rows, sep), "--target", target)
+        assert outcome.code == 0, outcome.err
+        assert "newest-first; reversed" in outcome.err
+        dates, values, _ = forecast()
+        assert abs(values[0] - 1000) < 10
+        assert dates == [following]
+
+
+def test_order_of_rows_without_dates(train, forecast):
+    rows = [(f"day {40 - row}", 1000 - row) for row in range(40)]
+    file = write("Tag,value", rows)
+    refused = train(file)
+    refused.assert_refused("line 3, column Tag: falls, from 'day 40'", "--order newest-first", "--order oldest-first")
+    assert train(file, "--order", "newest-first").code == 0
+    assert abs(forecast()[1][0] - 1000) < 10
+    outcome = train(file, "--order", "oldest-first")
+    assert outcome.code == 0
+    assert "oldest first" not in outcome.err
+    assert abs(forecast()[1][0] - 961) < 10
+    outcome = train(write("name,value", [("abcde"[row % 5], row % 7) for row in range(40)]))
+    assert outcome.code == 0
+    assert "no column dates the rows" in outcome.err
+    assert "--time-column NAME" in outcome.err
+
+
+def test_several_series_are_refused_and_one_of_them_is_chosen(train, follow):
+    for header, key in (("unique_id,ds,y", "unique_id"), ("store,week,units", "store")):
+        rows = [(name, row + 1, base + row % 7) for name, base in (("A", 0), ("B", 500)) for row in range(30)]
+        file, target = write(header, rows), header.rpartition(",")[2]
+        refused = train(file, "--target", target)
+        refused.assert_refused("several series", key, f'--where "{key}=A"')
+        outcome = follow(refused, file, "--target", target)
+        assert outcome.code == 0, outcome.err
+        outcome = train(file, "--target", target, "--where", f"{key}=B", "--id-column", key)
+        assert outcome.code == 0, outcome.err
+        assert len(Path("run/predictions.csv").read_text("utf-8").splitlines()) == 30 - 3 + 1
+        refused = train(file, "--target", target, "--id-column", key)
+        refused.assert_refused("2 series in column", key, "A, B")
+        assert follow(refused, file, "--target", target).code == 0
+        refused = train(file, "--target", target, "--where", f"{key}=C")
+        refused.assert_refused(f"column {key} has no 'C'; it has A, B")
+
+
+def test_two_keys_tell_rows_apart(train, follow):
+    keys = [(store, item) for store in (1, 2) for item in (1, 2)]
+    rows = [(date, *key, 10 * key[0] + row % 3) for key in keys for row, date in enumerate(dated(30))]
+    file = write("date,store,item,sales", rows)
+    refused = train(file, "--target", "sales")
+    refused.assert_refused("columns store, item", '--where "store=1"', '--where "item=1"')
+    assert "--on-duplicate" not in refused.err
+    assert follow(refused, file, "--target", "sales").code == 0
+
+
+def test_a_time_in_several_columns(train, follow, forecast):
+    rows = [(date, hour, (row + hour) % 7) for row, date in enumerate(dated(4, "2024-01-01")) for hour in range(1, 25)]
+    file = write("Date,Hour Ending,Load", rows)
+    refused = train(file, "--target", "Load")
+    refused.assert_refused("spread over 2 columns", "--time-column Date", '--time-column "Hour Ending"')
+    assert follow(refused, file, "--target", "Load").code == 0
+    assert forecast("--steps", 2)[0] == ["2024-01-05 01:00:00", "2024-01-05 02:00:00"]
+
+    hours = [datetime(2024, 1, 1) + timedelta(hours=row) for row in range(60)]
+    rows = [(t.year, t.month, t.day, t.hour, row % 7) for row, t in enumerate(hours)]
+    file = write("YEAR,MO,DY,HR,T2M", rows)
+    refused = train(file, "--target", "T2M")
+    refused.assert_refused("spread over 4 columns", "--time-column YEAR --time-column MO")
+    assert follow(refused, file, "--target", "T2M").code == 0
+    assert forecast()[0] == ["2024-01-03 12:00:00"]
+
+    for clock in ("%H:%M", "%H.%M.%S", "%H:%M:%S"):
+        rows = [(f"{t:%Y-%m-%d}", format(t, clock), row % 7) for row, t in enumerate(hours)]
+        file = write("Date;Time;CO", rows, ";")
+        refused = train(file, "--target", "CO")
+        refused.assert_refused("--time-column Date --time-column Time")
+        outcome = follow(refused, file, "--target", "CO")
+        assert outcome.code == 0, outcome.err
+        assert [re.sub(r"\D", "", date)[:12] for date in forecast()[0]] == ["202401031200"]
+
+
+# --- tables of other kinds ----------------------------------------------------------------------------------------
+
+
+def test_wide_tables_are_refused(train):
+    months = [f"{month}/1/20" for month in range(1, 13)]
+    for header, texts, name in (
+        (["id", "item_id", *(f"d_{day}" for day in range(1, 21))], 2, "d_1"),
+        (["RegionName", "RegionID", "2023-01-31", "2023-02-28", "2023-03-31"], 1, "2023-01-31"),
+        (["Country/Region", "Lat", "Long", *months], 1, "6/1/20"),
+    ):
+        rows = [[f"S_{row}"] * texts + [100 * n + row for n in range(len(header) - texts)] for row in range(30)]
+        file = write(",".join(header), rows)
+        for options in ((), ("--target", name)):
+            train(file, *options).assert_refused("columns are times", "one series a row", "transpose")
+
+
+def test_two_numbers_in_a_cell_are_no_decimal_comma(train):
+    rows = [(f'"{date}T00:00:00"', f'"+{100 + row:04d},1"') for row, date in enumerate(dated())]
+    outcome = train(write('"DATE","TMP"', rows), "--target", "TMP")
+    outcome.assert_refused("line 2, column TMP", "'+0100,1'", "two fields")
+    assert "--decimal" not in outcome.err
+    assert train("own.csv", "--target", "TMP", "--decimal", ",").code == 1
+
+
+def test_a_repeated_name_that_nobody_asks_for(train):
+    file = write("date,AA,AA,DAX", [(date, row % 3, row % 5, row % 7) for row, date in enumerate(dated())])
+    outcome = train(file, "--target", "DAX")
+    assert outcome.code == 0
+    train(file, "--target", "AA").assert_refused("2 columns are named 'AA'")
+
+
+def test_three_header_lines(train):
+    days = list(enumerate(dated()))
+    header = "Price,Close,High,Volume\nTicker,AAA,AAA,AAA\nDate,,,"
+    outcome = train(write(header, [(date, 100 + row, 101 + row, 1000) for row, date in days]))
+    assert outcome.code == 0, outcome.err
+    assert reading()["freq"] == "D"
+    assert Path("run/predictions.csv").read_text("utf-8").splitlines()[1].startswith("2023-11-24,")
+    header = "Price,Close,Close,Volume,Volume\nTicker,AAA,BBB,AAA,BBB\nDate,,,,"
+    file = write(header, [(date, 100 + row, 200 + row, 1000, 1000) for row, date in days])
+    outcome = train(file)
+    assert outcome.code == 1
+    named = re.search(r"Close[ _]AAA|AAA[ _]Close", outcome.err)
+    assert named, outcome.err
+    assert train(file, "--target", named[0]).code == 0
+
+
+# --- names of columns ---------------------------------------------------------------------------------------------
+
+
+def test_names_of_columns_are_forgiven_and_suggested(app, train):
+    rows = [(date, row % 7, row % 5, row % 3) for row, date in enumerate(dated())]
+    file = write('Date,"Load, total",Open,Close', rows)
+    outcome = train(file, "--target", "close", "--feature", "load, total", "--feature", "OPEN")
+    assert outcome.code == 0
+    assert "own.csv, Close" in outcome.out
+    notes = json.loads(app("evaluate", "run", file, "--target", "close", "--json").out)
+    assert notes["target"] == "Close"
+    train(file, "--target", "Closs").assert_refused("there is no column 'Closs'; did you mean 'Close'?")
+    train(file, "--feature", "Opne").assert_refused("did you mean 'Open'?")
+    train(file, "--time-column", "Dat").assert_refused("did you mean 'Date'?")
+    assert train(file, "--features", "Open,Close").code == 0
+    for option in ("--features", "--feature"):
+        assert train(file, option, "all").code == 0
+        assert app("train", "--resume", "run", option, "all", "--target", "close").code == 0
+        app("train", "--resume", "run", "--feature", "Open").assert_refused("--feature is Load, total, Open in the run")
+        assert app("evaluate", "run", file).code == 0
+
+
+def test_options_of_reading_are_those_of_the_run(app, train):
+    rows = [(date, name, row % 7) for row, date in enumerate(dated()) for name in "AB"]
+    file = write("Datum,id,value", rows)
+    options = ["--time-column", "Datum", "--where", "id=B", "--missing-values", "?,x", "--freq", "D"]
+    assert train(file, *options, "--target", "value").code == 0
+    held = json.loads(Path("run/metrics.json").read_text("utf-8"))["reading"]
+    assert held["time"] == ["Datum"]
+    assert held["where"] == ["id=B"]
+    assert app("evaluate", "run", file).code == 0
+    assert app("forecast", "run", file, "--where", "id=A").code == 0
+    assert app("train", "--resume", "run", *options, "--target", "value").code == 0
+    app("train", "--resume", "run", "--where", "id=A").assert_refused("--where is id=B in the run and id=A here")
+    resumed = app("train", "--resume", "run", "--time-column", "id")
+    resumed.assert_refused("--time-column is Datum in the run and id here")
+    app("forecast", "run", "--where", "id=A").assert_refused("other --where", "give a CSV file")
+    assert app("forecast", "run", *options).code == 0
