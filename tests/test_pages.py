@@ -87,6 +87,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
+@pytest.mark.filterwarnings("default::gru_xp.errors.DataWarning")
 @pytest.mark.parametrize(("page", "with_peers"), list(variants()))
 def test_the_blocks_of_a_page_run(page, with_peers, folder, monkeypatch):
     if with_peers:

@@ -10,7 +10,7 @@ import pytest
 from gru_xp.errors import CheckpointError
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting.checkpoint import load_checkpoint, save_checkpoint, what_changed
-from gru_xp.forecasting.series import TimeSeries
+from gru_xp.io.series import TimeSeries
 from gru_xp.nn.params import flatten
 from gru_xp.training.model_file import load_model
 

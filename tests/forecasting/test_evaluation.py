@@ -3,8 +3,8 @@ import pytest
 
 from gru_xp.forecasting.evaluation import evaluate
 from gru_xp.forecasting.metrics import compare_with_naive
-from gru_xp.forecasting.series import TimeSeries
 from gru_xp.forecasting.windows import split_rows
+from gru_xp.io.series import TimeSeries
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,12 @@ import safetensors
 import safetensors.numpy
 
 from gru_xp import Forecaster, GruXpError
+from gru_xp.data import bundled_file
 from gru_xp.devices import device as device_module
-from gru_xp.errors import CheckpointError, DataError, DeviceError
+from gru_xp.errors import ArgumentError, CheckpointError, DataError, DataWarning, DeviceError
 from gru_xp.forecasting.evaluation import evaluate
-from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
-from gru_xp.forecasting.series import TimeSeries
+from gru_xp.io.read import read_series
+from gru_xp.io.series import TimeSeries
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import init_network_params, network_forward
 from gru_xp.nn.params import flatten, named_arrays
@@ -34,7 +36,7 @@ def frame(walk):
 
 @pytest.fixture
 def fitted(small, frame, cpu):
-    return small().fit(frame, device=cpu)
+    return small().fit(frame, features=["Volume"], device=cpu)
 
 
 # --- what it predicts -------------------------------------------------------------------------------------------
@@ -44,7 +46,7 @@ def fitted(small, frame, cpu):
 @pytest.mark.parametrize("reset", ["before", "after"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_predictions_are_the_networks_in_the_units_of_the_data(small, frame, cpu, scaling, reset, dtype):
-    forecaster = small(scaling=scaling, reset=reset, dtype=dtype).fit(frame, device=cpu)
+    forecaster = small(scaling=scaling, reset=reset, dtype=dtype).fit(frame, features=["Volume"], device=cpu)
     assert {array.dtype for _, array in named_arrays(forecaster.params)} == {np.dtype(dtype)}
     train_rows = frame.to_numpy()[:48]
     expected = []
@@ -73,7 +75,7 @@ def test_predictions_are_the_networks_in_the_units_of_the_data(small, frame, cpu
 )
 def test_predictions_of_several_layers(small, frame, cpu, settings):
     """Dropout has no part in them, and zoneout's updates are their mean."""
-    forecaster = small(dtype="float64", **settings).fit(frame, device=cpu)
+    forecaster = small(dtype="float64", **settings).fit(frame, features=["Volume"], device=cpu)
     layers, linear = forecaster.params
     D = 2 if forecaster.bidirectional else 1
     sizes = [[(params.input_size, params.hidden_size) for params in layer] for layer in layers]
@@ -150,7 +152,7 @@ def test_further_columns_are_looked_at(fitted, frame):
 
 @pytest.mark.slow
 def test_default_settings_beat_the_naive_forecast_on_the_sunspots(cpu):
-    series = read_csv(bundled_file("sunspots.csv"))
+    series = read_series(bundled_file("sunspots.csv"))
     forecaster = Forecaster().fit(series.head(247), device=cpu)
     (part,) = evaluate(forecaster, series, {"test": slice(247, None)})
     assert part.metrics["windows"] == 62
@@ -194,6 +196,163 @@ def test_a_forecaster_takes_other_kinds_than_it_learned_from(fitted, frame):
     np.testing.assert_array_equal(fitted.predict(TimeSeries(frame.to_numpy()[:, ::-1], ("Volume", "Close"))), expected)
 
 
+def test_columns_that_are_chosen(small, frame, cpu, refusal):
+    for choice, columns in (
+        ({}, ("Close",)),
+        ({"features": ["Volume"]}, ("Close", "Volume")),
+        ({"features": "Volume"}, ("Close", "Volume")),
+        ({"features": "all"}, ("Close", "Volume")),
+        ({"target": "Volume", "features": ["Close"]}, ("Volume", "Close")),
+        ({"target": "volume"}, ("Volume",)),
+        ({"time": "Date"}, ("Close",)),
+    ):
+        forecaster = small().fit(frame, device=cpu, **choice)
+        assert forecaster.columns == columns, choice
+        learned = TimeSeries(frame[list(columns)].to_numpy(), columns)
+        expected = small().fit(learned, device=cpu).forecast(learned, 3)
+        np.testing.assert_array_equal(forecaster.forecast(frame, 3), expected, err_msg=str(choice))
+    others = frame.rename(columns={"Close": "Last"})
+    refusal(lambda: small().fit(others), "2 numeric columns", "target='NAME'", "Last, Volume")
+    refusal(lambda: small().fit(frame, features=["High"]), "'High'", "Close, Volume")
+
+
+def test_frames_with_numbers_for_names(small, walk, cpu):
+    values = walk(40, 2)
+    expected = small().fit(values, device=cpu).forecast(values, 3)
+    for frame in (pd.DataFrame(values), pd.DataFrame(values, columns=[7, 0])):
+        first, second = frame.columns
+        forecaster = small().fit(frame, target=first, features=[second], device=cpu)
+        np.testing.assert_array_equal(forecaster.forecast(frame, 3), expected)
+    assert small().fit(pd.DataFrame(values[:, :1]), device=cpu).columns == ("0",)
+
+
+def test_columns_cannot_be_chosen_of_arrays_and_series(small, frame, refusal):
+    series = TimeSeries(frame.to_numpy(), ("Close", "Volume"))
+    for data, part in ((frame.to_numpy(), "array"), (series, "TimeSeries")):
+        for choice in ({"target": "Close"}, {"features": ["Volume"]}, {"features": "all"}, {"time": "Date"}):
+            use = lambda data=data, choice=choice: small().fit(data, **choice)  # noqa: E731
+            refusal(use, "target, features and time", part, error=ArgumentError)
+    for name in ("prices.csv", Path("prices.csv")):
+        refusal(lambda name=name: small().fit(name), "prices.csv", "gru_xp.read_series")
+
+
+def test_files_are_read_first(small, cpu, tmp_path):
+    days = pd.date_range("2024-01-01", periods=40).strftime("%d.%m.%y")
+    table = pd.DataFrame({"Tag": days, "Umsatz": [f"{100 + i % 7},5" for i in range(40)]})
+    table.to_csv(tmp_path / "sales.csv", index=False, sep=";")
+    series = read_series(tmp_path / "sales.csv", decimal=",", date_format="%d.%m.%y")
+    forecaster = small().fit(series, device=cpu)
+    assert forecaster.forecast(series, 2).shape == (2,)
+
+
+# --- the rows of frames -----------------------------------------------------------------------------------------
+
+RISING = np.arange(961.0, 1001.0)
+DAYS = pd.date_range("2023-11-22", periods=40, name="Date")
+NEWEST_FIRST = pd.DataFrame({"Date": DAYS, "Close": RISING})[::-1].reset_index(drop=True)
+FORMS = {
+    "texts": lambda frame: frame.assign(Date=frame["Date"].dt.strftime("%Y-%m-%d")),
+    "datetimes": lambda frame: frame,
+    "an index of texts": lambda frame: frame.set_index(frame["Date"].dt.strftime("%Y-%m-%d"))[["Close"]],
+    "an index of datetimes": lambda frame: frame.set_index("Date"),
+    "a series": lambda frame: frame.set_index("Date")["Close"],
+    "periods": lambda frame: frame.assign(Date=frame["Date"].dt.to_period("D")),
+    "unsorted": lambda frame: frame.sample(frac=1.0, random_state=3),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_are_brought_into_order(small, cpu, form):
+    """The forecast continues the newest row, and predictions belong to their rows."""
+    data = FORMS[form](NEWEST_FIRST)
+    with pytest.warns(DataWarning, match="sorted by Date" if form == "unsorted" else "newest-first") as warned:
+        forecaster = small().fit(data, device=cpu)
+    assert {(each.filename, each.category) for each in warned} == {(__file__, DataWarning)}
+    with pytest.warns(DataWarning) as warned:
+        forecasts = forecaster.forecast(data, 3)
+    assert {each.filename for each in warned} == {__file__}
+    assert np.abs(forecasts - 1000.0).max() < 20.0
+    np.testing.assert_array_equal(forecasts, small().fit(RISING, device=cpu).forecast(RISING, 3))
+    with pytest.warns(DataWarning) as warned:
+        predictions = forecaster.predict(data)
+    assert {each.filename for each in warned} == {__file__}
+    np.testing.assert_array_equal(predictions, forecaster.predict(RISING))
+    closes = data if form == "a series" else data["Close"]
+    assert closes.loc[predictions.index].tolist() == RISING[4:].tolist()
+
+
+def test_rows_that_fall_without_dates_are_refused(small, refusal):
+    closes = NEWEST_FIRST[["Close"]]
+    for data in (
+        closes[::-1].reset_index(drop=True)[::-1],
+        closes.set_index(pd.Index(range(40, 0, -1))),
+        closes.set_index(pd.Index([f"day {i}" for i in range(40, 0, -1)])),
+        closes.assign(Giorno=[f"{n}. giorno" for n in range(40, 0, -1)])[["Giorno", "Close"]],
+    ):
+        refusal(lambda data=data: small().fit(data), "falls", "order='newest-first' to gru_xp.read_series")
+        series = read_series(data, order="newest-first")
+        assert series.values[:, 0].tolist() == RISING.tolist()
+
+
+def test_several_series_are_refused(small, cpu, refusal):
+    index = pd.MultiIndex.from_product([["A", "B"], DAYS], names=["store", "day"])
+    data = pd.DataFrame({"units": np.concatenate([RISING, RISING[::-1]])}, index=index)
+    refusal(lambda: small().fit(data), "several series", "store", "where='store=A' to gru_xp.read_series")
+    refusal(lambda: small().fit(RISING, device=cpu).predict(data["units"]), "several series", "store")
+    series = read_series(data, where="store=A")
+    assert small().fit(series, device=cpu).forecast(series, 1).shape == (1,)
+
+
+def test_masked_values_are_missing(small, refusal):
+    masked = np.ma.array(RISING, mask=[i == 7 for i in range(40)], fill_value=1e9)
+    refusal(lambda: small().fit(masked), "row 7", "missing='drop'", "to gru_xp.read_series")
+
+
+def test_a_frame_without_dates_is_warned_of(small, cpu):
+    data = pd.DataFrame({"Close": RISING, "Note": "x"})
+    with pytest.warns(DataWarning, match="oldest first") as warned:
+        small().fit(data, device=cpu)
+    assert warned[0].filename == __file__
+    small().fit(data[["Close"]], device=cpu)  # nothing to choose from
+
+
+def test_the_time_is_remembered(small, cpu, tmp_path):
+    """Also in a file, and only as long as the frames have it."""
+    days = pd.date_range("2024-01-01", periods=40)
+    data = pd.DataFrame({"Start": days, "End": days[::-1], "v": RISING})
+    small().fit(data, device=cpu)  # dated by Start
+    with pytest.warns(DataWarning, match="newest-first"):
+        forecaster = small().fit(data, time="End", device=cpu)
+    forecaster.save(tmp_path / "model.safetensors")
+    for again in (forecaster, Forecaster.load(tmp_path / "model.safetensors", device=cpu)):
+        with pytest.warns(DataWarning, match="newest-first"):
+            assert abs(again.forecast(data, 1)[0] - 961.0) < 20.0
+        assert again.predict(data[["Start", "v"]]).index[-1] == 39
+    assert not forecaster.fit(data, device=cpu).notes
+
+
+def test_notes_of_somebody_else(fitted, frame):
+    for reading in ("x", 5, {"more": 1}, {"time": 5.5j}, {"decimal": ","}, {"time": ["When"]}):
+        fitted.notes = {"reading": reading}
+        assert fitted.predict(frame).shape == (56,), reading
+
+
+def test_values_that_are_too_large(small, fitted, frame, cpu, refusal):
+    values = frame.to_numpy().copy()
+    values[7, 1] = -2e150
+    for data, place in (
+        (values, "row 7, column column 1: "),
+        (frame.assign(Volume=values[:, 1]), "2020-01-13, column Volume: "),
+        (TimeSeries(values, ("Close", "Volume"), name="own.csv"), "own.csv: row 7, column Volume: "),
+    ):
+        choice = {"features": ["Volume"]} if isinstance(data, pd.DataFrame) else {}
+        for use in (
+            lambda data=data, choice=choice: small().fit(data, device=cpu, **choice),
+            lambda data=data: fitted.predict(data),
+        ):
+            refusal(use, place, "-2e+150", "1e+150", "scale")
+
+
 def test_the_training_part_alone_is_scaled_by_and_learned_from(small, walk, cpu):
     values = walk(60, 2)
     changed = values.copy()
@@ -220,7 +379,7 @@ def test_the_training_part_alone_is_scaled_by_and_learned_from(small, walk, cpu)
     ids=str,
 )
 def test_the_recorded_costs_are_those_of_scaled_predictions(small, frame, cpu, settings):
-    forecaster = small(dtype="float64", num_epochs=9, **settings).fit(frame, device=cpu)
+    forecaster = small(dtype="float64", num_epochs=9, **settings).fit(frame, features=["Volume"], device=cpu)
     unit = np.diff(frame["Close"].to_numpy()[:48]).std()
     errors = ((forecaster.predict(frame) - frame["Close"].iloc[4:]) / unit).to_numpy()
     record = forecaster.training.history[forecaster.training.best_epoch]
@@ -326,7 +485,7 @@ def test_a_model_file_gives_the_same_predictions(small, frame, cpu, tmp_path):
         {"num_layers": 2, "bidirectional": True, "zoneout": 0.1, "reset": "after", "dtype": "float64"},
     ):
         case = str(settings)
-        forecaster = small(**settings).fit(frame, device=cpu)
+        forecaster = small(**settings).fit(frame, features=["Volume"], device=cpu)
         forecaster.notes = {"source": "ü", "split_ratio": 0.8}
         forecaster.save(tmp_path / "model.safetensors")
         loaded = Forecaster.load(tmp_path / "model.safetensors", device="cpu")
@@ -369,7 +528,7 @@ def test_a_file_of_format_version_1(fitted, frame, tmp_path):
 
 
 def test_weights_of_other_layers_than_the_settings_say(small, frame, cpu, tmp_path, refusal):
-    forecaster = small(num_layers=2, bidirectional=True).fit(frame, device=cpu)
+    forecaster = small(num_layers=2, bidirectional=True).fit(frame, features=["Volume"], device=cpu)
     forecaster.save(tmp_path / "model.safetensors")
     Forecaster.load(tmp_path / "model.safetensors", device="cpu")
     path = tmp_path / "other.safetensors"
@@ -386,7 +545,7 @@ def test_weights_of_other_layers_than_the_settings_say(small, frame, cpu, tmp_pa
 
 
 def test_settings_in_a_file_that_are_out_of_range(small, frame, cpu, tmp_path, refusal):
-    forecaster = small(num_layers=2).fit(frame, device=cpu)
+    forecaster = small(num_layers=2).fit(frame, features=["Volume"], device=cpu)
     path = tmp_path / "model.safetensors"
     for name, wrong in (
         ("num_layers", 0),
@@ -413,7 +572,7 @@ COPIES = {
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_a_copy_forecasts_the_same_bits(small, frame, cpu, kind):
-    original = small(num_layers=2, bidirectional=True).fit(frame, device=cpu)
+    original = small(num_layers=2, bidirectional=True).fit(frame, features=["Volume"], device=cpu)
     made = COPIES[kind](original)
     assert made.predict(frame).to_numpy().tolist() == original.predict(frame).to_numpy().tolist()
     assert (made.settings(), made.columns, made.notes) == (original.settings(), original.columns, original.notes)
@@ -447,11 +606,11 @@ def test_forecasters_are_equal_if_they_are_the_same_object(small, fitted):
 
 
 def test_a_model_from_its_parts(small, frame, cpu):
-    forecaster = small(num_layers=2, bidirectional=True, zoneout=0.1).fit(frame, device=cpu)
+    forecaster = small(num_layers=2, bidirectional=True, zoneout=0.1).fit(frame, features=["Volume"], device=cpu)
     again = Forecaster.from_parts(forecaster.params, json.loads(json.dumps(forecaster.describe())), cpu)
     np.testing.assert_array_equal(again.predict(frame).to_numpy(), forecaster.predict(frame).to_numpy())
     assert again.settings() == forecaster.settings()
-    other = small(num_layers=2).fit(frame, device=cpu)
+    other = small(num_layers=2).fit(frame, features=["Volume"], device=cpu)
     with pytest.raises(CheckpointError, match=r"weights .*shapes"):
         Forecaster.from_parts(other.params, forecaster.describe(), cpu)
 
@@ -559,7 +718,7 @@ def test_predictions_that_are_no_numbers(small, frame, cpu, refusal):
     """As of a file that somebody made; nothing is warned of."""
     named = TimeSeries(frame.to_numpy(), tuple(frame.columns), tuple(map(str, range(60))), name="own.csv")
     for dtype in ("float32", "float64"):
-        forecaster = small(dtype=dtype).fit(frame, device=cpu)
+        forecaster = small(dtype=dtype).fit(frame, features=["Volume"], device=cpu)
         forecaster.params.linear.weight[...] = np.finfo(dtype).max
         forecaster.params.linear.bias[...] = np.finfo(dtype).max
         for use, place in (
@@ -587,7 +746,7 @@ def test_errors_begin_with_the_name_of_the_series(small, fitted, frame, cpu, ref
 
 def test_missing_values(small, fitted, frame, cpu):
     frame.iloc[12, 1] = np.nan
-    for use in (lambda: small().fit(frame, device=cpu), lambda: fitted.predict(frame)):
+    for use in (lambda: small().fit(frame, features=["Volume"], device=cpu), lambda: fitted.predict(frame)):
         with pytest.raises(DataError, match="row 12, column Volume: the value is missing"):
             use()
     with pytest.raises(DataError, match="row 12, column column 1: the value is missing"):
@@ -643,7 +802,7 @@ def test_dropout_between_layers_wants_two():
 
 def test_settings_that_are_numbers_of_numpy(small, frame, cpu, tmp_path):
     settings = {"num_layers": np.int64(2), "bidirectional": np.True_, "dropout": np.float32(0.25)}
-    forecaster = small(**settings).fit(frame, device=cpu)
+    forecaster = small(**settings).fit(frame, features=["Volume"], device=cpu)
     kept = {name: forecaster.settings()[name] for name in settings}
     assert kept == {"num_layers": 2, "bidirectional": True, "dropout": 0.25}
     assert list(map(type, kept.values())) == [int, bool, float]
@@ -659,7 +818,7 @@ def test_no_steps(fitted, frame):
 
 def test_an_unknown_device(small, frame):
     with pytest.raises(DeviceError, match="device is 'tpu'"):
-        small().fit(frame, device="tpu")
+        small().fit(frame, features=["Volume"], device="tpu")
 
 
 def test_a_refused_series_leaves_the_forecaster_as_it_was(fitted, frame, cpu):

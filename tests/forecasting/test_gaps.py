@@ -10,7 +10,9 @@ from gru_xp.forecasting import Forecaster, forecaster
 from gru_xp.forecasting.evaluation import evaluate
 from gru_xp.forecasting.metrics import compare_with_naive
 from gru_xp.forecasting.scaling import Scaler
-from gru_xp.forecasting.series import TimeSeries, as_series
+from gru_xp.io.options import ReadOptions
+from gru_xp.io.read import read
+from gru_xp.io.series import TimeSeries
 from gru_xp.nn.network import network_forward
 from gru_xp.nn.params import flatten
 
@@ -23,7 +25,7 @@ def series(walk, rng):
     values = walk(60, 2)
     values[rng.random((60, 2)) < 1 / 6] = np.nan
     values[0] = 50.0, 90.0
-    return as_series(values, missing="mask")
+    return read(values, None, (), ReadOptions(missing="mask"))
 
 
 @pytest.fixture

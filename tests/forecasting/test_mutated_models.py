@@ -15,7 +15,7 @@ from gru_xp import Forecaster
 from gru_xp.devices import resolve_device
 from gru_xp.errors import CheckpointError, GruXpError
 from gru_xp.forecasting.checkpoint import load_checkpoint, save_checkpoint
-from gru_xp.forecasting.series import TimeSeries
+from gru_xp.io.series import TimeSeries
 from gru_xp.nn.params import named_arrays
 from gru_xp.training.optimizers import STATE_SHAPES
 

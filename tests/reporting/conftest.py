@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gru_xp.forecasting.evaluation import EvaluatedPart
-from gru_xp.forecasting.series import TimeSeries
+from gru_xp.io.series import TimeSeries
 from gru_xp.training.trainer import EpochRecord
 
 
