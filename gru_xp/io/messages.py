@@ -1,6 +1,7 @@
 """What messages about files and tables have in common."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ from gru_xp.errors import DataError, printable
 MAX_QUOTED = 60
 """Characters of a cell that a message shows."""
 
+_NEEDS_NO_QUOTES = re.compile(r"[\w.,:=%/+-]+")
 _on_command_line = ContextVar("_on_command_line", default=False)
 _direct: ContextVar[tuple[str, ...] | None] = ContextVar("_direct", default=None)
 
@@ -48,7 +50,7 @@ def option(name: str, *values: str) -> str:
     `name` is the one in Python. Several values are alternatives; without any, the option alone is named.
     """
     if _on_command_line.get():
-        given = [value if value.replace("_", "").isalnum() else f'"{value}"' for value in values]
+        given = [value if _NEEDS_NO_QUOTES.fullmatch(value) else f'"{value}"' for value in values]
         flag = "--" + {"time": "time-column", "id": "id-column"}.get(name, name).replace("_", "-")
         return f"{flag} {' or '.join(given)}" if given else flag
     return _to_whom(name, f"{name}={' or '.join(map(repr, values))}" if values else name)

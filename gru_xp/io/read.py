@@ -30,7 +30,7 @@ from gru_xp.io.order import fill_missing, order_rows
 from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.io.spacing import Spacing, find_spacing
 from gru_xp.io.table import Column, Floats, Rows, Table
-from gru_xp.io.time_column import INDEX_NAMES, Times, check_order, find_times, repeats_remedy
+from gru_xp.io.time_column import INDEX_NAMES, Times, check_order, find_times, refuse_wide, repeats_remedy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,7 +195,12 @@ def read_rows(table: Table, target: str | None, features: Sequence[str] | str, h
             f"keep one by {options('where', [f'{how.id}={min(kinds)}'])}"
         )
     times = find_times(table, how, wanted)
-    columns = _columns(table, times, target, names)
+    try:
+        columns = _columns(table, times, target, names)
+    except DataError:
+        if times is None:
+            refuse_wide(table)
+        raise
     values, styles, notices = read_values(table, columns, how)
     rows, duplicates = np.arange(len(table)), 0
     labels = dates = None

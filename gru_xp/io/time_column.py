@@ -23,6 +23,7 @@ _TIME_WORD = re.compile("date|time|stamp|epoch|unix", re.IGNORECASE)
 _PARTS = {"year": "year yr yyyy", "month": "month mo mon quarter qtr", "day": "day dy dd"}
 _PARTS |= {"hour": "hour hours hr hh he time clock", "minute": "minute min"}
 _DIGITS = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_DOTTED_CLOCK = re.compile(r"([01]?\d|2[0-3])\.[0-5]\d(\.[0-5]\d)?")
 _LIKELY_YEARS = range(1800, 2200)
 _SAMPLE, _MAX_KEYS = 100, 8
 
@@ -104,7 +105,7 @@ def check_order(table: Table, used: Collection[str]) -> str:
     """
     as_is = f"if the rows are in chronological order, give {option('order', 'oldest-first')}"
     free = [column for column in table.columns if column.name not in used]
-    _refuse_wide(table)
+    refuse_wide(table)
     counting = [column for column in free[:_SAMPLE] if column is table.columns[0] or _is_index(column.name)]
     steps = {column.name: _steps(column) for column in counting}
     for column in counting:
@@ -196,11 +197,16 @@ def _join(table: Table, names: Sequence[str]) -> Sequence[str]:
         hours = pd.to_timedelta(list(map(int, columns[1])), unit="h")
         stamps = pd.Series(pd.NaT if days is None else pd.DatetimeIndex(days.values) + hours, index=range(len(table)))
     else:
-        return [" ".join(parts) for parts in zip(*columns, strict=True)]
+        return [" ".join(parts) for parts in zip(columns[0], *map(_clocks, columns[1:]), strict=True)]
     if stamps.isna().any():
         row = int(stamps.isna().argmax())
         raise CellError(row, f"{' '.join(labels[row] for labels in columns)} is no time; correct or remove the row")
     return [str(stamp) for stamp in stamps]
+
+
+def _clocks(labels: Sequence[str]) -> Sequence[str]:
+    """Times of day with colons, where all have points."""
+    return [label.replace(".", ":") for label in labels] if all(map(_DOTTED_CLOCK.fullmatch, labels)) else labels
 
 
 def _counter(table: Table, name: str, labels: Sequence[str]) -> Sequence[Any]:
@@ -233,13 +239,12 @@ def _counter(table: Table, name: str, labels: Sequence[str]) -> Sequence[Any]:
 # --- what speaks against the order ------------------------------------------------------------------------------------
 
 
-def _refuse_wide(table: Table) -> None:
+def refuse_wide(table: Table) -> None:
     """Raise DataError where columns are times: one series a row."""
     first, names = table.columns[0], table.names
     dated = [name for name in names if is_full_date(name) or short_year_formats([name])]
-    stem, count = Counter(re.sub(r"\d+$", "", name) for name in names if name[-1:].isdecimal()).most_common(1)[:1][
-        0:1
-    ] or ("", 0)
+    numbered = Counter(re.sub(r"\d+$", "", name) for name in names if name[-1:].isdecimal())
+    [(stem, count)] = numbered.most_common(1) or [("", 0)]
     if len(dated) < 3 and count > len(names) / 2 and len(set(first.cells)) == len(table):
         dated = [name for name in names if re.fullmatch(re.escape(stem) + r"\d+", name)]
     if len(dated) >= 3:

@@ -221,8 +221,8 @@ def test_dates_that_do_not_fit_the_spacing_that_is_given(refused):
     for dates, freq, row, remedy in (
         (days, "B", 5, "--freq D"),
         (days, "2D", 1, "--freq D"),
-        (mondays, "W-SUN", 0, '--freq "W-MON"'),
-        (mondays, "MS", 1, '--freq "W-MON"'),
+        (mondays, "W-SUN", 0, "--freq W-MON"),
+        (mondays, "MS", 1, "--freq W-MON"),
         ([*days[:3], days[4] + timedelta(hours=1)], "D", 3, "omit --freq"),
         ([datetime(2024, 1, 31)], "MS", 0, "omit --freq"),
     ):
