@@ -101,9 +101,11 @@ def test_imports_go_down():
     assert offenders(upwards, [path for path in SOURCES if room(path) not in (None, "data")]) == []
 
 
-def test_reading_imports_errors_only():
+def test_reading_imports_little():
+    """Beside errors, where the bundled files are."""
+
     def imported(path):
-        return [m for m in imports(path) if top(m) == "gru_xp" and not re.match(r"gru_xp\.(errors|io)(\.|$)", m)]
+        return [m for m in imports(path) if top(m) == "gru_xp" and not re.match(r"gru_xp\.(errors|io|data)(\.|$)", m)]
 
     assert offenders(imported, sources_of("io")) == []
     assert offenders(imported, sources_of("forecasting"))

@@ -107,7 +107,8 @@ def _is_table(data: Any) -> bool:
 def _from_array(data: Any) -> TimeSeries:
     if isinstance(data, str) or hasattr(data, "__fspath__"):
         raise DataError(f"{printable(str(data))} is a name, not data; read a file by gru_xp.read_series first")
-    return read(data, None, (), ReadOptions())
+    with direct_arguments():
+        return read(data, None, (), ReadOptions())
 
 
 def _from_table(data: Any, columns: Sequence[str], time: Sequence[str]) -> TimeSeries:

@@ -50,7 +50,7 @@ def option(name: str, *values: str) -> str:
     `name` is the one in Python. Several values are alternatives; without any, the option alone is named.
     """
     if _on_command_line.get():
-        given = [value if _NEEDS_NO_QUOTES.fullmatch(value) else f'"{value}"' for value in values]
+        given = [value if _NEEDS_NO_QUOTES.fullmatch(value) else f'"{printable(value)}"' for value in values]
         flag = "--" + {"time": "time-column", "id": "id-column"}.get(name, name).replace("_", "-")
         return f"{flag} {' or '.join(given)}" if given else flag
     return _to_whom(name, f"{name}={' or '.join(map(repr, values))}" if values else name)

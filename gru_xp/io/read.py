@@ -133,7 +133,7 @@ def read(
 ) -> TimeSeries:
     """Do what `read_series` does, without warnings; `name` is what to call a file."""
     table = read_table(source, how, name)
-    if not isinstance(source, str | Path) and not hasattr(source, "index"):
+    if not (isinstance(source, str | Path) or hasattr(source, "iloc") or hasattr(source, "to_pandas")):
         target, *features = table.names
         how = replace(how, order=how.order or "oldest-first")
     return read_rows(table, target, features, how)
@@ -173,7 +173,7 @@ def _frame(array: Any) -> "pd.DataFrame":
     names = [UNNAMED] if array.ndim == 1 else [f"column {i}" for i in range(array.shape[1])]
     if array.mask.any():
         array = array.astype(np.float64).filled(np.nan)
-    return pd.DataFrame(np.asarray(array).reshape(len(array), -1), columns=names)
+    return pd.DataFrame(np.asarray(array).reshape(len(array), len(names)), columns=names)
 
 
 def _only(table: Table, column: Column, value: str) -> Table:
@@ -322,7 +322,7 @@ def default_target(table: Table, times: Times | None) -> str:
         raise table.refusal(
             f"no numeric column; the columns are {listed(names, 3)}; to use one anyway, give {option('target', 'NAME')}"
         )
-    if all(map(may_be_number, numeric)):
+    if table.unit == "line" and all(map(may_be_number, numeric)):
         raise table.refusal(
             f"the first line looks like data ({listed(names, 3)}); add a header line with column names, or give "
             f"{option('target', numeric[0])} if that is one"

@@ -106,8 +106,10 @@ def test_a_series_of_periods(walk):
 
 
 def test_an_index_that_counts(walk):
-    series = read_series(pd.Series(walk(3)[:, 0], index=[3, 5, 9]))
-    assert (series.labels, series.dates) == (("3", "5", "9"), None)
+    with pytest.warns(DataWarning, match="column 'index' was not read as dates"):
+        assert read_series(pd.Series(walk(3)[:, 0], index=[3, 5, 9])).labels is None
+    series = read_series(pd.Series(walk(3)[:, 0], index=[3, 9, 5]), time="index")
+    assert (series.labels, series.dates, series.rows.tolist()) == (("3", "5", "9"), None, [0, 2, 1])
     assert read_series(pd.Series(walk(3)[:, 0])).labels is None
 
 
@@ -135,7 +137,7 @@ def test_frames_that_are_refused(frame, refusal):
         (pd.Series(["x", "y"]), {}, "no numeric column"),
         (pd.Series([1, None, 5], dtype="Int64"), {}, "row 1, column value: the value is missing"),
         (pd.Series([1.0, np.inf]), {}, "row 1, column value: 'inf'"),
-        (pd.Series([1.0, 2.0], index=pd.DatetimeIndex(["2020-01-01", pd.NaT])), {}, "row 1", "the date is missing"),
+        (pd.Series([1.0, 2.0], index=pd.DatetimeIndex(["2020-01-01", pd.NaT])), {"time": "index"}, "row 1", "missing"),
     ):
         refusal(lambda data=data, options=options: read_series(data, **options), *parts)
 
