@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -70,21 +70,14 @@ class ReadOptions:
     def __post_init__(self) -> None:
         for name in _SEVERAL:
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
-        for name, choices in (
-            ("order", (None, *ORDERS)),
-            ("decimal", (None, *DECIMALS)),
-            ("on_duplicate", (None, *DUPLICATES)),
-            ("missing", MISSING),
-        ):
+        for name, (is_right, expected) in _CHECKS.items():
             value = getattr(self, name)
-            if value not in choices:
-                known = " or ".join(repr(choice) for choice in choices if choice is not None)
-                raise ArgumentError(f"{name} is {value!r}; it must be {known}")
-        for name, check in (("date_format", _check_date_format), ("freq", _check_freq), ("encoding", _check_encoding)):
-            if getattr(self, name) is not None:
-                check(getattr(self, name))
-        if self.id is not None and not isinstance(self.id, str):
-            raise ArgumentError(f"id is {self.id!r}; it must be the name of a column")
+            try:
+                right = is_right(value) if value is not None else name != "missing"
+            except (TypeError, ValueError, AttributeError, LookupError, OverflowError, re.error):
+                right = False
+            if not right:
+                raise ArgumentError(f"{name} is {value!r}; it must be {expected}")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them."""
@@ -103,52 +96,41 @@ def _texts(name: str, values: Any) -> tuple[str, ...]:
     """The values of an option that may be given several times."""
     if isinstance(values, Mapping):
         values = [f"{column}={value}" for column, value in values.items()]
-    elif isinstance(values, str | int | float) or values is None:
+    elif isinstance(values, str | int | float) or not isinstance(values, Iterable):
         values = [] if values is None else [values]
-    try:
-        found = tuple(repr(value) if isinstance(value, int | float) else value for value in values)
-    except TypeError:
-        found = (None,)
-    if not all(isinstance(text, str) and text for text in found) or (
-        name == "where" and not all("=" in t for t in found)
-    ):
+    found = tuple(repr(value) if isinstance(value, int | float) else value for value in values)
+    if not all(isinstance(text, str) and text and (name != "where" or "=" in text) for text in found):
         raise ArgumentError(f"{name} is {values!r}; it must be {_SEVERAL[name]}")
     return found
 
 
-def _check_date_format(form: str) -> None:
-    """See that a format reads what it writes, year included."""
+def _is_date_format(form: str) -> bool:
+    """Whether a format reads what it writes, year included."""
     moment = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
-    same_calendar = moment.replace(year=2007)
-    try:
-        has_year = moment.strftime(form) != same_calendar.strftime(form)
-        dated = form if has_year else f"{form} %Y"  # newer Pythons want a year beside a day
-        datetime.strptime(moment.strftime(dated), dated)
-    except (TypeError, ValueError, re.error) as error:
-        raise ArgumentError(
-            f"date_format is {form!r}, which strptime cannot read; write it as in '%d/%m/%Y'"
-        ) from error
-    if not has_year:
-        raise ArgumentError(f"date_format is {form!r}, which has no year; write it as in '%d/%m/%Y'")
+    has_year = moment.strftime(form) != moment.replace(year=2007).strftime(form)  # a year with the same calendar
+    return has_year and bool(datetime.strptime(moment.strftime(form), form))
 
 
-def _check_freq(freq: str) -> None:
+def _is_freq(freq: str) -> bool:
     from pandas.tseries.frequencies import to_offset
 
     moment = datetime(2000, 1, 1)
-    try:
-        if not isinstance(freq, str) or (moment + to_offset(freq)).to_pydatetime(warn=False) <= moment:
-            raise ValueError(freq)
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ArgumentError(
-            f"freq is {freq!r}, which is no pandas offset; give one such as 'D', 'B', 'W-MON', 'MS' or 'h'"
-        ) from error
+    later: Any = moment + to_offset(freq)
+    return isinstance(freq, str) and later.to_pydatetime(warn=False) > moment
 
 
-def _check_encoding(encoding: str) -> None:
-    try:
-        if codecs.lookup(encoding).name in ("idna", "punycode"):
-            raise LookupError("for names of computers")
-        "1".encode(encoding).decode(encoding)
-    except (TypeError, LookupError, ValueError) as error:
-        raise ArgumentError(f"encoding is {encoding!r}, which is not known; give one such as 'cp1252'") from error
+def _is_encoding(encoding: str) -> bool:
+    return codecs.lookup(encoding).name not in ("idna", "punycode") and "1".encode(encoding).decode(encoding) == "1"
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "id": (lambda name: isinstance(name, str), "the name of a column"),
+    "order": (ORDERS.__contains__, " or ".join(map(repr, ORDERS))),
+    "decimal": (DECIMALS.__contains__, " or ".join(map(repr, DECIMALS))),
+    "on_duplicate": (DUPLICATES.__contains__, " or ".join(map(repr, DUPLICATES))),
+    "missing": (MISSING.__contains__, " or ".join(map(repr, MISSING))),
+    "date_format": (_is_date_format, "a strptime format with the year, such as '%d/%m/%Y'"),
+    "freq": (_is_freq, "a pandas offset, such as 'D', 'B', 'W-MON', 'MS' or 'h'"),
+    "encoding": (_is_encoding, "the name of a text encoding, such as 'cp1252'"),
+}
+"""What an option must be: a check, which may also raise an error, and how to say it."""

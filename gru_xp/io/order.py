@@ -102,29 +102,24 @@ def fill_missing(values: Floats, how: str, rows: Rows, place: Callable[[int, int
         which = f"the first of {len(gaps)} missing values" if len(gaps) > 1 else "the only missing one"
         remedy = option("missing", "drop", "ffill", "interpolate", "mask")
         raise DataError(f"{first}: the value is missing, {which}; fill it in, or give {remedy}")
-    frame = pd.DataFrame(values)
-    kept: slice | Flags = slice(None)
+    frame, kept = pd.DataFrame(values), np.ones(len(values), dtype=bool)
     if how == "drop":
         kept = observed.all(axis=1)
         done = f"{np.count_nonzero(~kept)} row(s) dropped"
-        if not kept.any():
-            raise DataError("every row has a missing value; choose fewer columns, or fill the values in")
     elif how == "ffill":
-        start = int(observed.argmax(axis=0).max())
-        kept, frame = slice(start, None), frame.ffill()
+        frame = frame.ffill()
+        kept = frame.notna().all(axis=1).to_numpy()
+        dropped = np.count_nonzero(~kept)
         done = "filled with the last value before"
-        if start:
-            done += f"; {start} row(s) at the start, with none before, dropped"
+        done += f"; {dropped} row(s) at the start, with none before, dropped" if dropped else ""
     elif how == "interpolate":
         frame = frame.interpolate(limit_direction="both")
         done = "interpolated between the values before and after, so that these rows know later ones"
     else:
         frame, done = frame.ffill().bfill(), "marked as missing"
+    if not kept.any():
+        raise DataError("every row has a missing value; choose fewer columns, or fill the values in")
     what = f"{len(gaps)} missing values, the first in" if len(gaps) > 1 else "1 missing value, in"
-    return Filled(
-        frame.to_numpy()[kept],
-        kept,
-        observed if how == "mask" else None,
-        {"how": how, "values": len(gaps), "first": first},
-        (f"{what} {first}: {done}",),
-    )
+    record = {"how": how, "values": len(gaps), "first": first}
+    marked = observed if how == "mask" else None
+    return Filled(frame.to_numpy()[kept], kept, marked, record, (f"{what} {first}: {done}",))
