@@ -2,6 +2,7 @@
 
 import contextlib
 import csv as csv_module
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from gru_xp.io.series import Reading, TimeSeries
+
+_BARE_DIGIT = re.compile(r"(?<!\d)\d(?!\d)")
+_RECENT = 400
+"""Labels that are looked at to see whether days and hours have leading zeros."""
 
 
 @click.command(cls=Command, epilog="Example: gru-xp forecast runs/goog --steps 5 > next-week.csv")
@@ -112,7 +117,8 @@ def _next_dates(
         remedy = option("freq", _fitting_freq(dates))
         return [], f"the rows have no usual spacing{which}; give {remedy} or another pandas offset"
     following = next_dates(dates[-1], freq, count) or []
-    return [format_date(date, like=labels[-1], form=reading.date_form) for date in following], ""
+    like = next((label for label in labels[:-_RECENT:-1] if _BARE_DIGIT.search(label)), labels[-1])
+    return [format_date(date, like=like, form=reading.date_form) for date in following], ""
 
 
 def _fitting_freq(dates: "Sequence[datetime]") -> str:

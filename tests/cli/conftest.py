@@ -33,6 +33,12 @@ class Outcome(NamedTuple):
         assert line.startswith("Error: "), line
         return line.removeprefix("Error: ")
 
+    def with_last_line(self):
+        """The same without what was said on stderr before the last line, which must not be an error."""
+        *notes, last = self.err.splitlines(keepends=True)
+        assert not [line for line in notes if line.startswith("Error: ")]
+        return self._replace(err=last)
+
     def assert_refused(self, *names):
         """Exit code 1, nothing on stdout, and on stderr one line that names each of these."""
         assert (self.code, self.out) == (1, ""), self

@@ -91,15 +91,12 @@ def test_dates_have_the_hour_that_the_input_has(train, forecast):
     iso = write("period,value", zip(hourly("%Y-%m-%dT%H"), range(40), strict=True), name="iso.csv")
     rows = zip([1048] * 40, hourly("%Y%m%d%H"), range(40), strict=True)
     digits = write("STATION;MESS_DATUM;TT", rows, ";", "dwd.txt")
-    for file, options, form in (
-        (iso, (), "%Y-%m-%dT%H"),
-        (digits, ("--date-format", "%Y%m%d%H", "--target", "TT"), "%Y%m%d%H"),
-    ):
+    for file, *options in ([iso], [digits, "--date-format", "%Y%m%d%H", "--target", "TT"]):
         outcome = train(file, *options)
         assert outcome.code == 0, outcome.err
         for arguments in ((), (file,)):
             dates = forecast(*arguments, "--steps", 3)[0]
-            assert [datetime.strptime(date, form).hour for date in dates] == [16, 17, 18], (file, dates)
+            assert dates == [f"2024-01-02 {hour}:00:00" for hour in (16, 17, 18)], file
 
 
 def test_dates_without_a_usual_spacing_need_a_freq(app, train, forecast):
@@ -114,7 +111,8 @@ def test_dates_without_a_usual_spacing_need_a_freq(app, train, forecast):
         assert "no usual spacing" in line
         assert all(text in line for text in ("'2023-11-22'", "'2023-11-24'", "--freq D"))
         assert forecast(*arguments, "--freq", "D", "--steps", 2)[0] == ["2024-02-29", "2024-03-01"]
-        assert "--freq" in app("forecast", "run", *arguments, "--freq", "W-MON").error
+        refused = app("forecast", "run", *arguments, "--freq", "W-MON", "--quiet")
+        refused.assert_refused("does not fit --freq W-MON")
 
 
 def test_counters_continue(train, forecast):
@@ -194,7 +192,7 @@ def test_several_series_are_refused_and_one_of_them_is_chosen(train, follow):
         rows = [(name, row + 1, base + row % 7) for name, base in (("A", 0), ("B", 500)) for row in range(30)]
         file, target = write(header, rows), header.rpartition(",")[2]
         refused = train(file, "--target", target)
-        refused.assert_refused("several series", key, f'--where "{key}=A"')
+        refused.assert_refused("several series", key, f"--where {key}=A")
         outcome = follow(refused, file, "--target", target)
         assert outcome.code == 0, outcome.err
         outcome = train(file, "--target", target, "--where", f"{key}=B", "--id-column", key)
@@ -212,7 +210,7 @@ def test_two_keys_tell_rows_apart(train, follow):
     rows = [(date, *key, 10 * key[0] + row % 3) for key in keys for row, date in enumerate(dated(30))]
     file = write("date,store,item,sales", rows)
     refused = train(file, "--target", "sales")
-    refused.assert_refused("columns store, item", '--where "store=1"', '--where "item=1"')
+    refused.assert_refused("columns store, item", "--where store=1 --where item=1")
     assert "--on-duplicate" not in refused.err
     assert follow(refused, file, "--target", "sales").code == 0
 
@@ -326,5 +324,5 @@ def test_options_of_reading_are_those_of_the_run(app, train):
     app("train", "--resume", "run", "--where", "id=A").assert_refused("--where is id=B in the run and id=A here")
     resumed = app("train", "--resume", "run", "--time-column", "id")
     resumed.assert_refused("--time-column is Datum in the run and id here")
-    app("forecast", "run", "--where", "id=A").assert_refused("other --where", "give a CSV file")
+    app("forecast", "run", "--where", "id=A", "--quiet").assert_refused("other --where", "give a CSV file")
     assert app("forecast", "run", *options).code == 0

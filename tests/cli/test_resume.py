@@ -21,6 +21,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from gru_xp import cli as app_package
+from gru_xp.cli.reading import flag as option_of
 from gru_xp.devices import inventory
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting import checkpoint as checkpoint_module
@@ -456,7 +457,8 @@ def test_labels_and_columns_that_have_changed(app, own, stopped, unchanged):
     ):
         Path(name).write_text("\n".join(changed) + "\n")
         with unchanged():
-            app("train", "--resume", "run", name).assert_refused(*names)
+            outcome = app("train", "--resume", "run", name)
+            outcome.with_last_line().assert_refused(*names)
 
 
 def test_rows_other_than_the_bundled_ones_are_the_runs_own(app, own, when, tmp_path):
@@ -512,7 +514,14 @@ CHANGES = {
 
 OTHERS = {
     "target": "Year",
+    "feature": "Year",
     "features": "Year",
+    "time": "Value",
+    "id": "Year",
+    "where": "Year=1900",
+    "order": "newest-first",
+    "freq": "YS",
+    "missing_values": "?",
     "decimal": ",",
     "date_format": "%Y",
     "on_duplicate": "first",
@@ -545,7 +554,7 @@ NEW_RUNS = {"out": "other", "overwrite": None, "verify_cpu": None}
 
 
 def flag(name, value):
-    return [f"--{name.replace('_', '-')}", *([] if value is None else [value])]
+    return [option_of(name), *([] if value is None else [value])]
 
 
 @pytest.mark.compat
@@ -587,7 +596,8 @@ def test_options_that_would_be_another_training(app, stopped, unchanged):
             option = flag(name, value)
             for more in ((), ("--allow-changes",)):
                 outcome = app("train", "--resume", "run", *option, *more)
-                outcome.assert_refused(f"run: {option[0]} is ", f" {'True' if value is None else value} ")
+                said = option[0].replace("--features", "--feature")
+                outcome.assert_refused(f"run: {said} is ", f" {'True' if value is None else value} ")
                 assert "--allow-changes" not in outcome.error, name
 
 

@@ -84,7 +84,7 @@ NOTES = [
     ({"reading": {"colour": 1}}, ("reading",)),
     ({"reading": {"date_format": "%Q", "missing": "drop"}}, ("date_format is '%Q'",)),
     ({"reading": {"where": [ESCAPES]}}, ("where is ",)),
-    ({"reading": {"time": 5}}, ("time is ",)),
+    ({"reading": {"time": [None]}}, ("time is ",)),
     ({"series": []}, ("'series'", "[]")),
     ({"series": {"colour": 1}}, ("reading",)),
     *(({"series": {name: value}}, (f"{name} is ",)) for name, value in WRONG_READINGS),
