@@ -194,7 +194,7 @@ def read_rows(table: Table, target: str | None, features: Sequence[str] | str, h
             f"{len(kinds)} series in column {printable(how.id)} ({listed(sorted(kinds), 3)}); one series is expected; "
             f"keep one by {options('where', [f'{how.id}={min(kinds)}'])}"
         )
-    times = find_times(table, how, wanted)
+    times = find_times(table, how, wanted[: target is not None])  # a feature may date the rows as well
     try:
         columns = _columns(table, times, target, names)
     except DataError:
