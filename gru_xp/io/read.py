@@ -271,7 +271,8 @@ def _gaps(spacing: Spacing, like: str, form: str, rows: int) -> list[str]:
     if spacing.first_missing is None or (spacing.freq == "B" and spacing.missing < _HOLIDAYS * rows):
         return []
     first = format_date(spacing.first_missing, like, form)
-    return [f"{spacing.missing} {spacing.unit} missing, first {first}; the rows are taken as if they were adjacent"]
+    unit = spacing.unit.removesuffix("s") if spacing.missing == 1 else spacing.unit
+    return [f"{spacing.missing} {unit} missing, first {first}; the rows are taken as if they were adjacent"]
 
 
 def _in_order(
