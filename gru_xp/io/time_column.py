@@ -108,14 +108,14 @@ def check_order(table: Table, used: Collection[str]) -> str:
     refuse_wide(table)
     counting = [column for column in free[:_SAMPLE] if column is table.columns[0] or _is_index(column.name)]
     steps = {column.name: _steps(column) for column in counting}
+    parts, keys = tell_rows_apart(table, used)
+    if parts or keys:
+        raise table.refusal(f"{_spread(parts) if parts else _several(keys)}; {as_is}")
     for column in counting:
         if (found := steps[column.name]) and found[0] == "falls":
             ends = f"falls, from {quoted(column.cells[0].strip())} to {quoted(column.cells[-1].strip())}"
             newest = f"give {option('order', 'newest-first')} if the rows are newest-first"
             raise table.cell_refusal(column.name, CellError(found[1], f"{ends}; {newest}, or, {as_is}"))
-    parts, keys = tell_rows_apart(table, used)
-    if parts or keys:
-        raise table.refusal(f"{_spread(parts) if parts else _several(keys)}; {as_is}")
     for column in counting:
         if (found := steps[column.name]) and found[0] == "repeats":
             problem = f"{quoted(column.cells[found[1]])} repeats, so that the column does not date the rows"
@@ -255,7 +255,8 @@ def refuse_wide(table: Table) -> None:
 def _steps(column: Column) -> tuple[str, int] | None:
     """Whether a column that counts or dates "falls" or "repeats", and the first row that does; None if neither."""
     runs = [re.findall(r"\d{1,15}", cell) for cell in column.cells]
-    if len(runs) < 3 or not runs[0] or len({len(run) for run in runs}) > 1 or re.search(r"\d[.,]\d", column.cells[0]):
+    is_value = not _part(column.name) and re.search(r"\d[.,]\d", column.cells[0])
+    if len(runs) < 3 or not runs[0] or len({len(run) for run in runs}) > 1 or is_value:
         return None
     steps = np.diff(np.array(runs, dtype=np.int64), axis=0)
     falls, rises = (steps < 0).sum(axis=0), (steps > 0).sum(axis=0)

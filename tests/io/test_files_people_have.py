@@ -85,6 +85,11 @@ READ = {
     "commas, and a decimal point that is given": (column("1,234", "5"), {"decimal": "."}, [1234.0, 5.0]),
     "points that one number makes clear": (column("1.234", "0.500", "999"), {}, [1.234, 0.5, 999.0]),
     "points that a long number makes clear": (column("1.234", "1000", ""), {"missing": "drop"}, [1.234, 1000.0]),
+    "points that can only group": (column("5", "1.234.567"), {}, [5.0, 1234567.0]),
+    "spaces that can only group": (column("1 234 567", "5"), {}, [1234567.0, 5.0]),
+    "apostrophes": (column("1'234.50", "2"), {}, [1234.5, 2.0]),
+    "as in India": (column("51,28,100", "2"), {}, [5128100.0, 2.0]),
+    "spaces and decimal commas": (column("1 234,50", "2,5"), {"decimal": ","}, [1234.5, 2.5]),
     "points, and a decimal point that is given": (column("1.234", "5"), {"decimal": "."}, [1.234, 5.0]),
     "points between commas": (column("1.234", "2.500", delimiter=","), {}, [1.234, 2.5]),
     "points beside commas in thousands": ('Date,Close,Open\n2020-01-01,1.234,"1,500"\n', {}, [1.234]),
@@ -168,27 +173,26 @@ REFUSED = {
     "decimal commas": (
         column("1,5"),
         {},
-        at(2) + "'1,5' is written with a decimal comma; give --decimal ,",
+        at(2) + "'1,5' may be 1.5; give --decimal ,",
     ),
-    "points in thousands": (column("5", "1.234,5"), {}, at(3) + "'1.234,5' is written .*--decimal ,"),
-    "two points": (column("5", "1.234.567"), {}, at(3) + "'1.234.567' has points between thousands; give --decimal ,"),
-    "nought comma": (column("0,123"), {}, at(2) + "'0,123' is written with a decimal comma"),
+    "points in thousands": (column("5", "1.234,5"), {}, at(3) + "'1.234,5' may be 1234.5; give --decimal ,"),
+    "nought comma": (column("0,123"), {}, at(2) + "'0,123' may be 0.123; give --decimal ,"),
     "a comma that may be either": (
         column("5", "1,234"),
         {},
-        at(3) + "'1,234' may be 1234 or 1.234; give --decimal . or --decimal ,",
+        at(3) + "'1,234' may be 1234 or 1.234; give --decimal . or ,",
     ),
     "points between semicolons": (
         column("5", "", "-1.234", "2.500"),
         {"missing": "drop"},
-        at(4) + "'-1.234' may be -1234 or -1.234; give --decimal . or --decimal ,",
+        at(4) + "'-1.234' may be -1234 or -1.234; give --decimal . or ,",
     ),
     "euros between semicolons": (column("1.234 €"), {}, at(2) + "'1.234 €' may be 1234 or 1.234; give --decimal"),
-    "a decimal point": (column("1,5", "1.5"), {"decimal": ","}, at(3) + "'1.5' has a point"),
+    "a decimal point": (column("1,5", "1.5"), {"decimal": ","}, at(3) + "'1.5' is not a number with --decimal ,"),
     "groups of four": (column("1,2345.0"), {}, at(2) + "'1,2345.0' is not a number"),
     "two kinds of groups": (column("1,234\u2009567"), {}, at(2) + ".* is not a number"),
-    "a space": (column("1 234", "2", "3"), {}, at(2) + "'1 234' is not a number; correct the row or remove it"),
-    "spaces": (column("1 234", "2 345", "3"), {}, at(2) + "'1 234' is not a number; write the column as plain numbers"),
+    "a space": (column("1 234", "2", "3"), {}, at(2) + "'1 234' may be 1234; give --decimal . or ,"),
+    "spaces": (column("1 234", "2 345", "3"), {}, at(2) + "'1 234' may be 1234; give --decimal . or ,"),
     "points between tabs": (column("1.234", delimiter="\t"), {}, at(2) + "'1.234' may be 1234 or 1.234; give"),
     "points between bars": (column("1.234", delimiter="|"), {}, at(2) + "'1.234' may be 1234 or 1.234; give"),
     "points beside decimal commas": (
@@ -199,22 +203,21 @@ REFUSED = {
     "two currencies": (
         column("$5", "5 €"),
         {},
-        at(3) + r"'5 €' and '\$5' in line 2 are not in the same",
+        at(3) + r"'5 €' and '\$5' in line 2 are not written alike",
     ),
     "currency and none": (
         column("5", "$5"),
         {},
-        at(3) + r"'\$5' and '5' in line 2 are not in the same",
+        at(3) + r"'\$5' and '5' in line 2 are not written alike",
     ),
     "percent and none": (
         column("5%", "0.05"),
         {},
-        at(3) + "'0.05' and '5%' in line 2 are not in the",
+        at(3) + "'0.05' and '5%' in line 2 are not written alike",
     ),
     "brackets": (column("(5.0)"), {}, at(2) + r"'\(5.0\)' is not a number"),
     "inf": (column("1", "inf"), {}, at(3) + "'inf' is too large for a number; correct the row"),
     "1e400": (column("1", "-1e400"), {}, at(3) + "'-1e400' is too large for a number"),
-    "1e151": (column("1", "1e151"), {}, at(3) + r"'1e151' is too large, above 1e\+150"),
     "underscores": (column("1_000"), {}, at(2) + "'1_000' is not a number"),
     "hexadecimal": (column("0x10"), {}, at(2) + "'0x10' is not a number"),
     # tables
@@ -231,18 +234,18 @@ REFUSED = {
     "decimal commas in one column": ("Close\n1,5\n", {}, "line 2: has 2 fields; the header has 1 .* give --decimal ,"),
     "no header": (PLAIN[len("Date,Close\n") :], {}, "line 1: the first line looks like data .*; add a header line"),
     "no header, and text": ("2020-01-01,1,x\n2020-01-02,2,y\n", {}, "line 1: the first line looks like data"),
-    "no header, no dates": ("x,1.5\ny,2.5\n", {}, "the first line looks like data .*, or give --target '1.5'"),
+    "no header, no dates": ("x,1.5\ny,2.5\n", {}, "the first line looks like data .*, or give --target 1.5"),
     "two columns of one name": (
         "Date,Close,Close\n1,2,3\n",
         {},
-        "line 1: the header names column 'Close' twice; rename",
+        "2 columns are named 'Close'; rename all but one",
     ),
     "a row of delimiters": (PLAIN.replace("2020-01-02,2.5", ","), {}, at(3, "Date") + "the date is missing"),
     # dates
     "day or month first": (
         dated("01/02/2020", "02/02/2020"),
         {},
-        at(2, "Date") + "'01/02/2020' may be day or month first; give --date-format '%d/%m/%Y' or '%m/%d/%Y'",
+        at(2, "Date") + "'01/02/2020' may be day or month first; give --date-format %d/%m/%Y or %m/%d/%Y",
     ),
     "mixed forms": (
         dated("2020-01-01", "01/02/2020"),
@@ -272,7 +275,7 @@ REFUSED = {
     "a date twice": (
         dated("2020-01-01", "2020-01-02", "2020-01-01"),
         {},
-        at(4, "Date") + "'2020-01-01' is in line 2 already .*--on-duplicate first, last or mean",
+        at(4, "Date") + "'2020-01-01' is in line 2 already .*--on-duplicate first or last or mean",
     ),
     # missing values
     "missing": (
@@ -316,11 +319,14 @@ DATE_COLUMNS = {
         [2, 1],
         "2024-01-01",
     ),
-    "years and halves": (months("Year", "1700.5", "1701.5", "1702.5"), None, (), [1, 2, 3], "1700.5"),
+    "years and halves": (months("Year", "1700.5", "1701.5", "1702.5"), "Sales", (), [1, 2, 3], None),
     "codes with a slash": (months("batch", "10/1500", "9/1500"), None, (), [1, 2], None),
-    "months of one year, turned round": (months("Month", "12", "11", "10"), None, (), [3, 2, 1], "10"),
     "but one of dates": ("Year,Sales\n1902,1\n1900,2\n1901,3\n", "Sales", ("Year",), [2, 3, 1], "1900"),
     "an index that is the only number": ("Year,Index\n1900,3\n1901,1\n1902,2\n", None, (), [3, 1, 2], "1900"),
+    "months in digits": (months("Date", "192608", "192607"), None, (), [2, 1], "192607"),
+    "months in digits, later": (months("Date", "200002", "200001"), None, (), [2, 1], "200001"),
+    "months over the new year": (months("Month", "11", "12", "1"), "Sales", (), [1, 2, 3], None),
+    "weeks over the new year": (months("Week", "51", "52", "1"), "Sales", (), [1, 2, 3], None),
     "year and month by name": (months("Month", "2024-Jan", "2023-Dec"), None, (), [2, 1], "2023-Dec"),
     "month, slash, year": (months("Month", "01/2024", "12/2023"), None, (), [2, 1], "12/2023"),
     "year, slash, month": (months("Month", "2024/01", "2023/12"), None, (), [2, 1], "2023/12"),
@@ -347,44 +353,32 @@ def test_a_format_decides(write):
 
 
 NO_DATES = {
-    "points between year and month": (months("Month", "2023.9", "2023.10"), "line 2.*'2023.9' may be a month, or a fr"),
-    "points between month and year": (months("Month", "11.2023", "01.2024"), "'11.2023' may be a month, or a fraction"),
     "weeks with a slash": (months("year_week", "2024/05", "2024/06"), "'2024/05' may be a week or a month; write we"),
-    "months over the new year": (
-        months("Month", "11", "12", "1"),
-        "line 4.*'1' comes after '12', and numbers that",
-    ),
-    "weeks over the new year": (
-        months("Week", "51", "52", "1"),
-        "line 4.*'1' comes after '52', and numbers that",
-    ),
     "a time twice": (
         months("Time", "2024-01-01 10:00", "2024-01-01 10:00"),
-        "give --on-duplicate first, last or mean$",
+        "give --on-duplicate first or last or mean$",
     ),
     "notes": ("Date,Note,Close\n2024-01-01,a b,1\n2024-01-01,,2\n2024-01-02,,3\n", "give --on-duplicate first"),
     "months that may be weeks": (
         months("Week", "2024-01", "2024-02"),
         "'2024-01' may be a week or a month; write weeks",
     ),
-    "days without a year": (months("Date", "Jan 01", "Jan 02"), "'Jan 01' has a day and no year, or a year of two dig"),
-    "months in digits": (months("Date", "192607", "192608"), "say how by --date-format '%Y%m', or rename"),
-    "months in digits, later": (months("Date", "200001", "200002"), "say how by --date-format '%Y%m', or rename"),
-    "months that come again": (months("Month", "11", "11", "12", "12"), "column Month says no year; write dates as"),
+    "days without a year": (months("Date", "Jan 01", "Jan 02"), "'Jan 01' was not read as a date"),
     "a time in brackets": (
         "<DATE>\t<TIME>\t<CLOSE>\n2020.01.02\t01:00\t1.5\n2020.01.02\t02:00\t2\n",
-        r"the date is spread over 2 columns \(<DATE>, <TIME>\)",
+        r"spread over 2 columns \(<DATE>, <TIME>\); give --time-column",
     ),
-    "a month in short": ("Year,Mon,Sales\n2020,1,5\n2020,2,6\n", r"the date is spread over 2 columns \(Year, Mon\)"),
+    "a month in short": (
+        "Year,Mon,Sales\n2020,1,5\n2020,2,6\n",
+        r"spread over 2 columns \(Year, Mon\); give --time-column Year --time",
+    ),
     "several series": (
         "Date,Ticker,Close\n2020-01-01,A,1\n2020-01-01,B,2\n2020-01-02,A,3\n2020-01-02,B,4\n",
-        r"several series found \(column Ticker\); keep the rows of one$",
+        r"several series found \(column Ticker: A, B\); keep one by --where Ticker=A$",
     ),
-    "months that are no clocks": (months("Month", "1-01", "1-02", "2-01"), "'1-01' is not read as a date"),
-    "years that are no clocks": (months("Year", "2001-2002", "2002-2003"), "'2001-2002' is not read as a date"),
     "a second header": (
         "Price,Close\nTicker,A\n2020-01-01,1\n2020-01-02,2\n",
-        "'Ticker' is not written .* remove rows without one$",
+        "line 2: Ticker, A where later rows have numbers or dates.* remove the line",
     ),
 }
 
@@ -416,18 +410,18 @@ def test_words_for_missing(write, word):
         (
             column("", "1", "", "2"),
             {"missing": "drop"},
-            "2 missing values, the first in line 2, column Close: 2 row(s) left out",
+            "2 missing values, the first in line 2, column Close: 2 row(s) dropped",
         ),
         (
             column("", "1", "", "2"),
             {"missing": "ffill"},
-            "2 missing values, the first in line 2, column Close: the last value before is taken; 1 row(s) at the "
-            "start, with none before, are left out",
+            "2 missing values, the first in line 2, column Close: filled with the last value before; 1 row(s) at "
+            "the start, with none before, dropped",
         ),
         (
             column("1", "", "2"),
             {"missing": "interpolate"},
-            "1 missing value, in line 3, column Close: filled in between the values before and after, so that these "
+            "1 missing value, in line 3, column Close: interpolated between the values before and after, so that these "
             "rows know later ones",
         ),
         (column("1", "", "2"), {"missing": "mask"}, "1 missing value, in line 3, column Close: marked as missing"),

@@ -108,7 +108,8 @@ def test_a_series_of_periods(walk):
 def test_an_index_that_counts(walk):
     with pytest.warns(DataWarning, match="column 'index' was not read as dates"):
         assert read_series(pd.Series(walk(3)[:, 0], index=[3, 5, 9])).labels is None
-    series = read_series(pd.Series(walk(3)[:, 0], index=[3, 9, 5]), time="index")
+    with pytest.warns(DataWarning, match="sorted by index"):
+        series = read_series(pd.Series(walk(3)[:, 0], index=[3, 9, 5]), time="index")
     assert (series.labels, series.dates, series.rows.tolist()) == (("3", "5", "9"), None, [0, 2, 1])
     assert read_series(pd.Series(walk(3)[:, 0])).labels is None
 

@@ -312,13 +312,11 @@ def test_dates_in_digits_by_their_form_and_their_name(take, refuse):
 def test_dates_that_could_be_anything(refuse):
     for labels, *parts in (
         (["30112019", "01122019"], "--date-format"),
-        (["1122019", "11122019"], "--date-format"),
         (["301119", "011219"], "--date-format"),
-        (["191130", "191201"], "--date-format"),
         (["11302019", "12012019"], "--date-format"),
         (["30.11", "01.12"],),
     ):
-        refuse(closes(labels), "line 2, column Date", repr(labels[0]), *parts)
+        refuse(closes(labels), "column Date: ", repr(labels[0]), *parts)
     refuse(closes(["1", "3", "2"]), "line 4, column Date: '2'", "'3'")
 
 
@@ -341,17 +339,18 @@ def test_times_of_day(take, refuse):
 
 
 def test_years_of_two_digits(take, refuse):
-    for labels in (["98", "99", "00", "01"], ["01", "00", "99", "98"]):
+    for labels in (["97", "98", "99", "00", "01"], ["01", "00", "99", "98", "97"]):
         content = closes(labels, "Year,Close")
-        refuse(content, "column Year", f"'{labels[0]}'")
+        if labels[0] == "01":
+            refuse(content, "column Year", "falls", "--order newest-first")
         series = take(content, date_format="%y", time="Year")
-        assert [date.year for date in series.dates] == [1998, 1999, 2000, 2001]
+        assert [date.year for date in series.dates] == [1997, 1998, 1999, 2000, 2001]
 
 
 def test_a_date_that_is_spread_over_columns(refuse):
     for content, columns in (
         ("Year,Month,Close\n2000,1,5\n2000,2,6\n", "Year, Month"),
-        ("Month,Year,Close\n1,2000,5\n1,2001,6\n", "Year, Month"),
+        ("Month,Year,Close\n1,2000,5\n2,2000,5\n1,2001,6\n2,2001,4\n", "Year, Month"),
         ("Date,Time,Close\n2020-01-01,09:30,5\n2020-01-01,09:31,6\n", "Date, Time"),
         ("Time,Date,Close\n09:30,2020-01-01,5\n10:30,2020-01-01,6\n09:30,2020-01-02,7\n", "Date, Time"),
     ):
@@ -478,6 +477,28 @@ SERIES = {
 }
 
 
+def test_numbers_of_times_must_not_fall(write):
+    """Newest first: read as dates, or refused; never taken as oldest first."""
+    months = [(2023 + number // 12, number % 12 + 1) for number in range(30)]
+    for name, form in (
+        ("Month", "{0}.{1}"),
+        ("Month", "{0}.{1:02d}"),
+        ("Month", "{1:02d}.{0}"),
+        ("Month", "{1}"),
+        ("Month", "{0}-{1:02d}"),
+        ("Month", "{0}{1:02d}"),
+        ("Period", "{0}-{1:02d} to {0}-{1:02d}"),
+        ("Year", "{1}-{0}"),
+        ("date", "{0}M{1}"),
+    ):
+        rows = [f"{form.format(*month)},{number}\n" for number, month in enumerate(months)]
+        try:
+            series = read(write(f"{name},v\n{''.join(reversed(rows))}"), "v", (), ReadOptions())
+        except DataError:
+            continue
+        assert values(series) == [*range(30)], form
+
+
 def test_several_series_are_refused_and_one_is_taken(write, refusal):
     for kind, rows in SERIES.items():
         for header in ("store,week,units", "unique_id,ds,y"):
@@ -486,7 +507,8 @@ def test_several_series_are_refused_and_one_is_taken(write, refusal):
             key = header.partition(",")[0]
             message = str(refusal(lambda p=path, t=target: read(p, t, (), ReadOptions()), "several series", key))
             assert f"where='{key}=A'" in message, (kind, message)
-            series = read(path, target, (), ReadOptions(where=f"{key}=A"))
+            order = "newest-first" if kind == "from new to old" else None
+            series = read(path, target, (), ReadOptions(where=f"{key}=A", order=order))
             assert sorted(values(series)) == [*range(1, 8)], kind
 
 
@@ -566,6 +588,7 @@ def test_dates_in_another_language(newest_first, refusal):
     assert series.values[-1, 0] == 1000.0
 
 
+@pytest.mark.filterwarnings("ignore::gru_xp.errors.DataWarning")
 def test_an_index_of_several_series(refusal):
     index = pd.MultiIndex.from_product([["A", "B"], pd.date_range("2020-01-01", periods=5)], names=["store", "day"])
     data = pd.DataFrame({"units": np.arange(10.0)}, index=index)
