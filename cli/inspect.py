@@ -90,15 +90,19 @@ def _print(found: "Inspection", command: str | None) -> None:
 def _row(column: "ColumnFacts") -> tuple[str, ...]:
     from gru_xp.errors import printable
 
-    ends = ("" if number is None else number_text(number) for number in (column.min, column.max))
+    ends = ("" if number is None else _number(number) for number in (column.min, column.max))
     return printable(column.name, _LONGEST_NAME), column.kind, f"{column.missing:,}", *ends
+
+
+def _number(number: float) -> str:
+    return f"{number:,.0f}" if number.is_integer() and abs(number) < 1e12 else number_text(number)
 
 
 def _facts(found: "Inspection") -> list[tuple[str, str]]:
     """What is found in all columns together, each with its name."""
     from gru_xp.io.messages import listed
 
-    time = "no column dates the rows"
+    time = "unknown" if found.target is None else "no column dates the rows"
     if found.time:
         time = f"{listed(found.time)}: {found.first} to {found.last}, {found.order}"
     gaps = f"{found.gaps:,} row(s) missing, first {found.first_gap}" if found.gaps else "no gaps"
@@ -109,15 +113,16 @@ def _facts(found: "Inspection") -> list[tuple[str, str]]:
     if found.season is not None:
         season = f"{found.season} rows"
     suspicious = [f"{c.name} ({c.suspicious:g})" for c in found.columns if c.suspicious is not None]
+    duplicates = "none" if found.time else "unknown"
     return [
         ("time", time),
         ("spacing", spacing),
-        ("duplicates", f"{found.duplicates:,} row(s) repeat a time" if found.duplicates else "none"),
+        ("duplicates", f"{found.duplicates:,} row(s) repeat a time" if found.duplicates else duplicates),
         ("missing", _several([f"{c.name} ({c.missing:,})" for c in found.columns if c.missing])),
         ("constant", _several([c.name for c in found.columns if c.constant])),
         ("suspicious", _several(suspicious)),
         ("season", season),
-        *(("unreadable", column.problem) for column in found.columns if column.problem),
+        *(("unreadable", c.problem) for c in found.columns if c.problem and c.problem not in found.problems),
         *(("notice", text) for text in found.notices),
         *(("problem", text) for text in found.problems),
     ]

@@ -1,5 +1,6 @@
 """What is in a table, and how it can be trained on, found without training."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import DataError
+from gru_xp.forecasting.forecaster import Forecaster, naming
+from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.season import guess_season
+from gru_xp.forecasting.windows import split_rows
 from gru_xp.io.dates import format_date
 from gru_xp.io.numbers import is_missing, is_numeric, may_be_number, suspicious_value
 from gru_xp.io.options import ReadOptions
@@ -18,7 +22,11 @@ from gru_xp.io.spacing import Spacing, find_spacing
 from gru_xp.io.table import Column, Table
 from gru_xp.io.time_column import Times, find_times, tell_repeats_apart, tell_rows_apart
 
+SPLIT_RATIO = 0.7
+"""Of `gru-xp train`, where nothing else is asked for."""
+
 _MAX_TARGETS = 10
+_MAX_MARKS, _LONGEST_MARK = 3, 12
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Inspection:
     season
         The number of rows after which the target seems to repeat itself; None where it does not.
     target
-        A column that can be predicted; the one that was asked for, or the usual one, or else the first that works.
+        A column that can be predicted; the one that was asked for, or the usual one, or else the last that works.
     is_default_target
         Whether the target need not be named.
     options
@@ -151,7 +159,7 @@ def inspect_table(
         season=None if series is None else guess_season(series.values[:, 0]),
         target=None if series is None else series.target,
         is_default_target=trial is not None and trial.target is None,
-        options=trial.options if trial and series else None,
+        options=trial.options if trial else None,
         notices=() if series is None else series.notices,
         problems=tuple(problems),
     )
@@ -220,18 +228,21 @@ def _time_facts(table: Table, times: Times | None, how: ReadOptions) -> dict[str
 
 @dataclass(frozen=True)
 class _Trial:
-    """What came of reading a table: a series and the options that it took, or None, and the refusals on the way."""
+    """What came of reading a table: a series, the options by which it can be learned, and the refusals on the way."""
 
     target: str | None
     series: TimeSeries | None
-    options: ReadOptions
+    options: ReadOptions | None
     problems: list[str]
 
 
 def _try_targets(
     table: Table, times: Times | None, target: str | None, features: Sequence[str] | str, how: ReadOptions
 ) -> _Trial:
-    """Read the table for the target, or for the usual one, or for the first numeric column that can be learned."""
+    """Read the table for the target, or for the usual one, or for the last numeric column that can be learned.
+
+    In tables that are read so, identifiers and counters mostly come first.
+    """
     if target is not None:
         return _try(table, times, target, features, how)
     numeric, problems = numeric_columns(table, times), []
@@ -242,13 +253,13 @@ def _try_targets(
         if not numeric or all(map(may_be_number, numeric)):  # otherwise, a column must be chosen, which is no problem
             problems.append(str(error))
     trials = []
-    for name in numeric[:_MAX_TARGETS]:
+    for name in numeric[: -_MAX_TARGETS - 1 : -1]:
         trial = _try(table, times, name, features, how)
-        if trial.series is not None and np.ptp(trial.series.values[:, 0]) > 0:
+        if trial.options is not None:
             return replace(trial, problems=problems + trial.problems)
         trials.append(trial)
-    first = trials[0] if trials else _Trial(None, None, how, [])
-    return replace(first, series=None, problems=problems + first.problems)
+    first = trials[0] if trials else _Trial(None, None, None, [])
+    return replace(first, problems=problems + first.problems)
 
 
 def _try(
@@ -258,30 +269,47 @@ def _try(
     problems: list[str] = []
     while True:
         try:
-            return _Trial(target, read_rows(table, target, features, how), how, problems)
+            series = read_rows(table, target, features, how)
+            break
         except DataError as error:
             if str(error) in problems:  # the option was no remedy
-                break
+                return _Trial(target, None, None, problems)
             problems.append(str(error))
         try:
-            remedy = _remedy(table, times, target, how)
+            remedy = _remedy(table, times, target, features, how)
             if remedy is None:
-                break
+                return _Trial(target, None, None, problems)
             table = choose_rows(table, remedy.where[len(how.where) :])
             times, how = find_times(table, remedy, [] if target is None else [target]), remedy
         except DataError as error:
-            problems.append(str(error))
-            break
-    return _Trial(target, None, how, problems)
+            return _Trial(target, None, None, [*problems, str(error)])
+    try:
+        _check_learnable(series)
+    except DataError as error:
+        return _Trial(target, series, None, [*problems, str(error)])
+    return _Trial(target, series, how, problems)
 
 
-def _remedy(table: Table, times: Times | None, target: str | None, how: ReadOptions) -> ReadOptions | None:
+def _check_learnable(series: TimeSeries) -> None:
+    """Raise DataError where `gru-xp train` would refuse the series, with the usual settings."""
+    usual = Forecaster()
+    with naming(series):
+        split = split_rows(len(series), usual.seq_length, SPLIT_RATIO, usual.validation_ratio)
+        Scaler.fit(usual.scaling, series.values[: split.train_end], series.columns)
+
+
+def _remedy(
+    table: Table, times: Times | None, target: str | None, features: Sequence[str] | str, how: ReadOptions
+) -> ReadOptions | None:
     """The options with one more, for what the table is refused for; None where there is no saying."""
     if how.id is not None and len(set(table.column(how.id).cells)) > 1:
         return _keep_one(how, [table.column(how.id)])
-    used = [default_target(table, times) if target is None else table.column(target).name]
+    named = [] if features == ALL else [features] if isinstance(features, str) else features
+    target = default_target(table, times) if target is None else target
+    used = [table.column(name).name for name in (target, *named)]
     repeats = times is not None and len(order_rows(times.keys).repeats) > 0
-    parts, keys = [], ()
+    parts: list[str] = []
+    keys: Sequence[Column] = ()
     if times is None and how.order is None:
         parts, keys = tell_rows_apart(table, used)
     elif times is not None and repeats and how.on_duplicate is None:
@@ -290,7 +318,19 @@ def _remedy(table: Table, times: Times | None, target: str | None, how: ReadOpti
         return replace(how, time=tuple(parts)) if parts else _keep_one(how, keys)
     if repeats and how.on_duplicate is None:
         return replace(how, on_duplicate="first")
+    if marks := _marks(table.column(used[0]), how):
+        return replace(how, missing_values=(*how.missing_values, *marks))
     return replace(how, missing="ffill") if how.missing == "refuse" else None
+
+
+def _marks(column: Column, how: ReadOptions) -> list[str]:
+    """The few texts of a column of numbers that may mark missing values."""
+    if column.numbers is not None:
+        return []
+    texts = dict.fromkeys(cell.strip() for cell in column.cells if not is_missing(cell, how.missing_values))
+    others = [text for text in texts if not may_be_number(text)]
+    are_short = all(len(text) <= _LONGEST_MARK and not re.search(r"[\d,]", text) for text in others)
+    return others if len(others) <= _MAX_MARKS and are_short and is_numeric(column, how.missing_values) else []
 
 
 def _keep_one(how: ReadOptions, keys: Sequence[Column]) -> ReadOptions:
