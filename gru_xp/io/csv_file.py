@@ -165,6 +165,11 @@ def _header(head: Sequence[Record], name: str, marks: Collection[str]) -> tuple[
     count = next((i for i, row in enumerate(rows) if i and (any(map(_is_value, row)) or re.search(r"\d", row[0]))), 1)
     texts, values = rows[:count], rows[count:][:1]
     if count == 1 or {len(row) for row in texts} != {len(values[0])} or not _is_above(texts[1:], values[0], marks):
+        if len(rows[0]) > 2 and not any(rows[0][1:]) and any(sum(map(bool, row)) > 1 for row in rows[1:2]):
+            problem = (
+                f"one name ({quoted(rows[0][0])}) for several columns; remove the lines before the header, or add names"
+            )
+            raise DataError(f"{name}, line {head[0][0]}: {problem}")
         return head[0][0], rows[0]
     if not any(row[0][:1] == "#" for row in texts) and (names := _joined_levels(texts, values[0])):
         return head[count - 1][0], names
@@ -182,8 +187,7 @@ def _header(head: Sequence[Record], name: str, marks: Collection[str]) -> tuple[
 def _joined_levels(texts: Sequence[Sequence[str]], values: Sequence[str]) -> list[str] | None:
     """The names of columns of several levels, as pandas writes them above `values`; None where these are other rows.
 
-    The last row may name the index. Tickers and lower levels that are the same for all
-    columns are left out.
+    The last row may name the index. Tickers and lower levels that are the same for all columns are left out.
     """
     *levels, last = texts
     index = list(takewhile(bool, last))
@@ -198,9 +202,9 @@ def _joined_levels(texts: Sequence[Sequence[str]], values: Sequence[str]) -> lis
     several = lower if lower and firsts[0].casefold() == "ticker" and len(set(levels[0])) == 1 else [levels[0], *lower]
     names = [" ".join(filter(None, cells)) for cells in zip(*several, strict=True)]
     is_repeated = len(set(levels[0])) < len(levels[0])
-    is_constant = not lower and len(names) > 1 and not _TIME_NAME.search(firsts[0])
-    is_sure = _is_value(values[0]) and len(set(names)) == len(names) and (is_repeated or is_constant)
-    return [*index, *names] if all(levels[0]) and (is_named or is_sure) else None
+    is_alike = not lower and all(sum(map(bool, row)) > 1 for row in levels) and not _TIME_NAME.search(firsts[0])
+    is_sure = is_named or (len(set(names)) == len(names) and (is_repeated or (is_alike and len(index) == 1)))
+    return [*index, *names] if is_sure and all(levels[0]) and _is_value(values[0]) else None
 
 
 def _columns(

@@ -203,6 +203,11 @@ def test_lines_before_the_header(refuse, read):
             assert len(read("".join((before + table).splitlines(keepends=True)[last - 1 :]))) == 3, before
 
 
+def test_one_name_for_several_columns(refuse):
+    for content in ("Open\t\t\n57\t\t12\n", "Date;;\n11;38;hello\n", "My report,,\n2020-01-01,1,2\n"):
+        refuse(content, "line 1: one name (", "remove the lines before the header")
+
+
 def test_a_header_with_a_number_sign(read):
     for content in ("#,Date,Close\n1,2020-01-01,5\n", "# of users\n5\n", "# Date,Close\n2020-01-01,5\n"):
         assert len(read(content)) == 1, content
@@ -288,6 +293,9 @@ def test_no_columns_of_several_levels(refuse):
     for content in (
         "Price,Close,Open\nTicker,AAA,BBB\n2020-01-01,1,2\n",
         "Close,Close\nAAA,AAA\n5,6\n",
+        "Name,Close\nAAA,AAA\n5,6\n",
+        "Item,Close\nx,n.v.\ny,\nz,5\n",
+        "Id,Close,Note\nx,?,\n5,1,\n",
         "Item,Close,Close\nx,AAA,BBB\np,1,2\n",
         "Date,Close,,High,\n,AAA,BBB,AAA,BBB\n2020-01-01,1,2,3,4\n",
     ):
