@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -47,9 +47,10 @@ def _plain(word: str) -> str:
 @lru_cache(maxsize=4096)
 def _months(word: str) -> dict[str, int]:
     """The month that a name, or the beginning of one, means in each language."""
-    word, found = _plain(word.rstrip(".")), {}
+    word, found = unicodedata.normalize("NFC", word.rstrip(".").casefold()), {}
     for language, months in _NAMES.items():
-        names = [(month, name) for month, names in enumerate(months, 1) for name in _plain(names).split("/")]
+        spelled = [f"{names.casefold()}/{_plain(names)}".split("/") for names in months]
+        names = [(month, name) for month, names in enumerate(spelled, 1) for name in names]
         full = {month for month, name in names if name == word}
         meant = full or {month for month, name in names if len(word) < 5 and name.startswith(word)}
         if len(meant) == 1:
@@ -60,6 +61,12 @@ def _months(word: str) -> dict[str, int]:
 def _month_word(text: str) -> str:
     """The name of a month in a text; empty where there is none."""
     return max(filter(_months, re.findall(r"[^\W\d_]{3,}", text)), key=len, default="")
+
+
+def _are_full(words: Collection[str]) -> bool:
+    """Whether words are names of months that are not abbreviated."""
+    full = {name for months in _NAMES.values() for names in months for name in _plain(names).split("/")}
+    return all(_plain(word) in full for word in words) and max(map(len, words)) > 3
 
 
 def _month_name(month: int, language: str, like: str, *, short: bool) -> str:
@@ -103,7 +110,7 @@ _DIGITS_ALONE = ("%Y%m", "%d%m%Y", "%m%d%Y", "%Y%m%d", "%d%m%y", "%m%d%y", "%y%m
 _HALF, _ZONE = r" ?[ap]\.?m\.?", r" ?(?:UTC|GMT|[+-]\d\d:?\d\d)"
 _CLOCK = re.compile(
     rf"(.+?)(?:,? (?:at )?|(?<=\d)T)((?:\d\d?:\S+(?:{_HALF})?|\d\d?{_HALF})(?:{_ZONE})?)"
-    r"|(.*\d{4}|\S{7,}\d)(?: (\d\d(?:\d\d)?)|T(\d\d\S*))",
+    r"|(.*\d{4}|\d{4}(?:\D+\d\d?){2}\D*|\S{6,}\d)(?: (\d\d(?:\d\d)?)|T(\d\d\S*))",
     re.IGNORECASE,
 )
 _CLOCK_PARTS = re.compile(rf"(\d\d?)(\S*?)({_HALF})?({_ZONE})?", re.IGNORECASE)
@@ -185,11 +192,12 @@ def _match(patterns: Iterable[re.Pattern[str]], text: str) -> dict[str, datetime
     return found
 
 
-def _whole_form(form: str, label: str) -> str:
-    """A form of days with the full name of a month and the time of day where a label has them."""
+def _whole_form(form: str, label: str, days: Iterable[str] = ()) -> str:
+    """A form of days with full names of months where `days` have them, and the time of day where a label has it."""
     day, clock = _split(label)
     form, mark, language = form.removeprefix("from ").partition(" (")
-    form = form.replace("%b", "%B") if len(_month_word(day)) > 4 else form
+    if "%b" in form and _are_full({_month_word(each) for each in days}):
+        form = form.replace("%b", "%B")
     if clock and "%" in form:
         codes = iter(("%I" if clock[1] else "%H", "%M", "%S", *["%f"] * len(label)))
         form += _DIRECTIVES.sub(
@@ -283,7 +291,8 @@ def short_year_formats(labels: Sequence[str]) -> tuple[str, ...]:
     """The formats with a year of two digits that read all labels."""
     days = list(dict.fromkeys(_split(label)[0] for label in labels))
     forms = (form for form in _match(_SHORT_YEARS, days[0]) if all(form in _match(_SHORT_YEARS, day) for day in days))
-    return tuple(form for form in (_whole_form(form, labels[0]) for form in forms) if may_be_date(labels[0], form))
+    whole = (_whole_form(form, labels[0], days) for form in forms)
+    return tuple(form for form in whole if may_be_date(labels[0], form))
 
 
 def _read_alike(labels: Sequence[str], where: _Where, is_time: bool) -> tuple[list[datetime], str] | None:
@@ -315,7 +324,7 @@ def _read_alike(labels: Sequence[str], where: _Where, is_time: bool) -> tuple[li
         raise CellError(0, f"{quoted(labels[0])} has a year of two digits; {remedy}")
     days = {key: found[forms[0]] for key, found in readings.items()}
     dates = [datetime.combine(days[day, clock[1]], clock[0]) if clock else days[day, None] for day, clock in parts]
-    return dates, _whole_form(forms[0], max(labels, key=len))
+    return dates, _whole_form(forms[0], max(labels, key=len), (day for day, _ in rows))
 
 
 def _refuse(labels: Sequence[str], row: int, sample: int, where: _Where) -> None:
@@ -434,7 +443,7 @@ def format_date(date: datetime, like: str, form: str | None = None) -> str:
         with suppress(CellError):
             form = getattr(read_dates([like], is_time=True), "form", None)
     form, (day, clock) = form or "", _split(like)
-    if "%" not in form or re.search("%z|%[YymdHIMSfj]%[YymdHIMSfj]", form):
+    if "%" not in form or re.search("%z|%[Yymdj]%[YymdjH]", form):
         has_time = clock or re.search("%[HI]", form) or re.match(r"\d{9}", like)
         return date.isoformat(" ") if has_time else date.date().isoformat()
     form, _, language = form.partition(" (")

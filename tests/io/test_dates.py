@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from gru_xp.io.dates import (
+    _NAMES,
     Dates,
     digit_formats,
     direction,
@@ -113,6 +114,8 @@ LABELS = [
     (["2023年12月31日", "2023年1月2日"], [(2023, 12, 31), (2023, 1, 2)]),
     (["2023년 12월 31일 10:30"], [(2023, 12, 31, 10, 30)]),
     (["2023. 12. 31.", "2023. 1. 2."], [(2023, 12, 31), (2023, 1, 2)]),
+    (["2023년 12월 31일 10", "2023년 12월 31일T11"], [(2023, 12, 31, 10), (2023, 12, 31, 11)]),
+    (["2023- 12- 31 10"], [(2023, 12, 31, 10)]),
     (["2023年12月31日(日)"], [(2023, 12, 31)]),
     (["2023年12月", "2023年1月"], [(2023, 12, 1), (2023, 1, 1)]),
     # weeks
@@ -177,6 +180,16 @@ def test_months_of_every_language_by_name():
             for label in (day.strftime(form).upper(), day.strftime(form).lower()):
                 assert read([label]).values == expected, label
     assert read_dates(["5 jui 2020"]) is None  # juin or juillet
+
+
+def test_no_abbreviation_means_two_months():
+    for language, months in _NAMES.items():
+        for month, names in enumerate(months, 1):
+            for name in names.split("/"):
+                assert read([f"5 {name} 2020"]).values == [datetime(2020, month, 5)], (language, name)
+                for end in (3, 4):
+                    dates = read_dates([f"5 {name[:end]} 2020"])
+                    assert dates is None or dates.values == [datetime(2020, month, 5)], (language, name[:end])
 
 
 def test_seconds_since_1970_need_the_name_of_a_time():
@@ -437,6 +450,10 @@ def test_format_date_in_the_form_of_a_column():
         (["Nov 2023", "Dec 2023"], "2024-01-01", "Jan 2024"),
         (["April 2023", "May 2023"], "2023-06-01", "June 2023"),
         (["Apr 2023", "May 2023"], "2023-06-01", "Jun 2023"),
+        (["4. June 2001", "5. July 2001"], "2001-08-06", "6. August 2001"),
+        (["2-Mär-2024", "3-Mär-2024"], "2024-12-04", "4-Dez-2024"),
+        (["3 déc 2023"], "2024-02-03", "3 fév 2024"),
+        (["13/01/2020 1030"], "2020-02-14 11:30", "14/02/2020 1130"),
         (["DEC-2023"], "2024-01-01", "JAN-2024"),
         (["2020Q3"], "2020-10-01", "2020Q4"),
         (["Q3 2020"], "2020-10-01", "Q4 2020"),
