@@ -1,34 +1,19 @@
 """A time series, ready to be learned, and how it was read."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gru_xp.io.numbers import NumberStyle
-from gru_xp.io.options import ReadOptions
 from gru_xp.io.table import Floats, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
-
-_STYLE = {f.name for f in fields(NumberStyle)}
-_KINDS: dict[str, tuple[Any, ...]] = {
-    "time": (list | tuple, str),
-    "date_form": (str | None,),
-    "order": (str,),
-    "duplicates": (int,),
-    "freq": (str | None,),
-    "gaps": (int,),
-    "first_gap": (str | None,),
-    "missing_values": (list | tuple, str),
-    "styles": (dict, dict),
-}
-"""What the facts of a `Reading` are, and what is in those that have parts."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +58,10 @@ class Reading:
 
     @classmethod
     def from_dict(cls, reading: Mapping[str, Any]) -> "Reading":
-        """The inverse of `to_dict`, also for fewer facts; raise ValueError for anything else."""
-        if not reading.keys() <= _KINDS.keys():
-            raise ValueError(f"the reading has {', '.join(reading)}; it must have {', '.join(_KINDS)}")
-        for name, value in reading.items():
-            if not _is_of_kind(value, *_KINDS[name]):
-                raise ValueError(f"{name} is {value!r}")
-        facts = {name: tuple(value) if isinstance(value, list) else value for name, value in reading.items()}
-        ReadOptions(freq=facts.get("freq"))
-        styles = facts.pop("styles", {})
-        if not all(_is_of_kind(style, dict, str) and style.keys() <= _STYLE for style in styles.values()):
-            raise ValueError(f"styles is {styles!r}")
-        return cls(**facts, styles={name: NumberStyle(**style) for name, style in styles.items()})
-
-
-def _is_of_kind(value: Any, kind: Any, inner: Any = object) -> bool:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return isinstance(value, kind) and all(isinstance(part, inner) for part in parts)
+        """The inverse of `to_dict`, also for fewer facts."""
+        tuples = {name: tuple(reading.get(name, ())) for name in ("time", "missing_values")}
+        styles = {name: NumberStyle(**style) for name, style in reading.get("styles", {}).items()}
+        return cls(**{**reading, **tuples, "styles": styles})
 
 
 @dataclass(frozen=True)
