@@ -233,7 +233,10 @@ def _series_from_parts(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Tim
 
 def _reading_from_fields(fields: dict[str, Any]) -> Reading:
     check_fields("the reading", fields, _READING_FIELDS)
-    ReadOptions(**{name: fields[name] for name in ("time", "freq", "missing_values") if fields[name]})
+    for name in ("time", "missing_values"):
+        if not all(isinstance(text, str) for text in fields[name]):
+            raise ValueError(f"{name} of the reading is {shortened(fields[name])}")
+    ReadOptions(freq=fields["freq"])
     return Reading.from_dict(fields)
 
 

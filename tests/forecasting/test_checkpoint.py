@@ -10,7 +10,8 @@ import pytest
 from gru_xp.errors import CheckpointError
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting.checkpoint import load_checkpoint, save_checkpoint, what_changed
-from gru_xp.io.series import TimeSeries
+from gru_xp.io.numbers import NumberStyle
+from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.nn.params import flatten
 from gru_xp.training.model_file import load_model
 
@@ -69,7 +70,7 @@ def assert_same_state(actual, desired):
 def assert_same_series(actual, desired):
     assert actual.values.dtype == np.float64
     assert actual.values.tobytes() == desired.values.tobytes()
-    for name in ("columns", "labels", "dates", "name", "missing"):
+    for name in ("columns", "labels", "dates", "name", "missing", "reading"):
         assert getattr(actual, name) == getattr(desired, name), name
     if desired.observed is None:
         assert actual.observed is None
@@ -93,6 +94,19 @@ LABELS = {
     "days": {"labels": tuple(f"{day:%d.%m.%Y}" for day in DAYS), "dates": tuple(DAYS)},
     "zones": {"labels": tuple(map(str, ZONED)), "dates": tuple(ZONED)},
     "utc": {"labels": tuple(map(str, ZONED)), "dates": tuple(date.astimezone(UTC) for date in ZONED)},
+    "reading": {
+        "reading": Reading(
+            ("Datum", "Uhrzeit"),
+            "%d.%m.%Y %H:%M",
+            "unsorted",
+            3,
+            "W-MON",
+            2,
+            "01.02.2024 10:00",
+            ("?", "-200"),
+            {"Größe $x$": NumberStyle(",", ".", "€")},
+        )
+    },
     "name": {"name": "Börse ‘$\\frac{1}{2}$’\n.csv"},
 }
 
@@ -267,6 +281,13 @@ DAMAGES = {
     "labels": (update("series", labels=7), "'series.labels'", "U8 of [7]"),
     "negative labels": (update("series", labels=-1), "'series.labels'"),
     "no dates": (remove("series", "dates"), "no 'dates'"),
+    "reading": (update("series", reading=[]), "'reading' of the series is []"),
+    "empty reading": (update("series", reading={}), "the reading has no"),
+    "spacing": (lambda d: d["series"]["reading"].update(freq="x"), "freq is 'x'"),
+    "time": (lambda d: d["series"]["reading"].update(time=[5]), "time of the reading is [5]"),
+    "form": (lambda d: d["series"]["reading"].update(date_form=5), "'date_form' of the reading is 5"),
+    "style": (lambda d: d["series"]["reading"].update(styles={"Close": {"a": 1}}), "'a'"),
+    "styles": (lambda d: d["series"]["reading"].update(styles={"Close": 5}), "mapping"),
     "settings": (lambda d: d["forecaster"]["settings"].update(hidden_size=6), "instead of"),
     "optimizer": (lambda d: d["forecaster"]["settings"].update(optimizer="sgd"), "'optimizer.mean'"),
     "dtype": (lambda d: d["forecaster"]["settings"].update(dtype="float64"), "instead of F64"),
@@ -335,6 +356,11 @@ def test_dates_that_no_file_gives(path, learn, series, load_refused):
         whole = dataclasses.replace(plain, labels=tuple(map(str, DAYS)), dates=tuple(dates))
         save_checkpoint(path, forecaster, states[1, 0], whole, RUN)
         load_refused(path, part)
+
+
+def test_older_files_do_not_say_how_they_were_read(written):
+    rewrite(written, remove("series", "reading"))
+    assert load_checkpoint(written).series.reading == Reading()
 
 
 def test_what_is_only_rewritten_is_taken(written):

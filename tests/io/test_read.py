@@ -313,7 +313,6 @@ def test_dates_that_could_be_anything(refuse):
     for labels, *parts in (
         (["30112019", "01122019"], "--date-format"),
         (["301119", "011219"], "--date-format"),
-        (["11302019", "12012019"], "--date-format"),
         (["30.11", "01.12"],),
     ):
         refuse(closes(labels), "column Date: ", repr(labels[0]), *parts)
@@ -439,6 +438,36 @@ def test_first_and_last_are_so_in_the_file(take):
 
 def test_dates_alone_count_and_not_how_they_are_written(refuse):
     refuse("index,Close\n1,1\n1.0,2\n", "line 3, column index: '1.0'", time="index")
+
+
+def test_an_index_is_no_time_unless_it_is_named(take, refuse):
+    for numbers in ([8, 9, 10], range(1, 1201), (9998, 9999, 10000, 10002)):
+        content = closes(numbers, "index,v")
+        assert values(take(content, "v")) == [*range(len(numbers))]
+        assert take(content, "v", time="index").labels == tuple(map(str, numbers))
+    assert values(take(closes([1, 12, 10, 9, 11], "index,v"), "v", time="index")) == [0.0, 3.0, 2.0, 4.0, 1.0]
+    refuse(closes([10, 9, 8], "index,v"), "line 3, column index: falls", target="v")
+    for labels in (["1", "nan", "2"], ["nan", "1", "2"], ["1", "2", "nan"]):
+        place = f"line {labels.index('nan') + 2}, column index"
+        refuse(closes(labels, "index,Close"), place, time="index")
+
+
+def test_several_columns_of_dates_without_a_name(take):
+    series = take("Ticker,Opened,Closed,Close\na,2020-01-03,2020-01-04,3\na,2020-01-01,2020-01-02,1\n")
+    assert values(series) == [3.0, 1.0]
+    (notice,) = series.notices
+    assert "2 columns look like dates: Opened, Closed" in notice
+
+
+def test_words_in_a_column_that_is_not_named_a_date(take):
+    series = take(closes(["Monday", "Friday"], "when,Close"))
+    assert (values(series), series.labels) == ([0.0, 1.0], None)
+    assert "column 'when' was not read as dates" in series.notices[0]
+
+
+def test_the_month_beside_a_date_is_no_part_of_it(refuse):
+    content = "Date,Month,Hour,Close\n2020-01-01,1,2,5\n2020-01-01,1,2,6\n"
+    refuse(content, "--on-duplicate", features=["Hour"])
 
 
 def test_rows_without_dates_may_be_alike(take):
@@ -603,6 +632,26 @@ def test_a_frame_of_no_dates_is_warned_of():
         read_series(data)
     assert read_series(data, order="oldest-first").notices == ()
     assert read_series(data[["Close"]]).notices == ()  # as an array
+
+
+# --- places in messages -------------------------------------------------------------------------------------------
+
+
+def test_line_numbers(refuse):
+    """They count the lines of quoted fields, and no signs that merely end a line of text elsewhere."""
+    refuse('Date,Note,Close\n2020-01-01,"a\nb\nc",1\n2020-01-02,d,x\n', "line 5, column Close: 'x'")
+    for character in "\x0b\x0c\x1c\x85\u2028":
+        content = f"Date,Note,Close\n2020-01-01,a{character}b,1\n2020-01-02,d,x\n"
+        refuse(content, "line 3, column Close: 'x'")
+    for text in ("abc", "inf", "1e400", "1_000", "(5.0)", "0x10", "true", "2020-01-01"):
+        for blank, line in (("", 4), ("\n\n", 6)):
+            rows = f"2020-01-01,1,10\n{blank}2020-01-02,2,20\n2020-01-03,3,{text}\n2020-01-04,4,40\n"
+            refuse("Date,Open,Close\n" + rows, f"line {line}, column Close: '{text}'")
+
+
+def test_names_of_two_lines(refuse):
+    refuse('Date,"Close\n(USD)"\n2020-01-01,x\n', "line 3, column Close (USD): 'x'", target="Close (USD)")
+    refuse('"Da\nte",Close\n2020-01-02,1\n2020-01-02,2\n2020-01-03,3\n', "line 4", "column Da te", "line 3")
 
 
 # --- files whose rows are not what they seem ----------------------------------------------------------------------
