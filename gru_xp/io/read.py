@@ -2,33 +2,23 @@
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from itertools import compress
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gru_xp.errors import DataError, DataWarning, printable
+from gru_xp.io import numbers
 from gru_xp.io.csv_file import read_csv_table
 from gru_xp.io.dates import format_date
 from gru_xp.io.frames import PARQUET_SUFFIXES, UNNAMED, read_parquet, table_of_frame
 from gru_xp.io.messages import CellError, listed, option, options, quoted
-from gru_xp.io.numbers import (
-    NumberStyle,
-    has_decimal_commas,
-    is_missing,
-    is_numeric,
-    may_be_number,
-    read_numbers,
-    suspicious_value,
-)
 from gru_xp.io.options import ReadOptions
-from gru_xp.io.order import fill_missing, order_rows
+from gru_xp.io.order import Order, fill_missing, order_rows
 from gru_xp.io.series import Reading, TimeSeries
-from gru_xp.io.spacing import Spacing, find_spacing
+from gru_xp.io.spacing import find_spacing
 from gru_xp.io.table import Column, Floats, Rows, Table
 from gru_xp.io.time_column import INDEX_NAMES, Times, check_order, find_times, refuse_wide, repeats_remedy
 
@@ -89,43 +79,35 @@ def read_series(
     return series
 
 
-@dataclass(frozen=True)
-class Panel:
-    """Several series of one source.
-
-    Attributes
-    ----------
-    id
-        The column that tells them apart.
-    series
-        Each of them, by what that column says.
-    """
-
-    id: str
-    series: Mapping[str, TimeSeries]
-
-    def to_frame(self) -> "pd.DataFrame":
-        """All series in one long table.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One below the other, with the identifier and the time as the index.
-        """
-        import pandas as pd
-
-        return pd.concat({key: series.to_frame() for key, series in self.series.items()}, names=[self.id])
-
-
 def read_panel(
     source: Any, *, id: str, target: str | None = None, features: Sequence[str] | str = (), **how: Any
-) -> Panel:
-    """Read several series, told apart by the column `id`; the rest as for `read_series`, of each series alone."""
-    options = ReadOptions(**how)
-    table = read_table(source, options)
+) -> "pd.DataFrame":
+    """Read several series into one long table.
+
+    Parameters
+    ----------
+    source, target, features, **how
+        As for `read_series`, which reads each series alone.
+    id
+        The column that tells the series apart.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One series below the other, with the identifier and the time as the index, and target and features as columns.
+
+    Raises
+    ------
+    DataError
+        As for `read_series`.
+    """
+    import pandas as pd
+
+    table = read_table(source, ReadOptions(**how))
     column = table.column(id)
-    keys = dict.fromkeys(cell.strip() for cell in column.cells)
-    return Panel(column.name, {key: read_rows(_only(table, column, key), target, features, options) for key in keys})
+    tables = {key: _only(table, column, key) for key in dict.fromkeys(cell.strip() for cell in column.cells)}
+    frames = {key: read_rows(rows, target, features, ReadOptions(**how)).to_frame() for key, rows in tables.items()}
+    return pd.concat(frames, names=[column.name])
 
 
 def read(
@@ -187,40 +169,22 @@ def _only(table: Table, column: Column, value: str) -> Table:
 
 def read_rows(table: Table, target: str | None, features: Sequence[str] | str, how: ReadOptions) -> TimeSeries:
     """Read a series from a table, all of whose rows it has; see `read_series`."""
-    names = [features] if isinstance(features, str) and features != ALL else features
-    wanted = [table.column(name).name for name in (target, *(() if names == ALL else names)) if name is not None]
-    if how.id is not None and len(kinds := set(table.column(how.id).cells)) > 1:
-        raise table.refusal(
-            f"{len(kinds)} series in column {printable(how.id)} ({listed(sorted(kinds), 3)}); one series is expected; "
-            f"keep one by {options('where', [f'{how.id}={min(kinds)}'])}"
-        )
-    times = find_times(table, how, wanted[: target is not None])  # a feature may date the rows as well
+    if how.id is not None and len(ids := sorted(set(table.column(how.id).cells))) > 1:
+        remedy = options("where", [f"{how.id}={ids[0].strip()}"])
+        found = f"{len(ids)} series in column {printable(how.id)} ({listed(ids, 3)})"
+        raise table.refusal(f"{found}; one series is expected; keep one by {remedy}")
+    # a feature may date the rows as well
+    times = find_times(table, how, [] if target is None else [table.column(target).name])
     try:
-        columns = _columns(table, times, target, names)
+        columns = _columns(table, times, target, features)
     except DataError:
         if times is None:
             refuse_wide(table)
         raise
     values, styles, notices = read_values(table, columns, how)
-    rows, duplicates = np.arange(len(table)), 0
-    labels = dates = None
-    spacing = Spacing()
-    order = how.order or "oldest-first"
-    if times is None:
-        if how.order is None and (table.name or table.index or len(table.columns) > len(columns)):
-            _check_last_row(table, columns)
-            notices.append(check_order(table, columns))
-        if order == "newest-first":
-            values, rows = values[::-1], rows[::-1]
-    else:
-        values, rows, found, order = _in_order(table, times, columns, values, how.on_duplicate)
-        duplicates = len(table) - len(rows)
-        notices += found
-        labels = [times.labels[row] for row in rows]
-        if times.dates is not None:
-            dates = [times.dates.values[row] for row in rows]
-            spacing = _spacing(table, times, dates, rows, how.freq)
-            notices += _gaps(spacing, labels[-1], times.dates.form, len(rows))
+    order = _order(table, times, columns, how, notices)
+    values, rows = order.take(values, how.on_duplicate)
+    facts = {} if times is None or times.dates is None else _spacing(table, times, rows, how.freq, notices)
 
     def place(row: int, column: int) -> str:
         return f"{table.where(row)}, column {printable(columns[column])}"
@@ -229,74 +193,63 @@ def read_rows(table: Table, target: str | None, features: Sequence[str] | str, h
         filled = fill_missing(values, how.missing, rows, place)
     except DataError as error:
         raise DataError(f"{table.name}, {error}" if table.name else str(error)) from error
-    form = None if times is None or times.dates is None else times.dates.form
-    first_gap = spacing.first_missing and labels and format_date(spacing.first_missing, labels[-1], form)
+    rows = rows[filled.rows]
+    reading = {"order": order.name, "duplicates": len(order.repeats), "missing_values": how.missing_values, **facts}
     return TimeSeries(
         filled.values,
         columns,
-        None if labels is None else tuple(_kept(labels, filled.rows)),
-        None if dates is None else tuple(_kept(dates, filled.rows)),
+        None if times is None else tuple(times.labels[row] for row in rows),
+        None if times is None or times.dates is None else tuple(times.dates.values[row] for row in rows),
         table.name or TimeSeries.name,
         (*notices, *filled.notices),
         filled.observed,
         filled.record,
-        Reading(
-            () if times is None else times.names,
-            form,
-            order,
-            duplicates,
-            spacing.freq,
-            spacing.missing,
-            first_gap or None,
-            how.missing_values,
-            styles,
-        ),
-        rows[filled.rows],
+        Reading(() if times is None else times.names, styles=styles, **reading),
+        rows,
     )
 
 
-def _kept(values: Sequence[Any], rows: Any) -> Sequence[Any]:
-    return values[rows] if isinstance(rows, slice) else list(compress(values, rows))
+def _order(table: Table, times: Times | None, columns: Sequence[str], how: ReadOptions, notices: list[str]) -> Order:
+    """The chronological order of the rows; what is to be said of it is added to the notices."""
+    if times is None:
+        if how.order is None and (table.name or table.index or len(table.columns) > len(columns)):
+            _check_last_row(table, columns)
+            notices.append(check_order(table, columns))
+        return order_rows(range(len(table), 0, -1) if how.order == "newest-first" else range(len(table)))
+    order, name = order_rows(times.keys), " ".join(times.names)
 
+    def first(row: int) -> str:
+        return f"first in {table.where(row)} ({quoted(times.labels[row])})"
 
-def _spacing(table: Table, times: Times, dates: Sequence[datetime], rows: Rows, freq: str | None) -> Spacing:
-    try:
-        return find_spacing(dates, freq)
-    except CellError as error:
-        raise table.cell_refusal(" ".join(times.names), CellError(int(rows[error.row]), str(error))) from error
-
-
-def _gaps(spacing: Spacing, like: str, form: str, rows: int) -> list[str]:
-    """What to say about missing rows; a few business days are holidays."""
-    if spacing.first_missing is None or (spacing.freq == "B" and spacing.missing < _HOLIDAYS * rows):
-        return []
-    first = format_date(spacing.first_missing, like, form)
-    unit = spacing.unit.removesuffix("s") if spacing.missing == 1 else spacing.unit
-    return [f"{spacing.missing} {unit} missing, first {first}; the rows are taken as if they were adjacent"]
-
-
-def _in_order(
-    table: Table, times: Times, columns: Sequence[str], values: Floats, on_duplicate: str | None
-) -> tuple[Floats, Rows, list[str], str]:
-    """Values in chronological order, the row of the source that each is, notices, and the order of the source."""
-    order, notices = order_rows(times.keys), []
-    name = " ".join(times.names)
     if len(repeats := order.repeats):
-        row = int(repeats[0])
-        count = f"{len(repeats)} row(s) repeat a time"
-        if on_duplicate is None:
+        row, count = int(repeats[0]), f"{len(repeats)} row(s) repeat a time"
+        if how.on_duplicate is None:
             before = table.where(times.keys.index(times.keys[row]))
             problem = f"{quoted(times.labels[row])} is in {before} already ({count}); "
             raise table.cell_refusal(name, CellError(row, problem + repeats_remedy(table, times, columns)))
-        taken = "their mean" if on_duplicate == "mean" else f"the {on_duplicate} row of each time"
-        first = f"first in {table.where(row)} ({quoted(times.labels[row])})"
-        notices.append(f"column {printable(name)}: {count}, {first}; {taken} is taken")
+        taken = "their mean" if how.on_duplicate == "mean" else f"the {how.on_duplicate} row of each time"
+        notices.append(f"column {printable(name)}: {count}, {first(row)}; {taken} is taken")
     if order.name == "newest-first":
         notices.append("rows are newest-first; reversed to chronological order")
-    elif len(order.late):
-        first = f"first in {table.where(int(order.late[0]))} ({quoted(times.labels[order.late[0]])})"
-        notices.append(f"{len(order.late)} row(s) come after a later one, {first}; sorted by {printable(name)}")
-    return *order.take(values, on_duplicate), notices, order.name
+    elif order.name == "unsorted":
+        late = f"{len(order.late)} row(s) come after a later one, {first(int(order.late[0]))}"
+        notices.append(f"{late}; sorted by {printable(name)}")
+    return order
+
+
+def _spacing(table: Table, times: Times, rows: Rows, freq: str | None, notices: list[str]) -> dict[str, Any]:
+    """The facts of a `Reading` about the dates; missing rows are added to the notices."""
+    assert times.dates is not None
+    form, like = times.dates.form, times.labels[rows[-1]]
+    try:
+        spacing = find_spacing([times.dates.values[row] for row in rows], freq)
+    except CellError as error:
+        raise table.cell_refusal(" ".join(times.names), CellError(int(rows[error.row]), str(error))) from error
+    first = None if spacing.first_missing is None else format_date(spacing.first_missing, like, form)
+    if first is not None and (spacing.freq != "B" or spacing.missing >= _HOLIDAYS * len(rows)):
+        unit = spacing.unit.removesuffix("s") if spacing.missing == 1 else spacing.unit
+        notices.append(f"{spacing.missing} {unit} missing, first {first}; the rows are taken as if they were adjacent")
+    return {"date_form": form, "freq": spacing.freq, "gaps": spacing.missing, "first_gap": first}
 
 
 def _columns(table: Table, times: Times | None, target: str | None, features: Sequence[str] | str) -> tuple[str, ...]:
@@ -304,13 +257,14 @@ def _columns(table: Table, times: Times | None, target: str | None, features: Se
     target = table.column(target).name if target is not None else default_target(table, times)
     if features == ALL and ALL not in table.names:
         features = numeric_columns(table, times)
-    return tuple(dict.fromkeys((target, *(table.column(name).name for name in features))))
+    named = [features] if isinstance(features, str) else features
+    return tuple(dict.fromkeys((target, *(table.column(name).name for name in named))))
 
 
 def numeric_columns(table: Table, times: Times | None) -> list[str]:
     """The names of the numeric columns, but for those that date or number the rows."""
     free = [column for column in table.columns[table.index :] if times is None or column.name not in times.names]
-    numeric = [column.name for column in free if is_numeric(column)]
+    numeric = [column.name for column in free if numbers.is_numeric(column)]
     return [name for name in numeric if re.sub("[^a-z]", "", name.lower()) not in INDEX_NAMES] or numeric
 
 
@@ -318,49 +272,43 @@ def default_target(table: Table, times: Times | None) -> str:
     """The column to predict if none is named; DataError if there is no saying."""
     if closes := [name for name in table.names if name.casefold() == "close"]:
         return closes[0]
-    numeric, names = numeric_columns(table, times), table.names
+    numeric = numeric_columns(table, times)
+    name, some = option("target", "NAME"), listed(table.names, 3)
     if not numeric:
-        raise table.refusal(
-            f"no numeric column; the columns are {listed(names, 3)}; to use one anyway, give {option('target', 'NAME')}"
-        )
-    if table.unit == "line" and all(map(may_be_number, numeric)):
-        raise table.refusal(
-            f"the first line looks like data ({listed(names, 3)}); add a header line with column names, or give "
-            f"{option('target', numeric[0])} if that is one"
-        )
+        raise table.refusal(f"no numeric column; the columns are {some}; to use one anyway, give {name}")
+    if table.unit == "line" and all(map(numbers.may_be_number, numeric)):
+        remedy = f"add a header line with column names, or give {option('target', numeric[0])} if that is one"
+        raise table.refusal(f"the first line looks like data ({some}); {remedy}")
     if len(numeric) > 1:
-        raise table.refusal(
-            f"{len(numeric)} numeric columns, none of them named Close; choose one by {option('target', 'NAME')}: "
-            f"{listed(numeric, 3)}"
-        )
+        found = f"{len(numeric)} numeric columns, none of them named Close"
+        raise table.refusal(f"{found}; choose one by {name}: {listed(numeric, 3)}")
     return numeric[0]
 
 
 def read_values(
     table: Table, columns: Sequence[str], how: ReadOptions
-) -> tuple[Floats, dict[str, NumberStyle], list[str]]:
+) -> tuple[Floats, dict[str, numbers.NumberStyle], list[str]]:
     """The numbers of some columns, shape ``(N, F)``, missing ones as NaN, their styles, and notices about them."""
     may_group = how.decimal is None and table.delimiter != ""
     if may_group and table.delimiter == ",":  # where decimals are commas, other signs stand between cells
-        may_group = any(has_decimal_commas(column.cells) for column in table.columns)
+        may_group = any(numbers.has_decimal_commas(column.cells) for column in table.columns)
     values, styles, notices = [], {}, []
     for name in columns:
         try:
             column = table.column(name)
-            numbers, styles[name] = read_numbers(column, how, table.where, points_may_group=may_group)
+            found, styles[name] = numbers.read_numbers(column, how, table.where, points_may_group=may_group)
         except CellError as error:
             raise table.cell_refusal(name, error) from error
+        called = f"column {printable(name)}"
         if unit := styles[name].unit:
-            row = int(np.flatnonzero(~np.isnan(numbers))[0])
-            read_as = f"{quoted(column.cells[row].strip())} is read as {float(numbers[row])!r}"
-            notices.append(f"column {printable(name)}: all in {'percent' if unit == '%' else unit}; {read_as}")
-        if (value := suspicious_value(numbers)) is not None:
-            count = np.count_nonzero(numbers == value)
-            notices.append(
-                f"column {printable(name)}: {value:g} is far outside of the other values and repeats {count} times; if "
-                f"it marks missing values, give {option('missing_values', f'{value:g}')}"
-            )
-        values.append(numbers)
+            row = int(np.isfinite(found).argmax())
+            read_as = f"{quoted(column.cells[row].strip())} is read as {float(found[row])!r}"
+            notices.append(f"{called}: all in {'percent' if unit == '%' else unit}; {read_as}")
+        if (value := numbers.suspicious_value(found)) is not None:
+            what = f"{value:g} is far outside of the other values and repeats {np.count_nonzero(found == value)} times"
+            remedy = options("missing_values", [*how.missing_values, f"{value:g}"])
+            notices.append(f"{called}: {what}; if it marks missing values, give {remedy}")
+        values.append(found)
     return np.column_stack(values), styles, notices
 
 
@@ -370,7 +318,11 @@ def _check_last_row(table: Table, columns: Sequence[str]) -> None:
     if first.name in columns or first.numbers is not None:
         return
     *others, last = (text.strip() for text in first.cells)
-    is_alone = is_missing(last) and not any(map(is_missing, others)) and not all(map(may_be_number, others))
+    is_alone = (
+        numbers.is_missing(last)
+        and not any(map(numbers.is_missing, others))
+        and not all(map(numbers.may_be_number, others))
+    )
     if is_alone or _TOTALS.fullmatch(last):
         what = quoted(last) if last else "an empty cell"
         problem = f"{what} may mark a total; remove the {table.unit}, or write another word there"
