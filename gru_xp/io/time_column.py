@@ -55,6 +55,10 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
         labels = _join(table, names)
         form = how.date_format or _digit_format(labels)
         is_time = bool(how.time or _TIME_WORD.search(names[0]))
+        if how.date_format is None and _part(names[0]) == "week" and re.fullmatch(r"\d{4}[-/]\d\d", labels[0]):
+            months = option("date_format", f"%Y{labels[0][4]}%m")
+            problem = f"{quoted(labels[0])} may be a week or a month"
+            raise CellError(0, f"{problem}; write weeks as {quoted('2024-W05')}, or give {months} for months")
         dates = read_dates(labels, form, table.where, is_time=is_time)
         return Times(names, labels, dates, dates.keys if dates else _counter(table, names[0], labels))
     except CellError as error:

@@ -7,11 +7,11 @@ import pytest
 
 from gru_xp.errors import CheckpointError
 from gru_xp.forecasting import Forecaster
-from gru_xp.io.series import TimeSeries
 from gru_xp.interop.checking import check_forecaster
 from gru_xp.interop.forecaster_parts import build_forecaster, read_description, write_description
 from gru_xp.interop.onnx_forecaster import save_onnx
 from gru_xp.interop.torch import save_torch
+from gru_xp.io.series import TimeSeries
 from gru_xp.nn.params import flatten
 
 
