@@ -150,6 +150,7 @@ def _check_notes(notes: "Mapping[str, Any]", needed: "Iterable[str]") -> None:
 
 def _check_reading(reading: "Mapping[str, Any]") -> None:
     """See that what a model notes about its file is such as `train` notes it; an error of `DAMAGED`."""
+    from gru_xp.io.dates import format_date
     from gru_xp.io.options import ReadOptions
     from gru_xp.io.series import Reading
     from gru_xp.training.strict_json import check_fields, shortened
@@ -161,6 +162,7 @@ def _check_reading(reading: "Mapping[str, Any]") -> None:
     for style in whole["styles"].values():
         check_fields("a style of the reading", style, _STYLE)
     ReadOptions(freq=whole["freq"])
+    format_date(datetime(2000, 1, 1), "2000-01-01", whole["date_form"])
 
 
 def noted_reading(notes: "Mapping[str, Any]") -> "Reading":

@@ -320,7 +320,10 @@ def test_options_of_reading_are_those_of_the_run(app, train):
     assert held["where"] == ["id=B"]
     assert app("evaluate", "run", file).code == 0
     assert app("forecast", "run", file, "--where", "id=A").code == 0
+    found = reading()
+    assert (found["time"], found["freq"], found["gaps"]) == (["Datum"], "D", 0)
     assert app("train", "--resume", "run", *options, "--target", "value").code == 0
+    assert reading() == found
     app("train", "--resume", "run", "--where", "id=A").assert_refused("--where is id=B in the run and id=A here")
     resumed = app("train", "--resume", "run", "--time-column", "id")
     resumed.assert_refused("--time-column is Datum in the run and id here")

@@ -54,6 +54,7 @@ WRONG_READINGS = [
     ({"time": "Year"}, "'time' of the reading"),
     ({"time": [5]}, "'time' of the reading"),
     ({"date_form": 5}, "'date_form' of the reading"),
+    ({"date_form": "%d %B %Y (zz)"}, "'zz'"),
     ({"order": None}, "'order' of the reading"),
     ({"duplicates": "2"}, "'duplicates' of the reading"),
     ({"freq": "often"}, "freq is 'often'"),
