@@ -28,7 +28,7 @@ def series_to_learn(
     DataError
         The data cannot be used.
     """
-    how = ReadOptions(time=(time,) if isinstance(time, str) else tuple(time or ()))
+    how = ReadOptions.from_dict({"time": time or ()})
     names = features if isinstance(features, str) else tuple(map(str, features))
     if not _is_table(data):
         if target is not None or names or how.time:
