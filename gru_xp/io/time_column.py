@@ -22,6 +22,8 @@ _TIME_NAMES = ("date", "dates", "datetime", "timestamp", "ds", "time")
 _TIME_WORD = re.compile("date|time|stamp|epoch|unix", re.IGNORECASE)
 _PARTS = {"year": "year yr yyyy", "month": "month mo mon quarter qtr", "day": "day dy dd"}
 _PARTS |= {"hour": "hour hours hr hh he time clock", "minute": "minute min"}
+_WEEK = re.compile(r"\b(weeks?|wk)\b", re.IGNORECASE)
+_YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
 _DIGITS = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _DOTTED_CLOCK = re.compile(r"([01]?\d|2[0-3])\.[0-5]\d(\.[0-5]\d)?")
 _LIKELY_YEARS = range(1800, 2200)
@@ -53,12 +55,10 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
         return None
     try:
         labels = _join(table, names)
+        if how.date_format is None and _WEEK.search(names[0]) and all(map(_YEAR_WEEK.fullmatch, labels)):
+            raise CellError(0, f"{quoted(labels[0])} may be a week or a month; write weeks as 2024-W01")
         form = how.date_format or _digit_format(labels)
         is_time = bool(how.time or _TIME_WORD.search(names[0]))
-        if how.date_format is None and _part(names[0]) == "week" and re.fullmatch(r"\d{4}[-/]\d\d", labels[0]):
-            months = option("date_format", f"%Y{labels[0][4]}%m")
-            problem = f"{quoted(labels[0])} may be a week or a month"
-            raise CellError(0, f"{problem}; write weeks as {quoted('2024-W05')}, or give {months} for months")
         dates = read_dates(labels, form, table.where, is_time=is_time)
         return Times(names, labels, dates, dates.keys if dates else _counter(table, names[0], labels))
     except CellError as error:
@@ -110,22 +110,17 @@ def check_order(table: Table, used: Collection[str]) -> str:
     as_is = f"if the rows are in chronological order, give {option('order', 'oldest-first')}"
     free = [column for column in table.columns if column.name not in used]
     refuse_wide(table)
-    counting = [column for column in free[:_SAMPLE] if column is table.columns[0] or _is_index(column.name)]
-    steps = {column.name: _steps(column) for column in counting}
     parts, keys = tell_rows_apart(table, used)
     if parts or keys:
         raise table.refusal(f"{_spread(parts) if parts else _several(keys)}; {as_is}")
-    for column in counting:
-        if (found := steps[column.name]) and found[0] == "falls":
-            ends = f"falls, from {quoted(column.cells[0].strip())} to {quoted(column.cells[-1].strip())}"
-            newest = f"give {option('order', 'newest-first')} if the rows are newest-first"
-            raise table.cell_refusal(column.name, CellError(found[1], f"{ends}; {newest}, or, {as_is}"))
-    for column in counting:
-        if (found := steps[column.name]) and found[0] == "repeats":
-            problem = f"{quoted(column.cells[found[1]])} repeats, so that the column does not date the rows"
-            raise table.cell_refusal(
-                column.name, CellError(found[1], f"{problem}; name one by {option('time')}; {as_is}")
-            )
+    for column in free[:_SAMPLE]:
+        what, row = _steps(column) if column is table.columns[0] or _is_index(column.name) else ("", 0)
+        ends = f"falls, from {quoted(column.cells[0].strip())} to {quoted(column.cells[-1].strip())}"
+        repeat = f"{quoted(column.cells[row])} repeats, so that the column does not date the rows"
+        newest = f"give {option('order', 'newest-first')} if the rows are newest-first"
+        problem = f"{ends}; {newest}" if what == "falls" else f"{repeat}; name one by {option('time', 'NAME')}"
+        if what:
+            raise table.cell_refusal(column.name, CellError(row, f"{problem}, or, {as_is}"))
     looked = f"column {quoted(free[0].name)} was not read as dates" if free else "there is no other column"
     if len(dated := [column.name for column in free[:_SAMPLE] if _is_all_days(column)]) > 1:
         looked = f"{len(dated)} columns look like dates: {listed(dated)}"
@@ -188,17 +183,15 @@ def _join(table: Table, names: Sequence[str]) -> Sequence[str]:
         return columns[0]
     import pandas as pd
 
-    is_number = [all(map(str.isdecimal, labels)) for labels in columns]
-    if all(is_number) and all(map(_part, names)):
-        parts = {"month": 1, "day": 1} | {
-            _part(name): [int(n) for n in c] for name, c in zip(names, columns, strict=True)
-        }
-        if quarters := [part for part in zip(names, columns, strict=True) if _letters(part[0]) in ("quarter", "qtr")]:
-            parts["month"] = [3 * int(number) - 2 for number in quarters[0][1]]
-        stamps = pd.to_datetime(pd.DataFrame(parts), errors="coerce")
-    elif len(columns) == 2 and is_number[1] and _part(names[1]) == "hour" and max(map(len, columns[1])) < 3:
+    numbers = [list(map(int, labels)) if all(map(str.isdecimal, labels)) else None for labels in columns]
+    if None not in numbers and all(map(_part, names)):
+        parts = dict(zip(map(_part, names), numbers, strict=True))
+        if any(_letters(name) in ("quarter", "qtr") for name in names):
+            parts["month"] = [3 * quarter - 2 for quarter in parts["month"]]
+        stamps = pd.to_datetime(pd.DataFrame({"month": 1, "day": 1} | parts), errors="coerce")
+    elif len(names) == 2 and _part(names[1]) == "hour" and numbers[1] is not None and max(numbers[1]) <= 24:
         days = read_dates(columns[0], None, table.where)
-        hours = pd.to_timedelta(list(map(int, columns[1])), unit="h")
+        hours = pd.to_timedelta(numbers[1], unit="h")
         stamps = pd.Series(pd.NaT if days is None else pd.DatetimeIndex(days.values) + hours, index=range(len(table)))
     else:
         return [" ".join(parts) for parts in zip(columns[0], *map(_clocks, columns[1:]), strict=True)]
@@ -217,27 +210,29 @@ def _counter(table: Table, name: str, labels: Sequence[str]) -> Sequence[Any]:
     """What sorts labels that are no dates: numbers, or times of one day, which rise."""
     others = [other for other in table.names if other != name and _part(other)]
     remedy = _spread([name, *others]) if others else f"give {option('date_format', '%d/%m/%Y')} or what fits"
-    keys: Sequence[Any]
-    try:
-        keys = [float(label.replace("_", "?")) for label in labels]
-        may_fall = _letters(name) not in ("date", "dates", "datetime")
-    except ValueError:
-        clocks = read_dates([f"2000-01-01 {label}" for label in labels]) if ":" in labels[0] else None
-        if clocks is None:
-            row = next(row for row, label in enumerate(labels) if not may_be_number(label))
-            if forms := short_year_formats(labels):
-                remedy = f"its year has two digits; give {option('date_format', *forms)}"
-            missing = "the date is missing; fill it in or remove the row"
-            what = f"{quoted(labels[row])} was not read as a date; {remedy}"
-            raise CellError(row, missing if is_missing(labels[row]) else what) from None
-        keys, may_fall = clocks.values, False
-    for row, (before, now) in enumerate(pairwise(keys), start=1):
-        if not (may_fall or before < now):
+    clocks = read_dates([f"2000-01-01 {label}" for label in labels]) if ":" in labels[0] else None
+    keys: Sequence[Any] = clocks.values if clocks else [_number(label) for label in labels]
+    for row, label in enumerate(labels):
+        if keys[row] is None and is_missing(label):
+            raise CellError(row, "the date is missing; fill it in or remove the row")
+        if keys[row] is None:
+            forms = short_year_formats(labels)
+            remedy = f"its year has two digits; give {option('date_format', *forms)}" if forms else remedy
+            raise CellError(row, f"{quoted(label)} was not read as a date; {remedy}")
+    must_rise = clocks is not None or _letters(name) in ("date", "dates", "datetime")
+    for row in range(1, len(labels) if must_rise else 0):
+        if keys[row] <= keys[row - 1]:
             what = f"{quoted(labels[row])} comes after {quoted(labels[row - 1])}"
             raise CellError(row, f"{what}, so that the column does not date the rows; {remedy}")
-    if not all(map(np.isfinite, keys if may_fall else ())):
-        raise CellError(list(map(np.isfinite, keys)).index(False), "is no time; correct or remove the row")
     return keys
+
+
+def _number(label: str) -> float | None:
+    try:
+        number = float(label.replace("_", "?"))
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
 
 
 # --- what speaks against the order ------------------------------------------------------------------------------------
@@ -256,22 +251,22 @@ def refuse_wide(table: Table) -> None:
         raise table.refusal(f"{what}; transpose the table, so that there is one row for each time")
 
 
-def _steps(column: Column) -> tuple[str, int] | None:
-    """Whether a column that counts or dates "falls" or "repeats", and the first row that does; None if neither."""
+def _steps(column: Column) -> tuple[str, int]:
+    """Whether a column that counts or dates "falls" or "repeats", and the first row that does; "" if neither."""
     runs = [re.findall(r"\d{1,15}", cell) for cell in column.cells]
     is_value = not _part(column.name) and re.search(r"\d[.,]\d", column.cells[0])
     if len(runs) < 3 or not runs[0] or len({len(run) for run in runs}) > 1 or is_value:
-        return None
+        return "", 0
     steps = np.diff(np.array(runs, dtype=np.int64), axis=0)
     falls, rises = (steps < 0).sum(axis=0), (steps > 0).sum(axis=0)
     (usual, count), *_ = Counter(steps[:, -1].tolist()).most_common(1)
     if steps.shape[1] == 1 and (usual == 0 or 2 * count <= len(steps)):
-        return None  # such as whole numbers that are values
+        return "", 0  # such as whole numbers that are values
     if (falls > 2 * rises).any() and not (rises > 2 * falls).any():
         return "falls", int((steps < 0).any(axis=1).argmax()) + 1
-    seen: set[str] = set()
-    row = next((row for row, cell in enumerate(column.cells) if cell in seen or seen.add(cell)), None)
-    return None if row is None else ("repeats", row)
+    first = {cell: row for row, cell in reversed([*enumerate(column.cells)])}
+    row = next((row for row, cell in enumerate(column.cells) if first[cell] < row), 0)
+    return "repeats" if row else "", row
 
 
 def _keys(free: Sequence[Column]) -> list[Column]:
