@@ -93,7 +93,8 @@ def tell_rows_apart(table: Table, used: Collection[str]) -> tuple[list[str], Seq
     for some in (*combinations(_keys(free), 2), *combinations(_keys(free), 3)):
         if _are_unique([column.cells for column in some]):
             if all(_part(column.name) for column in some):
-                return [column.name for column in some], ()
+                parts = [c.name for c in free if _part(c.name) and all(map(str.isdecimal, c.cells[:_SAMPLE]))]
+                return (parts if "year" in map(_part, parts) else []), ()
             time = max(some, key=lambda column: (bool(_part(column.name)), _is_index(column.name), _changes(column)))
             return [], [column for column in some if column is not time]
     return [], ()
@@ -184,8 +185,8 @@ def _join(table: Table, names: Sequence[str]) -> Sequence[str]:
     import pandas as pd
 
     numbers = [list(map(int, labels)) if all(map(str.isdecimal, labels)) else None for labels in columns]
-    if None not in numbers and all(map(_part, names)):
-        parts = dict(zip(map(_part, names), numbers, strict=True))
+    parts = dict(zip(map(_part, names), numbers, strict=True))
+    if None not in numbers and "year" in parts and len(parts) == len(names) and "" not in parts:
         if any(_letters(name) in ("quarter", "qtr") for name in names):
             parts["month"] = [3 * quarter - 2 for quarter in parts["month"]]
         stamps = pd.to_datetime(pd.DataFrame({"month": 1, "day": 1} | parts), errors="coerce")
