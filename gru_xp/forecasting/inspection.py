@@ -13,8 +13,9 @@ from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.season import guess_season
 from gru_xp.forecasting.windows import split_rows
 from gru_xp.io.dates import format_date
+from gru_xp.io.messages import CellError
 from gru_xp.io.numbers import is_missing, is_numeric, may_be_number, suspicious_value
-from gru_xp.io.options import ReadOptions
+from gru_xp.io.options import DECIMALS, ReadOptions
 from gru_xp.io.order import order_rows
 from gru_xp.io.read import ALL, choose_rows, default_target, numeric_columns, read_rows, read_values
 from gru_xp.io.series import TimeSeries
@@ -206,7 +207,11 @@ def _time_facts(table: Table, times: Times | None, how: ReadOptions) -> dict[str
     labels = [times.labels[row] for row in rows]
     spacing = Spacing(None)
     if times.dates is not None:
-        spacing = find_spacing([times.dates.values[row] for row in rows], how.freq)
+        dates = [times.dates.values[row] for row in rows]
+        try:
+            spacing = find_spacing(dates, how.freq)
+        except CellError:  # which is one of the problems
+            spacing = find_spacing(dates)
     first_gap = None
     if times.dates is not None and spacing.first_missing is not None:
         first_gap = format_date(spacing.first_missing, labels[-1], times.dates.form)
@@ -272,9 +277,7 @@ def _try(
             series = read_rows(table, target, features, how)
             break
         except DataError as error:
-            if str(error) in problems:  # the option was no remedy
-                return _Trial(target, None, None, problems)
-            problems.append(str(error))
+            problems += [str(error)] if str(error) not in problems else []
         try:
             remedy = _remedy(table, times, target, features, how)
             if remedy is None:
@@ -320,6 +323,9 @@ def _remedy(
         return replace(how, on_duplicate="first")
     if marks := _marks(table.column(used[0]), how):
         return replace(how, missing_values=(*how.missing_values, *marks))
+    if how.decimal is None and not _are_readable(table, used, how):
+        certain = [sign for sign in DECIMALS if _are_readable(table, used, replace(how, decimal=sign))]
+        return replace(how, decimal=certain[0]) if len(certain) == 1 else None
     return replace(how, missing="ffill") if how.missing == "refuse" else None
 
 
@@ -331,6 +337,13 @@ def _marks(column: Column, how: ReadOptions) -> list[str]:
     others = [text for text in texts if not may_be_number(text)]
     are_short = all(len(text) <= _LONGEST_MARK and not re.search(r"[\d,]", text) for text in others)
     return others if len(others) <= _MAX_MARKS and are_short and is_numeric(column, how.missing_values) else []
+
+
+def _are_readable(table: Table, names: Sequence[str], how: ReadOptions) -> bool:
+    try:
+        return bool(read_values(table, names, how))
+    except DataError:
+        return False
 
 
 def _keep_one(how: ReadOptions, keys: Sequence[Column]) -> ReadOptions:

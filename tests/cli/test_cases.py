@@ -225,11 +225,13 @@ def test_a_time_in_several_columns(train, follow, forecast):
 
     hours = [datetime(2024, 1, 1) + timedelta(hours=row) for row in range(60)]
     rows = [(t.year, t.month, t.day, t.hour, row % 7) for row, t in enumerate(hours)]
-    file = write("YEAR,MO,DY,HR,T2M", rows)
-    refused = train(file, "--target", "T2M")
-    refused.assert_refused("spread over 4 columns", "--time-column YEAR --time-column MO")
-    assert follow(refused, file, "--target", "T2M").code == 0
-    assert forecast()[0] == ["2024-01-03 12:00:00"]
+    for header, number in (("YEAR,MO,DY,HR,T2M", ()), ("No,year,month,day,hour,T2M", (1,))):
+        file = write(header, [(*(row + 1 for _ in number), *cells) for row, cells in enumerate(rows)])
+        refused = train(file, "--target", "T2M")
+        year, month = header.split(",")[len(number) :][:2]
+        refused.assert_refused("spread over 4 columns", f"--time-column {year} --time-column {month}")
+        assert follow(refused, file, "--target", "T2M").code == 0
+        assert forecast()[0] == ["2024-01-03 12:00:00"]
 
     for clock in ("%H:%M", "%H.%M.%S", "%H:%M:%S"):
         rows = [(f"{t:%Y-%m-%d}", format(t, clock), row % 7) for row, t in enumerate(hours)]

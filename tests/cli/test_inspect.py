@@ -151,6 +151,13 @@ WORKING = {
     "series without dates": ("shop,week,A", ["a"] * 60 + ["b"] * 60, [*range(1, 61)] * 2, sales(120)),
     "hours apart": ("Date,Hour,A", [day for day in days(4) for _ in range(24)], [*range(24)] * 4, sales(96)),
     "duplicates": ("Date,A", [*days(60), "2024-01-02"], sales(61)),
+    "hours apart, marks": (
+        "Date,Time,A",
+        [day for day in days(4) for _ in range(24)],
+        [f"{hour:02d}.00.00" for hour in range(24)] * 4,
+        ["?", *sales(95)],
+    ),
+    "decimal commas": ("Date,A", days(60), [f'"{row % 7},5"' for row in range(60)]),
     "no column of time": ("A,B", sales(60), [1] * 60),
     "a counter": ("time,A", range(60), sales(60)),
 }
@@ -203,6 +210,11 @@ def test_what_cannot_be_trained_on_is_described(app, inspect):
         assert any(said in problem for problem in found["problems"]), (said, found["problems"])
         assert found[unknown] is None
         assert "No command is known" in app("inspect", "own.csv").out
+    write("Date,shop,A", days(60) * 2, ["a"] * 60 + ["b"] * 60, sales(120))
+    found = inspect("--id-column", "shop", "--freq", "W-MON")
+    assert found["freq"] == "D"
+    assert any("2 series in column shop" in problem for problem in found["problems"])
+    assert any("does not fit --freq W-MON" in problem for problem in found["problems"])
     Path("own.csv").write_text("a,b\n1,2\n3\n5,6\n")
     app("inspect", "own.csv").assert_refused("own.csv, line 3")
     write("Date,A", days(60), sales(60))
