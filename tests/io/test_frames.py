@@ -204,7 +204,9 @@ def test_nothing_is_missing(walk):
 
 def test_there_and_back(frame):
     series = read_series(frame, features="all")
-    pd.testing.assert_frame_equal(series.to_frame(), frame.drop(columns="Note"), check_freq=False, check_names=False)
+    pd.testing.assert_frame_equal(
+        series.to_frame(), frame.drop(columns="Note"), check_freq=False, check_names=False, check_index_type=False
+    )
     with pytest.warns(DataWarning):
         masked = read_series(with_gaps(MAKERS["frame"]), target="a", features="all", missing="mask")
     assert masked.to_frame().isna().to_numpy().tolist() == (~masked.observed).tolist()
