@@ -13,6 +13,7 @@ from gru_xp.devices.device import DEVICE_PATTERN
 from gru_xp.errors import CheckpointError, printable
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.scaling import LARGEST
+from gru_xp.io.dates import format_date
 from gru_xp.io.messages import listed
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import Reading, TimeSeries
@@ -171,6 +172,8 @@ def _check_series(series: TimeSeries) -> None:
         raise ValueError(f"{value:g} in row {row + 1}, column {printable(series.columns[column])}, above {LARGEST:g}")
     if any(b < a for a, b in pairwise(series.dates or ())):  # a TypeError where only some have a time zone
         raise ValueError("dates that go back")
+    if series.dates and series.labels and series.reading.date_form:
+        format_date(series.dates[-1], series.labels[-1], series.reading.date_form)
 
 
 def _expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec]:

@@ -29,7 +29,10 @@ def series_to_learn(
         The data cannot be used.
     """
     how = ReadOptions.from_dict({"time": time or ()})
-    names = features if isinstance(features, str) else tuple(map(str, features))
+    try:
+        names = features if isinstance(features, str) else tuple(map(str, features))
+    except TypeError as error:
+        raise ArgumentError(f"features is {features!r}; it must be column names, or 'all'") from error
     if not _is_table(data):
         if target is not None or names or how.time:
             kind = (

@@ -286,6 +286,7 @@ DAMAGES = {
     "spacing": (lambda d: d["series"]["reading"].update(freq="x"), "freq is 'x'"),
     "time": (lambda d: d["series"]["reading"].update(time=[5]), "time of the reading is [5]"),
     "form": (lambda d: d["series"]["reading"].update(date_form=5), "'date_form' of the reading is 5"),
+    "language": (lambda d: d["series"]["reading"].update(date_form="%d. %B %Y (xx)"), "xx"),
     "style": (lambda d: d["series"]["reading"].update(styles={"Close": {"a": 1}}), "'a'"),
     "styles": (lambda d: d["series"]["reading"].update(styles={"Close": 5}), "mapping"),
     "settings": (lambda d: d["forecaster"]["settings"].update(hidden_size=6), "instead of"),
