@@ -19,10 +19,11 @@ from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.series import TimeSeries, as_series
 from gru_xp.forecasting.windows import Floats, Split, make_windows, split_rows
 from gru_xp.nn.cell import RESETS, Reset
-from gru_xp.nn.checks import check_choice, whole_number
+from gru_xp.nn.checks import check_choice, check_flag, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import map_arrays, named_arrays
+from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
 from gru_xp.training.objective import predict
@@ -132,8 +133,7 @@ class Forecaster:
         check_choice("dtype", self.dtype, DTYPES)
         for name, most in (("seq_length", None), ("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
             whole_number(name, getattr(self, name), 1, most)
-        if type(self.bidirectional).__name__ not in ("bool", "bool_"):
-            raise ArgumentError(f"bidirectional is {self.bidirectional!r}; it must be True or False")
+        check_flag("bidirectional", self.bidirectional)
         if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
             raise ArgumentError(f"validation_ratio is {self.validation_ratio!r}; it must be at least 0 and below 1")
         self._training_config()
@@ -374,9 +374,12 @@ class Forecaster:
 
         Raises
         ------
+        ArgumentError
+            The path is neither a string nor an os.PathLike.
         CheckpointError
             The file cannot be written.
         """
+        check_path(path)
         self._check_fitted()
         save_model(path, self.params, self.describe())
 
@@ -417,9 +420,12 @@ class Forecaster:
 
         Raises
         ------
+        ArgumentError
+            The path is neither a string nor an os.PathLike.
         CheckpointError
             The file is no such model.
         """
+        check_path(path)
         device = device if isinstance(device, Device) else resolve_device(device)
         params, description = load_model(path, device, lambda described: cls.from_description(described).architecture())
         return cls.from_parts(params, description, device)

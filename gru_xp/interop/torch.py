@@ -25,7 +25,7 @@ from gru_xp.nn.cell import RESETS, Reset
 from gru_xp.nn.checks import check_choice
 from gru_xp.nn.params import LinearParams
 from gru_xp.nn.stack import Layers
-from gru_xp.training.files import replace_file
+from gru_xp.training.files import check_path, replace_file
 
 if TYPE_CHECKING:
     import torch
@@ -165,6 +165,7 @@ def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     >>> module.load_state_dict(state)
     <All keys matched successfully>
     """
+    check_path(path)
     description = write_description(forecaster, "torch.nn.GRU")
     _refuse_before(forecaster.reset, "export to .onnx, or train with --reset after")
     torch = import_peer("torch")
@@ -209,7 +210,7 @@ def load_torch(path: str | os.PathLike[str], *, device: str | Device = "auto") -
     CheckpointError
         The file is no such model.
     """
-    state = _read(Path(path))
+    state = _read(check_path(path))
     try:
         description = _description(state.pop(DESCRIPTION, None))
         layers = from_torch(state, prefix="gru.")

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 from gru_xp.errors import ShapeError
 from gru_xp.nn.cell import RESETS, Reset, check_params, gru_step
-from gru_xp.nn.checks import check_array, check_choice, check_kind, check_lengths, generator, whole_number
+from gru_xp.nn.checks import (
+    check_array,
+    check_choice,
+    check_flag,
+    check_kind,
+    check_lengths,
+    generator,
+    whole_number,
+)
 from gru_xp.nn.dropout import DropoutRates, dropout_mask, keep_mask
 from gru_xp.nn.gru import GRUCache, gru_backward, gru_forward, time_first
 from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
@@ -83,12 +91,12 @@ def init_gru_stack_params(
     Raises
     ------
     ArgumentError
-        A size is no whole number of at least 1, or the seed none of at least 0.
+        `num_layers` is not from 1 to 1000, `bidirectional` is not a bool, or as `init_params`.
     ShapeError
         `dtype` is neither float32 nor float64.
     """
     rng = generator(seed)
-    directions = 2 if bidirectional else 1
+    directions = 2 if check_flag("bidirectional", bidirectional) else 1
     return tuple(
         tuple(
             init_params(

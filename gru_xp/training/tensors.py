@@ -22,7 +22,7 @@ from gru_xp.devices import to_host
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.errors import CheckpointError, printable
 from gru_xp.nn.ops import Array
-from gru_xp.training.files import replace_file
+from gru_xp.training.files import check_path, replace_file
 from gru_xp.training.strict_json import check_fields, read_json, shortened
 
 DTYPES = {"float32": ("F32", 4), "float64": ("F64", 8), "int64": ("I64", 8), "uint8": ("U8", 1)}
@@ -144,10 +144,12 @@ def read_tensors(
 
     Raises
     ------
+    ArgumentError
+        The path is neither a string nor an os.PathLike.
     CheckpointError
         There is no such file, or it is not exactly what was expected.
     """
-    path = Path(path)
+    path = check_path(path)
     try:
         with _open(path, kind) as file:
             head, header = _read_header(file, largest_header, kind)

@@ -154,7 +154,7 @@ def train_on_chunks(
             unflatten(theta, params),
             partial(_chunks, x, y, counts, chunk_length, device, dtype),
             sum(counts),
-            None if h0 is None else to_device(h0, device, dtype),
+            None if h0 is None else _initial_states(h0, params, x.shape[0], device, dtype),
             partial(_squared_error, ops=ops) if loss is None else loss,
             Update(theta, config, ops),
             {"reset": reset, "keep_every": config.keep_every if keep_every is None else keep_every, "ops": ops},
@@ -264,6 +264,22 @@ def _squared_error(y_pred: Array, y: Array, /, *, mask: Array | None, reduction:
             ops.pointwise(only_valid, (a, valid), out=(rows[number],))
     value, dpred = mse_loss(*rows, reduction=reduction, ops=ops)
     return value, xp.reshape(dpred, y_pred.shape)
+
+
+def _initial_states(h0: Array, params: NetworkParams, B: int, device: Device, dtype: str) -> Array:
+    """`h0` on the device; ShapeError unless it is an array ``(L, B, H)`` of numbers."""
+    dims = len(params.gru), B, params.gru[0][0].hidden_size
+    try:
+        given = to_device(h0, device)
+        xp = array_namespace(given)
+        is_real = xp.isdtype(given.dtype, ("real floating", "integral"))
+        states = xp.astype(given, getattr(xp, dtype)) if is_real else None
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        states = None
+    if states is None:
+        raise ShapeError(f"h0 is a {type(h0).__name__}; it must be an array of real numbers, of shape {dims}")
+    check_array("h0", states, dims)
+    return states
 
 
 def _check_sequences(
