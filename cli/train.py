@@ -16,6 +16,7 @@ from .messages import choose_device, note, number_text, print_json, print_parts
 from .options import Command, DeviceRequest, FiniteRange, column_options, device_options, json_option, quiet_option
 from .progress import Interrupt, interruptible, watch
 from .reading import reading_options
+from .sources import load_run
 from .training_run import TrainingRun, new_run, resumed_run
 
 if TYPE_CHECKING:
@@ -250,7 +251,15 @@ def train(
         default_out = Path("runs", f"{run.source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
         folder = run_folder(out or default_out, overwrite=overwrite, unique=out is None)
     forecaster, request = run.forecaster, run.device or device
-    with interruptible() as interrupt:
+    checkpoints: Checkpoints | None = None
+
+    def advise_at_quit() -> None:
+        if resume is not None:
+            _say_how_to_continue(Path(resume))
+        elif out is not None and checkpoints is not None and checkpoints.has_written:
+            _say_how_to_continue(out)
+
+    with interruptible(advise_at_quit) as interrupt:
         with folder as partial_folder:
             out = partial_folder.parent
             chosen = choose_device(request, quiet=quiet)
@@ -272,8 +281,8 @@ def train(
             print_json({"run": str(out), **metrics})
         else:
             print_parts(f"{run.source.path.name}, {run.source.target}: one-step-ahead accuracy", parts)
-    if interrupt.by is not None and (out / CHECKPOINT_FILE).exists():
-        note(f"Stopped. Continue with: gru-xp train --resume {shlex.quote(str(out))}")
+    if interrupt.by is not None:
+        _say_how_to_continue(out)
     if metrics["problem"] is not None:
         raise click.ClickException(metrics["problem"])
     if interrupt.by is not None:
@@ -290,6 +299,18 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     if "patience" in given:
         given["patience"] = given["patience"] or None
     return {name: value for name, value in given.items() if name not in others}
+
+
+def _say_how_to_continue(out: Path) -> None:
+    """How to resume the stopped run in the folder, if it has a checkpoint that can be resumed."""
+    from gru_xp.errors import GruXpError
+    from gru_xp.reporting.run_folder import checkpoint_file
+
+    try:
+        load_run(checkpoint_file(out))
+    except GruXpError:
+        return
+    note(f"Stopped. Continue with: gru-xp train --resume {shlex.quote(str(out))}")
 
 
 def _checkpoints(run: TrainingRun, out: Path, at_start: bool, wants_stop: Callable[[], bool]) -> "Checkpoints":
