@@ -118,6 +118,11 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
     DeviceError
         `name` is none of the above, or the device does not work and nothing may stand in for it.
     """
+    return device_for_caller(name, fallback=fallback, threads=threads)
+
+
+def device_for_caller(name: str = "auto", *, fallback: bool | None = None, threads: int | None = None) -> Device:
+    """As `resolve_device`, but for use inside another function: a warning names the line that called that function."""
     if not isinstance(name, str) or not DEVICE_PATTERN.fullmatch(name):
         raise DeviceNameError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
     threads = default_threads() if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
@@ -140,7 +145,7 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
         fallback = os.environ.get(NO_FALLBACK_VARIABLE, "0") in ("", "0")
     if not fallback:
         raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
-    warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=3)
     return cpu(problem, fallback=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gru_xp.devices import Device, resolve_device, to_device, to_host
+from gru_xp.devices import Device, device_for_caller, to_device, to_host
 from gru_xp.devices.inventory import versions
 from gru_xp.errors import ArgumentError, CheckpointError, DataError, GruXpError, printable
 from gru_xp.forecasting.reading.numerals import LARGEST
@@ -159,7 +159,7 @@ class Forecaster:
         vars(self).update(state)
         if "device" in state:
             name, threads = state["device"]
-            self.device = resolve_device(name, threads=threads)
+            self.device = device_for_caller(name, threads=threads)
             place = partial(to_device, device=self.device)
             if "params" in state:
                 self.params = map_arrays(place, self.params)
@@ -217,7 +217,7 @@ class Forecaster:
         """
         self.__post_init__()  # the attributes may have changed since
         series = as_series(series)
-        device = device if isinstance(device, Device) else resolve_device(device)
+        device = device if isinstance(device, Device) else device_for_caller(device)
         with naming(series):
             split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
             if state is None:
@@ -426,7 +426,7 @@ class Forecaster:
             The file is no such model.
         """
         check_path(path)
-        device = device if isinstance(device, Device) else resolve_device(device)
+        device = device if isinstance(device, Device) else device_for_caller(device)
         params, description = load_model(path, device, lambda described: cls.from_description(described).architecture())
         return cls.from_parts(params, description, device)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
-from gru_xp.devices import Device, resolve_device, to_device, to_host
+from gru_xp.devices import Device, device_for_caller, to_device, to_host
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.cell import Reset
 from gru_xp.nn.checks import check_array, check_kind, check_lengths, whole_number
@@ -144,7 +144,7 @@ def train_on_chunks(
         if function is not None and not callable(function):
             raise ArgumentError(f"{name} is a {type(function).__name__}; it must be a function, or left out")
     start = time.perf_counter()
-    device = device if isinstance(device, Device) else resolve_device(device)
+    device = device if isinstance(device, Device) else device_for_caller(device)
     with device.use():
         ops = device.ops()
         dtype = "float32" if params.linear.bias.dtype == array_namespace(params.linear.bias).float32 else "float64"

@@ -4,6 +4,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -431,12 +432,24 @@ def test_a_copy_of_a_forecaster_that_is_not_fitted(small):
 
 def test_a_pickle_of_a_device_that_is_not_there_lands_on_the_cpu(fitted, frame, monkeypatch):
     monkeypatch.setattr(device_module, "cuda_problem", lambda index=0: "no driver")
-    state = fitted.__getstate__() | {"device": ("cuda:1", 1)}
-    made = Forecaster.__new__(Forecaster)
-    with pytest.warns(RuntimeWarning, match=r"cuda:1 .*no driver"):
-        made.__setstate__(state)
+    elsewhere = copy.copy(fitted)
+    elsewhere.device = replace(fitted.device, name="cuda:1")
+    pickled = pickle.dumps(elsewhere)
+    with pytest.warns(RuntimeWarning, match=r"cuda:1 .*no driver") as record:
+        made = pickle.loads(pickled)
+    assert [warning.filename for warning in record] == [__file__]
     assert made.device.name == "cpu"
     np.testing.assert_allclose(made.predict(frame), fitted.predict(frame), rtol=1e-6)
+
+
+def test_a_warning_of_the_device_names_the_line_that_asked_for_it(small, frame, monkeypatch, tmp_path):
+    monkeypatch.setattr(device_module, "cuda_problem", lambda index=0: "no driver")
+    with pytest.warns(RuntimeWarning, match="no driver") as fitting:
+        fitted = small().fit(frame, device="cuda")
+    fitted.save(tmp_path / "model")
+    with pytest.warns(RuntimeWarning, match="no driver") as loading:
+        Forecaster.load(tmp_path / "model", device="cuda")
+    assert [warning.filename for warning in (*fitting, *loading)] == [__file__] * 2
 
 
 def test_forecasters_are_equal_if_they_are_the_same_object(small, fitted):
