@@ -1,6 +1,7 @@
 """``gpu --smoke``: everything that needs a CUDA device, in order of risk, each part in a process of its own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import click
 
 from benchmarks.contest import DETAILS, OTHER_SETTINGS, ROOT, error_line
-from benchmarks.junit import read_cases
+from benchmarks.junit import TestCase, read_cases
 from benchmarks.report import package_version, save_json
 from gru_xp.cli.messages import note, print_table
 
@@ -36,23 +37,35 @@ class Part:
     share
         Of the time: what earlier parts leave is added, and later parts keep theirs.
     tests
-        Arguments of pytest, which runs the tests marked ``cuda`` there.
+        Arguments of pytest, which runs the tests with `marks` there.
     command
         Arguments of Python, where these are no tests.
+    marks
+        An expression of pytest's option ``-m``.
+    may_be_cut
+        Whether the part may be ended before all its tests have run, without counting as failed.
     """
 
     name: str
     share: float
     tests: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    marks: str = "cuda and not slow"
+    may_be_cut: bool = False
 
+
+SELECTED = re.compile(r"collected (?:\d+ items? / .*\b)?(\d+) (?:selected|items?)")
+ENDED = re.compile(r"\S*::(.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b.*\[ *\d+%\]$")
+OUTCOMES = {"PASSED": "passed", "XPASS": "passed", "FAILED": "failed", "ERROR": "failed"} | dict.fromkeys(
+    ("SKIPPED", "XFAIL"), "skipped"
+)
 
 DEVICES = "tests/devices/test_{}.py"
 PARTS: tuple[Part, ...] = (
     Part("device and memory", 0.07, (DEVICES.format("device"),)),
-    Part("plain operations", 0.13, ("tests/nn",)),
+    Part("plain operations", 0.11, ("tests/nn",)),
     Part("cuBLAS", 0.07, (DEVICES.format("cublas"),)),
-    Part("elementwise kernels and reductions", 0.12, (DEVICES.format("cupy_ops"), "-k", "not captured")),
+    Part("elementwise kernels and reductions", 0.10, (DEVICES.format("cupy_ops"), "-k", "not captured")),
     Part("graphs", 0.08, (DEVICES.format("cuda_graph"), DEVICES.format("cupy_ops"), "-k", "cuda_graph or captured")),
     Part("persistent kernels", 0.14, (DEVICES.format("persistent"),)),
     Part("training", 0.12, ("tests/training", "tests/forecasting")),
@@ -61,13 +74,19 @@ PARTS: tuple[Part, ...] = (
     Part("equal to the CPU", 0.05, command=("-m", "benchmarks.gpu_checks", "cpu")),
     Part("the same training twice", 0.05, command=("-m", "benchmarks.gpu_checks", "twice")),
     Part("one benchmark", 0.05, command=("-m", "benchmarks", "gpu", "--quick", "--shapes", BENCHMARK_SHAPE)),
+    Part("slow tests", 0.04, ("tests",), marks="cuda and slow", may_be_cut=True),
 )
-"""In order of risk. A path of tests that is in several parts, or in another path, runs once: the most special one."""
+"""In order of risk. Of parts with the same marks, a path that is in several, or in another path, runs in one: the most
+specific. The share of the slow tests suffices to collect them; they run in the time that the other parts leave."""
 
 
 @dataclass
 class Outcome:
-    """How a part ended; `problem` is its first error, and `details` the end of its output."""
+    """How a part ended; `problem` is its first error, and `details` the end of its output.
+
+    The status is ``"passed"``, ``"failed"``, ``"skipped"`` or ``"incomplete"``. `not_reached` is the number of tests
+    that did not run to their end; None if the part has no tests, or was ended before they were collected.
+    """
 
     name: str
     status: str
@@ -75,6 +94,7 @@ class Outcome:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    not_reached: int | None = None
     problem: str | None = None
     details: str = ""
 
@@ -83,14 +103,15 @@ def command_of(part: Part, report: Path, parts: Sequence[Part]) -> list[str]:
     """The process of a part; of tests, with a JUnit report. Paths below its own that other parts have are left out."""
     if part.command:
         return [sys.executable, *part.command]
-    others = {path for other in parts if other is not part for path in other.tests if path.startswith("tests/")}
+    beside = [other for other in parts if other is not part and other.marks == part.marks]
+    others = {path for other in beside for path in other.tests if path.startswith("tests/")}
     ignored = [f"--ignore={path}" for path in sorted(others) if any(path.startswith(f"{own}/") for own in part.tests)]
     options = [
         "-c",
         "pyproject.toml",
         "-v",
         "-m",
-        "cuda and not slow",
+        part.marks,
         "-p",
         "no:cacheprovider",
         f"--junitxml={report}",
@@ -127,7 +148,11 @@ def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part] = PAR
     text = output.read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     outcome.details = text.strip()[-DETAILS:]
-    first, reason = _read(report, outcome)
+    first, reason = _read(report, outcome, lines)
+    if code is None and part.may_be_cut:
+        outcome.status = "failed" if outcome.failed else "incomplete"
+        outcome.problem = f"{f'{first}; ' if first else ''}{_cut(outcome, limit)}; {_running(lines)}"
+        return outcome
     if code is None:
         outcome.problem = f"not done after {limit:.0f} s; last: {lines[-1] if lines else 'nothing'}"
     elif code < 0:
@@ -143,6 +168,14 @@ def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part] = PAR
     if outcome.problem is not None:
         outcome.status = "failed"
     return outcome
+
+
+def _cut(outcome: Outcome, limit: float) -> str:
+    """How far a part came that was ended after `limit` seconds."""
+    if outcome.not_reached is None:
+        return f"ended after {limit:.0f} s, before its tests were collected"
+    ran = outcome.passed + outcome.failed + outcome.skipped
+    return f"ended after {limit:.0f} s: {ran} of {ran + outcome.not_reached} tests ran, {outcome.not_reached} did not"
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
@@ -162,17 +195,22 @@ def _signal_name(number: int) -> str:
 
 
 def _running(lines: Sequence[str]) -> str:
-    """The test that was running, which pytest names before it runs it."""
+    """The test that pytest named last, which it does before it runs it."""
     started = [line.partition(" ")[0] for line in lines if "::" in line.partition(" ")[0]]
     return f"last: {started[-1] if started else lines[-1] if lines else 'nothing'}"
 
 
-def _read(report: Path, outcome: Outcome) -> tuple[str | None, str]:
-    """Count the tests of a report; the first failure in one line, and a reason of a skipped test."""
+def _read(report: Path, outcome: Outcome, lines: Sequence[str]) -> tuple[str | None, str]:
+    """Count the tests of a report, or of the output where there is none; the first failure, and a reason of a skip."""
+    selected = next((int(found[1]) for line in lines if (found := SELECTED.search(line))), None)
     try:
         cases = list(read_cases(report))
     except (OSError, ET.ParseError):  # the process did not get so far
-        return None, ""
+        ended = {found[1]: OUTCOMES[found[2]] for line in lines if (found := ENDED.match(line))}
+        cases = [TestCase("", name, ending, "failed", 0.0) for name, ending in ended.items()]
+        outcome.not_reached = None if selected is None else selected - len(cases)
+    else:
+        outcome.not_reached = 0
     counts = Counter(case.outcome for case in cases)
     outcome.passed, outcome.failed, outcome.skipped = (counts[kind] for kind in ("passed", "failed", "skipped"))
     failures = [case for case in cases if case.outcome == "failed"]
@@ -203,16 +241,31 @@ def smoke(minutes: float, json_file: Path | None) -> None:
             note(f"{part.name}: {limit:.0f} s at most")
             outcomes.append(run_part(part, Path(folder), limit, PARTS))
     rows: list[dict[str, Any]] = [asdict(outcome) for outcome in outcomes]
-    headers = ("part", "", "passed", "failed", "skipped", "seconds", "first error")
+    headers = ("part", "", "passed", "failed", "skipped", "not reached", "seconds", "first error")
     cells = [
-        (o.name, o.status, *map(str, (o.passed, o.failed, o.skipped)), f"{o.seconds:.1f}", _short(o.problem or ""))
+        (
+            o.name,
+            o.status,
+            *map(str, (o.passed, o.failed, o.skipped)),
+            "" if o.not_reached is None else str(o.not_reached),
+            f"{o.seconds:.1f}",
+            _short(o.problem or ""),
+        )
         for o in outcomes
     ]
     print_table("Checks of the CUDA path", headers, cells, left=len(headers))
     failed = [outcome.name for outcome in outcomes if outcome.status == "failed"]
-    summary = {"failed": failed, "seconds": round(sum(outcome.seconds for outcome in outcomes), 1)}
+    incomplete = [outcome.name for outcome in outcomes if outcome.status == "incomplete"]
+    summary = {
+        "failed": failed,
+        "incomplete": incomplete,
+        "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
+    }
     settings = {"smoke": True, "minutes": minutes, "pytest": package_version("pytest")}
     save_json(json_file, "gpu", settings, rows, summary)
+    for outcome in outcomes:
+        if outcome.status == "incomplete":
+            note(f"{outcome.name}: {outcome.problem}; to run all of them: pytest -n0 -m 'cuda and slow'")
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(rows)} parts failed: {', '.join(failed)}")
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,47 @@ def test_a_part_of_tests(smoke: Any, tmp_path: Path) -> None:
     assert rows["ends"]["problem"].startswith("test_bad: ")
     assert "\n" not in rows["ends"]["problem"]
     assert all(part in rows["dies"]["problem"] for part in ("SIGKILL", "test_killed"))
+    counts = [rows["dies"][kind] for kind in ("passed", "failed", "skipped", "not_reached")]
+    assert counts == [1, 1, 1, 1]
     assert "not on Sundays" in rows["none"]["problem"]
+
+
+def test_a_part_that_may_be_cut_counts_what_it_did_not_reach(smoke: Any, tmp_path: Path) -> None:
+    text = """
+        import time, pytest
+        pytestmark = [pytest.mark.cuda, pytest.mark.slow]
+        @pytest.mark.parametrize("name", ["one", "two words"])
+        def test_quick(name): assert name in %s
+        @pytest.mark.parametrize("name", "abc")
+        def test_endless(name): time.sleep(1000)
+        @pytest.mark.skip
+        def test_other(): pass
+    """
+    for name, names in (("good", ("one", "two words")), ("bad", ("one",))):
+        (tmp_path / f"test_{name}.py").write_text(textwrap.dedent(text % (names,)), encoding="utf-8")
+    good, bad = (
+        Part(name, 0.3, (str(tmp_path / f"test_{name}.py"),), marks="cuda and slow", may_be_cut=True)
+        for name in ("good", "bad")
+    )
+    (tmp_path / "test_imports.py").write_text("import time\ntime.sleep(1000)", encoding="utf-8")
+    imports = Part("imports", 0.0, (str(tmp_path / "test_imports.py"),), may_be_cut=True)
+    code, rows, out = smoke(Part("not slow", 0.4, good.tests), imports, good, bad, minutes="0.2")
+    assert code == 1
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "not slow": "skipped",
+        "imports": "incomplete",
+        "good": "incomplete",
+        "bad": "failed",
+    }
+    counts = {
+        name: [row[kind] for kind in ("passed", "failed", "skipped", "not_reached")] for name, row in rows.items()
+    }
+    assert (counts["good"], counts["bad"], counts["imports"]) == ([2, 0, 0, 4], [1, 1, 0, 4], [0, 0, 0, None])
+    assert "2 of 6 tests ran, 4 did not; last: " in rows["good"]["problem"]
+    assert "before its tests were collected" in rows["imports"]["problem"]
+    assert rows["bad"]["problem"].startswith("test_quick[two words]: ")
+    assert rows["good"]["problem"] in out
+    assert out.strip().splitlines()[-1] == "Error: 1 of 4 parts failed: bad"
 
 
 def test_earlier_parts_leave_later_ones_their_share(smoke: Any) -> None:
@@ -113,6 +154,11 @@ def test_every_cuda_test_is_in_a_part_and_the_time_suffices() -> None:
     others = next(part for part in PARTS if "tests" in part.tests)
     command = gpu_smoke.command_of(others, Path("report.xml"), PARTS)
     assert {f"--ignore={path}" for path in paths if path != "tests"} <= set(command)
+    last = PARTS[-1]
+    command = gpu_smoke.command_of(last, Path("report.xml"), PARTS)
+    assert (last.tests, last.may_be_cut) == (("tests",), True)
+    assert "cuda and slow" in command
+    assert not any(argument.startswith("--ignore") for argument in command)
 
 
 def test_options_that_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
