@@ -11,7 +11,7 @@ from .sources import open_run, read_run_source
 @click.command(cls=Command, epilog="Example: gru-xp evaluate runs/goog IBM.csv")
 @click.argument("run", metavar="RUN", type=click.Path())
 @click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
-@column_options("that of the run")
+@column_options("as in the run")
 @reading_options
 @device_options
 @quiet_option

@@ -22,7 +22,7 @@ from .sources import open_run, read_run_source
     show_default=True,
     help="Number of values to forecast.",
 )
-@column_options("that of the run")
+@column_options("as in the run")
 @reading_options
 @device_options
 @quiet_option
@@ -52,7 +52,7 @@ def forecast(
     source, _ = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
     series = source.series
     if len(series.columns) > 1 and steps > 1:
-        note(f"the future of {listed(series.columns[1:])} is not known; each stays at its last value", quiet=quiet)
+        note(f"future values of {listed(series.columns[1:])} are unknown; each keeps its last value", quiet=quiet)
     values = forecaster.forecast(series, steps).tolist()
     dates = None if series.dates is None else next_dates(series.dates, steps)
     like = series.labels[-1] if series.labels else ""

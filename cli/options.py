@@ -176,7 +176,7 @@ def _check_format(ctx: click.Context, param: click.Parameter, value: Path) -> Pa
     from gru_xp.interop.files import SUFFIXES
 
     if value.suffix.lower() not in SUFFIXES:
-        raise click.BadParameter(f"'{value}' must end in {' or '.join(SUFFIXES)}, which says the format.")
+        raise click.BadParameter(f"'{value}' must end in {' or '.join(SUFFIXES)}, which determines the format.")
     return value
 
 

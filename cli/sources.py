@@ -215,7 +215,7 @@ def _own(
         raise CheckpointError(f"{run}: its checkpoint and its model are from different trainings; give a CSV file")
     wanted = (columns[0], *columns[1])
     if wanted != checkpoint.series.columns or reading:
-        what = f"columns {listed(wanted)}" if wanted != checkpoint.series.columns else "options of reading"
+        what = f"columns {listed(wanted)}" if wanted != checkpoint.series.columns else "these reading options"
         raise DataError(f"{run}: {what} are not stored in the run; give a CSV file")
     if change := change_of_file(checkpoint.run):
         note(f"warning: {checkpoint.run['file']} has changed since ({change}); using the rows stored in the run")
@@ -272,7 +272,7 @@ def _named_like(source: Source, forecaster: "Forecaster") -> Source:
         from gru_xp.forecasting.reading.cells import listed
 
         raise DataError(
-            f"--target and --features name {listed(columns)}; the model was trained on as many columns as "
+            f"--target and --features name {listed(columns)}; name as many columns as the model was trained on: "
             f"{listed(forecaster.columns)}"
         )
     return replace(source, series=replace(source.series, columns=forecaster.columns))

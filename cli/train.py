@@ -351,7 +351,7 @@ def _say_drift(drift: "Drift") -> None:
     )
     if not drift.is_within_limit:
         raise click.ClickException(f"{said}; do not trust this device, or switch TF32 off (CUPY_TF32=0)")
-    note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, costs by {drift.cost:.1e}")
+    note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, losses by {drift.cost:.1e}")
 
 
 def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool) -> None:

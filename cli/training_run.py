@@ -206,12 +206,12 @@ def _compared(
     if not allow_changes:
         _refuse(
             path,
-            f"{csv} is not what the run learns from: {change}; leave it out to continue with the rows stored in "
+            f"{csv} differs from the data of the run: {change}; leave it out to continue with the rows stored in "
             "the run, or add --allow-changes to continue with these",
         )
     if (source.series.observed is not None) != checkpoint.forecaster.sees_gaps:
         what = "no missing values" if source.series.observed is None else "missing values"
-        _refuse(path, f"{csv} has {what}, unlike what the run learns from; train a new run")
+        _refuse(path, f"{csv} has {what}, unlike the data of the run; train a new run")
     note(f"{csv}: {change}; continuing with these rows")
     return source, True
 

@@ -61,5 +61,5 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a file, in small letters; raise CheckpointError unless it is one of `SUFFIXES`."""
     suffix = check_path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise CheckpointError(f"{path}: the name must end in {' or '.join(SUFFIXES)}, which says the format")
+        raise CheckpointError(f"{path}: the name must end in {' or '.join(SUFFIXES)}, which determines the format")
     return suffix
