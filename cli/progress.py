@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from .messages import note, number_text
 
 if TYPE_CHECKING:
@@ -40,11 +42,14 @@ def interruptible(at_quit: Callable[[], object]) -> Iterator[Interrupt]:
 
     def on_signal(number: int, frame: Any) -> None:
         nonlocal has_quit
+        with suppress(RuntimeError):  # the signal came in the middle of another message
+            if sys.stderr.isatty():
+                click.echo(err=True)  # ends the line of the bar, or of an echoed ^C
         if interrupt.by is not None:
             has_quit = True
             sys.exit(128 + number)
         interrupt.by = signal.Signals(number)
-        with suppress(RuntimeError):  # it came in the middle of a line
+        with suppress(RuntimeError):
             note("Stopping after this batch and saving. Press Ctrl-C again to quit now.")
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -254,10 +254,10 @@ def train(
     checkpoints: Checkpoints | None = None
 
     def advise_at_quit() -> None:
-        if resume is not None:
-            _say_how_to_continue(Path(resume))
-        elif out is not None and checkpoints is not None and checkpoints.has_written:
-            _say_how_to_continue(out)
+        has_written = checkpoints is not None and checkpoints.has_written
+        stopped = Path(resume) if resume is not None else out if has_written else None
+        if stopped is None or not _say_how_to_continue(stopped):
+            note("Stopped before the first checkpoint; nothing was saved.")
 
     with interruptible(advise_at_quit) as interrupt:
         with folder as partial_folder:
@@ -301,16 +301,17 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in others}
 
 
-def _say_how_to_continue(out: Path) -> None:
-    """How to resume the stopped run in the folder, if it has a checkpoint that can be resumed."""
+def _say_how_to_continue(out: Path) -> bool:
+    """Say how to resume the stopped run in the folder, and return True, if it has a checkpoint to resume from."""
     from gru_xp.errors import GruXpError
     from gru_xp.reporting.run_folder import checkpoint_file
 
     try:
         load_run(checkpoint_file(out))
     except GruXpError:
-        return
+        return False
     note(f"Stopped. Continue with: gru-xp train --resume {shlex.quote(str(out))}")
+    return True
 
 
 def _checkpoints(run: TrainingRun, out: Path, at_start: bool, wants_stop: Callable[[], bool]) -> "Checkpoints":

@@ -187,7 +187,9 @@ def test_ctrl_c_on_a_terminal_finishes_the_batch_and_keeps_the_run(terminal, wri
     code, out = shown.finish()
     assert code == 130
     assert re.search(r"\x1b\[.*/1000000.*loss: training .*best validation .*left", shown.shown, re.DOTALL)
-    assert shown.shown.splitlines()[-1] == "Stopped. Continue with: gru-xp train --resume 'my run'"
+    lines = shown.shown.splitlines()
+    assert "Stopping after this batch and saving. Press Ctrl-C again to quit now." in lines
+    assert lines[-1] == "Stopped. Continue with: gru-xp train --resume 'my run'"
     assert "Traceback" not in shown.shown
     metrics = json.loads(out)
     assert metrics["stop_reason"] == "paused"
@@ -243,8 +245,8 @@ def test_two_signals_leave_the_last_checkpoint(app, write_csv, monkeypatch, tmp_
     assert (outcome.code, outcome.err.splitlines()[-1][:8]) == (143, "Stopped.")
 
 
-def test_two_signals_before_a_checkpoint_give_no_advice(app, write_csv, monkeypatch, quick):
-    """Nor is it given for the checkpoint of an earlier run, or for one that cannot be read."""
+def test_two_signals_before_a_checkpoint_say_that_nothing_was_saved(app, write_csv, monkeypatch, quick):
+    """Nor is there advice for the checkpoint of an earlier run, or for one that cannot be read."""
 
     def fit(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
@@ -267,6 +269,7 @@ def test_two_signals_before_a_checkpoint_give_no_advice(app, write_csv, monkeypa
             outcome = app("train", "own.csv", *quick, "--out", run, "--overwrite")
         assert outcome.code == 130, run
         assert "--resume" not in outcome.err, run
+        assert outcome.err.splitlines()[-1] == "Stopped before the first checkpoint; nothing was saved.", run
 
 
 def test_a_signal_before_the_training_ends_it_after_epoch_0(app, write_csv, monkeypatch, tmp_path):
