@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         DeviceError,
         GruXpError,
         MemoryLimitError,
+        NotFittedError,
         ShapeError,
     )
     from gru_xp.forecasting import Forecaster
@@ -67,6 +68,7 @@ _HOMES = {
         "DeviceError",
         "GruXpError",
         "MemoryLimitError",
+        "NotFittedError",
         "ShapeError",
     ),
     "gru_xp.forecasting": ("Forecaster",),
@@ -102,6 +104,7 @@ __all__ = [
     "LinearParams",
     "MemoryLimitError",
     "NetworkParams",
+    "NotFittedError",
     "ShapeError",
     "TrainingConfig",
     "dropout_mask",

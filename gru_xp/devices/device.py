@@ -17,7 +17,7 @@ from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.threads import MOST_THREADS, default_threads
 from gru_xp.errors import ArgumentError, DeviceError, DeviceNameError, printable
-from gru_xp.nn.checks import check_choice, whole_number
+from gru_xp.nn.checks import check_choice, shown, whole_number
 from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -124,7 +124,7 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
 def device_for_caller(name: str = "auto", *, fallback: bool | None = None, threads: int | None = None) -> Device:
     """As `resolve_device`, but for use inside another function: a warning names the line that called that function."""
     if not isinstance(name, str) or not DEVICE_PATTERN.fullmatch(name):
-        raise DeviceNameError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
+        raise DeviceNameError(f"device is {shown(name)}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
     threads = default_threads() if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
 
     def cpu(reason: str, fallback: bool = False) -> Device:
@@ -240,14 +240,25 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
     Raises
     ------
     ArgumentError
-        `dtype` is not one of these, or `device` is not a Device.
+        `dtype` is not one of these, `device` is not a Device, or `array` does not consist of numbers.
     """
     if not isinstance(device, Device):
-        raise ArgumentError(f"device is {device!r}; it must be a Device, from resolve_device")
+        raise ArgumentError(f"device is {shown(device)}; it must be a Device, from resolve_device")
     if dtype is not None:
         check_choice("dtype", dtype, ("float32", "float64", "int64"))
     with device.use():
-        return device.xp.asarray(array, dtype=None if dtype is None else getattr(device.xp, dtype))
+        try:
+            placed = device.xp.asarray(array, dtype=None if dtype is None else getattr(device.xp, dtype))
+            is_numeric = device.xp.isdtype(placed.dtype, ("bool", "numeric"))
+        except (TypeError, ValueError, OverflowError) as error:
+            reason = printable(_first_line(error), 200)
+            raise ArgumentError(
+                f"array is a {type(array).__name__} that cannot become an array of numbers ({reason}); give an array, "
+                "or nested sequences of equal lengths"
+            ) from error
+    if not is_numeric:
+        raise ArgumentError(f"array has dtype {placed.dtype}; it must consist of numbers")
+    return placed
 
 
 def to_host(array: Array) -> np.ndarray[Any, Any]:
@@ -261,7 +272,14 @@ def to_host(array: Array) -> np.ndarray[Any, Any]:
     Returns
     -------
     numpy.ndarray
+
+    Raises
+    ------
+    ArgumentError
+        `array` is not an array.
     """
+    if not array_api_compat.is_array_api_obj(array):
+        raise ArgumentError(f"array is a {type(array).__name__}; it must be an array of NumPy, CuPy or PyTorch")
     if array_api_compat.is_cupy_array(array):
         return np.asarray(array.get())
     if array_api_compat.is_torch_array(array):

@@ -13,13 +13,13 @@ import numpy as np
 
 from gru_xp.devices import Device, device_for_caller, to_device, to_host
 from gru_xp.devices.inventory import versions
-from gru_xp.errors import ArgumentError, CheckpointError, DataError, GruXpError, printable
+from gru_xp.errors import ArgumentError, CheckpointError, DataError, NotFittedError, printable
 from gru_xp.forecasting.reading.numerals import LARGEST
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.series import TimeSeries, as_series
 from gru_xp.forecasting.windows import Floats, Split, make_windows, split_rows
 from gru_xp.nn.cell import RESETS, Reset
-from gru_xp.nn.checks import check_choice, check_flag, whole_number
+from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import map_arrays, named_arrays
@@ -29,7 +29,15 @@ from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture,
 from gru_xp.training.objective import predict
 from gru_xp.training.strict_json import check_fields, shortened
 from gru_xp.training.tensors import DAMAGED, damaged
-from gru_xp.training.trainer import EpochRecord, Pause, TrainingConfig, TrainingResult, TrainingState, train
+from gru_xp.training.trainer import (
+    EpochRecord,
+    Pause,
+    TrainingConfig,
+    TrainingResult,
+    TrainingState,
+    check_hooks,
+    train,
+)
 
 DTYPES = ("float32", "float64")
 
@@ -135,7 +143,9 @@ class Forecaster:
             whole_number(name, getattr(self, name), 1, most)
         check_flag("bidirectional", self.bidirectional)
         if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
-            raise ArgumentError(f"validation_ratio is {self.validation_ratio!r}; it must be at least 0 and below 1")
+            raise ArgumentError(
+                f"validation_ratio is {shown(self.validation_ratio)}; it must be at least 0 and below 1"
+            )
         self._training_config()
         if self.dropout > 0 and self.num_layers == 1:
             raise ArgumentError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
@@ -216,6 +226,7 @@ class Forecaster:
             It takes more memory than is free.
         """
         self.__post_init__()  # the attributes may have changed since
+        check_hooks(callback, pause, state)
         series = as_series(series)
         device = device if isinstance(device, Device) else device_for_caller(device)
         with naming(series):
@@ -388,7 +399,7 @@ class Forecaster:
 
         Raises
         ------
-        GruXpError
+        NotFittedError
             It has not begun to learn.
         """
         self._check_fitted("scaler")
@@ -490,7 +501,7 @@ class Forecaster:
 
     def _check_fitted(self, attribute: str = "params") -> None:
         if not hasattr(self, attribute):
-            raise GruXpError("this Forecaster is not fitted; call fit() first, or Forecaster.load")
+            raise NotFittedError("this Forecaster is not fitted; call fit() first, or Forecaster.load")
 
     def _predict_windows(self, inputs: Floats, windows: Floats, ops: Ops) -> Floats:
         """Predictions ``(B,)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""

@@ -213,6 +213,8 @@ def _floats(array: Any, names: Sequence[str]) -> Floats:
         raise DataError(f"the series has shape {array.shape}; it must have at least one row and one column")
     if np.iscomplexobj(array):
         raise DataError("the series consists of complex numbers; give their real part, or two columns")
+    if array.dtype.kind in "mM":
+        raise DataError("the series consists of dates or durations; convert them to numbers")
     try:
         values = np.asarray(array, dtype=np.float64).reshape(len(array), -1)
     except (TypeError, ValueError) as error:

@@ -62,7 +62,7 @@ def dropout_mask(shape: tuple[int, ...], dropout: float, *, seed: int | random.R
     Raises
     ------
     ArgumentError
-        `dropout`, `seed` or `shape` is out of range, or `like` is not an array.
+        `dropout`, `seed` or `shape` is out of range, or `like` is not a floating-point array.
 
     Examples
     --------
@@ -84,6 +84,8 @@ def keep_mask(shape: tuple[int, ...], zoneout: float, *, seed: int | random.Rand
     if not is_array_api_obj(like):
         raise ArgumentError(f"like is a {type(like).__name__}; it must be an array")
     xp = array_namespace(like)
+    if like.dtype not in (xp.float32, xp.float64):
+        raise ArgumentError(f"like has dtype {like.dtype}; it must be float32 or float64")
     try:
         drawn = array("i", rng.randbytes(math.prod(shape) * _BITS // 8))
     except (MemoryError, OverflowError) as error:

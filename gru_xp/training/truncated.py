@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 from gru_xp.devices import Device, device_for_caller, to_device, to_host
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.cell import Reset
-from gru_xp.nn.checks import check_array, check_kind, check_lengths, whole_number
+from gru_xp.nn.checks import check_array, check_function, check_kind, check_lengths, whole_number
 from gru_xp.nn.linear import linear_backward, linear_forward
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams
@@ -148,8 +148,7 @@ def train_on_chunks(
         )
     whole_number("chunk_length", chunk_length, 1)
     for name, function in (("loss", loss), ("callback", callback)):
-        if function is not None and not callable(function):
-            raise ArgumentError(f"{name} is a {type(function).__name__}; it must be a function, or left out")
+        check_function(name, function, optional=True)
     start = time.perf_counter()
     device = device if isinstance(device, Device) else device_for_caller(device)
     with device.use():

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from gru_xp import Forecaster, GruXpError
+from gru_xp import Forecaster, NotFittedError
 from gru_xp.devices import device as device_module
-from gru_xp.errors import CheckpointError, DataError, DeviceError
+from gru_xp.errors import ArgumentError, CheckpointError, DataError, DeviceError
 from gru_xp.forecasting.evaluation import evaluate
 from gru_xp.forecasting.reading.csv_file import bundled_file, read_csv
 from gru_xp.forecasting.series import TimeSeries
@@ -549,7 +550,8 @@ def test_a_forecaster_that_has_not_learned(small, frame, tmp_path, refusal):
         lambda f: f.forecast(frame, 1),
         lambda f: f.save(tmp_path / "model.safetensors"),
     ):
-        refusal(lambda use=use: use(small()), "call fit", error=GruXpError)
+        refusal(lambda use=use: use(small()), "call fit", error=NotFittedError)
+    assert issubclass(NotFittedError, ValueError)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -662,6 +664,25 @@ def test_settings_that_are_numbers_of_numpy(small, frame, cpu, tmp_path):
     assert list(map(type, kept.values())) == [int, bool, float]
     forecaster.save(tmp_path / "model.safetensors")
     assert Forecaster.load(tmp_path / "model.safetensors", device="cpu").settings() == forecaster.settings()
+
+
+def test_hooks_of_another_kind(small, frame, cpu, refusal):
+    for name, wrong, expected in (
+        ("callback", 3, "a function or None"),
+        ("pause", "x", "a function or None"),
+        ("state", 3, "a TrainingState or None"),
+    ):
+        use = partial(small().fit, frame, device=cpu, **{name: wrong})
+        refusal(use, f"{name} is a {type(wrong).__name__}; it must be {expected}", error=ArgumentError)
+
+
+def test_dates_are_no_values(small, cpu, refusal):
+    for series in (
+        np.arange(80).astype("M8[D]"),
+        np.arange(80).astype("m8[s]"),
+        pd.Series(pd.date_range("2020", periods=80)),
+    ):
+        refusal(lambda series=series: small().fit(series, device=cpu), "dates or durations", "numbers")
 
 
 def test_no_steps(fitted, frame):
