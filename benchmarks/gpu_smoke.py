@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,25 +11,32 @@ import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks import ended_tests
 from benchmarks.contest import DETAILS, OTHER_SETTINGS, ROOT, error_line
 from benchmarks.junit import TestCase, read_cases
 from benchmarks.report import package_version, save_json
 from gru_xp.cli.messages import note, print_table
 
 MINUTES = 4.0
+RESERVE = 0.02
+"""Share of the time that no part gets: for starting, ending processes and the report."""
+
+MIN_SECONDS = 1.0
+"""The shortest time to run a part for."""
+
 BENCHMARK_SHAPE = "64,10,70,1"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A command that succeeds or fails.
+    """A command that succeeds, fails, or does not end in its time.
 
     Attributes
     ----------
@@ -42,8 +50,8 @@ class Part:
         Arguments of Python, where these are no tests.
     marks
         An expression of pytest's option ``-m``.
-    may_be_cut
-        Whether the part may be ended before all its tests have run, without counting as failed.
+    in_spare_time
+        Whether the part runs after all others, in the time that they leave.
     """
 
     name: str
@@ -51,7 +59,7 @@ class Part:
     tests: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     marks: str = "cuda and not slow"
-    may_be_cut: bool = False
+    in_spare_time: bool = False
 
 
 SELECTED = re.compile(r"collected (?:\d+ items? / .*\b)?(\d+) (?:selected|items?)")
@@ -74,7 +82,7 @@ PARTS: tuple[Part, ...] = (
     Part("equal to the CPU", 0.05, command=("-m", "benchmarks.gpu_checks", "cpu")),
     Part("the same training twice", 0.05, command=("-m", "benchmarks.gpu_checks", "twice")),
     Part("one benchmark", 0.05, command=("-m", "benchmarks", "gpu", "--quick", "--shapes", BENCHMARK_SHAPE)),
-    Part("slow tests", 0.04, ("tests",), marks="cuda and slow", may_be_cut=True),
+    Part("slow tests", 0.04, ("tests",), marks="cuda and slow", in_spare_time=True),
 )
 """In order of risk. Of parts with the same marks, a path that is in several, or in another path, runs in one: the most
 specific. The share of the slow tests suffices to collect them; they run in the time that the other parts leave."""
@@ -84,8 +92,9 @@ specific. The share of the slow tests suffices to collect them; they run in the 
 class Outcome:
     """How a part ended; `problem` is its first error, and `details` the end of its output.
 
-    The status is ``"passed"``, ``"failed"``, ``"skipped"`` or ``"incomplete"``. `not_reached` is the number of tests
-    that did not run to their end; None if the part has no tests, or was ended before they were collected.
+    The status is ``"passed"``, ``"failed"``, ``"skipped"`` or ``"incomplete"``: ended when its time was over, without a
+    failure. `not_reached` is the number of tests that did not run to their end; None if the part has no tests, or was
+    ended before they were collected.
     """
 
     name: str
@@ -97,6 +106,13 @@ class Outcome:
     not_reached: int | None = None
     problem: str | None = None
     details: str = ""
+
+    def continued(self, rest: "Outcome") -> "Outcome":
+        """The outcome of this run, which was incomplete, together with that of the rest of the tests."""
+        passed, failed, skipped = self.passed + rest.passed, self.failed + rest.failed, self.skipped + rest.skipped
+        seconds = round(self.seconds + rest.seconds, 2)
+        status = "passed" if rest.status == "skipped" and passed else rest.status
+        return replace(rest, status=status, seconds=seconds, passed=passed, failed=failed, skipped=skipped)
 
 
 def command_of(part: Part, report: Path, parts: Sequence[Part]) -> list[str]:
@@ -114,6 +130,8 @@ def command_of(part: Part, report: Path, parts: Sequence[Part]) -> list[str]:
         part.marks,
         "-p",
         "no:cacheprovider",
+        "-p",
+        "benchmarks.ended_tests",
         f"--junitxml={report}",
     ]
     options += ["-o", "addopts=--strict-markers --import-mode=importlib"]  # pytest-xdist is not needed, nor is it safe
@@ -121,11 +139,16 @@ def command_of(part: Part, report: Path, parts: Sequence[Part]) -> list[str]:
 
 
 def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part] = PARTS) -> Outcome:
-    """Run a part in a process of its own, and end that and all it started after `limit` seconds."""
+    """Run a part in a process of its own, and end that and all it started after `limit` seconds.
+
+    Tests that ended in an earlier run with the same folder are left out.
+    """
     output, report = folder / "output", folder / "report.xml"
     report.unlink(missing_ok=True)
     environment = {name: value for name, value in os.environ.items() if name not in OTHER_SETTINGS}
     environment |= {"GRU_XP_NO_FALLBACK": "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    is_rest = (folder / "ended").exists()
+    environment[ended_tests.VARIABLE] = str(folder / "ended")
     start = time.monotonic()
     with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -149,13 +172,12 @@ def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part] = PAR
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     outcome.details = text.strip()[-DETAILS:]
     first, reason = _read(report, outcome, lines)
-    if code is None and part.may_be_cut:
-        outcome.status = "failed" if outcome.failed else "incomplete"
-        outcome.problem = f"{f'{first}; ' if first else ''}{_cut(outcome, limit)}; {_running(lines)}"
-        return outcome
     if code is None:
-        outcome.problem = f"not done after {limit:.0f} s; last: {lines[-1] if lines else 'nothing'}"
-    elif code < 0:
+        outcome.status = "failed" if outcome.failed else "incomplete"
+        ended = _cut(outcome, limit) if part.tests else f"ended after {limit:.0f} s"
+        outcome.problem = f"{f'{first}; ' if first else ''}{ended}; {_running(lines)}"
+        return outcome
+    if code < 0:
         outcome.problem = f"ended by {_signal_name(-code)}; {_running(lines)}"
     elif first is not None:
         outcome.problem = first
@@ -163,7 +185,7 @@ def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part] = PAR
         outcome.status = "skipped"
     elif code:
         outcome.problem = error_line(text) or f"ended with status {code}"
-    elif part.tests and not outcome.passed:
+    elif part.tests and not outcome.passed and not is_rest:
         outcome.problem = f"all tests were skipped: {reason}"
     if outcome.problem is not None:
         outcome.status = "failed"
@@ -232,14 +254,30 @@ def smoke(minutes: float, json_file: Path | None) -> None:
     """
     if find_spec("pytest") is None:
         raise click.ClickException('pytest is not installed; install it with: pip install -e ".[test]"')
-    end = time.monotonic() + 60 * minutes
-    outcomes = []
+    total = 60 * minutes * (1 - RESERVE)
+    end = time.monotonic() + total
+
+    def seconds_left(later: Sequence[Part]) -> float:
+        return end - time.monotonic() - total * sum(part.share for part in later)
+
+    def run(part: Part, later: Sequence[Part]) -> Outcome:
+        limit = max(seconds_left(later), MIN_SECONDS)
+        note(f"{part.name}: {limit:.0f} s at most")
+        own_folder = Path(folder, part.name)
+        own_folder.mkdir(exist_ok=True)
+        return run_part(part, own_folder, limit, PARTS)
+
+    regular, spare = ([part for part in PARTS if part.in_spare_time is kind] for kind in (False, True))
+    done: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, part in enumerate(PARTS):
-            later = 60 * minutes * sum(other.share for other in PARTS[number + 1 :])
-            limit = max(end - time.monotonic() - later, 1.0)
-            note(f"{part.name}: {limit:.0f} s at most")
-            outcomes.append(run_part(part, Path(folder), limit, PARTS))
+        for number, part in enumerate(regular):
+            done[part.name] = run(part, [*regular[number + 1 :], *spare])
+        for part in regular:
+            if done[part.name].status == "incomplete" and seconds_left(spare) > MIN_SECONDS:
+                done[part.name] = done[part.name].continued(run(part, spare))
+        for number, part in enumerate(spare):
+            done[part.name] = run(part, spare[number + 1 :])
+    outcomes = [done[part.name] for part in PARTS]
     rows: list[dict[str, Any]] = [asdict(outcome) for outcome in outcomes]
     headers = ("part", "", "passed", "failed", "skipped", "not reached", "seconds", "first error")
     cells = [
@@ -263,9 +301,10 @@ def smoke(minutes: float, json_file: Path | None) -> None:
     }
     settings = {"smoke": True, "minutes": minutes, "pytest": package_version("pytest")}
     save_json(json_file, "gpu", settings, rows, summary)
-    for outcome in outcomes:
+    for part, outcome in zip(PARTS, outcomes, strict=True):
         if outcome.status == "incomplete":
-            note(f"{outcome.name}: {outcome.problem}; to run all of them: pytest -n0 -m 'cuda and slow'")
+            command = f"pytest -n0 -m '{part.marks}'" if part.tests else f"python {shlex.join(part.command)}"
+            note(f"{outcome.name}: {outcome.problem}; to run all of it: {command}")
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(rows)} parts failed: {', '.join(failed)}")
 
