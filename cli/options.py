@@ -94,6 +94,10 @@ def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str
     return value
 
 
+def _complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in ("auto", "cpu", "cuda") if name.startswith(incomplete)]
+
+
 class DeviceRequest(NamedTuple):
     """The options about the device, and why they are so, unless somebody asked."""
 
@@ -117,6 +121,7 @@ def device_options(command: F) -> F:
             show_default=True,
             metavar="auto|cpu|cuda|cuda:N",
             callback=_check_device,
+            shell_complete=_complete_device,
             help="Device; auto is a working CUDA device if there is one, else the CPU.",
         ),
         click.option(
