@@ -26,7 +26,7 @@ def evaluate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Evaluate the model of RUN beside the naive forecast.
+    """Evaluate RUN's model and compare it with the naive forecast.
 
     RUN is a run folder or a model file. Without CSV, the data of the run are used. A file that starts with the rows
     that the model was trained on is evaluated in parts, as by train; any other file is one part.

@@ -54,7 +54,7 @@ LAYERS = click.IntRange(1, 1000)
     metavar="X",
     default=0.2,
     show_default=True,
-    help="Fraction of those rows, from the end, held out to select the best epoch; 0 for none.",
+    help="Fraction of the rows before the test set, from their end, held out to select the best epoch; 0 for none.",
 )
 @click.option(
     "--seq-length",
@@ -218,11 +218,11 @@ def train(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train a GRU on the series in CSV and compare it with the naive forecast.
+    """Train a GRU on the series in CSV, and evaluate the result.
 
-    CSV is a file with a header line (also gzip, zip, Parquet, or - for stdin), or the name of a bundled one: AAPL,
-    GOOG, IBM, sunspots. The model, its training history, metrics, predictions and plots are written to the run folder,
-    and checkpoints while it trains.
+    CSV is a file with a header line (also gzip, zip, Parquet, or - for stdin), or the name of a bundled series: AAPL,
+    GOOG, IBM, sunspots. The result is compared with the naive forecast. The model, its training history, metrics,
+    predictions and plots are written to the run folder, and checkpoints while it trains.
 
     Ctrl-C stops after the current batch and saves a checkpoint and the best model so far; pressed again, it quits at
     once. Continue with --resume: a resumed run gives bit-identical results.
@@ -380,8 +380,8 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
         return
     if training.stop_reason == "patience":
         note(
-            f"warning: no epoch was trained: the run had stopped after epoch {epoch}, by --patience "
-            f"{run.forecaster.patience}; to train further, give a larger --patience with --allow-changes"
+            f"warning: no epoch was trained: the run stopped early after epoch {epoch} (--patience "
+            f"{run.forecaster.patience}); to train further, give a larger --patience with --allow-changes"
         )
     elif training.stop_reason == "num_epochs":
         note("the run was complete; to train further, give a larger --num-epochs with --allow-changes", quiet=quiet)
