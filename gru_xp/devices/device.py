@@ -150,7 +150,7 @@ def device_for_caller(name: str = "auto", *, fallback: bool | None = None, threa
 
 
 def _wanted_memory() -> int | None:
-    """The free memory that somebody says there is."""
+    """The free memory that the environment variable sets; None if it is not set."""
     wanted = os.environ.get(FREE_MEMORY_VARIABLE, "")
     if not wanted:
         return None
@@ -186,8 +186,10 @@ def cuda_problem(index: int = 0) -> str | None:
             probe = cupy.ones((2, 2), dtype=cupy.float32)
             works = float(cupy.sum(cupy.matmul(probe, cupy.tanh(probe) * 0 + 2))) == 16.0
     except Exception as error:
-        return f"cuda:{index} is there but does not compute ({_first_line(error)}){_missing_libraries(error)}"
-    return None if works else f"cuda:{index} is there but computes wrong results"
+        return (
+            f"cuda:{index} was found, but a test computation failed ({_first_line(error)}){_missing_libraries(error)}"
+        )
+    return None if works else f"cuda:{index} was found, but a test computation gave wrong results"
 
 
 def _first_line(error: Exception) -> str:

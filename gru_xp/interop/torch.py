@@ -248,7 +248,7 @@ def _expected_names(given: list[str], prefix: str) -> tuple[list[list[PeerNames]
             raise CheckpointError(f"{printable(prefix + name)} is no parameter of a torch.nn.GRU{_advice(own)}")
     if not found:
         first = f"{prefix}weight_ih_l0"
-        raise CheckpointError(f"{first} is missing; {len(given)} other names are no state dict of a torch.nn.GRU")
+        raise CheckpointError(f"{first} is missing; this is not the state dict of a torch.nn.GRU")
     names = [
         _names(layer, 2 if any(match[3] for match in found) else 1)
         for layer in range(min(1 + max(int(match[2]) for match in found), 1 + len(found)))
@@ -377,7 +377,7 @@ def _parse(content: bytes) -> dict[str, Any]:
     except Exception as error:  # damaged files raise RuntimeError, UnpicklingError, EOFError and others
         raise CheckpointError(
             f"not a file of tensors alone ({type(error).__name__}); nothing in it was run: "
-            "save a state dict, not a module; or take another copy, if it is damaged"
+            "save a state dict, not a module; or use another copy, if it is damaged"
         ) from error
     if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
         raise CheckpointError(f"holds a {type(held).__name__}; it must hold tensors by name")
@@ -395,4 +395,4 @@ def _check_archive(content: bytes) -> None:
             raise CheckpointError("compressed, or damaged; save it by torch.save")
         damaged = archive.testzip()
     if damaged is not None:
-        raise CheckpointError(f"damaged ({printable(damaged)}); take another copy")
+        raise CheckpointError(f"damaged ({printable(damaged)}); use another copy")

@@ -490,7 +490,7 @@ class Form(NamedTuple):
         return dparams
 
     def write_input(self, memory: Memory, x: Array, ops: Ops, *, valid: Array | None = None) -> None:
-        """Put x ``(..., B, I)`` and the ones into `memory` of so many steps; zeros for x where `valid` is 0."""
+        """Put x ``(..., B, I)`` and the ones into `memory` of as many steps; zeros for x where `valid` is 0."""
         I, H = x.shape[-1], memory.n.shape[-1]  # noqa: E741
         place = memory.joint[..., H : H + I]
         if valid is None:

@@ -51,7 +51,7 @@ def dropout_mask(shape: tuple[int, ...], dropout: float, *, seed: int | random.R
     dropout
         From 0 to below 1.
     seed
-        A seed, or a generator to go on drawing from. One seed gives the same factors in every namespace.
+        A seed, or a generator to draw from. One seed gives the same factors in every namespace.
     like
         An array with the namespace, dtype and device of the result.
 

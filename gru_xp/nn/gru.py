@@ -118,10 +118,10 @@ def gru_forward(
     reset : {"before", "after"}
         Where the reset gate acts; see `gru_cell_forward`.
     keep_every : int, optional
-        Keep only the state of every so many steps for the backward pass, which computes the steps between them again:
-        memory of about ``T / keep_every + keep_every`` steps instead of T, least at the root of T, for a third more
-        time. `x` is read again then: it must not change in between. The gradients are the same, but for the rounding
-        of sums over steps that are taken in other groups.
+        Activation checkpointing: store the state of every N-th step, and recompute the steps between them in the
+        backward pass: memory of about ``T / keep_every + keep_every`` steps instead of T, least at the root of T, for a
+        third more time. `x` is read again then: it must not change in between. The gradients are the same, but for the
+        rounding of sums over steps that are taken in other groups.
     ops : Ops, optional
         How to allocate, multiply and run pointwise expressions; the fastest way known for `x` if left out.
     with_h : bool

@@ -35,10 +35,10 @@ class Checkpoints:
     write
         Writes a state.
     every_epochs
-        Write after so many epochs.
+        Write after every N-th epoch.
     every_seconds
-        Write after the batch in which so many seconds are over. Without either, after `SECONDS_BEFORE_FIRST` and then
-        every `SECONDS_BETWEEN`, or less often where that would take more than `SHARE_OF_TIME`.
+        Write after the batch in which this interval ends. Without either, after `SECONDS_BEFORE_FIRST` and then every
+        `SECONDS_BETWEEN`, or less often where that would take more than `SHARE_OF_TIME`.
     at_start
         Write the first state, too.
     wants_stop

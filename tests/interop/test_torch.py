@@ -421,5 +421,5 @@ def test_a_flipped_byte_is_noticed(learn, tmp_path):
     weight = forecaster.params.gru[0][0].weight_hh[-1, :4].tobytes()  # the candidate's rows stand as they are
     assert whole.count(weight) == 1
     path.write_bytes(whole.replace(weight, bytes([weight[0] ^ 1]) + weight[1:]))
-    with pytest.raises(CheckpointError, match=r"model.pt: damaged \(.*\); take another copy$"):
+    with pytest.raises(CheckpointError, match=r"model.pt: damaged \(.*\); use another copy$"):
         load_torch(path)
