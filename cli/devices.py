@@ -1,15 +1,23 @@
 """``gru-xp devices``."""
 
+from textwrap import wrap
+
 import click
 
 from .messages import print_json, print_table
 from .options import Command, json_option
 
+TEXT_WIDTH = 66
+"""Of descriptions, so that the table fits 80 columns."""
+
 
 @click.command(cls=Command, epilog="Example: gru-xp devices --json")
 @json_option
 def devices(as_json: bool) -> None:
-    """List the devices found, with versions, and the reason if there is no CUDA device."""
+    """List the available devices, with versions.
+
+    If there is no CUDA device, the reason is shown.
+    """
     from gru_xp.devices.inventory import inventory
 
     found = inventory()
@@ -19,7 +27,7 @@ def devices(as_json: bool) -> None:
     cpu, cuda = found["cpu"], found["cuda"]
     rows = [("cpu", f"{cpu['name']}, {cpu['threads']} thread(s), NumPy {cpu['numpy']}, {', '.join(cpu['blas'])}")]
     if cuda["problem"] is not None:
-        rows.append(("cuda", f"none: {cuda['problem']}"))
+        rows.append(("cuda", f"not available: {cuda['problem']}"))
     for device in cuda["devices"]:
         rows.append(
             (
@@ -29,4 +37,9 @@ def devices(as_json: bool) -> None:
             )
         )
     rows.append(("auto", found["auto"]))
-    print_table("Devices", ("device", "description"), rows, left=2)
+    lines = [
+        (name if number == 0 else "", line)
+        for name, text in rows
+        for number, line in enumerate(wrap(text, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False))
+    ]
+    print_table("Devices", ("device", "description"), lines, left=2)

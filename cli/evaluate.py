@@ -13,7 +13,7 @@ from .sources import open_run, read_run_source
 @click.command(cls=Command, epilog="Example: gru-xp evaluate runs/goog IBM.csv")
 @click.argument("run", metavar="RUN", type=click.Path())
 @click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
-@column_options("that of the run")
+@column_options("as in the run")
 @reading_options
 @device_options
 @quiet_option
@@ -28,7 +28,7 @@ def evaluate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Evaluate the model of RUN beside the naive forecast.
+    """Evaluate RUN's model and compare it with the naive forecast.
 
     RUN is a run folder or a model file. Without CSV, the data of the run are used. A file that starts with the rows
     that the model was trained on is evaluated in parts, as by train; any other file is one part.

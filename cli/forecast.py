@@ -37,7 +37,7 @@ _RECENT = 400
     show_default=True,
     help="Number of values to forecast.",
 )
-@column_options("that of the run")
+@column_options("as in the run")
 @reading_options
 @device_options
 @quiet_option
@@ -66,7 +66,7 @@ def forecast(
     source, _ = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
     series = source.series
     if len(series.columns) > 1 and steps > 1:
-        note(f"the future of {listed(series.columns[1:])} is not known; each stays at its last value", quiet=quiet)
+        note(f"future values of {listed(series.columns[1:])} are unknown; each keeps its last value", quiet=quiet)
     values = forecaster.forecast(series, steps).tolist()
     labels = _next_labels(series, steps)
     if as_json:

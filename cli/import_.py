@@ -14,10 +14,10 @@ from .options import Command, format_argument, quiet_option
 @click.option("--overwrite", is_flag=True, help="Replace the files of an existing run folder.")
 @quiet_option
 def import_(file: Path, out: Path, overwrite: bool, quiet: bool) -> None:
-    """Import FILE, written by gru-xp export, as a run for forecast and evaluate.
+    """Import FILE, written by gru-xp export, as a run folder.
 
     FILE is an .onnx or .pt file. None of it is executed as code; the imported model is run once, and its predictions
-    must match. The run folder holds only the model.
+    must match. The run folder holds only the model, for forecast and evaluate.
     """
     from gru_xp.interop.files import import_file
     from gru_xp.reporting.run_folder import MODEL_FILE, run_folder

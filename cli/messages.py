@@ -11,10 +11,20 @@ import click
 from gru_xp.errors import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from gru_xp.devices import Device
     from gru_xp.forecasting.evaluation import EvaluatedPart
 
     from .options import DeviceRequest
+
+
+MOST_DIGITS = 15
+"""Digits before the point of a number without an exponent; those of larger numbers are not exact."""
+
+GAPS = (3, 2, 1)
+"""Columns between the columns of a table."""
 
 
 def note(text: str, *, quiet: bool = False) -> None:
@@ -42,9 +52,12 @@ def print_json(result: Any) -> None:
     click.echo(json.dumps(result, indent=2))
 
 
-def number_text(number: float) -> str:
-    """Four digits as people read them, such as 29,070 and 0.0517; powers of ten for the very large and small alone."""
-    if not 1e-4 <= abs(number) < 999_950_000:
+def number_text(number: float, digits: int = 9) -> str:
+    """A number with four significant digits, such as 29,070 and 0.0517.
+
+    Numbers below 0.0001, and numbers with more than `digits` digits before the point, have an exponent.
+    """
+    if not 1e-4 <= abs(number) < 0.99995 * 10**digits:
         return f"{number:.4g}"
     number = float(f"{number:.4g}")
     return f"{number:,.{max(3 - floor(log10(abs(number))), 0)}f}"
@@ -52,6 +65,16 @@ def number_text(number: float) -> str:
 
 def print_parts(title: str, parts: "Sequence[EvaluatedPart]") -> None:
     """The closing table: every part's errors, the model's beside those of the naive forecast."""
+    header = ("part", "forecast", "windows", "RMSE", "MAE", "MSE/var", "skill")
+    for digits in range(MOST_DIGITS, 8, -1):
+        rows = _part_rows(parts, digits)
+        if _fitting_gap(_console(), header, rows, 2) is not None:
+            break
+    print_table(title, header, rows, left=2)
+
+
+def _part_rows(parts: "Sequence[EvaluatedPart]", digits: int) -> list[tuple[str, ...]]:
+    """The rows of the closing table, with numbers of up to `digits` digits in full."""
     rows = []
     for part in parts:
         skill = part.metrics["skill"]
@@ -62,28 +85,47 @@ def print_parts(title: str, parts: "Sequence[EvaluatedPart]") -> None:
                     part.name if forecast == "model" else "",
                     "GRU" if forecast == "model" else "naive",
                     str(part.metrics["windows"]),
-                    *(number_text(errors[name]) for name in ("rmse", "mae")),
-                    number_text(errors["standardised"]["mse"]),
+                    *(number_text(errors[name], digits) for name in ("rmse", "mae")),
+                    number_text(errors["standardised"]["mse"], digits),
                     ("n/a" if skill is None else f"{skill:+.1%}") if forecast == "model" else "",
                 )
             )
-    print_table(title, ("part", "forecast", "windows", "RMSE", "MAE", "MSE/var", "skill"), rows, left=2)
+    return rows
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:
-    """A table on stdout whose first `left` columns are flush left."""
-    from rich import box
+    """A table on stdout whose first `left` columns are flush left; its columns move closer together to fit."""
+    console = _console()
+    table = _table(header, rows, left, _fitting_gap(console, header, rows, left) or GAPS[0])
+    # a pipe has no width; on a narrow terminal, a wrapped line is better than a divided number
+    console.width = max(console.width, _width(console, table)) if console.is_terminal else 10_000
+    console.print(printable(title, None), style="bold", soft_wrap=True)
+    console.print(table)
+
+
+def _console() -> "Console":
     from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int, gap: int) -> "Table":
+    from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, gap // 2, 0, gap - 1 - gap // 2))  # and a divider
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False, markup=False, emoji=False)
-    # a pipe has no width; on a narrow terminal a line that goes on below is better than a number in two parts
-    needed = table.__rich_measure__(console, console.options.update(width=10_000)).maximum
-    console.width = max(console.width, needed) if console.is_terminal else 10_000
-    console.print(printable(title, None), style="bold", soft_wrap=True)
-    console.print(table)
+    return table
+
+
+def _width(console: "Console", table: "Table") -> int:
+    return table.__rich_measure__(console, console.options.update(width=10_000)).maximum
+
+
+def _fitting_gap(console: "Console", header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> int | None:
+    """The widest gap between columns with which a table fits a terminal, or 80 columns; None if none does."""
+    room = console.width if console.is_terminal else 80
+    return next((gap for gap in GAPS if _width(console, _table(header, rows, left, gap)) <= room), None)

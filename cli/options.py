@@ -96,6 +96,10 @@ def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str
     return value
 
 
+def _complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in ("auto", "cpu", "cuda") if name.startswith(incomplete)]
+
+
 class DeviceRequest(NamedTuple):
     """The options about the device, and why they are so, unless somebody asked."""
 
@@ -119,6 +123,7 @@ def device_options(command: F) -> F:
             show_default=True,
             metavar="auto|cpu|cuda|cuda:N",
             callback=_check_device,
+            shell_complete=_complete_device,
             help="Device; auto is a working CUDA device if there is one, else the CPU.",
         ),
         click.option(
@@ -202,7 +207,7 @@ def _check_format(ctx: click.Context, param: click.Parameter, value: Path) -> Pa
     from gru_xp.interop.files import SUFFIXES
 
     if value.suffix.lower() not in SUFFIXES:
-        raise click.BadParameter(f"'{value}' must end in {' or '.join(SUFFIXES)}, which says the format.")
+        raise click.BadParameter(f"'{value}' must end in {' or '.join(SUFFIXES)}, which determines the format.")
     return value
 
 

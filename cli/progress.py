@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from .messages import note, number_text
 
 if TYPE_CHECKING:
@@ -31,15 +33,23 @@ class Interrupt:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """Inside it, SIGINT and SIGTERM are only noted, so that what is done can be kept; a second one ends at once."""
-    interrupt = Interrupt()
+def interruptible(at_quit: Callable[[], object]) -> Iterator[Interrupt]:
+    """Inside it, the first SIGINT or SIGTERM is only noted, so that results can be saved; a second one quits at once.
+
+    After it has quit, `at_quit` is called.
+    """
+    interrupt, has_quit = Interrupt(), False
 
     def on_signal(number: int, frame: Any) -> None:
+        nonlocal has_quit
+        with suppress(RuntimeError):  # the signal came in the middle of another message
+            if sys.stderr.isatty():
+                click.echo(err=True)  # ends the line of the bar, or of an echoed ^C
         if interrupt.by is not None:
+            has_quit = True
             sys.exit(128 + number)
         interrupt.by = signal.Signals(number)
-        with suppress(RuntimeError):  # it came in the middle of a line
+        with suppress(RuntimeError):
             note("Stopping after this batch and saving. Press Ctrl-C again to quit now.")
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -48,6 +58,8 @@ def interruptible() -> Iterator[Interrupt]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if has_quit:
+            at_quit()
 
 
 def watch(num_epochs: int, *, quiet: bool) -> "AbstractContextManager[Callable[[EpochRecord], None]]":

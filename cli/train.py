@@ -25,6 +25,7 @@ from .options import (
 )
 from .progress import Interrupt, interruptible, watch
 from .reading import reading_options
+from .sources import load_run
 from .training_run import TrainingRun, new_run, resumed_run
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ LAYERS = click.IntRange(1, 1000)
     metavar="X",
     default=0.2,
     show_default=True,
-    help="Fraction of those rows, from the end, held out to select the best epoch; 0 for none.",
+    help="Fraction of the rows before the test set, from their end, held out to select the best epoch; 0 for none.",
 )
 @click.option(
     "--seq-length",
@@ -226,11 +227,11 @@ def train(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train a GRU on the series in CSV and compare it with the naive forecast.
+    """Train a GRU on the series in CSV, and evaluate the result.
 
-    CSV is a file with a header line (also gzip, zip, Parquet, or - for stdin), or the name of a bundled one: AAPL,
-    GOOG, IBM, sunspots. The model, its training history, metrics, predictions and plots are written to the run folder,
-    and checkpoints while it trains.
+    CSV is a file with a header line (also gzip, zip, Parquet, or - for stdin), or the name of a bundled series: AAPL,
+    GOOG, IBM, sunspots. The result is compared with the naive forecast. The model, its training history, metrics,
+    predictions and plots are written to the run folder, and checkpoints while it trains.
 
     Ctrl-C stops after the current batch and saves a checkpoint and the best model so far; pressed again, it quits at
     once. Continue with --resume: a resumed run gives bit-identical results.
@@ -259,7 +260,15 @@ def train(
         default_out = Path("runs", f"{run.source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
         folder = run_folder(out or default_out, overwrite=overwrite, unique=out is None)
     forecaster, request = run.forecaster, run.device or device
-    with interruptible() as interrupt:
+    checkpoints: Checkpoints | None = None
+
+    def advise_at_quit() -> None:
+        has_written = checkpoints is not None and checkpoints.has_written
+        stopped = Path(resume) if resume is not None else out if has_written else None
+        if stopped is None or not _say_how_to_continue(stopped):
+            note("Stopped before the first checkpoint; nothing was saved.")
+
+    with interruptible(advise_at_quit) as interrupt:
         with folder as partial_folder:
             out = partial_folder.parent
             chosen = choose_device(request, quiet=quiet)
@@ -281,8 +290,8 @@ def train(
             print_json({"run": str(out), **metrics})
         else:
             print_parts(f"{run.source.path.name}, {run.source.target}: one-step-ahead accuracy", parts)
-    if interrupt.by is not None and (out / CHECKPOINT_FILE).exists():
-        note(f"Stopped. Continue with: gru-xp train --resume {shlex.quote(str(out))}")
+    if interrupt.by is not None:
+        _say_how_to_continue(out)
     if metrics["problem"] is not None:
         raise click.ClickException(metrics["problem"])
     if interrupt.by is not None:
@@ -301,6 +310,19 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     if asked := joined_features(given.pop("feature", ()), given.pop("features", ())):
         given["features"] = asked
     return {name: value for name, value in given.items() if name not in others}
+
+
+def _say_how_to_continue(out: Path) -> bool:
+    """Say how to resume the stopped run in the folder, and return True, if it has a checkpoint to resume from."""
+    from gru_xp.errors import GruXpError
+    from gru_xp.reporting.run_folder import checkpoint_file
+
+    try:
+        load_run(checkpoint_file(out))
+    except GruXpError:
+        return False
+    note(f"Stopped. Continue with: gru-xp train --resume {shlex.quote(str(out))}")
+    return True
 
 
 def _checkpoints(run: TrainingRun, out: Path, at_start: bool, wants_stop: Callable[[], bool]) -> "Checkpoints":
@@ -341,7 +363,7 @@ def _say_drift(drift: "Drift") -> None:
     )
     if not drift.is_within_limit:
         raise click.ClickException(f"{said}; do not trust this device, or switch TF32 off (CUPY_TF32=0)")
-    note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, costs by {drift.cost:.1e}")
+    note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, losses by {drift.cost:.1e}")
 
 
 def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool) -> None:
@@ -369,8 +391,8 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
         return
     if training.stop_reason == "patience":
         note(
-            f"warning: no epoch was trained: the run had stopped after epoch {epoch}, by --patience "
-            f"{run.forecaster.patience}; to train further, give a larger --patience with --allow-changes"
+            f"warning: no epoch was trained: the run stopped early after epoch {epoch} (--patience "
+            f"{run.forecaster.patience}); to train further, give a larger --patience with --allow-changes"
         )
     elif training.stop_reason == "num_epochs":
         note("the run was complete; to train further, give a larger --num-epochs with --allow-changes", quiet=quiet)

@@ -1,4 +1,4 @@
-"""What ``gru-xp train`` trains: a new run, or one that goes on from its checkpoint."""
+"""Prepare the run that ``gru-xp train`` trains: a new one, or one that is resumed from its checkpoint."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -38,10 +38,10 @@ _FREE = ("checkpoint_every", "checkpoint_seconds", "no_fallback")  # they change
 
 @dataclass
 class TrainingRun:
-    """A forecaster, what it learns from, and how far it is.
+    """A forecaster, its data, and the state of its training.
 
-    `facts` are about the run, for its checkpoints. The last three are those of a run that goes on: the device to take,
-    and the device and versions that it had.
+    `facts` describe the run in its checkpoints. The last three fields are set for a resumed run: the device to use, and
+    the device and versions of the earlier training.
     """
 
     forecaster: "Forecaster"
@@ -64,7 +64,7 @@ class TrainingRun:
         return self.series.head(self.split.fit_end)
 
     def use(self, device: "Device", requested: str) -> None:
-        """Take down the device that it is trained on; say where a run that goes on has other versions."""
+        """Record the device of the training; warn if a resumed run has other versions than before."""
         from gru_xp.devices.inventory import versions
 
         if (device.name, device.threads) != (self.trained_on, self.facts.get("threads")):
@@ -230,18 +230,18 @@ def _compared(
     if not allow_changes:
         _refuse(
             path,
-            f"{csv} is not what the run learns from: {change}; leave it out to continue with the rows stored in "
+            f"{csv} differs from the data of the run: {change}; leave it out to continue with the rows stored in "
             "the run, or add --allow-changes to continue with these",
         )
     if (source.series.observed is not None) != checkpoint.forecaster.sees_gaps:
         what = "no missing values" if source.series.observed is None else "missing values"
-        _refuse(path, f"{csv} has {what}, unlike what the run learns from; train a new run")
+        _refuse(path, f"{csv} has {what}, unlike the data of the run; train a new run")
     note(f"{csv}: {change}; continuing with these rows")
     return source, True
 
 
 def _split(forecaster: "Forecaster", series: "TimeSeries") -> "Split":
-    """How the rows are divided, which the model is told, too."""
+    """Split the rows, and record the split in the notes of the model."""
     from gru_xp.forecasting.forecaster import naming
     from gru_xp.forecasting.windows import split_rows
 

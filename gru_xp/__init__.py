@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         DeviceError,
         GruXpError,
         MemoryLimitError,
+        NotFittedError,
         ShapeError,
     )
     from gru_xp.forecasting import Forecaster
@@ -71,6 +72,7 @@ _HOMES = {
         "DeviceError",
         "GruXpError",
         "MemoryLimitError",
+        "NotFittedError",
         "ShapeError",
     ),
     "gru_xp.forecasting": ("Forecaster",),
@@ -109,6 +111,7 @@ __all__ = [
     "LinearParams",
     "MemoryLimitError",
     "NetworkParams",
+    "NotFittedError",
     "ShapeError",
     "TimeSeries",
     "TrainingConfig",

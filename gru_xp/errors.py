@@ -9,6 +9,10 @@ class ArgumentError(GruXpError, ValueError):
     """An argument or a setting is out of range, or of the wrong kind."""
 
 
+class NotFittedError(GruXpError, ValueError):
+    """A Forecaster is used before it is fitted or loaded."""
+
+
 class ShapeError(GruXpError, ValueError):
     """An array's shape, namespace, device or dtype does not fit the call."""
 

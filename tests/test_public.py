@@ -1,7 +1,9 @@
 import ast
 import importlib
+import math
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -131,6 +133,7 @@ def test_refused_arguments_are_value_errors_of_gru_xp():
     chunks = {"chunk_length": 2, "config": config, "device": "cpu"}
     changed = gru_xp.Forecaster()
     changed.hidden_size = -1
+    fitted = gru_xp.Forecaster(hidden_size=2, num_epochs=1).fit(np.arange(50.0), device="cpu")
     for case, call in {
         "device": lambda: gru_xp.resolve_device("gpu"),
         "to_device": lambda: gru_xp.to_device(x, None),
@@ -138,12 +141,39 @@ def test_refused_arguments_are_value_errors_of_gru_xp():
         "choice": lambda: gru_xp.TrainingConfig(num_epochs=1, learning_rate=0.1, optimizer=np.ones(2)),
         "attribute": lambda: changed.fit(np.arange(50.0), device="cpu"),
         "layers": lambda: gru_xp.init_gru_stack_params(1, 2, num_layers=2**70, xp=np),
+        "hidden size": lambda: gru_xp.init_params(1, 2**70, xp=np),
+        "input size": lambda: gru_xp.init_network_params(10**5000, 2, 1, xp=np),
+        "output size": lambda: gru_xp.init_linear_params(2**10, 2**30, xp=np),
+        "size of a stack": lambda: gru_xp.init_gru_stack_params(2**16, 2**16, xp=np),
+        "digits": lambda: gru_xp.init_gru_stack_params(1, 2, num_layers=10**5000, xp=np),
+        "namespace": lambda: gru_xp.init_params(1, 2, xp=0),
+        "device of arrays": lambda: gru_xp.init_params(1, 2, xp=np, device="x"),
+        "dtype": lambda: gru_xp.init_params(1, 2, xp=np, dtype=np.ones(2)),
+        **{
+            f"bidirectional={value}, {init.__name__}": partial(init, 1, 2, *sizes, bidirectional=value, xp=np)
+            for value in ("x", math.nan, -1, None)
+            for init, sizes in ((gru_xp.init_gru_stack_params, ()), (gru_xp.init_network_params, (1,)))
+        },
         "mask": lambda: gru_xp.dropout_mask((-1, 2), 0.5, seed=0, like=x),
+        "like": lambda: gru_xp.dropout_mask((1, 2), 0.5, seed=0, like=None),
+        "shape": lambda: gru_xp.dropout_mask(0, 0.5, seed=0, like=x),
+        "large shape": lambda: gru_xp.dropout_mask((2**70,), 0.5, seed=0, like=x),
         "seed": lambda: gru_xp.gradcheck(lambda x: (x, None), lambda dx, cache: (dx,), {"x": x}, seed=[]),
         "config": lambda: gru_xp.train_on_chunks(params, x, x, **chunks | {"config": None}),
         "loss": lambda: gru_xp.train_on_chunks(params, x, x, **chunks, loss=0),
         "callback": lambda: gru_xp.train_on_chunks(params, x, x, **chunks, callback=0),
+        **{
+            f"h0={h0}": partial(gru_xp.train_on_chunks, params, x, x, **chunks, h0=h0)
+            for h0 in ("x", 1j, 0, [[[None]]], np.ones((1, 2, 2)) * 1j, np.ones((1, 2, 3)))
+        },
+        **{f"load {path}": partial(gru_xp.Forecaster.load, path) for path in (None, b"x", 0, "\0")},
+        **{f"save {path}": partial(fitted.save, path) for path in (None, b"x", 0, "\0", "no folder/x")},
     }.items():
-        with pytest.raises(gru_xp.GruXpError) as refused:
+        try:
             call()
-        assert isinstance(refused.value, ValueError), case
+        except Exception as error:
+            refused = error
+        else:
+            refused = None
+        assert isinstance(refused, gru_xp.GruXpError), case
+        assert isinstance(refused, ValueError), case

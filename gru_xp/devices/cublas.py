@@ -189,7 +189,9 @@ class Cublas:
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
         if status != 0:
-            raise DeviceError(f"{name} fails: {self._library.cublasGetStatusName(status).decode()}")
+            reason = self._library.cublasGetStatusName(status).decode()
+            advice = "set GRU_XP_PLAIN=1 to run without the fast paths, or use the CPU"
+            raise DeviceError(f"{name} failed: {reason}; {advice}")
 
 
 def _packed(array: Array) -> tuple[Array, Matrix]:

@@ -17,7 +17,7 @@ from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.threads import MOST_THREADS, default_threads
 from gru_xp.errors import ArgumentError, DeviceError, DeviceNameError, printable
-from gru_xp.nn.checks import check_choice, whole_number
+from gru_xp.nn.checks import check_choice, shown, whole_number
 from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -118,8 +118,13 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
     DeviceError
         `name` is none of the above, or the device does not work and nothing may stand in for it.
     """
+    return device_for_caller(name, fallback=fallback, threads=threads)
+
+
+def device_for_caller(name: str = "auto", *, fallback: bool | None = None, threads: int | None = None) -> Device:
+    """As `resolve_device`, but for use inside another function: a warning names the line that called that function."""
     if not isinstance(name, str) or not DEVICE_PATTERN.fullmatch(name):
-        raise DeviceNameError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
+        raise DeviceNameError(f"device is {shown(name)}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
     threads = default_threads() if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
 
     def cpu(reason: str, fallback: bool = False) -> Device:
@@ -140,12 +145,12 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
         fallback = os.environ.get(NO_FALLBACK_VARIABLE, "0") in ("", "0")
     if not fallback:
         raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
-    warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=3)
     return cpu(problem, fallback=True)
 
 
 def _wanted_memory() -> int | None:
-    """The free memory that somebody says there is."""
+    """The free memory that the environment variable sets; None if it is not set."""
     wanted = os.environ.get(FREE_MEMORY_VARIABLE, "")
     if not wanted:
         return None
@@ -181,8 +186,10 @@ def cuda_problem(index: int = 0) -> str | None:
             probe = cupy.ones((2, 2), dtype=cupy.float32)
             works = float(cupy.sum(cupy.matmul(probe, cupy.tanh(probe) * 0 + 2))) == 16.0
     except Exception as error:
-        return f"cuda:{index} is there but does not compute ({_first_line(error)}){_missing_libraries(error)}"
-    return None if works else f"cuda:{index} is there but computes wrong results"
+        return (
+            f"cuda:{index} was found, but a test computation failed ({_first_line(error)}){_missing_libraries(error)}"
+        )
+    return None if works else f"cuda:{index} was found, but a test computation gave wrong results"
 
 
 def _first_line(error: Exception) -> str:
@@ -235,14 +242,25 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
     Raises
     ------
     ArgumentError
-        `dtype` is not one of these, or `device` is not a Device.
+        `dtype` is not one of these, `device` is not a Device, or `array` does not consist of numbers.
     """
     if not isinstance(device, Device):
-        raise ArgumentError(f"device is {device!r}; it must be a Device, from resolve_device")
+        raise ArgumentError(f"device is {shown(device)}; it must be a Device, from resolve_device")
     if dtype is not None:
         check_choice("dtype", dtype, ("float32", "float64", "int64"))
     with device.use():
-        return device.xp.asarray(array, dtype=None if dtype is None else getattr(device.xp, dtype))
+        try:
+            placed = device.xp.asarray(array, dtype=None if dtype is None else getattr(device.xp, dtype))
+            is_numeric = device.xp.isdtype(placed.dtype, ("bool", "numeric"))
+        except (TypeError, ValueError, OverflowError) as error:
+            reason = printable(_first_line(error), 200)
+            raise ArgumentError(
+                f"array is a {type(array).__name__} that cannot become an array of numbers ({reason}); give an array, "
+                "or nested sequences of equal lengths"
+            ) from error
+    if not is_numeric:
+        raise ArgumentError(f"array has dtype {placed.dtype}; it must consist of numbers")
+    return placed
 
 
 def to_host(array: Array) -> np.ndarray[Any, Any]:
@@ -256,7 +274,14 @@ def to_host(array: Array) -> np.ndarray[Any, Any]:
     Returns
     -------
     numpy.ndarray
+
+    Raises
+    ------
+    ArgumentError
+        `array` is not an array.
     """
+    if not array_api_compat.is_array_api_obj(array):
+        raise ArgumentError(f"array is a {type(array).__name__}; it must be an array of NumPy, CuPy or PyTorch")
     if array_api_compat.is_cupy_array(array):
         return np.asarray(array.get())
     if array_api_compat.is_torch_array(array):

@@ -1,4 +1,4 @@
-"""What there is to compute on, with versions."""
+"""List the devices of this machine and the versions of the array libraries."""
 
 import platform
 from importlib.metadata import version

@@ -40,7 +40,8 @@ MAX_BLOCK_NUMBERS = 2**16
 """Numbers in the states of a block of steps whose weight gradients are summed together."""
 
 MIN_ROWS = 256
-"""Sequences that are computed together all the same, so that the weights are read for many of them."""
+"""Sequences that are computed together even if their states have more than `MAX_STATE_NUMBERS` numbers, so that the
+weights are read for many of them."""
 
 
 class NumpyOps:

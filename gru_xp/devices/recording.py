@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 from gru_xp.nn.ops import Body
 
 FUNCTIONS = ("add", "divide", "exp", "greater", "maximum", "multiply", "negative", "sqrt", "subtract", "tanh", "where")
-"""What a body may call, by the Array API's names; most of them by their operators, too.
+"""What a body may call, by the Array API's names; most of them can be written as operators.
 
 The first argument of ``where`` is what ``greater`` returned, which is for nothing else.
 """

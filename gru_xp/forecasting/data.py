@@ -10,68 +10,68 @@ import numpy as np
 from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
 from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.io.frames import UNNAMED
-from gru_xp.io.messages import direct_arguments, find_name, listed
+from gru_xp.io.messages import find_name, listed
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.read import read, read_table
 from gru_xp.io.series import TimeSeries
 
 
 def series_to_learn(
-    data: Any, target: str | None = None, features: Sequence[str] | str = (), time: Sequence[str] | str | None = None
+    series: Any, target: str | None = None, features: Sequence[str] | str = (), how: Mapping[str, Any] | None = None
 ) -> TimeSeries:
     """Take what `Forecaster.fit` is given as a series.
 
     Raises
     ------
     ArgumentError
-        Columns are chosen, but the data are not a table.
+        An option of reading does not exist or has another kind of value, or the series is not a table.
     DataError
         The data cannot be used.
     """
-    how = ReadOptions.from_dict({"time": time or ()})
-    try:
-        names = features if isinstance(features, str) else tuple(map(str, features))
-    except TypeError as error:
-        raise ArgumentError(f"features is {features!r}; it must be column names, or 'all'") from error
-    if not _is_table(data):
-        if target is not None or names or how.time:
-            kind = (
-                "a TimeSeries has its columns" if isinstance(data, TimeSeries) else "column 0 of an array is the target"
-            )
-            raise ArgumentError(f"target, features and time choose columns of a table, but {kind}; leave them out")
-        return data if isinstance(data, TimeSeries) else _from_array(data)
-    with direct_arguments("target", "features", "time"):
-        return read(data, None if target is None else str(target), names, how)
+    how = how or {}
+    if unknown := [name for name in how if name not in ReadOptions.__dataclass_fields__]:
+        known = listed(ReadOptions.__dataclass_fields__)
+        raise ArgumentError(f"there is no option {unknown[0]!r} of reading a series; the options are {known}")
+    options = ReadOptions(**how)
+    if _is_table(series):
+        return read(series, target, features, options)
+    if target is not None or features:
+        held = (
+            "a TimeSeries has its columns" if isinstance(series, TimeSeries) else "column 0 of an array is the target"
+        )
+        raise ArgumentError(f"target and features choose columns of a table, but {held}; leave them out")
+    if isinstance(series, TimeSeries) and how:
+        raise ArgumentError(f"{listed(how)}: a TimeSeries has been read already; give options to read_series")
+    return series if isinstance(series, TimeSeries) else _from_array(series, options)
 
 
-def series_to_continue(data: Any, columns: Sequence[str], time: Sequence[str] = ()) -> TimeSeries:
+def series_to_continue(series: Any, columns: Sequence[str], how: ReadOptions | None = None) -> TimeSeries:
     """Take what a trained `Forecaster` is given as a series of the columns that it was trained on.
 
     A table must have them by name, and a `TimeSeries` should; otherwise, only the number of columns counts.
 
     Parameters
     ----------
-    data
+    series
         As for `Forecaster.fit`.
     columns
         The columns, target first.
-    time
-        The columns that dated the rows of the training data, if they were named.
+    how
+        How the training data were read.
 
     Raises
     ------
     DataError
         A column is missing, or the data cannot be used.
     """
-    if isinstance(data, TimeSeries):
-        series = _take_columns(data, columns)
-    elif _is_table(data):
-        with direct_arguments():
-            series = _from_table(data, columns, time)
+    if isinstance(series, TimeSeries):
+        taken = _take_columns(series, columns)
+    elif _is_table(series):
+        taken = _from_table(series, columns, how or ReadOptions())
     else:
-        series = _from_array(data)
-    _check_number(series.columns, columns)
-    return series
+        taken = _from_array(series, how or ReadOptions())
+    _check_number(taken.columns, columns)
+    return taken
 
 
 def warn_of_notices(data: Any, series: TimeSeries, stacklevel: int) -> None:
@@ -95,30 +95,30 @@ def check_magnitude(series: TimeSeries) -> None:
         )
 
 
-def remembered_time(notes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns that dated the rows of the training data, as the notes of a model say; none where they do not."""
+def remembered_options(notes: Mapping[str, Any]) -> ReadOptions:
+    """How the training data were read, as the notes of a model say."""
     try:
-        return ReadOptions.from_dict(notes.get("reading", {})).time
-    except (TypeError, ValueError):  # notes of somebody else
-        return ()
+        return ReadOptions.from_dict(notes.get("reading", {}))
+    except (TypeError, ValueError):  # notes of another program
+        return ReadOptions()
 
 
 def _is_table(data: Any) -> bool:
     return not isinstance(data, TimeSeries) and (hasattr(data, "iloc") or hasattr(data, "to_pandas"))
 
 
-def _from_array(data: Any) -> TimeSeries:
+def _from_array(data: Any, how: ReadOptions) -> TimeSeries:
     if isinstance(data, str) or hasattr(data, "__fspath__"):
         raise DataError(f"{printable(str(data))} is a name, not data; read a file by gru_xp.read_series first")
-    with direct_arguments():
-        return read(data, None, (), ReadOptions())
+    return read(data, None, (), how)
 
 
-def _from_table(data: Any, columns: Sequence[str], time: Sequence[str]) -> TimeSeries:
+def _from_table(data: Any, columns: Sequence[str], how: ReadOptions) -> TimeSeries:
     data = data.to_pandas() if hasattr(data, "to_pandas") else data
-    names = read_table(data, ReadOptions()).names if time else []
-    is_there = {name.casefold() for name in time} <= {name.casefold() for name in names}
-    how = ReadOptions(time=tuple(time) if is_there else ())
+    names = [name.casefold() for name in read_table(data, ReadOptions()).names]
+    needed = [*how.time, *([] if how.id is None else [how.id]), *(text.partition("=")[0] for text in how.where)]
+    if not {name.strip().casefold() for name in needed} <= set(names):
+        how = replace(how, time=(), id=None, where=())
     target: str | None = columns[0]
     if data.ndim == 1:  # it is the target, whatever it is called
         _check_number([UNNAMED if data.name is None else str(data.name)], columns)

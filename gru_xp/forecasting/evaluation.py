@@ -9,7 +9,7 @@ import numpy as np
 
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.baselines import naive_forecast
-from gru_xp.forecasting.data import remembered_time, series_to_continue, warn_of_notices
+from gru_xp.forecasting.data import remembered_options, series_to_continue, warn_of_notices
 from gru_xp.forecasting.forecaster import Forecaster, naming
 from gru_xp.forecasting.metrics import compare_with_naive
 from gru_xp.forecasting.windows import Floats, make_windows
@@ -63,7 +63,7 @@ def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, sli
         or values that are too far from those.
     """
     with naming(series):
-        taken = series_to_continue(series, forecaster.columns, remembered_time(forecaster.notes))
+        taken = series_to_continue(series, forecaster.columns, remembered_options(forecaster.notes))
     warn_of_notices(series, taken, stacklevel=2)
     y_pred = forecaster.predict(taken)
     with naming(taken):

@@ -11,30 +11,40 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gru_xp.devices import Device, resolve_device, to_device, to_host
+from gru_xp.devices import Device, device_for_caller, to_device, to_host
 from gru_xp.devices.inventory import versions
-from gru_xp.errors import ArgumentError, CheckpointError, DataError, GruXpError, printable
+from gru_xp.errors import ArgumentError, CheckpointError, DataError, NotFittedError, printable
 from gru_xp.forecasting.data import (
     check_magnitude,
-    remembered_time,
+    remembered_options,
     series_to_continue,
     series_to_learn,
     warn_of_notices,
 )
 from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
 from gru_xp.forecasting.windows import Floats, Split, make_windows, split_rows
+from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.nn.cell import RESETS, Reset
-from gru_xp.nn.checks import check_choice, whole_number
+from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import map_arrays, named_arrays
+from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
 from gru_xp.training.objective import predict
 from gru_xp.training.strict_json import check_fields, shortened
 from gru_xp.training.tensors import DAMAGED, damaged
-from gru_xp.training.trainer import EpochRecord, Pause, TrainingConfig, TrainingResult, TrainingState, train
+from gru_xp.training.trainer import (
+    EpochRecord,
+    Pause,
+    TrainingConfig,
+    TrainingResult,
+    TrainingState,
+    check_hooks,
+    train,
+)
 
 DTYPES = ("float32", "float64")
 
@@ -138,10 +148,11 @@ class Forecaster:
         check_choice("dtype", self.dtype, DTYPES)
         for name, most in (("seq_length", None), ("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
             whole_number(name, getattr(self, name), 1, most)
-        if type(self.bidirectional).__name__ not in ("bool", "bool_"):
-            raise ArgumentError(f"bidirectional is {self.bidirectional!r}; it must be True or False")
+        check_flag("bidirectional", self.bidirectional)
         if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
-            raise ArgumentError(f"validation_ratio is {self.validation_ratio!r}; it must be at least 0 and below 1")
+            raise ArgumentError(
+                f"validation_ratio is {shown(self.validation_ratio)}; it must be at least 0 and below 1"
+            )
         self._training_config()
         if self.dropout > 0 and self.num_layers == 1:
             raise ArgumentError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
@@ -165,7 +176,7 @@ class Forecaster:
         vars(self).update(state)
         if "device" in state:
             name, threads = state["device"]
-            self.device = resolve_device(name, threads=threads)
+            self.device = device_for_caller(name, threads=threads)
             place = partial(to_device, device=self.device)
             if "params" in state:
                 self.params = map_arrays(place, self.params)
@@ -182,15 +193,15 @@ class Forecaster:
 
     def fit(
         self,
-        data: Any,
+        series: Any,
         *,
         target: str | None = None,
         features: Sequence[str] | str = (),
-        time: Sequence[str] | str | None = None,
         device: str | Device = "auto",
         callback: Callable[[EpochRecord], object] | None = None,
         pause: Pause | None = None,
         state: TrainingState | None = None,
+        **how: Any,
     ) -> "Forecaster":
         """Learn from a series, all of whose rows may be looked at.
 
@@ -200,16 +211,13 @@ class Forecaster:
 
         Parameters
         ----------
-        data : TimeSeries, pandas.DataFrame, pandas.Series or array
+        series : TimeSeries, pandas.DataFrame, pandas.Series or array
             An array is ``(N,)`` or ``(N, F)``, oldest first, with the target in column 0 and the features after it. The
             rows of a table are brought into chronological order as `read_series` does.
         target
             The column of a DataFrame to predict; if None, ``Close``, or else the only numeric column.
         features
             Further input columns of a DataFrame; ``"all"`` for every other numeric column.
-        time
-            The columns of a DataFrame, or the levels of its index, that date the rows; if None, they are found as
-            `read_series` finds them.
         device
             A name for `resolve_device`, or its result.
         callback
@@ -218,6 +226,9 @@ class Forecaster:
             Called after every batch, too; see `Pause`.
         state
             Where the training of this forecaster stopped, to go on from there; see `Checkpoint`.
+        **how
+            How to read a DataFrame: ``time``, the columns that date the rows, and the other options of `read_series`.
+            `predict` and `forecast` use the same ones.
 
         Returns
         -------
@@ -242,9 +253,11 @@ class Forecaster:
             The training diverged.
         """
         self.__post_init__()  # the attributes may have changed since
-        series = series_to_learn(data, target, features, time)
-        warn_of_notices(data, series, stacklevel=2)
-        device = device if isinstance(device, Device) else resolve_device(device)
+        check_hooks(callback, pause, state)
+        given = series
+        series = series_to_learn(series, target, features, how)
+        warn_of_notices(given, series, stacklevel=2)
+        device = device if isinstance(device, Device) else device_for_caller(device)
         with naming(series):
             check_magnitude(series)
             split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
@@ -261,9 +274,9 @@ class Forecaster:
             vars(self).pop("params", None)  # they would not go with what follows
             self.device, self.columns, self.scaler = device, series.columns, scaler
             self.sees_gaps, self.best_epoch = series.observed is not None, 0
-            if series is not data:
+            if series is not given:
                 others = {name: note for name, note in self.notes.items() if name != "reading"}
-                self.notes = others | ({"reading": {"time": list(series.reading.time)}} if time else {})
+                self.notes = others | ({"reading": ReadOptions(**how).to_dict()} if how else {})
             training = train(
                 self._start(),
                 *learned,
@@ -325,12 +338,12 @@ class Forecaster:
                 dtype=getattr(xp, self.dtype),
             )
 
-    def predict(self, data: Any) -> Any:
+    def predict(self, series: Any) -> Any:
         """Predict every row that has a whole window before it, each from the actual rows before it.
 
         Parameters
         ----------
-        data
+        series
             As for `fit`, with the same columns.
 
         Returns
@@ -351,26 +364,26 @@ class Forecaster:
         DataWarning
             As for `fit`.
         """
-        checked = self._checked(data, self.seq_length + 1)
+        checked = self._checked(series, self.seq_length + 1)
         windows, _ = make_windows(checked.values, self.seq_length)
         with prediction_advice(self.seq_length, self.device), naming(checked):
             inputs = _inputs(checked, self.seq_length, self.scaler, self.sees_gaps)
             predictions = self._predict_windows(inputs, windows, self.device.ops())
             _check_predictions(predictions, partial(_called, checked), first=self.seq_length)
-        if not hasattr(data, "iloc"):
+        if not hasattr(series, "iloc"):
             return predictions
         import pandas as pd
 
-        return pd.Series(predictions, index=data.index[checked.rows][self.seq_length :], name=self.columns[0])
+        return pd.Series(predictions, index=series.index[checked.rows][self.seq_length :], name=self.columns[0])
 
-    def forecast(self, data: Any, steps: int) -> Floats:
+    def forecast(self, series: Any, steps: int) -> Floats:
         """Predict the values after the last row, each from the predictions before it.
 
         Further input columns, whose future is not known, stay at their last value.
 
         Parameters
         ----------
-        data
+        series
             As for `fit`, with the same columns.
         steps
             How many values.
@@ -391,7 +404,7 @@ class Forecaster:
             As for `fit`.
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
-        checked = self._checked(data, self.seq_length)
+        checked = self._checked(series, self.seq_length)
         values, observed = (a[-self.seq_length :].copy() for a in (checked.values, _observed(checked)))
         forecasts = np.empty(steps)
         ops = self.device.ops()
@@ -415,9 +428,12 @@ class Forecaster:
 
         Raises
         ------
+        ArgumentError
+            The path is neither a string nor an os.PathLike.
         CheckpointError
             The file cannot be written.
         """
+        check_path(path)
         self._check_fitted()
         save_model(path, self.params, self.describe())
 
@@ -426,7 +442,7 @@ class Forecaster:
 
         Raises
         ------
-        GruXpError
+        NotFittedError
             It has not begun to learn.
         """
         self._check_fitted("scaler")
@@ -458,10 +474,13 @@ class Forecaster:
 
         Raises
         ------
+        ArgumentError
+            The path is neither a string nor an os.PathLike.
         CheckpointError
             The file is no such model.
         """
-        device = device if isinstance(device, Device) else resolve_device(device)
+        check_path(path)
+        device = device if isinstance(device, Device) else device_for_caller(device)
         params, description = load_model(path, device, lambda described: cls.from_description(described).architecture())
         return cls.from_parts(params, description, device)
 
@@ -512,23 +531,23 @@ class Forecaster:
         input_size = len(self.columns) * (2 if self.sees_gaps else 1)
         return Architecture(input_size, self.hidden_size, 1, self.num_layers, bool(self.bidirectional), self.dtype)
 
-    def _checked(self, data: Any, rows: int) -> TimeSeries:
-        """The data as a series with enough rows; warnings name the caller of the method that calls this one."""
+    def _checked(self, series: Any, rows: int) -> TimeSeries:
+        """The series with enough rows; warnings name the caller of the method that calls this one."""
         self._check_fitted()
-        with naming(data):
-            checked = series_to_continue(data, self.columns, remembered_time(self.notes))
+        with naming(series):
+            checked = series_to_continue(series, self.columns, remembered_options(self.notes))
             check_magnitude(checked)
             if len(checked) < rows:
                 raise DataError(
                     f"{len(checked)} rows are too few: the model looks back on {self.seq_length}; "
                     f"at least {rows} are needed"
                 )
-        warn_of_notices(data, checked, stacklevel=3)
+        warn_of_notices(series, checked, stacklevel=3)
         return checked
 
     def _check_fitted(self, attribute: str = "params") -> None:
         if not hasattr(self, attribute):
-            raise GruXpError("this Forecaster is not fitted; call fit() first, or Forecaster.load")
+            raise NotFittedError("this Forecaster is not fitted; call fit() first, or Forecaster.load")
 
     def _predict_windows(self, inputs: Floats, windows: Floats, ops: Ops) -> Floats:
         """Predictions ``(B,)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""

@@ -81,7 +81,7 @@ class Scaler:
                     f"{LARGEST:g}: scale it down"
                 )
             if least == most:
-                raise DataError(f"{name} has one and the same value in all training rows; choose another column")
+                raise DataError(f"{name} is constant in all training rows; choose another column")
         std = rows.std(axis=0)
         change_std = np.diff(rows, axis=0).std(axis=0)
         # a straight line has a constant change: its scale is that change

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gru_xp.devices import Device, resolve_device
-from gru_xp.forecasting.data import remembered_time, series_to_continue
+from gru_xp.forecasting.data import remembered_options, series_to_continue
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.nn.ops import PLAIN_OPS, Array, Ops
 from gru_xp.training.trainer import EpochRecord, Pause, TrainingState
@@ -88,7 +88,7 @@ def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, p
     """
     training = forecaster.training
     assert training is not None
-    series = series_to_continue(series, forecaster.columns, remembered_time(forecaster.notes))
+    series = series_to_continue(series, forecaster.columns, remembered_options(forecaster.notes))
     cpu = resolve_device("cpu", threads=forecaster.device.threads if not forecaster.device.is_cuda else None)
     device = cpu if forecaster.device.is_cuda else _PlainCpu(**vars(cpu))
     # as many epochs: a cost that differs a little may end the patience earlier or later

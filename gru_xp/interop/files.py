@@ -1,10 +1,10 @@
 """Files of whole forecasters in other programs' formats, by their suffix."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gru_xp.errors import CheckpointError
+from gru_xp.training.files import check_path
 
 if TYPE_CHECKING:
     from gru_xp.devices import Device
@@ -59,7 +59,7 @@ def import_file(path: str | os.PathLike[str], *, device: "str | Device" = "auto"
 
 def check_suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a file, in small letters; raise CheckpointError unless it is one of `SUFFIXES`."""
-    suffix = Path(path).suffix.lower()
+    suffix = check_path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise CheckpointError(f"{path}: the name must end in {' or '.join(SUFFIXES)}, which says the format")
+        raise CheckpointError(f"{path}: the name must end in {' or '.join(SUFFIXES)}, which determines the format")
     return suffix

@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 from gru_xp.devices import Device, resolve_device, to_device
-from gru_xp.errors import CheckpointError
+from gru_xp.errors import ArgumentError, CheckpointError
 from gru_xp.forecasting import Forecaster
 from gru_xp.interop.gates import check_finite, float_array
 from gru_xp.nn.cell import Reset
+from gru_xp.nn.checks import check_kind
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import LinearParams, map_arrays
 from gru_xp.nn.stack import Layers
@@ -36,6 +37,7 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
     CheckpointError
         No GRU of a peer's can, as the forecaster has zoneout, or has learned which values were missing.
     """
+    check_kind("forecaster", forecaster, Forecaster, "a Forecaster", error=ArgumentError)
     description = forecaster.describe()
     if forecaster.zoneout > 0:
         raise CheckpointError(

@@ -225,7 +225,7 @@ def host_params(params: GRUParams) -> GRUParams:
 
 
 def _reordered(array: HostArray, order: str, new_order: str) -> HostArray:
-    """A copy with the gates, along the first axis, in a new order and the update gate turned round."""
+    """A copy with the gates, along the first axis, in a new order and the sign of the update gate changed."""
     blocks = dict(zip(order, np.split(array, 3), strict=True))
     blocks["z"] = 0.0 - blocks["z"]  # a zero stays +0
     return np.concatenate([blocks[gate] for gate in new_order])

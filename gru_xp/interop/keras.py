@@ -13,7 +13,7 @@ from gru_xp.interop.checking import Trial
 from gru_xp.interop.gates import HostArray, PeerGates, PeerNames, layers_from_peer, layers_to_peer
 from gru_xp.interop.peers import import_peer
 from gru_xp.nn.cell import RESETS, Reset
-from gru_xp.nn.checks import check_choice
+from gru_xp.nn.checks import check_choice, check_flag
 from gru_xp.nn.stack import Layers
 
 ORDER = "zrn"
@@ -81,6 +81,8 @@ def from_keras(
     ------
     CheckpointError
         The arrays are not those of such layers, hold NaN, or the converted layers do not compute the same.
+    ArgumentError
+        `reset_after`, `bidirectional` or `use_bias` is not a bool.
 
     See Also
     --------
@@ -90,6 +92,8 @@ def from_keras(
     --------
     >>> layers = from_keras(gru.get_weights(), reset_after=gru.reset_after)
     """
+    for name, flag in (("reset_after", reset_after), ("bidirectional", bidirectional), ("use_bias", use_bias)):
+        check_flag(name, flag)
     if not isinstance(weights, list | tuple):
         raise CheckpointError(
             f"weights is of type {type(weights).__name__}; give a list of arrays, as get_weights() gives them, or "

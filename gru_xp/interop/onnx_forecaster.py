@@ -31,7 +31,7 @@ from gru_xp.interop.onnx_gru import add_gru_layers
 from gru_xp.interop.onnx_nodes import read_gru_layers
 from gru_xp.nn.checks import check_kind
 from gru_xp.nn.params import LinearParams
-from gru_xp.training.files import replace_file
+from gru_xp.training.files import check_path, replace_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -185,6 +185,7 @@ def save_onnx(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     CheckpointError
         As from `to_onnx`, or the file cannot be written.
     """
+    check_path(path)
     replace_file(path, to_bytes(to_onnx(forecaster)))
 
 

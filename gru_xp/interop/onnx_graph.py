@@ -83,7 +83,7 @@ def read_model(model: ModelSource) -> "ModelProto":
                 f"tensor {quoted(tensor.name)} lies in another file, which is not opened; save the model as one file"
             )
     if not all(isinstance(text, str) for text in _texts(proto)):  # protocol buffers give what is no Unicode as bytes
-        raise CheckpointError("a damaged ONNX model, with names that are no text; take another copy")
+        raise CheckpointError("a damaged ONNX model, with names that are no text; use another copy")
     names = [tensor.name for tensor in proto.graph.initializer]
     if len(set(names)) < len(names):
         raise CheckpointError("a damaged ONNX model, which stores two tensors under one name")
@@ -115,7 +115,7 @@ def _parse(data: bytes) -> "ModelProto":
     try:
         proto: ModelProto = onnx.ModelProto.FromString(data)
     except Exception as error:  # DecodeError
-        raise CheckpointError("not an ONNX model, or a damaged one; take another copy") from error
+        raise CheckpointError("not an ONNX model, or a damaged one; use another copy") from error
     return proto
 
 
@@ -218,7 +218,7 @@ class StoredTensors:
         try:
             array: HostArray = self._onnx.numpy_helper.to_array(tensor)
         except Exception as error:  # a wrong length, an unknown type
-            raise CheckpointError(f"{what} is damaged ({reason(error)}); take another copy") from error
+            raise CheckpointError(f"{what} is damaged ({reason(error)}); use another copy") from error
         return array
 
     def _find(self, name: str) -> Any:

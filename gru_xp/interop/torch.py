@@ -25,7 +25,7 @@ from gru_xp.nn.cell import RESETS, Reset
 from gru_xp.nn.checks import check_choice
 from gru_xp.nn.params import LinearParams
 from gru_xp.nn.stack import Layers
-from gru_xp.training.files import replace_file
+from gru_xp.training.files import check_path, replace_file
 
 if TYPE_CHECKING:
     import torch
@@ -165,6 +165,7 @@ def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     >>> module.load_state_dict(state)
     <All keys matched successfully>
     """
+    check_path(path)
     description = write_description(forecaster, "torch.nn.GRU")
     _refuse_before(forecaster.reset, "export to .onnx, or train with --reset after")
     torch = import_peer("torch")
@@ -209,7 +210,7 @@ def load_torch(path: str | os.PathLike[str], *, device: str | Device = "auto") -
     CheckpointError
         The file is no such model.
     """
-    state = _read(Path(path))
+    state = _read(check_path(path))
     try:
         description = _description(state.pop(DESCRIPTION, None))
         layers = from_torch(state, prefix="gru.")
@@ -247,7 +248,7 @@ def _expected_names(given: list[str], prefix: str) -> tuple[list[list[PeerNames]
             raise CheckpointError(f"{printable(prefix + name)} is no parameter of a torch.nn.GRU{_advice(own)}")
     if not found:
         first = f"{prefix}weight_ih_l0"
-        raise CheckpointError(f"{first} is missing; {len(given)} other names are no state dict of a torch.nn.GRU")
+        raise CheckpointError(f"{first} is missing; this is not the state dict of a torch.nn.GRU")
     names = [
         _names(layer, 2 if any(match[3] for match in found) else 1)
         for layer in range(min(1 + max(int(match[2]) for match in found), 1 + len(found)))
@@ -376,7 +377,7 @@ def _parse(content: bytes) -> dict[str, Any]:
     except Exception as error:  # damaged files raise RuntimeError, UnpicklingError, EOFError and others
         raise CheckpointError(
             f"not a file of tensors alone ({type(error).__name__}); nothing in it was run: "
-            "save a state dict, not a module; or take another copy, if it is damaged"
+            "save a state dict, not a module; or use another copy, if it is damaged"
         ) from error
     if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
         raise CheckpointError(f"holds a {type(held).__name__}; it must hold tensors by name")
@@ -394,4 +395,4 @@ def _check_archive(content: bytes) -> None:
             raise CheckpointError("compressed, or damaged; save it by torch.save")
         damaged = archive.testzip()
     if damaged is not None:
-        raise CheckpointError(f"damaged ({printable(damaged)}); take another copy")
+        raise CheckpointError(f"damaged ({printable(damaged)}); use another copy")

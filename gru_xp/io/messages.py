@@ -13,7 +13,6 @@ MAX_QUOTED = 60
 
 _NEEDS_NO_QUOTES = re.compile(r"[\w.,:=%/+-]+")
 _on_command_line = ContextVar("_on_command_line", default=False)
-_direct: ContextVar[tuple[str, ...] | None] = ContextVar("_direct", default=None)
 
 
 class CellError(Exception):
@@ -34,16 +33,6 @@ def command_line() -> Iterator[None]:
         _on_command_line.reset(token)
 
 
-@contextmanager
-def direct_arguments(*names: str) -> Iterator[None]:
-    """Let messages say that only the arguments `names` can be given here, and the others to `read_series`."""
-    token = _direct.set(names)
-    try:
-        yield
-    finally:
-        _direct.reset(token)
-
-
 def option(name: str, *values: str) -> str:
     """An option as the reader of the message gives it: ``--time-column Date``, or ``time='Date'`` in Python.
 
@@ -53,19 +42,14 @@ def option(name: str, *values: str) -> str:
         given = [value if _NEEDS_NO_QUOTES.fullmatch(value) else f'"{printable(value)}"' for value in values]
         flag = "--" + {"time": "time-column", "id": "id-column"}.get(name, name).replace("_", "-")
         return f"{flag} {' or '.join(given)}" if given else flag
-    return _to_whom(name, f"{name}={' or '.join(map(repr, values))}" if values else name)
+    return f"{name}={' or '.join(map(repr, values))}" if values else name
 
 
 def options(name: str, values: Sequence[str]) -> str:
     """An option with all of the values together, as the reader of the message gives it."""
     if _on_command_line.get() or len(values) == 1:
         return " ".join(option(name, value) for value in values)
-    return _to_whom(name, f"{name}={list(values)!r}")
-
-
-def _to_whom(name: str, argument: str) -> str:
-    names = _direct.get()
-    return argument if names is None or name in names else f"{argument} to gru_xp.read_series"
+    return f"{name}={list(values)!r}"
 
 
 def quoted(text: str) -> str:

@@ -19,7 +19,7 @@ from array_api_compat import array_namespace
 
 from gru_xp.nn.activations import sigmoid_of_twice, tanh_backward, tanh_forward
 from gru_xp.nn.checks import check_array, check_choice, check_kind
-from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
+from gru_xp.nn.ops import Array, Namespace, Ops, default_ops, ops_or_default
 from gru_xp.nn.params import GRUParams
 from gru_xp.nn.pointwise import add, add_into, only_valid
 
@@ -119,7 +119,7 @@ def _cell_forward(
     x: Array, h_prev: Array, params: GRUParams, reset: Reset, given_ops: Ops | None
 ) -> tuple[Array, CellCache]:
     B, H = h_prev.shape
-    ops = given_ops or default_ops(x)
+    ops = ops_or_default(given_ops, x)
 
     form = FORMS[reset]
     h = ops.empty((B, H), like=x)
@@ -490,7 +490,7 @@ class Form(NamedTuple):
         return dparams
 
     def write_input(self, memory: Memory, x: Array, ops: Ops, *, valid: Array | None = None) -> None:
-        """Put x ``(..., B, I)`` and the ones into `memory` of so many steps; zeros for x where `valid` is 0."""
+        """Put x ``(..., B, I)`` and the ones into `memory` of as many steps; zeros for x where `valid` is 0."""
         I, H = x.shape[-1], memory.n.shape[-1]  # noqa: E741
         place = memory.joint[..., H : H + I]
         if valid is None:

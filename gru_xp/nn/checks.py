@@ -7,11 +7,15 @@ from numbers import Integral, Real
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
-from gru_xp.errors import ArgumentError, ShapeError
-from gru_xp.nn.ops import Array
+from gru_xp.errors import ArgumentError, GruXpError, ShapeError, printable
+from gru_xp.nn.ops import Array, Namespace
 
 Dims = Sequence[int | str]
 """Expected sizes: a number where the size is known, the dimension's letter where any size will do."""
+
+
+MAX_SHOWN = 100
+"""Characters of a refused value in a message."""
 
 
 def check_array(name: str, value: Array, dims: Dims, *, like: tuple[str, Array] | None = None, why: str = "") -> None:
@@ -109,22 +113,52 @@ def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ArgumentError unless `value` is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ArgumentError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+        raise ArgumentError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, choices))}")
 
 
-def check_kind(name: str, value: object, kind: type, what: str) -> None:
-    """Raise ShapeError unless `value` is a `kind`, which is `what`."""
+def check_kind(name: str, value: object, kind: type, what: str, *, error: type[GruXpError] = ShapeError) -> None:
+    """Raise `error` unless `value` is a `kind`, which is `what`."""
     if not isinstance(value, kind):
-        raise ShapeError(f"{name} is a {type(value).__name__}; it must be {what}")
+        raise error(f"{name} is a {type(value).__name__}; it must be {what}")
+
+
+def check_function(name: str, value: object, *, optional: bool = False) -> None:
+    """Raise ArgumentError unless `value` can be called, or is None and may be left out."""
+    if not callable(value) and not (optional and value is None):
+        or_none = " or None" if optional else ""
+        raise ArgumentError(f"{name} is a {type(value).__name__}; it must be a function{or_none}")
+
+
+def check_flag(name: str, value: object) -> bool:
+    """`value` as a bool; raise ArgumentError unless it is True or False, of Python or NumPy."""
+    if value is True or value is False:
+        return value
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise ArgumentError(f"{name} is {shown(value)}; it must be True or False")
+    return bool(value)
+
+
+def check_namespace(xp: Namespace) -> None:
+    """Raise ArgumentError unless `xp` is a namespace of arrays."""
+    if not all(hasattr(xp, name) for name in ("asarray", "reshape", "float32", "float64")):
+        raise ArgumentError(f"xp is {shown(xp)}; it must be an array namespace, such as the module numpy or cupy")
+
+
+def shown(value: object) -> str:
+    """A refused value for a message, shortened and on one line; Python prints no integers of thousands of digits."""
+    try:
+        return printable(" ".join(line.strip() for line in repr(value).splitlines()), MAX_SHOWN)
+    except ValueError:
+        return f"a number of type {type(value).__name__} with thousands of digits"
 
 
 def whole_number(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
     """`value` as an int; raise ArgumentError unless it is a whole number of at least `minimum`, up to `maximum`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-        raise ArgumentError(f"{name} is {value!r}; it must be at least {minimum} and a whole number")
+        raise ArgumentError(f"{name} is {shown(value)}; it must be a whole number of at least {minimum}")
     number = int(value)
     if maximum is not None and number > maximum:
-        raise ArgumentError(f"{name} is {number}; it must be at most {maximum}")
+        raise ArgumentError(f"{name} is {shown(number)}; it must be at most {maximum}")
     return number
 
 
@@ -147,7 +181,7 @@ def positive_number(name: str, value: object) -> float:
     """`value` as a float; raise ArgumentError unless it is a number above 0 and finite."""
     number = _real(value)
     if not 0 < number < math.inf:
-        raise ArgumentError(f"{name} is {value!r}; it must be above 0 and finite")
+        raise ArgumentError(f"{name} is {shown(value)}; it must be above 0 and finite")
     return number
 
 
@@ -155,7 +189,7 @@ def share(name: str, value: object) -> float:
     """`value` as a float; raise ArgumentError unless it is a number from 0 to 1."""
     number = _real(value)
     if not 0 <= number <= 1:
-        raise ArgumentError(f"{name} is {value!r}; it must be from 0 to 1")
+        raise ArgumentError(f"{name} is {shown(value)}; it must be from 0 to 1")
     return number
 
 
@@ -163,5 +197,5 @@ def rate(name: str, value: object) -> float:
     """`value` as a float; raise ArgumentError unless it is a number of at least 0 and below 1."""
     number = _real(value)
     if not 0 <= number < 1:
-        raise ArgumentError(f"{name} is {value!r}; it must be at least 0 and below 1")
+        raise ArgumentError(f"{name} is {shown(value)}; it must be at least 0 and below 1")
     return number

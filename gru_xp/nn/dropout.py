@@ -3,11 +3,13 @@
 import math
 import random
 from array import array
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_array_api_obj
 
-from gru_xp.nn.checks import generator, rate, whole_number
+from gru_xp.errors import ArgumentError
+from gru_xp.nn.checks import generator, rate, shown, whole_number
 from gru_xp.nn.ops import Array
 
 _BITS = 32
@@ -49,7 +51,7 @@ def dropout_mask(shape: tuple[int, ...], dropout: float, *, seed: int | random.R
     dropout
         From 0 to below 1.
     seed
-        A seed, or a generator to go on drawing from. One seed gives the same factors in every namespace.
+        A seed, or a generator to draw from. One seed gives the same factors in every namespace.
     like
         An array with the namespace, dtype and device of the result.
 
@@ -60,7 +62,7 @@ def dropout_mask(shape: tuple[int, ...], dropout: float, *, seed: int | random.R
     Raises
     ------
     ArgumentError
-        `dropout` or `seed` is out of range.
+        `dropout`, `seed` or `shape` is out of range, or `like` is not a floating-point array.
 
     Examples
     --------
@@ -76,9 +78,18 @@ def keep_mask(shape: tuple[int, ...], zoneout: float, *, seed: int | random.Rand
     """Factors of updates: 0 with probability `zoneout`, else 1; see `dropout_mask` for the rest."""
     zoneout = rate("zoneout", zoneout)
     rng = generator(seed)
+    if not isinstance(shape, Sequence) or isinstance(shape, str | bytes):
+        raise ArgumentError(f"shape is {shown(shape)}; it must be a tuple of whole numbers")
     shape = tuple(whole_number("shape", size, 0) for size in shape)
+    if not is_array_api_obj(like):
+        raise ArgumentError(f"like is a {type(like).__name__}; it must be an array")
     xp = array_namespace(like)
-    drawn = array("i", rng.randbytes(math.prod(shape) * _BITS // 8))
+    if like.dtype not in (xp.float32, xp.float64):
+        raise ArgumentError(f"like has dtype {like.dtype}; it must be float32 or float64")
+    try:
+        drawn = array("i", rng.randbytes(math.prod(shape) * _BITS // 8))
+    except (MemoryError, OverflowError) as error:
+        raise ArgumentError(f"shape is {shown(shape)}, which does not fit into memory; use a smaller one") from error
     numbers = xp.reshape(xp.asarray(drawn, dtype=xp.int32, device=device(like)), shape)
     zeros = min(round(zoneout * 2**_BITS), 2**_BITS - 1)  # of 2**_BITS numbers
     return xp.astype(numbers >= zeros - 2 ** (_BITS - 1), like.dtype)

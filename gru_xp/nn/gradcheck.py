@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.checks import check_choice, generator, positive_number
+from gru_xp.nn.checks import check_choice, check_function, generator, positive_number, shown
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import map_arrays, named_arrays
 
@@ -107,7 +107,7 @@ def gradcheck(
     ShapeError
         An input is not float64, or what `forward` or `backward` returns is not as said above.
     ArgumentError
-        `mode`, `step` or `tolerance` is out of range.
+        `forward` or `backward` is not a function, or `mode`, `step` or `tolerance` is out of range.
 
     Examples
     --------
@@ -121,11 +121,15 @@ def gradcheck(
     >>> report.ok
     True
     """
+    check_function("forward", forward)
+    check_function("backward", backward)
     check_choice("mode", mode, MODES)
     positive_number("step", step)
     positive_number("tolerance", tolerance)
     if not isinstance(inputs, Mapping) or not inputs:
-        raise ShapeError(f"inputs is {inputs!r}; it must be a mapping of names to arrays or named tuples of arrays")
+        raise ShapeError(
+            f"inputs is {shown(inputs)}; it must be a mapping of names to arrays or named tuples of arrays"
+        )
     rng = generator(seed)
     arrays = dict(_flat_inputs(inputs))
     for name, array in arrays.items():

@@ -22,8 +22,8 @@ from gru_xp.nn.cell import (
     sum_of_parts,
     with_workers,
 )
-from gru_xp.nn.checks import check_array, check_choice, check_kind, check_lengths, share, whole_number
-from gru_xp.nn.ops import Array, Namespace, Ops, Result, default_ops
+from gru_xp.nn.checks import check_array, check_choice, check_flag, check_kind, check_lengths, share, whole_number
+from gru_xp.nn.ops import Array, Namespace, Ops, Result, default_ops, ops_or_default
 from gru_xp.nn.params import GRUParams
 from gru_xp.nn.pointwise import add_into, multiply, only_valid
 
@@ -118,10 +118,10 @@ def gru_forward(
     reset : {"before", "after"}
         Where the reset gate acts; see `gru_cell_forward`.
     keep_every : int, optional
-        Keep only the state of every so many steps for the backward pass, which computes the steps between them again:
-        memory of about ``T / keep_every + keep_every`` steps instead of T, least at the root of T, for a third more
-        time. `x` is read again then: it must not change in between. The gradients are the same, but for the rounding
-        of sums over steps that are taken in other groups.
+        Activation checkpointing: store the state of every N-th step, and recompute the steps between them in the
+        backward pass: memory of about ``T / keep_every + keep_every`` steps instead of T, least at the root of T, for a
+        third more time. `x` is read again then: it must not change in between. The gradients are the same, but for the
+        rounding of sums over steps that are taken in other groups.
     ops : Ops, optional
         How to allocate, multiply and run pointwise expressions; the fastest way known for `x` if left out.
     with_h : bool
@@ -145,7 +145,7 @@ def gru_forward(
     ShapeError
         A shape, namespace, device or dtype does not fit, or a length is out of range.
     ArgumentError
-        `reset`, `keep_every` or a number as `update_mask` is out of range.
+        `reset`, `keep_every` or a number as `update_mask` is out of range, or `ops` or a flag is of the wrong kind.
 
     Notes
     -----
@@ -163,6 +163,8 @@ def gru_forward(
     ((3, 4, 5), (3, 5))
     """
     check_choice("reset", reset, RESETS)
+    for name, flag in (("reverse", reverse), ("with_h", with_h), ("with_cache", with_cache)):
+        check_flag(name, flag)
     check_array("x", x, ("B", "T", "I"))
     check_params(params, x)
     B, T, I = x.shape  # noqa: E741
@@ -179,7 +181,7 @@ def gru_forward(
         check_array("update_mask", update_mask, (B, T, H), like=("x", x))
     if keep_every is not None:
         whole_number("keep_every", keep_every, 1)
-    given_ops, ops = ops, ops or default_ops(x)
+    given_ops, ops = ops, ops_or_default(ops, x)
 
     form = FORMS[reset]
     spans = _spans(T, keep_every or T, reverse)
@@ -252,6 +254,7 @@ def gru_backward(
         A gradient does not fit the forward pass, or both are None.
     """
     check_kind("cache", cache, GRUCache, "the cache that gru_forward returned")
+    check_flag("with_dx", with_dx)
     parts, params, reset, reverse, spans, given_ops = cache
     T, _, I = parts[0].input.x.shape  # noqa: E741
     B, H = parts[-1].rows.stop, params.hidden_size

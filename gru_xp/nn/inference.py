@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 from gru_xp.nn.cell import FORMS, NO_MASKS, RESETS, Reset, check_params
 from gru_xp.nn.checks import check_array, check_choice, check_kind
 from gru_xp.nn.gru import gru_forward, run_steps, steps_of, time_first
-from gru_xp.nn.ops import Array, Ops, default_ops
+from gru_xp.nn.ops import Array, Ops, default_ops, ops_or_default
 from gru_xp.nn.params import GRUParams
 
 MAX_PREPARED = 8
@@ -51,7 +51,7 @@ class GRUInference:
         copy = array_namespace(params.bias).asarray
         self._params = GRUParams(*(copy(array, copy=True) for array in params))
         self._reset = reset
-        self._ops = ops or default_ops(params.bias, new=True)
+        self._ops = default_ops(params.bias, new=True) if ops is None else ops_or_default(ops, params.bias)
         self._form = FORMS[reset]
         self._type, self._dtype = type(params.bias), params.bias.dtype
         self._weights = self._form.weights(self._params, self._ops)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from array_api_compat import array_namespace
 
 from gru_xp.nn.checks import check_array, check_kind, check_rows
-from gru_xp.nn.ops import Array, Ops, default_ops
+from gru_xp.nn.ops import Array, Ops, default_ops, ops_or_default
 from gru_xp.nn.params import LinearParams
 from gru_xp.nn.pointwise import add
 
@@ -44,7 +44,7 @@ def linear_forward(x: Array, params: LinearParams, *, ops: Ops | None = None) ->
     check_kind("params", params, LinearParams, "a LinearParams")
     check_array("params.weight", params.weight, ("O", x.shape[-1]), like=("x", x))
     check_array("params.bias", params.bias, (params.weight.shape[0],), like=("x", x))
-    given_ops, ops = ops, ops or default_ops(x)
+    given_ops, ops = ops, ops_or_default(ops, x)
     y = ops.matmul(x, params.weight.T, out=ops.empty((*x.shape[:-1], params.weight.shape[0]), like=x))
     ops.pointwise(add, (y, params.bias), out=(y,))
     return y, LinearCache(x, params, given_ops)

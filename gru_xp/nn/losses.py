@@ -4,7 +4,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
 from gru_xp.nn.checks import check_array, check_beside, check_choice, check_rows
-from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
+from gru_xp.nn.ops import Array, Namespace, Ops, ops_or_default
 
 REDUCTIONS = ("mean", "sum")
 
@@ -38,7 +38,7 @@ def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: Ops 
     B, O = y_pred.shape  # noqa: E741
     check_array("y_true", y_true, (B, O), like=("y_pred", y_pred))
     xp = array_namespace(y_pred)
-    ops = ops or default_ops(y_pred)
+    ops = ops_or_default(ops, y_pred)
     scale = 1.0 / (B * O if reduction == "mean" else O)
     error, dpred = (ops.empty((B, O), like=y_pred) for _ in range(2))
     value = ops.empty((1,), like=y_pred)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gru_xp.nn.cell import Reset
-from gru_xp.nn.checks import check_array, check_kind, generator
+from gru_xp.nn.checks import check_array, check_flag, check_kind, generator
 from gru_xp.nn.linear import LinearCache, linear_backward, linear_forward
-from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
+from gru_xp.nn.ops import Array, Namespace, Ops, ops_or_default
 from gru_xp.nn.params import LinearParams, init_linear_params
 from gru_xp.nn.stack import (
     Layers,
@@ -73,12 +73,12 @@ def init_network_params(
     Raises
     ------
     ArgumentError
-        A size is no whole number of at least 1, or the seed none of at least 0.
+        As `init_gru_stack_params` and `init_params`.
     ShapeError
         `dtype` is neither float32 nor float64.
     """
     where = {"xp": xp, "seed": generator(seed), "dtype": dtype, "device": device}
-    directions = 2 if bidirectional else 1
+    directions = 2 if check_flag("bidirectional", bidirectional) else 1
     return NetworkParams(
         gru=init_gru_stack_params(input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional, **where),
         linear=init_linear_params(directions * hidden_size, output_size, **where),
@@ -140,12 +140,13 @@ def network_forward(
         with_h=False,
         with_cache=with_cache,
     )
-    y, linear_cache = linear_forward(side_by_side(lasts[-D:], ops or default_ops(x)), params.linear, ops=ops)
+    y, linear_cache = linear_forward(side_by_side(lasts[-D:], ops_or_default(ops, x)), params.linear, ops=ops)
     return y, None if gru_cache is None else NetworkCache(gru_cache, linear_cache)
 
 
 def network_backward(dy: Array, cache: NetworkCache, *, with_dx: bool = True) -> tuple[Array | None, NetworkParams]:
     """Gradients of the whole network: ``dy (B, O)`` to ``dx (B, T, I)``, if it is wanted, and the parameters'."""
+    check_flag("with_dx", with_dx)
     dh, dlinear = linear_backward(dy, cache.linear)
     L, D = len(cache.gru.layers), len(cache.gru.layers[0])
     H = dh.shape[-1] // D

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from array_api_compat import array_namespace, device
 
-from gru_xp.errors import ShapeError
+from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.fastest import fastest_ops
 
 Array: TypeAlias = Any
@@ -183,6 +183,15 @@ def default_ops(like: Array, *, new: bool = False) -> Ops:
         return PLAIN_OPS
     ops: Ops | None = fastest_ops(name, new=new)
     return PLAIN_OPS if ops is None else ops
+
+
+def ops_or_default(ops: Ops | None, like: Array) -> Ops:
+    """The given ops, or `default_ops`; raise ArgumentError unless they are an `Ops` or None."""
+    if ops is None:
+        return default_ops(like)
+    if not hasattr(type(ops), "pointwise"):
+        raise ArgumentError(f"ops is a {type(ops).__name__}; it must be an Ops, such as PlainOps(), or None")
+    return ops
 
 
 @cache

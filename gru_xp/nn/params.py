@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from array_api_compat import array_namespace
 
-from gru_xp.errors import ShapeError
-from gru_xp.nn.checks import check_array, generator, whole_number
+from gru_xp.errors import ArgumentError, ShapeError, printable
+from gru_xp.nn.checks import check_array, check_namespace, generator, shown, whole_number
 from gru_xp.nn.ops import Array, Namespace
 
 ParamsT = TypeVar("ParamsT", bound=tuple[Any, ...])
@@ -190,7 +190,8 @@ def init_params(
     Raises
     ------
     ArgumentError
-        A size is no whole number of at least 1, or the seed none of at least 0.
+        A size is no whole number of at least 1, or its arrays are too large for memory; the seed is no whole number of
+        at least 0; `xp` is not a namespace; or `device` is not one of its devices.
     ShapeError
         `dtype` is neither float32 nor float64.
 
@@ -202,7 +203,8 @@ def init_params(
     """
     H = whole_number("hidden_size", hidden_size, 1)
     shapes = ((3 * H, whole_number("input_size", input_size, 1)), (3 * H, H), (3 * H,), (H,))
-    return GRUParams(*_uniform(shapes, 1.0 / math.sqrt(H), xp, seed, dtype, device))
+    sizes = {"input_size": input_size, "hidden_size": hidden_size}
+    return GRUParams(*_uniform(shapes, sizes, H, xp, seed, dtype, device))
 
 
 def init_linear_params(
@@ -230,30 +232,62 @@ def init_linear_params(
     Raises
     ------
     ArgumentError
-        A size is no whole number of at least 1, or the seed none of at least 0.
+        As `init_params`.
     ShapeError
         `dtype` is neither float32 nor float64.
     """
     n_in = whole_number("input_size", input_size, 1)
     n_out = whole_number("output_size", output_size, 1)
-    return LinearParams(*_uniform(((n_out, n_in), (n_out,)), 1.0 / math.sqrt(n_in), xp, seed, dtype, device))
+    sizes = {"input_size": n_in, "output_size": n_out}
+    return LinearParams(*_uniform(((n_out, n_in), (n_out,)), sizes, n_in, xp, seed, dtype, device))
+
+
+MAX_NUMBERS = 2**30
+"""Numbers in one array of initial parameters; while they are drawn, each takes 32 bytes of host memory."""
 
 
 def _uniform(
     shapes: tuple[tuple[int, ...], ...],
-    bound: float,
+    sizes: dict[str, int],
+    fan_in: int,
     xp: Namespace,
     seed: int | random.Random,
     dtype: Any,
     device: Any,
-) -> Iterator[Array]:
+) -> list[Array]:
+    """Arrays of `shapes`, which follow from `sizes`, drawn from ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``."""
     rng = generator(seed)
-    if dtype is not None and dtype not in (xp.float32, xp.float64):
-        raise ShapeError(f"dtype is {dtype!r}; it must be the namespace's float32 or float64")
+    check_namespace(xp)
+    if dtype is not None and not _is_floating(dtype, xp):
+        raise ShapeError(f"dtype is {shown(dtype)}; it must be the namespace's float32 or float64")
     where = {} if device is None else {"device": device}
-    for shape in shapes:
-        values = [bound * (2.0 * rng.random() - 1.0) for _ in range(math.prod(shape))]
-        yield xp.reshape(xp.asarray(values, dtype=dtype, **where), shape)
+    try:
+        xp.asarray([0.0], dtype=dtype, **where)
+    except Exception as error:  # libraries refuse a device in many ways
+        raise ArgumentError(
+            f"device is {shown(device)}; it must be a device of {xp.__name__}, or None ({printable(str(error))})"
+        ) from error
+    got = " and ".join(f"{name} is {shown(size)}" for name, size in sizes.items())
+    too_large = ArgumentError(f"{got}, which need an array too large for memory; use smaller sizes")
+    if max(map(math.prod, shapes)) > MAX_NUMBERS:
+        raise too_large
+    bound = 1.0 / math.sqrt(fan_in)
+    arrays = []
+    try:
+        for shape in shapes:
+            values = [bound * (2.0 * rng.random() - 1.0) for _ in range(math.prod(shape))]
+            arrays.append(xp.reshape(xp.asarray(values, dtype=dtype, **where), shape))
+    except MemoryError as error:
+        raise too_large from error
+    return arrays
+
+
+def _is_floating(dtype: Any, xp: Namespace) -> bool:
+    """Whether it is the namespace's float32 or float64."""
+    try:
+        return bool(dtype in (xp.float32, xp.float64))
+    except (TypeError, ValueError):  # an array compares with neither
+        return False
 
 
 def named_arrays(params: tuple[Any, ...], prefix: str = "") -> Iterator[tuple[str, Array]]:

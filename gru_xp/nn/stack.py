@@ -11,10 +11,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 from gru_xp.errors import ShapeError
 from gru_xp.nn.cell import RESETS, Reset, check_params, gru_step
-from gru_xp.nn.checks import check_array, check_choice, check_kind, check_lengths, generator, whole_number
+from gru_xp.nn.checks import (
+    check_array,
+    check_choice,
+    check_flag,
+    check_kind,
+    check_lengths,
+    generator,
+    whole_number,
+)
 from gru_xp.nn.dropout import DropoutRates, dropout_mask, keep_mask
 from gru_xp.nn.gru import GRUCache, gru_backward, gru_forward, time_first
-from gru_xp.nn.ops import Array, Namespace, Ops, default_ops
+from gru_xp.nn.ops import Array, Namespace, Ops, default_ops, ops_or_default
 from gru_xp.nn.params import GRUParams, init_params
 from gru_xp.nn.pointwise import add_into, multiply
 
@@ -83,12 +91,12 @@ def init_gru_stack_params(
     Raises
     ------
     ArgumentError
-        A size is no whole number of at least 1, or the seed none of at least 0.
+        `num_layers` is not from 1 to 1000, `bidirectional` is not a bool, or as `init_params`.
     ShapeError
         `dtype` is neither float32 nor float64.
     """
     rng = generator(seed)
-    directions = 2 if bidirectional else 1
+    directions = 2 if check_flag("bidirectional", bidirectional) else 1
     return tuple(
         tuple(
             init_params(
@@ -167,6 +175,8 @@ def gru_stack_forward(
     """
     check_array("x", x, ("B", "T", "I"))
     check_choice("reset", reset, RESETS)
+    check_flag("with_h", with_h)
+    check_flag("with_cache", with_cache)
     check_layers(layers, x)
     rates = DropoutRates(dropout, recurrent_dropout, zoneout)
     rates.check()
@@ -187,7 +197,7 @@ def gru_stack_forward(
         with_h=with_h,
         with_cache=with_cache,
     )
-    return h, _stacked(lasts, ops or default_ops(x)), cache
+    return h, _stacked(lasts, ops_or_default(ops, x)), cache
 
 
 def gru_stack_backward(
@@ -218,6 +228,7 @@ def gru_stack_backward(
         A gradient does not fit the forward pass, or both are None.
     """
     check_kind("cache", cache, StackCache, "the cache that gru_stack_forward returned")
+    check_flag("with_dx", with_dx)
     if dh is None and dh_last is None:
         raise ShapeError("dh and dh_last are both None; at least one gradient must be given")
     L, D = len(cache.layers), len(cache.layers[0])
@@ -266,7 +277,7 @@ def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset = "before
     for (params,), state in zip(layers, [h[i, ...] for i in range(len(layers))], strict=True):
         x = gru_step(x, state, params, reset=reset, ops=ops)
         states.append(x)
-    return _stacked(states, ops or default_ops(x))
+    return _stacked(states, ops_or_default(ops, x))
 
 
 def check_layers(layers: Layers, x: Array) -> None:
@@ -326,7 +337,7 @@ def run_layers(
     **options: Any,
 ) -> tuple[Array | None, list[Array], StackCache | None]:
     """`gru_stack_forward` without checks, of states and masks in lists."""
-    used_ops = ops or default_ops(x)
+    used_ops = ops_or_default(ops, x)
     if lengths is not None:
         lengths = check_lengths(lengths, x)
     lasts: list[Array] = []

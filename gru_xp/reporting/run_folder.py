@@ -59,7 +59,7 @@ def checkpoint_file(run: str | Path) -> Path:
     _check_name(run)
     path = Path(run) / CHECKPOINT_FILE
     if not Path(run).is_dir():
-        raise CheckpointError(f"{run}: is not the folder of a run; give the one that --out named")
+        raise CheckpointError(f"{run} is not a run folder; give the folder passed to --out")
     if not path.exists():
         raise CheckpointError(f"{run}: has no {CHECKPOINT_FILE} yet; train again, with --overwrite")
     return path

@@ -35,14 +35,19 @@ class Checkpoints:
     write
         Writes a state.
     every_epochs
-        Write after so many epochs.
+        Write after every N-th epoch.
     every_seconds
-        Write after the batch in which so many seconds are over. Without either, after `SECONDS_BEFORE_FIRST` and then
-        every `SECONDS_BETWEEN`, or less often where that would take more than `SHARE_OF_TIME`.
+        Write after the batch in which this interval ends. Without either, after `SECONDS_BEFORE_FIRST` and then every
+        `SECONDS_BETWEEN`, or less often where that would take more than `SHARE_OF_TIME`.
     at_start
         Write the first state, too.
     wants_stop
         Asked after every batch; where it is True, the state is written and the training stops.
+
+    Attributes
+    ----------
+    has_written
+        Whether a state has been written.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Checkpoints:
         self._last = time.perf_counter()
         self._took: float | None = None
         self._at_start = at_start
+        self.has_written = False
         self._state: Callable[[], TrainingState] | None = None  # that is not written; it holds the training's arrays
 
     def __call__(self, epoch: int, batches: int, state: Callable[[], TrainingState]) -> bool:
@@ -76,6 +82,7 @@ class Checkpoints:
         state = self._state()
         if _is_finite(state):
             self._write(state)
+            self.has_written = True
         self._state = None
         self._last = time.perf_counter()
         self._took = self._last - start

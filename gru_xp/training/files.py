@@ -5,10 +5,19 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from gru_xp.errors import CheckpointError
+from gru_xp.errors import ArgumentError, CheckpointError, printable
+from gru_xp.nn.checks import shown
 
 PARTIAL = ".gru-xp-{}.part"
 """What a file is called while it is written; only a process that is killed leaves one."""
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """`path` as a Path; raise ArgumentError unless it is a string or an os.PathLike."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise ArgumentError(f"path is {shown(path)}; it must be a string or an os.PathLike, such as a pathlib.Path")
+    return Path(text)
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
@@ -23,10 +32,12 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
 
     Raises
     ------
+    ArgumentError
+        The path is neither a string nor an os.PathLike.
     CheckpointError
         The file cannot be written, or does not read back. What was there before is as it was.
     """
-    path = Path(path)
+    path = check_path(path)
     partial = path.parent / PARTIAL.format(secrets.token_hex(8))
     try:
         _check_target(path)
@@ -40,8 +51,12 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except CheckpointError:
+        raise
+    except ValueError as error:  # a path that no file can have
+        raise CheckpointError(f"{printable(str(path))}: cannot be written ({error})") from error
     finally:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             partial.unlink()
 
 

@@ -22,7 +22,7 @@ from gru_xp.devices import to_host
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.errors import CheckpointError, printable
 from gru_xp.nn.ops import Array
-from gru_xp.training.files import replace_file
+from gru_xp.training.files import check_path, replace_file
 from gru_xp.training.strict_json import check_fields, read_json, shortened
 
 DTYPES = {"float32": ("F32", 4), "float64": ("F64", 8), "int64": ("I64", 8), "uint8": ("U8", 1)}
@@ -144,10 +144,12 @@ def read_tensors(
 
     Raises
     ------
+    ArgumentError
+        The path is neither a string nor an os.PathLike.
     CheckpointError
         There is no such file, or it is not exactly what was expected.
     """
-    path = Path(path)
+    path = check_path(path)
     try:
         with _open(path, kind) as file:
             head, header = _read_header(file, largest_header, kind)
@@ -157,12 +159,12 @@ def read_tensors(
             specs = _expected(expected, version, description, kind)
             size = _check_tensors(header, specs, kind)
             if os.fstat(file.fileno()).st_size != len(head) + size:
-                raise CheckpointError(f"a gru-xp {kind} that is cut off or too long; take another copy")
+                raise CheckpointError(f"a gru-xp {kind} that is truncated or too long; use another copy")
             if 2 * size > (free := free_host_memory()):
                 raise CheckpointError(f"takes {2 * size:,} bytes of memory to read; {free:,} are free")
             content = b"".join([head, file.read(size)])
         if len(content) != len(head) + size:
-            raise CheckpointError(f"a gru-xp {kind} that is cut off; take another copy")
+            raise CheckpointError(f"a gru-xp {kind} that is truncated; use another copy")
         _check_sum(memoryview(content)[len(head) :], header, texts, kind)
         held = safetensors.numpy.load(content)
         arrays = {name: held[name] for name in specs}  # the library has them in any order
@@ -212,7 +214,7 @@ def _read_header(file: BinaryIO, largest: int, kind: str) -> tuple[bytes, dict[s
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or not 2 <= length <= size - 8:
-        raise CheckpointError(f"not a {kind} file, or one that is cut off ({size:,} bytes); take another copy")
+        raise CheckpointError(f"not a {kind} file, or truncated ({size:,} bytes); use another copy")
     if length > largest:
         raise CheckpointError(f"its header takes {length:,} bytes; headers of more than {largest:,} are not read")
     text = file.read(length)
@@ -234,7 +236,7 @@ def _texts(texts: object, kind: str) -> dict[str, str]:
         what = "a safetensors file, but" if held is None else f"a gru-xp {held},"
         raise CheckpointError(f"{what} not a gru-xp {kind}")
     if unknown := sorted(texts.keys() - {*_TEXTS}):
-        raise CheckpointError(f"a gru-xp {kind} with an unknown text, {shortened(unknown[0])}; take another copy")
+        raise CheckpointError(f"a gru-xp {kind} with an unknown text, {shortened(unknown[0])}; use another copy")
     return texts
 
 
@@ -275,7 +277,7 @@ def _expected(
 def damaged(kind: str, error: Exception) -> CheckpointError:
     """That a description is damaged, and how."""
     what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-    return CheckpointError(f"a gru-xp {kind} whose description is damaged ({printable(what, 200)}); take another copy")
+    return CheckpointError(f"a gru-xp {kind} whose description is damaged ({printable(what, 200)}); use another copy")
 
 
 def _check_tensors(header: dict[str, Any], specs: Mapping[str, TensorSpec], kind: str) -> int:
@@ -315,7 +317,7 @@ def _check_sum(data: memoryview, header: dict[str, Any], texts: dict[str, str], 
     """See that the numbers are those that were written; the first gru-xp wrote no checksum."""
     parts = {name: data[slice(*held["data_offsets"])] for name, held in header.items()}
     if texts.get("sha256", checksum := _checksum(parts, texts["metadata"])) != checksum:
-        raise CheckpointError(f"a gru-xp {kind} that is damaged; take another copy")
+        raise CheckpointError(f"a gru-xp {kind} that is damaged; use another copy")
 
 
 def _check_finite(arrays: dict[str, Array], specs: Mapping[str, TensorSpec], kind: str) -> None:

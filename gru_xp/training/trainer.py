@@ -12,8 +12,9 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
 from gru_xp.devices import Device, to_device, to_host
+from gru_xp.errors import ArgumentError
 from gru_xp.nn.cell import Reset
-from gru_xp.nn.checks import check_array, check_choice, positive_number, whole_number
+from gru_xp.nn.checks import check_array, check_choice, check_function, check_kind, positive_number, whole_number
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import REDUCTIONS
 from gru_xp.nn.network import NetworkParams
@@ -195,6 +196,16 @@ class TrainingResult:
     problem: str | None
 
 
+def check_hooks(
+    callback: Callable[[EpochRecord], object] | None, pause: Pause | None, state: TrainingState | None
+) -> None:
+    """Raise ArgumentError unless they are two functions and a `TrainingState`; each may be None."""
+    check_function("callback", callback, optional=True)
+    check_function("pause", pause, optional=True)
+    if state is not None:
+        check_kind("state", state, TrainingState, "a TrainingState or None", error=ArgumentError)
+
+
 def train(
     params: NetworkParams,
     x: Array,
@@ -238,7 +249,10 @@ def train(
     ------
     ShapeError
         The arrays do not go together.
+    ArgumentError
+        `callback` or `pause` is not a function, or `state` is not a `TrainingState`.
     """
+    check_hooks(callback, pause, state)
     _check_sequences("x", x, "y", y, params)
     if validation is not None:
         _check_sequences("validation[0]", validation[0], "validation[1]", validation[1], params)

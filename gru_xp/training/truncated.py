@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
-from gru_xp.devices import Device, resolve_device, to_device, to_host
+from gru_xp.devices import Device, device_for_caller, to_device, to_host
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.cell import Reset
-from gru_xp.nn.checks import check_array, check_kind, check_lengths, whole_number
+from gru_xp.nn.checks import check_array, check_function, check_kind, check_lengths, whole_number
 from gru_xp.nn.linear import linear_backward, linear_forward
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams
@@ -56,66 +56,73 @@ def train_on_chunks(
     keep_every: int | None = None,
     callback: Callable[[EpochRecord], object] | None = None,
 ) -> TrainingResult:
-    """Train on sequences too long for memory, with a target at every step, by truncated backpropagation through time.
+    """Train on sequences too long for memory by truncated backpropagation through time.
 
-    Time is cut into chunks. For each, in order: a forward pass from the states in which the chunk before ended, a
-    backward pass to the chunk's first step, one update of the parameters. The linear layer reads the last GRU layer's
-    state after every step. Source: Williams and Peng (1990), doi:10.1162/neco.1990.2.4.490, whose BPTT(h; h') it is
-    with both h and h' the length of a chunk.
+    The steps of all sequences are cut into chunks of `chunk_length` steps. Chunks are processed in order, with one
+    update of the parameters per chunk: a forward pass from the final states of the previous chunk, and a backward pass
+    that ends at the first step of the chunk. The linear layer is applied to the state of the last GRU layer at every
+    step, and every step has a target.
 
     Parameters
     ----------
     params : NetworkParams
         Initial parameters, on `device`; they are not modified. The GRU layers must be unidirectional.
-    x : shape ``(B, T, I)``
-        Sequences: anything with a shape that gives arrays for ``x[:, start:stop]``, such as a ``numpy.memmap``. Chunks
-        are taken from it one at a time, and brought to `device` and to the parameters' dtype.
-    y : shape ``(B, T, O)``, or integers of shape ``(B, T)``
-        Target or label of every step; the same kinds as `x`.
-    chunk_length
-        Steps in a chunk; the last one may have fewer.
-    config, device, reset
-        How to train, where (a name for `resolve_device`, or its result), and which GRU. The reduction is over the steps
-        of a chunk that count, of all sequences. The batch size must be None: a chunk has all sequences. Dropout is
-        drawn for each chunk anew, and recurrent dropout is then the same at all steps of a chunk.
+    x : array_like, shape ``(B, T, I)``
+        Input sequences: any object that has a shape and returns arrays for ``x[:, start:stop]``, such as a
+        ``numpy.memmap``. Chunks are read one at a time, copied to `device`, and converted to the parameters' dtype.
+    y : array_like, shape ``(B, T, O)``, or integers of shape ``(B, T)``
+        Targets, or labels, of all steps; the same kinds of object as `x`.
+    chunk_length : int
+        Number of steps in a chunk; the last chunk may be shorter.
+    config : TrainingConfig
+        Training settings. `batch_size` must be None, since a chunk contains all sequences. `reduction` applies to the
+        valid steps of a chunk. Dropout masks are drawn anew for each chunk; the mask of recurrent dropout is the same
+        at all steps of a chunk.
+    device : str or Device
+        Name of a device, see `resolve_device`, or a `Device`.
+    reset : {"before", "after"}
+        Whether the reset gate is applied before the recurrent matrix product or after it; see `gru_cell_forward`.
     lengths : integers, shape ``(B,)``, optional
-        How many steps of each sequence count, from 0 to T; all of them if left out.
+        Number of valid steps of each sequence, from 0 to T. By default, all steps are valid.
     h0 : array, shape ``(L, B, H)``, optional
-        The states before the first step, in every epoch; zeros if left out.
-    loss
-        Called as ``loss(y_pred, y, mask=mask, reduction="sum")``, see `StepLoss`; `softmax_cross_entropy` can be given
-        as it is. By default the squared error, of which the mean over the O outputs is taken.
-    keep_every
-        See `gru_forward`; for long chunks. That of `config` if left out.
-    callback
-        Called after every epoch; the training stops after that epoch if the result is True.
+        Initial states of the L layers, used at the start of every epoch. Zeros by default.
+    loss : callable, optional
+        Called as ``loss(y_pred, y, mask=mask, reduction="sum")``; see `StepLoss`. `softmax_cross_entropy` can be
+        passed directly. By default, the squared error, averaged over the O outputs.
+    keep_every : int, optional
+        Activation checkpointing within a chunk, see `gru_forward`. By default, `keep_every` of `config`.
+    callback : callable, optional
+        Called with an `EpochRecord` after every epoch. If it returns True, training stops.
 
     Returns
     -------
     TrainingResult
-        Its losses are means over the steps that count, with the parameters after the epoch, from a separate forward
-        pass over all chunks. If the loss of a chunk is NaN or infinite, training diverged: it ends with that epoch, and
-        the epoch's loss is NaN.
+        Losses are means over all valid steps, computed with the parameters at the end of the epoch in a separate
+        forward pass over all chunks. If the loss of a chunk is NaN or infinite, training has diverged: it ends with
+        that epoch, whose loss is NaN.
 
     Raises
     ------
     ShapeError
-        The arrays do not go together, or no step counts.
+        The shapes, dtypes or devices of the arrays do not match, `h0` is not an array of real numbers, or no step is
+        valid.
     ArgumentError
-        A setting is out of range, or the GRU layers run in both directions.
+        A setting is out of range, or the GRU layers are bidirectional.
 
     Notes
     -----
-    Memory is that of one chunk and its backward pass, whatever T is.
+    The memory required is that of one chunk and its backward pass, regardless of T.
 
-    *The same as without truncation* are, as long as the parameters do not change, all states and predictions, hence the
-    costs that are reported, and the gradient of the linear layer. With ``chunk_length >= T`` everything is the same.
+    With fixed parameters, truncation changes neither the states and predictions, and hence the reported losses, nor the
+    gradient of the linear layer. With ``chunk_length >= T`` nothing is truncated.
 
-    *Not the same* is the gradient of the GRU layers: what an error at a step owes to steps before its chunk is left
-    out, so that the first step of a chunk learns from itself alone, and only the last one from a whole chunk. A state
-    can still carry on what is older, but no gradient says that it should; make chunks a few times as long as what is
-    to be remembered. Moreover the parameters change between chunks, and the states that a chunk starts from were
-    computed by those before.
+    Truncation does change the gradient of the GRU layers: the influence of earlier chunks on an error is ignored. The
+    error at the first step of a chunk is propagated through that step only, the error at the last step through the
+    whole chunk. A state can carry older information, but no gradient rewards it for doing so, so choose chunks several
+    times as long as the dependencies to be learned. In addition, parameters change between chunks, so the initial
+    states of a chunk come from slightly older parameters.
+
+    The method is BPTT(h; h') of Williams and Peng (1990), doi:10.1162/neco.1990.2.4.490, with h = h' = `chunk_length`.
 
     Examples
     --------
@@ -141,10 +148,9 @@ def train_on_chunks(
         )
     whole_number("chunk_length", chunk_length, 1)
     for name, function in (("loss", loss), ("callback", callback)):
-        if function is not None and not callable(function):
-            raise ArgumentError(f"{name} is a {type(function).__name__}; it must be a function, or left out")
+        check_function(name, function, optional=True)
     start = time.perf_counter()
-    device = device if isinstance(device, Device) else resolve_device(device)
+    device = device if isinstance(device, Device) else device_for_caller(device)
     with device.use():
         ops = device.ops()
         dtype = "float32" if params.linear.bias.dtype == array_namespace(params.linear.bias).float32 else "float64"
@@ -154,7 +160,7 @@ def train_on_chunks(
             unflatten(theta, params),
             partial(_chunks, x, y, counts, chunk_length, device, dtype),
             sum(counts),
-            None if h0 is None else to_device(h0, device, dtype),
+            None if h0 is None else _initial_states(h0, params, x.shape[0], device, dtype),
             partial(_squared_error, ops=ops) if loss is None else loss,
             Update(theta, config, ops),
             {"reset": reset, "keep_every": config.keep_every if keep_every is None else keep_every, "ops": ops},
@@ -264,6 +270,22 @@ def _squared_error(y_pred: Array, y: Array, /, *, mask: Array | None, reduction:
             ops.pointwise(only_valid, (a, valid), out=(rows[number],))
     value, dpred = mse_loss(*rows, reduction=reduction, ops=ops)
     return value, xp.reshape(dpred, y_pred.shape)
+
+
+def _initial_states(h0: Array, params: NetworkParams, B: int, device: Device, dtype: str) -> Array:
+    """`h0` on the device; ShapeError unless it is an array ``(L, B, H)`` of numbers."""
+    dims = len(params.gru), B, params.gru[0][0].hidden_size
+    try:
+        given = to_device(h0, device)
+        xp = array_namespace(given)
+        is_real = xp.isdtype(given.dtype, ("real floating", "integral"))
+        states = xp.astype(given, getattr(xp, dtype)) if is_real else None
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        states = None
+    if states is None:
+        raise ShapeError(f"h0 is a {type(h0).__name__}; it must be an array of real numbers, of shape {dims}")
+    check_array("h0", states, dims)
+    return states
 
 
 def _check_sequences(

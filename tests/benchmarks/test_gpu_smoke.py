@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_no_part_hides_another(smoke: Any) -> None:
         "bad": "failed",
         "raise": "failed",
         "crash": "failed",
-        "hang": "failed",
+        "hang": "incomplete",
         "last": "passed",
     }
     assert rows["bad"]["problem"] == "this is wrong"
@@ -71,7 +72,7 @@ def test_no_part_hides_another(smoke: Any) -> None:
     assert "waiting" in rows["hang"]["problem"]
     error = text.strip().splitlines()[-1]
     assert error.startswith("Error: ")
-    assert all(name in error for name in ("bad", "crash", "hang"))
+    assert error.endswith("3 of 6 parts failed: bad, raise, crash")
     assert "this is wrong" in text
 
 
@@ -93,14 +94,74 @@ def test_a_part_of_tests(smoke: Any, tmp_path: Path) -> None:
     assert rows["ends"]["problem"].startswith("test_bad: ")
     assert "\n" not in rows["ends"]["problem"]
     assert all(part in rows["dies"]["problem"] for part in ("SIGKILL", "test_killed"))
+    counts = [rows["dies"][kind] for kind in ("passed", "failed", "skipped", "not_reached")]
+    assert counts == [1, 1, 1, 1]
     assert "not on Sundays" in rows["none"]["problem"]
+
+
+def test_a_part_without_enough_time_is_continued_at_the_end(smoke: Any, tmp_path: Path) -> None:
+    """The first run of the second test does not end; those before it are not run again."""
+    text = """
+        import pathlib, time, pytest
+        pytestmark = pytest.mark.cuda
+        runs = pathlib.Path(__file__).with_name("runs")
+        @pytest.mark.parametrize("name", ["one", "one more", "two", "three"])
+        def test_run(name):
+            with runs.open("a") as file: print(name, file=file)
+            if runs.read_text().splitlines()[-2:] == ["one more", "two"]: time.sleep(1000)
+    """
+    (tmp_path / "test_long.py").write_text(textwrap.dedent(text), encoding="utf-8")
+    long = Part("long", 0.4, (str(tmp_path / "test_long.py"),))
+    code, rows, out = smoke(long, script("other", "pass", 0.6), minutes="0.3")
+    assert code == 0, out
+    assert [rows["long"][kind] for kind in ("status", "passed", "failed", "not_reached")] == ["passed", 4, 0, 0], out
+    assert (tmp_path / "runs").read_text().splitlines() == ["one", "one more", "two", "two", "three"]
+    assert 7.0 < rows["long"]["seconds"] < 18.0
+
+
+def test_tests_in_spare_time_count_what_they_did_not_reach(smoke: Any, tmp_path: Path) -> None:
+    text = """
+        import time, pytest
+        pytestmark = [pytest.mark.cuda, pytest.mark.slow]
+        @pytest.mark.parametrize("name", ["one", "two words"])
+        def test_quick(name): assert name in %s
+        @pytest.mark.parametrize("name", "abc")
+        def test_endless(name): time.sleep(1000)
+        @pytest.mark.skip
+        def test_other(): pass
+    """
+    for name, names in (("good", ("one", "two words")), ("bad", ("one",))):
+        (tmp_path / f"test_{name}.py").write_text(textwrap.dedent(text % (names,)), encoding="utf-8")
+    good, bad = (
+        Part(name, 0.3, (str(tmp_path / f"test_{name}.py"),), marks="cuda and slow", in_spare_time=True)
+        for name in ("good", "bad")
+    )
+    (tmp_path / "test_imports.py").write_text("import time\ntime.sleep(1000)", encoding="utf-8")
+    imports = Part("imports", 0.0, (str(tmp_path / "test_imports.py"),), in_spare_time=True)
+    code, rows, out = smoke(Part("not slow", 0.4, good.tests), imports, good, bad, minutes="0.2")
+    assert code == 1
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "not slow": "skipped",
+        "imports": "incomplete",
+        "good": "incomplete",
+        "bad": "failed",
+    }
+    counts = {
+        name: [row[kind] for kind in ("passed", "failed", "skipped", "not_reached")] for name, row in rows.items()
+    }
+    assert (counts["good"], counts["bad"], counts["imports"]) == ([2, 0, 0, 4], [1, 1, 0, 4], [0, 0, 0, None])
+    assert "2 of 6 tests ran, 4 did not; last: " in rows["good"]["problem"]
+    assert "before its tests were collected" in rows["imports"]["problem"]
+    assert rows["bad"]["problem"].startswith("test_quick[two words]: ")
+    assert rows["good"]["problem"] in out
+    assert out.strip().splitlines()[-1] == "Error: 1 of 4 parts failed: bad"
 
 
 def test_earlier_parts_leave_later_ones_their_share(smoke: Any) -> None:
     """Of two minutes, a quick part leaves all it has to the next."""
     _, _, text = smoke(script("a", "pass", 0.5), script("b", "pass", 0.25), script("c", "pass", 0.25), minutes="2")
     limits = [int(number) for number in re.findall(r": (\d+) s at most", text)]
-    assert limits[0] == 60
+    assert limits[0] == 59
     assert 80 <= limits[1] <= 90
     assert 105 <= limits[2] <= 120
 
@@ -113,6 +174,11 @@ def test_every_cuda_test_is_in_a_part_and_the_time_suffices() -> None:
     others = next(part for part in PARTS if "tests" in part.tests)
     command = gpu_smoke.command_of(others, Path("report.xml"), PARTS)
     assert {f"--ignore={path}" for path in paths if path != "tests"} <= set(command)
+    last = PARTS[-1]
+    command = gpu_smoke.command_of(last, Path("report.xml"), PARTS)
+    assert (last.tests, last.in_spare_time) == (("tests",), True)
+    assert "cuda and slow" in command
+    assert not any(argument.startswith("--ignore") for argument in command)
 
 
 def test_options_that_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:

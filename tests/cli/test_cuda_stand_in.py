@@ -50,8 +50,12 @@ def test_train_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_path):
 def test_a_failure_of_a_fast_path_says_what_to_do(on_stand_in, write_csv):
     write_csv(rows=40)
     command = ("train", "own.csv", "--hidden-size", "3", "--num-epochs", "1", "--quiet", *CUDA, "--out")
-    for part, advice in (("RawModule", "GRU_XP_PLAIN=1"), ("launch", "device cpu")):
-        on_stand_in(*command, part, FAKE_CUPY_FAIL=part).assert_refused("cuda" if part == "launch" else "CUDA", advice)
+    for part, cause, advice in (
+        ("RawModule", "CUDA", "GRU_XP_PLAIN=1"),
+        ("cublasGemmEx", "CUBLAS_STATUS", "GRU_XP_PLAIN=1"),
+        ("launch", "cuda", "device cpu"),
+    ):
+        on_stand_in(*command, part, FAKE_CUPY_FAIL=part).assert_refused(cause, advice)
     every = "RawModule,ElementwiseKernel,ReductionKernel,begin_capture"
     outcome = on_stand_in(*command, "plain", FAKE_CUPY_FAIL=every, GRU_XP_PLAIN="1")
     assert (outcome.code, outcome.err) == (0, "")

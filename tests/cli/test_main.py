@@ -22,11 +22,13 @@ def test_the_package_runs_as_a_module():
     assert done.stdout.split()[-1] == version("gru-xp")
 
 
-def test_no_command_shows_the_help(app):
+def test_no_command_shows_the_help(app, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     outcome = app()
     assert outcome.code in (0, 2)  # as Click has it
     assert "Usage: gru-xp" in outcome.out + outcome.err
     assert "Example: gru-xp train GOOG.csv" in outcome.out + outcome.err
+    assert "..." not in (outcome.out + outcome.err).partition("Commands:")[2]  # no summary is cut
 
 
 def test_the_script_prints_an_error_as_one_line_and_exits_with_1(run_script, tmp_path):

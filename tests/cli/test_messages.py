@@ -80,6 +80,22 @@ def test_a_table_of_large_numbers_fits(capsys, monkeypatch, part, width):
     assert sum("999,000,000" in line for line in lines) == 3
 
 
+def test_large_numbers_have_an_exponent_only_where_the_table_is_too_wide(capsys, monkeypatch, part):
+    """Forty numbers in the first row, from 1e3 to 1e40, with ordinary ones below."""
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    for width, most in ((80, 12), (120, 15)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for digits in range(1, 41):
+            model = 1.359 * 10.0 ** (digits - 1)
+            messages.print_parts("title", [part("validation", model, 1.01 * model), part("test", 3.0, 2.0)])
+            lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+            assert max(len(line.rstrip()) for line in lines) <= width, (width, digits)
+            row = next(line.split() for line in lines if "validation" in line)
+            text = messages.number_text(model, most)
+            assert row[3:5] == [text, text], (width, digits)
+            assert ("e" in text) == (digits > most), (width, digits)
+
+
 def test_skill_against_a_perfect_forecast_is_not_available(capsys, part):
     messages.print_parts("t", [part("test", 1.0, 0.0)])
     row = next(line for line in capsys.readouterr().out.splitlines() if "GRU" in line)

@@ -144,7 +144,7 @@ def test_the_numbers_of_the_bar_fit(capsys, monkeypatch, width):
 def test_a_signal_is_noted(capsys):
     for number in SIGNALS:
         before = signal.getsignal(number)
-        with progress.interruptible() as interrupt:
+        with progress.interruptible(pytest.fail) as interrupt:
             assert interrupt == progress.Interrupt(None)
             assert interrupt.exit_code == 0
             signal.raise_signal(number)
@@ -156,19 +156,24 @@ def test_a_signal_is_noted(capsys):
 
 @pytest.mark.compat
 def test_a_second_signal_ends_it_at_once():
-    for first, second in product(SIGNALS, SIGNALS):
-        before = signal.getsignal(second)
-        with progress.interruptible():
+    def interrupted(first, second):
+        with progress.interruptible(lambda: calls.append("quit")):
             signal.raise_signal(first)
-            with pytest.raises(SystemExit) as leaving:
-                signal.raise_signal(second)
+            assert not calls
+            signal.raise_signal(second)
+
+    for first, second in product(SIGNALS, SIGNALS):
+        before, calls = signal.getsignal(second), []
+        with pytest.raises(SystemExit) as leaving:
+            interrupted(first, second)
         assert leaving.value.code == 128 + second
+        assert calls == ["quit"]
         assert signal.getsignal(second) is before
 
 
 def test_the_handlers_are_put_back_after_an_error():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RuntimeError), progress.interruptible():
+    with pytest.raises(RuntimeError), progress.interruptible(pytest.fail):
         raise RuntimeError
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
@@ -182,7 +187,9 @@ def test_ctrl_c_on_a_terminal_finishes_the_batch_and_keeps_the_run(terminal, wri
     code, out = shown.finish()
     assert code == 130
     assert re.search(r"\x1b\[.*/1000000.*loss: training .*best validation .*left", shown.shown, re.DOTALL)
-    assert shown.shown.splitlines()[-1] == "Stopped. Continue with: gru-xp train --resume 'my run'"
+    lines = shown.shown.splitlines()
+    assert "Stopping after this batch and saving. Press Ctrl-C again to quit now." in lines
+    assert lines[-1] == "Stopped. Continue with: gru-xp train --resume 'my run'"
     assert "Traceback" not in shown.shown
     metrics = json.loads(out)
     assert metrics["stop_reason"] == "paused"
@@ -210,7 +217,7 @@ def test_a_second_signal_leaves_the_last_checkpoint(start, tmp_path, number):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert (out, err) == (b"", b"")
+    assert (out, err) == (b"", b"Stopped. Continue with: gru-xp train --resume run\n")
     assert_holds_only_a_checkpoint(tmp_path / "run")
 
 
@@ -232,7 +239,37 @@ def test_two_signals_leave_the_last_checkpoint(app, write_csv, monkeypatch, tmp_
     options = ("--batch-size", 5, "--checkpoint-every", 1, "--quiet")
     outcome = app("train", "own.csv", *FOREVER, *options, "--out", "run")
     assert (outcome.code, outcome.out) == (143, "")
+    assert outcome.err.splitlines()[-1] == "Stopped. Continue with: gru-xp train --resume run"
     assert_holds_only_a_checkpoint(tmp_path / "run")
+    outcome = app("train", "--resume", "run", "--quiet")
+    assert (outcome.code, outcome.err.splitlines()[-1][:8]) == (143, "Stopped.")
+
+
+def test_two_signals_before_a_checkpoint_say_that_nothing_was_saved(app, write_csv, monkeypatch, quick):
+    """Nor is there advice for the checkpoint of an earlier run, or for one that cannot be read."""
+
+    def fit(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    def write_text_over(self, *arguments, before=Checkpoints.write):
+        before(self, *arguments)
+        Path("damaged/checkpoint.safetensors").write_text("no checkpoint")
+        fit()
+
+    write_csv()
+    assert app("train", "own.csv", *quick, "--out", "earlier").code == 0
+    for run, owner, name, act in (
+        ("new", Forecaster, "fit", fit),
+        ("earlier", Forecaster, "fit", fit),
+        ("damaged", Checkpoints, "write", write_text_over),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, act)
+            outcome = app("train", "own.csv", *quick, "--out", run, "--overwrite")
+        assert outcome.code == 130, run
+        assert "--resume" not in outcome.err, run
+        assert outcome.err.splitlines()[-1] == "Stopped before the first checkpoint; nothing was saved.", run
 
 
 def test_a_signal_before_the_training_ends_it_after_epoch_0(app, write_csv, monkeypatch, tmp_path):

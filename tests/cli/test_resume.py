@@ -663,12 +663,12 @@ def test_folders_of_no_run(app, own, stopped, unchanged, tmp_path):
     (tmp_path / "old/checkpoint.safetensors").unlink()
     with unchanged():
         for run, *names in (
-            ("nowhere", "folder", "--out"),
-            ("own.csv", "folder", "--out"),
+            ("nowhere", "is not a run folder", "--out"),
+            ("own.csv", "is not a run folder", "--out"),
             ("empty", "no checkpoint.safetensors", "--overwrite"),
             ("old", "no checkpoint.safetensors", "--overwrite"),
         ):
-            app("train", "--resume", run).assert_refused(f"{run}: ", *names)
+            app("train", "--resume", run).assert_refused(run, *names)
 
 
 def test_a_model_is_no_checkpoint_and_a_checkpoint_no_model(app, stopped, unchanged):

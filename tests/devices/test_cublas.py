@@ -266,7 +266,7 @@ def test_errors(fake_cupy, library):
     for name in ("cublasCreate_v2", "cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasGemmEx"):
         library.statuses = {name: 13}
         a = np.ones((2, 2)).view(HostArray)
-        with pytest.raises(DeviceError, match=f"^{name} .*CUBLAS_STATUS_NUMBER_13$"):
+        with pytest.raises(DeviceError, match=f"^{name} .*CUBLAS_STATUS_NUMBER_13; set GRU_XP_PLAIN=1"):
             cublas.Cublas(library).product(a, a, a.copy())
 
 
@@ -300,9 +300,9 @@ def test_without_cublas(fake_cupy, fresh, library, monkeypatch, caplog, problem)
     with caplog.at_level(logging.DEBUG, logger="gru_xp"):
         assert cublas.current() is None
         assert cublas.current() is None
-    reason = {"library": "no such library", "handle": "cublasCreate_v2 fails: CUBLAS_STATUS_NUMBER_1"}[problem]
+    reason = {"library": "no such library", "handle": "cublasCreate_v2 failed: CUBLAS_STATUS_NUMBER_1"}[problem]
     (message,) = caplog.messages
-    assert message.endswith(f": {reason}")
+    assert f": {reason}" in message
     assert len(calls) == (problem == "library")
 
 

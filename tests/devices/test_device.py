@@ -13,7 +13,7 @@ from gru_xp.devices import Device, cuda_problem, device, resolve_device, to_devi
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.threads import MOST_THREADS
-from gru_xp.errors import DeviceError, GruXpError
+from gru_xp.errors import ArgumentError, DeviceError, GruXpError
 from gru_xp.nn.ops import PLAIN_OPS
 
 PROBLEM = "the driver is on holiday"
@@ -391,6 +391,22 @@ def test_to_host_of_a_tensor_with_gradient():
     torch = pytest.importorskip("torch")
     tensor = torch.asarray([1.0, 2.0], requires_grad=True)
     assert to_host(2.0 * tensor).tolist() == [2.0, 4.0]
+
+
+def test_what_is_no_array_of_numbers_goes_nowhere():
+    for wrong in (None, [1, 2], "x", 3.0):
+        with pytest.raises(ArgumentError, match=f"^array is a {type(wrong).__name__}; it must be an array"):
+            to_host(wrong)
+    cpu = resolve_device("cpu")
+    for wrong, dtype, got in (
+        ([[1], [2, 3]], None, "a list"),
+        ([2**70], "int64", "a list"),
+        ("x", "float32", "a str"),
+        ("x", None, "dtype <U1"),
+        (None, None, "dtype object"),
+    ):
+        with pytest.raises(ArgumentError, match=f"^array (is|has) {got}"):
+            to_device(wrong, cpu, dtype)
 
 
 def test_to_device_of_the_cpu(draw):

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from gru_xp import Forecaster, GruXpError
+from gru_xp import Forecaster, NotFittedError
 from gru_xp.data import bundled_file
 from gru_xp.devices import device as device_module
 from gru_xp.errors import ArgumentError, CheckpointError, DataError, DataWarning, DeviceError
@@ -291,7 +293,7 @@ def test_rows_that_fall_without_dates_are_refused(small, refusal):
         closes.set_index(pd.Index([f"day {i}" for i in range(40, 0, -1)])),
         closes.assign(Giorno=[f"{n}. giorno" for n in range(40, 0, -1)])[["Giorno", "Close"]],
     ):
-        refusal(lambda data=data: small().fit(data), "falls", "order='newest-first' to gru_xp.read_series")
+        refusal(lambda data=data: small().fit(data), "falls", "order='newest-first'")
         series = read_series(data, order="newest-first")
         assert series.values[:, 0].tolist() == RISING.tolist()
 
@@ -299,7 +301,7 @@ def test_rows_that_fall_without_dates_are_refused(small, refusal):
 def test_several_series_are_refused(small, cpu, refusal):
     index = pd.MultiIndex.from_product([["A", "B"], DAYS], names=["store", "day"])
     data = pd.DataFrame({"units": np.concatenate([RISING, RISING[::-1]])}, index=index)
-    refusal(lambda: small().fit(data), "several series", "store", "where='store=A' to gru_xp.read_series")
+    refusal(lambda: small().fit(data), "several series", "store", "where='store=A'")
     refusal(lambda: small().fit(RISING, device=cpu).predict(data["units"]), "several series", "store")
     series = read_series(data, where="store=A")
     assert small().fit(series, device=cpu).forecast(series, 1).shape == (1,)
@@ -307,7 +309,7 @@ def test_several_series_are_refused(small, cpu, refusal):
 
 def test_masked_values_are_missing(small, refusal):
     masked = np.ma.array(RISING, mask=[i == 7 for i in range(40)], fill_value=1e9)
-    refusal(lambda: small().fit(masked), "row 7", "missing='drop'", "to gru_xp.read_series")
+    refusal(lambda: small().fit(masked), "row 7", "missing='drop'")
 
 
 def test_a_frame_without_dates_is_warned_of(small, cpu):
@@ -592,12 +594,24 @@ def test_a_copy_of_a_forecaster_that_is_not_fitted(small):
 
 def test_a_pickle_of_a_device_that_is_not_there_lands_on_the_cpu(fitted, frame, monkeypatch):
     monkeypatch.setattr(device_module, "cuda_problem", lambda index=0: "no driver")
-    state = fitted.__getstate__() | {"device": ("cuda:1", 1)}
-    made = Forecaster.__new__(Forecaster)
-    with pytest.warns(RuntimeWarning, match=r"cuda:1 .*no driver"):
-        made.__setstate__(state)
+    elsewhere = copy.copy(fitted)
+    elsewhere.device = replace(fitted.device, name="cuda:1")
+    pickled = pickle.dumps(elsewhere)
+    with pytest.warns(RuntimeWarning, match=r"cuda:1 .*no driver") as record:
+        made = pickle.loads(pickled)
+    assert [warning.filename for warning in record] == [__file__]
     assert made.device.name == "cpu"
     np.testing.assert_allclose(made.predict(frame), fitted.predict(frame), rtol=1e-6)
+
+
+def test_a_warning_of_the_device_names_the_line_that_asked_for_it(small, frame, monkeypatch, tmp_path):
+    monkeypatch.setattr(device_module, "cuda_problem", lambda index=0: "no driver")
+    with pytest.warns(RuntimeWarning, match="no driver") as fitting:
+        fitted = small().fit(frame, device="cuda")
+    fitted.save(tmp_path / "model")
+    with pytest.warns(RuntimeWarning, match="no driver") as loading:
+        Forecaster.load(tmp_path / "model", device="cuda")
+    assert [warning.filename for warning in (*fitting, *loading)] == [__file__] * 2
 
 
 def test_forecasters_are_equal_if_they_are_the_same_object(small, fitted):
@@ -697,7 +711,8 @@ def test_a_forecaster_that_has_not_learned(small, frame, tmp_path, refusal):
         lambda f: f.forecast(frame, 1),
         lambda f: f.save(tmp_path / "model.safetensors"),
     ):
-        refusal(lambda use=use: use(small()), "call fit", error=GruXpError)
+        refusal(lambda use=use: use(small()), "call fit", error=NotFittedError)
+    assert issubclass(NotFittedError, ValueError)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -756,7 +771,7 @@ def test_missing_values(small, fitted, frame, cpu):
 
 
 def test_a_constant_series(small, cpu):
-    with pytest.raises(DataError, match="column value has one and the same value"):
+    with pytest.raises(DataError, match="column value is constant"):
         small().fit(np.full(40, 3.0), device=cpu)
 
 
@@ -812,6 +827,25 @@ def test_settings_that_are_numbers_of_numpy(small, frame, cpu, tmp_path):
     assert Forecaster.load(tmp_path / "model.safetensors", device="cpu").settings() == forecaster.settings()
 
 
+def test_hooks_of_another_kind(small, frame, cpu, refusal):
+    for name, wrong, expected in (
+        ("callback", 3, "a function or None"),
+        ("pause", "x", "a function or None"),
+        ("state", 3, "a TrainingState or None"),
+    ):
+        use = partial(small().fit, frame, device=cpu, **{name: wrong})
+        refusal(use, f"{name} is a {type(wrong).__name__}; it must be {expected}", error=ArgumentError)
+
+
+def test_dates_are_no_values(small, cpu, refusal):
+    for series in (
+        np.arange(80).astype("M8[D]"),
+        np.arange(80).astype("m8[s]"),
+        pd.Series(pd.date_range("2020", periods=80)),
+    ):
+        refusal(lambda series=series: small().fit(series, device=cpu), "dates or durations", "numbers")
+
+
 def test_no_steps(fitted, frame):
     for steps in (0, -2, 10**11, 2**70):
         with pytest.raises(ValueError, match=f"steps is {steps}"):
@@ -825,6 +859,6 @@ def test_an_unknown_device(small, frame):
 
 def test_a_refused_series_leaves_the_forecaster_as_it_was(fitted, frame, cpu):
     expected = fitted.predict(frame)
-    with pytest.raises(DataError, match="one and the same value"):
+    with pytest.raises(DataError, match="is constant in all"):
         fitted.fit(np.full((40, 3), 2.0), device=cpu)
     pd.testing.assert_series_equal(fitted.predict(frame), expected)

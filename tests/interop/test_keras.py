@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from gru_xp.errors import CheckpointError, GruXpError
+from gru_xp.errors import ArgumentError, CheckpointError, GruXpError
 from gru_xp.interop import keras as interop
 from gru_xp.interop.keras import from_keras, from_keras_layers, to_keras
 from gru_xp.nn.params import map_arrays
@@ -269,3 +269,6 @@ def test_layers_that_make_no_stack_are_refused(make_layers):
 def test_what_is_no_list_of_weights_is_refused():
     with pytest.raises(CheckpointError, match="weights is of type Sequential"):
         from_keras(keras.Sequential())
+    for name in ("reset_after", "bidirectional", "use_bias"):
+        with pytest.raises(ArgumentError, match=f"^{name} is array.*; it must be True or False$"):
+            from_keras([np.ones((1, 3))], **{name: np.ones(2)})

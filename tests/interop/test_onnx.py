@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from gru_xp.errors import CheckpointError, GruXpError
+from gru_xp.errors import CheckpointError, GruXpError, NotFittedError
 from gru_xp.forecasting import Forecaster
 from gru_xp.interop import onnx_graph, onnx_gru, onnx_nodes
 from gru_xp.interop.onnx import from_onnx, gru_from_onnx, gru_to_onnx, load_onnx, save_onnx, to_onnx
@@ -584,7 +584,7 @@ def test_the_weights_are_those_of_the_graph(learn, series):
 
 
 def test_a_forecaster_must_have_learned_and_be_representable(learn):
-    with pytest.raises(GruXpError, match="not fitted"):
+    with pytest.raises(NotFittedError, match="not fitted"):
         to_onnx(Forecaster())
     with pytest.raises(CheckpointError, match=r"zoneout=0\.1 cannot be represented"):
         to_onnx(learn(zoneout=0.1))

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from gru_xp.errors import CheckpointError, GruXpError
+from gru_xp.errors import ArgumentError, CheckpointError, GruXpError, NotFittedError
 from gru_xp.forecasting import Forecaster
 from gru_xp.interop import torch as interop
 from gru_xp.interop.torch import from_torch, load_torch, save_torch, to_torch
@@ -221,8 +221,11 @@ def test_a_forecaster_must_be_representable(learn, tmp_path):
         save_torch(learn(), path)
     with pytest.raises(CheckpointError, match=r"zoneout=0\.1 "):
         save_torch(learn(reset="after", zoneout=0.1), path)
-    with pytest.raises(GruXpError, match="not fitted"):
+    with pytest.raises(NotFittedError, match="not fitted"):
         save_torch(Forecaster(reset="after"), path)
+    for wrong in (None, np.ones(3)):
+        with pytest.raises(ArgumentError, match=f"^forecaster is a {type(wrong).__name__}; it must be a Forecaster$"):
+            save_torch(wrong, path)
     assert not list(tmp_path.iterdir())
 
 
@@ -418,5 +421,5 @@ def test_a_flipped_byte_is_noticed(learn, tmp_path):
     weight = forecaster.params.gru[0][0].weight_hh[-1, :4].tobytes()  # the candidate's rows stand as they are
     assert whole.count(weight) == 1
     path.write_bytes(whole.replace(weight, bytes([weight[0] ^ 1]) + weight[1:]))
-    with pytest.raises(CheckpointError, match=r"model.pt: damaged \(.*\); take another copy$"):
+    with pytest.raises(CheckpointError, match=r"model.pt: damaged \(.*\); use another copy$"):
         load_torch(path)

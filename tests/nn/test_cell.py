@@ -181,6 +181,10 @@ def test_wrong_params_cache_and_reset(host_call, refuses):
             gru_cell_backward(dh, cache)
     with refuses("reset", "'never'", "'before', 'after'", error=ValueError):
         forward(host_call, reset="never")
+    params = GRUParams(*(host_call[f"params.{name}"] for name in GRUParams._fields))
+    for function in (gru_cell_forward, gru_step):
+        with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
+            function(x, h_prev, params, ops="x")
 
 
 # --- one step without gradients ---------------------------------------------------------------------------------

@@ -2,19 +2,24 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from array_api_compat import array_namespace, device
 
 from gru_xp.devices import to_host
-from gru_xp.errors import GruXpError, ShapeError
+from gru_xp.errors import ArgumentError, GruXpError, ShapeError
 from gru_xp.nn.checks import (
+    MAX_SHOWN,
     check_array,
     check_choice,
+    check_flag,
+    check_function,
     check_lengths,
     check_rows,
     positive_number,
     rate,
     share,
+    shown,
     whole_number,
 )
 
@@ -85,6 +90,37 @@ def test_choice(refuses):
     check_choice("reset", "after", ("before", "after"))
     with refuses("reset", "'never'", "'before', 'after'", error=ValueError):
         check_choice("reset", "never", ("before", "after"))
+
+
+def test_refused_values_are_short_and_on_one_line(refuses):
+    for value, *parts in (
+        (np.zeros((2, 2)), "array([[0., 0.], [0., 0.]])"),
+        (np.zeros((99, 99)), "..."),
+        ("x" * 5000, "xxx..."),
+        (10**400, "000..."),
+        (10**9999, "a number of type int with thousands of digits"),
+        ("one\ntwo\x1b[0m", r"'one\ntwo\x1b[0m'"),
+    ):
+        assert len(shown(value)) <= MAX_SHOWN
+        assert shown(value).isprintable()
+        for part in parts:
+            assert part in shown(value)
+        with refuses("dtype", shown(value), "'float32'", error=ValueError):
+            check_choice("dtype", value, ("float32",))
+
+
+def test_functions_and_flags(refuses):
+    check_function("callback", None, optional=True)
+    for value, kind in ((3, "int"), ("x", "str"), (np.ones(2), "ndarray")):
+        for optional in (False, True):
+            with refuses("callback", kind, "a function or None" if optional else "a function", error=ArgumentError):
+                check_function("callback", value, optional=optional)
+    with refuses("callback", "NoneType", "a function", error=ArgumentError):
+        check_function("callback", None)
+    assert [check_flag("reverse", value) for value in (True, False, np.True_)] == [True, False, True]
+    for value in (1, 0, None, "yes", np.ones(2, bool), np.asarray(True), pd.NA):
+        with refuses("reverse", shown(value), "True or False", error=ArgumentError):
+            check_flag("reverse", value)
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------
@@ -218,7 +254,7 @@ def test_numbers(check, right, wrong, allowed, refuses):
         assert type(result) is float
         assert result == float(value)
     for value in (*wrong, *NO_NUMBERS):
-        with refuses("zoneout", repr(value), *allowed, error=ValueError):
+        with refuses("zoneout", shown(value), *allowed, error=ValueError):
             check("zoneout", value)
 
 
@@ -231,5 +267,5 @@ def test_whole_numbers_have_limits(refuses):
     with refuses("steps", "10", "at most 9", error=ValueError):
         whole_number("steps", 10, 1, 9)
     for value in (0, -1, 2.0, True, "3", None):
-        with refuses("steps", repr(value), "at least 1", "whole number", error=ValueError):
+        with refuses("steps", repr(value), "whole number", "at least 1", error=ValueError):
             whole_number("steps", value, 1, 9)

@@ -7,6 +7,7 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
+from gru_xp.errors import ArgumentError
 from gru_xp.nn import dropout_mask
 from gru_xp.nn.dropout import DropoutRates, keep_mask
 
@@ -180,8 +181,14 @@ def test_wrong_rates_and_seeds(refuses):
             with refuses(name, repr(rate), "at least 0", "below 1", error=ValueError):
                 draw_mask((2, 3), rate, seed=0, like=LIKE)
         for seed in (-1, 1.0, True, "1", None):
-            with refuses("seed", repr(seed), "at least 0", "whole number", error=ValueError):
+            with refuses("seed", repr(seed), "whole number", "at least 0", error=ValueError):
                 draw_mask((2, 3), 0.5, seed=seed, like=LIKE)
+
+
+def test_wrong_kinds_of_like():
+    for like, kind in (([1.0], "list"), (np.array("a"), "dtype <U1"), (np.ones(2, int), "dtype int64")):
+        with pytest.raises(ArgumentError, match=f"^like (is a|has) {kind}; it must be "):
+            dropout_mask((2, 3), 0.5, seed=0, like=like)
 
 
 def test_rates_of_a_stack(refuses):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gru_xp.nn import gradcheck, gru_cell_backward, gru_cell_forward
+from gru_xp.nn.checks import shown
 
 MODES = pytest.mark.parametrize("mode", ["elements", "direction"])
 
@@ -294,7 +295,7 @@ def test_wrong_inputs(draw, refuses):
     with refuses("a", "list", "array or a named tuple of arrays"):
         gradcheck(cube_forward, cube_backward, {"a": [1.0, 2.0]})
     for inputs in ({}, [], None, (np.ones(2),), np.ones(2)):
-        with refuses("inputs", repr(inputs), "mapping of names", "arrays or named tuples of arrays"):
+        with refuses("inputs", shown(inputs), "mapping of names", "arrays or named tuples of arrays"):
             gradcheck(cube_forward, cube_backward, inputs)
 
 
@@ -302,6 +303,11 @@ def test_wrong_options(draw, refuses):
     inputs = {"a": draw(np, (2,))}
     with refuses("mode", "'all'", "'elements', 'direction'", error=ValueError):
         gradcheck(cube_forward, cube_backward, inputs, mode="all")
+    for wrong in (None, "cube"):
+        with refuses("forward", type(wrong).__name__, "a function", error=ValueError):
+            gradcheck(wrong, cube_backward, inputs)
+        with refuses("backward", type(wrong).__name__, "a function", error=ValueError):
+            gradcheck(cube_forward, wrong, inputs)
     for name in ("step", "tolerance"):
         for value in (0.0, -1e-3, math.inf, "1e-3"):
             with refuses(name, repr(value), "above 0 and finite", error=ValueError):

@@ -5,6 +5,8 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
+from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.errors import ArgumentError
 from gru_xp.nn import (
     GRUParams,
     gradcheck,
@@ -442,3 +444,12 @@ def test_wrong_params_cache_and_reset(host_call, refuses):
             gru_backward(host_call["dh"], cache)
     with refuses("reset", "'Before'", "'before', 'after'", error=ValueError):
         forward(host_call, reset="Before")
+    for name in ("reverse", "with_h", "with_cache"):
+        with refuses(name, "array([ True])", "True or False", error=ArgumentError):
+            forward(host_call, **{name: np.ones(1, bool)})
+    _, _, cache = forward(host_call)
+    with refuses("with_dx", "None", "True or False", error=ArgumentError):
+        gru_backward(host_call["dh"], cache, with_dx=None)
+    for ops in ("x", 0, NumpyOps):
+        with refuses("ops", type(ops).__name__, "an Ops, such as PlainOps(), or None", error=ArgumentError):
+            forward(host_call, ops=ops)

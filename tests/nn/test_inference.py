@@ -320,6 +320,8 @@ def test_wrong_parameters(draw_params, refuses):
         GRUInference(tuple(params))
     with refuses("reset", "'never'", "'before', 'after'", error=ValueError):
         GRUInference(params, reset="never")
+    with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
+        GRUInference(params, ops="x")
 
 
 def test_layers_of_one_thread_may_go_to_others(draw, draw_params, reset):

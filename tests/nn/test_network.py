@@ -252,9 +252,13 @@ def test_wrong_arguments(draw, draw_network, refuses):
     ):
         with refuses(first, *parts):
             network_forward(*arguments)
-    with refuses("keep_every", "0", "at least 1", "whole number", error=ValueError):
+    with refuses("keep_every", "0", "whole number", "at least 1", error=ValueError):
         network_forward(x, params, keep_every=0)
+    with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
+        network_forward(x, params, ops="x")
     _, cache = network_forward(x, params)
+    with refuses("with_dx", "None", "True or False", error=ValueError):
+        network_backward(draw(np, (3, 3)), cache, with_dx=None)
     with refuses("dy", "shape (3, 1)", "(3, 3)"):
         network_backward(draw(np, (3, 1)), cache)
 
@@ -315,5 +319,5 @@ def test_initial_values_depend_on_the_seed():
 def test_the_number_of_layers_and_the_seed_are_checked(refuses):
     for name, values, least in (("num_layers", (0, -1, 1.5, True), 1), ("seed", (-1, 1.5, "x", None), 0)):
         for value in values:
-            with refuses(name, repr(value), f"at least {least}", "whole number", error=ValueError):
+            with refuses(name, repr(value), "whole number", f"at least {least}", error=ValueError):
                 init_network_params(2, 5, 3, **{name: value}, xp=np)

@@ -184,10 +184,10 @@ def test_refused_sizes_seeds_and_dtypes(refuses):
             for place, name in enumerate(names):
                 sizes = [3, 3]
                 sizes[place] = size
-                with refuses(name, str(size), "at least 1", "whole number", error=ValueError):
+                with refuses(name, str(size), "whole number", "at least 1", error=ValueError):
                     init(*sizes, xp=np)
     for init in (init_params, init_linear_params):
-        with refuses("seed", "-1", "at least 0", "whole number", error=ValueError):
+        with refuses("seed", "-1", "whole number", "at least 0", error=ValueError):
             init(2, 3, xp=np, seed=-1)
         with refuses("dtype", "int64", "float32 or float64"):
             init(2, 3, xp=np, dtype=np.int64)

@@ -625,7 +625,7 @@ def test_wrong_sizes(refuses):
         ("seed", -1, 0),
     ):
         for bidirectional in (False, True):
-            with refuses(name, str(value), f"at least {least}", "whole number", error=ValueError):
+            with refuses(name, str(value), "whole number", f"at least {least}", error=ValueError):
                 init_gru_stack_params(bidirectional=bidirectional, **arguments | {name: value})
 
 
@@ -707,10 +707,13 @@ def test_wrong_settings(draw_call, refuses):
         ({"dropout": 1.0}, "dropout", "1.0", "at least 0", "below 1"),
         ({"recurrent_dropout": -0.1}, "recurrent_dropout", "-0.1", "at least 0", "below 1"),
         ({"zoneout": "0.5"}, "zoneout", "'0.5'", "at least 0", "below 1"),
-        ({"dropout": 0.5, "seed": -1}, "seed", "-1", "at least 0", "whole number"),
-        ({"dropout": 0.5, "seed": 1.5}, "seed", "1.5", "at least 0", "whole number"),
-        ({"keep_every": 0}, "keep_every", "0", "at least 1", "whole number"),
+        ({"dropout": 0.5, "seed": -1}, "seed", "-1", "whole number", "at least 0"),
+        ({"dropout": 0.5, "seed": 1.5}, "seed", "1.5", "whole number", "at least 0"),
+        ({"keep_every": 0}, "keep_every", "0", "whole number", "at least 1"),
         ({"reset": "both"}, "reset", "'both'", "'before'", "'after'"),
+        ({"ops": "x"}, "ops", "str", "an Ops, such as PlainOps(), or None"),
+        ({"with_h": np.ones(1)}, "with_h", "array([1.])", "True or False"),
+        ({"with_cache": None}, "with_cache", "None", "True or False"),
         ({"lengths": [2, 0]}, "lengths", "shape (2,)", "integers of shape (3,)"),
         ({"lengths": [2, 0, 5]}, "lengths", "from 0 to 5", "0 to 4", "4 steps"),
     ):

@@ -823,7 +823,7 @@ def test_wrong_lengths(xp, draw_call, refuses):
 def test_wrong_numbers(draw_call, refuses):
     call = draw_call(VARIANTS[0])
     for keep_every in (0, -1, 2.0, 2.5, True, "3", math.nan, [2]):
-        with refuses("keep_every", repr(keep_every), "at least 1", "whole number", error=ValueError):
+        with refuses("keep_every", repr(keep_every), "whole number", "at least 1", error=ValueError):
             call(keep_every=keep_every)
     for update_mask in (-0.1, 1.5, math.nan, math.inf, True, np.float32(2.0)):
         with refuses("update_mask", repr(update_mask), "from 0 to 1", error=ValueError):

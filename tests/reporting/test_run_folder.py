@@ -47,7 +47,7 @@ def test_model_file(tmp_path):
 
 def test_checkpoint_file(tmp_path):
     for run in (tmp_path / "nowhere", tmp_path / "file"):
-        with pytest.raises(CheckpointError, match=f"{run.name}: .* --out "):
+        with pytest.raises(CheckpointError, match=f"{run.name} is not a run folder; .* --out"):
             checkpoint_file(run)
         (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=f"no {CHECKPOINT_FILE} .*--overwrite"):

@@ -272,11 +272,11 @@ def test_cut_off_or_too_long(path, arrays):
     for change in (-1, -100, 1, 10**10):
         write(path, arrays)
         os.truncate(path, path.stat().st_size + change)  # 10 GB that take no room
-        assert_refused(path, arrays, "cut off or too long")
+        assert_refused(path, arrays, "truncated or too long")
     for share in (0.001, 0.1, 0.5):  # within the header
         write(path, arrays)
         os.truncate(path, int(path.stat().st_size * share))
-        assert_refused(path, arrays, "cut off", f"{path.stat().st_size:,} bytes")
+        assert_refused(path, arrays, "truncated", f"{path.stat().st_size:,} bytes")
 
 
 def test_numbers_that_are_not_those_that_were_written(path, arrays):
@@ -284,7 +284,7 @@ def test_numbers_that_are_not_those_that_were_written(path, arrays):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert_refused(path, arrays, "a gru-xp model that is damaged; take another copy")
+    assert_refused(path, arrays, "a gru-xp model that is damaged; use another copy")
 
 
 def damage_texts(**texts):
@@ -361,7 +361,7 @@ def test_places_with_gaps(path, rng):
     assert_refused(path, arrays, "the place of 'b'")
     header["b"]["data_offsets"] = [32, 64]
     path.write_bytes(join(header, data + bytes(8)))
-    assert_refused(path, arrays, "cut off or too long")
+    assert_refused(path, arrays, "truncated or too long")
 
 
 def test_headers_that_are_no_header(path, arrays):

@@ -731,7 +731,7 @@ def test_settings_out_of_range(refused):
     usual = {"num_epochs": 3, "learning_rate": 0.1}
     whole, real = ("num_epochs", "batch_size", "patience"), ("learning_rate", "clip_norm")
     for name, value in itertools.product(whole + real, (0, -1, math.nan, math.inf)):
-        limit = "above 0 and finite" if name in real else "at least 1 and a whole number"
+        limit = "above 0 and finite" if name in real else "a whole number of at least 1"
         with refused(ValueError, f"{name} is {value}", limit, case=(name, value)):
             TrainingConfig(**usual | {name: value})
     for name, value in itertools.product(RATES, (1, 1.0, -0.1, math.nan, math.inf, True, "0.5", None)):

@@ -449,7 +449,7 @@ def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocki
         import cupy
 
         return cupy.stack([array(x, dtype=dtype) if not isinstance(x, ndarray) else x for x in obj])
-    host = np.array(obj, dtype=dtype)
+    host = np.array(np.asarray(obj), dtype=dtype)  # a tensor of PyTorch takes no copy argument
     if host.dtype.kind not in "biufc":
         raise ValueError(f"Unsupported dtype {host.dtype}")
     if get_current_stream().recorded is not None:
