@@ -1,7 +1,7 @@
 """The chronological order of rows, rows that repeat a time, and missing values."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from operator import ge, gt, lt, ne
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,12 +51,16 @@ class Order(NamedTuple):
 
 def order_rows(keys: Sequence[Any]) -> Order:
     """Find the chronological order of rows by their keys."""
-    rows = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-    in_order = list(map(keys.__getitem__, rows.tolist()))
-    times = np.cumsum([0, *(a != b for a, b in pairwise(in_order))])
-    late = np.array([row for row, (a, b) in enumerate(pairwise(keys), start=1) if b < a], dtype=np.int64)
-    is_falling = len(late) and all(b <= a for a, b in pairwise(keys))
-    return Order(rows, times, "newest-first" if is_falling else "unsorted" if len(late) else "oldest-first", late)
+    numbers, late = np.arange(len(keys)), np.array([], dtype=np.int64)
+    if all(map(lt, keys, keys[1:])):
+        return Order(numbers, numbers, "oldest-first", late)
+    rows = sorted(range(len(keys)), key=keys.__getitem__)
+    in_order = list(map(keys.__getitem__, rows))
+    times = np.cumsum([0, *map(ne, in_order, in_order[1:])])
+    late = np.flatnonzero([False, *map(gt, keys, keys[1:])])
+    is_falling = len(late) > 0 and all(map(ge, keys, keys[1:]))
+    name = "newest-first" if is_falling else "unsorted" if len(late) else "oldest-first"
+    return Order(np.array(rows), times, name, late)
 
 
 class Filled(NamedTuple):

@@ -2,14 +2,14 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gru_xp.errors import DataError, DataWarning, printable
+from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
 from gru_xp.io import numbers
 from gru_xp.io.csv_file import read_csv_table
 from gru_xp.io.dates import format_date
@@ -20,7 +20,7 @@ from gru_xp.io.order import Order, fill_missing, order_rows
 from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.io.spacing import find_spacing
 from gru_xp.io.table import Column, Floats, Rows, Table
-from gru_xp.io.time_column import INDEX_NAMES, Times, check_order, find_times, refuse_wide, repeats_remedy
+from gru_xp.io.time_column import Times, check_order, find_times, is_index, refuse_wide, repeats_remedy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +115,13 @@ def read(
 ) -> TimeSeries:
     """Do what `read_series` does, without warnings; `name` is what to call a file."""
     table = read_table(source, how, name)
+    target = None if target is None else str(target)
+    if not isinstance(features, Iterable):
+        raise ArgumentError(f"features is {features!r}; it must be column names, or 'all'")
+    features = features if isinstance(features, str) else [str(name) for name in features]
     if not (isinstance(source, str | Path) or hasattr(source, "iloc") or hasattr(source, "to_pandas")):
+        if target is not None or features:
+            raise ArgumentError("target and features choose columns of a table; an array has its target in column 0")
         target, *features = table.names
         how = replace(how, order=how.order or "oldest-first")
     return read_rows(table, target, features, how)
@@ -149,8 +155,9 @@ def _frame(array: Any) -> "pd.DataFrame":
         array = np.ma.asarray(array)
     except ValueError as error:
         raise DataError("the rows have different lengths; a series is (N,) or (N, F), target in column 0") from error
-    if array.ndim not in (1, 2) or array.dtype.kind == "c":
-        what = "complex numbers" if array.dtype.kind == "c" else f"shape {array.shape}"
+    if array.ndim not in (1, 2) or array.dtype.kind in "cmM":
+        kind = "complex numbers" if array.dtype.kind == "c" else "dates or durations"
+        what = kind if array.dtype.kind in "cmM" else f"shape {array.shape}"
         raise DataError(f"the array has {what}; a series is (N,) or (N, F) of real numbers, target in column 0")
     names = [UNNAMED] if array.ndim == 1 else [f"column {i}" for i in range(array.shape[1])]
     if array.mask.any():
@@ -198,8 +205,8 @@ def read_rows(table: Table, target: str | None, features: Sequence[str] | str, h
     return TimeSeries(
         filled.values,
         columns,
-        None if times is None else tuple(times.labels[row] for row in rows),
-        None if times is None or times.dates is None else tuple(times.dates.values[row] for row in rows),
+        None if times is None else tuple(_chosen(times.labels, rows)),
+        None if times is None or times.dates is None else tuple(_chosen(times.dates.values, rows)),
         table.name or TimeSeries.name,
         (*notices, *filled.notices),
         filled.observed,
@@ -207,6 +214,10 @@ def read_rows(table: Table, target: str | None, features: Sequence[str] | str, h
         Reading(() if times is None else times.names, styles=styles, **reading),
         rows,
     )
+
+
+def _chosen(cells: Sequence[Any], rows: Rows) -> list[Any]:
+    return list(map(cells.__getitem__, rows.tolist()))
 
 
 def _order(table: Table, times: Times | None, columns: Sequence[str], how: ReadOptions, notices: list[str]) -> Order:
@@ -242,7 +253,7 @@ def _spacing(table: Table, times: Times, rows: Rows, freq: str | None, notices: 
     assert times.dates is not None
     form, like = times.dates.form, times.labels[rows[-1]]
     try:
-        spacing = find_spacing([times.dates.values[row] for row in rows], freq)
+        spacing = find_spacing(_chosen(times.dates.values, rows), freq)
     except CellError as error:
         raise table.cell_refusal(" ".join(times.names), CellError(int(rows[error.row]), str(error))) from error
     first = None if spacing.first_missing is None else format_date(spacing.first_missing, like, form)
@@ -265,7 +276,7 @@ def numeric_columns(table: Table, times: Times | None) -> list[str]:
     """The names of the numeric columns, but for those that date or number the rows."""
     free = [column for column in table.columns[table.index :] if times is None or column.name not in times.names]
     numeric = [column.name for column in free if numbers.is_numeric(column)]
-    return [name for name in numeric if re.sub("[^a-z]", "", name.lower()) not in INDEX_NAMES] or numeric
+    return [name for name in numeric if not is_index(name)] or numeric
 
 
 def default_target(table: Table, times: Times | None) -> str:
@@ -296,7 +307,7 @@ def read_values(
     for name in columns:
         try:
             column = table.column(name)
-            found, styles[name] = numbers.read_numbers(column, how, table.where, points_may_group=may_group)
+            found, styles[name] = numbers.read_numbers(column, how, points_may_group=may_group)
         except CellError as error:
             raise table.cell_refusal(name, error) from error
         called = f"column {printable(name)}"

@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import combinations, pairwise
+from operator import lt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,7 @@ from gru_xp.io.numbers import is_missing, may_be_number
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.table import Column, Table
 
-INDEX_NAMES = {"", "index", "unnamed", "id", "no", "nr", "row", "step", "t", "year", "period", "level"}
-"""Names of columns that number or date the rows, by their small letters."""
-
+_INDEX_NAMES = ("", "index", "unnamed", "id", "no", "nr", "row", "level")
 _TIME_NAMES = ("date", "dates", "datetime", "timestamp", "ds", "time")
 _TIME_WORD = re.compile("date|time|stamp|epoch|unix", re.IGNORECASE)
 _PARTS = {"year": "year yr yyyy", "month": "month mo mon quarter qtr", "day": "day dy dd"}
@@ -25,7 +24,9 @@ _PARTS |= {"hour": "hour hours hr hh he time clock", "minute": "minute min"}
 _WEEK = re.compile(r"(?<![a-z])(weeks?|wk)(?![a-z])", re.IGNORECASE)
 _YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
 _DIGITS = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_DAY_DIGITS = re.compile(r"\d{5,8}")
 _DOTTED_CLOCK = re.compile(r"([01]?\d|2[0-3])\.[0-5]\d(\.[0-5]\d)?")
+_NEEDLESS_SPACES = re.compile(r"[^\S\n ]|  |^ | $", re.MULTILINE)
 _LIKELY_YEARS = range(1800, 2200)
 _SAMPLE, _MAX_KEYS = 100, 8
 
@@ -60,6 +61,8 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
         form = how.date_format or _digit_format(labels)
         is_time = bool(how.time or _TIME_WORD.search(names[0]))
         dates = read_dates(labels, form, table.where, is_time=is_time)
+        if dates is None and not how.time:
+            refuse_wide(table)
         return Times(names, labels, dates, dates.keys if dates else _counter(table, names[0], labels))
     except CellError as error:
         raise table.cell_refusal(names[0], error) from error
@@ -95,7 +98,7 @@ def tell_rows_apart(table: Table, used: Collection[str]) -> tuple[list[str], Seq
             if all(_part(column.name) for column in some):
                 parts = [c.name for c in free if _part(c.name) and all(map(str.isdecimal, c.cells[:_SAMPLE]))]
                 return (parts if "year" in map(_part, parts) else []), ()
-            time = max(some, key=lambda column: (bool(_part(column.name)), _is_index(column.name), _changes(column)))
+            time = max(some, key=lambda column: (bool(_part(column.name)), _counts(column.name), _changes(column)))
             return [], [column for column in some if column is not time]
     return [], ()
 
@@ -115,7 +118,7 @@ def check_order(table: Table, used: Collection[str]) -> str:
     if parts or keys:
         raise table.refusal(f"{_spread(parts) if parts else _several(keys)}; {as_is}")
     for column in free[:_SAMPLE]:
-        what, row = _steps(column) if column is table.columns[0] or _is_index(column.name) else ("", 0)
+        what, row = _steps(column) if column is table.columns[0] or is_index(column.name) else ("", 0)
         ends = f"falls, from {quoted(column.cells[0].strip())} to {quoted(column.cells[-1].strip())}"
         repeat = f"{quoted(column.cells[row])} repeats, so that the column does not date the rows"
         newest = f"give {option('order', 'newest-first')} if the rows are newest-first"
@@ -136,11 +139,21 @@ def _find(table: Table, date_format: str | None, used: Collection[str]) -> tuple
     if not free or len(table.columns) == 1:
         return ()
     named = [column for name in _TIME_NAMES for column in free if _letters(column.name) == name]
-    likely = [*named, *(free if date_format is not None or free[0] is not table.columns[0] else free[:1])]
-    dated = [column for column in likely if _has_dates(column, date_format)]
-    days = [] if dated or date_format is not None else [column for column in free if _is_all_days(column)]
-    found = dated or (days if len(days) == 1 else named) or (free if date_format is not None else [])
-    return tuple(column.name for column in found[:1])
+    first = free[:1] if free[0] is table.columns[0] else []
+    candidates = [*named, *(free if date_format is not None else first)]
+    found = [column for column in candidates if _has_dates(column, date_format)]
+    if not found and date_format is None:
+        days = [column for column in free if _is_all_days(column)]
+        found = (days if len(days) == 1 else []) or named
+    if not found and date_format is None and not any(tell_rows_apart(table, used)):
+        found = [c for c in free if is_index(c.name) and _letters(c.name) != "id" and _counts_up(c)]
+    return tuple(column.name for column in (found or candidates[:1] if date_format is not None else found)[:1])
+
+
+def _counts_up(column: Column) -> bool:
+    """Whether a column has whole numbers that strictly rise, so that they may count or date the rows."""
+    cells = [cell.strip().removesuffix(".0") for cell in column.cells]
+    return all(map(str.isdecimal, cells)) and all(map(lt, numbers := [*map(int, cells)], numbers[1:]))
 
 
 def _has_dates(column: Column, date_format: str | None) -> bool:
@@ -211,6 +224,13 @@ def _counter(table: Table, name: str, labels: Sequence[str]) -> Sequence[Any]:
     """What sorts labels that are no dates: numbers, or times of one day, which rise."""
     others = [other for other in table.names if other != name and _part(other)]
     remedy = _spread([name, *others]) if others else f"give {option('date_format', '%d/%m/%Y')} or what fits"
+    must_rise = _letters(name) in ("date", "dates", "datetime")
+    if must_rise and all(map(_DAY_DIGITS.fullmatch, labels)):
+        forms = digit_formats(labels)
+        remedy = f"give {option('date_format', *forms)}" if forms else "write dates as 2020-01-31"
+        raise CellError(
+            0, f"{quoted(labels[0])} is a date in digits alone; {remedy}, or rename the column if it counts"
+        )
     clocks = read_dates([f"2000-01-01 {label}" for label in labels]) if ":" in labels[0] else None
     keys: Sequence[Any] = clocks.values if clocks else [_number(label) for label in labels]
     for row, label in enumerate(labels):
@@ -220,8 +240,7 @@ def _counter(table: Table, name: str, labels: Sequence[str]) -> Sequence[Any]:
             forms = short_year_formats(labels)
             remedy = f"its year has two digits; give {option('date_format', *forms)}" if forms else remedy
             raise CellError(row, f"{quoted(label)} was not read as a date; {remedy}")
-    must_rise = clocks is not None or _letters(name) in ("date", "dates", "datetime")
-    for row in range(1, len(labels) if must_rise else 0):
+    for row in range(1, len(labels) if must_rise or clocks else 0):
         if keys[row] <= keys[row - 1]:
             what = f"{quoted(labels[row])} comes after {quoted(labels[row - 1])}"
             raise CellError(row, f"{what}, so that the column does not date the rows; {remedy}")
@@ -254,8 +273,8 @@ def refuse_wide(table: Table) -> None:
 
 def _steps(column: Column) -> tuple[str, int]:
     """Whether a column that counts or dates "falls" or "repeats", and the first row that does; "" if neither."""
-    runs = [re.findall(r"\d{1,15}", cell) for cell in column.cells]
-    is_value = not _part(column.name) and re.search(r"\d[.,]\d", column.cells[0])
+    runs = [re.findall(r"\d{1,15}", cell.removesuffix(".0")) for cell in column.cells]
+    is_value = not _part(column.name) and re.search(r"\d[.,]\d", column.cells[0].removesuffix(".0"))
     if len(runs) < 3 or not runs[0] or len({len(run) for run in runs}) > 1 or is_value:
         return "", 0
     steps = np.diff(np.array(runs, dtype=np.int64), axis=0)
@@ -272,7 +291,7 @@ def _steps(column: Column) -> tuple[str, int]:
 
 def _keys(free: Sequence[Column]) -> list[Column]:
     """The columns that may tell series apart: texts or whole numbers, each several times."""
-    whole = [c for c in free[:_SAMPLE] if c.numbers is None or not (c.numbers % 1).any()]
+    whole = [c for c in free[:_SAMPLE] if c.numbers is None or (np.floor(c.numbers) == c.numbers).all()]
     keys = [column for column in whole if all(map(_may_be_key, column.cells[:_SAMPLE]))]
     return [column for column in keys if 1 < len(set(column.cells)) <= len(column.cells) / 2][:_MAX_KEYS]
 
@@ -302,16 +321,24 @@ def _spread(names: Sequence[str]) -> str:
     return f"the time is spread over {len(names)} columns ({listed(ordered)}); give {options('time', ordered)}"
 
 
-def _labels(cells: Iterable[str]) -> list[str]:
-    return [" ".join(text.split()) for text in cells]
+def _labels(cells: Sequence[str]) -> Sequence[str]:
+    """The cells without needless spaces."""
+    has_more = _NEEDLESS_SPACES.search("\n".join(cells)) is not None
+    return [" ".join(text.split()) for text in cells] if has_more else cells
 
 
 def _letters(name: str) -> str:
     return re.sub("[^a-z]", "", name.lower())
 
 
-def _is_index(name: str) -> bool:
-    return _letters(name) in {*INDEX_NAMES, *_TIME_NAMES, "week", "wk"} or bool(_part(name))
+def is_index(name: str) -> bool:
+    """Whether a column numbers or dates the rows, as its name has it."""
+    return (_letters(name) or name) in _INDEX_NAMES or _counts(name)
+
+
+def _counts(name: str) -> bool:
+    """Whether a column counts the times of rows, as its name has it."""
+    return _letters(name) in (*_TIME_NAMES, "t", "step", "period") or bool(_part(name) or _WEEK.search(name))
 
 
 def _part(name: str) -> str:

@@ -4,9 +4,9 @@ import pickle
 import re
 import subprocess
 import sys
-from pathlib import Path
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -233,9 +233,11 @@ def test_frames_with_numbers_for_names(small, walk, cpu):
 def test_columns_cannot_be_chosen_of_arrays_and_series(small, frame, refusal):
     series = TimeSeries(frame.to_numpy(), ("Close", "Volume"))
     for data, part in ((frame.to_numpy(), "array"), (series, "TimeSeries")):
-        for choice in ({"target": "Close"}, {"features": ["Volume"]}, {"features": "all"}, {"time": "Date"}):
+        for choice in ({"target": "Close"}, {"features": ["Volume"]}, {"features": "all"}):
             use = lambda data=data, choice=choice: small().fit(data, **choice)  # noqa: E731
-            refusal(use, "target, features and time", part, error=ArgumentError)
+            refusal(use, "target and features", part, error=ArgumentError)
+        refusal(lambda data=data: small().fit(data, time="Date"), error=(ArgumentError, DataError))
+    refusal(lambda: small().fit(frame, tyme="Date"), "'tyme'", "time", error=ArgumentError)
     for name in ("prices.csv", Path("prices.csv")):
         refusal(lambda name=name: small().fit(name), "prices.csv", "gru_xp.read_series")
 
@@ -838,12 +840,12 @@ def test_hooks_of_another_kind(small, frame, cpu, refusal):
 
 
 def test_dates_are_no_values(small, cpu, refusal):
-    for series in (
-        np.arange(80).astype("M8[D]"),
-        np.arange(80).astype("m8[s]"),
-        pd.Series(pd.date_range("2020", periods=80)),
+    for series, part in (
+        (np.arange(80).astype("M8[D]"), "dates or durations"),
+        (np.arange(80).astype("m8[s]"), "dates or durations"),
+        (pd.Series(pd.date_range("2020", periods=80)), "no numeric column"),
     ):
-        refusal(lambda series=series: small().fit(series, device=cpu), "dates or durations", "numbers")
+        refusal(lambda series=series: small().fit(series, device=cpu), part)
 
 
 def test_no_steps(fitted, frame):

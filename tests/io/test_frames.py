@@ -106,8 +106,9 @@ def test_a_series_of_periods(walk):
 
 
 def test_an_index_that_counts(walk):
+    assert read_series(pd.Series(walk(3)[:, 0], index=[3, 5, 9])).labels == ("3", "5", "9")
     with pytest.warns(DataWarning, match="column 'index' was not read as dates"):
-        assert read_series(pd.Series(walk(3)[:, 0], index=[3, 5, 9])).labels is None
+        assert read_series(pd.Series(walk(3)[:, 0], index=[3, 9, 5])).labels is None
     with pytest.warns(DataWarning, match="sorted by index"):
         series = read_series(pd.Series(walk(3)[:, 0], index=[3, 9, 5]), time="index")
     assert (series.labels, series.dates, series.rows.tolist()) == (("3", "5", "9"), None, [0, 2, 1])
@@ -124,7 +125,7 @@ def test_columns_of_a_frame_by_name(frame):
 
 def test_columns_with_numbers_for_names(rng):
     values = rng.standard_normal((4, 2))
-    series = read_series(pd.DataFrame(values, columns=[10, 20]), target="20", features=["10"])
+    series = read_series(pd.DataFrame(values, columns=[10, 20]), target=20, features=[10])
     np.testing.assert_array_equal(series.values, values[:, ::-1])
 
 
