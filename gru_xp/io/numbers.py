@@ -1,9 +1,9 @@
-"""Numbers as people write them, where there is one way to read them."""
+"""Numbers as people write them, read only where a column can be read in one way."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,14 +11,11 @@ from gru_xp.io.messages import CellError, option, options, quoted
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.table import Column, Floats
 
-Where = Callable[[int], str]
-_Split = dict[int, tuple[str, str]]
-
 _MISSING = frozenset(("", "-", "--", ".", "na", "n/a", "#n/a", "nan", "+nan", "-nan", "null", "none"))
 _BOOLEANS = {"false": ("0", "true or false"), "true": ("1", "true or false")}
 _PLAIN = str.maketrans("\u2212\u2019\u2009\u202f", "-'\u00a0\u00a0")  # minus, apostrophe and thin spaces
 _CURRENCY = r"$¢-¥\u058f\u060b\u09f2\u09f3\u0bf9\u0e3f\u17db\u20a0-\u20cf\ufdfc\ufe69\uff04\uffe0\uffe1\uffe5\uffe6"
-_WITH_UNIT = re.compile(rf"([+-]?)\s*(?:([{_CURRENCY}])\s*(.*)|(.*?)\s*([{_CURRENCY}%]))")
+_WITH_UNIT = re.compile(rf"([+-]?)\s*([{_CURRENCY}])(.*)|(.*)([{_CURRENCY}%])")
 _POINTS_MAY_GROUP = re.compile(r"[^\d.]*(?:\d{1,3}|[1-9]\d{0,2}\.\d{3})[^\d.]*")
 
 
@@ -31,9 +28,9 @@ class NumberStyle:
     decimal
         The decimal sign.
     thousands
-        The sign between groups of digits; empty where there is none.
+        The sign between groups of digits; empty if there is none.
     unit
-        The currency or percent sign at each number, or ``"true or false"``; empty where there is none.
+        The currency or percent sign of each number, or ``"true or false"``; empty if there is none.
     """
 
     decimal: str = "."
@@ -41,169 +38,141 @@ class NumberStyle:
     unit: str = ""
 
 
-class _Form:
-    """Numbers with a decimal sign and perhaps with signs, any of `thousands`, between groups of digits.
-
-    `clear` occurs where a number can be read in this way only: ``1,234`` needs a ``1,234.5`` or a ``1,234,567`` in the
-    column. With decimal commas, no zero comes before further digits: ``0100,1`` is no number.
-    """
-
-    def __init__(self, decimal: str, thousands: str, clear: str, groups: str = r"\d?\d?(?:,\d{3})+") -> None:
-        self.decimal, self.thousands, self.clear = decimal, thousands, re.compile(clear)
-        self.signs = str.maketrans(decimal, ".", thousands)
-        whole = r"\d+" if decimal == "." else r"(?:0|[1-9]\d*)"
-        pattern = rf"(?:\d+|{whole}[{decimal}]\d*|[{decimal}]\d+)(?:[eE][+-]?\d+)?"
-        if thousands:
-            pattern += rf"|[1-9]{groups.replace(',', f'[{thousands}]')}(?:[{decimal}]\d*)?"
-        self.reads = re.compile(rf"[+-]?(?:{pattern})").fullmatch
+def _pattern(decimal: str, thousands: str = "") -> re.Pattern[str]:
+    """Match numbers with these signs, except ``0100,1``, which may be two fields in one cell."""
+    sign = {"": "(?!)", " ": "[ \u00a0]"}.get(thousands, re.escape(thousands))  # (?!) matches nothing
+    groups = rf"\d?\d?(?:{sign}\d{{3}})+" + (r"|\d?(?:,\d\d)+,\d{3}" if thousands == "," else "")  # as in India
+    fraction, exponent = rf"(?:[{decimal}]\d*)?", r"(?:[eE][+-]?\d+)?"
+    return re.compile(rf"[+-]?(?!0\d+,)(?:(?:\d+{fraction}|[{decimal}]\d+){exponent}|[1-9](?:{groups}){fraction})")
 
 
-_FORMS = (
-    _Form(".", "", ""),
-    _Form(".", ",", r",\d{3}[.,]"),
-    _Form(".", ",", r",\d\d,", groups=r"\d?(?:,\d\d)*,\d{3}"),  # as in India
-    _Form(".", "'", "'"),
-    _Form(".", " \u00a0", r"\u00a0| \d{3}[ .]"),
-    _Form(",", "", "(?!)"),
-    _Form(",", ".", r"\.\d{3}\."),
-    _Form(",", "'", r"'\d{3},"),
-    _Form(",", " \u00a0", r"[ \u00a0]\d{3},"),
-)
-_FORMS_BY_DECIMAL = {sign: [form for form in _FORMS if sign in (None, form.decimal)] for sign in (None, ".", ",")}
+_PATTERNS = {NumberStyle(*signs): _pattern(*signs) for signs in (".", ".,", ".'", ". ", ",", ",.", ",'", ", ")}
+_CLEAR = {".": r"\A[^,' \u00a0]*\Z|,\d{3}[.,]|,\d\d,|'|\u00a0| \d{3}[ .]", ",": r"\.\d{3}\.|['\u00a0 ]\d{3},"}
+"""What proves that a sign is the decimal one: not ``1,234``, but ``1,234.5`` or ``1,234,567``."""
 
 
-def read_numbers(
-    column: Column, options: ReadOptions, where: Where, *, points_may_group: bool = False
-) -> tuple[Floats, NumberStyle]:
-    """Read a column of numbers, all written in one style, or of true and false, as 1 and 0.
+def read_numbers(column: Column, how: ReadOptions, *, points_may_group: bool = False) -> tuple[Floats, NumberStyle]:
+    """Read a column of numbers that are all written in one style, or of true and false as 1 and 0.
 
     Parameters
     ----------
     column
         The cells, or the numbers.
-    options
+    how
         The decimal sign and the marks of missing values. A mark that is a number marks all cells of that value.
-    where
-        How to call a row in a message.
     points_may_group
-        Whether the signs around the column leave open that ``1.234`` is 1234.
+        Whether ``1.234`` may be 1234 in this table.
 
     Returns
     -------
     numbers : array, shape ``(N,)``
-        Missing ones are NaN.
+        Missing values are NaN.
     style
-        How they are written.
+        How the numbers are written.
 
     Raises
     ------
     CellError
-        A cell is neither a number nor missing, or could be two numbers, or is not written like the others.
+        A cell is neither a number nor missing, can be read as two numbers, or is written in another style.
     """
-    if column.numbers is not None:
-        numbers, style = np.array(column.numbers, dtype=np.float64), NumberStyle()
-    else:
-        numbers, style = _read_cells(column.cells, options, where, points_may_group)
-    for mark in options.missing_values:
-        value = _floats([mark.replace(style.decimal, ".")])
-        if value is not None:
+    numbers, style = column.numbers, NumberStyle()
+    if numbers is None:
+        numbers, style = _read_cells(column.cells, how, points_may_group)
+    for mark in how.missing_values:
+        if (value := _read_plain([mark.replace(style.decimal, ".")])) is not None:
             with np.errstate(over="ignore"):
-                numbers[(numbers == value) | (numbers == value.astype(np.float32))] = np.nan
-    if np.isinf(numbers).any():
-        row = int(np.isinf(numbers).argmax())
+                numbers = np.where(np.isin(numbers, np.append(value, value.astype(np.float32))), np.nan, numbers)
+    for row in np.flatnonzero(np.isinf(numbers)).tolist():
         raise CellError(row, f"{quoted(column.cells[row])} is too large for a number; correct the row or remove it")
     return numbers, style
 
 
-def _read_cells(cells: Sequence[str], how: ReadOptions, where: Where, in_doubt: bool) -> tuple[Floats, NumberStyle]:
-    in_doubt = in_doubt and not how.decimal and _points_may_group(cells, how.missing_values)
-    plain = None if in_doubt or how.decimal == "," else _read_plain(cells, how.missing_values)
-    if plain is not None:
+def _read_cells(cells: Sequence[str], how: ReadOptions, points_may_group: bool) -> tuple[Floats, NumberStyle]:
+    in_doubt = points_may_group and not how.decimal and _points_may_group(cells, how.missing_values)
+    if how.decimal != "," and not in_doubt and (plain := _read_plain(cells, how.missing_values)) is not None:
         return plain, NumberStyle()
     known = {row: text.strip() for row, text in enumerate(cells) if not is_missing(text, how.missing_values)}
     split = {row: _BOOLEANS.get(text.lower()) or _split_unit(text) for row, text in known.items()}
     bodies, units = [body for body, _ in split.values()], {unit for _, unit in split.values()}
-    joined = "\n".join(bodies)
-    clear = (form for form in _FORMS_BY_DECIMAL[how.decimal] if how.decimal or form.clear.search(joined))
-    form = next((form for form in clear if all(map(form.reads, bodies))), None)
-    if form is None or in_doubt or len(units) > 1:
-        raise _refusal(cells, split, how, where)
+    text = "\n".join(bodies)
+    clear = (style for style in _styles("0", how.decimal) if how.decimal or re.search(_CLEAR[style.decimal], text))
+    style = next((style for style in clear if all(map(_PATTERNS[style].fullmatch, bodies))), None)
+    if style is None or in_doubt or len(units) > 1:
+        raise _refusal(known, split, how)
     numbers = np.full(len(cells), np.nan)
-    numbers[list(known)] = [float(body.translate(form.signs)) for body in bodies]
-    return numbers, NumberStyle(form.decimal, form.thousands[:1], *units)
+    numbers[list(split)] = [_value(body, style) for body in bodies]
+    return numbers, replace(style, unit="".join(units))
 
 
-def _read_plain(cells: Sequence[str], marks: Collection[str]) -> Floats | None:
-    """The numbers of a column that has nothing but what Python reads, and missing values."""
-    numbers = _floats(cells)
-    return _floats(["nan" if is_missing(cell, marks) else cell for cell in cells]) if numbers is None else numbers
+def _read_plain(cells: Sequence[str], marks: Collection[str] | None = None) -> Floats | None:
+    """Read numbers as Python writes them, but not ``1_000``, and missing values; None if there is anything else."""
+    try:
+        return None if "_" in "".join(cells) else np.array(list(map(float, cells)))
+    except ValueError:
+        return None if marks is None else _read_plain(["nan" if is_missing(cell, marks) else cell for cell in cells])
 
 
 def _points_may_group(cells: Sequence[str], marks: Collection[str]) -> bool:
-    """Whether all points, and there is one, may stand between groups of digits."""
+    """Tell whether there is a point between digits, and all of them may separate thousands."""
     known = (text for text in cells if not is_missing(text, marks))
     return bool(re.search(r"\d\.\d", "\n".join(cells))) and all(map(_POINTS_MAY_GROUP.fullmatch, known))
 
 
-def _refusal(cells: Sequence[str], split: _Split, how: ReadOptions, where: Where) -> CellError:
-    """Why no form reads all cells, or which are left. `split` has the known cells without units, and the units."""
-    left, other = _FORMS_BY_DECIMAL[how.decimal], next(iter(split))
-    for row, (body, unit) in split.items():
-        if not any(form.reads(body) for form in _FORMS_BY_DECIMAL[how.decimal]):
-            return CellError(row, _no_number(cells[row].strip(), body, how))
-        fitting = [form for form in left if form.reads(body) and unit == split[other][1]]
-        if not fitting:
-            pair = f"{quoted(cells[row])} and {quoted(cells[other])} in {where(other)}"
-            return CellError(row, f"{pair} are not written alike; write the whole column in one way")
-        left, other = fitting, row if len(fitting) < len(left) else other
+def _styles(number: str, decimal: str | None = None) -> Iterator[NumberStyle]:
+    """Yield the styles in which a text is a number, with this decimal sign or, if it is None, with either."""
+    return (style for style in _PATTERNS if decimal in (None, style.decimal) and _PATTERNS[style].fullmatch(number))
+
+
+def _value(body: str, style: NumberStyle) -> float:
+    return float(body.translate(str.maketrans(style.decimal, ".", style.thousands + "\u00a0")))
+
+
+def _refusal(cells: Mapping[int, str], split: Mapping[int, tuple[str, str]], how: ReadOptions) -> CellError:
+    """Explain why a column is not in one style. `split` has the number and the unit of each of its known `cells`."""
+    styles = {row: [(style, unit) for style in _styles(body, how.decimal)] for row, (body, unit) in split.items()}
+    counts = Counter(style for each in styles.values() for style in each)
+    usual = max(counts, key=lambda style: counts[style], default=None)
+    for row, text in cells.items():
+        if not styles[row]:
+            return CellError(row, _no_number(text, how))
+        if usual not in styles[row]:
+            like = max((cells[other] for other in cells if usual in styles[other]), key=len)
+            return CellError(row, f"{quoted(text)} is not written like {quoted(like)}; write all cells alike")
     row, body = next((row, body) for sign in ", ." for row, (body, _) in split.items() if sign in body)
-    numbers = sorted({float(body.translate(form.signs)) for form in left}, key=abs, reverse=True)
-    remedy = option("decimal", *dict.fromkeys(form.decimal for form in left))
-    return CellError(row, f"{quoted(cells[row])} may be {' or '.join(f'{n:.15g}' for n in numbers)}; give {remedy}")
+    readings = {style.decimal: _value(body, style) for (style, _), count in counts.items() if count == len(cells)}
+    numbers = sorted({f"{value:.15g}" for value in readings.values()}, reverse=True)
+    return CellError(row, f"{quoted(cells[row])} may be {' or '.join(numbers)}; give {option('decimal', *readings)}")
 
 
-def _no_number(text: str, body: str, how: ReadOptions) -> str:
-    remedy = "correct the row or remove it"
-    if re.fullmatch(r"[+-]?[\d.]+(?:,\s*[+-]?\w+)+", body):
-        remedy = "it may be two fields in one cell; write them as two columns"
-    elif re.fullmatch(r"[^\d,\n]{1,12}", text):
-        remedy += f", or give {options('missing_values', (*how.missing_values, text))} if it marks a missing value"
-    tried = f" with {option('decimal', how.decimal)}" if how.decimal and may_be_number(text) else ""
-    return f"{quoted(text)} is not a number{tried}; {remedy}"
-
-
-def _floats(texts: Sequence[str]) -> Floats | None:
-    """The numbers that Python reads, if all texts are such, but for 1_000, which people do not write."""
-    try:
-        return None if "_" in "".join(texts) else np.array(list(map(float, texts)))
-    except ValueError:
-        return None
+def _no_number(text: str, how: ReadOptions) -> str:
+    problem = f"{quoted(text)} is not a number" + (f" with {option('decimal', how.decimal)}" if how.decimal else "")
+    if "," in text:
+        return f"{problem}; it may be two fields in one cell; write them as two columns"
+    mark = f", or give {options('missing_values', (*how.missing_values, text))} if it marks a missing value"
+    return f"{problem}; correct the row or remove it{mark if text.isprintable() and len(text) <= 12 else ''}"
 
 
 def _split_unit(text: str) -> tuple[str, str]:
-    """A number without the currency or percent sign around it, in plain signs, and that sign."""
+    """Split a cell into a number with plain signs and the currency or percent sign beside it."""
     text = text.strip().translate(_PLAIN)
     match = None if text[:1].isdigit() and text[-1:].isdigit() else _WITH_UNIT.fullmatch(text)
-    if match is None:
-        return text, ""
-    minus, before, body, other_body, after = match.groups("")
-    return minus + body + other_body, before + after
+    minus, before, body, other_body, after = match.groups("") if match else ("", "", text, "", "")
+    return minus + body.strip() + other_body.strip(), before + after
 
 
 def is_missing(text: str, marks: Collection[str] = ()) -> bool:
-    """Whether a cell says that there is no value: by a usual word such as NA, or by one of `marks`."""
+    """Tell whether a cell has no value: it is empty, a usual word such as NA, or one of `marks`."""
     text = text.strip()
     return text in marks or (len(text) <= 4 and text.lower().replace("\N{MINUS SIGN}", "-") in _MISSING)
 
 
 def may_be_number(text: str) -> bool:
-    """Whether a cell is a number with some decimal sign, with a unit or without one."""
-    body, _ = _split_unit(text)
-    return any(form.reads(body) for form in _FORMS)
+    """Tell whether a cell is a number with either decimal sign, with or without a unit."""
+    return next(_styles(_split_unit(text)[0]), None) is not None
 
 
 def is_numeric(column: Column, marks: Collection[str] = ()) -> bool:
-    """Whether most known cells of a column are numbers; true and false are none."""
+    """Tell whether most known cells of a column are numbers; true and false are not."""
     numbers = _read_plain(column.cells, marks) if column.numbers is None else column.numbers
     if numbers is not None:
         return not np.isnan(numbers).all()
@@ -212,26 +181,22 @@ def is_numeric(column: Column, marks: Collection[str] = ()) -> bool:
 
 
 def has_decimal_commas(cells: Sequence[str]) -> bool:
-    """Whether there are cells that only decimal commas explain."""
-    bodies = (_split_unit(text)[0] for text in cells if "," in text)
-    return any({form.decimal for form in _FORMS if form.reads(body)} == {","} for body in bodies)
+    """Tell whether a cell is a number only if the comma is the decimal sign."""
+    return any({style.decimal for style in _styles(_split_unit(text)[0])} == {","} for text in cells if "," in text)
 
 
 def suspicious_value(numbers: Floats) -> float | None:
-    """The value of a column that may mark missing ones, such as -200, -999 or 999.9; None where there is none.
+    """Return a value that may mark missing ones, such as -200, -999 or 999.9; None if there is none.
 
-    It is the least or the largest value, negative or all nines, and at least 9 in size. It occurs twice or more, and
-    the column comes back from it, as it does not from a new level. The others have three values or more, and the
-    nearest is further away than half their range and than the distance of their percentiles 5 and 95.
+    Such a value is the smallest or the largest one, is negative or all nines, repeats, and is not a new level that
+    stays. The gap between it and the next value is more than twice as wide as any other gap.
     """
     known = numbers[np.isfinite(numbers)]
-    for value in {known.min(), known.max()} if known.size else ():
-        is_value = known == value
-        others = known[~is_value]
-        is_like_mark = abs(value) >= 9 and (value < 0 or set(f"{value:.15g}") <= {"9", "."})
-        returns = np.count_nonzero(is_value) > 1 and np.count_nonzero(np.diff(is_value)) > 1
-        if is_like_mark and returns and np.unique(others).size > 2:
-            spread = max(np.ptp(others) / 2, np.ptp(np.quantile(others, (0.05, 0.95))))
-            if np.abs(others - value).min() > spread:
-                return float(value)
+    values, counts = np.unique(known, return_counts=True)
+    gaps = np.diff(values)
+    for end in (0, -1) if values.size > 3 else ():
+        is_like_mark = values[end] <= -9 or set(f"{values[end]:.15g}") <= {"9", "."}
+        comes_back = counts[end] > 1 and np.count_nonzero(np.diff(known == values[end])) > 1
+        if is_like_mark and comes_back and gaps[end] > 2 * np.sort(gaps)[-2]:
+            return float(values[end])
     return None

@@ -1,4 +1,4 @@
-"""A table before anything is decided about it: named columns of cells, each row with its place in the file."""
+"""Tables as they are read: named columns of cells, and the place of each row in the source."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +12,8 @@ from gru_xp.io.messages import CellError, find_name
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Rows = np.ndarray[Any, np.dtype[np.int64]]
+Where = Callable[[int], str]
+"""How to name a row in a message."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,11 @@ class Column:
     Attributes
     ----------
     name
-        From the header; two columns may have the same one.
+        The name in the header; not necessarily unique.
     make_cells
-        The cells as text; of typed columns, they are made when they are asked for.
+        Makes the cells, as text, when they are first used.
     numbers : array, shape ``(N,)``, optional
-        The numbers of a column that has nothing else, missing ones as NaN, where the source is typed.
+        The numbers of a typed column, missing values as NaN.
     """
 
     name: str
@@ -37,6 +39,11 @@ class Column:
         """The cells as text."""
         return self.make_cells()
 
+    def take(self, rows: Rows) -> "Column":
+        """Return a column with the cells of some rows."""
+        numbers = None if self.numbers is None else self.numbers[rows]
+        return Column(self.name, lambda: [self.cells[row] for row in rows], numbers)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -45,17 +52,17 @@ class Table:
     Attributes
     ----------
     name
-        What to call the source in messages; empty for an object in memory.
+        The name of the source in messages; empty for an object in memory.
     columns
         In the order of the source.
     lines
-        The line of the file, or the row, that each row ends in.
+        For each row, the line of the file it ends in, or its number in the source.
     unit
         ``"line"`` or ``"row"``.
     delimiter
-        The sign between the cells of a row, of a text file.
+        The sign between the cells of a row in a text file; empty for other sources.
     index
-        The columns, from the first, that were the index of a pandas object.
+        The number of columns, from the first, that were the index of a pandas object.
     """
 
     name: str
@@ -74,33 +81,26 @@ class Table:
         return [column.name for column in self.columns]
 
     def column(self, name: str) -> Column:
-        """The column that `name` means; see `find_name`."""
+        """Return the column that `name` means; see `find_name`."""
         try:
             return self.columns[self.names.index(find_name(name, self.names))]
         except DataError as error:
             raise self.refusal(str(error)) from error
 
     def take(self, rows: Rows) -> "Table":
-        """Some of the rows."""
-
-        def taken(column: Column) -> Column:
-            return Column(
-                column.name,
-                lambda: [column.cells[row] for row in rows],
-                None if column.numbers is None else column.numbers[rows],
-            )
-
-        return replace(self, columns=tuple(map(taken, self.columns)), lines=[self.lines[row] for row in rows])
+        """Return a table with some of the rows."""
+        columns = tuple(column.take(rows) for column in self.columns)
+        return replace(self, columns=columns, lines=[self.lines[row] for row in rows])
 
     def where(self, row: int) -> str:
-        """Row `row`, for a message."""
+        """Name a row in a message."""
         return f"{self.unit} {self.lines[row]}"
 
     def refusal(self, problem: str) -> DataError:
-        """An error about the table."""
+        """Return an error about the table."""
         return DataError(f"{self.name}: {problem}" if self.name else problem)
 
     def cell_refusal(self, column: str, error: CellError) -> DataError:
-        """An error about a cell, with its place."""
+        """Return an error about a cell, with its place."""
         place = f"{self.where(error.row)}, column {printable(column) or 'without a name'}"
         return DataError(f"{self.name}, {place}: {error}" if self.name else f"{place}: {error}")

@@ -203,17 +203,17 @@ REFUSED = {
     "two currencies": (
         column("$5", "5 €"),
         {},
-        at(3) + r"'5 €' and '\$5' in line 2 are not written alike",
+        at(3) + r"'5 €' is not written like '\$5'; write all",
     ),
     "currency and none": (
         column("5", "$5"),
         {},
-        at(3) + r"'\$5' and '5' in line 2 are not written alike",
+        at(3) + r"'\$5' is not written like '5'; write all",
     ),
     "percent and none": (
         column("5%", "0.05"),
         {},
-        at(3) + "'0.05' and '5%' in line 2 are not written alike",
+        at(3) + "'0.05' is not written like '5%'; write all",
     ),
     "brackets": (column("(5.0)"), {}, at(2) + r"'\(5.0\)' is not a number"),
     "inf": (column("1", "inf"), {}, at(3) + "'inf' is too large for a number; correct the row"),
