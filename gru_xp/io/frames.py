@@ -16,9 +16,6 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 UNNAMED = "value"
 """The name of a column that has none."""
 
-_MAX_FREE = 2**26  # bytes that any Parquet file may unpack to
-_MAX_RATIO = 100  # or times its own size
-
 
 def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Table:
     """Take a pandas object as a table; an index that says more than the order of the rows becomes columns.
@@ -34,18 +31,18 @@ def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Tab
     if not frame.size:
         raise DataError(f"{name or 'the table'} has shape {frame.shape}; it must have at least one row and one column")
     names = [" ".join(text.split()) for text in _flat_names(list(frame.columns))]
-    index = frame.index
-    levels = [] if isinstance(index, pd.RangeIndex) and index.step > 0 else range(index.nlevels)
-    columns = [_column(str(index.names[i] or "index"), index.get_level_values(i).to_series()) for i in levels]
-    columns += [_column(text, frame.iloc[:, i]) for i, text in enumerate(names)]
+    is_count = isinstance(frame.index, pd.RangeIndex) and frame.index.step > 0
+    levels = [] if is_count else [frame.index.get_level_values(i).to_series() for i in range(frame.index.nlevels)]
+    columns = [_column(str(level.name or "index"), level) for level in levels]
+    columns += [_column(name, frame.iloc[:, i]) for i, name in enumerate(names)]
     return Table(name, tuple(columns), range(len(frame)), "row", index=len(levels))
 
 
 def _flat_names(names: Sequence[Hashable]) -> list[str]:
-    """Names of several levels joined, without the levels that are alike everywhere."""
+    """Join names of several levels, without the levels that are the same in all names."""
     if not all(isinstance(name, tuple) for name in names):
         return [str(name) for name in names]
-    levels = list(zip(*names, strict=True))  # type: ignore[call-overload]
+    levels = list(zip(*names, strict=True))
     telling = [level for level in levels if len(set(level)) > 1] or levels[:1]
     return [" ".join(map(str, parts)) for parts in zip(*telling, strict=True)]
 
@@ -56,20 +53,9 @@ def _column(name: str, column: "pd.Series[Any]") -> Column:
 
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.to_timestamp()
-    numbers = None
-    if types.is_bool_dtype(column.dtype) or (types.is_numeric_dtype(column.dtype) and column.dtype.kind != "c"):
-        numbers = column.to_numpy(np.float64, na_value=np.nan)
-    return Column(name, lambda: _cells(column), numbers)
-
-
-def _cells(column: "pd.Series[Any]") -> list[str]:
-    """The cells as text; days without a time of day, as ISO 8601."""
-    missing = column.isna()
-    if not hasattr(column, "dt") or not hasattr(column.dt, "normalize"):
-        return ["" if gone else str(cell) for cell, gone in zip(column, missing, strict=True)]
-    is_days = column.dt.tz is None and (missing | (column == column.dt.normalize())).all()
-    stamps = zip(column, missing, strict=True)
-    return ["" if gone else stamp.isoformat(" ")[: 10 if is_days else None] for stamp, gone in stamps]
+    is_real = types.is_numeric_dtype(column.dtype) and column.dtype.kind != "c"  # so are true and false
+    numbers = column.to_numpy(np.float64, na_value=np.nan) if is_real else None
+    return Column(name, lambda: column.astype(str).where(column.notna(), "").tolist(), numbers)
 
 
 def read_parquet(path: Path, name: str) -> Table:
@@ -81,18 +67,16 @@ def read_parquet(path: Path, name: str) -> Table:
         pyarrow is not installed, or the file cannot be read.
     """
     try:
-        import pandas as pd
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise DataError(f'{name}: Parquet files need pyarrow; install it by pip install "gru-xp[parquet]"') from error
     try:
         with path.open("rb") as file:  # open, so that nothing takes the name for an address in a network
-            metadata = parquet.read_metadata(file)
-            numbers = metadata.num_rows * metadata.num_columns
-            if 8 * numbers > max(_MAX_FREE, _MAX_RATIO * path.stat().st_size):
+            content = parquet.ParquetFile(file)
+            numbers = content.metadata.num_rows * content.metadata.num_columns
+            if 8 * numbers > max(2**26, 100 * path.stat().st_size):
                 raise DataError(f"{name}: claims to hold {numbers:,} numbers, too many for its size")
-            file.seek(0)
-            return table_of_frame(pd.read_parquet(file, engine="pyarrow"), name)
+            return table_of_frame(content.read().to_pandas(), name)
     except DataError:
         raise
     except (ArrowException, OSError, ValueError, TypeError, KeyError) as error:
