@@ -56,7 +56,7 @@ def read_csv_table(path: Path, name: str, options: ReadOptions) -> Table:
         raise DataError(f"{name}: the file is empty; it must have a header line and rows of numbers")
     top, names = _header(begin, name, options.missing_values)
     below = dropwhile(lambda record: record[0] <= top, chain(begin, records))
-    columns, ends = _columns(_rows(below, names, name, options.decimal), len(names), name)
+    columns, ends = _columns(below, names, name, options.decimal)
     if not ends:
         raise DataError(f"{name}: has a header line and no rows; add rows of numbers")
     while len(names) > 1 and names[-1] == "" and _is_blank(columns[-1]):
@@ -156,29 +156,22 @@ def _joined_levels(rows: Sequence[Sequence[str]]) -> list[str] | None:
     return [index, *map(" ".join, zip(*several, strict=True))]
 
 
-def _rows(records: Iterable[Record], names: Sequence[str], name: str, decimal: str | None) -> Iterator[Record]:
-    """The rows without blank lines, all as wide as the header."""
-    for line, row in records:
-        if len(row) == len(names):
-            yield line, row
-        elif len(row) > 1 or not _is_blank(row):
-            remedy = "put quotes around a field that holds the delimiter, or remove the lines before the header"
-            if len(names) == 1 and decimal is None:
-                remedy = f"give {option('decimal', ',')} if that is what the commas are, or {remedy}"
-            found = f"has {len(row)} fields; the header has {len(names)} ({listed(names, 3)})"
-            raise DataError(f"{name}, line {line}: {found}; correct the line, or {remedy}")
-
-
-def _columns(rows: Iterator[Record], width: int, name: str) -> tuple[list[list[str]], Sequence[int]]:
+def _columns(
+    records: Iterator[Record], names: Sequence[str], name: str, decimal: str | None
+) -> tuple[list[list[str]], Sequence[int]]:
     """The cells of each column, which take far less memory than rows do, and the line of each row.
 
-    Empty rows at the end are left out.
+    Blank lines, and empty rows at the end, are left out.
     """
-    columns: list[list[str]] = [[] for _ in range(width)]
-    ends = array("q")
-    while batch := list(islice(rows, _BATCH)):
-        ends.extend(line for line, _ in batch)
-        for column, cells in zip(columns, zip(*(row for _, row in batch), strict=True), strict=True):
+    columns: list[list[str]] = [[] for _ in names]
+    ends, width = array("q"), len(names)
+    while batch := list(islice(records, _BATCH)):
+        lines, rows = zip(*batch, strict=True)
+        if {*map(len, rows)} != {width}:
+            checked = [record for record in batch if _is_row(record, names, name, decimal)]
+            lines, rows = zip(*checked, strict=True) if checked else ((), ())
+        ends.extend(lines)
+        for column, cells in zip(columns, zip(*rows, strict=True), strict=bool(rows)):
             column.extend(cells)
         if len(ends) * width > MAX_CELLS:
             raise DataError(f"{name}, line {ends[-1]}: more than {MAX_CELLS:,} cells; leave out columns or rows")
@@ -187,6 +180,18 @@ def _columns(rows: Iterator[Record], width: int, name: str) -> tuple[list[list[s
         for column in columns:
             column.pop()
     return columns, ends
+
+
+def _is_row(record: Record, names: Sequence[str], name: str, decimal: str | None) -> bool:
+    """Whether a record is as wide as the header, and no blank line; raise DataError for any other."""
+    line, row = record
+    if len(row) == len(names) or (len(row) < 2 and _is_blank(row)):
+        return len(row) == len(names)
+    remedy = "put quotes around a field that holds the delimiter, or remove the lines before the header"
+    if len(names) == 1 and decimal is None:
+        remedy = f"give {option('decimal', ',')} if that is what the commas are, or {remedy}"
+    found = f"has {len(row)} fields; the header has {len(names)} ({listed(names, 3)})"
+    raise DataError(f"{name}, line {line}: {found}; correct the line, or {remedy}")
 
 
 def find_file(path: str) -> tuple[Path, bool]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import combinations, pairwise
 from operator import lt
+from string import ascii_letters, digits, punctuation
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ _YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
 _DIGITS = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _DAY_DIGITS = re.compile(r"\d{5,8}")
 _DOTTED_CLOCK = re.compile(r"([01]?\d|2[0-3])\.[0-5]\d(\.[0-5]\d)?")
-_NEEDLESS_SPACES = re.compile(r"[^\S\n ]|  |^ | $", re.MULTILINE)
+_PLAIN = set(f"{ascii_letters}{digits}{punctuation} \n")
 _LIKELY_YEARS = range(1800, 2200)
 _SAMPLE, _MAX_KEYS = 100, 8
 
@@ -152,8 +153,8 @@ def _find(table: Table, date_format: str | None, used: Collection[str]) -> tuple
 
 def _counts_up(column: Column) -> bool:
     """Whether a column has whole numbers that strictly rise, so that they may count or date the rows."""
-    cells = [cell.strip().removesuffix(".0") for cell in column.cells]
-    return all(map(str.isdecimal, cells)) and all(map(lt, numbers := [*map(int, cells)], numbers[1:]))
+    numbers = _whole([cell.strip().removesuffix(".0") for cell in column.cells])
+    return len(numbers) > 0 and all(map(lt, numbers, numbers[1:]))
 
 
 def _has_dates(column: Column, date_format: str | None) -> bool:
@@ -197,22 +198,26 @@ def _join(table: Table, names: Sequence[str]) -> Sequence[str]:
         return columns[0]
     import pandas as pd
 
-    numbers = [list(map(int, labels)) if all(map(str.isdecimal, labels)) else None for labels in columns]
-    parts = dict(zip(map(_part, names), numbers, strict=True))
-    if None not in numbers and "year" in parts and len(parts) == len(names) and "" not in parts:
+    parts = {_part(name): _whole(labels) for name, labels in zip(names, columns, strict=True)}
+    if all(parts.values()) and "year" in parts and len(parts) == len(names) and "" not in parts:
         if any(_letters(name) in ("quarter", "qtr") for name in names):
             parts["month"] = [3 * quarter - 2 for quarter in parts["month"]]
         stamps = pd.to_datetime(pd.DataFrame({"month": 1, "day": 1} | parts), errors="coerce")
-    elif len(names) == 2 and _part(names[1]) == "hour" and numbers[1] is not None and max(numbers[1]) <= 24:
+    elif len(names) == 2 and (hours := parts.get("hour", [])) and max(hours) <= 24:
         days = read_dates(columns[0], None, table.where)
-        hours = pd.to_timedelta(numbers[1], unit="h")
-        stamps = pd.Series(pd.NaT if days is None else pd.DatetimeIndex(days.values) + hours, index=range(len(table)))
+        start = pd.to_datetime([] if days is None else list(days.values))
+        stamps = pd.Series(start + pd.to_timedelta(hours, unit="h") if len(start) else pd.NaT, index=range(len(table)))
     else:
         return [" ".join(parts) for parts in zip(columns[0], *map(_clocks, columns[1:]), strict=True)]
     if stamps.isna().any():
         row = int(stamps.isna().argmax())
         raise CellError(row, f"{' '.join(labels[row] for labels in columns)} is no time; correct or remove the row")
     return [str(stamp) for stamp in stamps]
+
+
+def _whole(labels: Sequence[str]) -> list[int]:
+    """The numbers of labels that are all whole numbers; none otherwise."""
+    return list(map(int, labels)) if all(map(str.isdecimal, labels)) else []
 
 
 def _clocks(labels: Sequence[str]) -> Sequence[str]:
@@ -323,7 +328,8 @@ def _spread(names: Sequence[str]) -> str:
 
 def _labels(cells: Sequence[str]) -> Sequence[str]:
     """The cells without needless spaces."""
-    has_more = _NEEDLESS_SPACES.search("\n".join(cells)) is not None
+    text = "\n".join(cells)
+    has_more = "  " in text or " \n" in text or "\n " in text or text != text.strip() or not set(text) <= _PLAIN
     return [" ".join(text.split()) for text in cells] if has_more else cells
 
 
