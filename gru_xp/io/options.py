@@ -116,7 +116,7 @@ def _is_freq(freq: str) -> bool:
 
     moment = datetime(2000, 1, 1)
     later: Any = moment + to_offset(freq)
-    return isinstance(freq, str) and later.to_pydatetime(warn=False) > moment
+    return isinstance(freq, str) and bool(later.to_pydatetime(warn=False) > moment)
 
 
 def _is_encoding(encoding: str) -> bool:

@@ -106,9 +106,10 @@ def fill_missing(values: Floats, how: str, rows: Rows, place: Callable[[int, int
         which = f"the first of {len(gaps)} missing values" if len(gaps) > 1 else "the only missing one"
         remedy = option("missing", "drop", "ffill", "interpolate", "mask")
         raise DataError(f"{first}: the value is missing, {which}; fill it in, or give {remedy}")
-    frame, kept = pd.DataFrame(values), np.ones(len(values), dtype=bool)
+    frame = pd.DataFrame(values)
+    kept: Flags = np.ones(len(values), dtype=bool)
     if how == "drop":
-        kept = observed.all(axis=1)
+        kept = np.asarray(observed.all(axis=1))
         done = f"{np.count_nonzero(~kept)} row(s) dropped"
     elif how == "ffill":
         frame = frame.ffill()
