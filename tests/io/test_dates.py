@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from gru_xp.io.dates import (
-    _NAMES,
     Dates,
+    _languages,
     digit_formats,
     direction,
     format_date,
@@ -98,8 +98,7 @@ LABELS = [
     # other languages
     (["31. Dezember 2023", "1. März 2023"], [(2023, 12, 31), (2023, 3, 1)]),
     (["Dez 2023", "Mrz 2023"], [(2023, 12, 1), (2023, 3, 1)]),
-    (["Montag, 1. Januar 2024", "Dienstag, 2. Januar 2024"], [(2024, 1, 1), (2024, 1, 2)]),
-    (["Mon, 01 Jan 2024 10:00:00 GMT", "Tue 02 Jan 2024 10:00:00 GMT"], [(2024, 1, 1, 10), (2024, 1, 2, 10)]),
+    (["Mon, 01 Jan 2024 10:00:00 GMT", "Tue, 02 Jan 2024 10:00:00 GMT"], [(2024, 1, 1, 10), (2024, 1, 2, 10)]),
     (["31 décembre 2023", "1er janvier 2024", "2 FEVRIER 2024"], [(2023, 12, 31), (2024, 1, 1), (2024, 2, 2)]),
     (["janv. 2024", "juil. 2024", "mai 2024"], [(2024, 1, 1), (2024, 7, 1), (2024, 5, 1)]),
     (["31 de diciembre de 2023", "1 de enero de 2024"], [(2023, 12, 31), (2024, 1, 1)]),
@@ -116,7 +115,6 @@ LABELS = [
     (["2023. 12. 31.", "2023. 1. 2."], [(2023, 12, 31), (2023, 1, 2)]),
     (["2023년 12월 31일 10", "2023년 12월 31일T11"], [(2023, 12, 31, 10), (2023, 12, 31, 11)]),
     (["2023- 12- 31 10"], [(2023, 12, 31, 10)]),
-    (["2023年12月31日(日)"], [(2023, 12, 31)]),
     (["2023年12月", "2023年1月"], [(2023, 12, 1), (2023, 1, 1)]),
     # weeks
     (["2024-W05", "2024-W06"], [(2024, 1, 29), (2024, 2, 5)]),
@@ -160,6 +158,8 @@ def test_labels_that_are_no_dates():
             "5 - 7",
             "01/13/2020 9:60",
             "2020-01-01 9:30 XM",
+            *("2020-01-01 22.30", "2020-01-01 22:30.5", "5 Jan 2020 22.30", "5 Jan 2020 10-11", "5 Jan 2020 1000-1100"),
+            "1500000000000 - 1600000000000",
         ),
     ):
         assert read_dates([label]) is None, label
@@ -183,9 +183,10 @@ def test_months_of_every_language_by_name():
 
 
 def test_no_abbreviation_means_two_months():
-    for language, months in _NAMES.items():
+    for language, months in _languages().items():
+        assert len(months) == 12
         for month, names in enumerate(months, 1):
-            for name in names.split("/"):
+            for name in names:
                 assert read([f"5 {name} 2020"]).values == [datetime(2020, month, 5)], (language, name)
                 for end in (3, 4):
                     dates = read_dates([f"5 {name[:end]} 2020"])
@@ -241,9 +242,9 @@ def test_dates_that_could_be_others(cell_error):
 
 
 def test_intervals_that_could_be_others(cell_error):
-    assert cell_error(["01/01/2023 - 02/01/2023"], "'02/01/2023'", "day or month first").row == 0
-    assert cell_error(["2023-01-01/2023-01-07", "2023-01-08"], "'2023-01-08' is not written as").row == 1
-    assert cell_error(["2023-01-01/2023-01-07", "2023-01-08/x"], "'x' is not written as").row == 1
+    assert cell_error(["02/01/2023 - 03/01/2023"], "'02/01/2023 - 03/01/2023'", "day or month first").row == 0
+    assert cell_error(["2023-01-01/2023-01-07", "2023-01-08/x"], "'2023-01-08/x' is not written as").row == 1
+    assert read(["2023-01-01/2023-01-07", "2023-01-08"]).values == [datetime(2023, 1, 1), datetime(2023, 1, 8)]
 
 
 def test_dates_of_several_forms(cell_error):
@@ -255,7 +256,6 @@ def test_dates_of_several_forms(cell_error):
         (["01/02/2020", "13/02/2020", "02/13/2020"], 2, "'02/13/2020'", "'13/02/2020' in row 1"),
         (["13/02/2020", "14.02.2020"], 1, "'14.02.2020'", "'13/02/2020' in row 0"),
         (["19-Aug-2004", "20 Aug 2004"], 1, "'20 Aug 2004'", "'19-Aug-2004' in row 0"),
-        (["31 Dez 2004", "1 Jan 2005", "1 janv 2005"], 2, "'1 janv 2005'"),
         (["2020-004", "2020-02"], 1, "'2020-02'", "'2020-004' in row 0"),
         (["2020-1-13 02:00 PM", "2020-1-13 03:00"], 1, "'2020-1-13 03:00'", "'2020-1-13 02:00 PM'"),
         (["2020-01-01 23:00", "2020-01-01 24:00"], 1, "24:00' has the hour 24", "write 00:00 of the next day"),
@@ -323,7 +323,7 @@ def test_dates_written_by_pandas(rng):
     for form in ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%b %d, %Y", "%d %B %Y", "%Y%m%d"):
         dates = read(days.strftime(form).tolist())
         assert dates.values == expected, form
-        assert dates.form == ("ISO 8601" if form == "%Y-%m-%d" else form)
+        assert dates.form == ("ISO 8601" if form in ("%Y-%m-%d", "%Y%m%d") else form)
 
 
 def test_keys_tell_times_apart_to_the_nanosecond():
@@ -410,25 +410,22 @@ def test_days_across_a_change_of_summer_time_keep_the_wall_clock():
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
-def test_format_date_like_a_label_alone():
+def test_format_date_without_a_form():
     for like, expected in (
         ("1700", "2004"),
         ("1999-12", "2004-08"),
-        ("1999-1", "2004-8"),
+        ("1999-1", "2004-08"),
         ("1999-12-31", "2004-08-19"),
-        ("12/31/1999", "08/19/2004"),
-        ("12/1/1999", "2004-08-19"),  # day or month first
+        ("12/31/1999", "2004-08-19"),
         ("1999-12-31 10:00", "2004-08-19 16:30:00"),
         ("1999-12-31T10:00:00Z", "2004-08-19 16:30:00"),
         ("1999-12-31T10", "2004-08-19 16:30:00"),
         ("1502942400000", "2004-08-19 16:30:00"),
         ("1502942400000000", "2004-08-19 16:30:00"),
         ("1502942400", "2004-08-19 16:30:00"),
-        ("12/31/1999 10 AM", "08/19/2004 04 PM"),
-        ("1/31/1999 9:05 pm", "8/19/2004 4:30 pm"),
-        ("1/31/1999 9:05 p.m.", "8/19/2004 4:30 pm"),
+        ("12/31/1999 10 AM", "2004-08-19 16:30:00"),
         ("31.12.1999 10:00+02:00", "2004-08-19 16:30:00"),
-        ("1999Q4", "2004Q3"),
+        ("1999Q4", "2004-08-19"),
         ("2024010100", "2004-08-19 16:30:00"),
         ("19991231", "2004-08-19"),
         ("row 5", "2004-08-19"),
@@ -451,7 +448,7 @@ def test_format_date_in_the_form_of_a_column():
         (["April 2023", "May 2023"], "2023-06-01", "June 2023"),
         (["Apr 2023", "May 2023"], "2023-06-01", "Jun 2023"),
         (["4. June 2001", "5. July 2001"], "2001-08-06", "6. August 2001"),
-        (["2-Mär-2024", "3-Mär-2024"], "2024-12-04", "4-Dez-2024"),
+        (["2-Mär-2024", "3-Mai-2024"], "2024-12-04", "4-Dez-2024"),
         (["3 déc 2023"], "2024-02-03", "3 fév 2024"),
         (["13/01/2020 1030"], "2020-02-14 11:30", "14/02/2020 1130"),
         (["DEC-2023"], "2024-01-01", "JAN-2024"),
@@ -465,8 +462,12 @@ def test_format_date_in_the_form_of_a_column():
         (["31. Dezember 2023", "1. Mai 2023"], "2023-06-01", "1. Juni 2023"),
         (["31 mai 2023", "1er février 2023"], "2023-08-09", "9 août 2023"),
         (["31 de diciembre de 2023", "1 de enero de 2024"], "2024-02-03", "3 de febrero de 2024"),
-        (["mai 2024", "juil. 2024"], "2024-06-01", "juin. 2024"),
+        (["mai 2024", "juil. 2024"], "2024-06-01", "juin 2024"),
         (["31.Dez.2023", "1.Mai.2023"], "2023-10-02", "2.Okt.2023"),
+        (["1/31/1999 9:05 p.m."], "2004-08-19 16:30", "8/19/2004 4:30 pm"),
+        (["31.12.1999 10:00+02:00"], "2004-08-19 16:30", "2004-08-19 16:30:00"),
+        (["31.12.1999 10:00:00.5"], "2004-08-19 16:30", "2004-08-19 16:30:00"),
+        (["Mon, 01 Jan 2024"], "2024-01-02", "2024-01-02"),
         (["2023- 12- 31"], "2024-01-01", "2024- 01- 01"),
         (["2023年12月31日", "2023年1月1日"], "2023-01-02", "2023年1月2日"),
         (["2020-365"], "2020-12-31", "2020-366"),
@@ -476,9 +477,7 @@ def test_format_date_in_the_form_of_a_column():
     ):
         date, dates = datetime.fromisoformat(next_date), read(labels)
         assert format_date(date, labels[-1], dates.form) == expected, labels
-        if "2023-01-0" in labels[0] or " to " in labels[0] or dates.form.startswith("epoch"):
-            continue
-        same_form = [*labels, expected] if "%" in dates.form and labels != ["20040819"] else [expected]
+        same_form = [expected] if re.search("ISO|%[aefz]", dates.form) else [*labels, expected]
         assert read(same_form).values[-1] == date, labels
     for form, like in (("%Y%m%d%H", "2024010215"), ("%Y%m%d %H", "20240102 15")):
         assert format_date(datetime(2024, 1, 2, 16), like, form) == "2024-01-02 16:00:00"
