@@ -40,6 +40,7 @@ def _plain(name: str) -> str:
 
 
 # --- forms --------------------------------------------------------------------------------------------------------
+# Shapes say what is read; the first label of a shape gives a form, by which all labels are read and dates written.
 # A form is "ISO 8601", or a day or period as `datetime.strptime` has it, with %q for a quarter, %e for the time since
 # 1970, %b for any name of a month, and %p at its end where times of day have AM or PM.
 
@@ -57,7 +58,7 @@ _SIGNS = {"~": r"([/.-] ?| )", "=": r"\2", "_": r"(?:,? |[/-]|\. ?| (?:de|del|of
 
 
 def _compile(shapes: str) -> list[re.Pattern[str]]:
-    """Compile shapes: letters are parts of a date, L a likely year, ~ and = the same sign, _ what is beside a name."""
+    """Compile shapes: letters are parts of a date, L a likely year, ~ and = the same sign, _ the sign beside a name."""
     parts = (re.sub(".", lambda sign: (_PARTS | _SIGNS).get(sign[0], sign[0]), shape) for shape in shapes.split())
     return [re.compile(shape, re.IGNORECASE) for shape in parts]
 
@@ -155,12 +156,11 @@ def _day(form: str, text: str) -> datetime | None:
 def _time(text: str, is_half: bool) -> time | None:
     """The time of day, with AM or PM where it `is_half`; None where there is none."""
     match = _CLOCK.fullmatch(text)
-    if match is None or bool(match["half"]) != is_half:
-        return None
-    hour, zone = match["hour"], (match["zone"] or "").strip()
     with suppress(ValueError):
-        number = datetime.strptime(f"{hour}{match['half'].strip()[0]}m", "%I%p").hour if is_half else int(hour)
-        return time.fromisoformat(f"{number:02d}{match['rest']}{'Z' if zone.isalpha() else zone}")
+        if match and bool(match["half"]) == is_half:
+            hour, zone = match["hour"], (match["zone"] or "").strip()
+            number = datetime.strptime(f"{hour}{match['half'].strip()[0]}m", "%I%p").hour if is_half else int(hour)
+            return time.fromisoformat(f"{number:02d}{match['rest']}{'Z' if zone.isalpha() else zone}")
     return None
 
 
@@ -169,10 +169,9 @@ def _strptime_form(form: str, labels: Sequence[str]) -> str:
     longest, pattern = _start(max(labels, key=len)), _pattern(form)
     codes = iter(("%I" if form.endswith("%p") else "%H", "%M", "%S", "%f"))
     if "%d" in form:
-        clock = pattern.sub("", longest, count=1)
-        form = form.removesuffix("%p") + _CLOCK_PARTS.sub(
-            lambda part: _DIRECTIVES.get(part[0][0]) or next(codes), clock
-        )
+        after = pattern.sub("", longest, count=1)
+        clock = _CLOCK_PARTS.sub(lambda part: _DIRECTIVES.get(part[0][0]) or next(codes), after)
+        form = form.removesuffix("%p") + clock
     if "%b" in form:
         words = {match["b"].rstrip(".").casefold() for match in map(pattern.match, labels) if match}
         for code, end in (("%B", 1), ("%b", None)):
