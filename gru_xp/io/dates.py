@@ -74,6 +74,7 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 _ISO = re.compile(r"\d{4}(?:-\d\d?)?|\d{4}(-?)\d\d\1\d\d(?:[ T](?!24|\d\d(?::?\d\d)?[.,]|\d\d-)\d\d.*)?")
+_ISO_SIGNS = {4: "-", 7: "-", 10: " T\n", 13: ":", 16: ":\n"}
 _CLOCK_PARTS = re.compile(r"(?<=[.,])\d+|[+-]\d\d:?(?:\d\d)?$|\d\d?|[ap]\.?m\.?|UTC|GMT|Z", re.IGNORECASE)
 _DIRECTIVES = dict.fromkeys("aApP", "%p") | dict.fromkeys("+-UuGgZz", "%z")
 _INTERVAL = re.compile(r"((?!\d{6}).{6,}?)(?: (?:[-–—]|to|bis) |–|(?<=[\dZ])/(?=\d{4}-))(.+)")
@@ -120,6 +121,15 @@ def _read(form: str, label: str) -> datetime | None:
         return datetime.combine(day, clock)
     interval = _INTERVAL.fullmatch(label)
     return _read(form, interval[1]) if interval and _read(form, interval[2]) else None
+
+
+def _are_plain_iso(labels: Sequence[str]) -> bool:
+    """Whether labels are equally long days or times, if they are dates at all; fast, as there may be many."""
+    text, width = "\n".join(labels) + "\n", len(labels[0]) + 1
+    signs = [set(text[place::width]) <= set(sign) for place, sign in _ISO_SIGNS.items() if place < width]
+    return (
+        width in (11, 17, 20) and all(signs) and {*map(len, labels)} == {width - 1} and not re.search("[ T]24:", text)
+    )
 
 
 def _read_iso(label: str) -> datetime | None:
@@ -241,6 +251,9 @@ def read_dates(
             problem = f"{quoted(labels[len(dates)])} is not of the form {date_format!r}"
             raise CellError(len(dates), f"{problem}; correct {option('date_format')} or the row")
         return _dates(labels, dates, date_format, where)
+    with suppress(ValueError):
+        if labels and _are_plain_iso(labels):
+            return _dates(labels, list(map(datetime.fromisoformat, labels)), "ISO 8601", where)
     _refuse_two_years(labels)
     dates = _read_first(_read_iso, labels)
     if 0 < len(dates) == len(labels):
