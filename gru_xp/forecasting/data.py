@@ -42,7 +42,7 @@ def series_to_learn(
         raise ArgumentError(f"target and features choose columns of a table, but {held}; leave them out")
     if isinstance(series, TimeSeries) and how:
         raise ArgumentError(f"{listed(how)}: a TimeSeries has been read already; give options to read_series")
-    return series if isinstance(series, TimeSeries) else _from_array(series, options)
+    return _checked(series) if isinstance(series, TimeSeries) else _from_array(series, options)
 
 
 def series_to_continue(series: Any, columns: Sequence[str], how: ReadOptions | None = None) -> TimeSeries:
@@ -65,7 +65,7 @@ def series_to_continue(series: Any, columns: Sequence[str], how: ReadOptions | N
         A column is missing, or the data cannot be used.
     """
     if isinstance(series, TimeSeries):
-        taken = _take_columns(series, columns)
+        taken = _take_columns(_checked(series), columns)
     elif _is_table(series):
         taken = _from_table(series, columns, how or ReadOptions())
     else:
@@ -126,6 +126,21 @@ def _from_table(data: Any, columns: Sequence[str], how: ReadOptions) -> TimeSeri
     elif tuple(columns) == (UNNAMED,) and data.select_dtypes("number").shape[1] == 1:
         target = None
     return read(data, target, columns[1:], how)
+
+
+def _checked(series: TimeSeries) -> TimeSeries:
+    """The series itself; DataError where it was made by hand and its parts do not fit."""
+    shape = np.shape(series.values)
+    parts = [part for part in (series.labels, series.dates) if part is not None]
+    if len(shape) != 2 or shape[1] != len(series.columns) or any(len(part) != shape[0] for part in parts):
+        lengths = ", ".join(str(len(part)) for part in parts) or "no"
+        raise DataError(
+            f"the TimeSeries has values of shape {shape}, {len(series.columns)} column(s), and {lengths} labels or "
+            "dates; values must be (N, F) for F columns, with N labels and dates"
+        )
+    if series.values.dtype != np.float64:
+        raise DataError(f"the TimeSeries has values of dtype {series.values.dtype}; they must be float64")
+    return series
 
 
 def _take_columns(series: TimeSeries, columns: Sequence[str]) -> TimeSeries:

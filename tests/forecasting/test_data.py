@@ -71,3 +71,13 @@ def test_an_array_must_have_as_many_columns(rng, refusal):
     refusal(lambda: series_to_continue(values, ["a"]), "has 2 ", " a")
     refusal(lambda: series_to_continue(values, ["a", "b", "c"]), "has 2 ", "a, b, c")
     refusal(lambda: series_to_continue(pd.Series(values[:, 0]), ["a", "b"]), "has 1 ", "a, b")
+
+
+def test_series_made_by_hand_are_checked(refusal):
+    for values, columns, more in (
+        (np.arange(4.0), ("a",), {}),
+        (np.zeros((4, 2)), ("a",), {}),
+        (np.zeros((4, 1), dtype=object), ("a",), {}),
+        (np.zeros((4, 1)), ("a",), {"labels": ("x",)}),
+    ):
+        refusal(lambda v=values, c=columns, m=more: series_to_learn(TimeSeries(v, c, **m)), "TimeSeries", "must be")
