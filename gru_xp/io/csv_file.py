@@ -4,7 +4,7 @@ import csv
 import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain, dropwhile, islice, takewhile
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 
 from gru_xp.errors import DataError, printable
@@ -12,7 +12,7 @@ from gru_xp.io.dates import is_full_date, may_be_date, short_year_formats
 from gru_xp.io.messages import listed, option
 from gru_xp.io.numbers import is_missing, may_be_number
 from gru_xp.io.options import ReadOptions
-from gru_xp.io.table import Column, Table
+from gru_xp.io.table import Column, Table, join_levels
 from gru_xp.io.text import open_text
 
 MAX_CELLS = 2**26
@@ -24,7 +24,6 @@ Record = tuple[int, list[str]]
 _BATCH = 512
 """Rows that are turned into columns at once; with more, they leave the cache."""
 _LOOKED_AT, _HEAD = 100, 20
-_DELIMITERS = ";\t|,"
 _EXCEL_DELIMITER = re.compile(r'\s*"?sep=([;\t|,])"?\s', re.IGNORECASE)
 
 
@@ -107,23 +106,25 @@ def _header(begin: Sequence[Record], name: str, marks: Collection[str]) -> tuple
     """The line in which the header ends, and the names of the columns.
 
     It is the first line. Further ones without numbers and dates, but with words where the first row below them has
-    some, are levels as pandas writes them, or refused.
+    some, are levels as pandas writes them, or refused. The last of these levels names the index and nothing else.
     """
     head = [(line, [" ".join(cell.split()) for cell in row]) for line, row in begin if not _is_blank(row)]
-    (line, names), *below = head
-    if _is_no_header(names, below[0][1] if below else []):
-        found = f"the first line looks like data or a title ({listed(filter(None, names), 3)})"
-        raise DataError(f"{name}, line {line}: {found}; add a header line with column names, or remove lines before it")
-    texts = list(takewhile(lambda record: not _has_values(record[1], marks), below))
-    data = (*below[len(texts) :], (0, [""]))[0][1]
-    pairs = [pair for _, row in texts for pair in zip(row[1:] or row, data[1:] or data, strict=False)]
+    lines, rows = zip(*head, (0, [""]), strict=True)
+    if _is_no_header(*rows[:2]):
+        found = f"the first line looks like data or a title ({listed(filter(None, rows[0]), 3)})"
+        remedy = "add a header line with column names, or remove lines before it"
+        raise DataError(f"{name}, line {lines[0]}: {found}; {remedy}")
+    end = next((i for i in range(1, len(head)) if _has_values(rows[i], marks)), len(head))
+    levels, data = rows[:end], rows[end]
+    pairs = [pair for row in levels[1:] for pair in zip(row[1:] or row, data[1:] or data, strict=False)]
     words = [cell for cell, value in pairs if _is_value(value) and not is_missing(cell)]
     if not words:
-        return line, names
-    last, rows = texts[-1][0], [names, *(row for _, row in texts)]
-    if _is_value(data[0]) and {len(row) for row in rows} == {len(data)} and (joined := _joined_levels(rows)):
-        return last, joined
-    found = f"lines {line} to {last}: {listed(words, 3)} above the first numbers or dates"
+        return lines[0], rows[0]
+    *upper, (index, *rest) = levels
+    is_table = _is_value(data[0]) and {*map(len, levels)} == {len(data)}
+    if is_table and index and rest and not any(rest) and all(upper[0][1:]):
+        return lines[end - 1], [index, *join_levels([row[1:] for row in upper])]
+    found = f"lines {lines[0]} to {lines[end - 1]}: {listed(words, 3)} above the first numbers or dates"
     remedy = f"give {option('missing_values', words[0])} if that marks a missing value"
     raise DataError(f"{name}, {found}; remove all of these lines but the header, or {remedy}")
 
@@ -143,21 +144,8 @@ def _has_values(row: Sequence[str], marks: Collection[str]) -> bool:
     return any(_is_value(cell) or (is_missing(cell, marks) and cell.strip("-.") != "") for cell in row)
 
 
-def _joined_levels(rows: Sequence[Sequence[str]]) -> list[str] | None:
-    """The names of columns of several levels, but for levels that are the same for all columns; None for other rows.
-
-    As pandas writes them, the last row names the index and nothing else.
-    """
-    first, *lower = [row[1:] for row in rows[:-1]]
-    index, *rest = rows[-1]
-    if any(rest) or not (index and rest and all(first)):
-        return None
-    several = [level for level in (first, *lower) if len(set(level)) > 1] or [first]
-    return [index, *map(" ".join, zip(*several, strict=True))]
-
-
 def _columns(
-    records: Iterator[Record], names: Sequence[str], name: str, decimal: str | None
+    records: Iterable[Record], names: Sequence[str], name: str, decimal: str | None
 ) -> tuple[list[list[str]], Sequence[int]]:
     """The cells of each column, which take far less memory than rows do, and the line of each row.
 
@@ -165,13 +153,11 @@ def _columns(
     """
     columns: list[list[str]] = [[] for _ in names]
     ends, width = array("q"), len(names)
-    while batch := list(islice(records, _BATCH)):
-        lines, rows = zip(*batch, strict=True)
-        if {*map(len, rows)} != {width}:
-            checked = [record for record in batch if _is_row(record, names, name, decimal)]
-            lines, rows = zip(*checked, strict=True) if checked else ((), ())
+    rows = (record for record in records if len(record[1]) == width or _has_fields(record, names, name, decimal))
+    while batch := list(islice(rows, _BATCH)):
+        lines, fields = zip(*batch, strict=True)
         ends.extend(lines)
-        for column, cells in zip(columns, zip(*rows, strict=True), strict=bool(rows)):
+        for column, cells in zip(columns, zip(*fields, strict=True), strict=True):
             column.extend(cells)
         if len(ends) * width > MAX_CELLS:
             raise DataError(f"{name}, line {ends[-1]}: more than {MAX_CELLS:,} cells; leave out columns or rows")
@@ -182,11 +168,11 @@ def _columns(
     return columns, ends
 
 
-def _is_row(record: Record, names: Sequence[str], name: str, decimal: str | None) -> bool:
-    """Whether a record is as wide as the header, and no blank line; raise DataError for any other."""
+def _has_fields(record: Record, names: Sequence[str], name: str, decimal: str | None) -> bool:
+    """False for a blank line; raise DataError for another one that is not as wide as the header."""
     line, row = record
-    if len(row) == len(names) or (len(row) < 2 and _is_blank(row)):
-        return len(row) == len(names)
+    if len(row) < 2 and _is_blank(row):
+        return False
     remedy = "put quotes around a field that holds the delimiter, or remove the lines before the header"
     if len(names) == 1 and decimal is None:
         remedy = f"give {option('decimal', ',')} if that is what the commas are, or {remedy}"

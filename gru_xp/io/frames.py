@@ -1,13 +1,12 @@
 """Tables from pandas objects, and from Parquet files."""
 
-from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gru_xp.errors import DataError, printable
-from gru_xp.io.table import Column, Table
+from gru_xp.io.table import Column, Table, join_levels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,21 +29,16 @@ def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Tab
     frame = data if isinstance(data, pd.DataFrame) else data.to_frame(UNNAMED if data.name is None else data.name)
     if not frame.size:
         raise DataError(f"{name or 'the table'} has shape {frame.shape}; it must have at least one row and one column")
-    names = [" ".join(text.split()) for text in _flat_names(list(frame.columns))]
     is_count = isinstance(frame.index, pd.RangeIndex) and frame.index.step > 0
-    levels = [] if is_count else [frame.index.get_level_values(i).to_series() for i in range(frame.index.nlevels)]
-    columns = [_column(str(level.name or "index"), level) for level in levels]
-    columns += [_column(name, frame.iloc[:, i]) for i, name in enumerate(names)]
+    levels = [] if is_count else _levels(frame.index)
+    columns = [_column(str(level.name or "index"), level.to_series()) for level in levels]
+    for i, text in enumerate(join_levels(_levels(pd.Index(frame.columns.tolist())))):
+        columns.append(_column(" ".join(text.split()), frame.iloc[:, i]))
     return Table(name, tuple(columns), range(len(frame)), "row", index=len(levels))
 
 
-def _flat_names(names: Sequence[Hashable]) -> list[str]:
-    """Join names of several levels, without the levels that are the same in all names."""
-    if not all(isinstance(name, tuple) for name in names):
-        return [str(name) for name in names]
-    levels = list(zip(*names, strict=True))
-    telling = [level for level in levels if len(set(level)) > 1] or levels[:1]
-    return [" ".join(map(str, parts)) for parts in zip(*telling, strict=True)]
+def _levels(index: "pd.Index[Any]") -> "list[pd.Index[Any]]":
+    return [index.get_level_values(i) for i in range(index.nlevels)]
 
 
 def _column(name: str, column: "pd.Series[Any]") -> Column:
@@ -75,10 +69,9 @@ def read_parquet(path: Path, name: str) -> Table:
             content = parquet.ParquetFile(file)
             numbers = content.metadata.num_rows * content.metadata.num_columns
             if 8 * numbers > max(2**26, 100 * path.stat().st_size):
-                raise DataError(f"{name}: claims to hold {numbers:,} numbers, too many for its size")
-            return table_of_frame(content.read().to_pandas(), name)
-    except DataError:
-        raise
+                raise ValueError(f"it claims to hold {numbers:,} numbers, too many for its size")
+            frame = content.read().to_pandas()
     except (ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         what = getattr(error, "strerror", None) or error
         raise DataError(f"{name}: cannot be read as Parquet ({printable(' '.join(str(what).split()), 200)})") from error
+    return table_of_frame(frame, name)

@@ -68,14 +68,13 @@ def find_spacing(dates: Sequence[datetime], freq: str | None = None) -> Spacing:
         return Spacing(freq)
     import pandas as pd
 
-    stamps: Array = pd.DatetimeIndex(pd.array(dates, dtype="datetime64[us]")).to_numpy()
+    stamps: Array = pd.array(dates, dtype="datetime64[us]").to_numpy()
     offsets = [pd.tseries.frequencies.to_offset(name) for name in ([freq] if freq else _candidates(stamps))]
     fits = [(offset, *_count_steps(stamps, offset)) for offset in offsets]
     offset, steps, on_grid = max(fits, key=lambda fit: _rating(*fit[1:]))
     if freq and not on_grid.all():
-        row, usual = int(on_grid.argmin()), find_spacing(dates).freq
-        remedy = f"all rows fit {option('freq', usual)}" if usual else f"correct the row or omit {option('freq')}"
-        raise CellError(row, f"{dates[row]} does not fit {option('freq', freq)}; {remedy}")
+        row = int(on_grid.argmin())
+        raise CellError(row, f"{dates[row]} does not fit {option('freq', freq)}; correct it, or omit {option('freq')}")
     if not freq and not _rating(steps, on_grid)[0]:
         row = int((steps > 1 if on_grid.all() else steps == 0).argmax())
         return Spacing(None, breaks=(row, row + 1))

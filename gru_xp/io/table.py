@@ -1,6 +1,6 @@
 """Tables as they are read: named columns of cells, and the place of each row in the source."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,12 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Where = Callable[[int], str]
 """How to name a row in a message."""
+
+
+def join_levels(levels: Sequence[Iterable[Any]]) -> list[str]:
+    """Join the names of columns of several levels, without the levels that are the same for all columns."""
+    telling = [level for level in levels if len(set(level)) > 1] or levels[:1]
+    return [" ".join(map(str, parts)) for parts in zip(*telling, strict=True)]
 
 
 @dataclass(frozen=True)

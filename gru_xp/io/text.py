@@ -15,9 +15,12 @@ from gru_xp.io.messages import listed, option
 MAX_BYTES = 2**29
 """Bytes of a file, packed or unpacked: a pipe may have no end, and a small archive may unpack to anything."""
 
-_PACKERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-Zip"}
-_OTHERS = {b"PAR1": "a Parquet file; name it .parquet", b"\xd0\xcf\x11\xe0": "an Excel workbook; save the sheet as CSV"}
-_NOT_READ = _OTHERS | {start: f"packed by {packer}; unpack it first" for start, packer in _PACKERS.items()}
+_PACKERS = {rb"BZh": "bzip2", rb"\xfd7zXZ": "xz", rb"\x28\xb5\x2f\xfd": "zstd", rb"7z\xbc\xaf": "7-Zip"}
+_NOT_READ = {start: f"packed by {packer}; unpack it first" for start, packer in _PACKERS.items()} | {
+    rb"PAR1": "a Parquet file; name it .parquet",
+    rb"\xd0\xcf\x11\xe0|PK.*xl/workbook\.xml": "an Excel workbook; save the sheet as CSV",
+}
+"""What begins like this."""
 
 
 def open_text(path: Path, name: str, encoding: str | None = None) -> io.TextIOWrapper:
@@ -76,13 +79,13 @@ def _unpacked(path: Path, name: str) -> bytes:
         reason = printable(str(getattr(error, "strerror", None) or error or type(error).__name__), 200)
         packed = f"packed, and damaged or locked ({reason}); take another copy, or unpack it first"
         raise DataError(f"{name}: {packed if content else f'cannot be read ({reason})'}") from error
-    for problem in (problem for start, problem in _NOT_READ.items() if content.startswith(start)):
-        raise DataError(f"{name}: {problem}")
     return content
 
 
 def _read(file: IO[bytes] | io.BufferedIOBase, name: str) -> bytes:
     content = file.read(MAX_BYTES + 1)
+    for problem in (problem for kind, problem in _NOT_READ.items() if re.match(kind, content, re.DOTALL)):
+        raise DataError(f"{name}: {problem}")
     if len(content) > MAX_BYTES:
         raise DataError(f"{name}: more than {MAX_BYTES:,} bytes; leave out columns or rows")
     return content
@@ -91,8 +94,6 @@ def _read(file: IO[bytes] | io.BufferedIOBase, name: str) -> bytes:
 def _zip_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     """The one file in a zip archive, but for those that a Mac adds."""
     names = [entry for entry in archive.namelist() if not re.search(r"/$|^__MACOSX/|\.DS_Store", entry)]
-    if "xl/workbook.xml" in names:
-        raise DataError(f"{name}: an Excel workbook; save the sheet as CSV")
     if len(names) != 1:
         raise DataError(f"{name}: a zip archive of {listed(names, 3) or 'no file'}; it must hold one CSV file")
     return archive.open(names[0])
