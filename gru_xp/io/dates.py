@@ -246,7 +246,9 @@ def read_dates(
         Some are dates of another form than others or none, could be other dates, or have a time zone alone.
     """
     if date_format is not None:
-        dates = _read_first(partial(_strptime, date_format), labels)
+        dates = _read_first(
+            lambda label: _strptime(date_format, label) or _strptime(date_format, _start(label)), labels
+        )
         if len(dates) < len(labels):
             problem = f"{quoted(labels[len(dates)])} is not of the form {date_format!r}"
             raise CellError(len(dates), f"{problem}; correct {option('date_format')} or the row")
@@ -354,7 +356,14 @@ def _dates(labels: Sequence[str], dates: list[datetime], form: str, where: Where
         row = zones.index(not zones[0])
         both = f"of {quoted(labels[row])} and {quoted(labels[0])} in {where(0)}"
         raise CellError(row, f"{both} only one has a time zone; write all alike")
-    dates = wall_clock_or_utc(dates) if any(zones) else dates
+    if len({date.utcoffset() for date in dates}) > 1:
+        read, dates = dates, wall_clock_or_utc(dates)
+        form += (
+            " (local)"
+            if dates[0] == read[0].replace(tzinfo=None) and dates[-1] == read[-1].replace(tzinfo=None)
+            else " (UTC)"
+        )
+    dates = [date.replace(tzinfo=None) for date in dates] if any(zones) else dates
     beyond = map(_BEYOND_MICROSECONDS.search, labels if len(set(dates)) < len(dates) else ())
     digits = [match[1].rstrip("0") if match else "" for match in beyond]
     return Dates(dates, form, list(zip(dates, digits, strict=True)) if any(digits) else dates)
@@ -415,7 +424,11 @@ def format_date(date: datetime, like: str, form: str | None = None) -> str:
         if period := re.fullmatch(r"\d{4}(-\d\d?)?", like):
             return date.isoformat()[: 7 if period[1] else 4]
         has_time = re.search(r":|\d{9}|T\d|\d ?[ap]\.?m\b|%[HI]", f"{like} {form}", re.IGNORECASE)
-        return date.isoformat(" ") if has_time else date.date().isoformat()
+        zone = re.search(r"(?<=:\d\d)(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)$", like)
+        offset = {"UTC": "+00:00", "local": ""}.get(language, zone[2] if zone else "")
+        if form == "%Y%m":
+            return date.isoformat()[:7]
+        return date.isoformat(" ") + offset if has_time else date.date().isoformat()
     lone_hour = re.search(r"(?<![\d:])\d(?=:| ?[ap]\.?m\b)", like, re.IGNORECASE)
     lone_day = re.search(r"(?<![\d:])\d(?!\d|:| ?[ap]\.?m\b)", like, re.IGNORECASE)
 
