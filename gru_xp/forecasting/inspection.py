@@ -180,11 +180,11 @@ def _column_facts(table: Table, column: Column, times: Times | None, how: ReadOp
     if kind == "text" or table.names.count(column.name) > 1:
         return replace(facts, kind=kind)
     try:
-        values, _, _ = read_values(table, [column.name], how)
+        values = read_values(table, [column.name], how)[0][column.name]
     except DataError as error:
         return replace(facts, kind=kind, problem=str(error))
-    numbers = values[~np.isnan(values)]
-    if not numbers.size:
+    numbers = values.dropna()
+    if numbers.empty:
         return replace(facts, kind=kind, missing=len(values))
     return replace(
         facts,
@@ -193,7 +193,7 @@ def _column_facts(table: Table, column: Column, times: Times | None, how: ReadOp
         min=float(numbers.min()),
         max=float(numbers.max()),
         constant=bool(np.ptp(numbers) == 0),
-        suspicious=suspicious_value(values[:, 0]),
+        suspicious=suspicious_value(values.to_numpy()),
     )
 
 
@@ -203,7 +203,7 @@ def _time_facts(table: Table, times: Times | None, how: ReadOptions) -> dict[str
         names = ("first", "last", "order", "freq", "breaks", "first_gap")
         return {"time": (), "gaps": 0, "duplicates": 0} | dict.fromkeys(names)
     order = order_rows(times.keys)
-    rows = order.rows[np.flatnonzero(np.diff(order.times, prepend=-1))]
+    rows = order.rows().tolist()
     labels = [times.labels[row] for row in rows]
     spacing = Spacing(None)
     if times.dates is not None:
@@ -250,9 +250,9 @@ def _try_targets(
     """
     if target is not None:
         return _try(table, times, target, features, how)
-    numeric, problems = numeric_columns(table, times), []
+    numeric, problems = numeric_columns(table, times.names if times else ()), []
     try:
-        default_target(table, times)
+        default_target(table, times.names if times else ())
         return _try(table, times, None, features, how)
     except DataError as error:
         if not numeric or all(map(may_be_number, numeric)):  # otherwise, a column must be chosen, which is no problem
@@ -308,7 +308,7 @@ def _remedy(
     if how.id is not None and len(set(table.column(how.id).cells)) > 1:
         return _keep_one(how, [table.column(how.id)])
     named = [] if features == ALL else [features] if isinstance(features, str) else features
-    target = default_target(table, times) if target is None else target
+    target = default_target(table, times.names if times else ()) if target is None else target
     used = [table.column(name).name for name in (target, *named)]
     repeats = times is not None and len(order_rows(times.keys).repeats) > 0
     parts: list[str] = []

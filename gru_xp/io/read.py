@@ -2,8 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,20 @@ from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
 from gru_xp.io import numbers
 from gru_xp.io.csv_file import read_csv_table
 from gru_xp.io.dates import format_date
-from gru_xp.io.frames import PARQUET_SUFFIXES, UNNAMED, read_parquet, table_of_frame
+from gru_xp.io.frames import PARQUET_SUFFIXES, read_parquet, table_of_frame
 from gru_xp.io.messages import CellError, listed, option, options, quoted
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.order import Order, fill_missing, order_rows
-from gru_xp.io.series import Reading, TimeSeries
-from gru_xp.io.spacing import find_spacing
-from gru_xp.io.table import Column, Floats, Rows, Table
+from gru_xp.io.series import Reading, Styles, TimeSeries
+from gru_xp.io.spacing import Spacing, find_spacing
+from gru_xp.io.table import Column, Rows, Table
 from gru_xp.io.time_column import Times, check_order, find_times, is_index, refuse_wide, repeats_remedy
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Features = Sequence[str] | str
+"""The names of columns, or of one, or `ALL`."""
 
 ALL = "all"
 """As the features: every numeric column."""
@@ -31,12 +33,13 @@ ALL = "all"
 _HOLIDAYS = 0.06
 """Business days that may be missing without a notice, of all."""
 
+_NO_NUMBERS = {"c": "complex numbers", "m": "dates or durations", "M": "dates or durations"}
+"""What arrays may not have, by the kind of their dtype."""
+
 _TOTALS = re.compile(r"((grand|sub)?[ -]?totals?|sum|average|avg|mean)\.?:?", re.IGNORECASE)
 
 
-def read_series(
-    source: Any, *, target: str | None = None, features: Sequence[str] | str = (), **how: Any
-) -> TimeSeries:
+def read_series(source: Any, *, target: str | None = None, features: Features = (), **how: Any) -> TimeSeries:
     """Read a series from a file, a pandas object or an array.
 
     The rows are brought into chronological order by the column named `time`; if none is named, by the one called date,
@@ -80,7 +83,7 @@ def read_series(
 
 
 def read_panel(
-    source: Any, *, id: str, target: str | None = None, features: Sequence[str] | str = (), **how: Any
+    source: Any, *, id: str, target: str | None = None, features: Features = (), **how: Any
 ) -> "pd.DataFrame":
     """Read several series into one long table.
 
@@ -103,27 +106,23 @@ def read_panel(
     """
     import pandas as pd
 
-    table = read_table(source, ReadOptions(**how))
+    options = ReadOptions(**how)
+    table = read_table(source, options)
     column = table.column(id)
-    tables = {key: _only(table, column, key) for key in dict.fromkeys(cell.strip() for cell in column.cells)}
-    frames = {key: read_rows(rows, target, features, ReadOptions(**how)).to_frame() for key, rows in tables.items()}
+    parts = {key: table.take(rows) for key, rows in _groups(column).items()}
+    frames = {key: read_rows(part, target, features, options).to_frame() for key, part in parts.items()}
     return pd.concat(frames, names=[column.name])
 
 
-def read(
-    source: Any, target: str | None, features: Sequence[str] | str, how: ReadOptions, name: str | None = None
-) -> TimeSeries:
+def read(source: Any, target: str | None, features: Features, how: ReadOptions, name: str | None = None) -> TimeSeries:
     """Do what `read_series` does, without warnings; `name` is what to call a file."""
-    table = read_table(source, how, name)
-    target = None if target is None else str(target)
     if not isinstance(features, Iterable):
         raise ArgumentError(f"features is {features!r}; it must be column names, or 'all'")
-    features = features if isinstance(features, str) else [str(name) for name in features]
+    table = read_table(source, how, name)
     if not (isinstance(source, str | Path) or hasattr(source, "iloc") or hasattr(source, "to_pandas")):
         if target is not None or features:
             raise ArgumentError("target and features choose columns of a table; an array has its target in column 0")
         target, *features = table.names
-        how = replace(how, order=how.order or "oldest-first")
     return read_rows(table, target, features, how)
 
 
@@ -143,184 +142,161 @@ def read_table(source: Any, how: ReadOptions, name: str | None = None) -> Table:
 def choose_rows(table: Table, where: Sequence[str]) -> Table:
     """The rows that fulfil all conditions ``"COLUMN=VALUE"``."""
     for condition in where:
-        column, _, value = condition.partition("=")
-        table = _only(table, table.column(column.strip()), value.strip())
+        name, _, value = map(str.strip, condition.partition("="))
+        groups = _groups(table.column(name))
+        if value not in groups:
+            found = f"column {printable(name)} has no {quoted(value)}"
+            raise table.refusal(f"{found}; it has {listed(groups, 5)}")
+        table = table.take(groups[value])
     return table
 
 
-def _frame(array: Any) -> "pd.DataFrame":
+def _groups(column: Column) -> dict[str, Rows]:
+    """The rows of each text in a column."""
+    import pandas as pd
+
+    cells = pd.Series(column.cells).str.strip()
+    return {str(text): np.array(rows) for text, rows in cells.groupby(cells, sort=False).indices.items()}
+
+
+def _frame(array: Any) -> "pd.DataFrame | pd.Series[Any]":
     import pandas as pd
 
     try:
         array = np.ma.asarray(array)
-    except ValueError as error:
-        raise DataError("the rows have different lengths; a series is (N,) or (N, F), target in column 0") from error
-    if array.ndim not in (1, 2) or array.dtype.kind in "cmM":
-        kind = "complex numbers" if array.dtype.kind == "c" else "dates or durations"
-        what = kind if array.dtype.kind in "cmM" else f"shape {array.shape}"
-        raise DataError(f"the array has {what}; a series is (N,) or (N, F) of real numbers, target in column 0")
-    names = [UNNAMED] if array.ndim == 1 else [f"column {i}" for i in range(array.shape[1])]
-    if array.mask.any():
-        array = array.astype(np.float64).filled(np.nan)
-    return pd.DataFrame(np.asarray(array).reshape(len(array), len(names)), columns=names)
+        problem = _NO_NUMBERS.get(array.dtype.kind, "" if array.ndim in (1, 2) else f"shape {array.shape}")
+    except ValueError:
+        problem = "rows of different lengths"
+    if problem:
+        raise DataError(f"the array has {problem}; a series is (N,) or (N, F) of real numbers, target in column 0")
+    return pd.Series(array) if array.ndim == 1 else pd.DataFrame(array).add_prefix("column ")
 
 
-def _only(table: Table, column: Column, value: str) -> Table:
-    """The rows whose cell in a column is `value`."""
-    kinds = [cell.strip() for cell in column.cells]
-    if value not in kinds:
-        hint = listed(dict.fromkeys(kinds), 5)
-        raise table.refusal(f"column {printable(column.name)} has no {quoted(value)}; it has {hint}")
-    return table.take(np.flatnonzero(np.array(kinds, dtype=object) == value))
-
-
-def read_rows(table: Table, target: str | None, features: Sequence[str] | str, how: ReadOptions) -> TimeSeries:
+def read_rows(table: Table, target: str | None, features: Features, how: ReadOptions) -> TimeSeries:
     """Read a series from a table, all of whose rows it has; see `read_series`."""
-    if how.id is not None and len(ids := sorted(set(table.column(how.id).cells))) > 1:
-        remedy = options("where", [f"{how.id}={ids[0].strip()}"])
-        found = f"{len(ids)} series in column {printable(how.id)} ({listed(ids, 3)})"
+    if how.id is not None and len(keys := _groups(table.column(how.id))) > 1:
+        found = f"{len(keys)} series in column {printable(how.id)} ({listed(keys, 3)})"
+        remedy = option("where", f"{how.id}={next(iter(keys))}")
         raise table.refusal(f"{found}; one series is expected; keep one by {remedy}")
     # a feature may date the rows as well
-    times = find_times(table, how, [] if target is None else [table.column(target).name])
-    try:
-        columns = _columns(table, times, target, features)
-    except DataError:
-        if times is None:
-            refuse_wide(table)
-        raise
-    values, styles, notices = read_values(table, columns, how)
-    order = _order(table, times, columns, how, notices)
-    values, rows = order.take(values, how.on_duplicate)
-    facts = {} if times is None or times.dates is None else _spacing(table, times, rows, how.freq, notices)
-
-    def place(row: int, column: int) -> str:
-        return f"{table.where(row)}, column {printable(columns[column])}"
-
-    try:
-        filled = fill_missing(values, how.missing, rows, place)
-    except DataError as error:
-        raise DataError(f"{table.name}, {error}" if table.name else str(error)) from error
-    rows = rows[filled.rows]
-    reading = {"order": order.name, "duplicates": len(order.repeats), "missing_values": how.missing_values, **facts}
+    times = find_times(table, how, [] if target is None else [table.column(str(target)).name])
+    if times is None:
+        times = Times((), (), None, range(len(table))[:: -1 if how.order == "newest-first" else 1])
+    columns = _columns(table, times.names, target, features)
+    values, styles = read_values(table, columns, how)
+    order = order_rows(times.keys)
+    said = [*_value_notices(table, values, styles, how), *_order_notices(table, times, order, columns, how)]
+    values = order.take(values, how.on_duplicate)
+    spacing, first_gap = _spacing(table, times, values.index.to_numpy(), how.freq)
+    filled = fill_missing(values, how.missing, table)
+    rows = filled.values.index.to_numpy()
+    form, gaps = times.dates.form if times.dates else None, (spacing.freq, spacing.missing, first_gap)
     return TimeSeries(
-        filled.values,
+        np.array(filled.values, order="C"),
         columns,
-        None if times is None else tuple(_chosen(times.labels, rows)),
-        None if times is None or times.dates is None else tuple(_chosen(times.dates.values, rows)),
-        table.name or TimeSeries.name,
-        (*notices, *filled.notices),
-        filled.observed,
-        filled.record,
-        Reading(() if times is None else times.names, styles=styles, **reading),
-        rows,
+        labels=_at(rows, times.labels) if times.names else None,
+        dates=_at(rows, times.dates.values) if times.dates else None,
+        name=table.name or TimeSeries.name,
+        notices=(*said, *_gap_notices(spacing, first_gap, len(values)), *filled.notices),
+        observed=filled.observed,
+        missing=filled.record,
+        reading=Reading(times.names, form, order.name, len(order.repeats), *gaps, how.missing_values, styles),
+        rows=rows,
     )
 
 
-def _chosen(cells: Sequence[Any], rows: Rows) -> list[Any]:
-    return list(map(cells.__getitem__, rows.tolist()))
+def _at(rows: Rows, cells: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(map(cells.__getitem__, rows.tolist()))
 
 
-def _order(table: Table, times: Times | None, columns: Sequence[str], how: ReadOptions, notices: list[str]) -> Order:
-    """The chronological order of the rows; what is to be said of it is added to the notices."""
-    if times is None:
-        if how.order is None and (table.name or table.index or len(table.columns) > len(columns)):
-            _check_last_row(table, columns)
-            notices.append(check_order(table, columns))
-        return order_rows(range(len(table), 0, -1) if how.order == "newest-first" else range(len(table)))
-    order, name = order_rows(times.keys), " ".join(times.names)
-
-    def first(row: int) -> str:
-        return f"first in {table.where(row)} ({quoted(times.labels[row])})"
-
-    if len(repeats := order.repeats):
-        row, count = int(repeats[0]), f"{len(repeats)} row(s) repeat a time"
-        if how.on_duplicate is None:
-            before = table.where(times.keys.index(times.keys[row]))
-            problem = f"{quoted(times.labels[row])} is in {before} already ({count}); "
-            raise table.cell_refusal(name, CellError(row, problem + repeats_remedy(table, times, columns)))
-        taken = "their mean" if how.on_duplicate == "mean" else f"the {how.on_duplicate} row of each time"
-        notices.append(f"column {printable(name)}: {count}, {first(row)}; {taken} is taken")
-    if order.name == "newest-first":
-        notices.append("rows are newest-first; reversed to chronological order")
-    elif order.name == "unsorted":
-        late = f"{len(order.late)} row(s) come after a later one, {first(int(order.late[0]))}"
-        notices.append(f"{late}; sorted by {printable(name)}")
-    return order
-
-
-def _spacing(table: Table, times: Times, rows: Rows, freq: str | None, notices: list[str]) -> dict[str, Any]:
-    """The facts of a `Reading` about the dates; missing rows are added to the notices."""
-    assert times.dates is not None
-    form, like = times.dates.form, times.labels[rows[-1]]
-    try:
-        spacing = find_spacing(_chosen(times.dates.values, rows), freq)
-    except CellError as error:
-        raise table.cell_refusal(" ".join(times.names), CellError(int(rows[error.row]), str(error))) from error
-    first = None if spacing.first_missing is None else format_date(spacing.first_missing, like, form)
-    if first is not None and (spacing.freq != "B" or spacing.missing >= _HOLIDAYS * len(rows)):
-        unit = spacing.unit.removesuffix("s") if spacing.missing == 1 else spacing.unit
-        notices.append(f"{spacing.missing} {unit} missing, first {first}; the rows are taken as if they were adjacent")
-    return {"date_form": form, "freq": spacing.freq, "gaps": spacing.missing, "first_gap": first}
-
-
-def _columns(table: Table, times: Times | None, target: str | None, features: Sequence[str] | str) -> tuple[str, ...]:
+def _columns(table: Table, dated: Collection[str], target: str | None, features: Features) -> tuple[str, ...]:
     """The names of the target and the features, each once."""
-    target = table.column(target).name if target is not None else default_target(table, times)
+    target = default_target(table, dated) if target is None else target
     if features == ALL and ALL not in table.names:
-        features = numeric_columns(table, times)
-    named = [features] if isinstance(features, str) else features
-    return tuple(dict.fromkeys((target, *(table.column(name).name for name in named))))
+        features = numeric_columns(table, dated)
+    named = [target, *([features] if isinstance(features, str) else features)]
+    return tuple(dict.fromkeys(table.column(str(name)).name for name in named))
 
 
-def numeric_columns(table: Table, times: Times | None) -> list[str]:
-    """The names of the numeric columns, but for those that date or number the rows."""
-    free = [column for column in table.columns[table.index :] if times is None or column.name not in times.names]
+def numeric_columns(table: Table, dated: Collection[str]) -> list[str]:
+    """The names of the numeric columns, but for those by which the rows are `dated`, and that number the rows."""
+    free = [column for column in table.columns[table.index :] if column.name not in dated]
     numeric = [column.name for column in free if numbers.is_numeric(column)]
     return [name for name in numeric if not is_index(name)] or numeric
 
 
-def default_target(table: Table, times: Times | None) -> str:
+def default_target(table: Table, dated: Collection[str]) -> str:
     """The column to predict if none is named; DataError if there is no saying."""
     if closes := [name for name in table.names if name.casefold() == "close"]:
         return closes[0]
-    numeric = numeric_columns(table, times)
-    name, some = option("target", "NAME"), listed(table.names, 3)
-    if not numeric:
-        raise table.refusal(f"no numeric column; the columns are {some}; to use one anyway, give {name}")
-    if table.unit == "line" and all(map(numbers.may_be_number, numeric)):
+    numeric = numeric_columns(table, dated)
+    is_headless = numeric and table.unit == "line" and all(map(numbers.may_be_number, numeric))
+    if len(numeric) == 1 and not is_headless:
+        return numeric[0]
+    if not dated:
+        refuse_wide(table)
+    if is_headless:
         remedy = f"add a header line with column names, or give {option('target', numeric[0])} if that is one"
-        raise table.refusal(f"the first line looks like data ({some}); {remedy}")
-    if len(numeric) > 1:
-        found = f"{len(numeric)} numeric columns, none of them named Close"
-        raise table.refusal(f"{found}; choose one by {name}: {listed(numeric, 3)}")
-    return numeric[0]
+        raise table.refusal(f"the first line looks like data ({listed(table.names, 3)}); {remedy}")
+    found = f"{len(numeric)} numeric columns, none of them named Close" if numeric else "no numeric column"
+    raise table.refusal(f"{found}; choose one by {option('target', 'NAME')}: {listed(numeric or table.names, 3)}")
 
 
-def read_values(
-    table: Table, columns: Sequence[str], how: ReadOptions
-) -> tuple[Floats, dict[str, numbers.NumberStyle], list[str]]:
-    """The numbers of some columns, shape ``(N, F)``, missing ones as NaN, their styles, and notices about them."""
-    may_group = how.decimal is None and table.delimiter != ""
-    if may_group and table.delimiter == ",":  # where decimals are commas, other signs stand between cells
-        may_group = any(numbers.has_decimal_commas(column.cells) for column in table.columns)
-    values, styles, notices = [], {}, []
+def read_values(table: Table, columns: Sequence[str], how: ReadOptions) -> tuple["pd.DataFrame", Styles]:
+    """The numbers of some columns, missing ones as NaN, and how they are written."""
+    import pandas as pd
+
+    # where decimals are commas, other signs stand between cells
+    have_commas = (numbers.has_decimal_commas(column.cells) for column in table.columns)
+    may_group = any(have_commas) if table.delimiter == "," and how.decimal is None else table.delimiter != ""
+    values, styles = {}, {}
     for name in columns:
         try:
-            column = table.column(name)
-            found, styles[name] = numbers.read_numbers(column, how, points_may_group=may_group)
+            values[name], styles[name] = numbers.read_numbers(table.column(name), how, points_may_group=may_group)
         except CellError as error:
             raise table.cell_refusal(name, error) from error
-        called = f"column {printable(name)}"
-        if unit := styles[name].unit:
-            row = int(np.isfinite(found).argmax())
-            read_as = f"{quoted(column.cells[row].strip())} is read as {float(found[row])!r}"
-            notices.append(f"{called}: all in {'percent' if unit == '%' else unit}; {read_as}")
-        if (value := numbers.suspicious_value(found)) is not None:
-            what = f"{value:g} is far outside of the other values and repeats {np.count_nonzero(found == value)} times"
+    return pd.DataFrame(values), styles
+
+
+def _value_notices(table: Table, values: "pd.DataFrame", styles: Styles, how: ReadOptions) -> Iterator[str]:
+    """What to say of numbers with a unit, and of those that may mark missing values."""
+    for name, style in styles.items():
+        column, called = values[name], f"column {printable(name)}"
+        if style.unit:
+            row, unit = int(column.notna().argmax()), "percent" if style.unit == "%" else style.unit
+            text = table.column(name).cells[row].strip()
+            yield f"{called}: all in {unit}; {quoted(text)} is read as {float(column[row])!r}"
+        if (value := numbers.suspicious_value(column.to_numpy())) is not None:
+            what = f"{value:g} is far outside of the other values and repeats {(column == value).sum()} times"
             remedy = options("missing_values", [*how.missing_values, f"{value:g}"])
-            notices.append(f"{called}: {what}; if it marks missing values, give {remedy}")
-        values.append(found)
-    return np.column_stack(values), styles, notices
+            yield f"{called}: {what}; if it marks missing values, give {remedy}"
+
+
+def _order_notices(table: Table, times: Times, order: Order, used: Sequence[str], how: ReadOptions) -> Iterator[str]:
+    """What to say of the order of the rows and of those that repeat a time; DataError where they are refused."""
+    name = " ".join(times.names)
+    is_array = not table.name and not table.index and len(table.columns) == len(used)
+    if not name and how.order is None and not is_array:
+        _check_last_row(table, used)
+        yield check_order(table, used)
+    if not name:
+        return
+
+    def first(rows: Rows) -> str:
+        return f"first in {table.where(rows[0])} ({quoted(times.labels[rows[0]])})"
+
+    if len(order.repeats):
+        row, count = order.repeats[0], f"{len(order.repeats)} row(s) repeat a time"
+        if how.on_duplicate is None:
+            before = table.where(times.keys.index(times.keys[row]))
+            problem = f"{quoted(times.labels[row])} is in {before} already ({count})"
+            raise table.cell_refusal(name, CellError(row, f"{problem}; {repeats_remedy(table, times, used)}"))
+        taken = "their mean" if how.on_duplicate == "mean" else f"the {how.on_duplicate} row of each time"
+        yield f"column {printable(name)}: {count}, {first(order.repeats)}; {taken} is taken"
+    if order.name == "newest-first":
+        yield "rows are newest-first; reversed to chronological order"
+    elif order.name == "unsorted":
+        yield f"{len(order.late)} row(s) come after a later one, {first(order.late)}; sorted by {printable(name)}"
 
 
 def _check_last_row(table: Table, columns: Sequence[str]) -> None:
@@ -328,13 +304,28 @@ def _check_last_row(table: Table, columns: Sequence[str]) -> None:
     first = table.columns[0]
     if first.name in columns or first.numbers is not None:
         return
-    *others, last = (text.strip() for text in first.cells)
-    is_alone = (
-        numbers.is_missing(last)
-        and not any(map(numbers.is_missing, others))
-        and not all(map(numbers.may_be_number, others))
-    )
-    if is_alone or _TOTALS.fullmatch(last):
-        what = quoted(last) if last else "an empty cell"
-        problem = f"{what} may mark a total; remove the {table.unit}, or write another word there"
-        raise table.cell_refusal(first.name, CellError(len(others), problem))
+    cells = [cell.strip() for cell in first.cells]
+    known = [cell for cell in cells if not numbers.is_missing(cell)]
+    only_last_is_missing = known == cells[:-1] and not all(map(numbers.may_be_number, known))
+    if only_last_is_missing or _TOTALS.fullmatch(cells[-1]):
+        problem = f"{quoted(cells[-1])} may mark a total; remove the {table.unit}, or write another word there"
+        raise table.cell_refusal(first.name, CellError(len(cells) - 1, problem))
+
+
+def _spacing(table: Table, times: Times, rows: Rows, freq: str | None) -> tuple[Spacing, str | None]:
+    """The spacing of rows with dates, and the first date without a row, as the source would write it."""
+    if times.dates is None:
+        return Spacing(), None
+    try:
+        spacing = find_spacing(_at(rows, times.dates.values), freq)
+    except CellError as error:
+        raise table.cell_refusal(" ".join(times.names), CellError(rows[error.row], str(error))) from error
+    first = spacing.first_missing
+    return spacing, None if first is None else format_date(first, times.labels[rows[-1]], times.dates.form)
+
+
+def _gap_notices(spacing: Spacing, first: str | None, count: int) -> Iterator[str]:
+    """What to say of missing rows."""
+    if first is not None and (spacing.freq != "B" or spacing.missing >= _HOLIDAYS * count):
+        unit = spacing.unit.removesuffix("s") if spacing.missing == 1 else spacing.unit
+        yield f"{spacing.missing} {unit} missing, first {first}; the rows are taken as if they were adjacent"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Styles = Mapping[str, NumberStyle]
+"""How the numbers are written, by column."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Reading:
     gaps: int = 0
     first_gap: str | None = None
     missing_values: tuple[str, ...] = ()
-    styles: Mapping[str, NumberStyle] = field(default_factory=dict)
+    styles: Styles = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The reading as JSON holds it."""
@@ -59,9 +61,9 @@ class Reading:
     @classmethod
     def from_dict(cls, reading: Mapping[str, Any]) -> "Reading":
         """The inverse of `to_dict`, also for fewer facts."""
-        tuples = {name: tuple(reading.get(name, ())) for name in ("time", "missing_values")}
+        held = cls(**reading)
         styles = {name: NumberStyle(**style) for name, style in reading.get("styles", {}).items()}
-        return cls(**{**reading, **tuples, "styles": styles})
+        return replace(held, time=tuple(held.time), missing_values=tuple(held.missing_values), styles=styles)
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,8 @@ class TimeSeries:
 
     def head(self, rows: int) -> "TimeSeries":
         """The first `rows` rows."""
-        names = ("values", "labels", "dates", "observed", "rows")
-        held = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(self, **{name: value[:rows] for name, value in held.items()})
+        held = {name: getattr(self, name) for name in ("values", "labels", "dates", "observed", "rows")}
+        return replace(self, **{name: value[:rows] for name, value in held.items() if value is not None})
 
     def to_frame(self) -> "pd.DataFrame":
         """The series as a table.
@@ -133,10 +134,5 @@ class TimeSeries:
         import pandas as pd
 
         values = self.values if self.observed is None else np.where(self.observed, self.values, np.nan)
-        name = " ".join(self.reading.time) or None
-        index: Any = None
-        if self.dates is not None:
-            index = pd.DatetimeIndex(np.array(self.dates, dtype="datetime64[us]"), name=name)
-        elif self.labels is not None:
-            index = pd.Index(self.labels, name=name)
-        return pd.DataFrame(values, index=index, columns=list(self.columns))
+        index = self.labels if self.dates is None else np.array(self.dates, dtype="datetime64[us]")
+        return pd.DataFrame(values, index, self.columns).rename_axis(" ".join(self.reading.time) or None)
