@@ -21,7 +21,7 @@ from gru_xp.io.read import ALL, choose_rows, default_target, numeric_columns, re
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.spacing import Spacing, find_spacing
 from gru_xp.io.table import Column, Table
-from gru_xp.io.time_column import Times, find_times, tell_repeats_apart, tell_rows_apart
+from gru_xp.io.time_column import Times, find_times, tell_rows_apart
 
 SPLIT_RATIO = 0.7
 """Of `gru-xp train`, where nothing else is asked for."""
@@ -306,19 +306,18 @@ def _remedy(
 ) -> ReadOptions | None:
     """The options with one more, for what the table is refused for; None where there is no saying."""
     if how.id is not None and len(set(table.column(how.id).cells)) > 1:
-        return _keep_one(how, [table.column(how.id)])
+        column = table.column(how.id)
+        return replace(how, where=(*how.where, f"{column.name}={column.cells[0].strip()}"))
     named = [] if features == ALL else [features] if isinstance(features, str) else features
     target = default_target(table, times.names if times else ()) if target is None else target
     used = [table.column(name).name for name in (target, *named)]
     repeats = times is not None and len(order_rows(times.keys).repeats) > 0
-    parts: list[str] = []
-    keys: Sequence[Column] = ()
-    if times is None and how.order is None:
-        parts, keys = tell_rows_apart(table, used)
-    elif times is not None and repeats and how.on_duplicate is None:
-        parts, keys = tell_repeats_apart(table, times, used)
-    if parts or keys:
-        return replace(how, time=tuple(parts)) if parts else _keep_one(how, keys)
+    if (times is None and how.order is None) or (repeats and how.on_duplicate is None):
+        apart = tell_rows_apart(table, times, used)
+        if apart.option == "time":
+            return replace(how, time=tuple(apart.values))
+        if apart.option == "where":
+            return replace(how, where=(*how.where, *apart.values))
     if repeats and how.on_duplicate is None:
         return replace(how, on_duplicate="first")
     if marks := _marks(table.column(used[0]), how):
@@ -344,8 +343,3 @@ def _are_readable(table: Table, names: Sequence[str], how: ReadOptions) -> bool:
         return bool(read_values(table, names, how))
     except DataError:
         return False
-
-
-def _keep_one(how: ReadOptions, keys: Sequence[Column]) -> ReadOptions:
-    """The options with conditions that keep the series of the first row."""
-    return replace(how, where=(*how.where, *(f"{column.name}={column.cells[0].strip()}" for column in keys)))

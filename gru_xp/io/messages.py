@@ -8,9 +8,6 @@ from contextvars import ContextVar
 
 from gru_xp.errors import DataError, printable
 
-MAX_QUOTED = 60
-"""Characters of a cell that a message shows."""
-
 _NEEDS_NO_QUOTES = re.compile(r"[\w.,:=%/+-]+")
 _on_command_line = ContextVar("_on_command_line", default=False)
 
@@ -38,11 +35,11 @@ def option(name: str, *values: str) -> str:
 
     `name` is the one in Python. Several values are alternatives; without any, the option alone is named.
     """
-    if _on_command_line.get():
-        given = [value if _NEEDS_NO_QUOTES.fullmatch(value) else f'"{printable(value)}"' for value in values]
-        flag = "--" + {"time": "time-column", "id": "id-column"}.get(name, name).replace("_", "-")
-        return f"{flag} {' or '.join(given)}" if given else flag
-    return f"{name}={' or '.join(map(repr, values))}" if values else name
+    if not _on_command_line.get():
+        return f"{name}={' or '.join(map(repr, values))}" if values else name
+    flag = "--" + {"time": "time-column", "id": "id-column"}.get(name, name).replace("_", "-")
+    given = [value if _NEEDS_NO_QUOTES.fullmatch(value) else f'"{printable(value)}"' for value in values]
+    return f"{flag} {' or '.join(given)}".rstrip()
 
 
 def options(name: str, values: Sequence[str]) -> str:
@@ -54,7 +51,7 @@ def options(name: str, values: Sequence[str]) -> str:
 
 def quoted(text: str) -> str:
     """Text from a file in quotes, shortened, without characters that steer a terminal."""
-    return repr(text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "...")
+    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:
@@ -72,16 +69,13 @@ def find_name(wanted: str, names: Sequence[str], what: str = "column") -> str:
     DataError
         There is no such name, or there are several; the message suggests the nearest.
     """
-    if names.count(wanted) == 1:
-        return wanted
-    if wanted in names:
-        raise DataError(f"{names.count(wanted)} {what}s are named {quoted(wanted)}; rename all but one")
     alike = [name for name in names if name.casefold() == wanted.casefold()]
-    if len(alike) == 1:
-        return alike[0]
-    nearest = alike or difflib.get_close_matches(wanted, names, 1)
-    if not nearest:
-        by_folded = {name.casefold(): name for name in names}
-        nearest = [by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, 1)]
+    found = [name for name in alike if name == wanted] or alike
+    if len(found) == 1:
+        return found[0]
+    if wanted in found:
+        raise DataError(f"{len(found)} {what}s are named {quoted(wanted)}; rename all but one")
+    by_folded = {name.casefold(): name for name in names}
+    nearest = alike or [by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, 1)]
     hint = f"did you mean {' or '.join(map(quoted, nearest))}? " if nearest else ""
     raise DataError(f"there is no {what} {quoted(wanted)}; {hint}the {what}s are {listed(dict.fromkeys(names))}")

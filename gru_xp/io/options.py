@@ -3,16 +3,17 @@
 import codecs
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from gru_xp.errors import ArgumentError
 
 DECIMALS = (".", ",")
-DUPLICATES = ("first", "last", "mean")
 MISSING = ("refuse", "drop", "ffill", "interpolate", "mask")
-ORDERS = ("oldest-first", "newest-first")
+_CHOICES = {"decimal": DECIMALS, "missing": MISSING, "on_duplicate": ("first", "last", "mean")}
+_CHOICES |= {"order": ("oldest-first", "newest-first")}
 _SEVERAL = {"time": "column names", "missing_values": "texts or numbers", "where": "texts such as 'COLUMN=VALUE'"}
 
 
@@ -72,12 +73,10 @@ class ReadOptions:
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         for name, (is_right, expected) in _CHECKS.items():
             value = getattr(self, name)
-            try:
-                right = is_right(value) if value is not None else name != "missing"
-            except (TypeError, ValueError, AttributeError, LookupError, OverflowError, re.error):
-                right = False
-            if not right:
-                raise ArgumentError(f"{name} is {value!r}; it must be {expected}")
+            with suppress(TypeError, ValueError, AttributeError, LookupError, OverflowError, re.error):
+                if (value is None and name != "missing") or is_right(value):
+                    continue
+            raise ArgumentError(f"{name} is {value!r}; it must be {expected}")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them."""
@@ -86,20 +85,20 @@ class ReadOptions:
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "ReadOptions":
         """The inverse of `to_dict`, also for fewer options; raise ValueError for anything else."""
-        names = {field.name for field in fields(cls)}
-        if not isinstance(options, Mapping) or not set(options) <= names:
-            raise ValueError(f"the reading options must be {', '.join(sorted(names))}")
-        return cls(**options)
+        try:
+            return cls(**options)
+        except TypeError as error:
+            raise ValueError(f"not the options of reading: {error}") from error
 
 
 def _texts(name: str, values: Any) -> tuple[str, ...]:
     """The values of an option that may be given several times."""
     if isinstance(values, Mapping):
         values = [f"{column}={value}" for column, value in values.items()]
-    elif isinstance(values, str | int | float) or not isinstance(values, Iterable):
+    elif isinstance(values, str) or not isinstance(values, Iterable):
         values = [] if values is None else [values]
-    found = tuple(repr(value) if isinstance(value, int | float) else value for value in values)
-    if not all(isinstance(text, str) and text and (name != "where" or "=" in text) for text in found):
+    found = tuple(str(value) if isinstance(value, str | int | float) else "" for value in values)
+    if not all(found) or (name == "where" and not all("=" in text for text in found)):
         raise ArgumentError(f"{name} is {values!r}; it must be {_SEVERAL[name]}")
     return found
 
@@ -112,11 +111,10 @@ def _is_date_format(form: str) -> bool:
 
 
 def _is_freq(freq: str) -> bool:
-    from pandas.tseries.frequencies import to_offset
+    import pandas as pd
 
-    moment = datetime(2000, 1, 1)
-    later: Any = moment + to_offset(freq)
-    return isinstance(freq, str) and bool(later.to_pydatetime(warn=False) > moment)
+    moment, least = pd.Timestamp(2000, 1, 1), pd.Timedelta(microseconds=1)
+    return isinstance(freq, str) and bool(moment + pd.tseries.frequencies.to_offset(freq) >= moment + least)
 
 
 def _is_encoding(encoding: str) -> bool:
@@ -124,11 +122,9 @@ def _is_encoding(encoding: str) -> bool:
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    name: (choices.__contains__, " or ".join(map(repr, choices))) for name, choices in _CHOICES.items()
+} | {
     "id": (lambda name: isinstance(name, str), "the name of a column"),
-    "order": (ORDERS.__contains__, " or ".join(map(repr, ORDERS))),
-    "decimal": (DECIMALS.__contains__, " or ".join(map(repr, DECIMALS))),
-    "on_duplicate": (DUPLICATES.__contains__, " or ".join(map(repr, DUPLICATES))),
-    "missing": (MISSING.__contains__, " or ".join(map(repr, MISSING))),
     "date_format": (_is_date_format, "a strptime format with the year, such as '%d/%m/%Y'"),
     "freq": (_is_freq, "a pandas offset, such as 'D', 'B', 'W-MON', 'MS' or 'h'"),
     "encoding": (_is_encoding, "the name of a text encoding, such as 'cp1252'"),

@@ -327,7 +327,7 @@ def test_dates_that_are_not_read_in_another_column(refuse):
     for row in ("a,08/{}/04,{}", "0,08/{}/04,{}"):
         for first in ("Ticker", ""):
             rows = "\n".join(row.format(day, day) for day in (20, 19))
-            refuse(f"{first},Date,Close\n{rows}\n", "line 2, column Date: '08/20/04'", "two digits", "%m/%d/%y")
+            refuse(f"{first},Date,Close\n{rows}\n", "line 2, column Date: '08/20/04'", "--date-format %m/%d/%y")
 
 
 def test_times_of_day(take, refuse):
