@@ -32,7 +32,7 @@ def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Tab
     is_count = isinstance(frame.index, pd.RangeIndex) and frame.index.step > 0
     levels = [] if is_count else _levels(frame.index)
     columns = [_column(str(level.name or "index"), level.to_series()) for level in levels]
-    for i, text in enumerate(join_levels(_levels(pd.Index(frame.columns.tolist())))):
+    for i, text in enumerate(join_levels(_levels(pd.Index(frame.columns.tolist(), dtype=object)))):
         columns.append(_column(" ".join(text.split()), frame.iloc[:, i]))
     return Table(name, tuple(columns), range(len(frame)), "row", index=len(levels))
 

@@ -52,6 +52,7 @@ def test_an_index_that_only_counts_is_no_column(walk):
 def test_names(walk):
     for columns, names in (
         ([10, 20], ["10", "20"]),
+        (pd.Index([10, 2.5], dtype=object), ["10", "2.5"]),
         (["a  b", "c\n"], ["a b", "c"]),
         ([("Close", "AAA"), ("Open", "AAA")], ["Close", "Open"]),
         ([("Close", "AAA"), ("Close", "BBB")], ["AAA", "BBB"]),
