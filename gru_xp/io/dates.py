@@ -81,7 +81,8 @@ _INTERVAL = re.compile(r"((?!\d{6}).{6,}?)(?: (?:[-–—]|to|bis) |–|(?<=[\dZ
 _HOUR_24 = re.compile(r"[ T]24:00\b")
 _TWO_YEARS = re.compile(r"\d\d(\d\d)([-/])(\d\d)")
 _BEYOND_MICROSECONDS = re.compile(r"(?:\.\d{6}|^\d{16}(?=\d{3}$))(\d+)")
-_DIGITS_ALONE = ("%Y%m", "%d%m%Y", "%m%d%Y", "%Y%m%d", "%d%m%y", "%m%d%y", "%y%m%d", "%Y%m%d%H", "%Y%m%d%H%M")
+_DIGITS_ALONE: tuple[str, ...] = ("%Y%m", "%d%m%Y", "%m%d%Y", "%d%m%y", "%m%d%y", "%y%m%d")
+_DIGITS_ALONE += ("%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S")
 
 
 def _forms(label: str, *, is_time: bool = False, shapes: Sequence[re.Pattern[str]] = _SHAPES) -> list[str]:

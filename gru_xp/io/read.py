@@ -276,10 +276,10 @@ def _order_notices(table: Table, times: Times, order: Order, used: Sequence[str]
     """What to say of the order of the rows and of those that repeat a time; DataError where they are refused."""
     name = " ".join(times.names)
     is_array = not table.name and not table.index and len(table.columns) == len(used)
-    if not name and how.order is None and not is_array:
+    if not times.names and how.order is None and not is_array:
         _check_last_row(table, used)
         yield check_order(table, used)
-    if not name:
+    if not times.names:
         return
 
     def first(rows: Rows) -> str:

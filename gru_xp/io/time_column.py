@@ -58,11 +58,11 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
     if not names:
         return None
     try:
-        labels = _join(table, names)
+        labels, form = _join(table, names, how.date_format)
         if how.date_format is None and _WEEK.search(names[0]) and all(map(_YEAR_WEEK.fullmatch, labels)):
             raise CellError(0, f"{quoted(labels[0])} may be a week or a month; write weeks as 2024-W01")
         is_time = bool(how.time or _TIME_WORD.search(names[0]))
-        dates = read_dates(labels, how.date_format or _digit_format(labels), table.where, is_time=is_time)
+        dates = read_dates(labels, form or _digit_format(labels), table.where, is_time=is_time)
         if dates is None and not how.time:
             refuse_wide(table)
         return Times(names, labels, dates, dates.keys if dates else _counter(names[0], labels))
@@ -108,21 +108,25 @@ def _counts_up(column: Column) -> bool:
     return bool((np.floor(numbers) == numbers).all() and (np.diff(numbers) > 0).all())
 
 
-def _join(table: Table, names: Sequence[str]) -> Sequence[str]:
-    """What the columns say of each row: the cell of one, or date and time, or year, month, day and hour, together."""
+def _join(table: Table, names: Sequence[str], date_format: str | None) -> tuple[list[str], str | None]:
+    """What the columns say of each row, one after the other, and the format that reads it.
+
+    Hours and minutes that are numbers are added to the date, which then is in ISO 8601.
+    """
     labels = _labels(table.column(names[0]).cells)
     for name in names[1:]:
         cells, part = _labels(table.column(name).cells), _part(name)
         unit = _CLOCK.get(part, timedelta())
         is_count = unit and all(cell.isdecimal() and int(cell) * unit <= timedelta(days=1) for cell in cells)
-        if is_count and (dates := read_dates(labels, where=table.where)):
+        if is_count and (dates := read_dates(labels, date_format, table.where)):
             labels = [str(date + int(cell) * unit) for date, cell in zip(dates.values, cells, strict=True)]
+            date_format = None
             continue
         if all(map(_DOTTED_CLOCK.fullmatch, cells)):
             cells = [cell.replace(".", ":") for cell in cells]
         sign = " " if unit or not part else "-Q" if _QUARTER.search(name) and cells[0].isdecimal() else "-"
         labels = [f"{label}{sign}{cell}" for label, cell in zip(labels, cells, strict=True)]
-    return labels
+    return labels, date_format
 
 
 def _digit_format(labels: Sequence[str]) -> str | None:
@@ -135,8 +139,9 @@ def _counter(name: str, labels: Sequence[str]) -> Sequence[Any]:
     """What sorts labels that are no dates: numbers, or times of one day, which rise."""
     clocks = read_dates([f"2000-01-01 {label}" for label in labels]) if ":" in labels[0] else None
     keys: Sequence[Any] = clocks.values if clocks else _numbers(labels).tolist()
-    forms = short_year_formats(labels) or digit_formats(labels[:_SAMPLE]) or ("%d/%m/%Y",)
-    remedy = f"give {option('date_format', *forms)}, or what fits, or write dates as 2020-01-31"
+    forms = short_year_formats(labels) or digit_formats(labels[:_SAMPLE])
+    by_format = f"say how to read them by {option('date_format')}"
+    remedy = f"give {option('date_format', *forms)}" if forms else f"write dates as 2020-01-31, or {by_format}"
     is_day = _letters(name) in _DAY_NAMES
     for row, key in enumerate(keys):
         if key != key or (is_day and re.fullmatch(r"\d{5,8}", labels[row])):  # NaN, or not to be told from a date
@@ -175,7 +180,7 @@ def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) ->
         keys.remove(time)
         labels = time.cells
     for some in (*combinations(keys, 1), *combinations(keys, 2)):
-        if _are_unique([labels, *(key.cells for key in some)]):
+        if not all(_part(key.name) for key in some) and _are_unique([labels, *(key.cells for key in some)]):
             kinds = listed(dict.fromkeys(some[0].cells), 3)
             found = f"several series found (column{'s' * (len(some) > 1)} {listed(key.name for key in some)}: {kinds})"
             values = [f"{key.name}={key.cells[0].strip()}" for key in some]

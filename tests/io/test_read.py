@@ -242,6 +242,7 @@ def test_a_column_whose_name_merely_holds_the_word(take):
 def test_the_index_that_pandas_writes(take):
     assert values(take(",Close\n0,5\n1,7\n2,6\n")) == [5.0, 7.0, 6.0]
     assert values(take("Unnamed: 0,v\n0,5\n1,7\n", "v")) == [5.0, 7.0]
+    assert take(",Close\n0,5\n1,7\n2,6\n").notices == ()
 
 
 def test_without_dates_that_is_said(take):
@@ -266,6 +267,31 @@ def test_columns_that_are_named(take, refuse):
     assert (values(series), series.dates[1]) == ([0.0, 1.0, 2.0], datetime(2020, 1, 1, 1))
     content = "Y,M,D,v\n2020,1,31,2\n2020,1,30,1\n2020,2,1,3\n"
     assert values(take(content, "v", time=["Y", "M", "D"])) in ([1.0, 2.0, 3.0],)
+
+
+def test_a_time_in_several_columns(take, refuse):
+    """The times that the columns mean, not numbers of hours such as 100."""
+    for header, row, dates in (
+        ("YEAR,MO,DY,HR,v", "2020,1,31,0{}00,{}", [datetime(2020, 1, 31, hour) for hour in (1, 2, 3)]),
+        ("Date,Hour,Minute,v", "05.01.2020,0,{},{}", [datetime(2020, 1, 5, 0, minute) for minute in (1, 2, 3)]),
+        ("Year,Quarter,v", "2020,{},{}", [datetime(2020, month, 1) for month in (1, 4, 7)]),
+        ("Year,Quarter,Month,v", "2020,1,{},{}", [datetime(2020, month, 1) for month in (1, 2, 3)]),
+    ):
+        *names, _ = header.split(",")
+        form = "%d.%m.%Y" if "Date" in names else None
+        content = "\n".join([header, *(row.format(n, n) for n in (1, 2, 3))])
+        times = [name for name in names if (name, "Month" in names) != ("Quarter", True)]
+        refuse(
+            content, f"({', '.join(times)})", *(f"--time-column {name}" for name in times), target="v", date_format=form
+        )
+        assert list(take(content, "v", time=times, date_format=form).dates) == dates, header
+
+
+def test_columns_that_are_no_part_of_the_time(take, refuse):
+    rows = [f"2020-01-0{day},{store},{day},9" for store in "AB" for day in (1, 2, 3, 4)]
+    refuse("\n".join(["date,store,min,max", *rows]), "series found (column store: A, B)", target="max")
+    values = "\n".join(["x1,x2,x3,y", *(f"{n * n}.5,{n % 3},{n % 2},{n}" for n in range(9))])
+    assert take(values, "y").values[:, 0].tolist() == [*range(9)]
 
 
 def test_date_and_clock_in_two_columns(take, refuse):
