@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         to_onnx,
         to_torch,
     )
-    from gru_xp.io.read import read_series
+    from gru_xp.io.read import read_panel, read_series
     from gru_xp.io.series import TimeSeries
     from gru_xp.nn import (
         GRUInference,
@@ -91,7 +91,7 @@ _HOMES = {
         "to_onnx",
         "to_torch",
     ),
-    "gru_xp.io.read": ("read_series",),
+    "gru_xp.io.read": ("read_panel", "read_series"),
     "gru_xp.io.series": ("TimeSeries",),
     "gru_xp.nn.network": ("NetworkParams", "init_network_params"),
     "gru_xp.training": ("TrainingConfig", "train_on_chunks"),
@@ -140,6 +140,7 @@ __all__ = [
     "load_onnx",
     "load_torch",
     "mse_loss",
+    "read_panel",
     "read_series",
     "resolve_device",
     "save_onnx",

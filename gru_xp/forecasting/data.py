@@ -29,10 +29,7 @@ def series_to_learn(
         The data cannot be used.
     """
     how = how or {}
-    if unknown := [name for name in how if name not in ReadOptions.__dataclass_fields__]:
-        known = listed(ReadOptions.__dataclass_fields__)
-        raise ArgumentError(f"there is no option {unknown[0]!r} of reading a series; the options are {known}")
-    options = ReadOptions(**how)
+    options = ReadOptions.of(how)
     if _is_table(series):
         return read(series, target, features, options)
     if target is not None or features:

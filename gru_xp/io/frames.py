@@ -31,9 +31,13 @@ def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Tab
         raise DataError(f"{name or 'the table'} has shape {frame.shape}; it must have at least one row and one column")
     is_count = isinstance(frame.index, pd.RangeIndex) and frame.index.step > 0
     levels = [] if is_count else _levels(frame.index)
-    columns = [_column(str(level.name or "index"), level.to_series()) for level in levels]
-    for i, text in enumerate(join_levels(_levels(pd.Index(frame.columns.tolist(), dtype=object)))):
-        columns.append(_column(" ".join(text.split()), frame.iloc[:, i]))
+    texts = join_levels(_levels(pd.Index(frame.columns.tolist(), dtype=object)))
+    names = [" ".join(text.split()) for text in texts]
+    columns = []
+    for i, level in enumerate(levels):
+        called = str(level.name) if level.name is not None else "index" if len(levels) == 1 else f"level_{i}"
+        columns.append(_column(f"{called} (index)" if called in names else called, level.to_series()))
+    columns += [_column(text, frame.iloc[:, i]) for i, text in enumerate(names)]
     return Table(name, tuple(columns), range(len(frame)), "row", index=len(levels))
 
 
@@ -45,11 +49,10 @@ def _column(name: str, column: "pd.Series[Any]") -> Column:
     import pandas as pd
     from pandas.api import types
 
-    if isinstance(column.dtype, pd.PeriodDtype):
-        column = column.dt.to_timestamp()
-    is_real = types.is_numeric_dtype(column.dtype) and column.dtype.kind != "c"  # so are true and false
+    is_real = types.is_numeric_dtype(column.dtype) and column.dtype.kind not in "cb"
     numbers = column.to_numpy(np.float64, na_value=np.nan) if is_real else None
-    return Column(name, lambda: column.astype(str).where(column.notna(), "").tolist(), numbers)
+    is_dated = types.is_datetime64_any_dtype(column.dtype) or isinstance(column.dtype, pd.PeriodDtype)
+    return Column(name, lambda: column.astype(str).where(column.notna(), "").tolist(), numbers, is_dated)
 
 
 def read_parquet(path: Path, name: str) -> Table:

@@ -12,7 +12,8 @@ from gru_xp.io.options import ReadOptions
 from gru_xp.io.table import Column, Floats
 
 _MISSING = frozenset(("", "-", "--", ".", "na", "n/a", "#n/a", "nan", "+nan", "-nan", "null", "none"))
-_BOOLEANS = {"false": ("0", "true or false"), "true": ("1", "true or false")}
+BOOLEAN = "true or false"
+_BOOLEANS = {"false": ("0", BOOLEAN), "true": ("1", BOOLEAN)}
 _PLAIN = str.maketrans("\u2212\u2019\u2009\u202f", "-'\u00a0\u00a0")  # minus, apostrophe and thin spaces
 _CURRENCY = r"$¢-¥\u058f\u060b\u09f2\u09f3\u0bf9\u0e3f\u17db\u20a0-\u20cf\ufdfc\ufe69\uff04\uffe0\uffe1\uffe5\uffe6"
 _WITH_UNIT = re.compile(rf"([+-]?)\s*([{_CURRENCY}])(.*)|(.*)([{_CURRENCY}%])")
@@ -169,6 +170,14 @@ def is_missing(text: str, marks: Collection[str] = ()) -> bool:
 def may_be_number(text: str) -> bool:
     """Tell whether a cell is a number with either decimal sign, with or without a unit."""
     return next(_styles(_split_unit(text)[0]), None) is not None
+
+
+def is_same(text: str, other: str) -> bool:
+    """Whether two texts are alike, or the same number."""
+    try:
+        return text == other or float(text) == float(other)
+    except ValueError:
+        return False
 
 
 def is_numeric(column: Column, marks: Collection[str] = ()) -> bool:

@@ -1,12 +1,15 @@
 """How to read a file or a table where its content leaves a choice."""
 
 import codecs
+import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
+
+import numpy as np
 
 from gru_xp.errors import ArgumentError
 
@@ -78,6 +81,17 @@ class ReadOptions:
                     continue
             raise ArgumentError(f"{name} is {value!r}; it must be {expected}")
 
+    @classmethod
+    def of(cls, how: Mapping[str, Any]) -> "ReadOptions":
+        """The options of these names; raise ArgumentError for a name that is none."""
+        names = [field.name for field in fields(cls)]
+        for name in how:
+            if name not in names:
+                nearest = difflib.get_close_matches(name, names, 1) or [each for each in names if each in name]
+                hint = f"did you mean {nearest[0]}? " if nearest else ""
+                raise ArgumentError(f"there is no option {name!r}; {hint}the options are {', '.join(names)}")
+        return cls(**how)
+
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them."""
         return asdict(self)
@@ -93,11 +107,13 @@ class ReadOptions:
 
 def _texts(name: str, values: Any) -> tuple[str, ...]:
     """The values of an option that may be given several times."""
+    if isinstance(values, np.ndarray | np.generic):
+        values = values.tolist()
     if isinstance(values, Mapping):
         values = [f"{column}={value}" for column, value in values.items()]
     elif isinstance(values, str) or not isinstance(values, Iterable):
         values = [] if values is None else [values]
-    found = tuple(str(value) if isinstance(value, str | int | float) else "" for value in values)
+    found = tuple(str(value) if isinstance(value, str | int | float | np.number) else "" for value in values)
     if not all(found) or (name == "where" and not all("=" in text for text in found)):
         raise ArgumentError(f"{name} is {values!r}; it must be {_SEVERAL[name]}")
     return found

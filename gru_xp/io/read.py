@@ -33,7 +33,7 @@ ALL = "all"
 _HOLIDAYS = 0.06
 """Business days that may be missing without a notice, of all."""
 
-_NO_NUMBERS = {"c": "complex numbers", "m": "dates or durations", "M": "dates or durations"}
+_NO_NUMBERS = {"c": "complex numbers", "m": "dates or durations", "M": "dates or durations", "V": "fields"}
 """What arrays may not have, by the kind of their dtype."""
 
 _TOTALS = re.compile(r"((grand|sub)?[ -]?totals?|sum|average|avg|mean)\.?:?", re.IGNORECASE)
@@ -76,7 +76,7 @@ def read_series(source: Any, *, target: str | None = None, features: Features = 
     DataWarning
         The rows were reversed or sorted, are not dated, have gaps or suspicious values.
     """
-    series = read(source, target, features, ReadOptions(**how))
+    series = read(source, target, features, ReadOptions.of(how))
     for notice in series.notices:
         warnings.warn(notice, DataWarning, stacklevel=2)
     return series
@@ -101,23 +101,36 @@ def read_panel(
 
     Raises
     ------
-    DataError
+    ArgumentError, DataError
         As for `read_series`.
+
+    Warns
+    -----
+    DataWarning
+        As for `read_series`, of each series.
     """
     import pandas as pd
 
-    options = ReadOptions(**how)
+    options = ReadOptions.of(how)
     table = read_table(source, options)
-    column = table.column(id)
+    column = table.column(str(id))
     parts = {key: table.take(rows) for key, rows in _groups(column).items()}
-    frames = {key: read_rows(part, target, features, options).to_frame() for key, part in parts.items()}
-    return pd.concat(frames, names=[column.name])
+    series = {key: read_rows(part, target, features, options) for key, part in parts.items()}
+    for key, each in series.items():
+        for notice in each.notices:
+            warnings.warn(f"{printable(key)}: {notice}", DataWarning, stacklevel=2)
+    return pd.concat({key: each.to_frame() for key, each in series.items()}, names=[column.name])
 
 
 def read(source: Any, target: str | None, features: Features, how: ReadOptions, name: str | None = None) -> TimeSeries:
     """Do what `read_series` does, without warnings; `name` is what to call a file."""
-    if not isinstance(features, Iterable):
-        raise ArgumentError(f"features is {features!r}; it must be column names, or 'all'")
+    features = () if features is None else features
+    for called, value, is_right in (
+        ("target", target, target is None or isinstance(target, str | int | tuple)),
+        ("features", features, isinstance(features, Iterable) and not isinstance(features, bytes)),
+    ):
+        if not is_right:
+            raise ArgumentError(f"{called} is {printable(repr(value))}; it must name columns")
     table = read_table(source, how, name)
     if not (isinstance(source, str | Path) or hasattr(source, "iloc") or hasattr(source, "to_pandas")):
         if target is not None or features:
@@ -134,7 +147,10 @@ def read_table(source: Any, how: ReadOptions, name: str | None = None) -> Table:
         is_parquet = path.suffix.lower() in PARQUET_SUFFIXES
         table = read_parquet(path, name) if is_parquet else read_csv_table(path, name, how)
     else:
-        source = source.to_pandas() if hasattr(source, "to_pandas") else source
+        try:
+            source = source.to_pandas() if hasattr(source, "to_pandas") else source
+        except ImportError as error:
+            raise DataError(f"the table cannot be converted to pandas: {printable(str(error), 200)}") from error
         table = table_of_frame(source if hasattr(source, "iloc") else _frame(source))
     return choose_rows(table, how.where)
 
@@ -144,6 +160,7 @@ def choose_rows(table: Table, where: Sequence[str]) -> Table:
     for condition in where:
         name, _, value = map(str.strip, condition.partition("="))
         groups = _groups(table.column(name))
+        value = next((key for key in groups if numbers.is_same(key, value)), value)
         if value not in groups:
             found = f"column {printable(name)} has no {quoted(value)}"
             raise table.refusal(f"{found}; it has {listed(groups, 5)}")
@@ -182,7 +199,7 @@ def read_rows(table: Table, target: str | None, features: Features, how: ReadOpt
     times = find_times(table, how, [] if target is None else [table.column(str(target)).name])
     if times is None:
         times = Times((), (), None, range(len(table))[:: -1 if how.order == "newest-first" else 1])
-    columns = _columns(table, times.names, target, features)
+    columns = _columns(table, times.names, target, features, [how.id])
     values, styles = read_values(table, columns, how)
     order = order_rows(times.keys)
     said = [*_value_notices(table, values, styles, how), *_order_notices(table, times, order, columns, how)]
@@ -209,11 +226,13 @@ def _at(rows: Rows, cells: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(map(cells.__getitem__, rows.tolist()))
 
 
-def _columns(table: Table, dated: Collection[str], target: str | None, features: Features) -> tuple[str, ...]:
+def _columns(
+    table: Table, dated: Collection[str], target: str | None, features: Features, ids: Collection[str | None]
+) -> tuple[str, ...]:
     """The names of the target and the features, each once."""
     target = default_target(table, dated) if target is None else target
     if features == ALL and ALL not in table.names:
-        features = numeric_columns(table, dated)
+        features = [name for name in numeric_columns(table, dated) if name not in ids]
     named = [target, *([features] if isinstance(features, str) else features)]
     return tuple(dict.fromkeys(table.column(str(name)).name for name in named))
 
@@ -227,7 +246,12 @@ def numeric_columns(table: Table, dated: Collection[str]) -> list[str]:
 
 def default_target(table: Table, dated: Collection[str]) -> str:
     """The column to predict if none is named; DataError if there is no saying."""
-    if closes := [name for name in table.names if name.casefold() == "close"]:
+    closes = [name for name in table.names if name == "Close"] or [n for n in table.names if n.casefold() == "close"]
+    if len(set(closes)) > 1:
+        raise table.refusal(
+            f"{len(closes)} columns are named {listed(closes)}; choose one by {option('target', closes[0])}"
+        )
+    if closes:
         return closes[0]
     numeric = numeric_columns(table, dated)
     is_headless = numeric and table.unit == "line" and all(map(numbers.may_be_number, numeric))
@@ -262,7 +286,7 @@ def _value_notices(table: Table, values: "pd.DataFrame", styles: Styles, how: Re
     """What to say of numbers with a unit, and of those that may mark missing values."""
     for name, style in styles.items():
         column, called = values[name], f"column {printable(name)}"
-        if style.unit:
+        if style.unit and style.unit != numbers.BOOLEAN:
             row, unit = int(column.notna().argmax()), "percent" if style.unit == "%" else style.unit
             text = table.column(name).cells[row].strip()
             yield f"{called}: all in {unit}; {quoted(text)} is read as {float(column[row])!r}"
@@ -293,6 +317,8 @@ def _order_notices(table: Table, times: Times, order: Order, used: Sequence[str]
             raise table.cell_refusal(name, CellError(row, f"{problem}; {repeats_remedy(table, times, used)}"))
         taken = "their mean" if how.on_duplicate == "mean" else f"the {how.on_duplicate} row of each time"
         yield f"column {printable(name)}: {count}, {first(order.repeats)}; {taken} is taken"
+    if how.order not in (None, order.name):
+        yield f"{option('order', str(how.order))} is not used, since {printable(name)} dates the rows"
     if order.name == "newest-first":
         yield "rows are newest-first; reversed to chronological order"
     elif order.name == "unsorted":

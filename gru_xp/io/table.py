@@ -22,7 +22,7 @@ def join_levels(levels: Sequence[Iterable[Any]]) -> list[str]:
     return [" ".join(map(str, parts)) for parts in zip(*telling, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """The cells of a column.
 
@@ -34,11 +34,14 @@ class Column:
         Makes the cells, as text, when they are first used.
     numbers : array, shape ``(N,)``, optional
         The numbers of a typed column, missing values as NaN.
+    is_dated
+        Whether the column is typed as dates or periods.
     """
 
     name: str
     make_cells: Callable[[], Sequence[str]]
     numbers: Floats | None = None
+    is_dated: bool = False
 
     @cached_property
     def cells(self) -> Sequence[str]:
@@ -48,7 +51,7 @@ class Column:
     def take(self, rows: Rows) -> "Column":
         """Return a column with the cells of some rows."""
         numbers = None if self.numbers is None else self.numbers[rows]
-        return Column(self.name, lambda: [self.cells[row] for row in rows], numbers)
+        return Column(self.name, lambda: [self.cells[row] for row in rows], numbers, self.is_dated)
 
 
 @dataclass(frozen=True)

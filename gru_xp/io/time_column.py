@@ -18,15 +18,21 @@ from gru_xp.io.table import Column, Floats, Table
 
 _DAY_NAMES = ("date", "dates", "datetime")
 _TIME_NAMES = (*_DAY_NAMES, "timestamp", "ds", "time")
-_COUNTER_NAMES = (*_TIME_NAMES, "", "index", "unnamed", "no", "nr", "row", "level", "t", "step", "period")
-_TIME_WORD = re.compile("date|time|stamp|epoch|unix", re.IGNORECASE)
-_PARTS = {"year": "year yr yyyy", "month": "month mo mon quarter qtr", "day": "day dy dd"}
-_PARTS |= {"hour": "hour hours hr hh he time clock", "minute": "minute min"}
-_CLOCK = {"hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
+_INDEX_NAMES = ("", "index", "unnamed", "no", "nr", "row", "level", "id")
+_COUNTER_NAMES = (*_TIME_NAMES, *_INDEX_NAMES[:-1], "t", "step", "period")
+_TIME_WORD = re.compile("date|time|stamp|epoch|unix|^ts$", re.IGNORECASE)
+_PARTS = {
+    "year": "year yr yyyy yy jahr jaar år año ano année anno rok vuosi год 年",
+    "month": "month mo mon quarter qtr monat maand mes mês mois mese kuukausi месяц 月",
+    "day": "day dy dd tag dag día dia jour giorno päivä день 日",
+    "hour": "hour hours hr hh he hhmm time clock hora heure ora stunde uhrzeit zeit tid aika час время 时间 時刻 시간",
+    "minute": "minute min",
+}
 _QUARTER = re.compile("quarter|qtr", re.IGNORECASE)
 _WEEK = re.compile(r"(?<![a-z])(weeks?|wk)(?![a-z])", re.IGNORECASE)
 _YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
-_DOTTED_CLOCK = re.compile(r"([01]?\d|2[0-3])\.[0-5]\d(\.[0-5]\d)?")
+_YEAR_POINT_MONTH = re.compile(r"(1[89]|2[01])\d\d\.(0[1-9]|1[0-2])")
+_CLOCK_TEXT = re.compile(r"(\d\d?)[.:](\d\d)(?:[.:](\d\d))?(?: ?[-–] ?\d\d?[.:]\d\d)?")
 _SAMPLE, _MAX_KEYS = 100, 8
 
 
@@ -57,14 +63,17 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
     names = tuple(table.column(name).name for name in how.time) or _find(table, how.date_format, used)
     if not names:
         return None
+    if how.time and (taken := [name for name in names if name in used]):
+        raise table.refusal(f"column {quoted(taken[0])} is the target; name another one by {option('time')}")
     try:
         labels, form = _join(table, names, how.date_format)
         if how.date_format is None and _WEEK.search(names[0]) and all(map(_YEAR_WEEK.fullmatch, labels)):
             raise CellError(0, f"{quoted(labels[0])} may be a week or a month; write weeks as 2024-W01")
+        if how.date_format is None and all(map(_YEAR_POINT_MONTH.fullmatch, labels)):
+            remedy = option("date_format", "%Y.%m")
+            raise CellError(0, f"{quoted(labels[0])} may be a month or a fraction of a year; for months, give {remedy}")
         is_time = bool(how.time or _TIME_WORD.search(names[0]))
         dates = read_dates(labels, form or _digit_format(labels), table.where, is_time=is_time)
-        if dates is None and not how.time:
-            refuse_wide(table)
         return Times(names, labels, dates, dates.keys if dates else _counter(names[0], labels))
     except CellError as error:
         raise table.cell_refusal(names[0], error) from error
@@ -76,30 +85,52 @@ def _find(table: Table, date_format: str | None, used: Collection[str]) -> tuple
     if not free or len(table.columns) == 1:
         return ()
     named = [column for name in _TIME_NAMES for column in free if _letters(column.name) == name]
-    others = [column for column in free if column is table.columns[0] or date_format is not None]
+    others = free if date_format is not None else _first(table, free)
     found = [column for column in (*named, *others) if _has_dates(column, date_format)]
     if not found:
         days = _columns_of_days(free)
         found = days if len(days) == 1 else named if date_format is None else [*named, *others]
-    if not found and not tell_rows_apart(table, None, used).values:
-        found = [column for column in free if _is_counter_name(column.name) and _counts_up(column)]
+    if not found:
+        refuse_wide(table)
+        if not tell_rows_apart(table, None, used).values:
+            found = [column for column in free if _is_counter_name(column.name) and _counts_up(column)]
     return tuple(column.name for column in found[:1])
+
+
+def _first(table: Table, free: Sequence[Column]) -> list[Column]:
+    """The first column, and the first one that does not number the rows, if they are free."""
+    others = [column for column in table.columns if _letters(column.name) not in _INDEX_NAMES]
+    return [column for column in dict.fromkeys((table.columns[0], *others[:1])) if column in free]
 
 
 def _has_dates(column: Column, date_format: str | None) -> bool:
     """Whether a column has dates: most cells of a sample, or, where they are numbers, all cells."""
     sample = _labels(column.cells[:_SAMPLE])
     if date_format is not None or not all(may_be_number(label) or is_missing(label) for label in sample):
-        return 2 * sum(may_be_date(label, date_format) for label in sample) > len(sample)
+        likely = (may_be_date(label, date_format) or (not date_format and _is_short(label)) for label in sample)
+        return 2 * sum(likely) > len(sample)
     labels = _labels(column.cells)
+    if all(map(_YEAR_POINT_MONTH.fullmatch, labels)):
+        return True
     if all(re.fullmatch(r"\d{4}", label) for label in labels):
         return _letters(column.name) in ("year", *_TIME_NAMES) or set(np.diff(_numbers(labels))) in ({1}, {-1})
     is_epoch = _TIME_WORD.search(column.name) and len(sample[0]) >= 10 and may_be_date(sample[0], is_time=True)
     return bool(is_epoch) or _digit_format(labels) is not None
 
 
+def _is_short(label: str) -> bool:
+    """Whether a label is a date with a year of two digits."""
+    return not may_be_number(label) and short_year_formats([label]) != ()
+
+
 def _columns_of_days(columns: Sequence[Column]) -> list[Column]:
-    return [column for column in columns if column.numbers is None and all(map(is_full_date, _labels(column.cells)))]
+    """The columns of which every cell is a day with its year, in digits alone if it has eight or more."""
+    labels = {column: _labels(column.cells) for column in columns}
+    return [
+        column
+        for column in columns
+        if all(map(is_full_date, labels[column])) or (len(labels[column][0]) > 7 and _digit_format(labels[column]))
+    ]
 
 
 def _counts_up(column: Column) -> bool:
@@ -111,22 +142,37 @@ def _counts_up(column: Column) -> bool:
 def _join(table: Table, names: Sequence[str], date_format: str | None) -> tuple[list[str], str | None]:
     """What the columns say of each row, one after the other, and the format that reads it.
 
-    Hours and minutes that are numbers are added to the date, which then is in ISO 8601.
+    Times of day in digits alone, or with the hour 24, are added to the date, which then is in ISO 8601.
     """
-    labels = _labels(table.column(names[0]).cells)
-    for name in names[1:]:
-        cells, part = _labels(table.column(name).cells), _part(name)
-        unit = _CLOCK.get(part, timedelta())
-        is_count = unit and all(cell.isdecimal() and int(cell) * unit <= timedelta(days=1) for cell in cells)
-        if is_count and (dates := read_dates(labels, date_format, table.where)):
-            labels = [str(date + int(cell) * unit) for date, cell in zip(dates.values, cells, strict=True)]
+    first, *others = (table.column(name) for name in names)
+    labels, date_format = _labels(first.cells), None if first.is_dated else date_format
+    for column in others:
+        cells, part = _labels(column.cells), _part(column.name)
+        clocks = _clocks(cells, part) if part in ("hour", "minute", "") else None
+        is_text = all(":" in cell and not cell.startswith("24") and len(cell) < 9 for cell in cells)
+        if clocks and not is_text and (dates := read_dates(labels, date_format, table.where)):
+            labels = [str(date + clock) for date, clock in zip(dates.values, clocks, strict=True)]
             date_format = None
             continue
-        if all(map(_DOTTED_CLOCK.fullmatch, cells)):
-            cells = [cell.replace(".", ":") for cell in cells]
-        sign = " " if unit or not part else "-Q" if _QUARTER.search(name) and cells[0].isdecimal() else "-"
+        sign = " " if part in ("hour", "minute", "") else "-"
+        sign = "-Q" if _QUARTER.search(column.name) and cells[0].isdecimal() else sign
         labels = [f"{label}{sign}{cell}" for label, cell in zip(labels, cells, strict=True)]
     return labels, date_format
+
+
+def _clocks(cells: Sequence[str], part: str) -> list[timedelta] | None:
+    """Times of day: hours up to 24, minutes, HHMM, or hours and minutes with a sign, the first of two."""
+    if all(map(str.isdecimal, cells)):
+        numbers = list(map(int, cells))
+        if part == "minute" or max(numbers) <= 24:
+            return [timedelta(hours=number) * (1 / 60 if part == "minute" else 1) for number in numbers]
+        parts = [(*divmod(number, 100), 0) for number in numbers]
+    else:
+        matches = [_CLOCK_TEXT.fullmatch(cell) for cell in cells]
+        parts = [(int(m[1]), int(m[2]), int(m[3] or 0)) for m in matches if m]
+    if len(parts) < len(cells) or any(hour > 24 or minute > 59 for hour, minute, _ in parts):
+        return None
+    return [timedelta(hours=hour, minutes=minute, seconds=second) for hour, minute, second in parts]
 
 
 def _digit_format(labels: Sequence[str]) -> str | None:
@@ -173,19 +219,26 @@ def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) ->
     if parts := _parts_of_time([column.name for column in free], names):
         found = f"the time is spread over {len(parts)} columns ({listed(parts)})"
         return Apart(f"{found}; give {options('time', parts)}", "time", parts)
-    keys = _keys([column for column in free if column.name not in names])
+    kinds = {column: len(set(column.cells)) for column in _keys([c for c in free if c.name not in names])}
+    ids = [column for column, count in kinds.items() if 2 * count <= len(table) and not _part(column.name)]
     labels = times.labels if times else ()
-    if not times and keys:  # the time is the one that counts, or changes most often
-        time = max(keys, key=lambda key: (_is_counter_name(key.name), sum(map(ne, key.cells, key.cells[1:]))))
-        keys.remove(time)
-        labels = time.cells
-    for some in (*combinations(keys, 1), *combinations(keys, 2)):
-        if not all(_part(key.name) for key in some) and _are_unique([labels, *(key.cells for key in some)]):
-            kinds = listed(dict.fromkeys(some[0].cells), 3)
-            found = f"several series found (column{'s' * (len(some) > 1)} {listed(key.name for key in some)}: {kinds})"
-            values = [f"{key.name}={key.cells[0].strip()}" for key in some]
-            return Apart(f"{found}; keep one by {options('where', values)}", "where", values)
+    if not times and kinds:  # the time is the one that counts, or changes most often
+        changes = {column: sum(map(ne, column.cells, column.cells[1:])) for column in kinds}
+        time = max(kinds, key=lambda key: (_is_counter_name(key.name), changes[key]))
+        ids, labels = [key for key in ids if key is not time], time.cells
+        if blocks := [key for key in ids if changes[key] < kinds[key] and not may_be_number(key.cells[0])]:
+            return _several(blocks[:1])
+    for some in (some for count in (1, 2, 3) for some in combinations(ids, count)):
+        if _are_unique([labels, *(key.cells for key in some)]):
+            return _several(some)
     return Apart()
+
+
+def _several(keys: Sequence[Column]) -> Apart:
+    kinds = listed(dict.fromkeys(keys[0].cells), 3)
+    found = f"several series found (column{'s' * (len(keys) > 1)} {listed(key.name for key in keys)}: {kinds})"
+    values = [f"{key.name}={key.cells[0].strip()}" for key in keys]
+    return Apart(f"{found}; keep one by {options('where', values)}", "where", values)
 
 
 def repeats_remedy(table: Table, times: Times, used: Collection[str]) -> str:
@@ -201,7 +254,8 @@ def _keys(columns: Sequence[Column]) -> list[Column]:
         return not is_missing(cell) and (cell.strip().isdecimal() or not may_be_number(cell))
 
     keys = [column for column in columns[:_SAMPLE] if all(map(is_key, column.cells[:_SAMPLE]))]
-    return [column for column in keys if 1 < len(set(column.cells)) <= len(column.cells) / 2][:_MAX_KEYS]
+    limit = {key: len(key.cells) - 1 if _is_counter_name(key.name) else len(key.cells) / 2 for key in keys}
+    return [column for column in keys if 1 < len(set(column.cells)) <= limit[column]][:_MAX_KEYS]
 
 
 def _are_unique(columns: Sequence[Sequence[str]]) -> bool:
@@ -213,7 +267,7 @@ def _are_unique(columns: Sequence[Sequence[str]]) -> bool:
 def _parts_of_time(names: Sequence[str], times: Sequence[str]) -> list[str]:
     """The columns that a time is spread over: year, month and so on, or a date, such as in `times`, and hours."""
     calendar = _first_parts(names, _PARTS)
-    clock = _first_parts([name for name in names if name not in times], _CLOCK)
+    clock = _first_parts([name for name in names if name not in times], ("hour", "minute"))
     parts = calendar if set(times) <= set(calendar) else [*times, *clock]
     return parts if len(parts) > max(len(times), 1) else []
 
@@ -241,20 +295,23 @@ def check_order(table: Table, used: Collection[str]) -> str:
     refuse_wide(table)
     if apart := tell_rows_apart(table, None, used).message:
         raise table.refusal(f"{apart}; {as_is}")
+    first = _first(table, free)
     for column in free:
-        row, problem = _order_problem(column) if column is table.columns[0] or is_index(column.name) else (0, "")
+        row, problem = _order_problem(column) if column in first or is_index(column.name) else (0, "")
         if problem:
             raise table.cell_refusal(column.name, CellError(row, f"{problem}, or, {as_is}"))
-    looked = f"column {quoted(free[0].name)} was not read as dates" if free else "there is no other column"
+    if not free:
+        return f"no time column found; rows are taken as oldest first; if not, give {option('order', 'newest-first')}"
+    looked = f"column {quoted((first or free)[-1].name)} was not read as dates"
     if len(days := [column.name for column in _columns_of_days(free)]) > 1:
         looked = f"{len(days)} columns look like dates: {listed(days)}"
-    return f"no column dates the rows ({looked}); they are taken as oldest first; {option('time', 'NAME')} names one"
+    return f"no time column found ({looked}); rows are taken as oldest first; name one with {option('time', 'NAME')}"
 
 
 def refuse_wide(table: Table) -> None:
     """Raise DataError where columns are times: one series a row."""
     others = table.names[1:]
-    times = [name for name in table.names if is_full_date(name) or short_year_formats([name])]
+    times = [name for name in table.names if _is_time(re.sub(r"[\[(].*", "", name).strip())]
     if len(times) < 3 and len(set(table.columns[0].cells)) == len(table):  # each row has a name, and numbers after it
         numbered = Counter(re.sub(r"\d+$", "", name) for name in others if name[-1:].isdecimal())
         times = [name for name in others if 2 * numbered[re.sub(r"\d+$", "", name)] > len(others) + 1]
@@ -263,26 +320,42 @@ def refuse_wide(table: Table) -> None:
         raise table.refusal(f"{what}; transpose the table, so that there is one row for each time")
 
 
+def _is_time(name: str) -> bool:
+    """Whether the name of a column is a date, a period, a month or a time of day."""
+    year_or_day = may_be_date(name) and (not name.isdecimal() or name.startswith(("19", "20")))
+    in_some_year = not name[-1:].isdecimal() and may_be_date(f"1 {name} 2000")
+    return year_or_day or _is_short(name) or in_some_year or (":" in name and may_be_date(f"2000-01-01 {name}"))
+
+
 def _order_problem(column: Column) -> tuple[int, str]:
     """What a column shows that counts or dates the rows, in whatever words, but falls or repeats, and in which row."""
     cells = [cell.strip().removesuffix(".0") for cell in column.cells]
     runs = [re.findall(r"\d{1,15}", cell) for cell in cells]
+    newest = f"give {option('order', 'newest-first')} if the rows are newest-first"
+    numbers = _numbers(cells)
+    if len(cells) > 7 and (np.diff(numbers) < 0).all():
+        return 1, f"falls, from {quoted(cells[0])} to {quoted(cells[-1])}; {newest}"
     has_fractions = re.search(r"\d[.,]\d", cells[0]) and not _part(column.name)
     if len(runs) < 3 or not runs[0] or len(set(map(len, runs))) > 1 or has_fractions:
         return 0, ""
     steps = np.diff(np.array(runs, dtype=np.int64), axis=0)
     (usual, count), *_ = Counter(steps[:, -1].tolist()).most_common(1)
-    if steps.shape[1] == 1 and (usual == 0 or 2 * count <= len(steps)):
-        return 0, ""  # such as whole numbers that are values
+    is_value = steps.shape[1] == 1 and (usual == 0 or 2 * count <= len(steps))
+    if is_value and not _is_counter_name(column.name):
+        return 0, ""
     falls, rises = (steps < 0).sum(axis=0), (steps > 0).sum(axis=0)
     if (falls > 2 * rises).any() and not (rises > 2 * falls).any():
         what = f"falls, from {quoted(cells[0])} to {quoted(cells[-1])}"
-        remedy = f"give {option('order', 'newest-first')} if the rows are newest-first"
-        return int((steps < 0).any(axis=1).argmax()) + 1, f"{what}; {remedy}"
+        return int((steps < 0).any(axis=1).argmax()) + 1, f"{what}; {newest}"
     first = {cell: row for row, cell in reversed([*enumerate(cells)])}
-    row = next((row for row, cell in enumerate(cells) if first[cell] < row), 0)
-    what = f"{quoted(cells[row])} repeats, so that the column does not date the rows"
-    return row, f"{what}; name one by {option('time', 'NAME')}" if row else ""
+    if row := next((row for row, cell in enumerate(cells) if first[cell] < row), 0):
+        what = f"{quoted(cells[row])} repeats, so that the column does not date the rows"
+        return row, f"{what}; name one by {option('time', 'NAME')}"
+    if steps.shape[1] == 1 and _letters(column.name) in (*_INDEX_NAMES[:-1], "t", "step") and (steps < 0).any():
+        row = int((steps < 0).argmax()) + 1
+        what = f"{quoted(cells[row])} comes after {quoted(cells[row - 1])}"
+        return row, f"{what}; to sort the rows by it, give {option('time', column.name)}"
+    return 0, ""
 
 
 # --- cells and names ----------------------------------------------------------------------------------------------
@@ -316,5 +389,7 @@ def _is_counter_name(name: str) -> bool:
 
 def _part(name: str) -> str:
     """The part of a time that a column says, as its name has it; empty for none."""
-    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
+    if name in ("MM", "mm"):
+        return "month" if name == "MM" else "minute"
+    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} | {name.strip().lower()}
     return next((part for part, known in _PARTS.items() if not words.isdisjoint(known.split())), "")

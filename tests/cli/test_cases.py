@@ -183,7 +183,7 @@ def test_order_of_rows_without_dates(train, forecast):
     assert abs(forecast()[1][0] - 961) < 10
     outcome = train(write("name,value", [("abcde"[row % 5], row % 7) for row in range(40)]))
     assert outcome.code == 0
-    assert "no column dates the rows" in outcome.err
+    assert "no time column found" in outcome.err
     assert "--time-column NAME" in outcome.err
 
 

@@ -216,7 +216,7 @@ def test_columns_that_are_chosen(small, frame, cpu, refusal):
     others = frame.rename(columns={"Close": "Last"})
     refusal(lambda: small().fit(others), "2 numeric columns", "target='NAME'", "Last, Volume")
     refusal(lambda: small().fit(frame, features=["High"]), "'High'", "Close, Volume")
-    for choice in ({"features": 5}, {"features": None}, {"time": 5.5j}, {"time": [""]}):
+    for choice in ({"features": 5}, {"target": ["Close"]}, {"time": 5.5j}, {"time": [""]}):
         refusal(lambda choice=choice: small().fit(frame, **choice), f"{next(iter(choice))} is", error=ArgumentError)
 
 

@@ -250,7 +250,7 @@ def test_without_dates_that_is_said(take):
     assert series.values.tolist() == [[5.0, 1.0], [7.0, 2.0], [6.0, 3.0]]
     assert series.labels is series.dates is None
     (notice,) = series.notices
-    assert all(part in notice for part in ("oldest first", "time=")), notice
+    assert all(part in notice for part in ("oldest first", "order=")), notice
     assert take("Close,Volume\n5,1\n7,2\n6,3\n", order="oldest-first").notices == ()
     series = take("Close,Volume\n5,1\n7,2\n6,3\n", order="newest-first")
     assert (values(series), series.notices, series.rows.tolist()) == ([6.0, 7.0, 5.0], (), [2, 1, 0])
