@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gru_xp.errors import DataError, printable
 from gru_xp.io.dates import is_full_date, may_be_date, short_year_formats
-from gru_xp.io.messages import listed, option
+from gru_xp.io.messages import listed, option, quoted
 from gru_xp.io.numbers import is_missing, may_be_number
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.table import Column, Table, join_levels
@@ -124,9 +124,10 @@ def _header(begin: Sequence[Record], name: str, marks: Collection[str]) -> tuple
     is_table = _is_value(data[0]) and {*map(len, levels)} == {len(data)}
     if is_table and index and rest and not any(rest) and all(upper[0][1:]):
         return lines[end - 1], [index, *join_levels([row[1:] for row in upper])]
-    found = f"lines {lines[0]} to {lines[end - 1]}: {listed(words, 3)} above the first numbers or dates"
-    remedy = f"give {option('missing_values', words[0])} if that marks a missing value"
-    raise DataError(f"{name}, {found}; remove all of these lines but the header, or {remedy}")
+    found = f"lines {lines[0]} to {lines[end - 1]} are above the first row of values ({listed(words, 3)})"
+    remedy = "keep the header line, which names the columns, and remove the others"
+    remedy += f"; or, if {quoted(words[0])} marks a missing value, give {option('missing_values', words[0])}"
+    raise DataError(f"{name}, {found}; {remedy}")
 
 
 def _is_no_header(first: Sequence[str], second: Sequence[str]) -> bool:

@@ -76,6 +76,8 @@ def find_name(wanted: str, names: Sequence[str], what: str = "column") -> str:
     if wanted in found:
         raise DataError(f"{len(found)} {what}s are named {quoted(wanted)}; rename all but one")
     by_folded = {name.casefold(): name for name in names}
-    nearest = alike or [by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, 1)]
+    nearest = list(dict.fromkeys(alike)) or [
+        by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, 1)
+    ]
     hint = f"did you mean {' or '.join(map(quoted, nearest))}? " if nearest else ""
     raise DataError(f"there is no {what} {quoted(wanted)}; {hint}the {what}s are {listed(dict.fromkeys(names))}")

@@ -19,7 +19,7 @@ _FILLS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "ffill": (lambda values: values.ffill(), "filled with the last value before"),
     "interpolate": (
         lambda values: values.interpolate(limit_direction="both"),
-        "interpolated between the values before and after, so that these rows know later ones",
+        "interpolated between the values before and after, so that filled values depend on later rows",
     ),
     "mask": (lambda values: values.ffill().bfill(), "marked as missing"),
 }

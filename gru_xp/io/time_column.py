@@ -225,9 +225,9 @@ def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) ->
     if not times and kinds:  # the time is the one that counts, or changes most often
         changes = {column: sum(map(ne, column.cells, column.cells[1:])) for column in kinds}
         time = max(kinds, key=lambda key: (_is_counter_name(key.name), changes[key]))
-        ids, labels = [key for key in ids if key is not time], time.cells
         if blocks := [key for key in ids if changes[key] < kinds[key] and not may_be_number(key.cells[0])]:
             return _several(blocks[:1])
+        ids, labels = [key for key in ids if key is not time], time.cells
     for some in (some for count in (1, 2, 3) for some in combinations(ids, count)):
         if _are_unique([labels, *(key.cells for key in some)]):
             return _several(some)

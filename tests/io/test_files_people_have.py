@@ -378,7 +378,7 @@ NO_DATES = {
     ),
     "a second header": (
         "Price,Close\nTicker,A\n2020-01-01,1\n2020-01-02,2\n",
-        "lines 1 to 2: A above the first numbers or dates; remove all of these lines but the header",
+        "lines 1 to 2 are above the first row of values .A.; keep the header line",
     ),
 }
 
@@ -421,8 +421,8 @@ def test_words_for_missing(write, word):
         (
             column("1", "", "2"),
             {"missing": "interpolate"},
-            "1 missing value, in line 3, column Close: interpolated between the values before and after, so that these "
-            "rows know later ones",
+            "1 missing value, in line 3, column Close: interpolated between the values before and after, so that "
+            "filled values depend on later rows",
         ),
         (column("1", "", "2"), {"missing": "mask"}, "1 missing value, in line 3, column Close: marked as missing"),
     ],

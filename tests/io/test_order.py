@@ -123,7 +123,7 @@ def test_nothing_looks_ahead_but_for_what_says_so(gappy, rng):
         count = np.count_nonzero(rows < 40)
         first = np.count_nonzero(rows < start)
         np.testing.assert_array_equal(series.values[first:count], other.values[first:count], err_msg=how)
-    assert "later ones" in fill(gappy, "interpolate")[0].notices[0]
+    assert "later rows" in fill(gappy, "interpolate")[0].notices[0]
 
 
 def test_nothing_is_missing(rng):
