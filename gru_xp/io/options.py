@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 from gru_xp.errors import ArgumentError
 
 DECIMALS = (".", ",")
@@ -107,13 +105,13 @@ class ReadOptions:
 
 def _texts(name: str, values: Any) -> tuple[str, ...]:
     """The values of an option that may be given several times."""
-    if isinstance(values, np.ndarray | np.generic):
-        values = values.tolist()
+    values = values.tolist() if hasattr(values, "tolist") else values  # of NumPy and pandas
     if isinstance(values, Mapping):
         values = [f"{column}={value}" for column, value in values.items()]
     elif isinstance(values, str) or not isinstance(values, Iterable):
         values = [] if values is None else [values]
-    found = tuple(str(value) if isinstance(value, str | int | float | np.number) else "" for value in values)
+    plain = (value.item() if hasattr(value, "item") else value for value in values)
+    found = tuple(str(value) if isinstance(value, str | int | float) else "" for value in plain)
     if not all(found) or (name == "where" and not all("=" in text for text in found)):
         raise ArgumentError(f"{name} is {values!r}; it must be {_SEVERAL[name]}")
     return found
