@@ -4,6 +4,8 @@ import contextlib
 import csv as csv_module
 import re
 import sys
+from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -136,12 +138,13 @@ def _fitting_freq(dates: "Sequence[datetime]") -> str:
 def _next_numbers(labels: "Sequence[str]", count: int) -> tuple[list[str], str]:
     """The numbers after those of the rows, or the reason that there are none."""
     from gru_xp.io.messages import quoted
-    from gru_xp.io.spacing import next_numbers
 
     try:
-        numbers = next_numbers([float(label) for label in labels[-10:]], count)
-    except ValueError:
+        numbers = [Decimal(str(float(label))) for label in labels[-10:]]
+        steps = {b - a for a, b in pairwise(numbers)}
+    except (ValueError, InvalidOperation):
         return [], f"{quoted(labels[-1])} is no date"
-    if numbers is None:
+    if len(numbers) < 3 or len(steps) > 1 or 0 in steps:
         return [], f"the last numbers, up to {quoted(labels[-1])}, are not equally spaced"
-    return list(map(str, numbers)), ""
+    kind = int if all(number % 1 == 0 for number in numbers) else float
+    return [str(kind(numbers[-1] + (n + 1) * (numbers[-1] - numbers[-2]))) for n in range(count)], ""

@@ -101,7 +101,7 @@ def read_source(
 
 def open_file(path: str, *, quiet: bool) -> tuple[Path, bool]:
     """The file that `path` means, and whether it is a bundled one, which one line says."""
-    from gru_xp.io.csv_file import find_file
+    from gru_xp.data import find_file
 
     file, bundled = find_file(path)
     if bundled:

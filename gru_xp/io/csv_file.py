@@ -154,11 +154,12 @@ def _columns(
     """
     columns: list[list[str]] = [[] for _ in names]
     ends, width = array("q"), len(names)
-    rows = (record for record in records if len(record[1]) == width or _has_fields(record, names, name, decimal))
+    rows = iter(records)
     while batch := list(islice(rows, _BATCH)):
-        lines, fields = zip(*batch, strict=True)
-        ends.extend(lines)
-        for column, cells in zip(columns, zip(*fields, strict=True), strict=True):
+        if {len(fields) for _, fields in batch} != {width}:
+            batch = [record for record in batch if len(record[1]) == width or _has_fields(record, names, name, decimal)]
+        ends.extend(line for line, _ in batch)
+        for column, cells in zip(columns, zip(*(fields for _, fields in batch), strict=True), strict=bool(batch)):
             column.extend(cells)
         if len(ends) * width > MAX_CELLS:
             raise DataError(f"{name}, line {ends[-1]}: more than {MAX_CELLS:,} cells; leave out columns or rows")
@@ -179,26 +180,3 @@ def _has_fields(record: Record, names: Sequence[str], name: str, decimal: str | 
         remedy = f"give {option('decimal', ',')} if that is what the commas are, or {remedy}"
     found = f"has {len(row)} fields; the header has {len(names)} ({listed(names, 3)})"
     raise DataError(f"{name}, line {line}: {found}; correct the line, or {remedy}")
-
-
-def find_file(path: str) -> tuple[Path, bool]:
-    """The file that `path` means, and whether it is a bundled one.
-
-    A path that exists is itself, ``-`` is stdin, and the bare name of a bundled file, with or without ``.csv``, is
-    that file.
-
-    Raises
-    ------
-    DataError
-        There is no such file, or it is a directory.
-    """
-    from gru_xp.data import bundled_file, bundled_names
-
-    file, bundled = Path(path), {name.removesuffix(".csv"): name for name in bundled_names()}
-    if path == "-" or (file.exists() and not file.is_dir()):
-        return file.absolute() if path != file.name == "-" else file, False
-    if path.removesuffix(".csv") in bundled and not file.exists():
-        return bundled_file(bundled[path.removesuffix(".csv")]), True
-    problem = "the name is empty" if not path else "is a directory" if file.is_dir() else "no such file"
-    remedy = f"give the path of a CSV file, or a bundled one: {', '.join(bundled.values())}"
-    raise DataError(f"{printable(path) or 'no file'}: {problem}; {remedy}")

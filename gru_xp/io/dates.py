@@ -352,19 +352,18 @@ def _refuse_two_years(labels: Sequence[str]) -> None:
 
 def _dates(labels: Sequence[str], dates: list[datetime], form: str, where: Where) -> Dates:
     """Dates without zones, and their keys."""
-    zones = [date.tzinfo is not None for date in dates]
-    if any(zones) and not all(zones):
+    offsets = {date.utcoffset() for date in dates} if any(date.tzinfo for date in dates) else {None}
+    if None in offsets and len(offsets) > 1:
+        zones = [date.tzinfo is not None for date in dates]
         row = zones.index(not zones[0])
         both = f"of {quoted(labels[row])} and {quoted(labels[0])} in {where(0)}"
         raise CellError(row, f"{both} only one has a time zone; write all alike")
-    if len({date.utcoffset() for date in dates}) > 1:
-        read, dates = dates, wall_clock_or_utc(dates)
-        form += (
-            " (local)"
-            if dates[0] == read[0].replace(tzinfo=None) and dates[-1] == read[-1].replace(tzinfo=None)
-            else " (UTC)"
-        )
-    dates = [date.replace(tzinfo=None) for date in dates] if any(zones) else dates
+    if len(offsets) > 1:
+        ends = [date.replace(tzinfo=None) for date in (dates[0], dates[-1])]
+        dates = wall_clock_or_utc(dates)
+        form += " (local)" if [dates[0], dates[-1]] == ends else " (UTC)"
+    elif offsets != {None}:
+        dates = [date.replace(tzinfo=None) for date in dates]
     beyond = map(_BEYOND_MICROSECONDS.search, labels if len(set(dates)) < len(dates) else ())
     digits = [match[1].rstrip("0") if match else "" for match in beyond]
     return Dates(dates, form, list(zip(dates, digits, strict=True)) if any(digits) else dates)

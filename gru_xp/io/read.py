@@ -223,6 +223,8 @@ def read_rows(table: Table, target: str | None, features: Features, how: ReadOpt
 
 
 def _at(rows: Rows, cells: Sequence[Any]) -> tuple[Any, ...]:
+    if len(rows) == len(cells) and (np.diff(rows) > 0).all():
+        return tuple(cells)
     return tuple(map(cells.__getitem__, rows.tolist()))
 
 

@@ -1,11 +1,9 @@
-"""The usual spacing of dates, the rows that are missing by it, and the next dates and numbers."""
+"""The usual spacing of dates, the rows that are missing by it, and the next dates."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -94,19 +92,6 @@ def next_dates(last: datetime, freq: str, count: int) -> list[datetime] | None:
         return [(last - shift + (n + 1) * offset).to_pydatetime() + shift for n in range(count)]
     except (OverflowError, ValueError):
         return None
-
-
-def next_numbers(numbers: Sequence[float], count: int) -> list[float] | None:
-    """Return the `count` numbers after the last one, or None unless the last ten, as written, are equally spaced.
-
-    If these are whole, so are the next ones, as int.
-    """
-    exact = [Decimal(str(number)) for number in numbers[-10:]]
-    steps = {b - a for a, b in pairwise(exact)}
-    if len(exact) < 3 or len(steps) > 1 or steps == {0}:
-        return None
-    kind = int if all(number % 1 == 0 for number in exact) else float
-    return [kind(exact[-1] + (n + 1) * (exact[-1] - exact[-2])) for n in range(count)]
 
 
 def _candidates(stamps: Array) -> list[Any]:

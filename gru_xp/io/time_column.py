@@ -33,6 +33,7 @@ _WEEK = re.compile(r"(?<![a-z])(weeks?|wk)(?![a-z])", re.IGNORECASE)
 _YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
 _YEAR_POINT_MONTH = re.compile(r"(1[89]|2[01])\d\d\.(0[1-9]|1[0-2])")
 _CLOCK_TEXT = re.compile(r"(\d\d?)[.:](\d\d)(?:[.:](\d\d))?(?: ?[-–] ?\d\d?[.:]\d\d)?")
+_NEEDLESS = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
 _SAMPLE, _MAX_KEYS = 100, 8
 
 
@@ -363,6 +364,9 @@ def _order_problem(column: Column) -> tuple[int, str]:
 
 def _labels(cells: Sequence[str]) -> list[str]:
     """The cells with single spaces."""
+    text = "\n".join(cells)
+    if text.isascii() and text == text.strip() and not any(sign in text for sign in _NEEDLESS):
+        return list(cells)
     return [" ".join(cell.split()) for cell in cells]
 
 

@@ -117,7 +117,13 @@ def test_dates_without_a_usual_spacing_need_a_freq(app, train, forecast):
 
 def test_counters_continue(train, forecast):
     quarters = [row / 4 for row in range(40)]
-    for numbers, expected in ((range(1, 41), "41"), (range(0, 400, 10), "400"), (quarters, "10.0")):
+    tenths = [row / 10 for row in range(1, 41)]
+    for numbers, expected in (
+        (range(1, 41), "41"),
+        (range(0, 400, 10), "400"),
+        (quarters, "10.0"),
+        (tenths, "4.1"),
+    ):
         assert train(write("time,value", [(n, row % 7) for row, n in enumerate(numbers)])).code == 0
         assert forecast()[0] == [expected]
     assert train(write("time,value", [(row**2, row % 7) for row in range(40)])).code == 0

@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gru_xp.data import bundled_file, find_file
 from gru_xp.errors import DataError
-from gru_xp.io.csv_file import find_file, read_csv_table
+from gru_xp.io.csv_file import read_csv_table
 from gru_xp.io.messages import command_line
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.read import read as read_series
@@ -45,9 +46,8 @@ def rows(table):
 
 
 def test_files_are_found(tmp_path, monkeypatch, write):
-    bundled = pytest.importorskip("gru_xp.data")
     for name in ("GOOG.csv", "GOOG"):
-        assert find_file(name) == (bundled.bundled_file("GOOG.csv"), True)
+        assert find_file(name) == (bundled_file("GOOG.csv"), True)
     own = write(GOOD, "GOOG.csv")
     assert find_file(str(own)) == (own, False)
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from gru_xp.errors import ArgumentError
 from gru_xp.io.messages import CellError, command_line
 from gru_xp.io.options import ReadOptions
-from gru_xp.io.spacing import Spacing, find_spacing, next_dates, next_numbers
+from gru_xp.io.spacing import Spacing, find_spacing, next_dates
 
 pytestmark = pytest.mark.compat
 
@@ -238,24 +238,6 @@ def test_spacings_that_no_dates_have(refused):
     for freq in ("ns", "0MS", "-2h", "99999999999h", "99999999999W", "9" * 30 + "h"):
         with refused(ArgumentError, repr(freq), "'W-MON'", case=freq):
             ReadOptions(freq=freq)
-
-
-def test_next_numbers():
-    for numbers, expected in (
-        ([1, 2, 3], [4, 5]),
-        ([1.0, 2.0, 3.0], [4.0, 5.0]),
-        ([0.1, 0.2, 0.3], [0.4, 0.5]),
-        ([1e15, 2e15, 3e15], [4e15, 5e15]),
-        ([5, 3, 1], [-1, -3]),
-        ([7, 1, 3, *range(10, 110, 10)], [110, 120]),  # the last ten count
-        ([1, 2, 4], None),
-        ([0.1, 0.2, 0.31], None),
-        ([2, 2, 2], None),
-        ([1, 2], None),
-        ([], None),
-    ):
-        assert next_numbers(numbers, 2) == expected, numbers
-    assert str(next_numbers([1.0, 2.0, 3.0], 1)) == "[4]"
 
 
 def test_many_rows_take_no_time():
