@@ -1,0 +1,404 @@
+"""What dates the rows of tables of many kinds; where that is refused, the remedies that are given work."""
+
+import re
+import shlex
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gru_xp import read_panel, read_series
+from gru_xp.errors import ArgumentError, DataError, DataWarning
+from gru_xp.io.dates import format_date
+from gru_xp.io.messages import command_line
+from gru_xp.io.options import ReadOptions
+from gru_xp.io.read import read
+from gru_xp.io.spacing import next_dates
+
+pytestmark = pytest.mark.compat
+
+REVERSED = ("rows are newest-first; reversed to chronological order",)
+OLDEST_FIRST = "if the rows are in chronological order, give "
+OPTION = re.compile(r"""--([a-z-]+) ("[^"]*"|[^\s;,)]+)""")
+
+DAYS = [datetime(2023, 11, 22) + timedelta(days) for days in range(40)]
+MONTHS = [datetime(2000 + month // 12, month % 12 + 1, 1) for month in range(8, 48)]
+HOURS = [datetime(2024, 1, 20) + timedelta(hours=hour) for hour in range(100)]
+HALF_HOURS = [HOURS[0] + timedelta(minutes=30 * number) for number in range(100)]
+
+
+def table(header, rows, sep=","):
+    return "\n".join([header, *(sep.join(map(str, row)) for row in rows), ""])
+
+
+def newest_first(header, form, moments):
+    """A table of dates, as a format or a function has them, and values up to 1000, the last in time."""
+    write = form if callable(form) else lambda moment: moment.strftime(form)
+    rows = enumerate(reversed([*zip(map(write, moments), range(1001 - len(moments), 1001), strict=True)]))
+    return table(header, ([number, *row][-header.count(",") - 1 :] for number, row in rows))
+
+
+def following(series):
+    """The date after the last row, as the source would write it."""
+    date = next_dates(series.dates[-1], series.reading.freq, 1)[0]
+    return format_date(date, series.labels[-1], series.reading.date_form)
+
+
+def given(message):
+    """The options that a message gives, in the order of the message; of ``a or b``, a."""
+    return [(name, shlex.split(value)[0]) for name, value in OPTION.findall(message)]
+
+
+@pytest.fixture
+def take(write):
+    """``take(content, target=None, **options)``: the series in such a file, as the command line reads it."""
+
+    def take(content, target=None, **options):
+        with command_line():
+            return read(write(content), target, (), ReadOptions(**options), "own.csv")
+
+    return take
+
+
+@pytest.fixture
+def follow(take, refusal):
+    """``follow(content, target, *refusals)``: what is read after following the remedy of each refusal in turn.
+
+    A refusal is the parts of its message; the remedies of those before it are followed already.
+    """
+
+    def follow(content, target, *refusals):
+        options = {}
+        for parts in refusals:
+            message = str(refusal(lambda: take(content, target, **options), *parts))
+            remedy = given(message.partition(OLDEST_FIRST)[0])
+            assert remedy, message
+            for name in dict(remedy):
+                values = [value for other, value in remedy if other == name]
+                argument = "time" if name == "time-column" else name.replace("-", "_")
+                options[argument] = values if argument in ("time", "where") else values[0]
+        return take(content, target, **options)
+
+    return follow
+
+
+# --- dates --------------------------------------------------------------------------------------------------------
+
+
+def test_dates_of_many_forms_are_found_and_reversed(take):
+    for header, form, moments, last, next_label, freq in (
+        ("index,Month,v", "%Y-%m", MONTHS, "2003-12", "2004-01", "MS"),
+        ("Unnamed: 0,Month,v", "%Y-%m", MONTHS, "2003-12", "2004-01", "MS"),
+        (",ym,v", "%Y%m", MONTHS, "200312", "2004-01", "MS"),
+        ("ym,v", "%Y%m", MONTHS, "200312", "2004-01", "MS"),
+        ("day,v", "%Y%m%d", DAYS, "20231231", "2024-01-01", "D"),
+        (",Datum,v", "%d.%m.%Y", DAYS, "31.12.2023", "01.01.2024", "D"),
+        ("Station,MESS_DATUM,v", "%Y%m%d%H", HOURS[:40], "2024012115", "2024-01-21 16:00:00", "h"),
+        ("ts,v", lambda day: int((day - datetime(1970, 1, 1)).total_seconds()), DAYS, "1703980800", None, "D"),
+    ):
+        text = newest_first(header, form, moments)
+        if header.startswith("Station"):
+            text = re.sub(r"^\d+", "1048", text, flags=re.MULTILINE)
+        series = take(text, "v")
+        assert (series.values[-1, 0], series.labels[-1], series.notices) == (1000, last, REVERSED), header
+        assert (series.dates[-1], series.reading.freq) == (moments[-1], freq), header
+        assert following(series) == (next_label or "2024-01-01 00:00:00"), header
+
+
+def test_dates_that_may_mean_two_things_are_read_by_the_remedy(follow):
+    months = (("may be a month or a fraction of a year", "for months, give --date-format %Y.%m"),)
+    for header, form, moments, refusals, next_label in (
+        ("Tag,v", "%d.%m.%y", DAYS, [("'31.12.23' was not read", "%d.%m.%y or %y.%m.%d")], "01.01.24"),
+        ("Date,v", "%d/%m/%y", DAYS, [("'31/12/23' was not read", "--date-format %d/%m/%y")], "01/01/24"),
+        ("Monat,v", "%b-%y", MONTHS, [("'Dec-03' was not read", "--date-format %b-%y")], "Jan-04"),
+        ("Period,v", "%Y.%m", MONTHS, months, "2004.01"),
+        ("Month,v", "%Y.%m", MONTHS, months, "2004.01"),
+    ):
+        series = follow(newest_first(header, form, moments), "v", *refusals)
+        assert (series.values[-1, 0], series.dates[-1], series.notices) == (1000, moments[-1], REVERSED), header
+        assert following(series) == next_label, header
+
+
+def test_numbers_that_fall_are_refused_and_reversed_by_the_remedy(take, follow):
+    for header, form, moments in (
+        ("dag,v", lambda day: (day - datetime(1899, 12, 30)).days, DAYS),
+        ("decimal_date,v", lambda month: f"{month.year + (month.month - 1) / 12:.4f}", MONTHS),
+        ("t,v", lambda day: (day - DAYS[0]).days, DAYS),
+    ):
+        text = newest_first(header, form, moments)
+        refused = ("line 3", "falls, from", "--order newest-first if", "--order oldest-first")
+        assert follow(text, "v", refused).values[-1, 0] == 1000, header
+        assert take(text, "v", order="oldest-first").values[-1, 0] == 961, header
+
+
+def test_dates_that_are_not_read_are_told(take):
+    stems = ["tammi", "helmi", "maalis", "huhti", "touko", "kesä", "heinä", "elo", "syys", "loka", "marras", "joulu"]
+    series = take(newest_first("kk,v", lambda month: f"{stems[month.month - 1]}kuu {month.year}", MONTHS), "v")
+    assert series.labels is None
+    (notice,) = series.notices
+    assert "no time column found (column 'kk' was not read as dates)" in notice
+    assert "--time-column NAME" in notice
+
+
+def test_the_zone_of_dates_goes_on(take):
+    for first, form, zone in (
+        ("2024-01-01", "%Y-%m-%d %H:%M:%S+02:00", "+02:00"),
+        ("2024-01-01", "%Y-%m-%dT%H:%M:%SZ", "Z"),
+        ("2024-03-30", "%Y-%m-%d %H:%M:%S+00:00", "+00:00"),
+        ("2024-03-30", "%Y-%m-%d %H:%M:%S-0500", "-0500"),
+    ):
+        hours = [datetime.fromisoformat(first) + timedelta(hours=hour) for hour in range(49)]
+        texts = [hour.strftime(form) for hour in hours]
+        series = take(table("time,v", zip(texts[:-1], range(48), strict=True)), "v")
+        assert (series.reading.freq, series.reading.gaps, series.notices) == ("h", 0, ()), form
+        date = following(series)
+        assert date == texts[-1].replace("T", " "), form
+        assert date.endswith(zone)
+
+
+# --- several series -----------------------------------------------------------------------------------------------
+
+
+def test_one_of_several_series_is_read_by_the_remedies(take, follow):
+    months = [f"{month:%Y-%m}" for month in MONTHS]
+    blocks = [(store, month, value) for store in "AB" for value, month in enumerate(months)]
+    tickers = [("AAA" if row < 30 else "BBB", row % 7 + 500 * (row >= 30)) for row in range(60)]
+    keyed = [(a, b, c, day.date(), 1) for a in ("CA", "TX") for b in (1, 2) for c in (1, 2) for day in DAYS]
+    regions = [(region, 2020 + month // 12, month % 12 + 1, month) for region in "NS" for month in range(36)]
+    store = (("several series", "column store: A, B", "--where store=A"),)
+    year_month = ("spread over 2 columns (year, month)", "--time-column year --time-column month")
+    for name, text, refusals, count, last in (
+        ("counter", table(",store,month,v", ((row, *cells) for row, cells in enumerate(blocks))), store, 40, None),
+        ("a row less", table("store,month,v", blocks[:5] + blocks[6:]), store, 39, None),
+        ("interleaved", table("store,month,v", sorted(blocks, key=lambda row: row[1])), store, 40, None),
+        (
+            "blocks of text",
+            table(",ticker,v", ((row, *cells) for row, cells in enumerate(tickers))),
+            [("several series", "column ticker: AAA, BBB", "--where ticker=AAA")],
+            30,
+            None,
+        ),
+        (
+            "three keys",
+            table("state,store,item,date,v", keyed),
+            [("columns state, store, item: CA, TX", "--where state=CA --where store=1 --where item=1")],
+            40,
+            "2023-12-31",
+        ),
+        (
+            "region, year, month",
+            table("region,year,month,v", regions),
+            [year_month, ("36 row(s) repeat a time", "column region: N, S", "--where region=N")],
+            36,
+            "2022-12",
+        ),
+    ):
+        series = follow(text, "v", *refusals)
+        assert len(series) == count, name
+        if last is not None:
+            assert series.labels[-1] == last, name
+        with pytest.raises(DataError) as raised:
+            take(text, "v")
+        if OLDEST_FIRST in str(raised.value):
+            assert len(take(text, "v", order="oldest-first")) == text.count("\n") - 1, name
+
+
+def test_a_counter_that_repeats_dates_nothing(take, refusal):
+    text = table("t,y", ((row // 2 + 1, row % 7 + 500 * (row % 2)) for row in range(60)))
+    refusal(lambda: take(text, "y"), "line 3, column t: '1' repeats", "--time-column NAME", "--order oldest-first")
+    assert len(take(text, "y", order="oldest-first")) == 60
+
+
+def test_several_series_of_a_table_below_each_other():
+    days = [day.date().isoformat() for day in DAYS]
+    frame = pd.DataFrame({"id": ["A"] * 40 + ["B"] * 40, "ds": [*days, *days[::-1]], "y": range(80)})
+    with pytest.warns(DataWarning, match="B: rows are newest-first") as said:
+        panel = read_panel(frame, id="ID", target="Y")
+    assert len(said) == 1
+    assert panel.index.names == ["id", "ds"]
+    assert panel.columns.tolist() == ["y"]
+    assert panel.loc["A", "y"].tolist() == [*range(40)]
+    assert panel.loc["B", "y"].tolist() == [*range(79, 39, -1)]
+    assert len(read_panel(frame, id="id", where="id=A")) == 40
+    with pytest.raises(DataError, match="no column 'idd'; did you mean 'id'"):
+        read_panel(frame, id="idd")
+
+
+# --- dates and clocks ---------------------------------------------------------------------------------------------
+
+
+def test_a_date_and_a_clock_in_columns_of_their_own(follow):
+    late = [(moment - timedelta(hours=1), moment) for moment in HOURS[1:]]  # a day has the hours 1 to 24
+    for header, moments, cells, next_date in (
+        ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H%M}"), "2024-01-22 02:00:00"),
+        ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y%m%d}", f"{t:%H:%M}"), "2024-01-22 02:00:00"),
+        ("date,hour", HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H}:00-{t.hour + 1:02d}:00"), "2024-01-24 04:00:00"),
+        ("Fecha;Hora", late, lambda t: (f"{t[0]:%d/%m/%Y}", t[0].hour + 1), "2024-01-24 04:00:00"),
+        ("date,time", late, lambda t: (f"{t[0]:%Y-%m-%d}", f"{t[0].hour + 1:02d}:00"), "2024-01-24 04:00:00"),
+        ("Datum;Uhrzeit", HOURS, lambda t: (f"{t:%d.%m.%Y}", f"{t:%H:%M}"), "24.01.2024 04:00"),
+        ("Dag;Tid", HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H.%M}"), "2024-01-24 04:00:00"),
+        ("日期,时间", HOURS, lambda t: (f"{t.year}年{t.month}月{t.day}日", f"{t:%H:%M}"), "2024年1月24日 04:00"),
+    ):
+        sep = ";" if ";" in header else ","
+        text = table(f"{header}{sep}v", ((*cells(moment), n) for n, moment in enumerate(moments)), sep)
+        date, clock = header.split(sep)
+        remedy = f"--time-column {date} --time-column {clock}"
+        series = follow(text, "v", ("spread over 2 columns", remedy))
+        last = moments[-1][1] if moments is late else moments[-1]
+        assert (series.reading.time, series.dates[-1], series.notices) == ((date, clock), last, ()), header
+        assert following(series) == next_date, header
+
+
+def test_a_date_in_several_columns(follow):
+    for header, moments, cells, freq in (
+        ("#YY,MM,DD,hh,mm", HALF_HOURS, lambda t: (t.year, t.month, t.day, t.hour, t.minute), "30min"),
+        ("Vuosi,Kuukausi,Päivä,Aika", HOURS, lambda t: (t.year, t.month, t.day, f"{t:%H:%M}"), "h"),
+        ("year,month", MONTHS, lambda t: (t.year, t.month), "MS"),
+        ("Jahr,Monat,Tag", DAYS, lambda t: (t.year, t.month, t.day), "D"),
+    ):
+        names = header.split(",")
+        text = table(f"{header},v", ((*cells(moment), n) for n, moment in enumerate(moments)))
+        series = follow(text, "v", (f"spread over {len(names)} columns ({', '.join(names)})", "--time-column"))
+        assert (series.reading.time, series.dates) == (tuple(names), tuple(moments)), header
+        assert (series.reading.freq, series.values[-1, 0]) == (freq, len(moments) - 1), header
+
+
+# --- other tables -------------------------------------------------------------------------------------------------
+
+
+def test_times_as_the_names_of_columns(take, refusal):
+    for names in (
+        "1990 [YR1990],1991 [YR1991],1992 [YR1992]",
+        "1990,1991,1992",
+        "Jan 2020,Feb 2020,Mar 2020",
+        "Jan-20,Feb-20,Mar-20",
+        "Q1 2020,Q2 2020,Q3 2020",
+        "2020Q1,2020Q2,2020Q3",
+        "01/2020,02/2020,03/2020",
+        "2020-01,2020-02,2020-03",
+        "2020年1月,2020年2月,2020年3月",
+        "Jan,Feb,Mar",
+        "Januar,Februar,März",
+        "00:00,01:00,02:00",
+        "d_1,d_2,d_3",
+    ):
+        text = table(f"Series,Country,{names}", (("GDP", f"L{row}", row, row + 1, row + 2) for row in range(30)))
+        if names == "d_1,d_2,d_3":  # which need names of the rows
+            text = text.replace("Series,", "").replace("GDP,", "")
+        first, *_, last = names.split(",")
+        for target in (None, last):
+            parts = (f"3 columns are times ({first}, ", last, "one series a row; transpose the table")
+            refusal(lambda text=text, target=target: take(text, target), *parts)
+
+
+def test_names_that_are_given(take, refusal):
+    text = newest_first("Date,v", "%Y-%m-%d", DAYS)
+    refusal(lambda: take(text, "v", time="v"), "column 'v' is the target; name another one by --time-column")
+    two = table("Date,close,CLOSE", ((day.date(), row, -row) for row, day in enumerate(DAYS)))
+    refusal(lambda: take(two), "2 columns are named close, CLOSE; choose one by --target close")
+    assert take(two, "close").values[-1, 0] == 39
+    assert take(two, "CLOSE").values[-1, 0] == -39
+    refusal(lambda: take(two, "Close"), "did you mean 'close' or 'CLOSE'?")
+
+
+def test_an_order_that_dates_settle(take):
+    text = newest_first("Date,v", "%Y-%m-%d", DAYS)
+    series = take(text, "v", order="oldest-first")
+    assert series.values[-1, 0] == 1000
+    assert any("--order oldest-first is not used, since Date dates the rows" in notice for notice in series.notices)
+    assert take(text, "v", order="newest-first").notices == REVERSED
+
+
+def test_a_column_alone(take):
+    text = table("Close", ([value] for value in range(40)))
+    series = take(text)
+    assert (series.values[-1, 0], series.labels, series.reading.time) == (39, None, ())
+    (notice,) = series.notices
+    assert "no time column found; rows are taken as oldest first; if not, give --order newest-first" in notice
+    reverse = take(text, order="newest-first")
+    assert (reverse.values[-1, 0], reverse.notices) == (0, ())
+
+
+# --- pandas objects and arrays ------------------------------------------------------------------------------------
+
+
+def test_truth_in_a_frame_is_as_in_a_csv_file(write):
+    frame = pd.DataFrame({"Date": DAYS, "b": [True, False] * 20, "v": np.arange(40.0)})
+    path = write(frame.to_csv(index=False))
+    for source in (frame, frame.astype({"b": "boolean"}), frame.astype({"b": object}), path):
+        series = read_series(source)
+        assert (series.columns, series.reading.time) == (("v",), ("Date",))
+        assert read_series(source, features="all").columns == ("v",)
+        assert read_series(source, target="b").values[:, 0].tolist() == [1, 0] * 20
+        assert read_series(source, features=["b"]).values[:2, 1].tolist() == [1, 0]
+        only = source.drop(columns="v") if source is not path else write(frame[["Date", "b"]].to_csv(index=False))
+        with pytest.raises(DataError, match="no numeric column; choose one by target='NAME': Date, b"):
+            read_series(only)
+
+
+def test_an_index_of_periods_dates_the_rows():
+    for freq, first, found in (("M", "2024-01", "MS"), ("Q", "2024Q1", "QS-JAN"), ("D", "2024-01-01", "D")):
+        index = pd.period_range("2024-01-01", periods=12, freq=freq)
+        frame = pd.DataFrame({"v": range(12)}, index=index)
+        series = read_series(frame)
+        assert (series.labels[0], series.reading.freq, series.values[-1, 0]) == (first, found, 11), freq
+        with pytest.warns(DataWarning, match="newest-first; reversed"):
+            series = read_series(frame[::-1])
+        assert (series.dates[0], series.values[:, 0].tolist()) == (datetime(2024, 1, 1), [*range(12)]), freq
+
+
+def test_the_index_of_a_frame(refusal):
+    values = {"v": np.arange(40.0)}
+    for name in ("v", "Date"):  # those of columns, too
+        frame = pd.DataFrame(values | {"Date": ["x"] * 40} if name == "Date" else values, index=DAYS[::-1])
+        with pytest.warns(DataWarning, match="newest-first; reversed"):
+            series = read_series(frame.rename_axis(name), target="v")
+        assert (series.reading.time, series.values[-1, 0]) == ((f"{name} (index)",), 0)
+
+    pairs = pd.DataFrame({"v": range(80)}, index=pd.MultiIndex.from_product([["A", "B"], DAYS]))
+    refusal(lambda: read_series(pairs), "several series", "column level_0: A, B", "where='level_0=A'")
+    assert read_series(pairs, where="level_0=A").labels[-1] == "2023-12-31"
+    assert read_series(pairs.rename_axis(["id", "day"]), where={"id": "B"}).values[0, 0] == 40
+
+    shuffled = pd.DataFrame(values).sample(frac=1, random_state=1)
+    refusal(lambda: read_series(shuffled), "comes after", "time='index'", "order='oldest-first'")
+    with pytest.warns(DataWarning, match="sorted by index"):
+        assert read_series(shuffled, time="index").values[:, 0].tolist() == [*range(40)]
+    with pytest.warns(DataWarning, match="sorted by day"):
+        assert read_series(shuffled.assign(day=[DAYS[row] for row in shuffled.index])).values[-1, 0] == 39
+    assert read_series(shuffled, order="oldest-first").values[0, 0] == shuffled["v"].iloc[0]
+
+
+def test_numbers_as_options():
+    frame = pd.DataFrame({"ds": DAYS, "y": [-200.0 if row % 9 == 5 else row for row in range(40)]})
+    with pytest.warns(DataWarning, match="missing_values='-200'"):
+        read_series(frame)
+    marks = (-200, -200.0, "-200", np.int64(-200), [np.float32(-200)], np.array([-200]), pd.Series([-200.0]))
+    for marked in marks:
+        with pytest.warns(DataWarning, match="4 missing values"):
+            assert read_series(frame, missing_values=marked, missing="ffill").values[5, 0] == 4, marked
+    frame = pd.DataFrame({"store": [1.0] * 40 + [2.0] * 40, "ds": DAYS * 2, "y": range(80)})
+    for wanted in ("store=2", "store=2.0", ["store=2"], {"store": 2}, {"store": np.float64(2)}, {"STORE": "2.0"}):
+        assert read_series(frame, target="y", where=wanted).values[0, 0] == 40, wanted
+    with pytest.raises(DataError, match=r"column store has no '3'; it has 1.0, 2.0"):
+        read_series(frame, target="y", where={"store": 3})
+
+
+def test_arguments_that_are_none(refusal):
+    frame = pd.DataFrame({"ds": DAYS, "y": range(40)})
+    assert read_series(frame, features=None).columns == ("y",)
+    for arguments, problem in (
+        ({"time_column": "a"}, "there is no option 'time_column'; did you mean time?"),
+        ({"id_column": "a"}, "did you mean id?"),
+        ({"missing_value": "a"}, "did you mean missing_values?"),
+        ({"Order": "a"}, "did you mean order?"),
+        ({"a": "b"}, "there is no option 'a'; the options are time, id, where"),
+        ({"target": ["y"]}, "target is ['y']; it must name columns"),
+        ({"features": 5}, "features is 5; it must name columns"),
+        ({"features": b"y"}, "features is b'y'"),
+    ):
+        refusal(lambda arguments=arguments: read_series(frame, **arguments), problem, error=ArgumentError)
+    fields = np.zeros(5, dtype=[("a", float), ("b", float)])
+    for array, problem in ((fields, "the array has fields"), (np.array(5.0), "shape ()"), (5.0, "shape ()")):
+        refusal(lambda array=array: read_series(array), problem, "a series is (N,) or (N, F) of real numbers")
