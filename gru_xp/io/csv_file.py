@@ -4,7 +4,7 @@ import csv
 import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain, dropwhile, islice
+from itertools import accumulate, chain, dropwhile, islice
 from pathlib import Path
 
 from gru_xp.errors import DataError, printable
@@ -21,9 +21,12 @@ MAX_CELLS = 2**26
 Record = tuple[int, list[str]]
 """The line that a record ends in, and its fields."""
 
+Batch = tuple[Sequence[int], list[list[str]]]
+
 _BATCH = 512
 """Rows that are turned into columns at once; with more, they leave the cache."""
 _LOOKED_AT, _HEAD = 100, 20
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _EXCEL_DELIMITER = re.compile(r'\s*"?sep=([;\t|,])"?\s', re.IGNORECASE)
 
 
@@ -47,15 +50,18 @@ def read_csv_table(path: Path, name: str, options: ReadOptions) -> Table:
     lines = open_text(path, name, options.encoding)
     sample = list(islice(lines, _LOOKED_AT))
     delimiter = _delimiter("".join(sample), options.decimal)
+    batches = _batches(chain(sample, lines), delimiter, name)
     before = ("", "sep=", f"sep={delimiter}")
-    records = _records(chain(sample, lines), delimiter, name)
-    records = dropwhile(lambda record: "".join(record[1]).strip().lower() in before, records)
-    begin = list(islice(records, _HEAD))
+    begin: list[Record] = []
+    while not begin and (batch := next(batches, None)):
+        records = zip(*batch, strict=True)
+        begin = list(dropwhile(lambda record: "".join(record[1]).strip().lower() in before, records))
     if not begin:
         raise DataError(f"{name}: the file is empty; it must have a header line and rows of numbers")
-    top, names = _header(begin, name, options.missing_values)
-    below = dropwhile(lambda record: record[0] <= top, chain(begin, records))
-    columns, ends = _columns(below, names, name, options.decimal)
+    top, names = _header(begin[:_HEAD], name, options.missing_values)
+    below = [record for record in begin if record[0] > top]
+    first = [line for line, _ in below], [row for _, row in below]
+    columns, ends = _columns(chain([first], batches), names, name, options.decimal)
     if not ends:
         raise DataError(f"{name}: has a header line and no rows; add rows of numbers")
     while len(names) > 1 and names[-1] == "" and _is_blank(columns[-1]):
@@ -90,16 +96,30 @@ def _delimiter(sample: str, decimal: str | None) -> str:
     return next(found, ";" if decimal == "," else ",")
 
 
-def _records(lines: Iterable[str], delimiter: str, name: str) -> Iterator[Record]:
+def _batches(lines: Iterable[str], delimiter: str, name: str) -> Iterator[Batch]:
+    """Some rows at a time, and the line that each ends in."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     end = 0
-    try:
-        for row in reader:
-            end = reader.line_num
-            yield end, row
-    except csv.Error as error:
-        problem = f"{printable(str(error))}, in line {reader.line_num}"
-        raise DataError(f"{name}, line {end + 1}: not CSV ({problem}); is there a quote that is not closed?") from error
+    while True:
+        rows: list[list[str]] = []
+        try:
+            rows.extend(islice(reader, _BATCH))
+        except csv.Error as error:
+            end = [end, *_ends(rows, end)][-1]
+            problem = f"{printable(str(error))}, in line {reader.line_num}"
+            hint = "is there a quote that is not closed?"
+            raise DataError(f"{name}, line {end + 1}: not CSV ({problem}); {hint}") from error
+        if not rows:
+            return
+        is_plain = reader.line_num - end == len(rows)
+        yield range(end + 1, reader.line_num + 1) if is_plain else _ends(rows, end), rows
+        end = reader.line_num
+
+
+def _ends(rows: Iterable[list[str]], before: int) -> list[int]:
+    """The lines that rows after line `before` end in; their fields may have several lines."""
+    heights = (1 + sum(len(_LINE_END.findall(cell)) for cell in row) for row in rows)
+    return list(accumulate(heights, initial=before))[1:]
 
 
 def _header(begin: Sequence[Record], name: str, marks: Collection[str]) -> tuple[int, list[str]]:
@@ -146,7 +166,7 @@ def _has_values(row: Sequence[str], marks: Collection[str]) -> bool:
 
 
 def _columns(
-    records: Iterable[Record], names: Sequence[str], name: str, decimal: str | None
+    batches: Iterable[Batch], names: Sequence[str], name: str, decimal: str | None
 ) -> tuple[list[list[str]], Sequence[int]]:
     """The cells of each column, which take far less memory than rows do, and the line of each row.
 
@@ -154,12 +174,15 @@ def _columns(
     """
     columns: list[list[str]] = [[] for _ in names]
     ends, width = array("q"), len(names)
-    rows = iter(records)
-    while batch := list(islice(rows, _BATCH)):
-        if {len(fields) for _, fields in batch} != {width}:
-            batch = [record for record in batch if len(record[1]) == width or _has_fields(record, names, name, decimal)]
-        ends.extend(line for line, _ in batch)
-        for column, cells in zip(columns, zip(*(fields for _, fields in batch), strict=True), strict=bool(batch)):
+    for lines, rows in batches:
+        if {*map(len, rows)} != {width}:
+            records = zip(lines, rows, strict=True)
+            kept = [
+                record for record in records if len(record[1]) == width or _has_fields(record, names, name, decimal)
+            ]
+            lines, rows = [line for line, _ in kept], [row for _, row in kept]
+        ends.extend(lines)
+        for column, cells in zip(columns, zip(*rows, strict=True), strict=bool(rows)):
             column.extend(cells)
         if len(ends) * width > MAX_CELLS:
             raise DataError(f"{name}, line {ends[-1]}: more than {MAX_CELLS:,} cells; leave out columns or rows")

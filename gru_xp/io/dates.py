@@ -128,9 +128,8 @@ def _are_plain_iso(labels: Sequence[str]) -> bool:
     """Whether labels are equally long days or times, if they are dates at all; fast, as there may be many."""
     text, width = "\n".join(labels) + "\n", len(labels[0]) + 1
     signs = [set(text[place::width]) <= set(sign) for place, sign in _ISO_SIGNS.items() if place < width]
-    return (
-        width in (11, 17, 20) and all(signs) and {*map(len, labels)} == {width - 1} and not re.search("[ T]24:", text)
-    )
+    is_alike = all(signs) and {*map(len, labels)} == {width - 1}
+    return width in (11, 17, 20) and is_alike and " 24:" not in text and "T24:" not in text
 
 
 def _read_iso(label: str) -> datetime | None:
@@ -256,7 +255,8 @@ def read_dates(
         return _dates(labels, dates, date_format, where)
     with suppress(ValueError):
         if labels and _are_plain_iso(labels):
-            return _dates(labels, list(map(datetime.fromisoformat, labels)), "ISO 8601", where)
+            dates = list(map(datetime.fromisoformat, labels))
+            return Dates(dates, "ISO 8601", dates)
     _refuse_two_years(labels)
     dates = _read_first(_read_iso, labels)
     if 0 < len(dates) == len(labels):

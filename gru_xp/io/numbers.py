@@ -191,7 +191,8 @@ def is_numeric(column: Column, marks: Collection[str] = ()) -> bool:
 
 def has_decimal_commas(cells: Sequence[str]) -> bool:
     """Tell whether a cell is a number only if the comma is the decimal sign."""
-    return any({style.decimal for style in _styles(_split_unit(text)[0])} == {","} for text in cells if "," in text)
+    likely = (text for text in cells if "," in text) if "," in "".join(cells) else ()
+    return any({style.decimal for style in _styles(_split_unit(text)[0])} == {","} for text in likely)
 
 
 def suspicious_value(numbers: Floats) -> float | None:

@@ -402,3 +402,85 @@ def test_arguments_that_are_none(refusal):
     fields = np.zeros(5, dtype=[("a", float), ("b", float)])
     for array, problem in ((fields, "the array has fields"), (np.array(5.0), "shape ()"), (5.0, "shape ()")):
         refusal(lambda array=array: read_series(array), problem, "a series is (N,) or (N, F) of real numbers")
+
+
+# --- faults that are known ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, reason="a counter that rises is believed, whatever else falls")
+def test_a_counter_beside_times_that_fall_does_not_date_the_rows(take):
+    """Rows that are numbered and newest-first are reversed or refused, or it is said that no time was found."""
+    silent = []
+    for header, form, moments in (
+        (",store,month,v", "%Y-%m", MONTHS),
+        (",store,month,v", "%Y%m", MONTHS),
+        (",store,Month,v", "%b %Y", MONTHS),
+        ("index,country,Year,v", lambda month: 1000 + 12 * month.year + month.month, MONTHS),
+        (",store,Tag,v", "%d.%m.%y", DAYS),
+        (",dag,v", lambda day: (day - datetime(1899, 12, 30)).days, DAYS),
+        (",decimal_date,v", lambda month: f"{month.year + (month.month - 1) / 12:.4f}", MONTHS),
+        (",week,v", lambda day: (day - DAYS[0]).days + 1, DAYS),
+    ):
+        text = newest_first(header.replace("store,", "").replace("country,", ""), form, moments)
+        text = re.sub(r"^(\d+),", r"\1,A,", text, flags=re.MULTILINE) if header.count(",") == 3 else text
+        try:
+            series = take(header + text[text.index("\n") :], "v")
+        except DataError:
+            continue
+        if series.values[-1, 0] != 1000 and not series.notices:
+            silent.append((header, form))
+    assert not silent
+
+
+@pytest.mark.xfail(strict=True, reason="numbers above 24 are taken for HHMM")
+def test_numbers_that_are_no_times_of_day_are_refused(take, refusal):
+    weeks = [datetime(2020, 1, 6) + timedelta(7 * week) for week in range(40)]
+    for header, moments, cells in (
+        ("Date,Period", HALF_HOURS, lambda t: (t.date(), 2 * t.hour + t.minute // 30 + 1)),
+        ("Date,hour", HALF_HOURS, lambda t: (t.date(), 2 * t.hour + t.minute // 30 + 1)),
+        ("year,week", weeks, lambda t: t.isocalendar()[:2]),
+    ):
+        text = table(f"{header},v", ((*cells(moment), n) for n, moment in enumerate(moments)))
+        refusal(lambda text=text, names=header.split(","): take(text, "v", time=names), "line ", header.split(",")[0])
+
+
+@pytest.mark.xfail(strict=True, reason="the hour of 030000 is lost in the date after it")
+def test_the_hour_of_a_clock_in_six_digits_goes_on(take):
+    text = table("Date,Time,v", ((t.date(), f"{t:%H%M%S}", n) for n, t in enumerate(HOURS)))
+    assert following(take(text, "v", time=["Date", "Time"])) == "2024-01-24 04:00:00"
+
+
+@pytest.mark.xfail(strict=True, reason="parts of a time are taken for keys of several series, or for repeats")
+def test_parts_of_a_time_tell_no_series_apart(take, refusal):
+    """No remedy keeps one hour of each day, or one month of each year."""
+    for header, moments, cells in (
+        ("Date,h", HOURS, lambda t: (t.date(), t.hour)),
+        ("Date,Settlement Period", HALF_HOURS, lambda t: (t.date(), 2 * t.hour + t.minute // 30 + 1)),
+        ("year,mm", MONTHS, lambda t: (t.year, t.month)),
+        ("year,doy", DAYS, lambda t: (t.year, t.timetuple().tm_yday)),
+    ):
+        text = table(f"{header},v", ((*cells(moment), n) for n, moment in enumerate(moments)))
+        message = str(refusal(lambda text=text: take(text, "v"), "line 3"))
+        assert "--on-duplicate" not in message, header
+        assert "--where" not in message, header
+
+
+@pytest.mark.xfail(strict=True, reason="whole numbers as floats, and missing names, are no keys")
+def test_keys_with_fractions_or_gaps_tell_series_apart(refusal):
+    for keys in ([1.0] * 40 + [2.0] * 40, ["A"] * 40 + [None] * 40):
+        frame = pd.DataFrame({"store": keys, "ds": DAYS * 2, "y": range(80)})
+        refusal(lambda frame=frame: read_series(frame, target="y"), "several series", "column store")
+
+
+@pytest.mark.xfail(strict=True, reason="these names of columns are not known as times")
+def test_more_times_as_the_names_of_columns(take):
+    read = []
+    for names in ("1月,2月,3月", "2020年,2021年,2022年", "1990.0,1991.0,1992.0", "12AM,1AM,2AM", "Mon,Tue,Wed"):
+        text = table(f"Country,{names}", ((f"L{row}", row, row + 1, row + 2) for row in range(30)))
+        try:
+            take(text, names.split(",")[-1])
+        except DataError as refused:
+            assert "one series a row" in str(refused)
+        else:
+            read.append(names)
+    assert not read
