@@ -249,6 +249,61 @@ def test_a_time_in_several_columns(train, follow, forecast):
         assert [re.sub(r"\D", "", date)[:12] for date in forecast()[0]] == ["202401031200"]
 
 
+def test_newest_first_files_with_a_counter_are_reversed(train, follow, forecast):
+    days = [datetime.fromisoformat(date) for date in dated(40, "2023-12-31", step=-1)]
+    epoch = datetime(1970, 1, 1)
+    for header, form, said, following in (
+        (",day,value", "%Y-%m-%d", "", "2024-01-01"),
+        ("ts,value", lambda day: int((day - epoch).total_seconds()), "", "2024-01-01 00:00:00"),
+        ("Tag,value", "%d.%m.%y", "--date-format %d.%m.%y", "01.01.24"),
+        ("dag,value", lambda day: (day - datetime(1899, 12, 30)).days, "--order newest-first", ""),
+    ):
+        cells = [form(day) if callable(form) else day.strftime(form) for day in days]
+        rows = [(row, cell, 1000 - row) for row, cell in enumerate(cells)]
+        file = write(header, [row[-1 - header.count(",") :] for row in rows])
+        outcome = train(file, "--target", "value")
+        if said:
+            outcome.assert_refused(said)
+            outcome = follow(outcome._replace(err=outcome.err.partition(", or, if the rows")[0]), file)
+        assert outcome.code == 0, outcome.err
+        dates, values, _ = forecast()
+        assert abs(values[0] - 1000) < 10, header
+        assert dates == [following], header
+
+
+def test_the_zone_of_dates_goes_on(train, forecast):
+    for first, form in (
+        ("2024-01-01", "%Y-%m-%d %H:%M:%S+02:00"),
+        ("2024-01-01", "%Y-%m-%d %H:%M:%SZ"),
+        ("2024-03-30", "%Y-%m-%d %H:%M:%S+00:00"),  # where clocks in Europe go forward
+    ):
+        hours = [datetime.fromisoformat(first) + timedelta(hours=hour) for hour in range(42)]
+        texts = [hour.strftime(form) for hour in hours]
+        file = write("time,value", [(text, row % 7) for row, text in enumerate(texts[:40])])
+        assert train(file).code == 0
+        for arguments in ((), (file,)):
+            assert forecast(*arguments, "--steps", 2)[0] == texts[40:], form
+
+
+def test_remedies_that_lead_to_others(train, follow, forecast):
+    months = [(region, 2020 + month // 12, month % 12 + 1, month) for region in "NS" for month in range(36)]
+    halves = [datetime(2023, 1, 1) + timedelta(minutes=30 * half) for half in range(60)]
+    buoy = [(t.year, t.month, t.day, t.hour, t.minute, row % 7) for row, t in enumerate(halves)]
+    for header, rows, refusals, following in (
+        ("region,year,month,value", months, ("--time-column year", "--where region=N"), "2023-01"),
+        ("#YY,MM,DD,hh,mm,value", buoy, ('--time-column "#YY" --time-column MM',), "2023-01-02 06:00:00"),
+    ):
+        file, options = write(header, rows), []
+        for said in refusals:
+            outcome = train(file, "--target", "value", *options)
+            outcome.assert_refused(said)
+            first, _, _ = outcome.err.partition("; if the rows are in chronological order")
+            options += [word.strip('"') for match in OPTION.finditer(first) for word in match.groups()]
+        outcome = train(file, "--target", "value", *options)
+        assert outcome.code == 0, outcome.err
+        assert forecast()[0] == [following]
+
+
 # --- tables of other kinds ----------------------------------------------------------------------------------------
 
 
