@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,15 @@ from gru_xp.io.order import Order, fill_missing, order_rows
 from gru_xp.io.series import Reading, Styles, TimeSeries
 from gru_xp.io.spacing import Spacing, find_spacing
 from gru_xp.io.table import Column, Rows, Table
-from gru_xp.io.time_column import Times, check_order, find_times, is_index, refuse_wide, repeats_remedy
+from gru_xp.io.time_column import (
+    Times,
+    check_order,
+    counts_rows,
+    find_times,
+    is_calendar,
+    refuse_wide,
+    repeats_remedy,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,6 +145,7 @@ def read(source: Any, target: str | None, features: Features, how: ReadOptions, 
         if target is not None or features:
             raise ArgumentError("target and features choose columns of a table; an array has its target in column 0")
         target, *features = table.names
+        how = replace(how, order=how.order or "oldest-first")
     return read_rows(table, target, features, how)
 
 
@@ -240,10 +250,10 @@ def _columns(
 
 
 def numeric_columns(table: Table, dated: Collection[str]) -> list[str]:
-    """The names of the numeric columns, but for those by which the rows are `dated`, and that number the rows."""
+    """The names of the numeric columns, but for those by which the rows are `dated`, and that count the rows."""
     free = [column for column in table.columns[table.index :] if column.name not in dated]
-    numeric = [column.name for column in free if numbers.is_numeric(column)]
-    return [name for name in numeric if not is_index(name)] or numeric
+    numeric = [column for column in free if numbers.is_numeric(column)]
+    return [column.name for column in numeric if not counts_rows(column)] or [column.name for column in numeric]
 
 
 def default_target(table: Table, dated: Collection[str]) -> str:
@@ -256,6 +266,7 @@ def default_target(table: Table, dated: Collection[str]) -> str:
     if closes:
         return closes[0]
     numeric = numeric_columns(table, dated)
+    numeric = [name for name in numeric if not is_calendar(name)] or numeric
     is_headless = numeric and table.unit == "line" and all(map(numbers.may_be_number, numeric))
     if len(numeric) == 1 and not is_headless:
         return numeric[0]

@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import combinations, takewhile
+from math import prod
 from operator import ne
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from gru_xp.io.table import Column, Floats, Table
 
 _DAY_NAMES = ("date", "dates", "datetime")
 _TIME_NAMES = (*_DAY_NAMES, "timestamp", "ds", "time")
+_FILLERS = {"ending", "end", "start", "of", "the", "local", "utc", "num", "number", "date"}
 _INDEX_NAMES = ("", "index", "unnamed", "no", "nr", "row", "level", "id")
 _COUNTER_NAMES = (*_TIME_NAMES, *_INDEX_NAMES[:-1], "t", "step", "period")
 _TIME_WORD = re.compile("date|time|stamp|epoch|unix|^ts$", re.IGNORECASE)
@@ -25,7 +27,8 @@ _PARTS = {
     "year": "year yr yyyy yy jahr jaar år año ano année anno rok vuosi год 年",
     "month": "month mo mon quarter qtr monat maand mes mês mois mese kuukausi месяц 月",
     "day": "day dy dd tag dag día dia jour giorno päivä день 日",
-    "hour": "hour hours hr hh he hhmm time clock hora heure ora stunde uhrzeit zeit tid aika час время 时间 時刻 시간",
+    "hour": "hour hours h hr hh he hhmm hhmmss time clock hora heure ora stunde uhrzeit zeit tid aika час время"
+    " 时间 時刻 시간",
     "minute": "minute min",
 }
 _QUARTER = re.compile("quarter|qtr", re.IGNORECASE)
@@ -61,7 +64,7 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
     DataError
         The column has dates that are not certain, or neither dates nor numbers.
     """
-    names = tuple(table.column(name).name for name in how.time) or _find(table, how.date_format, used)
+    names = tuple(table.column(name).name for name in how.time) or _find(table, how, used)
     if not names:
         return None
     if how.time and (taken := [name for name in names if name in used]):
@@ -80,8 +83,9 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
         raise table.cell_refusal(names[0], error) from error
 
 
-def _find(table: Table, date_format: str | None, used: Collection[str]) -> tuple[str, ...]:
+def _find(table: Table, how: ReadOptions, used: Collection[str]) -> tuple[str, ...]:
     """The name of the column that dates the rows; none if there is no saying."""
+    date_format = how.date_format
     free = [column for column in table.columns if column.name not in used][:_SAMPLE]
     if not free or len(table.columns) == 1:
         return ()
@@ -91,16 +95,16 @@ def _find(table: Table, date_format: str | None, used: Collection[str]) -> tuple
     if not found:
         days = _columns_of_days(free)
         found = days if len(days) == 1 else named if date_format is None else [*named, *others]
-    if not found:
+    if not found and how.order is None:
         refuse_wide(table)
-        if not tell_rows_apart(table, None, used).values:
-            found = [column for column in free if _is_counter_name(column.name) and _counts_up(column)]
+        if not tell_rows_apart(table, None, used).values and not any(_order_problems(table, free)):
+            found = [column for column in free if _letters(column.name) != "id" and counts_rows(column)]
     return tuple(column.name for column in found[:1])
 
 
 def _first(table: Table, free: Sequence[Column]) -> list[Column]:
-    """The first column, and the first one that does not number the rows, if they are free."""
-    others = [column for column in table.columns if _letters(column.name) not in _INDEX_NAMES]
+    """The first column, and the first one that varies and does not number the rows, if they are free."""
+    others = [c for c in table.columns if _letters(c.name) not in _INDEX_NAMES and len(set(c.cells)) > 1]
     return [column for column in dict.fromkeys((table.columns[0], *others[:1])) if column in free]
 
 
@@ -149,7 +153,8 @@ def _join(table: Table, names: Sequence[str], date_format: str | None) -> tuple[
     labels, date_format = _labels(first.cells), None if first.is_dated else date_format
     for column in others:
         cells, part = _labels(column.cells), _part(column.name)
-        clocks = _clocks(cells, part) if part in ("hour", "minute", "") else None
+        may_be_clock = part in ("hour", "minute") or (part == "" and is_full_date(labels[0]))
+        clocks = _clocks(cells, part) if may_be_clock else None
         is_text = all(":" in cell and not cell.startswith("24") and len(cell) < 9 for cell in cells)
         if clocks and not is_text and (dates := read_dates(labels, date_format, table.where)):
             labels = [str(date + clock) for date, clock in zip(dates.values, clocks, strict=True)]
@@ -167,7 +172,10 @@ def _clocks(cells: Sequence[str], part: str) -> list[timedelta] | None:
         numbers = list(map(int, cells))
         if part == "minute" or max(numbers) <= 24:
             return [timedelta(hours=number) * (1 / 60 if part == "minute" else 1) for number in numbers]
-        parts = [(*divmod(number, 100), 0) for number in numbers]
+        if max(numbers) < 100:
+            return None
+        size = 10_000 if max(numbers) >= 10_000 else 100
+        parts = [(n // size, n % size * 100 // size, n % 100 if size > 100 else 0) for n in numbers]
     else:
         matches = [_CLOCK_TEXT.fullmatch(cell) for cell in cells]
         parts = [(int(m[1]), int(m[2]), int(m[3] or 0)) for m in matches if m]
@@ -223,14 +231,22 @@ def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) ->
     kinds = {column: len(set(column.cells)) for column in _keys([c for c in free if c.name not in names])}
     ids = [column for column, count in kinds.items() if 2 * count <= len(table) and not _part(column.name)]
     labels = times.labels if times else ()
-    if not times and kinds:  # the time is the one that counts, or changes most often
+    if not times:
+        if any(_counts_up(c) for c in free if _is_counter_name(c.name) and _letters(c.name) not in _INDEX_NAMES):
+            return Apart()
         changes = {column: sum(map(ne, column.cells, column.cells[1:])) for column in kinds}
-        time = max(kinds, key=lambda key: (_is_counter_name(key.name), changes[key]))
         if blocks := [key for key in ids if changes[key] < kinds[key] and not may_be_number(key.cells[0])]:
             return _several(blocks[:1])
+        # the time is the one that counts, or changes most often
+        likely = [key for key in kinds if _is_counter_name(key.name) or _order_problem(key)[1]]
+        if not likely:
+            return Apart()
+        time = max(likely, key=lambda key: (_is_counter_name(key.name), changes[key]))
         ids, labels = [key for key in ids if key is not time], time.cells
+    times_count = len(set(labels))
     for some in (some for count in (1, 2, 3) for some in combinations(ids, count)):
-        if _are_unique([labels, *(key.cells for key in some)]):
+        is_panel = 2 * len(table) >= times_count * prod(kinds[key] for key in some)  # and not unique by chance
+        if (times or is_panel) and _are_unique([labels, *(key.cells for key in some)]):
             return _several(some)
     return Apart()
 
@@ -252,7 +268,7 @@ def _keys(columns: Sequence[Column]) -> list[Column]:
     """The columns that may tell series apart: texts or whole numbers, each several times."""
 
     def is_key(cell: str) -> bool:
-        return not is_missing(cell) and (cell.strip().isdecimal() or not may_be_number(cell))
+        return is_missing(cell) or cell.strip().removesuffix(".0").isdecimal() or not may_be_number(cell)
 
     keys = [column for column in columns[:_SAMPLE] if all(map(is_key, column.cells[:_SAMPLE]))]
     limit = {key: len(key.cells) - 1 if _is_counter_name(key.name) else len(key.cells) / 2 for key in keys}
@@ -297,10 +313,8 @@ def check_order(table: Table, used: Collection[str]) -> str:
     if apart := tell_rows_apart(table, None, used).message:
         raise table.refusal(f"{apart}; {as_is}")
     first = _first(table, free)
-    for column in free:
-        row, problem = _order_problem(column) if column in first or is_index(column.name) else (0, "")
-        if problem:
-            raise table.cell_refusal(column.name, CellError(row, f"{problem}, or, {as_is}"))
+    for name, row, problem in _order_problems(table, free):
+        raise table.cell_refusal(name, CellError(row, f"{problem}, or, {as_is}"))
     if not free:
         return f"no time column found; rows are taken as oldest first; if not, give {option('order', 'newest-first')}"
     looked = f"column {quoted((first or free)[-1].name)} was not read as dates"
@@ -312,20 +326,37 @@ def check_order(table: Table, used: Collection[str]) -> str:
 def refuse_wide(table: Table) -> None:
     """Raise DataError where columns are times: one series a row."""
     others = table.names[1:]
-    times = [name for name in table.names if _is_time(re.sub(r"[\[(].*", "", name).strip())]
-    if len(times) < 3 and len(set(table.columns[0].cells)) == len(table):  # each row has a name, and numbers after it
-        numbered = Counter(re.sub(r"\d+$", "", name) for name in others if name[-1:].isdecimal())
-        times = [name for name in others if 2 * numbered[re.sub(r"\d+$", "", name)] > len(others) + 1]
+    named = [c for c in table.columns[:3] if not any(map(may_be_number, c.cells)) and len(set(c.cells)) == len(table)]
+    texts = {name: re.sub(r"[\[(].*", "", name).strip() for name in table.names}
+    times = [name for name, text in texts.items() if _is_dated(text)]
+    if len(times) < 3 and named:  # a series in each row
+        stems = {name: re.sub(r"\d+", "#", name) for name in others if re.search(r"\d", name)}
+        numbered = Counter(stems.values())
+        counted = [name for name, stem in stems.items() if 2 * numbered[stem] > len(others) + 1]
+        times = counted or [name for name in others if _is_part_of_time(texts[name])]
     if len(times) >= 3:
         what = f"{len(times)} columns are times ({listed(times, 3)}): one series a row"
         raise table.refusal(f"{what}; transpose the table, so that there is one row for each time")
 
 
-def _is_time(name: str) -> bool:
-    """Whether the name of a column is a date, a period, a month or a time of day."""
-    year_or_day = may_be_date(name) and (not name.isdecimal() or name.startswith(("19", "20")))
-    in_some_year = not name[-1:].isdecimal() and may_be_date(f"1 {name} 2000")
-    return year_or_day or _is_short(name) or in_some_year or (":" in name and may_be_date(f"2000-01-01 {name}"))
+def _is_dated(name: str) -> bool:
+    """Whether the name of a column is a date, or a period with its year."""
+    return (may_be_date(name) and (not name.isdecimal() or name.startswith(("19", "20")))) or _is_short(name)
+
+
+def _is_part_of_time(name: str) -> bool:
+    """Whether the name of a column is that of a month, or a time of day."""
+    is_month = not name[-1:].isdecimal() and may_be_date(f"1 {name} 2000")
+    return is_month or (":" in name and may_be_date(f"2000-01-01 {name}"))
+
+
+def _order_problems(table: Table, free: Sequence[Column]) -> Iterator[tuple[str, int, str]]:
+    """The columns that count or date the rows, but fall or repeat, in which row, and what to do."""
+    for column in free:
+        if column in _first(table, free) or _letters(column.name) in (*_INDEX_NAMES, "t", "step"):
+            row, problem = _order_problem(column)
+            if problem:
+                yield column.name, row, problem
 
 
 def _order_problem(column: Column) -> tuple[int, str]:
@@ -342,7 +373,8 @@ def _order_problem(column: Column) -> tuple[int, str]:
     steps = np.diff(np.array(runs, dtype=np.int64), axis=0)
     (usual, count), *_ = Counter(steps[:, -1].tolist()).most_common(1)
     is_value = steps.shape[1] == 1 and (usual == 0 or 2 * count <= len(steps))
-    if is_value and not _is_counter_name(column.name):
+    is_index = _letters(column.name) in _INDEX_NAMES[:-1] and len(set(cells)) == len(cells)
+    if is_value and not is_index and not (_is_counter_name(column.name) and (steps >= 0).all()):
         return 0, ""
     falls, rises = (steps < 0).sum(axis=0), (steps > 0).sum(axis=0)
     if (falls > 2 * rises).any() and not (rises > 2 * falls).any():
@@ -379,21 +411,28 @@ def _numbers(cells: Sequence[str]) -> Floats:
 
 
 def _letters(name: str) -> str:
-    return re.sub("[^a-z]", "", name.lower()) or name
+    """The small letters of a name, and its digits, but for those that pandas adds."""
+    return re.sub(r"^(unnamed|level)\d+$", r"\1", re.sub("[^a-z0-9]", "", name.lower())) or name
 
 
-def is_index(name: str) -> bool:
-    """Whether a column numbers or dates the rows, as its name has it."""
-    return _letters(name) == "id" or _is_counter_name(name)
+def counts_rows(column: Column) -> bool:
+    """Whether a column counts the rows or their times, as its name and its numbers have it."""
+    return (_letters(column.name) == "id" or _is_counter_name(column.name)) and _counts_up(column)
+
+
+def is_calendar(name: str) -> bool:
+    """Whether a column says a part of a time, as its name has it."""
+    return bool(_part(name)) or _letters(name) in ("week", "weeks", "wk", "weekofyear", "yearweek")
 
 
 def _is_counter_name(name: str) -> bool:
-    return _letters(name) in _COUNTER_NAMES or bool(_part(name) or _WEEK.search(name))
+    return _letters(name) in _COUNTER_NAMES or is_calendar(name)
 
 
 def _part(name: str) -> str:
     """The part of a time that a column says, as its name has it; empty for none."""
     if name in ("MM", "mm"):
         return "month" if name == "MM" else "minute"
-    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} | {name.strip().lower()}
-    return next((part for part, known in _PARTS.items() if not words.isdisjoint(known.split())), "")
+    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} - _FILLERS or {name.strip().lower()}
+    words = {name.strip().lower()} if re.search(r"\d|[^\x00-\x7f]", name) else words
+    return next((part for part, known in _PARTS.items() if words <= set(known.split())), "")
