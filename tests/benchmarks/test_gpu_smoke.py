@@ -99,6 +99,7 @@ def test_a_part_of_tests(smoke: Any, tmp_path: Path) -> None:
     assert "not on Sundays" in rows["none"]["problem"]
 
 
+@pytest.mark.slow
 def test_a_part_without_enough_time_is_continued_at_the_end(smoke: Any, tmp_path: Path) -> None:
     """The first run of the second test does not end; those before it are not run again."""
     text = """
@@ -119,6 +120,7 @@ def test_a_part_without_enough_time_is_continued_at_the_end(smoke: Any, tmp_path
     assert 7.0 < rows["long"]["seconds"] < 18.0
 
 
+@pytest.mark.slow
 def test_tests_in_spare_time_count_what_they_did_not_reach(smoke: Any, tmp_path: Path) -> None:
     text = """
         import time, pytest
