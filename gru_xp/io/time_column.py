@@ -97,7 +97,9 @@ def _find(table: Table, how: ReadOptions, used: Collection[str]) -> tuple[str, .
         found = days if len(days) == 1 else named if date_format is None else [*named, *others]
     if not found and how.order is None:
         refuse_wide(table)
-        if not tell_rows_apart(table, None, used).values and not any(_order_problems(table, free)):
+        # if no target is named, a column of numbers may be it
+        others = [c for c in free if used or _is_counter_name(c.name) or not may_be_number(c.cells[0])]
+        if not tell_rows_apart(table, None, used).values and not any(_order_problems(table, others)):
             found = [column for column in free if _letters(column.name) != "id" and counts_rows(column)]
     return tuple(column.name for column in found[:1])
 

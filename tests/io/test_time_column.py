@@ -520,3 +520,13 @@ def test_arrays_of_any_width_are_in_order(rng):
     for columns in (4, 8):
         values = rng.standard_normal((30, columns))
         np.testing.assert_array_equal(read_series(values).values, values)
+
+
+def test_rows_that_are_counted_beside_a_target_of_any_kind(take):
+    for header, cell in (
+        ("index,Value", lambda row: row % 7),
+        ("week,v", lambda row: -row),
+        (",y", lambda row: row // 9),
+    ):
+        series = take(table(header, ((row, cell(row)) for row in range(60))))
+        assert (series.labels[-1], series.notices) == ("59", ()), header
