@@ -263,7 +263,7 @@ def train(
     checkpoints: Checkpoints | None = None
 
     def advise_at_quit() -> None:
-        has_written = checkpoints is not None and checkpoints.has_written
+        has_written = checkpoints is not None and (checkpoints.has_written or not replaces_another)
         stopped = Path(resume) if resume is not None else out if has_written else None
         if stopped is None or not _say_how_to_continue(stopped):
             note("Stopped before the first checkpoint; nothing was saved.")
