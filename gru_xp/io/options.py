@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from gru_xp.errors import ArgumentError
+from gru_xp.errors import ArgumentError, printable
 
 DECIMALS = (".", ",")
 MISSING = ("refuse", "drop", "ffill", "interpolate", "mask")
@@ -77,7 +77,7 @@ class ReadOptions:
             with suppress(TypeError, ValueError, AttributeError, LookupError, OverflowError, re.error):
                 if (value is None and name != "missing") or is_right(value):
                     continue
-            raise ArgumentError(f"{name} is {value!r}; it must be {expected}")
+            raise ArgumentError(f"{name} is {printable(repr(value))}; it must be {expected}")
 
     @classmethod
     def of(cls, how: Mapping[str, Any]) -> "ReadOptions":
@@ -113,7 +113,7 @@ def _texts(name: str, values: Any) -> tuple[str, ...]:
     plain = (value.item() if hasattr(value, "item") else value for value in values)
     found = tuple(str(value) if isinstance(value, str | int | float) else "" for value in plain)
     if not all(found) or (name == "where" and not all("=" in text for text in found)):
-        raise ArgumentError(f"{name} is {values!r}; it must be {_SEVERAL[name]}")
+        raise ArgumentError(f"{name} is {printable(repr(values))}; it must be {_SEVERAL[name]}")
     return found
 
 

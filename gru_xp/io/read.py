@@ -133,7 +133,7 @@ def read_panel(
 
 def read(source: Any, target: str | None, features: Features, how: ReadOptions, name: str | None = None) -> TimeSeries:
     """Do what `read_series` does, without warnings; `name` is what to call a file."""
-    features = () if features is None else features
+    features = () if features is None else features.tolist() if hasattr(features, "tolist") else features
     for called, value, is_right in (
         ("target", target, target is None or isinstance(target, str | int | tuple)),
         ("features", features, isinstance(features, Iterable) and not isinstance(features, bytes)),

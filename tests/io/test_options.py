@@ -102,3 +102,10 @@ def test_only_the_options_that_there_are(refusal):
     for options in (None, [], ReadOptions().to_dict() | {"more": "x"}):
         read = lambda options=options: ReadOptions.from_dict(options)  # noqa: E731
         refusal(read, "not the options of reading", error=ValueError)
+
+
+def test_refused_values_are_shown_in_short(refusal):
+    for value in ("x" * 5000, np.zeros((9, 9))):
+        for name in ("order", "freq", "missing", "decimal", "encoding", "where"):
+            error = refusal(lambda name=name, v=value: ReadOptions(**{name: v}), f"{name} is", error=ArgumentError)
+            assert len(str(error)) < 250, name
