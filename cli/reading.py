@@ -7,17 +7,10 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from gru_xp.io.options import ReadOptions
+from gru_xp.io.messages import flag
+from gru_xp.io.options import CHOICES, ReadOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_FLAGS = {"time": "--time-column", "id": "--id-column"}
-"""Options whose name is not the one of `ReadOptions`."""
-
-
-def flag(name: str) -> str:
-    """The option of a command that sets `name`, such as ``--date-format`` for ``date_format``."""
-    return _FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
 def _check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -59,7 +52,7 @@ _OPTIONS = (
     ),
     click.option(
         flag("order"),
-        type=click.Choice(["oldest-first", "newest-first"]),
+        type=click.Choice(CHOICES["order"]),
         help="Order of the rows if no column dates them.  [default: oldest-first]",
     ),
     click.option(
@@ -70,7 +63,7 @@ _OPTIONS = (
     ),
     click.option(
         flag("decimal"),
-        type=click.Choice([".", ","]),
+        type=click.Choice(CHOICES["decimal"]),
         help="Decimal sign; the other one separates thousands.  [default: . if unambiguous]",
     ),
     click.option(
@@ -81,7 +74,7 @@ _OPTIONS = (
     ),
     click.option(
         flag("on_duplicate"),
-        type=click.Choice(["first", "last", "mean"]),
+        type=click.Choice(CHOICES["on_duplicate"]),
         help="Row to use if several have the same date.  [default: refuse]",
     ),
     click.option(
@@ -93,7 +86,7 @@ _OPTIONS = (
     ),
     click.option(
         flag("missing"),
-        type=click.Choice(["refuse", "drop", "ffill", "interpolate", "mask"]),
+        type=click.Choice(CHOICES["missing"]),
         help="Missing values: refuse them, drop their rows, fill forward, interpolate, or mask them with an indicator "
         "input.  [default: refuse]",
     ),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .messages import choose_device, note
-from .reading import flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -257,7 +256,7 @@ def _own(
     """The bundled series of a run, or what it kept of another file."""
     from gru_xp.data import bundled_file, bundled_names
     from gru_xp.errors import CheckpointError, DataError
-    from gru_xp.io.messages import listed
+    from gru_xp.io.messages import flag, listed
     from gru_xp.io.read import read
     from gru_xp.reporting.run_folder import CHECKPOINT_FILE
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gru_xp.io.messages import flag
+
 from .messages import note
 from .options import DeviceRequest
-from .reading import flag
 from .sources import (
     Source,
     change_of_file,

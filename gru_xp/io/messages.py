@@ -30,6 +30,11 @@ def command_line() -> Iterator[None]:
         _on_command_line.reset(token)
 
 
+def flag(name: str) -> str:
+    """The option of the command line for an argument: ``--date-format`` for ``date_format``."""
+    return "--" + {"time": "time-column", "id": "id-column"}.get(name, name).replace("_", "-")
+
+
 def option(name: str, *values: str) -> str:
     """An option as the reader of the message gives it: ``--time-column Date``, or ``time='Date'`` in Python.
 
@@ -37,9 +42,8 @@ def option(name: str, *values: str) -> str:
     """
     if not _on_command_line.get():
         return f"{name}={' or '.join(map(repr, values))}" if values else name
-    flag = "--" + {"time": "time-column", "id": "id-column"}.get(name, name).replace("_", "-")
     given = [value if _NEEDS_NO_QUOTES.fullmatch(value) else f'"{printable(value)}"' for value in values]
-    return f"{flag} {' or '.join(given)}".rstrip()
+    return f"{flag(name)} {' or '.join(given)}".rstrip()
 
 
 def options(name: str, values: Sequence[str]) -> str:

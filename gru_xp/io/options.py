@@ -13,8 +13,10 @@ from gru_xp.errors import ArgumentError, printable
 
 DECIMALS = (".", ",")
 MISSING = ("refuse", "drop", "ffill", "interpolate", "mask")
-_CHOICES = {"decimal": DECIMALS, "missing": MISSING, "on_duplicate": ("first", "last", "mean")}
-_CHOICES |= {"order": ("oldest-first", "newest-first")}
+CHOICES = {"decimal": DECIMALS, "missing": MISSING, "on_duplicate": ("first", "last", "mean")}
+CHOICES |= {"order": ("oldest-first", "newest-first")}
+"""The values of options that have few, by name."""
+
 _SEVERAL = {"time": "column names", "missing_values": "texts or numbers", "where": "texts such as 'COLUMN=VALUE'"}
 
 
@@ -136,7 +138,7 @@ def _is_encoding(encoding: str) -> bool:
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    name: (choices.__contains__, " or ".join(map(repr, choices))) for name, choices in _CHOICES.items()
+    name: (choices.__contains__, " or ".join(map(repr, choices))) for name, choices in CHOICES.items()
 } | {
     "id": (lambda name: isinstance(name, str), "the name of a column"),
     "date_format": (_is_date_format, "a strptime format with the year, such as '%d/%m/%Y'"),
