@@ -52,21 +52,6 @@ _NOTES: _Kinds = {
 }
 """What it notes in the model and is used again; models from elsewhere, and of older versions, have less."""
 
-_READING: _Kinds = {
-    "time": (list, tuple),
-    "date_form": _TEXT,
-    "order": str,
-    "duplicates": int,
-    "freq": _TEXT,
-    "gaps": int,
-    "first_gap": _TEXT,
-    "missing_values": (list, tuple),
-    "styles": dict,
-}
-"""What a `Reading` is as JSON."""
-
-_STYLE: _Kinds = {"decimal": str, "thousands": str, "unit": str}
-
 _NEW_NOTES = ("series",)
 """Notes that checkpoints of older versions do not have."""
 
@@ -134,34 +119,19 @@ def open_run(run: str, device: "DeviceRequest", *, quiet: bool) -> "Forecaster":
 
 def _check_notes(notes: "Mapping[str, Any]", needed: "Iterable[str]") -> None:
     """See that a model's notes, of which some are needed, are such as `train` makes them; an error of `DAMAGED`."""
+    from gru_xp.forecasting.checkpoint import reading_from_fields
+    from gru_xp.io.series import Reading
     from gru_xp.training.strict_json import check_fields, shortened
 
     known = {name: value for name, value in notes.items() if name in _NOTES}
     check_fields("what is noted", known, {name: _NOTES[name] for name in {**known, **dict.fromkeys(needed)}})
     read_options(known, {})
-    _check_reading(known.get("series", {}))
+    reading_from_fields({**Reading().to_dict(), **known.get("series", {})})
     if not 0 < known.get("split_ratio", 1.0) <= 1:
         raise ValueError(f"split_ratio is {shortened(known['split_ratio'])}; it must be above 0 and up to 1")
     train_end, fit_end = known.get("train_end", 1), known.get("fit_end", inf)
     if not 0 < train_end <= fit_end:
         raise ValueError(f"train_end is {shortened(train_end)}; it must be above 0 and up to fit_end, {fit_end}")
-
-
-def _check_reading(reading: "Mapping[str, Any]") -> None:
-    """See that what a model notes about its file is such as `train` notes it; an error of `DAMAGED`."""
-    from gru_xp.io.dates import format_date
-    from gru_xp.io.options import ReadOptions
-    from gru_xp.io.series import Reading
-    from gru_xp.training.strict_json import check_fields, shortened
-
-    whole = check_fields("the reading", {**Reading().to_dict(), **reading}, _READING)
-    for name in ("time", "missing_values"):
-        if not all(isinstance(text, str) for text in whole[name]):
-            raise ValueError(f"{name!r} of the reading is {shortened(whole[name])}; it must be texts")
-    for style in whole["styles"].values():
-        check_fields("a style of the reading", style, _STYLE)
-    ReadOptions(freq=whole["freq"])
-    format_date(datetime(2000, 1, 1), "2000-01-01", whole["date_form"])
 
 
 def noted_reading(notes: "Mapping[str, Any]") -> "Reading":

@@ -46,6 +46,7 @@ _READING_FIELDS: dict[str, type | tuple[type, ...]] = {
     "missing_values": list,
     "styles": dict,
 }
+_STYLE_FIELDS: dict[str, type | tuple[type, ...]] = {"decimal": str, "thousands": str, "unit": str}
 
 
 @dataclass(frozen=True)
@@ -230,16 +231,20 @@ def _series_from_parts(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Tim
         fields["name"],
         observed=arrays["observed"].astype(bool) if "observed" in arrays else None,
         missing=fields["missing"],
-        reading=_reading_from_fields(fields["reading"]) if "reading" in fields else Reading(),  # older files do not say
+        reading=reading_from_fields(fields["reading"]) if "reading" in fields else Reading(),  # older files do not say
     )
 
 
-def _reading_from_fields(fields: dict[str, Any]) -> Reading:
+def reading_from_fields(fields: dict[str, Any]) -> Reading:
+    """The reading that `Reading.to_dict` described; an error of `DAMAGED` for anything else."""
     check_fields("the reading", fields, _READING_FIELDS)
     for name in ("time", "missing_values"):
         if not all(isinstance(text, str) for text in fields[name]):
-            raise ValueError(f"{name} of the reading is {shortened(fields[name])}")
+            raise ValueError(f"{name!r} of the reading is {shortened(fields[name])}; it must be texts")
+    for style in fields["styles"].values():
+        check_fields("a style of the reading", style, _STYLE_FIELDS)
     ReadOptions(freq=fields["freq"])
+    format_date(datetime(2000, 1, 1), "2000-01-01", fields["date_form"])
     return Reading.from_dict(fields)
 
 

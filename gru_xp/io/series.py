@@ -56,7 +56,7 @@ class Reading:
 
     def to_dict(self) -> dict[str, Any]:
         """The reading as JSON holds it."""
-        return asdict(self)
+        return asdict(self) | {"time": list(self.time), "missing_values": list(self.missing_values)}
 
     @classmethod
     def from_dict(cls, reading: Mapping[str, Any]) -> "Reading":
