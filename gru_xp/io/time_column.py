@@ -20,8 +20,10 @@ from gru_xp.io.table import Column, Floats, Table
 _DAY_NAMES = ("date", "dates", "datetime")
 _TIME_NAMES = (*_DAY_NAMES, "timestamp", "ds", "time")
 _FILLERS = {"ending", "end", "start", "of", "the", "local", "utc", "num", "number", "date"}
-_INDEX_NAMES = ("", "index", "unnamed", "no", "nr", "row", "level", "id")
-_COUNTER_NAMES = (*_TIME_NAMES, *_INDEX_NAMES[:-1], "t", "step", "period")
+_ROW_NAMES = ("", "index", "unnamed", "no", "nr", "row", "level")
+_INDEX_NAMES = (*_ROW_NAMES, "id")
+_STEP_NAMES = (*_ROW_NAMES, "t", "step")
+_COUNTER_NAMES = (*_TIME_NAMES, *_STEP_NAMES, "period")
 _TIME_WORD = re.compile("date|time|stamp|epoch|unix|^ts$", re.IGNORECASE)
 _PARTS = {
     "year": "year yr yyyy yy jahr jaar år año ano année anno rok vuosi год 年",
@@ -106,8 +108,9 @@ def _find(table: Table, how: ReadOptions, used: Collection[str]) -> tuple[str, .
 
 def _first(table: Table, free: Sequence[Column]) -> list[Column]:
     """The first column, and the first one that varies and does not number the rows, if they are free."""
-    others = [c for c in table.columns if _letters(c.name) not in _INDEX_NAMES and len(set(c.cells)) > 1]
-    return [column for column in dict.fromkeys((table.columns[0], *others[:1])) if column in free]
+    others = (c for c in table.columns if _letters(c.name) not in _INDEX_NAMES and len(set(c.cells)) > 1)
+    first = table.columns[0]
+    return [column for column in dict.fromkeys((first, next(others, first))) if column in free]
 
 
 def _has_dates(column: Column, date_format: str | None) -> bool:
@@ -302,24 +305,22 @@ def _first_parts(names: Sequence[str], parts: Iterable[str]) -> list[str]:
 
 
 def check_order(table: Table, used: Collection[str]) -> str:
-    """See whether rows without dates may be in chronological order; the result is what to say of them.
+    """See whether rows without a time may be in chronological order, and return what to say of them.
 
     Raises
     ------
     DataError
-        The columns are times, a counter falls or repeats, or several series are one below the other.
+        A counter falls or repeats, or several series are one below the other.
     """
     as_is = f"if the rows are in chronological order, give {option('order', 'oldest-first')}"
     free = [column for column in table.columns if column.name not in used][:_SAMPLE]
-    refuse_wide(table)
     if apart := tell_rows_apart(table, None, used).message:
         raise table.refusal(f"{apart}; {as_is}")
-    first = _first(table, free)
     for name, row, problem in _order_problems(table, free):
         raise table.cell_refusal(name, CellError(row, f"{problem}, or, {as_is}"))
     if not free:
         return f"no time column found; rows are taken as oldest first; if not, give {option('order', 'newest-first')}"
-    looked = f"column {quoted((first or free)[-1].name)} was not read as dates"
+    looked = f"column {quoted((_first(table, free) or free)[-1].name)} was not read as dates"
     if len(days := [column.name for column in _columns_of_days(free)]) > 1:
         looked = f"{len(days)} columns look like dates: {listed(days)}"
     return f"no time column found ({looked}); rows are taken as oldest first; name one with {option('time', 'NAME')}"
@@ -354,8 +355,9 @@ def _is_part_of_time(name: str) -> bool:
 
 def _order_problems(table: Table, free: Sequence[Column]) -> Iterator[tuple[str, int, str]]:
     """The columns that count or date the rows, but fall or repeat, in which row, and what to do."""
+    first = _first(table, free)
     for column in free:
-        if column in _first(table, free) or _letters(column.name) in (*_INDEX_NAMES, "t", "step"):
+        if column in first or _letters(column.name) in (*_STEP_NAMES, "id"):
             row, problem = _order_problem(column)
             if problem:
                 yield column.name, row, problem
@@ -375,7 +377,7 @@ def _order_problem(column: Column) -> tuple[int, str]:
     steps = np.diff(np.array(runs, dtype=np.int64), axis=0)
     (usual, count), *_ = Counter(steps[:, -1].tolist()).most_common(1)
     is_value = steps.shape[1] == 1 and (usual == 0 or 2 * count <= len(steps))
-    is_index = _letters(column.name) in _INDEX_NAMES[:-1] and len(set(cells)) == len(cells)
+    is_index = _letters(column.name) in _ROW_NAMES and len(set(cells)) == len(cells)
     if is_value and not is_index and not (_is_counter_name(column.name) and (steps >= 0).all()):
         return 0, ""
     falls, rises = (steps < 0).sum(axis=0), (steps > 0).sum(axis=0)
@@ -386,7 +388,7 @@ def _order_problem(column: Column) -> tuple[int, str]:
     if row := next((row for row, cell in enumerate(cells) if first[cell] < row), 0):
         what = f"{quoted(cells[row])} repeats, so that the column does not date the rows"
         return row, f"{what}; name one by {option('time', 'NAME')}"
-    if steps.shape[1] == 1 and _letters(column.name) in (*_INDEX_NAMES[:-1], "t", "step") and (steps < 0).any():
+    if steps.shape[1] == 1 and _letters(column.name) in _STEP_NAMES and (steps < 0).any():
         row = int((steps < 0).argmax()) + 1
         what = f"{quoted(cells[row])} comes after {quoted(cells[row - 1])}"
         return row, f"{what}; to sort the rows by it, give {option('time', column.name)}"
