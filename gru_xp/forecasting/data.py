@@ -9,7 +9,7 @@ import numpy as np
 
 from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
 from gru_xp.forecasting.scaling import LARGEST
-from gru_xp.io.frames import UNNAMED
+from gru_xp.io.frames import UNNAMED, is_table, to_pandas
 from gru_xp.io.messages import find_name, listed
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.read import read, read_table
@@ -30,7 +30,7 @@ def series_to_learn(
     """
     how = how or {}
     options = ReadOptions.of(how)
-    if _is_table(series):
+    if is_table(series):
         return read(series, target, features, options)
     if target is not None or features:
         held = (
@@ -63,7 +63,7 @@ def series_to_continue(series: Any, columns: Sequence[str], how: ReadOptions | N
     """
     if isinstance(series, TimeSeries):
         taken = _take_columns(_checked(series), columns)
-    elif _is_table(series):
+    elif is_table(series):
         taken = _from_table(series, columns, how or ReadOptions())
     else:
         taken = _from_array(series, how or ReadOptions())
@@ -100,10 +100,6 @@ def remembered_options(notes: Mapping[str, Any]) -> ReadOptions:
         return ReadOptions()
 
 
-def _is_table(data: Any) -> bool:
-    return not isinstance(data, TimeSeries) and (hasattr(data, "iloc") or hasattr(data, "to_pandas"))
-
-
 def _from_array(data: Any, how: ReadOptions) -> TimeSeries:
     if isinstance(data, str) or hasattr(data, "__fspath__"):
         raise DataError(f"{printable(str(data))} is a name, not data; read a file by gru_xp.read_series first")
@@ -111,7 +107,7 @@ def _from_array(data: Any, how: ReadOptions) -> TimeSeries:
 
 
 def _from_table(data: Any, columns: Sequence[str], how: ReadOptions) -> TimeSeries:
-    data = data.to_pandas() if hasattr(data, "to_pandas") else data
+    data = to_pandas(data)
     names = [name.casefold() for name in read_table(data, ReadOptions()).names]
     needed = [*how.time, *([] if how.id is None else [how.id]), *(text.partition("=")[0] for text in how.where)]
     if not {name.strip().casefold() for name in needed} <= set(names):

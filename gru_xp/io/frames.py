@@ -16,6 +16,25 @@ UNNAMED = "value"
 """The name of a column that has none."""
 
 
+def is_table(data: Any) -> bool:
+    """Whether `to_pandas` gives a pandas object for it."""
+    return hasattr(data, "iloc") or hasattr(data, "to_pandas")
+
+
+def to_pandas(data: Any) -> Any:
+    """Convert a table of another library; anything else stays as it is.
+
+    Raises
+    ------
+    DataError
+        The other library lacks what it needs for that.
+    """
+    try:
+        return data.to_pandas() if hasattr(data, "to_pandas") else data
+    except ImportError as error:
+        raise DataError(f"the table cannot be converted to pandas: {printable(str(error), 200)}") from error
+
+
 def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Table:
     """Take a pandas object as a table; an index that says more than the order of the rows becomes columns.
 

@@ -13,7 +13,7 @@ from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
 from gru_xp.io import numbers
 from gru_xp.io.csv_file import read_csv_table
 from gru_xp.io.dates import format_date
-from gru_xp.io.frames import PARQUET_SUFFIXES, read_parquet, table_of_frame
+from gru_xp.io.frames import PARQUET_SUFFIXES, is_table, read_parquet, table_of_frame, to_pandas
 from gru_xp.io.messages import CellError, listed, option, options, quoted
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.order import Order, fill_missing, order_rows
@@ -134,14 +134,12 @@ def read_panel(
 def read(source: Any, target: str | None, features: Features, how: ReadOptions, name: str | None = None) -> TimeSeries:
     """Do what `read_series` does, without warnings; `name` is what to call a file."""
     features = () if features is None else features.tolist() if hasattr(features, "tolist") else features
-    for called, value, is_right in (
-        ("target", target, target is None or isinstance(target, str | int | tuple)),
-        ("features", features, isinstance(features, Iterable) and not isinstance(features, bytes)),
-    ):
-        if not is_right:
-            raise ArgumentError(f"{called} is {printable(repr(value))}; it must name columns")
+    if not (target is None or isinstance(target, str | int | tuple)):
+        raise ArgumentError(f"target is {printable(repr(target))}; it must name columns")
+    if not isinstance(features, Iterable) or isinstance(features, bytes):
+        raise ArgumentError(f"features is {printable(repr(features))}; it must name columns")
     table = read_table(source, how, name)
-    if not (isinstance(source, str | Path) or hasattr(source, "iloc") or hasattr(source, "to_pandas")):
+    if not (isinstance(source, str | Path) or is_table(source)):
         if target is not None or features:
             raise ArgumentError("target and features choose columns of a table; an array has its target in column 0")
         target, *features = table.names
@@ -157,10 +155,7 @@ def read_table(source: Any, how: ReadOptions, name: str | None = None) -> Table:
         is_parquet = path.suffix.lower() in PARQUET_SUFFIXES
         table = read_parquet(path, name) if is_parquet else read_csv_table(path, name, how)
     else:
-        try:
-            source = source.to_pandas() if hasattr(source, "to_pandas") else source
-        except ImportError as error:
-            raise DataError(f"the table cannot be converted to pandas: {printable(str(error), 200)}") from error
+        source = to_pandas(source)
         table = table_of_frame(source if hasattr(source, "iloc") else _frame(source))
     return choose_rows(table, how.where)
 
@@ -260,9 +255,8 @@ def default_target(table: Table, dated: Collection[str]) -> str:
     """The column to predict if none is named; DataError if there is no saying."""
     closes = [name for name in table.names if name == "Close"] or [n for n in table.names if n.casefold() == "close"]
     if len(set(closes)) > 1:
-        raise table.refusal(
-            f"{len(closes)} columns are named {listed(closes)}; choose one by {option('target', closes[0])}"
-        )
+        remedy = option("target", closes[0])
+        raise table.refusal(f"{len(closes)} columns are named {listed(closes)}; choose one by {remedy}")
     if closes:
         return closes[0]
     numeric = numeric_columns(table, dated)
@@ -312,11 +306,11 @@ def _value_notices(table: Table, values: "pd.DataFrame", styles: Styles, how: Re
 def _order_notices(table: Table, times: Times, order: Order, used: Sequence[str], how: ReadOptions) -> Iterator[str]:
     """What to say of the order of the rows and of those that repeat a time; DataError where they are refused."""
     name = " ".join(times.names)
-    is_array = not table.name and not table.index and len(table.columns) == len(used)
-    if not times.names and how.order is None and not is_array:
-        _check_last_row(table, used)
-        yield check_order(table, used)
     if not times.names:
+        may_be_dated = table.name or table.index or len(table.columns) > len(used)
+        if how.order is None and may_be_dated:
+            _check_last_row(table, used)
+            yield check_order(table, used)
         return
 
     def first(rows: Rows) -> str:

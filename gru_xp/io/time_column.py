@@ -135,12 +135,11 @@ def _is_short(label: str) -> bool:
 
 def _columns_of_days(columns: Sequence[Column]) -> list[Column]:
     """The columns of which every cell is a day with its year, in digits alone if it has eight or more."""
-    labels = {column: _labels(column.cells) for column in columns}
-    return [
-        column
-        for column in columns
-        if all(map(is_full_date, labels[column])) or (len(labels[column][0]) > 7 and _digit_format(labels[column]))
-    ]
+
+    def are_days(labels: Sequence[str]) -> bool:
+        return all(map(is_full_date, labels)) or (len(labels[0]) > 7 and _digit_format(labels) is not None)
+
+    return [column for column in columns if are_days(_labels(column.cells))]
 
 
 def _counts_up(column: Column) -> bool:
