@@ -223,7 +223,7 @@ def _running(lines: Sequence[str]) -> str:
 
 
 def _read(report: Path, outcome: Outcome, lines: Sequence[str]) -> tuple[str | None, str]:
-    """Count the tests of a report, or of the output where there is none; the first failure, and a reason of a skip."""
+    """Count the tests in the report, or without one in the output; return the first failure and a reason for a skip."""
     selected = next((int(found[1]) for line in lines if (found := SELECTED.search(line))), None)
     try:
         cases = list(read_cases(report))

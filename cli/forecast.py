@@ -86,7 +86,7 @@ def forecast(
 
 
 def _next_labels(series: "TimeSeries", count: int) -> list[str]:
-    """The dates or numbers that follow those of the rows; empty, with a line on stderr, where there is no saying."""
+    """Continue the dates or numbers of the rows; if that is impossible, give empty texts and say why on stderr."""
     from gru_xp.errors import printable
     from gru_xp.io.messages import quoted
 
@@ -99,14 +99,14 @@ def _next_labels(series: "TimeSeries", count: int) -> list[str]:
     if problem:
         note(f"{series.name}: no dates for the forecast: {problem}")
     elif not labels:
-        note(f"{series.name}: no dates for the forecast: there are none after {quoted(series.labels[-1])}")
+        note(f"{series.name}: no dates for the forecast: the calendar ends soon after {quoted(series.labels[-1])}")
     return [printable(label, None) for label in labels or [""] * count]
 
 
 def _next_dates(
     labels: "Sequence[str]", dates: "Sequence[datetime]", reading: "Reading", count: int
 ) -> tuple[list[str], str]:
-    """The dates after those of the rows, in their form, or the reason that there are none."""
+    """Continue the dates of the rows, written as they are, or give the reason why that is impossible."""
     from gru_xp.io.dates import format_date
     from gru_xp.io.messages import quoted
     from gru_xp.io.spacing import find_spacing, next_dates
@@ -136,14 +136,14 @@ def _fitting_freq(dates: "Sequence[datetime]") -> str:
 
 
 def _next_numbers(labels: "Sequence[str]", count: int) -> tuple[list[str], str]:
-    """The numbers after those of the rows, or the reason that there are none."""
+    """Continue the numbers of the rows, or give the reason why that is impossible."""
     from gru_xp.io.messages import quoted
 
     try:
         numbers = [Decimal(str(float(label))) for label in labels[-10:]]
         steps = {b - a for a, b in pairwise(numbers)}
     except (ValueError, InvalidOperation):
-        return [], f"{quoted(labels[-1])} is no date"
+        return [], f"{quoted(labels[-1])} is not a date"
     if len(numbers) < 3 or len(steps) > 1 or 0 in steps:
         return [], f"the last numbers, up to {quoted(labels[-1])}, are not equally spaced"
     kind = int if all(number % 1 == 0 for number in numbers) else float

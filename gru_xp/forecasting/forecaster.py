@@ -223,9 +223,9 @@ class Forecaster:
         callback
             Called with an `EpochRecord` after every epoch; the training stops if the result is True.
         pause
-            Called after every batch, too; see `Pause`.
+            Called after every batch; see `Pause`.
         state
-            Where the training of this forecaster stopped, to go on from there; see `Checkpoint`.
+            The state in which the training of this forecaster stopped, to resume from; see `Checkpoint`.
         **how
             How to read a DataFrame: ``time``, the columns that date the rows, and the other options of `read_series`.
             `predict` and `forecast` use the same ones.

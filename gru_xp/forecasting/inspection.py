@@ -75,13 +75,13 @@ class Inspection:
     columns
         All of them, in their order.
     time
-        The columns that date the rows; empty where there are none.
+        The columns that date the rows; empty if no column does.
     first, last
         The first and the last time, as the table writes them.
     order : {"oldest-first", "newest-first", "unsorted"}
         Of the rows by time; None without one.
     freq
-        The usual spacing of the rows, as a pandas offset; None where there is none.
+        The usual spacing of the rows, as a pandas offset; None if the rows have no usual spacing.
     breaks
         Two neighbouring rows that break the spacing that most others have, where there is no usual one.
     gaps
@@ -304,7 +304,7 @@ def _check_learnable(series: TimeSeries) -> None:
 def _remedy(
     table: Table, times: Times | None, target: str | None, features: Sequence[str] | str, how: ReadOptions
 ) -> ReadOptions | None:
-    """The options with one more, for what the table is refused for; None where there is no saying."""
+    """The options with one more, which should remove the reason for the refusal; None if no option does."""
     if how.id is not None and len(set(table.column(how.id).cells)) > 1:
         column = table.column(how.id)
         return replace(how, where=(*how.where, f"{column.name}={column.cells[0].strip()}"))

@@ -21,7 +21,7 @@ def guess_season(values: Floats) -> int | None:
     must be significant for all lags together (Bonferroni), with Bartlett's standard error for a series whose
     autocorrelation is that of the lags before the decline [2]_. Where peaks are about equally high, the first one
     counts. First the values are tried, about a straight line; then the differences between rows, as a series that
-    drifts may have a season, too.
+    drifts may also have a season.
 
     Parameters
     ----------

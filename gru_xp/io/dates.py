@@ -144,7 +144,7 @@ def _read_iso(label: str) -> datetime | None:
 
 @lru_cache(maxsize=100_000)
 def _day(form: str, text: str) -> datetime | None:
-    """The day, or the first one of a period; None where there is none."""
+    """The day, or the first day of a period; None if the calendar has no such day."""
     match = _pattern(form).fullmatch(text)
     parts = match.groupdict() if match else {}
     if "e" in parts:
@@ -164,7 +164,7 @@ def _day(form: str, text: str) -> datetime | None:
 
 @lru_cache(maxsize=100_000)
 def _time(text: str, is_half: bool) -> time | None:
-    """The time of day, with AM or PM where it `is_half`; None where there is none."""
+    """The time of day, with AM or PM if `is_half`; None if the text is not a time of day."""
     match = _CLOCK.fullmatch(text)
     with suppress(ValueError):
         if match and bool(match["half"]) == is_half:

@@ -56,7 +56,7 @@ class ReadOptions:
     Raises
     ------
     ArgumentError
-        An option does not have such a value.
+        The value of an option is not allowed.
     """
 
     time: tuple[str, ...] = ()

@@ -76,9 +76,9 @@ def read_series(source: Any, *, target: str | None = None, features: Features = 
     Raises
     ------
     ArgumentError
-        An option does not have such a value.
+        The value of an option is not allowed.
     DataError
-        The source cannot be used; the message says what is where, and what to do.
+        The source cannot be used; the message says where the problem is, and what to do.
 
     Warns
     -----
@@ -252,7 +252,7 @@ def numeric_columns(table: Table, dated: Collection[str]) -> list[str]:
 
 
 def default_target(table: Table, dated: Collection[str]) -> str:
-    """The column to predict if none is named; DataError if there is no saying."""
+    """The column to predict by default; raise DataError if the choice is not clear."""
     closes = [name for name in table.names if name == "Close"] or [n for n in table.names if n.casefold() == "close"]
     if len(set(closes)) > 1:
         remedy = option("target", closes[0])

@@ -25,7 +25,7 @@ class Reading:
     Attributes
     ----------
     time
-        The columns that date the rows; empty where there are none.
+        The columns that date the rows; empty if no column does.
     date_form
         The form of the dates: a `datetime.strptime` format, or the name of another form; None without dates.
     order
@@ -33,7 +33,7 @@ class Reading:
     duplicates
         Rows that repeat a time.
     freq
-        The spacing of the rows, as a pandas offset; None where there is none.
+        The usual spacing of the rows, as a pandas offset; None if the rows have no usual spacing.
     gaps
         Rows that are missing by that spacing.
     first_gap
@@ -83,7 +83,7 @@ class TimeSeries:
     name
         What to call the series.
     notices
-        What its owner should know about how it was read.
+        Messages about how it was read.
     observed : array, shape ``(N, F)``, bool, optional
         False where a value was missing and `values` holds another in its place; None where none is marked so.
     missing

@@ -86,7 +86,7 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
 
 
 def _find(table: Table, how: ReadOptions, used: Collection[str]) -> tuple[str, ...]:
-    """The name of the column that dates the rows; none if there is no saying."""
+    """The name of the column that dates the rows; empty if no column does."""
     date_format = how.date_format
     free = [column for column in table.columns if column.name not in used][:_SAMPLE]
     if not free or len(table.columns) == 1:
