@@ -7,7 +7,11 @@ import threading
 from importlib import import_module
 from typing import Any
 
-_MODULES = {"numpy": "gru_xp.devices.numpy_ops", "cupy": "gru_xp.devices.cupy_ops"}
+_MODULES = {
+    "numpy": "gru_xp.devices.numpy_ops",
+    "cupy": "gru_xp.devices.cupy_ops",
+    "jax.numpy": "gru_xp.devices.jax_scan",
+}
 
 _thread = threading.local()
 

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from numbers import Integral, Real
 
-from array_api_compat import array_namespace, device, is_array_api_obj
+from array_api_compat import array_namespace, device, is_array_api_obj, is_lazy_array
 
 from gru_xp.errors import ArgumentError, GruXpError, ShapeError, printable
 from gru_xp.nn.ops import Array, Namespace
@@ -56,6 +56,12 @@ def check_array(name: str, value: Array, dims: Dims, *, like: tuple[str, Array] 
         _check_same(name, "dtype", value.dtype, like[0], like[1].dtype)
 
 
+def check_optional(name: str, value: Array | None, dims: Dims, *, like: tuple[str, Array]) -> None:
+    """`check_array`, but for None."""
+    if value is not None:
+        check_array(name, value, dims, like=like)
+
+
 def _positive(shape: tuple[int, ...], dims: Dims) -> str:
     return " with every size at least 1" if len(shape) == len(dims) and 0 in shape else ""
 
@@ -63,7 +69,9 @@ def _positive(shape: tuple[int, ...], dims: Dims) -> str:
 def check_beside(name: str, value: Array, other_name: str, other: Array) -> None:
     """Raise ShapeError unless `value` has the namespace and the device of the array `other`."""
     _check_same(name, "namespace", _namespace_name(value), other_name, _namespace_name(other))
-    _check_same(name, "device", device(value), other_name, device(other))
+    devices = device(value), device(other)
+    if None not in devices:  # as long as a function is traced, its arrays are on none
+        _check_same(name, "device", devices[0], other_name, devices[1])
 
 
 def _check_same(name: str, what: str, got: object, other_name: str, expected: object) -> None:
@@ -93,7 +101,7 @@ def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
         They are no integers, too many or too few, or one is below 0 or above T.
     """
     B, T, _ = x.shape
-    xp = array_namespace(x)
+    xp, given = array_namespace(x), lengths
     try:
         lengths = xp.asarray(lengths, device=device(x))
         is_whole = xp.isdtype(lengths.dtype, "integral")
@@ -103,11 +111,26 @@ def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
         raise ShapeError(
             f"lengths has dtype {lengths.dtype} and shape {tuple(lengths.shape)}; it must be integers of shape ({B},)"
         )
-    lengths = xp.astype(lengths, xp.int64)  # a smaller type may not hold T
-    if not bool(xp.all((lengths >= 0) & (lengths <= T))):
+    lengths = xp.astype(lengths, xp.arange(1).dtype)  # a smaller type may not hold T
+    if is_lazy_array(lengths) and not is_lazy_array(given):  # its numbers are there, others may not be
+        numbers = given.tolist() if hasattr(given, "tolist") else list(given)
+        low, high = min(numbers), max(numbers)
+        fits = 0 <= low <= high <= T
+    elif not (fits := _may_hold(xp.all((lengths >= 0) & (lengths <= T)))):
         low, high = int(xp.min(lengths)), int(xp.max(lengths))
+    if not fits:
         raise ShapeError(f"lengths has values from {low} to {high}; each must be 0 to {T}, as x has {T} steps")
     return lengths
+
+
+def _may_hold(condition: Array) -> bool:
+    """Whether a condition holds, as far as that is known: arrays of a traced function have no numbers yet."""
+    if hasattr(condition, "compute"):  # nobody has asked for its numbers
+        return True
+    try:
+        return bool(condition)
+    except TypeError:
+        return True
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -1,80 +1,45 @@
-"""A GRU layer over whole sequences: the steps of ``cell.py``, one after the other, and back."""
+"""A GRU layer over whole sequences, and back: scans of the steps of ``cell.py``. Inside, time is the first axis."""
 
-from collections.abc import Generator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, device
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.cell import (
-    FORMS,
-    NO_MASKS,
-    RESETS,
-    Form,
-    Joint,
-    Masks,
-    Memory,
-    Reset,
-    check_params,
-    sum_of_parts,
-    with_workers,
-)
-from gru_xp.nn.checks import check_array, check_choice, check_flag, check_kind, check_lengths, share, whole_number
-from gru_xp.nn.ops import Array, Namespace, Ops, Result, default_ops, ops_or_default
-from gru_xp.nn.params import GRUParams
-from gru_xp.nn.pointwise import add_into, multiply, only_valid
+from gru_xp.nn.cell import FORWARD_STEPS, Mask, backward_step, check_params, joint_weights, params_gradient, times
+from gru_xp.nn.checks import check_array, check_flag, check_kind, check_lengths, check_optional, share, whole_number
+from gru_xp.nn.ops import Array, Namespace
+from gru_xp.nn.params import GRUParams, Reset, check_reset
+from gru_xp.nn.scan import Arrays, OpsOrScan, Scan, scan_of
 
 
-class Steps(NamedTuple):
-    """Memory of some steps, and the states around them; time is the first axis, whatever the direction."""
-
-    memory: Memory  # of as many steps: h before the step, x, 1, ...
-    h: Array  # (T, B, H): the state after each step
-    first: Array  # (B, H): the state before the step that is run first
-    last: Array  # (B, H): the state after the step that is run last
-
-
-class Input(NamedTuple):
-    """What enters the steps of some sequences; time is the first axis."""
+class Inputs(NamedTuple):
+    """What enters the steps."""
 
     x: Array  # (T, B, I)
+    update: Array | None  # (T, B, H) or (T, B, 1): factors of the update gate
+    candidate: Array | None  # (B, H): factors of the candidate
     valid: Array | None  # (T, B, 1): 1 before a sequence's end, 0 after it; None if none ends early
-    masks: Masks
 
-    def at(self, span: slice, ops: Ops) -> "Input":
-        """What enters some of the steps; those after a sequence's end update nothing."""
-        x, masks = self.x[span, ...], self.masks.at(span)
-        if self.valid is None:
-            return Input(x, None, masks)
-        valid, update = self.valid[span, ...], masks.update
-        if update is None:
-            return Input(x, valid, masks._replace(update=valid))
-        both = ops.empty(valid.shape if isinstance(update, float) else update.shape, like=x)
-        ops.pointwise(multiply, (valid, update), out=(both,))
-        return Input(x, valid, masks._replace(update=both))
-
-
-class PartCache(NamedTuple):
-    """What the backward pass needs of some sequences' forward pass."""
-
-    rows: slice  # which sequences
-    input: Input
-    steps: Steps | None  # all of them; or, to compute them again,
-    starts: Array | None  # (N, B, H): the states before each of N spans
+    def at(self, span: slice, scan: Scan) -> "Inputs":
+        """What enters some of the steps; those after a sequence's end see no x and update nothing."""
+        x, update, valid = (None if a is None else a[span, ...] for a in (self.x, self.update, self.valid))
+        if valid is not None:
+            x, update = scan.call(_until_the_end, x, update, valid)
+        return Inputs(x, update, self.candidate, valid)
 
 
 class GRUCache(NamedTuple):
     """What `gru_backward` needs of the forward pass."""
 
-    parts: Sequence[PartCache]
+    inputs: Inputs
     params: GRUParams
-    reset: Reset
     reverse: bool
     spans: Sequence[slice]  # of steps, in the order in which they were run
-    ops: Ops | None  # as it was given
+    saved: Sequence[Any]  # of the only span, what its steps saved; or of each, to run it again, the state before it
+    ops: OpsOrScan  # as it was given
 
 
 def gru_forward(
@@ -86,9 +51,9 @@ def gru_forward(
     reverse: bool = False,
     candidate_mask: Array | None = None,
     update_mask: Array | float | None = None,
-    reset: Reset = "before",
+    reset: Reset | None = None,
     keep_every: int | None = None,
-    ops: Ops | None = None,
+    ops: OpsOrScan = None,
     with_h: bool = True,
     with_cache: bool = True,
 ) -> tuple[Array | None, Array, GRUCache | None]:
@@ -115,15 +80,15 @@ def gru_forward(
         Factors of the update gate: zoneout (Krueger et al. 2016, arXiv:1606.01305), where 0 keeps an element of the
         state and 1 updates it; a number for all of them, 1 less the rate, to predict by the mean.
         ``h' = (1 - mask * z) * h + mask * z * n``.
-    reset : {"before", "after"}
-        Where the reset gate acts; see `gru_cell_forward`.
+    reset : {"before", "after"}, optional
+        The expected form of `params`; any if left out. See `gru_cell_forward`.
     keep_every : int, optional
         Activation checkpointing: store the state of every N-th step, and recompute the steps between them in the
         backward pass: memory of about ``T / keep_every + keep_every`` steps instead of T, least at the root of T, for a
-        third more time. `x` is read again then: it must not change in between. The gradients are the same, but for the
-        rounding of sums over steps that are taken in other groups.
-    ops : Ops, optional
-        How to allocate, multiply and run pointwise expressions; the fastest way known for `x` if left out.
+        third more time. `x` and `h0` are read again then: they must not change in between. The gradients are the same,
+        but for the rounding of sums over steps that are taken in other groups.
+    ops : Ops or Scan, optional
+        How to run the steps; the fastest way known for `x` if left out.
     with_h : bool
         Whether the states after all steps are wanted; who needs the last ones alone can do without.
     with_cache : bool
@@ -145,14 +110,15 @@ def gru_forward(
     ShapeError
         A shape, namespace, device or dtype does not fit, or a length is out of range.
     ArgumentError
-        `reset`, `keep_every` or a number as `update_mask` is out of range, or `ops` or a flag is of the wrong kind.
+        `reset` is not the form of `params`, `keep_every` or a number as `update_mask` is out of range, or `ops` or a
+        flag is of the wrong kind.
 
     Notes
     -----
     Inputs must be finite: an infinite one may give NaN.
 
-    Arrays that record their operations for automatic differentiation must be detached first (of PyTorch:
-    ``tensor.detach()``, or the calls inside ``torch.no_grad()``).
+    JAX runs it inside of ``jax.jit``, ``jax.grad`` and ``jax.vmap``, and dask computes nothing until it is asked to;
+    lengths whose values are not known then are not checked. PyTorch's autograd goes through it.
 
     Examples
     --------
@@ -162,67 +128,24 @@ def gru_forward(
     >>> h.shape, h_last.shape
     ((3, 4, 5), (3, 5))
     """
-    check_choice("reset", reset, RESETS)
     for name, flag in (("reverse", reverse), ("with_h", with_h), ("with_cache", with_cache)):
         check_flag(name, flag)
     check_array("x", x, ("B", "T", "I"))
     check_params(params, x)
-    B, T, I = x.shape  # noqa: E741
-    H = params.hidden_size
-    if h0 is not None:
-        check_array("h0", h0, (B, H), like=("x", x))
-    if lengths is not None:
-        lengths = check_lengths(lengths, x)
-    if candidate_mask is not None:
-        check_array("candidate_mask", candidate_mask, (B, H), like=("x", x))
+    check_reset(reset, params)
+    (B, T, _), H = x.shape, params.hidden_size
+    check_optional("h0", h0, (B, H), like=("x", x))
+    check_optional("candidate_mask", candidate_mask, (B, H), like=("x", x))
     if isinstance(update_mask, Real):  # NumPy's are float64 to arrays, and strangers to other namespaces
         update_mask = share("update_mask", update_mask)
     elif update_mask is not None:
         check_array("update_mask", update_mask, (B, T, H), like=("x", x))
     if keep_every is not None:
         whole_number("keep_every", keep_every, 1)
-    given_ops, ops = ops, ops_or_default(ops, x)
-
-    form = FORMS[reset]
-    spans = _spans(T, keep_every or T, reverse)
-    longest = min(T, keep_every or T)
-    parts = ops.parts(B, longest, I, H)
-    keep = with_cache and len(spans) == 1
-    whole = len(parts) == len(spans) == 1  # there is nothing to put together
-    h = ops.empty((T, B, H), like=x) if with_h and (lengths is not None or not whole) else None
-    h_last = None if whole else ops.empty((B, H), like=x)
-
-    def forward(rows: slice, ops: Ops) -> Generator[PartCache, None, None]:
-        """The pass of some sequences, span by span."""
-        input = _input(x, lengths, candidate_mask, update_mask, rows)
-        weights = form.weights(params, ops)
-        n_rows = rows.stop - rows.start
-        memory = form.memory((longest, n_rows), I, H, like=x, ops=ops, keep=keep)
-        starts = ops.empty((len(spans), n_rows, H), like=x) if with_cache and not keep else None
-        state = 0.0 if h0 is None else h0[rows, ...]
-        for number, span in enumerate(spans):
-            if starts is not None:
-                ops.copy(state, starts[number, ...])
-            steps = steps_of(memory, span.stop - span.start, reverse)
-            span_input = input.at(span, ops)
-            _run(form, weights, steps, state, span_input, reverse, ops)
-            state = steps.last
-            if h is not None:
-                _write_valid(steps.h, span_input.valid, h[span, rows, :], ops)
-            if h_last is not None:
-                ops.copy(state, h_last[rows, :])
-            # What nobody needs any more makes room for other parts.
-            yield PartCache(rows, input, steps if keep or whole else None, starts)
-
-    caches = _run_spans([(part_ops, forward(rows, part_ops)) for rows, part_ops in parts], len(spans), ops)
-    if whole:
-        steps = caches[0].steps
-        assert steps is not None
-        h_last = steps.last
-        if with_h and h is None:
-            h = steps.h
-    cache = GRUCache(caches, params, reset, reverse, spans, given_ops) if with_cache else None
-    return None if h is None else time_first(h), h_last, cache
+    valid = None if lengths is None else valid_steps(check_lengths(lengths, x), x)
+    inputs = inputs_of(time_first(x), update_mask, candidate_mask, valid)
+    h, h_last, cache = run_layer(inputs, h0, params, reverse, keep_every, ops, with_h, with_cache)
+    return time_first(h), h_last, cache
 
 
 def gru_backward(
@@ -247,6 +170,7 @@ def gru_backward(
         Zeros after a sequence's end.
     dh0 : array, shape ``(B, H)``
     dparams : GRUParams
+        Of the form of the parameters.
 
     Raises
     ------
@@ -255,124 +179,91 @@ def gru_backward(
     """
     check_kind("cache", cache, GRUCache, "the cache that gru_forward returned")
     check_flag("with_dx", with_dx)
-    parts, params, reset, reverse, spans, given_ops = cache
-    T, _, I = parts[0].input.x.shape  # noqa: E741
-    B, H = parts[-1].rows.stop, params.hidden_size
+    (T, B, _), H, like = cache.inputs.x.shape, cache.params.hidden_size, ("x", cache.params.bias)
     if dh is None and dh_last is None:
         raise ShapeError("dh and dh_last are both None; at least one gradient must be given")
-    if dh is not None:
-        check_array("dh", dh, (B, T, H), like=("x", params.bias))
-    if dh_last is not None:
-        check_array("dh_last", dh_last, (B, H), like=("x", params.bias))
-    ops = given_ops or default_ops(params.bias)
-
-    form = FORMS[reset]
-    longest = max(span.stop - span.start for span in spans)
-
-    def backward(part: PartCache, ops: Ops) -> Generator[tuple[Array | None, Array, Joint], None, None]:
-        """The way back of some sequences, span by span."""
-        rows, like = part.rows, params.bias
-        n_rows = rows.stop - rows.start
-        block_length = min(longest, ops.block_length(T, n_rows, H))
-        da_rec = ops.empty((block_length, n_rows, form.recurrent_gates * H), like=like)
-        da_n = ops.empty((block_length, n_rows, H), like=like)
-        carry, *scratch = (ops.empty((n_rows, H), like=like) for _ in range(3))  # carry: dh before the step
-        dweights = form.weights_like(params, ops)
-        dx = ops.empty((T, n_rows, I), like=like) if with_dx else None
-        dh_steps = None if dh is None else time_first(dh[rows, ...])
-        # Where the steps were not kept: the memory and the weights to run them again.
-        memory = None if part.steps else form.memory((longest, n_rows), I, H, like=like, ops=ops)
-        weights = None if part.steps else form.weights(params, ops)
-
-        def step(steps: Steps, input: Input, span: slice, block: slice, t: int) -> None:
-            if dh_steps is not None:
-                _add_valid(carry, dh_steps[span.start + t, ...], input.valid, t, ops)
-            da = da_rec[t - block.start, ...], da_n[t - block.start, ...]
-            form.backward(carry, steps.memory.at(t), *da, carry, scratch, input.masks.at(t), params, ops)
-
-        ops.copy(0.0 if dh_last is None else dh_last[rows, ...], carry)
-        first_block = True
-        for number in reversed(range(len(spans))):
-            span = spans[number]
-            input, n_steps, steps = part.input.at(span, ops), span.stop - span.start, part.steps
-            if steps is None:
-                assert memory is not None
-                assert weights is not None
-                assert part.starts is not None
-                steps = steps_of(memory, n_steps, reverse)
-                _run(form, weights, steps, part.starts[number, ...], input, reverse, ops)
-            for block in reversed(_spans(n_steps, block_length, reverse)):
-                ops.loop(partial(step, steps, input, span, block), _in_order(block, reverse)[::-1])
-                length = block.stop - block.start
-                da = da_rec[:length, ...], da_n[:length, ...]
-                form.weight_gradients(steps.memory.joint[block, ...], *da, dweights, ops, add=not first_block)
-                if dx is not None:
-                    form.input_gradient(*da, params, dx[span, ...][block, ...], ops)
-                first_block = False
-            yield dx, carry, dweights
-
-    passes = [(worker, backward(part, worker)) for part, worker in with_workers(parts, ops.parts(B, longest, I, H))]
-    results = _run_spans(passes, len(spans), ops)
-    dx_parts, dh0_parts, dweights = zip(*results, strict=True)
-    rows = [part.rows for part in parts]
-    dx = time_first(_joined(dx_parts, rows, ops)) if with_dx else None
-    return dx, _joined(dh0_parts, rows, ops), form.params(sum_of_parts(dweights, ops), params, ops)
+    check_optional("dh", dh, (B, T, H), like=like)
+    check_optional("dh_last", dh_last, (B, H), like=like)
+    dx, dh0, dparams = back_through_layer(time_first(dh), dh_last, cache, with_dx)
+    return time_first(dx), dh0, dparams
 
 
-def _run_spans(passes: Sequence[tuple[Ops, Generator[Result, None, None]]], n_spans: int, ops: Ops) -> list[Result]:
-    """What passes give after the last of their spans.
-
-    Spans are run one by one, as what is noted of their calls is memory, too; and passes that share ops one after the
-    other, to the end, so that one's memory is there for the next.
-    """
-
-    def advance(part: Generator[Result, None, None], is_last: bool) -> Result:
-        result = next(part)
-        if is_last:
-            part.close()  # forgets its memory
-        return result
-
-    if n_spans == 1:
-        return ops.run([(part_ops, partial(advance, part, True)) for part_ops, part in passes])
-    results: list[Result] = []
-    n_together = len({id(part_ops) for part_ops, _ in passes})
-    for start in range(0, len(passes), n_together):
-        together = passes[start : start + n_together]
-        for number in range(n_spans):
-            is_last = number == n_spans - 1
-            last = ops.run([(part_ops, partial(advance, part, is_last)) for part_ops, part in together])
-        results += last
-    return results
+# --- without checks, time first ---------------------------------------------------------------------------------
 
 
-def steps_of(memory: Memory, n_steps: int, reverse: bool) -> Steps:
-    """The first steps of memory that has one place more for states than it has steps.
+def run_layer(
+    inputs: Inputs,
+    h: Array | None,
+    params: GRUParams,
+    reverse: bool = False,
+    keep_every: int | None = None,
+    ops: OpsOrScan = None,
+    with_h: bool = True,
+    with_cache: bool = True,
+) -> tuple[Array | None, Array, GRUCache | None]:
+    """The states after all steps and after the one that is run last, from the state `h` before them."""
+    scan, (T, B, _) = scan_of(params.bias, ops), inputs.x.shape
+    spans = _spans(T, keep_every or T, reverse)
+    keep = with_cache and len(spans) == 1
+    weights = scan.call(joint_weights, params)
+    h = filled(0.0, (B, params.hidden_size), like=params.bias) if h is None else h
+    step, hs, saved = FORWARD_STEPS[with_h, keep], [], []
+    for span in spans:
+        start, part = h, inputs.at(span, scan)
+        xs, rows = (part.x, part.update), (part.candidate,)
+        h, ys, _ = scan.scan(step, weights, h, xs, rows=rows, reverse=reverse)
+        hs += [_valid_only(a, part.valid, scan) for a in ys[:with_h]]
+        saved += [ys[with_h:] if keep else start] * with_cache
+    cache = GRUCache(part if keep else inputs, params, reverse, spans, saved, ops) if with_cache else None
+    return _joined(hs, reverse, scan), h, cache
 
-    A step's input stands beside the state before it: of the place before, or with `reverse` of the place after.
-    """
-    H = memory.n.shape[-1]
-    places = memory.joint[: n_steps + 1, ...]
-    h = places[..., :H]
-    before, after = (slice(1, None), slice(0, -1)) if reverse else (slice(0, -1), slice(1, None))
-    first, last = (n_steps, 0) if reverse else (0, n_steps)
-    others = (array[: min(n_steps, array.shape[0]), ...] for array in memory[1:])
-    return Steps(Memory(places[before, ...], *others), h[after, ...], h[first, ...], h[last, ...])
+
+def back_through_layer(
+    dh: Array | None, dh_last: Array | None, cache: GRUCache, with_dx: bool = True
+) -> tuple[Array | None, Array, GRUParams]:
+    """The gradients of `run_layer`."""
+    inputs, params, reverse, spans, saved_of_spans, ops = cache
+    scan, p = scan_of(params.bias, ops), params if with_dx else params._replace(weight_ih=None)
+    weights = None if len(spans) == 1 else scan.call(joint_weights, params)
+    carry = filled(0.0, (inputs.x.shape[1], params.hidden_size), like=params.bias) if dh_last is None else dh_last
+    dxs: list[Array] = []
+    totals: Arrays | None = None
+    for span, saved in zip(spans[::-1], saved_of_spans[::-1], strict=True):
+        part, rows = inputs, (inputs.candidate,)
+        if weights is not None:
+            part = inputs.at(span, scan)
+            xs, again = (part.x, part.update), FORWARD_STEPS[False, True]
+            _, saved, _ = scan.scan(again, weights, saved, xs, rows=rows, reverse=reverse)
+        xs = (None if dh is None else _valid_only(dh[span, ...], part.valid, scan), part.update, *saved)
+        carry, dx, sums = scan.scan(backward_step, p, carry, xs, rows=rows, reverse=not reverse)
+        totals = sums if totals is None else scan.call(_added, totals, sums)
+        dxs += dx
+    return _joined(dxs, not reverse, scan), carry, scan.call(params_gradient, totals)
 
 
-def run_steps(
-    form: Form, weights: Joint, steps: Steps, ops: Ops, *, masks: Masks = NO_MASKS, reverse: bool = False
-) -> None:
-    """The forward pass over all steps, whose memory holds the input and the first state."""
-    form.input_product(steps.memory, weights, ops)
-    times = _in_order(slice(0, steps.h.shape[0]), reverse)
-    ops.loop(lambda t: form.forward(weights, steps.memory.at(t), steps.h[t, ...], masks.at(t), ops), times)
+def inputs_of(
+    x: Array, update: Array | float | None = None, candidate: Array | None = None, valid: Array | None = None
+) -> Inputs:
+    """What enters the steps, of masks as `gru_forward` has them."""
+    update = filled(update, (*x.shape[:2], 1), like=x) if isinstance(update, float) else time_first(update)
+    return Inputs(x, update, candidate, valid)
 
 
-def _run(form: Form, weights: Joint, steps: Steps, state: Array | float, input: Input, reverse: bool, ops: Ops) -> None:
-    """The forward pass over some steps, from the state before them."""
-    ops.copy(state, steps.first)
-    form.write_input(steps.memory, input.x, ops, valid=input.valid)
-    run_steps(form, weights, steps, ops, masks=input.masks, reverse=reverse)
+def time_first(a: Array | None) -> Array | None:
+    """``(B, T, ...)`` to ``(T, B, ...)``, and the other way round; None stays None."""
+    return None if a is None else array_namespace(a).permute_dims(a, (1, 0, 2))
+
+
+def valid_steps(lengths: Array, x: Array) -> Array:
+    """``(T, B, 1)``: 1 before a sequence's end, 0 after it."""
+    xp = array_namespace(x)
+    times = xp.arange(x.shape[1], dtype=lengths.dtype, device=device(x))
+    return xp.astype(xp.reshape(times, (-1, 1, 1)) < xp.reshape(lengths, (1, -1, 1)), x.dtype)
+
+
+def filled(number: float, shape: tuple[int, ...], like: Array) -> Array:
+    """An array of one number."""
+    return array_namespace(like).full(shape, number, dtype=like.dtype, device=device(like))
 
 
 def _spans(n: int, length: int, reverse: bool) -> list[slice]:
@@ -381,64 +272,32 @@ def _spans(n: int, length: int, reverse: bool) -> list[slice]:
     return [slice(n - stop, n - start) if reverse else slice(start, stop) for start, stop in pairwise(edges)]
 
 
-def _in_order(span: slice, reverse: bool) -> range:
-    """The steps of a span in the order in which they are run."""
-    times = range(span.start, span.stop)
-    return times[::-1] if reverse else times
+def _joined(spans: list[Array], reverse: bool, scan: Scan) -> Array | None:
+    """Steps of spans, in the order in which they were run, as one array; None of no spans."""
+    if len(spans) < 2:
+        return spans[0] if spans else None
+    return scan.call(_concat, tuple(spans[::-1] if reverse else spans))[0]
 
 
-def _input(
-    x: Array,
-    lengths: Array | None,
-    candidate_mask: Array | None,
-    update_mask: Array | float | None,
-    rows: slice,
-) -> Input:
-    x = time_first(x[rows, ...])
-    candidate = None if candidate_mask is None else candidate_mask[rows, ...]
-    update = (
-        update_mask if update_mask is None or isinstance(update_mask, float) else time_first(update_mask[rows, ...])
-    )
-    valid = None if lengths is None else _valid_steps(lengths[rows], x)
-    return Input(x, valid, Masks(update, candidate))
+def _valid_only(a: Array, valid: Array | None, scan: Scan) -> Array:
+    """`a`, and 0 after a sequence's end, whatever stands there."""
+    return a if valid is None else scan.call(_where_valid, a, valid)[0]
 
 
-def _valid_steps(lengths: Array, x: Array) -> Array:
-    """``(T, B, 1)``: 1 before a sequence's end, 0 after it."""
-    xp = array_namespace(x)
-    times = xp.arange(x.shape[0], dtype=lengths.dtype, device=device(x))
-    return xp.astype(xp.reshape(times, (-1, 1, 1)) < xp.reshape(lengths, (1, -1, 1)), x.dtype)
+# --- what a scan calls ------------------------------------------------------------------------------------------
 
 
-def _write_valid(a: Array, valid: Array | None, out: Array, ops: Ops) -> None:
-    if valid is None:
-        ops.copy(a, out)
-    else:
-        ops.pointwise(only_valid, (a, valid), out=(out,))
+def _where_valid(xp: Namespace, a: Array, valid: Array) -> Arrays:
+    return (xp.where(valid > 0.0, a, 0.0),)
 
 
-def _add_valid(total: Array, a: Array, valid: Array | None, t: int, ops: Ops) -> None:
-    if valid is None:
-        add_into(total, a, ops)
-    else:
-        ops.pointwise(_plus_valid, (total, a, valid[t, ...]), out=(total,))
+def _until_the_end(xp: Namespace, x: Array, update: Mask, valid: Array) -> Arrays:
+    return *_where_valid(xp, x, valid), times(update, valid)
 
 
-def _plus_valid(xp: Namespace, total: Array, a: Array, valid: Array) -> tuple[Array]:
-    return (total + only_valid(xp, a, valid)[0],)
+def _concat(xp: Namespace, spans: Arrays) -> Arrays:
+    return (xp.concat(spans, axis=0),)
 
 
-def time_first(a: Array) -> Array:
-    """``(B, T, ...)`` to ``(T, B, ...)``, and the other way round."""
-    return array_namespace(a).permute_dims(a, (1, 0, 2))
-
-
-def _joined(parts: Sequence[Array], rows: Sequence[slice], ops: Ops) -> Array:
-    """Arrays ``(..., b, size)`` of some sequences as one of all; the array itself where it is the only one."""
-    if len(parts) == 1:
-        return parts[0]
-    *steps, _, size = parts[0].shape
-    whole = ops.empty((*steps, rows[-1].stop, size), like=parts[0])
-    for part, its_rows in zip(parts, rows, strict=True):
-        ops.copy(part, whole[..., its_rows, :])
-    return whole
+def _added(xp: Namespace, totals: Arrays, more: Arrays) -> Arrays:
+    return tuple(a + b for a, b in zip(totals, more, strict=True))

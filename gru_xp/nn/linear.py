@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-from array_api_compat import array_namespace
-
 from gru_xp.nn.checks import check_array, check_kind, check_rows
-from gru_xp.nn.ops import Array, Ops, default_ops, ops_or_default
+from gru_xp.nn.gru import time_first
+from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import LinearParams
-from gru_xp.nn.pointwise import add
+from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, scan_of
 
 
 class LinearCache(NamedTuple):
@@ -15,10 +14,10 @@ class LinearCache(NamedTuple):
 
     x: Array  # (N, I) or (B, T, I)
     params: LinearParams
-    ops: Ops | None  # as it was given
+    ops: OpsOrScan  # as it was given
 
 
-def linear_forward(x: Array, params: LinearParams, *, ops: Ops | None = None) -> tuple[Array, LinearCache]:
+def linear_forward(x: Array, params: LinearParams, *, ops: OpsOrScan = None) -> tuple[Array, LinearCache]:
     """``y = x W^T + b``, for every row of `x`: of a batch, or of each of its steps.
 
     Parameters
@@ -26,7 +25,7 @@ def linear_forward(x: Array, params: LinearParams, *, ops: Ops | None = None) ->
     x : array, shape ``(N, I)`` or ``(B, T, I)``
     params : LinearParams
         ``weight (O, I)`` and ``bias (O,)``, of the same namespace, device and dtype as `x`.
-    ops : Ops, optional
+    ops : Ops or Scan, optional
         See `gru_forward`.
 
     Returns
@@ -44,10 +43,8 @@ def linear_forward(x: Array, params: LinearParams, *, ops: Ops | None = None) ->
     check_kind("params", params, LinearParams, "a LinearParams")
     check_array("params.weight", params.weight, ("O", x.shape[-1]), like=("x", x))
     check_array("params.bias", params.bias, (params.weight.shape[0],), like=("x", x))
-    given_ops, ops = ops, ops_or_default(ops, x)
-    y = ops.matmul(x, params.weight.T, out=ops.empty((*x.shape[:-1], params.weight.shape[0]), like=x))
-    ops.pointwise(add, (y, params.bias), out=(y,))
-    return y, LinearCache(x, params, given_ops)
+    (y,) = scan_of(x, ops).call(_linear, x, params)
+    return y, LinearCache(x, params, ops)
 
 
 def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]:
@@ -71,14 +68,26 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]
         `dy` does not fit the forward pass.
     """
     check_kind("cache", cache, LinearCache, "the cache that linear_forward returned")
-    x, params, given_ops = cache
+    x, params, ops = cache
     check_array("dy", dy, (*x.shape[:-1], params.weight.shape[0]), like=("x", x))
-    xp = array_namespace(x)
-    ops = given_ops or default_ops(x)
-    ones = ops.empty((*x.shape[:-1], 1), like=x)
-    ops.copy(1.0, ones)
-    dx = ops.matmul(dy, params.weight, out=ops.empty(x.shape, like=x))
-    dparams = LinearParams(*(ops.empty(array.shape, like=array) for array in params))
-    ops.contract(dy, x, out=dparams.weight)
-    ops.contract(dy, ones, out=xp.reshape(dparams.bias, (-1, 1)))
-    return dx, dparams
+    scan = scan_of(x, ops)
+    xs = (time_first(dy), time_first(x)) if x.ndim == 3 else (dy[None, ...], x[None, ...])
+    _, (dx,), sums = scan.scan(_linear_backward, params, None, xs)
+    return time_first(dx) if x.ndim == 3 else dx[0, ...], scan.call(_params_gradient, sums)
+
+
+def _linear(xp: Namespace, x: Array, params: LinearParams) -> Arrays:
+    return (x @ params.weight.T + params.bias,)
+
+
+def _linear_backward(
+    xp: Namespace, params: LinearParams, carry: None, xs: Arrays, rows: Arrays
+) -> tuple[None, Arrays, Pairs]:
+    dy, x = xs
+    row = xp.concat([x, xp.ones_like(x[:, :1])], axis=1)
+    return None, (dy @ params.weight,), ((dy, row),)
+
+
+def _params_gradient(xp: Namespace, sums: Arrays) -> LinearParams:
+    (d_both,) = sums
+    return LinearParams(d_both[:, :-1], d_both[:, -1])

@@ -10,26 +10,27 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.cell import RESETS, Reset, check_params, gru_step
+from gru_xp.nn.cell import check_params, state_after
 from gru_xp.nn.checks import (
     check_array,
-    check_choice,
     check_flag,
     check_kind,
     check_lengths,
+    check_optional,
     generator,
     whole_number,
 )
 from gru_xp.nn.dropout import DropoutRates, dropout_mask, keep_mask
-from gru_xp.nn.gru import GRUCache, gru_backward, gru_forward, time_first
-from gru_xp.nn.ops import Array, Namespace, Ops, default_ops, ops_or_default
-from gru_xp.nn.params import GRUParams, init_params
-from gru_xp.nn.pointwise import add_into, multiply
+from gru_xp.nn.gru import GRUCache, back_through_layer, inputs_of, run_layer, time_first, valid_steps
+from gru_xp.nn.ops import Array, Namespace
+from gru_xp.nn.params import GRUParams, Reset, check_reset, init_params
+from gru_xp.nn.pointwise import add, multiply
+from gru_xp.nn.scan import Arrays, OpsOrScan, Scan, scan_of
 
 MAX_LAYERS = 1000
 
 Layers: TypeAlias = tuple[tuple[GRUParams, ...], ...]
-"""Parameters of a stack: ``layers[l][d]``, direction 0 being that of time."""
+"""Parameters of a stack: ``layers[l][d]``, direction 0 being that of time; all of one form of the reset gate."""
 
 
 class StackMasks(NamedTuple):
@@ -57,7 +58,7 @@ class StackCache(NamedTuple):
 
     layers: tuple[tuple[GRUCache, ...], ...]
     masks: StackMasks
-    ops: Ops | None  # as it was given
+    ops: OpsOrScan  # as it was given
 
 
 def init_gru_stack_params(
@@ -66,6 +67,7 @@ def init_gru_stack_params(
     *,
     num_layers: int = 1,
     bidirectional: bool = False,
+    reset: Reset = "before",
     xp: Namespace,
     seed: int | random.Random = 0,
     dtype: Any = None,
@@ -81,7 +83,7 @@ def init_gru_stack_params(
         L.
     bidirectional
         Whether each layer runs against time, too.
-    xp, seed, dtype, device
+    reset, xp, seed, dtype, device
         See `init_params`.
 
     Returns
@@ -102,6 +104,7 @@ def init_gru_stack_params(
             init_params(
                 directions * hidden_size if layer else input_size,
                 hidden_size,
+                reset=reset,
                 xp=xp,
                 seed=rng,
                 dtype=dtype,
@@ -123,9 +126,9 @@ def gru_stack_forward(
     recurrent_dropout: float = 0.0,
     zoneout: float = 0.0,
     seed: int | random.Random | None = None,
-    reset: Reset = "before",
+    reset: Reset | None = None,
     keep_every: int | None = None,
-    ops: Ops | None = None,
+    ops: OpsOrScan = None,
     with_h: bool = True,
     with_cache: bool = True,
 ) -> tuple[Array | None, Array, StackCache | None]:
@@ -174,15 +177,15 @@ def gru_stack_forward(
     ((3, 4, 10), (6, 3, 5))
     """
     check_array("x", x, ("B", "T", "I"))
-    check_choice("reset", reset, RESETS)
     check_flag("with_h", with_h)
     check_flag("with_cache", with_cache)
-    check_layers(layers, x)
+    check_layers(layers, x, reset)
+    if keep_every is not None:
+        whole_number("keep_every", keep_every, 1)
     rates = DropoutRates(dropout, recurrent_dropout, zoneout)
     rates.check()
     H, D = layers[0][0].hidden_size, len(layers[0])
-    if h0 is not None:
-        check_array("h0", h0, (len(layers) * D, x.shape[0], H), like=("x", x))
+    check_optional("h0", h0, (len(layers) * D, x.shape[0], H), like=("x", x))
     masks = mean_masks(layers, rates) if seed is None else draw_masks(layers, x, rates, seed)
     states = [None if h0 is None else h0[i, ...] for i in range(len(layers) * D)]
     h, lasts, cache = run_layers(
@@ -191,13 +194,12 @@ def gru_stack_forward(
         layers,
         masks,
         lengths=lengths,
-        reset=reset,
         keep_every=keep_every,
         ops=ops,
         with_h=with_h,
         with_cache=with_cache,
     )
-    return h, _stacked(lasts, ops_or_default(ops, x)), cache
+    return time_first(h), scan_of(x, ops).call(_stacked, tuple(lasts))[0], cache
 
 
 def gru_stack_backward(
@@ -233,18 +235,15 @@ def gru_stack_backward(
         raise ShapeError("dh and dh_last are both None; at least one gradient must be given")
     L, D = len(cache.layers), len(cache.layers[0])
     top = cache.layers[-1][0]
-    T = top.parts[0].input.x.shape[0]
-    B, H, like = top.parts[-1].rows.stop, top.params.hidden_size, ("x", top.params.bias)
-    if dh is not None:
-        check_array("dh", dh, (B, T, D * H), like=like)
-    if dh_last is not None:
-        check_array("dh_last", dh_last, (L * D, B, H), like=like)
+    (T, B, _), H, like = top.inputs.x.shape, top.params.hidden_size, ("x", top.params.bias)
+    check_optional("dh", dh, (B, T, D * H), like=like)
+    check_optional("dh_last", dh_last, (L * D, B, H), like=like)
     dlasts = [None if dh_last is None else dh_last[i, ...] for i in range(L * D)]
-    dx, dh0s, dlayers = back_through_layers(dh, dlasts, cache, with_dx=with_dx)
-    return dx, _stacked(dh0s, cache.ops or default_ops(top.params.bias)), dlayers
+    dx, dh0s, dlayers = back_through_layers(time_first(dh), dlasts, cache, with_dx=with_dx)
+    return time_first(dx), scan_of(top.params.bias, cache.ops).call(_stacked, tuple(dh0s))[0], dlayers
 
 
-def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset = "before", ops: Ops | None = None) -> Array:
+def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset | None = None, ops: OpsOrScan = None) -> Array:
     """Run one step of stacked GRU layers, for values that arrive one at a time; see `gru_step`.
 
     Parameters
@@ -267,21 +266,29 @@ def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset = "before
     ------
     ShapeError
         A shape, namespace, device or dtype does not fit, or the stack is bidirectional.
+    ArgumentError
+        `reset` is not the form of `layers`.
     """
     check_array("x", x, ("B", "I"))
-    check_layers(layers, x)
+    check_layers(layers, x, reset)
     if len(layers[0]) != 1:
         raise ShapeError("layers run in both directions; a step at a time can be taken in the direction of time only")
     check_array("h", h, (len(layers), x.shape[0], layers[0][0].hidden_size), like=("x", x))
-    states = []
-    for (params,), state in zip(layers, [h[i, ...] for i in range(len(layers))], strict=True):
-        x = gru_step(x, state, params, reset=reset, ops=ops)
-        states.append(x)
-    return _stacked(states, ops_or_default(ops, x))
+    scan = scan_of(x, ops)
+    states = scan.call(_step, layers, x, *(h[i, ...] for i in range(len(layers))))
+    return scan.call(_stacked, states)[0]
 
 
-def check_layers(layers: Layers, x: Array) -> None:
-    """Raise ShapeError unless `layers` goes together and with the input `x`, whose last size is I."""
+def check_layers(layers: Layers, x: Array, reset: Reset | None = None, *, name: str = "layers") -> None:
+    """Raise an error unless `layers` goes together, with the input `x`, whose last size is I, and with `reset`.
+
+    Raises
+    ------
+    ShapeError
+        The layers or their shapes do not go together, or not all are of one form of the reset gate.
+    ArgumentError
+        `reset` is given, and is not their form.
+    """
     if not (isinstance(layers, tuple) and layers and all(isinstance(layer, tuple) and layer for layer in layers)):
         raise ShapeError(
             f"layers is a {type(layers).__name__}; it must be a tuple of layers, each a tuple of GRUParams"
@@ -291,11 +298,18 @@ def check_layers(layers: Layers, x: Array) -> None:
         raise ShapeError("layers must be a tuple of layers, each a tuple of one GRUParams, or each of two")
     I = int(x.shape[-1])  # noqa: E741
     check_params(layers[0][0], x, name="layers[0][0]", input_size=I)
-    H = layers[0][0].hidden_size
+    H, form = layers[0][0].hidden_size, layers[0][0].reset
     for number, layer in enumerate(layers):
         for direction, params in enumerate(layer):
             check_params(params, x, name=f"layers[{number}][{direction}]", input_size=I, hidden_size=H)
+            if params.reset != form:
+                raise ShapeError(
+                    f"layers[{number}][{direction}] has the form {params.reset!r} of the reset gate (bias_hn is "
+                    f"{'None' if params.bias_hn is None else 'an array'}); it must be {form!r}, as of layers[0][0]: "
+                    "make all layers and directions with the same reset"
+                )
         I = D * H  # noqa: E741
+    check_reset(reset, layers[0][0], name)
 
 
 def draw_masks(layers: Layers, x: Array, rates: DropoutRates, seed: int | random.Random) -> StackMasks:
@@ -331,119 +345,74 @@ def run_layers(
     masks: StackMasks,
     *,
     lengths: Array | Sequence[int] | None = None,
-    ops: Ops | None = None,
+    keep_every: int | None = None,
+    ops: OpsOrScan = None,
     with_h: bool = True,
     with_cache: bool = True,
-    **options: Any,
 ) -> tuple[Array | None, list[Array], StackCache | None]:
-    """`gru_stack_forward` without checks, of states and masks in lists."""
-    used_ops = ops_or_default(ops, x)
-    if lengths is not None:
-        lengths = check_lengths(lengths, x)
+    """`gru_stack_forward` with checks of `lengths` alone, of states and masks in lists; the states are time first."""
+    scan, valid = scan_of(x, ops), None if lengths is None else valid_steps(check_lengths(lengths, x), x)
     lasts: list[Array] = []
     caches: list[tuple[Any, ...]] = []
-    h: Array | None = x
+    h: Array | None = time_first(x)
     for number, layer in enumerate(layers):
         mask = masks.between[number]
-        x = h if mask is None else _product(h, mask, used_ops)
-        hs, layer_lasts, layer_caches = zip(
-            *(
-                gru_forward(
-                    x,
-                    h0[len(lasts) + direction],
-                    params,
-                    lengths=lengths,
-                    reverse=direction == 1,
-                    candidate_mask=masks.candidate[number][direction],
-                    update_mask=masks.update[number][direction],
-                    ops=ops,
-                    with_h=with_h or number < len(layers) - 1,
-                    with_cache=with_cache,
-                    **options,
-                )
-                for direction, params in enumerate(layer)
-            ),
-            strict=True,
-        )
+        if mask is not None:
+            (h,) = scan.call(multiply, h, time_first(mask))
+        hs = []
+        for direction, params in enumerate(layer):
+            inputs = inputs_of(h, masks.update[number][direction], masks.candidate[number][direction], valid)
+            keep_h, before = with_h or number < len(layers) - 1, h0[len(lasts) + direction]
+            hs.append(run_layer(inputs, before, params, direction == 1, keep_every, ops, keep_h, with_cache))
+        states, layer_lasts, layer_caches = zip(*hs, strict=True)
         lasts += layer_lasts
         caches.append(layer_caches)
-        h = None if hs[0] is None else side_by_side(hs, used_ops)
+        h = None if states[0] is None else side_by_side(states, scan)
     return h, lasts, StackCache(tuple(caches), masks, ops) if with_cache else None
 
 
 def back_through_layers(
     dh: Array | None, dh_last: Sequence[Array | None], cache: StackCache, *, with_dx: bool = True
 ) -> tuple[Array | None, list[Array], Layers]:
-    """`gru_stack_backward` without checks, of states in lists."""
-    D, H = len(cache.layers[0]), cache.layers[0][0].params.hidden_size
-    ops = cache.ops or default_ops(cache.layers[0][0].params.bias)
+    """`gru_stack_backward` without checks, of states in lists, `dh` and `dx` time first."""
+    D, top = len(cache.layers[0]), cache.layers[-1][0].params
+    scan, H = scan_of(top.bias, cache.ops), top.hidden_size
     dh0: list[Array] = []
     dlayers: list[tuple[GRUParams, ...]] = []
     for number in reversed(range(len(cache.layers))):
         wants_dx = with_dx or number > 0
-        dxs, layer_dh0, dparams = zip(
-            *(
-                _back_through(
-                    None if dh is None else dh[..., direction * H : (direction + 1) * H],
-                    dh_last[number * D + direction],
-                    gru_cache,
-                    wants_dx,
-                    ops,
-                )
-                for direction, gru_cache in enumerate(cache.layers[number])
-            ),
-            strict=True,
-        )
+        results = []
+        for direction, layer_cache in enumerate(cache.layers[number]):
+            dh_one = None if dh is None else dh[..., direction * H : (direction + 1) * H]
+            results.append(back_through_layer(dh_one, dh_last[number * D + direction], layer_cache, wants_dx))
+        dxs, layer_dh0, dparams = zip(*results, strict=True)
         dh0 = [*layer_dh0, *dh0]
         dlayers.insert(0, dparams)
-        dh = dxs[0]
-        if wants_dx and D == 2:
-            add_into(dh, dxs[1], ops)
+        (dh,) = scan.call(add, *dxs) if wants_dx and D == 2 else dxs[:1]
         mask = cache.masks.between[number]
         if mask is not None:
-            dh = _product(dh, mask, ops)
+            (dh,) = scan.call(multiply, dh, time_first(mask))
     return dh, dh0, tuple(dlayers)
 
 
-def _back_through(
-    dh: Array | None, dh_last: Array | None, cache: GRUCache, with_dx: bool, ops: Ops
-) -> tuple[Array | None, Array, GRUParams]:
-    if dh is None and dh_last is None:  # nobody reads this direction
-        part = cache.parts[-1]
-        dh_last = ops.empty((part.rows.stop, cache.params.hidden_size), like=cache.params.bias)
-        ops.copy(0.0, dh_last)
-    return gru_backward(dh, cache, dh_last=dh_last, with_dx=with_dx)
-
-
-def side_by_side(arrays: Sequence[Array], ops: Ops) -> Array:
+def side_by_side(arrays: Sequence[Array], scan: Scan) -> Array:
     """Arrays ``(..., size)`` of two directions as one ``(..., 2 * size)``; one stays as it is."""
-    if len(arrays) == 1:
-        return arrays[0]
-    first, second = arrays
-    size = first.shape[-1]
-    if first.ndim == 3:  # time first in memory, as the steps have it
-        B, T, _ = first.shape
-        both = time_first(ops.empty((T, B, 2 * size), like=first))
-    else:
-        both = ops.empty((*first.shape[:-1], 2 * size), like=first)
-    ops.copy(first, both[..., :size])
-    ops.copy(second, both[..., size:])
-    return both
+    return arrays[0] if len(arrays) == 1 else scan.call(_concat, tuple(arrays))[0]
 
 
-def _product(a: Array, mask: Array, ops: Ops) -> Array:
-    B, T, size = a.shape
-    masked = time_first(ops.empty((T, B, size), like=a))
-    ops.pointwise(multiply, (a, mask), out=(masked,))
-    return masked
+def _step(xp: Namespace, layers: Layers, x: Array, *states: Array) -> Arrays:
+    after: Arrays = ()
+    for (params,), state in zip(layers, states, strict=True):
+        after += state_after(xp, after[-1] if after else x, state, params)
+    return after
 
 
-def _stacked(states: Sequence[Array], ops: Ops) -> Array:
-    """States ``(B, H)`` as one array ``(N, B, H)``."""
-    stacked = ops.empty((len(states), *states[0].shape), like=states[0])
-    for number, state in enumerate(states):
-        ops.copy(state, stacked[number, ...])
-    return stacked
+def _concat(xp: Namespace, arrays: Arrays) -> Arrays:
+    return (xp.concat(arrays, axis=-1),)
+
+
+def _stacked(xp: Namespace, states: Arrays) -> Arrays:
+    return (xp.concat([state[None, ...] for state in states], axis=0),)
 
 
 def _map_masks(function: Any, masks: Any) -> Any:

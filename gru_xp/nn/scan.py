@@ -1,0 +1,144 @@
+"""How steps are run: the protocol, and the plain way to do it, for every namespace.
+
+A step is a pure function of arrays: it writes nothing and returns everything. A device may write down once what it
+computes, and play that back faster; therefore a step is a function at the level of a module, made of
+
+- products ``a @ w.T`` and ``a @ w``, operators with arrays and Python numbers, ``xp.tanh``, ``exp``, ``sqrt``,
+  ``maximum``, and ``xp.where`` of a comparison;
+- columns ``a[..., i:j]``, ``xp.concat`` along the last axis, and ``xp.ones_like(x[:, :1])``;
+- of weights, ``.T``, any slice, ``w[:, None]``, and ``xp.concat`` along any axis.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol, TypeAlias, cast
+
+from array_api_compat import array_namespace
+
+from gru_xp.errors import ArgumentError, ShapeError
+from gru_xp.fastest import fastest_ops
+from gru_xp.nn.ops import Array, Namespace, Ops, plain_wanted
+
+Arrays: TypeAlias = tuple[Any, ...]
+"""Arrays, or None for one that a variant does without."""
+
+Pairs: TypeAlias = tuple[tuple[Array, Array], ...]
+"""Matrices a ``(B, P)`` and b ``(B, Q)``, of which ``aᵀ b``, summed over all steps, is wanted."""
+
+Step: TypeAlias = Callable[[Namespace, Any, Any, Arrays, Arrays], tuple[Any, Arrays, Pairs]]
+"""``step(xp, weights, carry, xs_t, rows) -> carry, ys_t, pairs``."""
+
+
+class Scan(Protocol):
+    """How a device runs pure functions of arrays, over time or once."""
+
+    def scan(
+        self, step: Step, weights: Any, carry: Any, xs: Arrays, *, rows: Arrays = (), reverse: bool = False
+    ) -> tuple[Any, Arrays, Arrays]:
+        """``carry, ys, pairs = step(xp, weights, carry, xs_t, rows)`` for each step t, from the last one if `reverse`.
+
+        Parameters
+        ----------
+        step
+            See the module.
+        weights
+            What all steps share: (nested, named) tuples of arrays, numbers and None.
+        carry : array, shape ``(B, K)``, or None
+            The state before the step that is run first.
+        xs : tuple of arrays, shape ``(T, B, K_i)``, or None
+            What step t sees the part t of. They may be `ys` of a scan by the same device.
+        rows : tuple of arrays, shape ``(B, K_i)``, or None
+            What all steps see, with a row for each sequence.
+
+        Returns
+        -------
+        carry
+            The state after the step that is run last.
+        ys : tuple of arrays, shape ``(T, B, K_i)``
+            What the steps return, each at its place in time. A device may keep it in a form of its own.
+        sums : tuple of arrays, shape ``(P, Q)``
+            For each pair (a, b), the sum of ``aᵀ b`` over the steps.
+        """
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(xp, *arguments)``: what a step may do, once. The result is a (nested, named) tuple of arrays.
+
+        Arguments are arrays, numbers, None and, for weights, (nested, named) tuples of them.
+        """
+
+
+OpsOrScan: TypeAlias = Ops | Scan | None
+"""What `ops=` may be; None for the fastest that is known."""
+
+
+class PlainScan:
+    """:class:`Scan` by a loop over the Array API standard, for every namespace. One can differentiate through it."""
+
+    def __init__(self, xp: Namespace) -> None:
+        self.xp = xp
+
+    def scan(
+        self, step: Step, weights: Any, carry: Any, xs: Arrays, *, rows: Arrays = (), reverse: bool = False
+    ) -> tuple[Any, Arrays, Arrays]:
+        T = next(x.shape[0] for x in xs if x is not None)
+        results = []
+        for t in range(T)[::-1] if reverse else range(T):
+            xs_t = tuple(None if x is None else x[t, ...] for x in xs)
+            carry, *result = step(self.xp, weights, carry, xs_t, rows)
+            results.append(result)
+        ys, pairs = zip(*(results[::-1] if reverse else results), strict=True)
+        stacked = tuple(self.xp.stack(y) for y in zip(*ys, strict=True))
+        sums = tuple(self.contract(*map(self.xp.stack, zip(*pair, strict=True))) for pair in zip(*pairs, strict=True))
+        return carry, stacked, sums
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(self.xp, *arguments)
+
+    def contract(self, a: Array, b: Array) -> Array:
+        """The sum of ``aᵀ b`` over all axes but the last: ``(..., P)`` and ``(..., Q)`` to ``(P, Q)``."""
+        a, b = (self.xp.reshape(m, (-1, m.shape[-1])) for m in (a, b))
+        return a.T @ b
+
+
+def scan_of(like: Array, ops: OpsOrScan = None) -> Scan:
+    """How to run steps on arrays such as `like`: by the given ops, or else by the fastest that are known for them.
+
+    Raises
+    ------
+    ArgumentError
+        `ops` is neither an `Ops` nor a `Scan`.
+    ShapeError
+        The namespace of the array cannot do what a step does.
+    """
+    if ops is not None and not any(hasattr(type(ops), name) for name in ("scan", "pointwise")):
+        raise ArgumentError(f"ops is a {type(ops).__name__}; it must be an Ops, such as PlainOps(), or None")
+    xp = array_namespace(like)
+    name = xp.__name__.removeprefix("array_api_compat.")
+    if ops is None and not plain_wanted():
+        ops = fastest_ops(name)
+    if ops is not None and hasattr(ops, "scan"):
+        return cast(Scan, ops)
+    if not _can_scan(xp):
+        raise ShapeError(
+            f"the arrays have namespace {name}, which cannot run the steps of a GRU; convert them to NumPy, CuPy, "
+            "PyTorch, JAX or dask arrays first"
+        )
+    return PlainScan(xp)
+
+
+@cache
+def _can_scan(xp: Namespace) -> bool:
+    """Whether a namespace has the functions of a step: one probe for each."""
+    try:
+        one = xp.ones((1, 1, 1), dtype=xp.float32)
+        PlainScan(xp).scan(_probe, one[0, ...], one[0, ...], (xp.permute_dims(one, (1, 0, 2)),))
+    except Exception:  # libraries refuse in many ways
+        return False
+    return True
+
+
+def _probe(xp: Namespace, weights: Any, carry: Any, xs: Arrays, rows: Arrays) -> tuple[Any, Arrays, Pairs]:
+    (x,) = xs
+    row = xp.concat([x, xp.ones_like(x[:, :1])], axis=1)
+    carry = 0.5 * xp.tanh(row[..., :1] @ weights.T) + carry
+    return carry, (xp.where(x > 0.0, carry, 0.0),), ((carry, row),)
