@@ -1,0 +1,381 @@
+"""Run pure steps, scanned over time, and other pure functions by the primitives of a device.
+
+What a step does is planned once for each shape, and then emitted as calls of `empty`, `copy`, `matmul`, `contract`,
+`pointwise` and `loop` of an `Ops`. So it can be captured, compiled into one kernel, or counted, as every such call.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from gru_xp.devices.step_plan import (
+    Buffer,
+    Copy,
+    Kind,
+    Place,
+    Product,
+    Run,
+    Span,
+    Stage,
+    StepPlan,
+    call_plan,
+    leaves_of,
+    scan_plan,
+    structure_of,
+)
+from gru_xp.devices.tracing import Symbol
+from gru_xp.nn.ops import Array, Namespace, Ops
+
+
+class Kept:
+    """A result of a scan ``(T, B, K)`` whose sequences are in several arrays, as they were computed.
+
+    Another scan of the same device takes it as it is; `joined`, or the conversion to an array, puts it together.
+
+    Attributes
+    ----------
+    shape, ndim, dtype
+        Of the whole.
+    """
+
+    ndim = 3
+
+    def __init__(self, ops: Ops, parts: Sequence[tuple[slice, Array]]) -> None:
+        self._ops, self.parts = ops, list(parts)
+        T, _, K = self.parts[0][1].shape
+        self.shape = (T, self.parts[-1][0].stop, K)
+        self.dtype = self.parts[0][1].dtype
+
+    @property
+    def rows(self) -> list[slice]:
+        """Which sequences the parts have."""
+        return [rows for rows, _ in self.parts]
+
+    def __getitem__(self, key: Any) -> "Kept":
+        """Some of the steps."""
+        steps = key[0] if isinstance(key, tuple) else key
+        if not isinstance(steps, slice) or (isinstance(key, tuple) and key[1:] not in ((), (...,))):
+            raise TypeError(
+                f"a result that is kept in parts is sliced by {key!r}; it gives steps alone, as in a[i:j, ...]"
+            )
+        return Kept(self._ops, [(rows, array[steps]) for rows, array in self.parts])
+
+    def joined(self) -> Array:
+        """One array."""
+        whole = self._ops.empty(self.shape, like=self.parts[0][1])
+        workers = [worker for _, worker in self._ops.parts(self.shape[1], *self.shape[::2], self.shape[2])]
+        copies = [
+            (workers[i % len(workers)], partial(_copy, workers[i % len(workers)], array, whole[:, rows]))
+            for i, (rows, array) in enumerate(self.parts)
+        ]
+        self._ops.run(copies)
+        return whole
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        whole = self.joined()
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
+class Lowered:
+    """Gives ops that have the primitives the methods of `gru_xp.nn.scan.Scan`."""
+
+    def scan(
+        self: Any,
+        step: Any,
+        weights: Any,
+        carry: Array | None,
+        xs: tuple[Any, ...],
+        *,
+        rows: tuple[Any, ...] = (),
+        reverse: bool = False,
+    ) -> tuple[Any, tuple[Any, ...], tuple[Array, ...]]:
+        """See `gru_xp.nn.scan.Scan`; `ys` whose sequences were split are :class:`Kept`."""
+        return scan(self, step, weights, carry, xs, rows=rows, reverse=reverse)
+
+    def call(self: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        """See `gru_xp.nn.scan.Scan`."""
+        return call(self, function, *arguments)
+
+
+def scan(
+    ops: Ops,
+    step: Any,
+    weights: Any,
+    carry: Array | None,
+    xs: tuple[Any, ...],
+    *,
+    rows: tuple[Any, ...] = (),
+    reverse: bool = False,
+) -> tuple[Any, tuple[Any, ...], tuple[Array, ...]]:
+    """`gru_xp.nn.scan.Scan.scan` by the primitives of `ops`.
+
+    Raises
+    ------
+    TypeError
+        The step does something that is not traced; the message lists what it may do.
+    ValueError
+        Shapes do not go together.
+    """
+    given = [x for x in xs if x is not None]
+    like = given[0] if carry is None else carry
+    (T, B), K = given[0].shape[:2], like.shape[-1]
+    workers = ops.parts(B, T, given[0].shape[2], K)
+    split = next((x.rows for x in given if isinstance(x, Kept)), None)
+    if split is None or any(isinstance(x, Kept) and x.rows != split for x in given):
+        split = [some for some, _ in workers]
+    keys = structure_of(weights), structure_of(carry), structure_of(rows)
+    tasks = []
+    whole = None if carry is None or len(split) == 1 else ops.empty(carry.shape, like=carry)
+    for number, some in enumerate(split):
+        one = len(split) == 1
+        worker = workers[number % len(workers)][1]
+        xs_part = [x if one and not isinstance(x, Kept) else _part(x, some, number, split) for x in given]
+        carry_part = carry if one or carry is None else carry[some]
+        rows_part = rows if one else tuple([None if a is None else a[some] for a in rows])
+        keys_xs = tuple([None if x is None else ("array", some.stop - some.start, x.shape[2]) for x in xs])
+        if not one:
+            keys = keys[0], structure_of(carry_part), structure_of(rows_part)
+        plan = scan_plan(step, keys[0], keys[1], ("tuple", tuple, keys_xs), keys[2], like.dtype)
+        inputs = {"weight": leaves_of(weights), "row": leaves_of(rows_part), "x": xs_part}
+        into = None if whole is None else whole[some]
+        tasks.append((worker, partial(_scan_part, worker, plan.plan, inputs, carry_part, T, reverse, into)))
+    results = ops.run(tasks)
+    carried, ys, sums = results[0]
+    for _, _, more in results[1:]:
+        for total, part in zip(sums, more, strict=True):
+            ops.pointwise(_add, (total, part), out=(total,))
+    if len(results) > 1:
+        carried = whole
+        ys = [Kept(ops, list(zip(split, arrays, strict=True))) for arrays in zip(*(r[1] for r in results), strict=True)]
+    return carried, tuple([None if i is None else ys[i] for i in plan.ys]), tuple(sums)
+
+
+def call(ops: Ops, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`gru_xp.nn.scan.Scan.call` by the primitives of `ops`.
+
+    Raises
+    ------
+    TypeError
+        The function does something that is not traced; the message lists what it may do.
+    ValueError
+        Shapes do not go together.
+    """
+    leaves = leaves_of(arguments)
+    plan, result = call_plan(function, structure_of(arguments), leaves[0].dtype)
+    memory = _Memory(plan, ops, {"weight": leaves}, leaves[0], 0, 0, False)
+    for stage in plan.once:
+        _emit(stage, ops, memory.whole, memory.of_place)
+    return _filled(result, [memory.whole(s) for s in plan.ys])
+
+
+def _filled(tree: Any, values: Sequence[Any]) -> Any:
+    if isinstance(tree, tuple | list):
+        parts = [_filled(part, values) for part in tree]
+        return type(tree)._make(parts) if hasattr(type(tree), "_make") else type(tree)(parts)
+    return None if tree is None else values[tree]
+
+
+def _part(x: Any, some: slice, number: int, split: Sequence[slice]) -> Array:
+    """Some sequences of an input."""
+    if not isinstance(x, Kept):
+        return x[:, some]
+    return x.parts[number][1] if x.rows == split else x.joined()[:, some]
+
+
+def _copy(ops: Ops, source: Array, out: Array) -> None:
+    ops.copy(source, out)
+
+
+def _add(xp: Namespace, a: Array, b: Array) -> tuple[Array]:
+    return (a + b,)
+
+
+# --- one part ---------------------------------------------------------------------------------------------------
+
+
+class _Memory:
+    """Arrays for the buffers of a plan, taken when they are asked for first, and views of them and of inputs."""
+
+    def __init__(
+        self,
+        plan: StepPlan,
+        ops: Ops,
+        inputs: dict[str, list[Array]],
+        like: Array,
+        T: int,
+        block_length: int,
+        reverse: bool,
+    ) -> None:
+        self.inputs, self._plan, self._ops, self._like, self._reverse = inputs, plan, ops, like, reverse
+        self._T, self._block_length = T, block_length
+        self._arrays: dict[Buffer, Array] = {}
+        self._views: dict[int, tuple[Array, Kind]] = {}
+
+    def array(self, buffer: Buffer) -> Array:
+        if buffer not in self._arrays:
+            lead = {Kind.STEP: (), Kind.BLOCK: (self._block_length,), Kind.TIME: (self._T + buffer.carries,)}
+            self._arrays[buffer] = self._ops.empty((*lead[buffer.kind], *buffer.shape), like=self._like)
+        return self._arrays[buffer]
+
+    def steps(self, buffer: Buffer, after: bool) -> Array:
+        """A buffer's places for all steps: before them, or after them."""
+        array = self.array(buffer)
+        if not buffer.carries:
+            return array
+        start = int(after != self._reverse)
+        return array[start : start + self._T]
+
+    def of_place(self, place: Place) -> Array:
+        """A place, for all steps if it has several."""
+        array = self.steps(place.buffer, place.after)
+        if place.index == tuple([(0, n) for n in place.buffer.shape]):
+            return array
+        return array[(..., *(slice(*edges) for edges in place.index))]
+
+    def of_span(self, span: Span) -> Array:
+        """Columns of a buffer or an input, for all steps."""
+        is_buffer = isinstance(span.source, Buffer)
+        array = self.steps(span.source, span.after) if is_buffer else self.inputs["x"][span.source]
+        return array if (span.start, span.stop) == (0, array.shape[-1]) else array[..., span.start : span.stop]
+
+    def view(self, s: Symbol) -> tuple[Array, Kind]:
+        """Where a symbol lies, for all steps if it has several places."""
+        found = self._views.get(id(s))
+        if found is None:
+            found = self._views[id(s)] = self._view(s)
+        return found
+
+    def _view(self, s: Symbol) -> tuple[Array, Kind]:
+        place = self._plan.places.get(id(s))
+        if place is not None:
+            return self.of_place(place), place.buffer.kind
+        if s.op == "input":
+            return self.inputs[s.args[0]][s.args[1]], Kind.TIME if s.args[0] == "x" else Kind.STEP
+        array, kind = self.view(s.args[0])
+        if s.op == "transpose":
+            return array.T, kind
+        return array[s.args[1] if s.op == "part" else (..., slice(*s.args[1:]))], kind
+
+    def whole(self, s: Symbol) -> Array:
+        """Where a symbol lies, for all steps if it has several places."""
+        return self.view(s)[0]
+
+
+def _emit(stage: Stage, ops: Ops, of: Callable[[Symbol], Array], of_place: Callable[[Place], Array]) -> None:
+    if isinstance(stage, Product):
+        a, b = stage.symbol.args
+        ops.matmul(of(a), of(b), out=of(stage.symbol))
+    elif isinstance(stage, Copy):
+        ops.copy(of(stage.source) if isinstance(stage.source, Symbol) else stage.source, of_place(stage.place))
+    else:
+        ops.pointwise(stage.body, tuple([of(a) for a in stage.inputs]), out=tuple([of(a) for a in stage.outputs]))
+
+
+class _LoopCall(NamedTuple):
+    """A stage of the loop: what it reads and writes, each with the steps that it has."""
+
+    stage: Stage
+    reads: list[tuple[Any, Kind]]
+    writes: list[tuple[Array, Kind]]
+
+
+def _scan_part(
+    ops: Ops,
+    plan: StepPlan,
+    inputs: dict[str, list[Array]],
+    carry: Array | None,
+    T: int,
+    reverse: bool,
+    into: Array | None,
+) -> tuple[Array | None, list[Array], list[Array]]:
+    """The scan of some sequences: the last carry, also written `into` an array, ys, and sums."""
+    like = inputs["x"][0] if carry is None else carry
+    H = like.shape[-1]
+    length = max(1, min(T, ops.block_length(T, like.shape[-2], H))) if plan.in_blocks else T
+    memory = _Memory(plan, ops, inputs, like, T, length, reverse)
+    for stage in (*plan.once, *plan.written, *plan.before):
+        _emit(stage, ops, memory.whole, memory.of_place)
+    if plan.carry_in is not None:
+        state, kind = memory.view(plan.carry_in)
+        ops.copy(carry, state[T - 1 if reverse else 0] if kind else state)
+    calls = [_loop_call(stage, memory) for stage in plan.loop]
+    if plan.carry_copied is not None:
+        place = plan.carry_copied
+        target = memory.of_place(place), place.buffer.kind
+        calls.append(_LoopCall(Copy(plan.carry_out, place), [memory.view(plan.carry_out)], [target]))
+    sums: list[Array] = [None] * sum(len(c.results) for c in plan.contractions)
+    totals = []
+    for contraction in plan.contractions:
+        a, b = memory.of_span(contraction.a), memory.of_span(contraction.b)
+        total = ops.empty((a.shape[-1], b.shape[-1]), like=like)
+        totals.append((contraction, a, b, total))
+        for number, some, columns in contraction.results:
+            sums[number] = total[some, columns]
+    for number, block in enumerate(_blocks(T, length, reverse)):
+        times = range(block.start, block.stop)
+        if calls:
+            ops.loop(partial(_step, ops, calls, block.start), times[::-1] if reverse else times)
+        in_block = slice(0, block.stop - block.start)
+
+        def at(view: tuple[Array, Kind], block: slice = block, in_block: slice = in_block) -> Array:
+            array, kind = view
+            return array if kind == Kind.STEP else array[block if kind == Kind.TIME else in_block]
+
+        for stage in plan.after:
+            _emit(stage, ops, lambda s, at=at: at(memory.view(s)), memory.of_place)
+        for contraction, a, b, total in totals:
+            kinds = (_kind(contraction.a), _kind(contraction.b))
+            a_block, b_block = (at((array, kind)) for array, kind in zip((a, b), kinds, strict=True))
+            ops.contract(a_block, b_block, out=total, add=number > 0)
+    ys = [memory.whole(s) for s in plan.ys]
+    last = None if carry is None else _last(ops, plan, memory, T, reverse, into)
+    return last, ys, sums
+
+
+def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into: Array | None) -> Array:
+    """The carry after the step that is run last."""
+    place = plan.places[id(plan.carry_in)]
+    last = memory.of_place(place)
+    if place.buffer.kind == Kind.TIME:
+        last = memory.array(place.buffer)[0 if reverse else T][(..., *(slice(*edges) for edges in place.index))]
+        others = [plan.places.get(id(s.root)) for s in plan.ys]
+        if into is None and all(other is None or other.buffer is not place.buffer for other in others):
+            into = ops.empty(last.shape, like=last)  # nobody else needs the memory of all steps
+    if into is not None:
+        ops.copy(last, into)
+        return into
+    return last
+
+
+def _loop_call(stage: Stage, memory: _Memory) -> _LoopCall:
+    if isinstance(stage, Product):
+        return _LoopCall(stage, [memory.view(a) for a in stage.symbol.args], [memory.view(stage.symbol)])
+    if isinstance(stage, Run):
+        return _LoopCall(stage, [memory.view(a) for a in stage.inputs], [memory.view(a) for a in stage.outputs])
+    source = memory.view(stage.source) if isinstance(stage.source, Symbol) else (stage.source, Kind.STEP)
+    return _LoopCall(stage, [source], [(memory.of_place(stage.place), stage.place.buffer.kind)])
+
+
+def _step(ops: Ops, calls: Sequence[_LoopCall], start: int, t: int) -> None:
+    """The calls of step `t`, of a block that begins at `start`."""
+    index = (None, t - start, t)  # of each Kind
+    for stage, reads, writes in calls:
+        given = tuple([a[index[kind]] if kind else a for a, kind in reads])
+        out = tuple([a[index[kind]] if kind else a for a, kind in writes])
+        if isinstance(stage, Run):
+            ops.pointwise(stage.body, given, out=out)
+        elif isinstance(stage, Product):
+            ops.matmul(*given, out=out[0])
+        else:
+            ops.copy(given[0], out[0])
+
+
+def _kind(span: Span) -> Kind:
+    return span.source.kind if isinstance(span.source, Buffer) else Kind.TIME
+
+
+def _blocks(T: int, length: int, reverse: bool) -> list[slice]:
+    """Runs of steps, in the order in which they are run; the last one may be shorter."""
+    if reverse:
+        return [slice(max(0, stop - length), stop) for stop in range(T, 0, -length)]
+    return [slice(start, min(T, start + length)) for start in range(0, T, length)]
