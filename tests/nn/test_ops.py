@@ -10,16 +10,15 @@ from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import ShapeError
 from gru_xp.nn import (
     LinearParams,
-    gru_backward,
     gru_cell_backward,
     gru_cell_forward,
-    gru_forward,
     linear_backward,
     linear_forward,
     mse_loss,
     ops,
 )
-from gru_xp.nn.ops import PLAIN_OPS, PlainOps, default_ops, even_slices, rounds_for_memory
+from gru_xp.nn.ops import PLAIN_OPS, default_ops, even_slices, rounds_for_memory
+from gru_xp.nn.params import arrays_of
 
 
 @pytest.fixture(autouse=True)
@@ -203,44 +202,7 @@ def test_rounds_for_memory():
     assert rounds_for_memory(2**20 + 1, 64, 8, 1) == 9
 
 
-def test_parts_of_the_plain_ops_give_what_one_gives(xp, draw, draw_params, reset, monkeypatch, assert_same_results):
-    x, h0, params = draw(xp, (5, 4, 2)), draw(xp, (5, 3)), draw_params(xp, 2, 3)
-    dh, dh_last = draw(xp, (5, 4, 3)), draw(xp, (5, 3))
-    results = []
-    for numbers in (2**27, 4 * (8 * 3 + 2) * 2):
-        monkeypatch.setattr(ops, "MAX_NUMBERS", numbers)
-        h, h_last, cache = gru_forward(x, h0, params, reset=reset, ops=PLAIN_OPS)
-        assert len(cache.parts) == (1 if numbers == 2**27 else 3)
-        dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
-        results.append((h, h_last, dx, dh0, *dparams))
-    assert_same_results(results[1], results[0])
-
-
 # --- what the maths asks of ops ---------------------------------------------------------------------------------
-
-
-def test_the_ops_that_are_given_do_all_the_work(draw, draw_params, reset):
-    """A device's own way must reach every product and every pointwise expression of both passes."""
-    calls = []
-
-    class Counted(PlainOps):
-        def __getattribute__(self, name):
-            calls.append(name)
-            return super().__getattribute__(name)
-
-    T, before = 4, reset == "before"
-    _, _, cache = gru_forward(draw(np, (2, T, 3)), None, draw_params(np, 3, 5), reset=reset, ops=Counted())
-    assert calls.count("matmul") == (2 * T if before else 1 + T)
-    assert calls.count("pointwise") == 3 + (2 * T if before else T)
-    calls.clear()
-    gru_backward(draw(np, (2, T, 5)), cache)
-    assert calls.count("matmul") == 2 + (2 * T if before else T)
-    assert calls.count("contract") == 2
-    assert calls.count("pointwise") == 1 + (4 * T if before else 3 * T)
-    calls.clear()
-    gru_backward(None, cache, dh_last=draw(np, (2, 5)), with_dx=False)
-    assert calls.count("matmul") == (2 * T if before else T)
-    assert calls.count("pointwise") == (3 * T if before else 2 * T)
 
 
 def variant(draw, name, B, T, H):
@@ -272,8 +234,8 @@ def test_the_maths_touches_arrays_by_the_ops_alone(draw, draw_layer, guarded_ops
 
 def test_the_other_functions_touch_arrays_by_the_ops_alone(draw, draw_layer, guarded_ops, guard, reset):
     layer = draw_layer(3, 4, 2, 5)
-    x, params = guard(layer.x), guard(layer.params)
-    h, cache = gru_cell_forward(x[:, 0], guard(layer.h0), params, reset=reset, ops=guarded_ops)
+    x, params = guard(layer.x), guard(layer.params_of(reset))
+    h, cache = gru_cell_forward(x[:, 0], guard(layer.h0), params, ops=guarded_ops)
     gru_cell_backward(guard(layer.dh_last), cache)
     linear = guard(LinearParams(draw(np, (2, 5)), draw(np, (2,))))
     y, cache = linear_forward(h, linear, ops=guarded_ops)
@@ -283,85 +245,6 @@ def test_the_other_functions_touch_arrays_by_the_ops_alone(draw, draw_layer, gua
         x + x
     with pytest.raises(AssertionError, match="beside the ops"):
         x[0] = 1.0
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("with_dh", [True, False])
-def test_steps_of_a_loop_are_alike(draw, draw_layer, reset, with_dh, name):
-    """The same calls on arrays of the same shapes, whose places in memory are evenly spaced."""
-    loops = []
-
-    class Watching(PlainOps):
-        step = None
-
-        def watch(self, name, *arrays):
-            if self.step is not None:
-                arrays = [a for a in arrays if hasattr(a, "shape")]
-                places = [a.__array_interface__["data"][0] for a in arrays]
-                self.step.append((name, [(a.shape, a.strides) for a in arrays], places))
-
-        def loop(self, step, times):
-            steps = []
-            for t in times:
-                self.step = []
-                step(t)
-                steps.append(self.step)
-            self.step = None
-            loops.append(steps)
-
-        def matmul(self, a, b, out):
-            self.watch("matmul", a, b, out)
-            return super().matmul(a, b, out)
-
-        def pointwise(self, body, inputs, out):
-            self.watch(body, *inputs, *out)
-            super().pointwise(body, inputs, out)
-
-        def copy(self, source, out):
-            assert self.step is None
-            super().copy(source, out)
-
-        def contract(self, a, b, out, *, add=False):
-            assert self.step is None
-            super().contract(a, b, out, add=add)
-
-        def empty(self, shape, like):
-            assert self.step is None
-            return super().empty(shape, like)
-
-    layer, options = draw_layer(3, 6, 2, 5), variant(draw, name, 3, 6, 5)
-    (layer if with_dh else layer._replace(dh=None))(Watching(), reset, **options)
-    # Spans are run once more before their way back.
-    assert [len(steps) for steps in loops] == ([2, 4, 4, 4, 2, 2] if name == "kept every 4th" else [6, 6])
-    there, back = (
-        ["matmul" if name == "matmul" else "pointwise" for name, *_ in steps[0]] for steps in (loops[0], loops[-1])
-    )
-    # One kernel after each product, and one to begin the way back with; one more where the loss is on every state.
-    forward, backward = (1, 1) if reset == "after" else (2, 2)
-    assert there == ["matmul", "pointwise"] * forward
-    assert back == ["pointwise"] * with_dh + ["pointwise"] + ["matmul", "pointwise"] * backward
-    for steps in loops:
-        for calls in zip(*steps, strict=True):
-            names, shapes, places = zip(*calls, strict=True)
-            assert all(name is names[0] for name in names)
-            assert all(shape == shapes[0] for shape in shapes)
-            for addresses in zip(*places, strict=True):
-                assert len(set(np.diff(addresses))) == 1
-
-
-def test_any_length_of_blocks_gives_the_same(draw_layer, assert_same_results, reset):
-    class Blocks(PlainOps):
-        def __init__(self, block):
-            self.block = block
-
-        def block_length(self, T, B, H):
-            assert (T, B, H) == (6, 3, 5)
-            return self.block
-
-    layer = draw_layer(3, 6, 2, 5)
-    expected = layer(PLAIN_OPS, reset)
-    for block in (1, 2, 3, 5, 6):
-        assert_same_results(layer(Blocks(block), reset), expected)
 
 
 # --- where no ops are given -------------------------------------------------------------------------------------
@@ -459,27 +342,11 @@ def test_without_ops_the_other_functions_give_the_same(draw, draw_params, assert
     def results(given):
         h, cache = gru_cell_forward(a["x"], a["h_prev"], params, reset=reset, ops=given)
         dx, dh_prev, dparams = gru_cell_backward(a["dh"], cache)
-        yield (h, h, dx, dh_prev, *dparams)
+        yield (h, h, dx, dh_prev, *arrays_of(dparams))
         y, cache = linear_forward(a["h_prev"], LinearParams(a["weight"], a["bias"]), ops=given)
         value, dy = mse_loss(y, a["y"], ops=given)
         dx, dparams = linear_backward(dy, cache)
-        yield (y, value, dy, dx, *dparams)
+        yield (y, value, dy, dx, *arrays_of(dparams))
 
     for actual, desired in zip(results(None), results(PLAIN_OPS), strict=True):
         assert_same_results(actual, desired, tolerance)
-
-
-def test_the_backward_pass_uses_the_ops_that_the_forward_pass_was_given(draw_layer, reset):
-    calls = []
-
-    class Counted(PlainOps):
-        def contract(self, a, b, out, *, add=False):
-            calls.append(a.shape)
-            super().contract(a, b, out, add=add)
-
-    layer = draw_layer(3, 4, 2, 5)
-    layer(Counted(), reset)
-    assert len(calls) == 2
-    _, cache = gru_cell_forward(layer.x[:, 0], layer.h0, layer.params, reset=reset, ops=Counted())
-    gru_cell_backward(layer.dh_last, cache)
-    assert len(calls) == 4
