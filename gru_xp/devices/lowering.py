@@ -30,7 +30,7 @@ from gru_xp.nn.ops import Array, Namespace, Ops
 class Kept:
     """A result of a scan ``(T, B, K)`` whose sequences are in several arrays, as they were computed.
 
-    Another scan of the same device takes it as it is; `joined`, or the conversion to an array, puts it together.
+    Another scan of the same device takes it as it is; `call`, `joined` and the conversion to an array put it together.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Kept:
         steps = key[0] if isinstance(key, tuple) else key
         if not isinstance(steps, slice) or (isinstance(key, tuple) and key[1:] not in ((), (...,))):
             raise TypeError(
-                f"a result that is kept in parts is sliced by {key!r}; it gives steps alone, as in a[i:j, ...]"
+                f"a result in parts is sliced by {key!r}; slice its steps alone, as in a[i:j, ...]"
             )
         return Kept(self._ops, [(rows, array[steps]) for rows, array in self.parts])
 
@@ -160,7 +160,7 @@ def call(ops: Ops, function: Callable[..., Any], *arguments: Any) -> Any:
     ValueError
         Shapes do not go together.
     """
-    leaves = leaves_of(arguments)
+    leaves = [a.joined() if isinstance(a, Kept) else a for a in leaves_of(arguments)]
     plan, result = call_plan(function, structure_of(arguments), leaves[0].dtype)
     memory = _Memory(plan, ops, {"weight": leaves}, leaves[0], 0, 0, False)
     for stage in plan.once:
@@ -291,7 +291,7 @@ def _scan_part(
     """The scan of some sequences: the last carry, also written `into` an array, ys, and sums."""
     like = inputs["x"][0] if carry is None else carry
     H = like.shape[-1]
-    length = max(1, min(T, ops.block_length(T, like.shape[-2], H))) if plan.in_blocks else T
+    length = max(1, min(T, ops.block_length(T, like.shape[-2], H))) if plan.loop and plan.in_blocks else T
     memory = _Memory(plan, ops, inputs, like, T, length, reverse)
     for stage in (*plan.once, *plan.written, *plan.before):
         _emit(stage, ops, memory.whole, memory.of_place)

@@ -10,7 +10,7 @@ several such rows lie in it once.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -275,7 +275,7 @@ class StepPlan:
     def _place_once(self) -> None:
         """Give arrays that are put together once, and numbers, memory; what is computed for it is computed there."""
         for s in reversed(self.symbols):
-            if s.op == "fill" and (any(c.op != "concat" for c in self._consumers[id(s)]) or id(s) in self._want):
+            if s.op == "fill" and (any(c.op != "concat" for c in self._consumers[id(s)]) or s in self._kept_roots):
                 self._give(s, Kind.STEP)
             if s.op != "concat" or s.level > ONCE:
                 continue
@@ -373,7 +373,8 @@ class StepPlan:
         if self._carries_in_time:
             target = target._replace(after=True)
             return None if self.places.get(id(self.carry_out)) == target else target
-        if id(self.carry_out) in self.places or not self._is_computed(self.carry_out):
+        elsewhere = id(self.carry_out) in self.places or id(self.carry_out) in self._want
+        if elsewhere or not self._is_computed(self.carry_out):
             return target
         number = self._stage_of(self.carry_out)
         read_later = any(id(self.carry_in) in reads for reads in self._reads[LOOP][number + 1 :])
@@ -424,7 +425,8 @@ class StepPlan:
 
     def _is_lazy(self, s: Symbol) -> bool:
         """Whether it is computed where it is used first: it depends on no carry, and nobody else wants it."""
-        return s.level == ALL and self._level[id(s)] == LOOP and s not in self._kept_roots
+        computed = s.op not in NO_CALLS and s.level == ALL and self._level[id(s)] == LOOP
+        return computed and s not in self._kept_roots
 
     def _ready(self, a: Symbol, done: set[int]) -> bool:
         a = a.root
