@@ -174,7 +174,32 @@ def test_only_the_maths_asks_which_ops_are_the_fastest():
     """That file is a leaf: it imports nothing of the house, until it is asked."""
     assert not [module for module in imports(ROOT / "gru_xp/fastest.py") if top(module) not in sys.stdlib_module_names]
     askers = {path.name for path in SOURCES if any(m.startswith("gru_xp.fastest") for m in imports(path))}
-    assert askers == {"ops.py"}
+    assert askers == {"ops.py", "scan.py"}
+
+
+PURE = [ROOT / f"gru_xp/nn/{name}.py" for name in "scan cell gru stack linear network inference".split()]
+    ROOT / "gru_xp/nn" / f"{name}.py" for name in ("scan", "cell", "gru", "stack", "linear", "network", "inference")
+]
+MAX_LAYER_LINES = 300
+"""Of code in cell.py and gru.py together, without docstrings, comments and blank lines."""
+
+
+def test_steps_write_into_nothing():
+    """Neither ``out=`` nor an assignment to a part of an array: what they compute, they return."""
+
+    def written(path):
+        for node in nodes(path):
+            if isinstance(node, ast.keyword) and node.arg == "out":
+                yield f"line {node.value.lineno}: out="
+            elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+                yield f"line {node.lineno}: {ast.unparse(node)}"
+
+    assert offenders(written, PURE) == []
+    assert offenders(written, [ROOT / "gru_xp/devices/numpy_ops.py"])
+
+
+def test_the_layer_is_short():
+    assert sum(len(lines_of_code(ROOT / f"gru_xp/nn/{name}.py")) for name in ("cell", "gru")) <= MAX_LAYER_LINES
 
 
 def test_the_maths_imports_no_device():

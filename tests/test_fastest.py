@@ -21,6 +21,15 @@ def test_namespaces_with_fast_ops():
     assert default_ops(np.ones(1)) is fastest_ops("numpy")
 
 
+@pytest.mark.peer
+def test_jax_has_a_scan_of_its_own():
+    pytest.importorskip("jax")
+    from gru_xp.devices.jax_scan import JaxScan
+
+    assert isinstance(fastest_ops("jax.numpy"), JaxScan)
+    assert fastest_ops("jax.numpy") is fastest_ops("jax.numpy")
+
+
 def test_namespaces_without_fast_ops():
     for name in ("torch", "array_api_strict", "dask.array", "array_api_compat.numpy", ""):
         assert fastest_ops(name) is None, name

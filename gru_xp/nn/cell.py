@@ -341,7 +341,7 @@ def check_params(
     I = input_size or x.shape[-1]  # noqa: E741
     dims = {"weight_hh": (3 * H, H), "weight_ih": (3 * H, I), "bias": (3 * H,)}
     if params.bias_hn is not None:
-        dims["bias_hn"] = (H,)
+        dims |= {"bias_hn": (H,)}
     for field, expected in dims.items():
         why = f", as the last size of x is {I}" if field == "weight_ih" and input_size is None else ""
         check_array(f"{name}.{field}", getattr(params, field), expected, like=("x", x), why=why)

@@ -8,8 +8,8 @@ from gru_xp.devices import to_host
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import ShapeError
 from gru_xp.nn import gru_cell_forward, gru_forward
-from gru_xp.nn.inference import MAX_PREPARED, GRUInference
-from gru_xp.nn.ops import PLAIN_OPS, PlainOps
+from gru_xp.nn.inference import GRUInference
+from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of
 
 OPS = pytest.mark.parametrize("make_ops", [lambda: None, NumpyOps, lambda: NumpyOps(0), lambda: PLAIN_OPS])
@@ -18,17 +18,6 @@ DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("
 
 def assert_close(actual, desired, tolerance=1e-12):
     np.testing.assert_allclose(to_host(actual), to_host(desired), rtol=0, atol=tolerance)
-
-
-class Counted(PlainOps):
-    """Ops that remember the functions that they captured."""
-
-    def __init__(self):
-        self.captured = []
-
-    def capture(self, function):
-        self.captured.append(function)
-        return super().capture(function)
 
 
 def by_gru_forward(x, h0, params, reset):
@@ -74,19 +63,6 @@ def test_sequences_in_several_parts(draw, draw_params, make_numpy_ops, reset):
         for start in (h0, None):
             for actual, desired in zip(layer(x, start), by_gru_forward(x, start, params, reset), strict=True):
                 assert_close(actual, desired)
-
-
-def test_more_shapes_than_stay_prepared(draw, draw_params, reset):
-    """The oldest is forgotten, and prepared again when it comes back."""
-    ops, params = Counted(), draw_params(np, 2, 3)
-    layer = GRUInference(params, reset=reset, ops=ops)
-    shapes = [(B, T) for B in (1, 2, 5) for T in range(1, MAX_PREPARED)][: MAX_PREPARED + 1]
-    for number, (B, T) in enumerate((*shapes, shapes[-1], *shapes[2:], shapes[0])):
-        x = draw(np, (B, T, 2))
-        for actual, desired in zip(layer(x), by_gru_forward(x, None, params, reset), strict=True):
-            assert_close(actual, desired)
-        n_prepared = MAX_PREPARED + 2 if number == 2 * MAX_PREPARED + 1 else min(number, MAX_PREPARED) + 1
-        assert len(ops.captured) == n_prepared, number
 
 
 def test_results_are_the_users(draw, draw_params, reset):
@@ -138,18 +114,6 @@ def test_parameters_are_copied_for_several_parts(draw, draw_params, make_numpy_o
         array[...] = 100.0
     for actual, desired in zip(layer(x), expected, strict=True):
         assert_close(actual, desired)
-
-
-def test_each_shape_is_prepared_once(draw, draw_params, reset):
-    ops = Counted()
-    layer = GRUInference(draw_params(np, 2, 3), reset=reset, ops=ops)
-    for _ in range(3):
-        for B, T in ((3, 4), (2, 5), (3, 1)):
-            layer(draw(np, (B, T, 2)))
-    assert len(ops.captured) == 3
-    for _ in range(3):
-        layer.step(draw(np, (3, 2)))
-    assert len(ops.captured) == 4
 
 
 def test_inputs_are_not_modified_and_may_be_read_only(draw, draw_params, reset):
