@@ -177,7 +177,7 @@ def test_only_the_maths_asks_which_ops_are_the_fastest():
     assert askers == {"ops.py", "scan.py"}
 
 
-PURE = [ROOT / f"gru_xp/nn/{name}.py" for name in "scan cell gru stack linear network inference".split()]
+PURE = [
     ROOT / "gru_xp/nn" / f"{name}.py" for name in ("scan", "cell", "gru", "stack", "linear", "network", "inference")
 ]
 MAX_LAYER_LINES = 300
