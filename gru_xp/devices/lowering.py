@@ -4,8 +4,10 @@ What a step does is planned once for each shape, and then emitted as calls of `e
 `pointwise` and `loop` of an `Ops`. So it can be captured, compiled into one kernel, or counted, as every such call.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from gru_xp.devices.step_plan import (
@@ -20,11 +22,15 @@ from gru_xp.devices.step_plan import (
     StepPlan,
     call_plan,
     leaves_of,
+    rebuilt,
     scan_plan,
     structure_of,
 )
 from gru_xp.devices.tracing import Symbol
 from gru_xp.nn.ops import Array, Namespace, Ops
+
+MIN_NUMBERS = 2**20
+"""Numbers below which parts are put together by one thread: starting others would take longer."""
 
 
 class Kept:
@@ -55,20 +61,20 @@ class Kept:
         """Some of the steps."""
         steps = key[0] if isinstance(key, tuple) else key
         if not isinstance(steps, slice) or (isinstance(key, tuple) and key[1:] not in ((), (...,))):
-            raise TypeError(
-                f"a result in parts is sliced by {key!r}; slice its steps alone, as in a[i:j, ...]"
-            )
+            raise TypeError(f"a result in parts is sliced by {key!r}; slice its steps alone, as in a[i:j, ...]")
         return Kept(self._ops, [(rows, array[steps]) for rows, array in self.parts])
 
     def joined(self) -> Array:
         """One array."""
-        whole = self._ops.empty(self.shape, like=self.parts[0][1])
-        workers = [worker for _, worker in self._ops.parts(self.shape[1], *self.shape[::2], self.shape[2])]
-        copies = [
-            (workers[i % len(workers)], partial(_copy, workers[i % len(workers)], array, whole[:, rows]))
-            for i, (rows, array) in enumerate(self.parts)
-        ]
-        self._ops.run(copies)
+        ops, whole = self._ops, self._ops.empty(self.shape, like=self.parts[0][1])
+        if math.prod(self.shape) < MIN_NUMBERS:
+            for rows, array in self.parts:
+                ops.copy(array, whole[:, rows])
+            return whole
+        T, B, K = self.shape
+        workers = [worker for _, worker in ops.parts(B, T, K, K)]
+        parts = zip(self.parts, cycle(workers), strict=False)
+        ops.run([(worker, partial(worker.copy, array, whole[:, rows])) for (rows, array), worker in parts])
         return whole
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -170,8 +176,7 @@ def call(ops: Ops, function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _filled(tree: Any, values: Sequence[Any]) -> Any:
     if isinstance(tree, tuple | list):
-        parts = [_filled(part, values) for part in tree]
-        return type(tree)._make(parts) if hasattr(type(tree), "_make") else type(tree)(parts)
+        return rebuilt(type(tree), [_filled(part, values) for part in tree])
     return None if tree is None else values[tree]
 
 
@@ -180,10 +185,6 @@ def _part(x: Any, some: slice, number: int, split: Sequence[slice]) -> Array:
     if not isinstance(x, Kept):
         return x[:, some]
     return x.parts[number][1] if x.rows == split else x.joined()[:, some]
-
-
-def _copy(ops: Ops, source: Array, out: Array) -> None:
-    ops.copy(source, out)
 
 
 def _add(xp: Namespace, a: Array, b: Array) -> tuple[Array]:
@@ -228,14 +229,14 @@ class _Memory:
     def of_place(self, place: Place) -> Array:
         """A place, for all steps if it has several."""
         array = self.steps(place.buffer, place.after)
-        if place.index == tuple([(0, n) for n in place.buffer.shape]):
+        if place.edges == tuple([(0, n) for n in place.buffer.shape]):
             return array
-        return array[(..., *(slice(*edges) for edges in place.index))]
+        return array[(..., *(slice(*edges) for edges in place.edges))]
 
     def of_span(self, span: Span) -> Array:
         """Columns of a buffer or an input, for all steps."""
-        is_buffer = isinstance(span.source, Buffer)
-        array = self.steps(span.source, span.after) if is_buffer else self.inputs["x"][span.source]
+        source = span.source
+        array = self.steps(source, span.after) if isinstance(source, Buffer) else self.inputs["x"][source]
         return array if (span.start, span.stop) == (0, array.shape[-1]) else array[..., span.start : span.stop]
 
     def view(self, s: Symbol) -> tuple[Array, Kind]:
@@ -298,11 +299,11 @@ def _scan_part(
     if plan.carry_in is not None:
         state, kind = memory.view(plan.carry_in)
         ops.copy(carry, state[T - 1 if reverse else 0] if kind else state)
-    calls = [_loop_call(stage, memory) for stage in plan.loop]
+    stages = plan.loop
     if plan.carry_copied is not None:
-        place = plan.carry_copied
-        target = memory.of_place(place), place.buffer.kind
-        calls.append(_LoopCall(Copy(plan.carry_out, place), [memory.view(plan.carry_out)], [target]))
+        assert plan.carry_out is not None
+        stages = [*stages, Copy(plan.carry_out, plan.carry_copied)]
+    calls = [_loop_call(stage, memory) for stage in stages]
     sums: list[Array] = [None] * sum(len(c.results) for c in plan.contractions)
     totals = []
     for contraction in plan.contractions:
@@ -315,17 +316,11 @@ def _scan_part(
         times = range(block.start, block.stop)
         if calls:
             ops.loop(partial(_step, ops, calls, block.start), times[::-1] if reverse else times)
-        in_block = slice(0, block.stop - block.start)
-
-        def at(view: tuple[Array, Kind], block: slice = block, in_block: slice = in_block) -> Array:
-            array, kind = view
-            return array if kind == Kind.STEP else array[block if kind == Kind.TIME else in_block]
-
+        at = partial(_of_block, block)
         for stage in plan.after:
-            _emit(stage, ops, lambda s, at=at: at(memory.view(s)), memory.of_place)
+            _emit(stage, ops, lambda s, at=at: at(*memory.view(s)), memory.of_place)  # type: ignore[misc]
         for contraction, a, b, total in totals:
-            kinds = (_kind(contraction.a), _kind(contraction.b))
-            a_block, b_block = (at((array, kind)) for array, kind in zip((a, b), kinds, strict=True))
+            a_block, b_block = at(a, _kind(contraction.a)), at(b, _kind(contraction.b))
             ops.contract(a_block, b_block, out=total, add=number > 0)
     ys = [memory.whole(s) for s in plan.ys]
     last = None if carry is None else _last(ops, plan, memory, T, reverse, into)
@@ -337,7 +332,7 @@ def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into
     place = plan.places[id(plan.carry_in)]
     last = memory.of_place(place)
     if place.buffer.kind == Kind.TIME:
-        last = memory.array(place.buffer)[0 if reverse else T][(..., *(slice(*edges) for edges in place.index))]
+        last = memory.array(place.buffer)[0 if reverse else T][(..., *(slice(*edges) for edges in place.edges))]
         others = [plan.places.get(id(s.root)) for s in plan.ys]
         if into is None and all(other is None or other.buffer is not place.buffer for other in others):
             into = ops.empty(last.shape, like=last)  # nobody else needs the memory of all steps
@@ -365,9 +360,16 @@ def _step(ops: Ops, calls: Sequence[_LoopCall], start: int, t: int) -> None:
         if isinstance(stage, Run):
             ops.pointwise(stage.body, given, out=out)
         elif isinstance(stage, Product):
-            ops.matmul(*given, out=out[0])
+            ops.matmul(given[0], given[1], out=out[0])
         else:
             ops.copy(given[0], out[0])
+
+
+def _of_block(block: slice, array: Array, kind: Kind) -> Array:
+    """The steps of a block, of an array for all steps or for one block."""
+    if kind == Kind.STEP:
+        return array
+    return array[block if kind == Kind.TIME else slice(0, block.stop - block.start)]
 
 
 def _kind(span: Span) -> Kind:

@@ -66,18 +66,18 @@ class Place(NamedTuple):
     """Where along each axis of a buffer a value begins and ends; `after` for the next step's place."""
 
     buffer: Buffer
-    index: tuple[tuple[int, int], ...]
+    edges: tuple[tuple[int, int], ...]
     after: bool = False
 
     def within(self, axis: int, start: int, stop: int) -> "Place":
         """A part of this place."""
-        index = list(self.index)
-        index[axis] = (self.index[axis][0] + start, self.index[axis][0] + stop)
-        return self._replace(index=tuple(index))
+        first = self.edges[axis][0]
+        edges = (*self.edges[:axis], (first + start, first + stop), *self.edges[axis + 1 :])
+        return self._replace(edges=edges)
 
     def columns(self, start: int, stop: int) -> "Place":
         """Some of its columns."""
-        return self.within(len(self.index) - 1, start, stop)
+        return self.within(len(self.edges) - 1, start, stop)
 
 
 def _whole(kind: Kind, shape: tuple[int, ...]) -> Place:
@@ -522,6 +522,8 @@ class StepPlan:
         run = self.loop[readers[0]] if readers else None
         if len(readers) > 1 or not isinstance(run, Run) or any(product in s.args for s in run.calls):
             return
+        if any(self._level[id(c)] == AFTER for c in self._consumers[id(product)]):
+            return
         kinds: list[Kind] = []
         taken: list[tuple[Symbol, Symbol]] = []
         covered = 0
@@ -614,7 +616,7 @@ class StepPlan:
         if place is None:
             assert root.op == "input"
             return Span(root.args[1], False, start, stop)
-        offset = place.index[-1][0]
+        offset = place.edges[-1][0]
         return Span(place.buffer, place.after, offset + start, offset + stop)
 
     def _contractions(self, pairs: Sequence[tuple[Symbol, Symbol]]) -> list[Contraction]:
@@ -758,8 +760,12 @@ def built(structure: Structure, leaf: Callable[[tuple[int, ...]], Any]) -> Any:
     if kind == "constant":
         return content[1]
     type_, parts = content
-    values = [built(part, leaf) for part in parts]
-    return type_._make(values) if hasattr(type_, "_make") else type_(values)
+    return rebuilt(type_, [built(part, leaf) for part in parts])
+
+
+def rebuilt(type_: Any, parts: Sequence[Any]) -> Any:
+    """A tuple, a named one or a list of parts."""
+    return type_._make(parts) if hasattr(type_, "_make") else type_(parts)
 
 
 class _Inputs:
@@ -830,8 +836,7 @@ def call_plan(function: Any, arguments: Structure, dtype: Any) -> CallPlan:
 
     def numbered(tree: Any) -> Any:
         if isinstance(tree, tuple | list):
-            parts = [numbered(part) for part in tree]
-            return type(tree)._make(parts) if hasattr(type(tree), "_make") else type(tree)(parts)
+            return rebuilt(type(tree), [numbered(part) for part in tree])
         if tree is None:
             return None
         if not isinstance(tree, Symbol) or tree.op == "greater":

@@ -5,6 +5,7 @@ often the function computes it.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any, TypeAlias
@@ -212,10 +213,11 @@ class Trace:
             raise refuse(f"puts arrays side by side along axis {axis}")
         flat = [p for a in arrays for p in (a.pieces if a.op == "concat" and a.args[-1] == axis else (a,))]
         flat = [p for p in flat if p.shape[axis]] or flat[:1]
+        first: Symbol = flat[0]
         if len(flat) == 1:
-            return flat[0]
+            return first
         size = sum(p.shape[axis] for p in flat)
-        shape = (*flat[0].shape[:axis], size, *flat[0].shape[axis + 1 :])
+        shape = (*first.shape[:axis], size, *first.shape[axis + 1 :])
         return self.symbol("concat", (*flat, axis), shape)
 
     def fill(self, value: float, shape: tuple[int, ...]) -> Symbol:
@@ -290,7 +292,7 @@ class _Rewriting:
         raise NotImplementedError
 
     def _again(self, symbol: Symbol) -> Symbol:
-        args = tuple(self.of(a) if isinstance(a, Symbol) else a for a in symbol.args)
+        args: tuple[Any, ...] = tuple(self.of(a) if isinstance(a, Symbol) else a for a in symbol.args)
         if symbol.op == "slice":
             return self.trace.columns(*args)
         if symbol.op == "concat":
@@ -335,21 +337,21 @@ class JoinedProducts(_Rewriting):
     """Products of rows that contain each other as one, with zeros in the weights of what a row has not."""
 
     def __init__(self, symbols: Sequence[Symbol], carry: Symbol | None) -> None:
-        self._group: dict[int, list[Symbol]] = {}
         feeds = ancestors([] if carry is None else [carry])
-        products = [s for s in symbols if s.op == "matmul" and s.level > ONCE]
-        groups: list[list[Symbol]] = []
-        for product in sorted(products, key=lambda s: -len(s.args[0].pieces)):
-            for group in groups:
-                alike = (id(product) in feeds) == (id(group[0]) in feeds)
-                if alike and _can_join(group, product):
-                    group.append(product)
-                    break
+        depths = _depths(symbols)
+        groups: dict[Any, list[list[Symbol]]] = defaultdict(list)
+        for product in sorted(symbols, key=lambda s: -len(s.args[0].pieces) if s.op == "matmul" else 0):
+            if product.op != "matmul" or product.level == ONCE:
+                continue
+            # products of one depth do not depend on each other
+            kind = depths[id(product)], product.level, product.args[1].op == "transpose", id(product) in feeds
+            group = next((group for group in groups[kind] if _can_join(group, product)), None)
+            if group is None:
+                groups[kind].append([product])
             else:
-                groups.append([product])
-        for group in groups:
-            if len(group) > 1:
-                self._group |= {id(product): group for product in group}
+                group.append(product)
+        found = [group for some in groups.values() for group in some if len(group) > 1]
+        self._group = {id(product): group for group in found for product in group}
         super().__init__(symbols)
 
     def replace(self, symbol: Symbol) -> Symbol | None:
@@ -375,18 +377,21 @@ class JoinedProducts(_Rewriting):
         return trace.columns(whole, edges[number], edges[number + 1])
 
 
+def _depths(symbols: Sequence[Symbol]) -> dict[int, int]:
+    """How many products lead to each symbol, one after the other, itself included."""
+    depths: dict[int, int] = {}
+    for s in symbols:
+        depths[id(s)] = max((depths[id(a)] for a in s.operands), default=0) + (s.op == "matmul")
+    return depths
+
+
 def _can_join(group: Sequence[Symbol], product: Symbol) -> bool:
-    row, first = group[0].args
-    a, w = product.args
-    if product.level != group[0].level or (w.op == "transpose") != (first.op == "transpose"):
-        return False
-    if _columns_in(row, a) is None or ancestors([product]) & {id(m) for m in group}:
-        return False
-    if any(id(product) in ancestors([m]) for m in group):
+    row = group[0].args[0]
+    if _columns_in(row, product.args[0]) is None:
         return False
     members = [*group, product]
     work = sum(m.args[0].shape[1] * m.shape[1] for m in members)
-    return row.shape[1] * sum(m.shape[1] for m in members) <= MAX_PADDING * work
+    return bool(row.shape[1] * sum(m.shape[1] for m in members) <= MAX_PADDING * work)
 
 
 def _columns_in(row: Symbol, a: Symbol) -> Any:
