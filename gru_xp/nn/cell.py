@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 from gru_xp.nn.checks import check_array, check_kind
 from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import GRUParams, Reset, check_reset
-from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, Step, scan_of
+from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, Step, scan_of, whole
 
 Mask: TypeAlias = Array | None
 """A factor ``(B, H)`` or ``(B, 1)``; None for 1."""
@@ -272,7 +272,7 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
     scan = scan_of(dh, ops)
     xs = (None, None, *(a[None, ...] for a in saved))
     dh_prev, (dx,), sums = scan.scan(backward_step, params, dh, xs, rows=(None,))
-    return dx[0, ...], dh_prev, scan.call(params_gradient, sums)
+    return whole(dx, scan)[0, ...], dh_prev, scan.call(params_gradient, sums)
 
 
 def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset | None = None, ops: OpsOrScan = None) -> Array:

@@ -105,7 +105,7 @@ def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
     try:
         lengths = xp.asarray(lengths, device=device(x))
         is_whole = xp.isdtype(lengths.dtype, "integral")
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         raise ShapeError(f"lengths is a {type(lengths).__name__}; it must be integers of shape ({B},)") from error
     if not is_whole or tuple(lengths.shape) != (B,):
         raise ShapeError(

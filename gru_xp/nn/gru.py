@@ -12,11 +12,12 @@ from gru_xp.nn.cell import FORWARD_STEPS, Mask, backward_step, check_params, joi
 from gru_xp.nn.checks import check_array, check_flag, check_kind, check_lengths, check_optional, share, whole_number
 from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import GRUParams, Reset, check_reset
-from gru_xp.nn.scan import Arrays, OpsOrScan, Scan, scan_of
+from gru_xp.nn.pointwise import only_valid
+from gru_xp.nn.scan import Arrays, OpsOrScan, Scan, scan_of, whole
 
 
 class Inputs(NamedTuple):
-    """What enters the steps."""
+    """What enters the steps: the first two as `xs` of a scan, the third as its `rows`."""
 
     x: Array  # (T, B, I)
     update: Array | None  # (T, B, H) or (T, B, 1): factors of the update gate
@@ -34,7 +35,8 @@ class Inputs(NamedTuple):
 class GRUCache(NamedTuple):
     """What `gru_backward` needs of the forward pass."""
 
-    inputs: Inputs
+    inputs: Inputs  # without x, if it is not needed
+    size: tuple[int, int]  # T and B
     params: GRUParams
     reverse: bool
     spans: Sequence[slice]  # of steps, in the order in which they were run
@@ -143,9 +145,9 @@ def gru_forward(
     if keep_every is not None:
         whole_number("keep_every", keep_every, 1)
     valid = None if lengths is None else valid_steps(check_lengths(lengths, x), x)
-    inputs = inputs_of(time_first(x), update_mask, candidate_mask, valid)
+    inputs = inputs_of(time_first(x), x, update_mask, candidate_mask, valid)
     h, h_last, cache = run_layer(inputs, h0, params, reverse, keep_every, ops, with_h, with_cache)
-    return time_first(h), h_last, cache
+    return batch_first(h, scan_of(x, ops)), h_last, cache
 
 
 def gru_backward(
@@ -179,13 +181,13 @@ def gru_backward(
     """
     check_kind("cache", cache, GRUCache, "the cache that gru_forward returned")
     check_flag("with_dx", with_dx)
-    (T, B, _), H, like = cache.inputs.x.shape, cache.params.hidden_size, ("x", cache.params.bias)
+    (T, B), H, like = cache.size, cache.params.hidden_size, ("x", cache.params.bias)
     if dh is None and dh_last is None:
         raise ShapeError("dh and dh_last are both None; at least one gradient must be given")
     check_optional("dh", dh, (B, T, H), like=like)
     check_optional("dh_last", dh_last, (B, H), like=like)
     dx, dh0, dparams = back_through_layer(time_first(dh), dh_last, cache, with_dx)
-    return time_first(dx), dh0, dparams
+    return batch_first(dx, scan_of(cache.params.bias, cache.ops)), dh0, dparams
 
 
 # --- without checks, time first ---------------------------------------------------------------------------------
@@ -210,11 +212,11 @@ def run_layer(
     step, hs, saved = FORWARD_STEPS[with_h, keep], [], []
     for span in spans:
         start, part = h, inputs.at(span, scan)
-        xs, rows = (part.x, part.update), (part.candidate,)
-        h, ys, _ = scan.scan(step, weights, h, xs, rows=rows, reverse=reverse)
+        h, ys, _ = scan.scan(step, weights, h, part[:2], rows=part[2:3], reverse=reverse)
         hs += [_valid_only(a, part.valid, scan) for a in ys[:with_h]]
         saved += [ys[with_h:] if keep else start] * with_cache
-    cache = GRUCache(part if keep else inputs, params, reverse, spans, saved, ops) if with_cache else None
+    kept = part._replace(x=None) if keep else inputs
+    cache = GRUCache(kept, (T, B), params, reverse, spans, saved, ops) if with_cache else None
     return _joined(hs, reverse, scan), h, cache
 
 
@@ -222,36 +224,40 @@ def back_through_layer(
     dh: Array | None, dh_last: Array | None, cache: GRUCache, with_dx: bool = True
 ) -> tuple[Array | None, Array, GRUParams]:
     """The gradients of `run_layer`."""
-    inputs, params, reverse, spans, saved_of_spans, ops = cache
+    inputs, (_, B), params, reverse, spans, saved_of_spans, ops = cache
     scan, p = scan_of(params.bias, ops), params if with_dx else params._replace(weight_ih=None)
     weights = None if len(spans) == 1 else scan.call(joint_weights, params)
-    carry = filled(0.0, (inputs.x.shape[1], params.hidden_size), like=params.bias) if dh_last is None else dh_last
+    carry = filled(0.0, (B, params.hidden_size), like=params.bias) if dh_last is None else dh_last
     dxs: list[Array] = []
     totals: Arrays | None = None
     for span, saved in zip(spans[::-1], saved_of_spans[::-1], strict=True):
-        part, rows = inputs, (inputs.candidate,)
+        part, step = inputs, FORWARD_STEPS[False, True]
         if weights is not None:
             part = inputs.at(span, scan)
-            xs, again = (part.x, part.update), FORWARD_STEPS[False, True]
-            _, saved, _ = scan.scan(again, weights, saved, xs, rows=rows, reverse=reverse)
+            _, saved, _ = scan.scan(step, weights, saved, part[:2], rows=part[2:3], reverse=reverse)
         xs = (None if dh is None else _valid_only(dh[span, ...], part.valid, scan), part.update, *saved)
-        carry, dx, sums = scan.scan(backward_step, p, carry, xs, rows=rows, reverse=not reverse)
+        carry, dx, sums = scan.scan(backward_step, p, carry, xs, rows=part[2:3], reverse=not reverse)
         totals = sums if totals is None else scan.call(_added, totals, sums)
         dxs += dx
     return _joined(dxs, not reverse, scan), carry, scan.call(params_gradient, totals)
 
 
 def inputs_of(
-    x: Array, update: Array | float | None = None, candidate: Array | None = None, valid: Array | None = None
+    x: Array, like: Array, update: Array | float | None, candidate: Array | None, valid: Array | None
 ) -> Inputs:
-    """What enters the steps, of masks as `gru_forward` has them."""
-    update = filled(update, (*x.shape[:2], 1), like=x) if isinstance(update, float) else time_first(update)
+    """What enters the steps, of masks as `gru_forward` has them; `x` may be what another scan gave."""
+    update = filled(update, (*x.shape[:2], 1), like=like) if isinstance(update, float) else time_first(update)
     return Inputs(x, update, candidate, valid)
 
 
 def time_first(a: Array | None) -> Array | None:
     """``(B, T, ...)`` to ``(T, B, ...)``, and the other way round; None stays None."""
     return None if a is None else array_namespace(a).permute_dims(a, (1, 0, 2))
+
+
+def batch_first(a: Array | None, scan: Scan) -> Array | None:
+    """What a scan gave as an array ``(B, T, ...)``; None stays None."""
+    return None if a is None else time_first(whole(a, scan))
 
 
 def valid_steps(lengths: Array, x: Array) -> Array:
@@ -281,18 +287,14 @@ def _joined(spans: list[Array], reverse: bool, scan: Scan) -> Array | None:
 
 def _valid_only(a: Array, valid: Array | None, scan: Scan) -> Array:
     """`a`, and 0 after a sequence's end, whatever stands there."""
-    return a if valid is None else scan.call(_where_valid, a, valid)[0]
+    return a if valid is None else scan.call(only_valid, a, valid)[0]
 
 
 # --- what a scan calls ------------------------------------------------------------------------------------------
 
 
-def _where_valid(xp: Namespace, a: Array, valid: Array) -> Arrays:
-    return (xp.where(valid > 0.0, a, 0.0),)
-
-
 def _until_the_end(xp: Namespace, x: Array, update: Mask, valid: Array) -> Arrays:
-    return *_where_valid(xp, x, valid), times(update, valid)
+    return *only_valid(xp, x, valid), times(update, valid)
 
 
 def _concat(xp: Namespace, spans: Arrays) -> Arrays:

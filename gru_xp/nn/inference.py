@@ -4,7 +4,7 @@ from array_api_compat import array_namespace
 
 from gru_xp.nn.cell import FORWARD_STEPS, check_params, joint_weights
 from gru_xp.nn.checks import check_array, check_kind
-from gru_xp.nn.gru import filled, time_first
+from gru_xp.nn.gru import batch_first, filled, time_first
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import GRUParams, Reset, check_reset, map_arrays
 from gru_xp.nn.scan import OpsOrScan, scan_of
@@ -47,7 +47,7 @@ class GRUInference:
         check_reset(reset, params)
         copy = array_namespace(params.bias).asarray
         self._params = map_arrays(lambda array: copy(array, copy=True), params)
-        self._scan = scan_of(params.bias, ops)
+        self._scan = scan_of(params.bias, ops, new=True)
         self._weights = self._scan.call(joint_weights, self._params)
         self._h: Array | None = None  # the state after the last call of `step`
 
@@ -76,7 +76,7 @@ class GRUInference:
         if h0 is not None:
             check_array("h0", h0, (x.shape[0], self._params.hidden_size), like=("x", x))
         h, ys = self._run(time_first(x), h0, with_h=True)
-        return time_first(ys[0]), h
+        return batch_first(ys[0], self._scan), h
 
     def step(self, x: Array, h: Array | None = None) -> Array:
         """One step.

@@ -6,7 +6,7 @@ from gru_xp.nn.checks import check_array, check_kind, check_rows
 from gru_xp.nn.gru import time_first
 from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import LinearParams
-from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, scan_of
+from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, scan_of, whole
 
 
 class LinearCache(NamedTuple):
@@ -73,6 +73,7 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]
     scan = scan_of(x, ops)
     xs = (time_first(dy), time_first(x)) if x.ndim == 3 else (dy[None, ...], x[None, ...])
     _, (dx,), sums = scan.scan(_linear_backward, params, None, xs)
+    dx = whole(dx, scan)
     return time_first(dx) if x.ndim == 3 else dx[0, ...], scan.call(_params_gradient, sums)
 
 

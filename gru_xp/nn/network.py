@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gru_xp.nn.checks import check_array, check_flag, check_kind, generator, whole_number
-from gru_xp.nn.gru import time_first
+from gru_xp.nn.gru import batch_first
 from gru_xp.nn.linear import LinearCache, linear_backward, linear_forward
 from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import LinearParams, Reset, init_linear_params
@@ -157,4 +157,4 @@ def network_backward(dy: Array, cache: NetworkCache, *, with_dx: bool = True) ->
     H = dh.shape[-1] // D
     dlasts = [None] * ((L - 1) * D) + [dh[..., d * H : (d + 1) * H] for d in range(D)]
     dx, _, dgru = back_through_layers(None, dlasts, cache.gru, with_dx=with_dx)
-    return time_first(dx), NetworkParams(dgru, dlinear)
+    return batch_first(dx, scan_of(dy, cache.gru.ops)), NetworkParams(dgru, dlinear)

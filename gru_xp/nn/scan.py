@@ -55,7 +55,8 @@ class Scan(Protocol):
         carry
             The state after the step that is run last.
         ys : tuple of arrays, shape ``(T, B, K_i)``
-            What the steps return, each at its place in time. A device may keep it in a form of its own.
+            What the steps return, each at its place in time. A device may keep it in a form of its own, of which
+            ``a[i:j, ...]`` takes some steps; `call` makes an array of it.
         sums : tuple of arrays, shape ``(P, Q)``
             For each pair (a, b), the sum of ``aᵀ b`` over the steps.
         """
@@ -100,8 +101,10 @@ class PlainScan:
         return a.T @ b
 
 
-def scan_of(like: Array, ops: OpsOrScan = None) -> Scan:
+def scan_of(like: Array, ops: OpsOrScan = None, *, new: bool = False) -> Scan:
     """How to run steps on arrays such as `like`: by the given ops, or else by the fastest that are known for them.
+
+    These are those of the thread that asks, or `new` ones that nobody else has.
 
     Raises
     ------
@@ -115,7 +118,7 @@ def scan_of(like: Array, ops: OpsOrScan = None) -> Scan:
     xp = array_namespace(like)
     name = xp.__name__.removeprefix("array_api_compat.")
     if ops is None and not plain_wanted():
-        ops = fastest_ops(name)
+        ops = fastest_ops(name, new=new)
     if ops is not None and hasattr(ops, "scan"):
         return cast(Scan, ops)
     if not _can_scan(xp):
@@ -124,6 +127,16 @@ def scan_of(like: Array, ops: OpsOrScan = None) -> Scan:
             "PyTorch, JAX or dask arrays first"
         )
     return PlainScan(xp)
+
+
+def whole(a: Array, scan: Scan) -> Array:
+    """One of the `ys` of a scan as an array."""
+    (array,) = scan.call(_same, a)
+    return array
+
+
+def _same(xp: Namespace, a: Array) -> Arrays:
+    return (a,)
 
 
 @cache

@@ -21,7 +21,7 @@ from gru_xp.nn.checks import (
     whole_number,
 )
 from gru_xp.nn.dropout import DropoutRates, dropout_mask, keep_mask
-from gru_xp.nn.gru import GRUCache, back_through_layer, inputs_of, run_layer, time_first, valid_steps
+from gru_xp.nn.gru import GRUCache, back_through_layer, batch_first, inputs_of, run_layer, time_first, valid_steps
 from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import GRUParams, Reset, check_reset, init_params
 from gru_xp.nn.pointwise import add, multiply
@@ -199,7 +199,8 @@ def gru_stack_forward(
         with_h=with_h,
         with_cache=with_cache,
     )
-    return time_first(h), scan_of(x, ops).call(_stacked, tuple(lasts))[0], cache
+    scan = scan_of(x, ops)
+    return batch_first(h, scan), scan.call(_stacked, tuple(lasts))[0], cache
 
 
 def gru_stack_backward(
@@ -235,12 +236,13 @@ def gru_stack_backward(
         raise ShapeError("dh and dh_last are both None; at least one gradient must be given")
     L, D = len(cache.layers), len(cache.layers[0])
     top = cache.layers[-1][0]
-    (T, B, _), H, like = top.inputs.x.shape, top.params.hidden_size, ("x", top.params.bias)
+    (T, B), H, like = top.size, top.params.hidden_size, ("x", top.params.bias)
     check_optional("dh", dh, (B, T, D * H), like=like)
     check_optional("dh_last", dh_last, (L * D, B, H), like=like)
     dlasts = [None if dh_last is None else dh_last[i, ...] for i in range(L * D)]
     dx, dh0s, dlayers = back_through_layers(time_first(dh), dlasts, cache, with_dx=with_dx)
-    return time_first(dx), scan_of(top.params.bias, cache.ops).call(_stacked, tuple(dh0s))[0], dlayers
+    scan = scan_of(top.params.bias, cache.ops)
+    return batch_first(dx, scan), scan.call(_stacked, tuple(dh0s))[0], dlayers
 
 
 def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset | None = None, ops: OpsOrScan = None) -> Array:
@@ -361,7 +363,7 @@ def run_layers(
             (h,) = scan.call(multiply, h, time_first(mask))
         hs = []
         for direction, params in enumerate(layer):
-            inputs = inputs_of(h, masks.update[number][direction], masks.candidate[number][direction], valid)
+            inputs = inputs_of(h, x, masks.update[number][direction], masks.candidate[number][direction], valid)
             keep_h, before = with_h or number < len(layers) - 1, h0[len(lasts) + direction]
             hs.append(run_layer(inputs, before, params, direction == 1, keep_every, ops, keep_h, with_cache))
         states, layer_lasts, layer_caches = zip(*hs, strict=True)
@@ -383,7 +385,7 @@ def back_through_layers(
         wants_dx = with_dx or number > 0
         results = []
         for direction, layer_cache in enumerate(cache.layers[number]):
-            dh_one = None if dh is None else dh[..., direction * H : (direction + 1) * H]
+            dh_one = dh if dh is None or D == 1 else dh[..., direction * H : (direction + 1) * H]
             results.append(back_through_layer(dh_one, dh_last[number * D + direction], layer_cache, wants_dx))
         dxs, layer_dh0, dparams = zip(*results, strict=True)
         dh0 = [*layer_dh0, *dh0]

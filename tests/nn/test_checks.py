@@ -202,6 +202,60 @@ def test_lengths_beyond_their_own_integers(refuses):
         check_lengths(np.asarray([3, 2**64 - 1], np.uint64), x)
 
 
+@pytest.mark.peer
+def test_lengths_of_traced_functions(jax, refuses):
+    """Numbers that are there are looked at, those of the function's arguments are not."""
+    x = jax.numpy.ones((3, 4, 2))
+
+    def traced(lengths, x):
+        return check_lengths(lengths, x)
+
+    assert jax.jit(traced)(jax.numpy.asarray([4, 9, -2]), x).tolist() == [4, 9, -2]
+    for lengths in ([4, 9, -2], np.asarray([4, 9, -2]), jax.numpy.asarray([4, 9, -2])):
+        with refuses("lengths", "-2", "9", "4 steps"):
+            check_lengths(lengths, x)
+    with refuses("lengths", "-2", "9", "4 steps"):
+        jax.jit(lambda x: check_lengths([4, 9, -2], x))(x)
+    for bad in ([4.0, 0.0, 2.0], [4, 2]):
+        with refuses("lengths", "integers", "(3,)"):
+            jax.jit(traced)(jax.numpy.asarray(bad), x)
+
+
+@pytest.mark.peer
+def test_arrays_of_traced_functions(jax, refuses):
+    """They are on no device, beside those that are on one."""
+    known = jax.numpy.ones((3, 2))
+
+    def traced(a):
+        check_array("a", a, (3, 2), like=("b", known))
+        check_array("b", known, ("B", 2), like=("a", a))
+        return a
+
+    assert jax.jit(jax.grad(lambda a: traced(a).sum()))(known).tolist() == known.tolist()
+    with refuses("a", "shape", "(3, 3)", "(3, 2)"):
+        jax.jit(traced)(jax.numpy.ones((3, 3)))
+    with refuses("a", "dtype", "float32", "b, float64"):
+        jax.jit(traced)(known.astype("float32"))
+
+
+@pytest.mark.peer
+def test_lengths_of_lazy_arrays(refuses):
+    dask = pytest.importorskip("dask")
+    from dask.array import from_array
+
+    def refuse(*arguments, **options):
+        pytest.fail("something is computed")
+
+    x = from_array(np.ones((3, 4, 2)), chunks=2)
+    with dask.config.set(scheduler=refuse):
+        check_array("x", x, ("B", "T", 2))
+        for lengths in ([4, 0, 2], from_array(np.asarray([4, 9, -2]), chunks=2)):
+            assert isinstance(check_lengths(lengths, x), type(x))
+        for lengths in ([4, 9, -2], np.asarray([4, 9, -2])):
+            with refuses("lengths", "-2", "9", "4 steps"):
+                check_lengths(lengths, x)
+
+
 # --- rows -------------------------------------------------------------------------------------------------------
 
 

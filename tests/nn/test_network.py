@@ -226,6 +226,47 @@ def test_the_ops_that_are_given_do_all_the_work(draw, draw_stacks, guarded_ops, 
             assert np.asarray(actual).tolist() == desired.tolist(), name
 
 
+# --- compiled, and lazily ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.peer
+def test_jax(jax, draw, draw_network, reset):
+    """The gradient of JAX's own, and ours, compiled."""
+    params = draw_network(np, 2, 4, 3, num_layers=2, bidirectional=True, reset=reset)
+    x, dy = draw(np, (3, 5, 2)), draw(np, (3, 3))
+    options = {"lengths": [5, 0, 3], "masks": draw_masks(params.gru, x, RATES, 1)}
+    y, cache = network_forward(x, params, **options)
+    expected = (y, *network_backward(dy, cache))
+    x, dy, params, masks = map_arrays(jax.numpy.asarray, (x, dy, params, options["masks"]))
+
+    def ours(x, params, masks):
+        y, cache = network_forward(x, params, lengths=[5, 0, 3], masks=masks)
+        return (y, *network_backward(dy, cache))
+
+    def loss(x, params):
+        return (dy * network_forward(x, params, lengths=[5, 0, 3], masks=masks)[0]).sum()
+
+    results, theirs = jax.jit(ours)(x, params, masks), jax.jit(jax.grad(loss, argnums=(0, 1)))(x, params)
+    for actual in (results, (expected[0], *theirs)):
+        for a, desired in zip(arrays_of(actual), arrays_of(expected), strict=True):
+            np.testing.assert_allclose(a, desired, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.peer
+def test_dask(draw, draw_network, reset):
+    from_array = pytest.importorskip("dask.array").from_array
+    params = draw_network(np, 2, 4, 3, num_layers=2, bidirectional=True, reset=reset)
+    x, dy = draw(np, (3, 5, 2)), draw(np, (3, 3))
+
+    def both(x, dy, params):
+        y, cache = network_forward(x, params, lengths=[5, 0, 3])
+        return (y, *network_backward(dy, cache))
+
+    lazy = both(*map_arrays(lambda array: from_array(array, chunks=2), (x, dy, params)))
+    for actual, desired in zip(arrays_of(lazy), arrays_of(both(x, dy, params)), strict=True):
+        np.testing.assert_allclose(actual.compute(), desired, rtol=1e-10, atol=1e-13)
+
+
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
