@@ -10,6 +10,8 @@ from functools import partial
 from itertools import cycle
 from typing import Any, NamedTuple
 
+from array_api_compat import array_namespace
+
 from gru_xp.devices.step_plan import (
     Buffer,
     Copy,
@@ -36,7 +38,7 @@ MIN_NUMBERS = 2**20
 class Kept:
     """A result of a scan ``(T, B, K)`` whose sequences are in several arrays, as they were computed.
 
-    Another scan of the same device takes it as it is; `call`, `joined` and the conversion to an array put it together.
+    Another scan of the same device takes it as it is; whatever else is done to it is done to `joined`, one array.
 
     Attributes
     ----------
@@ -80,6 +82,26 @@ class Kept:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         whole = self.joined()
         return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def __array_namespace__(self, api_version: str | None = None) -> "_JoiningNamespace":
+        return _JoiningNamespace(array_namespace(self.parts[0][1]))
+
+
+class _JoiningNamespace:
+    """A namespace for :class:`Kept`, which are joined wherever a function gets them."""
+
+    def __init__(self, xp: Namespace) -> None:
+        self._xp = xp
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._xp, name)
+        if not callable(value) or isinstance(value, type):
+            return value
+        return lambda *arguments, **options: value(*map(_joined, arguments), **options)
+
+
+def _joined(a: Any) -> Any:
+    return a.joined() if isinstance(a, Kept) else a
 
 
 class Lowered:
@@ -166,7 +188,7 @@ def call(ops: Ops, function: Callable[..., Any], *arguments: Any) -> Any:
     ValueError
         Shapes do not go together.
     """
-    leaves = [a.joined() if isinstance(a, Kept) else a for a in leaves_of(arguments)]
+    leaves = [_joined(a) for a in leaves_of(arguments)]
     plan, result = call_plan(function, structure_of(arguments), leaves[0].dtype)
     memory = _Memory(plan, ops, {"weight": leaves}, leaves[0], 0, 0, False)
     for stage in plan.once:

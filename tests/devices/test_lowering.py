@@ -1,15 +1,22 @@
 """Pure steps by the primitives of a device, against the plain scan."""
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
 import array_api_compat.numpy as xp
 import numpy as np
 import pytest
+from array_api_compat import array_namespace
 
-from gru_xp.devices.lowering import Lowered
+from gru_xp.devices import cupy_ops, lowering, persistent, resolve_device, to_device, to_host
+from gru_xp.devices.counting import NOTED_CALL_BYTES, CountingNumpyOps
+from gru_xp.devices.cupy_ops import CupyOps
+from gru_xp.devices.lowering import Kept, Lowered
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.nn.cell import FORWARD_STEPS, backward_step, joint_weights, params_gradient, state_after
 from gru_xp.nn.ops import PlainOps, even_slices
+from gru_xp.nn.params import GRUParams
 from gru_xp.nn.scan import PlainScan
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -70,6 +77,18 @@ class CheckedOps(Lowered, NumpyOps):
 
 class PlainLoweredOps(Lowered, PlainOps):
     """The plain ops, by which steps are run as they are by a device's."""
+
+
+class ThreadedOps(Lowered, NumpyOps):
+    """NumPy's ops, as they are."""
+
+
+class CountedOps(Lowered, CountingNumpyOps):
+    """Ops that count the memory of those of NumPy."""
+
+
+class LoweredCupyOps(Lowered, CupyOps):
+    """CuPy's ops, as they are."""
 
 
 def assert_same(actual, expected, tolerance=1e-10):
@@ -200,3 +219,309 @@ def test_random_steps(random, n, parts):
         before = [np.copy(a) for a in arguments[1]]
         assert_same(results(ops, *arguments, **options), expected)
         assert all((a == b).all() for a, b in zip(arguments[1], before, strict=True))
+
+
+@hypothesis.given(random=st.randoms(use_true_random=False), n=st.integers(1, 14))
+@examples(60)
+def test_random_steps_are_captured(random, n):
+    """What is played back follows inputs that are changed in place."""
+    *arguments, options = draw_case(random, n)
+    carry, xs = arguments[2:]
+    arrays = [a for a in (carry, *xs, *options["rows"], *arguments[1]) if a is not None]
+    with np.errstate(all="ignore"):
+        ops = CheckedOps(random.randint(1, 2), random.randint(1, 3))
+        replay = ops.capture(lambda: results(ops, *arguments, **options))
+        for a in arrays:
+            a *= 0.5
+        expected = results(PLAIN, *arguments, **options)
+        hypothesis.assume(all(np.abs(e).max(initial=0.0) < 1e6 for e in expected if e is not None))
+        assert_same(replay(), expected)
+
+
+# --- the steps of a GRU -------------------------------------------------------------------------------------------
+
+MASKS = list(itertools.product((None, "step", "unit"), (False, True)))
+
+
+class Case(NamedTuple):
+    """A layer's forward and backward scans."""
+
+    params: GRUParams
+    h0: Any
+    xs: tuple[Any, ...]
+    rows: tuple[Any, ...]
+    dh: Any
+    reverse: bool
+
+    def run(self, scan):
+        """The results of all scans, with the state of each step and without, and the gradients."""
+        weights = scan.call(joint_weights, self.params)
+        options = {"rows": self.rows, "reverse": self.reverse}
+        h, (hs, *saved), _ = scan.scan(FORWARD_STEPS[True, True], weights, self.h0, self.xs, **options)
+        last, (states,), _ = scan.scan(FORWARD_STEPS[True, False], weights, self.h0, self.xs, **options)
+        options["reverse"] = not self.reverse
+        xs = (self.dh, self.xs[1], *saved)
+        dh0, (dx,), sums = scan.scan(backward_step, self.params, self.h0, xs, **options)
+        return [h, hs, *saved, last, states, dh0, dx, *scan.call(params_gradient, sums)]
+
+
+def layer_case(reset, sizes, masks=(None, False), reverse=False, convert=lambda a: a):
+    """Random arrays; x and dh are stored sequence by sequence, as users have them."""
+    B, T, I, H = sizes  # noqa: E741
+    rng = np.random.default_rng(3)
+
+    def draw(*shape):
+        return convert(rng.standard_normal(shape))
+
+    update, candidate = masks
+    bias_hn = draw(H) if reset == "after" else None
+    params = GRUParams(draw(3 * H, I), draw(3 * H, H), draw(3 * H), bias_hn)
+    x, dh = (draw(B, T, n).transpose(1, 0, 2) for n in (I, H))
+    u = None if update is None else convert(rng.random((T, B, H if update == "unit" else 1)))
+    return Case(params, draw(B, H), (x, u), (convert(rng.random((B, H))) if candidate else None,), dh, reverse)
+
+
+@pytest.mark.parametrize("reset", ["before", "after"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_layers(reset, parts):
+    for sizes in ((5, 4, 2, 3), (1, 1, 1, 1), (2, 3, 5, 1), (1, 5, 1, 4), (4, 1, 3, 2)):
+        for masks, reverse in itertools.product(MASKS, (False, True)):
+            case = layer_case(reset, sizes, masks, reverse)
+            assert_same(case.run(CheckedOps(parts, 3)), case.run(PLAIN))
+
+
+@pytest.mark.parametrize("reset", ["before", "after"])
+def test_layers_by_other_ops(reset):
+    """Threads, float32, and no more than the primitives of the standard."""
+    case = layer_case(reset, (301, 3, 2, 70))
+    assert_same(case.run(ThreadedOps(2)), case.run(PLAIN))
+    assert_same(case.run(PlainLoweredOps()), case.run(PLAIN))
+    single = layer_case(reset, (6, 4, 3, 5), convert=lambda a: a.astype("float32"))
+    ran = single.run(ThreadedOps(1))
+    assert {a.dtype for a in ran if a is not None} == {np.dtype("float32")}
+    assert_same(ran, single.run(PLAIN), 1e-5)
+
+
+def test_steps_take_few_calls():
+    """Products and bodies of a step, and what is done once, for all steps, and after a block of them."""
+
+    class Log(CheckedOps):
+        def __init__(self):
+            super().__init__()
+            self.calls, self.looped = [], None
+
+        def matmul(self, a, b, out):
+            self.calls.append(f"product {a.ndim}")
+            return super().matmul(a, b, out)
+
+        def contract(self, a, b, out, *, add=False):
+            self.calls.append("sum")
+            return super().contract(a, b, out, add=add)
+
+        def pointwise(self, body, inputs, out):
+            self.calls.append(f"body {out[0].ndim}")
+            super().pointwise(body, inputs, out)
+
+        def copy(self, source, out):
+            self.calls.append("copy")
+            super().copy(source, out)
+
+        def loop(self, step, times):
+            before = len(self.calls)
+            super().loop(step, times)
+            self.looped = self.calls[before : before + (len(self.calls) - before) // len(times)]
+
+    expected = {
+        "before": (["product 2", "body 2"] * 2, ["body 2", "product 2", "body 2", "product 2", "body 2"]),
+        "after": (["product 2", "body 2"], ["body 2", "product 2", "body 2"]),
+    }
+    behind = ["product 3", "product 3", "body 3", "sum", "sum"]
+    for reset, (forward, backward) in expected.items():
+        case, ops = layer_case(reset, (3, 4, 2, 5)), Log()
+        weights = ops.call(joint_weights, case.params)
+        ops.calls.clear()
+        _, (_, *saved), _ = ops.scan(FORWARD_STEPS[True, True], weights, case.h0, case.xs, rows=(None,))
+        assert ops.looped == forward
+        assert ops.calls.count("product 3") == (reset == "after")
+        ops.calls.clear()
+        ops.scan(backward_step, case.params, case.h0, (case.dh, None, *saved), rows=(None,), reverse=True)
+        assert ops.looped == backward
+        assert ops.calls == ["copy", *backward * 4, *behind]
+
+
+def test_results_are_not_overwritten():
+    ops, case = ThreadedOps(1), layer_case("before", (300, 4, 2, 70))
+    first = case.run(ops)
+    copies = [np.copy(a) for a in first if a is not None]
+    del first[5:]  # whose memory is free again
+    other = layer_case("after", (300, 4, 2, 70))
+    assert_same(other.run(ops), other.run(PLAIN))
+    assert_same(first, copies[:5], 0.0)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_layers_are_captured(parts):
+    for reset in ("before", "after"):
+        case, ops = layer_case(reset, (5, 3, 2, 4)), CheckedOps(parts, 2)
+        replay = ops.capture(lambda case=case, ops=ops: case.run(ops))
+        for a in (*case.params, *case.xs, case.h0, case.dh):
+            if a is not None:
+                a *= 0.5
+        assert_same(replay(), case.run(PLAIN))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("reset", ["before", "after"])
+def test_cuda_layers(reset, monkeypatch):
+    """Each loop is one kernel, alone and in a graph that is launched again."""
+    device = resolve_device("cuda", fallback=False)
+    compiled = []
+
+    def compile_loop(*arguments, **options):
+        compiled.append(persistent.compile_loop(*arguments, **options))
+        return compiled[-1]
+
+    monkeypatch.setattr(cupy_ops, "compile_loop", compile_loop)
+    with device.use():
+        for masks, reverse in zip(MASKS, itertools.cycle((False, True)), strict=False):
+            ops = LoweredCupyOps()
+            case = layer_case(reset, (5, 3, 2, 4), masks, reverse, lambda a: to_device(a, device, "float32"))
+            expected = layer_case(reset, (5, 3, 2, 4), masks, reverse).run(PLAIN)
+            replay = ops.capture(lambda case=case, ops=ops: case.run(ops))
+            for ran in (case.run(ops), replay()):
+                assert_same([None if a is None else to_host(a) for a in ran], expected, 1e-5)
+    assert all(compiled)
+
+
+@pytest.mark.parametrize("reset", ["before", "after"])
+def test_memory_is_counted(reset):
+    """What is counted is what is taken, but for what NumpyOps notes of calls."""
+    case = layer_case(reset, (5, 3, 2, 4))
+
+    def results_alone(scan):
+        return [np.asarray(a) for a in case.run(scan) if a is not None]
+
+    ops = CountedOps()
+    ops.capture(lambda: results_alone(ops))
+    real = ThreadedOps(1)
+    real.capture(lambda: results_alone(real))
+    workers = (real, *real._workers)
+    taken = sum(buffer.nbytes for worker in workers for buffer in worker._arena._buffers)
+    noted = sum(o._n_calls for o in (ops, *ops._workers)) * NOTED_CALL_BYTES
+    scratch = sum(o._scratch.nbytes + o._products.nbytes for o in workers)
+    assert ops.nbytes - noted == taken + scratch
+
+
+# --- results in parts ---------------------------------------------------------------------------------------------
+
+
+def test_results_in_parts():
+    case, ops = layer_case("after", (5, 3, 2, 4)), CheckedOps(2)
+    weights = ops.call(joint_weights, case.params)
+    _, (hs, *_), _ = ops.scan(FORWARD_STEPS[True, True], weights, case.h0, case.xs, rows=(None,))
+    _, (expected, *_), _ = PLAIN.scan(FORWARD_STEPS[True, True], weights, case.h0, case.xs, rows=(None,))
+    assert isinstance(hs, Kept)
+    assert (hs.shape, hs.ndim, hs.dtype) == (expected.shape, 3, expected.dtype)
+    assert_same([hs[1:3, ...], hs[1:], ops.call(lambda xp, a: a, hs)], [expected[1:3], expected[1:], expected])
+    assert np.asarray(hs, "float32").dtype == np.dtype("float32")
+    namespace = array_namespace(hs)
+    assert_same([namespace.permute_dims(hs, (1, 0, 2))], [expected.transpose(1, 0, 2)])
+    assert namespace.float64 is xp.float64
+    with pytest.raises(TypeError, match=r"slice its steps alone, as in a\[i:j, ...\]"):
+        hs[0]
+
+
+def test_many_numbers_are_joined_by_threads(monkeypatch):
+    monkeypatch.setattr(lowering, "MIN_NUMBERS", 1)
+    case, ops = layer_case("after", (5, 3, 2, 4)), CheckedOps(2)
+    assert_same(case.run(ops), case.run(PLAIN))
+
+
+def test_parts_that_do_not_fit_are_joined():
+    """A scan of other parts than its inputs have."""
+    case = layer_case("before", (7, 3, 2, 4))
+    weights = joint_weights(xp, case.params)
+    two, three = (
+        CheckedOps(n).scan(FORWARD_STEPS[True, True], weights, case.h0, case.xs, rows=(None,))[1] for n in (2, 3)
+    )
+    saved = (*two[1:4], *three[4:])
+    xs = (case.dh, None, *saved)
+    plain = (case.dh, None, *map(np.asarray, saved))
+    options = {"rows": (None,), "reverse": True}
+    for n in (1, 2):
+        actual = results(CheckedOps(n), backward_step, case.params, case.h0, xs, **options)
+        assert_same(actual, results(PLAIN, backward_step, case.params, case.h0, plain, **options))
+
+
+# --- calls --------------------------------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def several(xp, x, pair, rate):
+    """Views, arrays put together along each axis, numbers, None, and what is computed in three dimensions."""
+    rows, columns = xp.concat([pair.first, 2.0 * pair.first], axis=0), xp.concat([pair.first, pair.second], axis=1)
+    nested = xp.concat([columns, xp.concat([xp.zeros_like(pair.first), -pair.second], axis=1)], axis=0)
+    y = xp.where(x > 0.0, x @ pair.first.T, rate)
+    return Pair(rows, (columns, None, [nested])), pair.first[1:, 0], pair.first[:, None, :], y, x, xp.ones_like(y) / y
+
+
+def test_calls():
+    rng = np.random.default_rng(5)
+    x, a, b = rng.standard_normal((2, 3, 1)), rng.standard_normal((4, 1)), rng.standard_normal((4, 2))
+    for rate in (0.5, np.float64(2.0)):
+        actual = CheckedOps().call(several, x, Pair(a, b), rate)
+        expected = several(xp, x, Pair(a, b), rate)
+        assert isinstance(actual[0], Pair)
+        assert actual[0].second[1] is None
+        assert isinstance(actual[0].second[2], list)
+        flat = [(r[0].first, r[0].second[0], *r[0].second[2], *r[1:]) for r in (actual, expected)]
+        assert_same(*flat)
+
+
+@pytest.mark.parametrize("reset", ["before", "after"])
+def test_one_step(reset):
+    """Weights are multiplied as they are."""
+    case = layer_case(reset, (3, 1, 2, 4))
+    assert_same(
+        CheckedOps().call(state_after, case.xs[0][0], case.h0, case.params),
+        state_after(xp, case.xs[0][0], case.h0, case.params),
+    )
+
+
+def test_functions_that_are_refused():
+    x = np.ones((2, 3))
+    for function in (lambda xp, a: a > 1.0, lambda xp, a: 1.0, lambda xp, a: (a, [a @ a.T, "b"])):
+        with pytest.raises(TypeError, match=r"returns .* as an array"):
+            CheckedOps().call(function, x)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda xp, w, h, xs, rows: (h[:, :1], (), ()), "makes <slice .* of a carry"),
+        (lambda xp, w, h, xs, rows: (None, (), ()), "makes None of a carry"),
+        (lambda xp, w, h, xs, rows: (h, (w,), ()), "returns <input .* beside arrays of 3 rows"),
+        (lambda xp, w, h, xs, rows: (h, (1.0,), ()), "returns 1.0 beside arrays of 3 rows"),
+        (lambda xp, w, h, xs, rows: (h, (), ((h, h > 0.0),)), "returns <greater"),
+    ],
+)
+def test_steps_that_are_refused(step, message):
+    with pytest.raises(TypeError, match=message):
+        CheckedOps().scan(step, np.ones((2, 5)), np.ones((3, 2)), (np.ones((4, 3, 1)),))
+
+
+def test_what_a_step_does_without():
+    """None among inputs and results, no carry, and no steps in a second scan of the same plan."""
+
+    def step(xp, weights, carry, xs, rows):
+        assert (weights.second, xs[0], rows) == (None, None, (None,))
+        return carry, (None, xs[1] @ weights.first), ((xs[1], xs[1]),)
+
+    x, w = np.arange(24.0).reshape(4, 3, 2), Pair(np.array([[1.0, 2.0, 3.0]] * 2), None)
+    carry, (nothing, y), (total,) = CheckedOps().scan(step, w, None, (None, x), rows=(None,))
+    assert (carry, nothing) == (None, None)
+    assert_same([y, total], [x @ w.first, sum(a.T @ a for a in x)])
