@@ -1,23 +1,22 @@
 """How to read a file or a table where its content leaves a choice."""
 
 import codecs
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from numbers import Real
 from typing import Any
 
-from gru_xp.errors import ArgumentError, printable
+from gru_xp.errors import ArgumentError, DataError, printable
+from gru_xp.io.messages import find_name
 
 DECIMALS = (".", ",")
 MISSING = ("refuse", "drop", "ffill", "interpolate", "mask")
 CHOICES = {"decimal": DECIMALS, "missing": MISSING, "on_duplicate": ("first", "last", "mean")}
 CHOICES |= {"order": ("oldest-first", "newest-first")}
 """The values of options that have few, by name."""
-
-_SEVERAL = {"time": "column names", "missing_values": "texts or numbers", "where": "texts such as 'COLUMN=VALUE'"}
 
 
 @dataclass(frozen=True)
@@ -72,25 +71,15 @@ class ReadOptions:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
-        for name in _SEVERAL:
-            object.__setattr__(self, name, _texts(name, getattr(self, name)))
         for name, (is_right, expected) in _CHECKS.items():
-            value = getattr(self, name)
+            given, default = getattr(self, name), getattr(ReadOptions, name)
             with suppress(TypeError, ValueError, AttributeError, LookupError, OverflowError, re.error):
-                if (value is None and name != "missing") or is_right(value):
+                if default == ():
+                    object.__setattr__(self, name, texts(given))
+                value = getattr(self, name)
+                if (value == default) is True or is_right(value):
                     continue
-            raise ArgumentError(f"{name} is {printable(repr(value))}; it must be {expected}")
-
-    @classmethod
-    def of(cls, how: Mapping[str, Any]) -> "ReadOptions":
-        """The options of these names; raise ArgumentError for a name that is none."""
-        names = [field.name for field in fields(cls)]
-        for name in how:
-            if name not in names:
-                nearest = difflib.get_close_matches(name, names, 1) or [each for each in names if each in name]
-                hint = f"did you mean {nearest[0]}? " if nearest else ""
-                raise ArgumentError(f"there is no option {name!r}; {hint}the options are {', '.join(names)}")
-        return cls(**how)
+            raise ArgumentError(f"{name} is {printable(repr(given))}; it must be {expected}")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them."""
@@ -98,25 +87,25 @@ class ReadOptions:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "ReadOptions":
-        """The inverse of `to_dict`, also for fewer options; raise ValueError for anything else."""
+        """The inverse of `to_dict`, also for fewer options; raise ArgumentError for anything else."""
+        names = [field.name for field in fields(cls)]
         try:
-            return cls(**options)
-        except TypeError as error:
-            raise ValueError(f"not the options of reading: {error}") from error
+            return cls(**{find_name(name, names, "option"): value for name, value in options.items()})
+        except (DataError, AttributeError) as error:
+            raise ArgumentError(str(error)) from error
 
 
-def _texts(name: str, values: Any) -> tuple[str, ...]:
-    """The values of an option that may be given several times."""
-    values = values.tolist() if hasattr(values, "tolist") else values  # of NumPy and pandas
+def texts(given: Any) -> tuple[str, ...]:
+    """Take a text or a number, several, a mapping or nothing as texts; raise ArgumentError for anything else."""
+    values = given.tolist() if hasattr(given, "tolist") else given  # of NumPy and pandas
     if isinstance(values, Mapping):
         values = [f"{column}={value}" for column, value in values.items()]
-    elif isinstance(values, str) or not isinstance(values, Iterable):
-        values = [] if values is None else [values]
-    plain = (value.item() if hasattr(value, "item") else value for value in values)
-    found = tuple(str(value) if isinstance(value, str | int | float) else "" for value in plain)
-    if not all(found) or (name == "where" and not all("=" in text for text in found)):
-        raise ArgumentError(f"{name} is {printable(repr(values))}; it must be {_SEVERAL[name]}")
-    return found
+    elif values is None or isinstance(values, str | bytes | Real):
+        values = () if values is None else (values,)
+    held = tuple(values)
+    if not all(isinstance(value, str | Real) and value != "" for value in held):
+        raise ArgumentError(f"got {printable(repr(given))} instead of a name, or a list of names")
+    return tuple(map(str, held))
 
 
 def _is_date_format(form: str) -> bool:
@@ -140,6 +129,9 @@ def _is_encoding(encoding: str) -> bool:
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     name: (choices.__contains__, " or ".join(map(repr, choices))) for name, choices in CHOICES.items()
 } | {
+    "time": (bool, "column names"),
+    "missing_values": (bool, "texts or numbers"),
+    "where": (lambda conditions: all("=" in text for text in conditions), "texts such as 'COLUMN=VALUE'"),
     "id": (lambda name: isinstance(name, str), "the name of a column"),
     "date_format": (_is_date_format, "a strptime format with the year, such as '%d/%m/%Y'"),
     "freq": (_is_freq, "a pandas offset, such as 'D', 'B', 'W-MON', 'MS' or 'h'"),

@@ -216,8 +216,13 @@ def test_columns_that_are_chosen(small, frame, cpu, refusal):
     others = frame.rename(columns={"Close": "Last"})
     refusal(lambda: small().fit(others), "2 numeric columns", "target='NAME'", "Last, Volume")
     refusal(lambda: small().fit(frame, features=["High"]), "'High'", "Close, Volume")
-    for choice in ({"features": 5}, {"target": ["Close"]}, {"time": 5.5j}, {"time": [""]}):
-        refusal(lambda choice=choice: small().fit(frame, **choice), f"{next(iter(choice))} is", error=ArgumentError)
+    refusal(lambda: small().fit(frame, target=["Close"]), "no column", "Close, Volume")
+    for choice, part in (
+        ({"features": b"x"}, "instead of a name"),
+        ({"time": 5.5j}, "time is"),
+        ({"time": [""]}, "time is"),
+    ):
+        refusal(lambda choice=choice: small().fit(frame, **choice), part, error=ArgumentError)
 
 
 def test_frames_with_numbers_for_names(small, walk, cpu):
@@ -225,9 +230,9 @@ def test_frames_with_numbers_for_names(small, walk, cpu):
     expected = small().fit(values, device=cpu).forecast(values, 3)
     for frame in (pd.DataFrame(values), pd.DataFrame(values, columns=[7, 0])):
         first, second = frame.columns
-        forecaster = small().fit(frame, target=first, features=[second], device=cpu)
+        forecaster = small().fit(frame, target=first, features=[second], order="oldest-first", device=cpu)
         np.testing.assert_array_equal(forecaster.forecast(frame, 3), expected)
-    assert small().fit(pd.DataFrame(values[:, :1]), device=cpu).columns == ("0",)
+    assert small().fit(pd.DataFrame(values[:, :1]), order="oldest-first", device=cpu).columns == ("0",)
 
 
 def test_columns_cannot_be_chosen_of_arrays_and_series(small, frame, refusal):
@@ -316,10 +321,13 @@ def test_masked_values_are_missing(small, refusal):
 
 def test_a_frame_without_dates_is_warned_of(small, cpu):
     data = pd.DataFrame({"Close": RISING, "Note": "x"})
-    with pytest.warns(DataWarning, match="oldest first") as warned:
-        small().fit(data, device=cpu)
-    assert warned[0].filename == __file__
-    small().fit(data[["Close"]], device=cpu)  # nothing to choose from
+    for table in (data, data[["Close"]], data["Close"]):
+        with pytest.warns(DataWarning, match="oldest first") as warned:
+            small().fit(table, device=cpu)
+        assert warned[0].filename == __file__
+    forecaster = small().fit(data["Close"], order="oldest-first", device=cpu)
+    forecaster.predict(data)
+    forecaster.predict(RISING)
 
 
 def test_the_time_is_remembered(small, cpu, tmp_path):
@@ -841,8 +849,8 @@ def test_hooks_of_another_kind(small, frame, cpu, refusal):
 
 def test_dates_are_no_values(small, cpu, refusal):
     for series, part in (
-        (np.arange(80).astype("M8[D]"), "dates or durations"),
-        (np.arange(80).astype("m8[s]"), "dates or durations"),
+        (np.arange(80).astype("M8[D]"), "row 0, column value: '1970-01-01' is not a number"),
+        (np.arange(80).astype("m8[s]"), "row 0, column value: '0 days"),
         (pd.Series(pd.date_range("2020", periods=80)), "no numeric column"),
     ):
         refusal(lambda series=series: small().fit(series, device=cpu), part)

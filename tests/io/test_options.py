@@ -99,9 +99,14 @@ def test_spacings():
 
 
 def test_only_the_options_that_there_are(refusal):
-    for options in (None, [], ReadOptions().to_dict() | {"more": "x"}):
-        read = lambda options=options: ReadOptions.from_dict(options)  # noqa: E731
-        refusal(read, "not the options of reading", error=ValueError)
+    for options, *parts in (
+        ({"x": 1}, "there is no option 'x'; the options are time, id, where"),
+        ({"missing_value": "?"}, "did you mean 'missing_values'?"),
+        (None, "items"),
+        ([], "items"),
+    ):
+        refusal(lambda options=options: ReadOptions.from_dict(options), *parts, error=ArgumentError)
+    assert ReadOptions.from_dict({"Order": "newest-first"}) == ReadOptions(order="newest-first")
 
 
 def test_refused_values_are_shown_in_short(refusal):

@@ -296,7 +296,7 @@ def test_names_that_are_given(take, refusal):
     text = newest_first("Date,v", "%Y-%m-%d", DAYS)
     refusal(lambda: take(text, "v", time="v"), "column 'v' is the target; name another one by --time-column")
     two = table("Date,close,CLOSE", ((day.date(), row, -row) for row, day in enumerate(DAYS)))
-    refusal(lambda: take(two), "2 columns are named close, CLOSE; choose one by --target close")
+    refusal(lambda: take(two), "2 numeric columns may be the target; choose one by --target NAME: close, CLOSE")
     assert take(two, "close").values[-1, 0] == 39
     assert take(two, "CLOSE").values[-1, 0] == -39
     refusal(lambda: take(two, "Close"), "did you mean 'close' or 'CLOSE'?")
@@ -389,18 +389,19 @@ def test_arguments_that_are_none(refusal):
     frame = pd.DataFrame({"ds": DAYS, "y": range(40)})
     assert read_series(frame, features=None).columns == ("y",)
     for arguments, problem in (
-        ({"time_column": "a"}, "there is no option 'time_column'; did you mean time?"),
-        ({"id_column": "a"}, "did you mean id?"),
-        ({"missing_value": "a"}, "did you mean missing_values?"),
-        ({"Order": "a"}, "did you mean order?"),
-        ({"a": "b"}, "there is no option 'a'; the options are time, id, where"),
-        ({"target": ["y"]}, "target is ['y']; it must name columns"),
-        ({"features": 5}, "features is 5; it must name columns"),
-        ({"features": b"y"}, "features is b'y'"),
+        ({"time_column": "a"}, "there is no option 'time_column'; the options are time, id, where"),
+        ({"missing_value": "a"}, "did you mean 'missing_values'?"),
+        ({"Order": "a"}, "order is 'a'; it must be"),
+        ({"features": b"y"}, "got b'y' instead of a name"),
     ):
         refusal(lambda arguments=arguments: read_series(frame, **arguments), problem, error=ArgumentError)
+    for arguments, problem in (
+        ({"target": ["y"]}, "there is no column \"['y']\"; the columns are ds, y"),
+        ({"features": 5}, "there is no column '5'"),
+    ):
+        refusal(lambda arguments=arguments: read_series(frame, **arguments), problem)
     fields = np.zeros(5, dtype=[("a", float), ("b", float)])
-    for array, problem in ((fields, "the array has fields"), (np.array(5.0), "shape ()"), (5.0, "shape ()")):
+    for array, problem in ((fields, "compound dtype"), (np.array(5.0), "shape=()"), (5.0, "shape=()")):
         refusal(lambda array=array: read_series(array), problem, "a series is (N,) or (N, F) of real numbers")
 
 
