@@ -387,7 +387,11 @@ def test_options_of_reading_are_those_of_the_run(app, train):
     assert (found["time"], found["freq"], found["gaps"]) == (["Datum"], "D", 0)
     assert app("train", "--resume", "run", *options, "--target", "value").code == 0
     assert reading() == found
-    app("train", "--resume", "run", "--where", "id=A").assert_refused("--where is id=B in the run and id=A here")
+    other_case = ["--time-column", "DATUM", "--where", "ID=B"]
+    assert app("train", "--resume", "run", *other_case, "--target", "VALUE").code == 0
+    for where in ("id=A", "id=b"):
+        resumed = app("train", "--resume", "run", "--where", where)
+        resumed.assert_refused(f"--where is id=B in the run and {where} here")
     resumed = app("train", "--resume", "run", "--time-column", "id")
     resumed.assert_refused("--time-column is Datum in the run and id here")
     app("forecast", "run", "--where", "id=A", "--quiet").assert_refused("other --where", "give a CSV file")
