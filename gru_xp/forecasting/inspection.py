@@ -142,7 +142,7 @@ def inspect_table(
         A column that is named is not there.
     """
     how = how or ReadOptions()
-    used = [table.column(name).name for name in (target, *texts(features)) if name not in (None, ALL)]
+    used = [table.column(name).name for name in (target, *texts("features", features)) if name not in (None, ALL)]
     times, problems = None, []
     try:
         times = find_times(table, how, used)

@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -71,15 +71,14 @@ class ReadOptions:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("time", "where", "missing_values"):
+            object.__setattr__(self, name, texts(name, getattr(self, name)))
         for name, (is_right, expected) in _CHECKS.items():
-            given, default = getattr(self, name), getattr(ReadOptions, name)
+            value = getattr(self, name)
             with suppress(TypeError, ValueError, AttributeError, LookupError, OverflowError, re.error):
-                if default == ():
-                    object.__setattr__(self, name, texts(given))
-                value = getattr(self, name)
-                if (value == default) is True or is_right(value):
+                if (value is None and name != "missing") or is_right(value):
                     continue
-            raise ArgumentError(f"{name} is {printable(repr(given))}; it must be {expected}")
+            raise ArgumentError(f"{name} is {printable(repr(value))}; it must be {expected}")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them."""
@@ -95,16 +94,22 @@ class ReadOptions:
             raise ArgumentError(str(error)) from error
 
 
-def texts(given: Any) -> tuple[str, ...]:
-    """Take a text or a number, several, a mapping or nothing as texts; raise ArgumentError for anything else."""
+def texts(name: str, given: Any) -> tuple[str, ...]:
+    """Take the value of an argument, one or several texts or numbers, a mapping or nothing, as texts.
+
+    Raises
+    ------
+    ArgumentError
+        It is anything else.
+    """
     values = given.tolist() if hasattr(given, "tolist") else given  # of NumPy and pandas
     if isinstance(values, Mapping):
         values = [f"{column}={value}" for column, value in values.items()]
-    elif values is None or isinstance(values, str | bytes | Real):
-        values = () if values is None else (values,)
-    held = tuple(values)
-    if not all(isinstance(value, str | Real) and value != "" for value in held):
-        raise ArgumentError(f"got {printable(repr(given))} instead of a name, or a list of names")
+    elif isinstance(values, str | Real) or not isinstance(values, Iterable):
+        values = [] if values is None else [values]
+    held = list(values)
+    if isinstance(given, bytes) or not all(isinstance(value, str | Real) and value != "" for value in held):
+        raise ArgumentError(f"{name} is {printable(repr(given))}; it must be a text or a number, or a list of them")
     return tuple(map(str, held))
 
 
@@ -129,8 +134,6 @@ def _is_encoding(encoding: str) -> bool:
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     name: (choices.__contains__, " or ".join(map(repr, choices))) for name, choices in CHOICES.items()
 } | {
-    "time": (bool, "column names"),
-    "missing_values": (bool, "texts or numbers"),
     "where": (lambda conditions: all("=" in text for text in conditions), "texts such as 'COLUMN=VALUE'"),
     "id": (lambda name: isinstance(name, str), "the name of a column"),
     "date_format": (_is_date_format, "a strptime format with the year, such as '%d/%m/%Y'"),

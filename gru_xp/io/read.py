@@ -124,7 +124,7 @@ def read(source: Any, target: str | None, features: Features, how: ReadOptions, 
     table = read_table(source, how, name)
     if isinstance(source, str | Path) or frames.is_table(source):
         return read_rows(table, target, features, how)
-    if target is not None or len(features):
+    if target is not None or texts("features", features):
         raise ArgumentError("target and features choose columns of a table; an array has its target in column 0")
     return read_rows(table, table.names[0], table.names[1:], replace(how, order=how.order or "oldest-first"))
 
@@ -173,7 +173,7 @@ def read_rows(table: Table, target: str | None, features: Features, how: ReadOpt
     columns = choose_columns(table, times.names, target, features, how.id)
     values, styles = read_values(table, columns, how)
     order = order_rows(times.keys)
-    said = [*_value_notices(table, values, styles, how), *_order_notices(table, times, order, columns, how)]
+    said = [*_value_notices(values, styles, how), *_order_notices(table, times, order, columns, how)]
     values = order.take(values, how.on_duplicate)
     spacing, first_gap = _find_gaps(table, times, values.index.to_numpy(), how.freq)
     if first_gap is not None and (spacing.freq != "B" or spacing.missing >= _HOLIDAYS * len(values)):
@@ -220,7 +220,7 @@ def choose_columns(
 ) -> tuple[str, ...]:
     """The names of the target and the features, each once."""
     target = default_target(table, dated) if target is None else target
-    named = texts(features)
+    named = texts("features", features)
     if named == (ALL,) and ALL not in table.names:
         named = tuple(name for name in numeric_columns(table, dated) if name != id)
     return tuple(dict.fromkeys(table.column(str(name)).name for name in (target, *named)))
@@ -267,14 +267,12 @@ def read_values(table: Table, columns: Sequence[str], how: ReadOptions) -> tuple
 # --- notices ------------------------------------------------------------------------------------------------------
 
 
-def _value_notices(table: Table, values: "pd.DataFrame", styles: Styles, how: ReadOptions) -> Iterator[str]:
+def _value_notices(values: "pd.DataFrame", styles: Styles, how: ReadOptions) -> Iterator[str]:
     """What to say of numbers with a unit, and of those that may mark missing values."""
     for name, style in styles.items():
         column, called = values[name], f"column {printable(name)}"
-        if style.unit and style.unit != numbers.BOOLEAN:
-            row, unit = int(column.notna().argmax()), "percent" if style.unit == "%" else style.unit
-            text = table.column(name).cells[row].strip()
-            yield f"{called}: all in {unit}; {quoted(text)} is read as {float(column[row])!r}"
+        if style.unit not in ("", numbers.BOOLEAN):
+            yield f"{called}: all in {style.unit}; 5{style.unit} is read as 5"
         if (value := numbers.suspicious_value(column.to_numpy())) is not None:
             what = f"{value:g} is far outside of the other values and repeats {(column == value).sum()} times"
             remedy = options("missing_values", [*how.missing_values, f"{value:g}"])

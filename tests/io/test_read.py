@@ -658,7 +658,7 @@ def test_tables_of_no_dates_are_warned_of():
             read_series(table)
         assert read_series(table, order="oldest-first").notices == ()
     for array in (data["Close"].to_numpy(), data[["Close"]].to_numpy(), data["Close"].tolist()):
-        assert read_series(array).notices == ()
+        assert read_series(array, features=None).notices == ()
 
 
 # --- places in messages -------------------------------------------------------------------------------------------

@@ -392,7 +392,7 @@ def test_arguments_that_are_none(refusal):
         ({"time_column": "a"}, "there is no option 'time_column'; the options are time, id, where"),
         ({"missing_value": "a"}, "did you mean 'missing_values'?"),
         ({"Order": "a"}, "order is 'a'; it must be"),
-        ({"features": b"y"}, "got b'y' instead of a name"),
+        ({"features": b"y"}, "features is b'y'; it must be a text"),
     ):
         refusal(lambda arguments=arguments: read_series(frame, **arguments), problem, error=ArgumentError)
     for arguments, problem in (
