@@ -1,7 +1,6 @@
 """How to read a file or a table where its content leaves a choice."""
 
 import codecs
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -9,8 +8,7 @@ from datetime import UTC, datetime
 from numbers import Real
 from typing import Any
 
-from gru_xp.errors import ArgumentError, DataError, printable
-from gru_xp.io.messages import find_name
+from gru_xp.errors import ArgumentError, printable
 
 DECIMALS = (".", ",")
 MISSING = ("refuse", "drop", "ffill", "interpolate", "mask")
@@ -75,7 +73,7 @@ class ReadOptions:
             object.__setattr__(self, name, texts(name, getattr(self, name)))
         for name, (is_right, expected) in _CHECKS.items():
             value = getattr(self, name)
-            with suppress(TypeError, ValueError, AttributeError, LookupError, OverflowError, re.error):
+            with suppress(Exception):  # whatever a check says of a wrong value
                 if (value is None and name != "missing") or is_right(value):
                     continue
             raise ArgumentError(f"{name} is {printable(repr(value))}; it must be {expected}")
@@ -87,11 +85,11 @@ class ReadOptions:
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "ReadOptions":
         """The inverse of `to_dict`, also for fewer options; raise ArgumentError for anything else."""
-        names = [field.name for field in fields(cls)]
         try:
-            return cls(**{find_name(name, names, "option"): value for name, value in options.items()})
-        except (DataError, AttributeError) as error:
-            raise ArgumentError(str(error)) from error
+            return cls(**options)
+        except TypeError as error:
+            names = ", ".join(field.name for field in fields(cls))
+            raise ArgumentError(f"{error}; the options are {names}") from error
 
 
 def texts(name: str, given: Any) -> tuple[str, ...]:

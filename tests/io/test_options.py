@@ -101,13 +101,12 @@ def test_spacings():
 
 def test_only_the_options_that_there_are(refusal):
     for options, *parts in (
-        ({"x": 1}, "there is no option 'x'; the options are time, id, where"),
-        ({"missing_value": "?"}, "did you mean 'missing_values'?"),
-        (None, "items"),
-        ([], "items"),
+        ({"x": 1}, "'x'", "the options are time, id, where"),
+        ({"Order": "newest-first"}, "'Order'", "order"),
+        (None, "NoneType"),
+        ([], "list"),
     ):
         refusal(lambda options=options: ReadOptions.from_dict(options), *parts, error=ArgumentError)
-    assert ReadOptions.from_dict({"Order": "newest-first"}) == ReadOptions(order="newest-first")
 
 
 def test_refused_values_are_shown_in_short(refusal):

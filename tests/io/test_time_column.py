@@ -389,9 +389,9 @@ def test_arguments_that_are_none(refusal):
     frame = pd.DataFrame({"ds": DAYS, "y": range(40)})
     assert read_series(frame, features=None).columns == ("y",)
     for arguments, problem in (
-        ({"time_column": "a"}, "there is no option 'time_column'; the options are time, id, where"),
-        ({"missing_value": "a"}, "did you mean 'missing_values'?"),
-        ({"Order": "a"}, "order is 'a'; it must be"),
+        ({"time_column": "a"}, "unexpected keyword argument 'time_column'"),
+        ({"Order": "a"}, "the options are time, id, where"),
+        ({"order": "a"}, "order is 'a'; it must be"),
         ({"features": b"y"}, "features is b'y'; it must be a text"),
     ):
         refusal(lambda arguments=arguments: read_series(frame, **arguments), problem, error=ArgumentError)
