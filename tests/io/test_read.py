@@ -691,6 +691,12 @@ def test_a_last_row_of_totals(take, refuse):
         assert values(take(content.replace(last + ",11", "c,7"))) == [5.0, 6.0, 7.0], last
 
 
+def test_a_last_row_of_totals_in_a_frame(refusal):
+    data = pd.DataFrame({"Item": ["a", "b", "Total"], "Close": [5, 6, 11]})
+    for table in (data, data.set_index("Item")):
+        refusal(lambda table=table: read_series(table), "row 2, column Item: ", "total", "remove the row")
+
+
 def test_a_last_row_like_others(take):
     for content in (
         "Item,v\na,5\n,6\n,11\n",
