@@ -89,7 +89,7 @@ class ReadOptions:
             return cls(**options)
         except TypeError as error:
             names = ", ".join(field.name for field in fields(cls))
-            raise ArgumentError(f"{error}; the options are {names}") from error
+            raise ArgumentError(f"{error}; the options of reading are {names}") from error
 
 
 def texts(name: str, given: Any) -> tuple[str, ...]:

@@ -390,7 +390,7 @@ def test_arguments_that_are_none(refusal):
     assert read_series(frame, features=None).columns == ("y",)
     for arguments, problem in (
         ({"time_column": "a"}, "unexpected keyword argument 'time_column'"),
-        ({"Order": "a"}, "the options are time, id, where"),
+        ({"Order": "a"}, "the options of reading are time, id, where"),
         ({"order": "a"}, "order is 'a'; it must be"),
         ({"features": b"y"}, "features is b'y'; it must be a text"),
     ):
