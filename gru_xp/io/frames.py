@@ -17,7 +17,7 @@ UNNAMED = "value"
 
 
 def is_table(data: Any) -> bool:
-    """Whether `to_pandas` gives a pandas object for it."""
+    """Whether some data are a table, of pandas or another library, and not an array."""
     return hasattr(data, "iloc") or hasattr(data, "to_pandas")
 
 
