@@ -291,13 +291,14 @@ def _order_notices(table: Table, times: Times, order: Order, used: Sequence[str]
         row, count = order.repeats[0], f"{len(order.repeats)} row(s) repeat a time"
         if how.on_duplicate is None:
             before = table.where(times.keys.index(times.keys[row]))
-            remedy = time_column.repeats_remedy(table, times, used)
+            remedy = time_column.tell_rows_apart(table, times, used).message
             problem = f"{quoted(times.labels[row])} is in {before} already ({count}); {remedy}"
             raise table.cell_refusal(name, CellError(row, problem))
         taken = "their mean" if how.on_duplicate == "mean" else f"the {how.on_duplicate} row of each time"
         yield f"column {name}: {count}, first in {_place(table, times, row)}; {taken} is taken"
     if how.order not in (None, order.name):
         yield f"{option('order', str(how.order))} is not used, since {name} dates the rows"
+    yield from time_column.blocks_notices(table, times, used)
     if order.name == "newest-first":
         yield "rows are newest-first; reversed to chronological order"
     elif order.name == "unsorted":

@@ -232,6 +232,7 @@ def test_a_date_and_a_clock_in_columns_of_their_own(follow):
     late = [(moment - timedelta(hours=1), moment) for moment in HOURS[1:]]  # a day has the hours 1 to 24
     for header, moments, cells, next_date in (
         ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H%M}"), "2024-01-22 02:00:00"),
+        ("Date,h", HOURS, lambda t: (t.date(), t.hour), "2024-01-24 04:00:00"),
         ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y%m%d}", f"{t:%H:%M}"), "2024-01-22 02:00:00"),
         ("date,hour", HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H}:00-{t.hour + 1:02d}:00"), "2024-01-24 04:00:00"),
         ("Fecha;Hora", late, lambda t: (f"{t[0]:%d/%m/%Y}", t[0].hour + 1), "2024-01-24 04:00:00"),
@@ -255,6 +256,8 @@ def test_a_date_in_several_columns(follow):
         ("#YY,MM,DD,hh,mm", HALF_HOURS, lambda t: (t.year, t.month, t.day, t.hour, t.minute), "30min"),
         ("Vuosi,Kuukausi,Päivä,Aika", HOURS, lambda t: (t.year, t.month, t.day, f"{t:%H:%M}"), "h"),
         ("year,month", MONTHS, lambda t: (t.year, t.month), "MS"),
+        ("year,mm", MONTHS, lambda t: (t.year, t.month), "MS"),
+        ("year,doy", DAYS, lambda t: (t.year, t.timetuple().tm_yday), "D"),
         ("Jahr,Monat,Tag", DAYS, lambda t: (t.year, t.month, t.day), "D"),
     ):
         names = header.split(",")
@@ -458,19 +461,37 @@ def test_the_hour_of_a_clock_in_six_digits_goes_on(take):
     assert following(take(text, "v", time=["Date", "Time"])) == "2024-01-24 04:00:00"
 
 
-@pytest.mark.xfail(strict=True, reason="parts of a time are taken for keys of several series, or for repeats")
-def test_parts_of_a_time_tell_no_series_apart(take, refusal):
-    """No remedy keeps one hour of each day, or one month of each year."""
+def test_parts_of_a_time_that_cannot_be_joined(take, refusal):
+    """No remedy keeps one hour of each day, or one week of each year."""
+    weeks = [datetime(2020, 1, 6) + timedelta(7 * week) for week in range(40)]
     for header, moments, cells in (
-        ("Date,h", HOURS, lambda t: (t.date(), t.hour)),
         ("Date,Settlement Period", HALF_HOURS, lambda t: (t.date(), 2 * t.hour + t.minute // 30 + 1)),
-        ("year,mm", MONTHS, lambda t: (t.year, t.month)),
-        ("year,doy", DAYS, lambda t: (t.year, t.timetuple().tm_yday)),
+        ("year,week", weeks, lambda t: t.isocalendar()[:2]),
     ):
         text = table(f"{header},v", ((*cells(moment), n) for n, moment in enumerate(moments)))
-        message = str(refusal(lambda text=text: take(text, "v"), "line 3"))
-        assert "--on-duplicate" not in message, header
-        assert "--where" not in message, header
+        found = f"spread over {header.replace(',', ', ')}"
+        message = str(refusal(lambda text=text: take(text, "v"), "line 3", found, "write it in one column"))
+        assert "--" not in message, header
+
+
+def test_series_that_follow_each_other_in_time(take):
+    days = [day.date() for day in DAYS]
+    for name, keys, notices in (
+        ("id", ["A"] * 15 + ["B"] * 25, 1),
+        ("month", ["Nov"] * 9 + ["Dec"] * 31, 0),
+        ("promo", ["no"] * 15 + ["yes"] * 5 + ["no"] * 20, 0),
+        ("note", days, 0),
+    ):
+        series = take(table(f"date,{name},v", zip(days, keys, range(40), strict=True)), "v")
+        assert len(series.notices) == notices, name
+    (notice,) = take(table("date,id,v", zip(days, ["A"] * 15 + ["B"] * 25, range(40), strict=True))).notices
+    assert "A, B, one after the other; if these are several series, keep one by --where id=A" in notice
+
+
+def test_a_cycle_is_no_time(take, refusal):
+    text = table("weekday,v", ((row % 7, row) for row in range(40)))
+    refusal(lambda: take(text, "v"), "line 9", "'0' repeats", "--order oldest-first")
+    assert take(text, "v", order="oldest-first").values[-1, 0] == 39
 
 
 def test_keys_with_fractions_or_gaps_tell_series_apart(refusal):
