@@ -315,6 +315,8 @@ def _remedy(
             return replace(how, time=tuple(apart.values))
         if apart.option == "where":
             return replace(how, where=(*how.where, *apart.values))
+        if apart.message and not apart.option:  # the file must be changed
+            return None
     if repeats and how.on_duplicate is None:
         return replace(how, on_duplicate="first")
     if marks := _marks(table.column(used[0]), how):

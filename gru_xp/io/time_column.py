@@ -166,9 +166,7 @@ def _read_counter(name: str, labels: Sequence[str]) -> Sequence[Any]:
         if key != key or falls or (is_for_days and re.fullmatch(r"\d{5,8}", labels[row])):
             after = f" and comes after {quoted(labels[row - 1])}" if falls else ""
             forms = short_year_formats(labels) or digit_formats(labels[:_SAMPLE])
-            remedy = (
-                option("date_format", *forms) if forms else f"{option('date_format')}, or write dates as 2020-01-31"
-            )
+            remedy = option("date_format", *forms) + ("" if forms else ", or write dates as 2020-01-31")
             raise CellError(row, f"{quoted(labels[row])} was not read as a date{after}; give {remedy}")
     return keys
 
@@ -217,10 +215,8 @@ def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) ->
         is_panel = len(table) <= most and (times or most <= 2 * len(table))  # and not unique by chance
         if is_panel and len({*zip(labels, *(key.cells for key in some), strict=True)}) == len(table):
             return _several(some)
-    if not times:
-        return Apart()
-    ways = ("first", "last", "mean")
-    return Apart(f"keep one row of each time, or give {option('on_duplicate', *ways)}", "on_duplicate", ways)
+    one_row = f"keep one row of each time, or give {option('on_duplicate', 'first', 'last', 'mean')}"
+    return Apart(one_row, "on_duplicate") if times else Apart()
 
 
 def blocks_notices(table: Table, times: Times, used: Collection[str]) -> Iterator[str]:
