@@ -22,7 +22,7 @@ MAX_CELLS = 2**26
 Record = tuple[int, list[str]]
 """The line that a record ends in, and its fields."""
 
-_LOOKED_AT, _HEAD = 100, 20
+_LOOKED_AT = 100
 _EXCEL_DELIMITER = re.compile(r'\s*"?sep=([;\t|,])"?\s', re.IGNORECASE)
 _ABOVE_HEADER = re.compile(r"\s*(sep=[;\t|,]?)?\s*", re.IGNORECASE)
 
@@ -49,7 +49,7 @@ def read_csv_table(path: Path, name: str, options: ReadOptions) -> Table:
     lines.seek(0)
     try:
         records = _records(lines, delimiter)
-        begin = list(islice(records, _HEAD))
+        begin = list(islice(records, _LOOKED_AT))
         top, names = _header(begin, options.missing_values)
         below = chain((record for record in begin if record[0] > top), records)
         ends, columns = _columns(below, names, options.decimal)

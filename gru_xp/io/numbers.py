@@ -16,6 +16,7 @@ _MISSING = frozenset(("", "-", "--", ".", "na", "n/a", "#n/a", "nan", "+nan", "-
 BOOLEAN = "true or false"
 _BOOLEANS = ("true", "false")
 _PLAIN = str.maketrans("\u2212\u2019\u2009\u202f", "-'\u00a0\u00a0")  # minus, apostrophe and thin spaces
+_SHAPE = str.maketrans("23456789", "11111111")
 _CURRENCY = r"$¢-¥\u058f\u060b\u09f2\u09f3\u0bf9\u0e3f\u17db\u20a0-\u20cf\ufdfc\ufe69\uff04\uffe0\uffe1\uffe5\uffe6"
 _WITH_UNIT = re.compile(rf"^([+-]?)\s*([{_CURRENCY}])\s*(.*)$|^(.*?)\s*([{_CURRENCY}%])$")
 _POINTS_MAY_GROUP = re.compile(r"[^\d.]*(?:\d{1,3}|[1-9]\d{0,2}\.\d{3})[^\d.]*")
@@ -117,7 +118,8 @@ def _styles(bodies: Collection[str], decimal: str | None = None) -> list[NumberS
     """Return the styles in which all texts are numbers, with this decimal sign or, if it is None, with either."""
     if bodies and all(body.lower() in _BOOLEANS for body in bodies):
         return [NumberStyle(unit=BOOLEAN)]
-    units = {body.lstrip("+-0123456789.,' \u00a0eE") for body in bodies}
+    ends = {body[-1:] for body in bodies}
+    units = {"" if end.isdigit() or end in ".," else end for end in ends}
     signs = set("".join(bodies).replace("\u00a0", " ")) & set(".,' ")
     styles = [NumberStyle(sign, "".join(signs - {sign}), "".join(units)) for sign in decimal or _PATTERNS]
     likely = (style for style in styles if len(units) < 2 and len(style.thousands) < 2)
@@ -142,9 +144,11 @@ def _refusal(cells: Sequence[str], bodies: Mapping[int, str], styles: Sequence[N
     return CellError(row, f"{quoted(cells[row])} may be {' or '.join(readings)}; {remedy}")
 
 
-def _unlike(cells: Sequence[str], bodies: Mapping[int, str], how: ReadOptions) -> CellError:
+def _unlike(cells: Sequence[str], bodies: dict[int, str], how: ReadOptions) -> CellError:
     """Name the first cell that is no number, or that is not written like those above it."""
-    rows, texts = list(bodies), list(bodies.values())
+    by_shape = {body.translate(_SHAPE): row for row, body in reversed(bodies.items())}
+    rows = sorted(by_shape.values())
+    texts = [bodies[row] for row in rows]
     first = bisect_left(range(len(rows)), True, key=lambda end: not _styles(texts[: end + 1], how.decimal))
     row, text = rows[first], cells[rows[first]].strip()
     if _styles([texts[first]], how.decimal):
