@@ -32,6 +32,7 @@ _MAX_KEYS = 8
 _TIME_WORD = re.compile("date|time|stamp|epoch|unix|^ts$", re.IGNORECASE)
 _YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
 _YEAR_POINT_MONTH = re.compile(r"(1[89]|2[01])\d\d\.(0[1-9]|1[0-2])")
+_WHOLE_HOUR = re.compile(r".* \d\d?:00")
 _JOINTS = {"month": "{}-{}", "quarter": "{}-Q{}", "day of year": "{}-{:0>3}", "day": "{}-{}", "minute": "{}:{}"}
 """By the part of a time that a column has: how it is added to what is before it."""
 
@@ -127,9 +128,9 @@ def _join(table: Table, names: Sequence[str], date_format: str | None) -> tuple[
     for column in others:
         cells, parts = _labels(column.cells), _meanings(column.name)
         has_day = may_be_date(labels[0], date_format) if date_format else _is_day(labels[0])
-        if has_day and "minute" in parts and all(label.endswith(":00") for label in labels):
+        if has_day and "minute" in parts and all(map(_WHOLE_HOUR.fullmatch, labels)):
             labels = [f"{label[:-2]}{cell:0>2}" for label, cell in zip(labels, cells, strict=True)]
-        elif has_day and ("hour" in parts or not parts):
+        elif has_day and ("hour" in parts or (not parts and ":" not in labels[0])):
             labels, date_format = _add_clocks(labels, cells, date_format, table.where), None
         else:
             joint = next((joint for part, joint in _JOINTS.items() if part in parts), "{} {}")
@@ -140,9 +141,9 @@ def _join(table: Table, names: Sequence[str], date_format: str | None) -> tuple[
 
 def _add_clocks(days: Sequence[str], cells: Sequence[str], date_format: str | None, where: Where) -> list[str]:
     """Days with times of day: numbers of hours, HHMM, or HH:MM, the first of two; 24:00 is at the end of the day."""
-    if date_format or not is_full_date(days[0]):
+    if date_format or ":" in days[0] or days[0].isdecimal() or short_year_formats(days[:1]):
         dates = read_dates(days, date_format or _digit_format(days), where)
-        days = [str(date)[:10] for date in dates.values] if dates else days
+        days = [str(date).removesuffix(" 00:00:00") for date in dates.values] if dates else days
     clocks = [re.sub(r"(?<!:\d\d)\.", ":", re.sub(" ?[-–].*", "", cell)) for cell in cells]
     if all(map(str.isdecimal, clocks)):
         width = (max(map(len, clocks)) + 1) // 2 * 2
@@ -151,7 +152,8 @@ def _add_clocks(days: Sequence[str], cells: Sequence[str], date_format: str | No
     clocks = ["00" + clock[2:] if is_late else clock for clock, is_late in zip(clocks, late, strict=True)]
     labels = list(map("{} {}".format, days, clocks))
     if any(late) and (dates := read_dates(labels, None, where)):
-        return [str(date + timedelta(days=is_late)) for date, is_late in zip(dates.values, late, strict=True)]
+        dated = [date + timedelta(days=is_late) for date, is_late in zip(dates.values, late, strict=True)]
+        return [str(date).removesuffix(":00") for date in dated]
     return labels
 
 

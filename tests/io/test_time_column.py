@@ -233,6 +233,7 @@ def test_a_date_and_a_clock_in_columns_of_their_own(follow):
     for header, moments, cells, next_date in (
         ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H%M}"), "2024-01-22 02:00:00"),
         ("Date,h", HOURS, lambda t: (t.date(), t.hour), "2024-01-24 04:00:00"),
+        ("Date,h", HOURS, lambda t: (f"{t.date()}T00:00:00", t.hour), "2024-01-24 04:00:00"),
         ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y%m%d}", f"{t:%H:%M}"), "2024-01-22 02:00:00"),
         ("date,hour", HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H}:00-{t.hour + 1:02d}:00"), "2024-01-24 04:00:00"),
         ("Fecha;Hora", late, lambda t: (f"{t[0]:%d/%m/%Y}", t[0].hour + 1), "2024-01-24 04:00:00"),
@@ -249,6 +250,22 @@ def test_a_date_and_a_clock_in_columns_of_their_own(follow):
         last = moments[-1][1] if moments is late else moments[-1]
         assert (series.reading.time, series.dates[-1], series.notices) == ((date, clock), last, ()), header
         assert following(series) == next_date, header
+
+
+def test_clocks_beside_dates_with_years_of_two_digits(follow):
+    for clock in ("%H", "%H:%M", "%I:%M %p"):
+        text = table("Date,Time,v", ((f"{t:%d/%m/%y}", t.strftime(clock), n) for n, t in enumerate(HOURS)))
+        spread = ("spread over 2 columns", "--time-column Date --time-column Time")
+        given = ("'20/01/24' was not read", "--date-format %d/%m/%y")
+        assert follow(text, "v", given, spread).dates == tuple(HOURS), clock
+
+
+def test_minutes_are_added_to_hours_alone(take, refusal):
+    text = table("Date,Hour,Min,v", ((t.date(), t.hour + 1, 30, n) for n, t in enumerate(HOURS)))
+    first = HOURS[0] + timedelta(hours=1, minutes=30)
+    assert take(text, "v", time=["Date", "Hour", "Min"]).dates[0] == first
+    for names in (["Date", "Min"], ["Date", "Hour", "v"]):
+        refusal(lambda names=names: take(text, None, time=names, order="oldest-first"), "line ")
 
 
 def test_a_date_in_several_columns(follow):
