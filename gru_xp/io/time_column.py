@@ -191,7 +191,8 @@ def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) ->
     """Find columns that the time is spread over, or else those that tell several series apart."""
     names, labels = (times.names, times.labels) if times else ((), ())
     free = [column for column in table.columns if column.name not in used]
-    if parts := _parts_of_time([column.name for column in free], names):
+    may_be_part = [c.name for c in free if c.name in names or not is_full_date(" ".join(c.cells[0].split()))]
+    if parts := _parts_of_time(may_be_part, names):
         found = f"the time is spread over {len(parts)} columns ({listed(parts)})"
         return Apart(f"{found}; give {options('time', parts)}", "time", parts)
     free = [column for column in free if column.name not in names][:_SAMPLE]

@@ -187,6 +187,13 @@ def test_one_of_several_series_is_read_by_the_remedies(take, follow):
             "2023-12-31",
         ),
         (
+            "start and end",
+            table("store,Start time,End time,v", ((s, d.date(), d.date(), 1) for s in "AB" for d in DAYS)),
+            [("40 row(s) repeat a time", *store[0][1:])],
+            40,
+            "2023-12-31",
+        ),
+        (
             "region, year, month",
             table("region,year,month,v", regions),
             [year_month, ("36 row(s) repeat a time", "column region: N, S", "--where region=N")],
