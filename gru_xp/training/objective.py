@@ -3,21 +3,21 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from gru_xp.nn.cell import Reset
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import named_arrays, unflatten
+from gru_xp.nn.params import Reset, named_arrays, unflatten
 from gru_xp.nn.pointwise import add_into, divide
 from gru_xp.nn.stack import StackMasks, mean_masks
 
 NO_DROPOUT = DropoutRates()
 
 
-def predict(params: NetworkParams, x: Array, reset: Reset, ops: Ops, rates: DropoutRates = NO_DROPOUT) -> Array:
+def predict(
+    params: NetworkParams, x: Array, ops: Ops, rates: DropoutRates = NO_DROPOUT, *, reset: Reset | None = None
+) -> Array:
     """The results ``(B, O)`` for sequences ``x (B, T, I)`` of a network that has learned with dropout."""
     y_pred = ops.empty((x.shape[0], params.linear.bias.shape[0]), like=x)
     masks = mean_masks(params.gru, rates)
@@ -41,8 +41,8 @@ class Objective:
         Sequences; they may change in place, too.
     y : array, shape ``(B, O)``
         Their targets.
-    reset, ops
-        Which GRU, and how to compute it.
+    ops
+        How to compute them.
     rates
         Of dropout.
     masks
@@ -63,7 +63,6 @@ class Objective:
         params: NetworkParams,
         x: Array,
         y: Array,
-        reset: Reset,
         ops: Ops,
         *,
         rates: DropoutRates = NO_DROPOUT,
@@ -71,7 +70,7 @@ class Objective:
         keep_every: int | None = None,
     ) -> None:
         self._params, self._x, self._y, self._ops = params, x, y, ops
-        self._options: dict[str, Any] = {"reset": reset, "keep_every": keep_every}
+        self._keep_every = keep_every
         self._mean_masks = mean_masks(params.gru, rates)
         self._masks = masks or self._mean_masks
         self._parts = _parts(params, x, ops, keep_every)
@@ -100,14 +99,12 @@ class Objective:
         self._ops.run([(part_ops, partial(part, rows, sums, part_ops)) for (rows, part_ops), sums in tasks])
 
     def _forward(self, rows: slice, sums: Array, ops: Ops) -> None:
-        y_pred, _ = network_forward(
-            self._x[rows, ...], self._params, masks=self._mean_masks, ops=ops, with_cache=False, **self._options
-        )
+        y_pred, _ = network_forward(self._x[rows, ...], self._params, masks=self._mean_masks, ops=ops, with_cache=False)
         self._loss(y_pred, rows, sums, ops)
 
     def _forward_backward(self, rows: slice, sums: Array, ops: Ops) -> None:
         y_pred, cache = network_forward(
-            self._x[rows, ...], self._params, masks=self._masks.at(rows), ops=ops, **self._options
+            self._x[rows, ...], self._params, masks=self._masks.at(rows), keep_every=self._keep_every, ops=ops
         )
         dpred = self._loss(y_pred, rows, sums, ops)
         assert cache is not None
