@@ -54,6 +54,7 @@ def _measure_training(job: Job, device: Device) -> Measurement:
         y,
         config=TrainingConfig(num_epochs=10**9, learning_rate=LEARNING_RATE, optimizer="sgd", reduction="mean"),
         device=device,
+        reset=job.variant,  # type: ignore[arg-type]
         callback=stopwatch,
     )
     if result.problem is not None:

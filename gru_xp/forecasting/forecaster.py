@@ -28,7 +28,7 @@ from gru_xp.io.series import TimeSeries
 from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import RESETS, Reset, map_arrays, named_arrays
+from gru_xp.nn.params import RESETS, Reset, arrays_of, map_arrays, named_arrays
 from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
@@ -505,7 +505,7 @@ class Forecaster:
                 )
         if {name: tuple(array.shape) for name, array in named_arrays(params)} != shapes:
             raise CheckpointError("a gru-xp model whose weights do not have the shapes that it describes")
-        if any(array.dtype != getattr(device.xp, forecaster.dtype) for _, array in named_arrays(params)):
+        if any(array.dtype != getattr(device.xp, forecaster.dtype) for array in arrays_of(params)):
             raise CheckpointError(f"a gru-xp model whose weights are not {forecaster.dtype}, as it describes them")
         forecaster.params = params
         forecaster.device = device

@@ -333,6 +333,11 @@ def named_arrays(params: tuple[Any, ...], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{name}", value
 
 
+def arrays_of(params: tuple[Any, ...]) -> list[Array]:
+    """The arrays in (nested) tuples, in order; None is left out."""
+    return [array for _, array in named_arrays(params)]
+
+
 def map_arrays(function: Callable[[Array], Any], params: ParamsT) -> ParamsT:
     """(Nested) tuples built like `params`, of the function's results for each array, in order; None stays None."""
 
@@ -347,7 +352,7 @@ def map_arrays(function: Callable[[Array], Any], params: ParamsT) -> ParamsT:
 
 def flatten(params: tuple[Any, ...]) -> Array:
     """All parameters, or gradients, as one vector of shape ``(P,)``, a copy."""
-    arrays = [array for _, array in named_arrays(params)]
+    arrays = arrays_of(params)
     xp = array_namespace(*arrays)
     return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
 

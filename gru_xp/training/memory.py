@@ -13,7 +13,7 @@ from gru_xp.devices.counting import counting_ops, shape_alone
 from gru_xp.errors import MemoryLimitError
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import GRUParams, LinearParams, Reset, named_arrays
+from gru_xp.nn.params import GRUParams, LinearParams, Reset, arrays_of
 from gru_xp.nn.stack import StackMasks
 from gru_xp.training.objective import Objective, predict
 from gru_xp.training.trainer import TrainingConfig
@@ -325,7 +325,7 @@ def _passes(data: _Data, params: NetworkParams, s: TrainingShapes, config: Train
         x, y = (ops.empty((size, *a.shape[1:]), like=a) for a in (data.x, data.y))
         masks = _masks(params, x, config, ops)
         ops.capture(objective(x, y, masks).evaluate)
-        drawn = [mask for _, mask in named_arrays(masks)]
+        drawn = arrays_of(masks)
         drawing = sum(map(_nbytes, drawn)) + max((_DRAW_BYTES * mask.size for mask in drawn), default=0)
         passing = max(passing, _nbytes(x), drawing)
     return passing
@@ -366,7 +366,7 @@ def _scaling_bytes(s: TrainingShapes) -> int:
 
 
 def _size(params: NetworkParams) -> int:
-    return sum(array.size for _, array in named_arrays(params))
+    return sum(array.size for array in arrays_of(params))
 
 
 def _nbytes(array: Array) -> int:

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import Reset, named_arrays, unflatten
+from gru_xp.nn.params import Reset, arrays_of, unflatten
 from gru_xp.nn.pointwise import add_into, divide
 from gru_xp.nn.stack import StackMasks, mean_masks
 
@@ -70,11 +71,11 @@ class Objective:
         keep_every: int | None = None,
     ) -> None:
         self._params, self._x, self._y, self._ops = params, x, y, ops
-        self._keep_every = keep_every
+        self._options: dict[str, Any] = {"keep_every": keep_every}
         self._mean_masks = mean_masks(params.gru, rates)
         self._masks = masks or self._mean_masks
         self._parts = _parts(params, x, ops, keep_every)
-        size = sum(array.size for _, array in named_arrays(params))
+        size = sum(array.size for array in arrays_of(params))
         # One array a part: its gradient, and its cost as the last number.
         self._sums = [ops.empty((size + 1,), like=x) for _ in self._parts]
         self.gradient = self._sums[0][:-1]
@@ -99,18 +100,20 @@ class Objective:
         self._ops.run([(part_ops, partial(part, rows, sums, part_ops)) for (rows, part_ops), sums in tasks])
 
     def _forward(self, rows: slice, sums: Array, ops: Ops) -> None:
-        y_pred, _ = network_forward(self._x[rows, ...], self._params, masks=self._mean_masks, ops=ops, with_cache=False)
+        y_pred, _ = network_forward(
+            self._x[rows, ...], self._params, masks=self._mean_masks, ops=ops, with_cache=False, **self._options
+        )
         self._loss(y_pred, rows, sums, ops)
 
     def _forward_backward(self, rows: slice, sums: Array, ops: Ops) -> None:
         y_pred, cache = network_forward(
-            self._x[rows, ...], self._params, masks=self._masks.at(rows), keep_every=self._keep_every, ops=ops
+            self._x[rows, ...], self._params, masks=self._masks.at(rows), ops=ops, **self._options
         )
         dpred = self._loss(y_pred, rows, sums, ops)
         assert cache is not None
         _, dparams = network_backward(dpred, cache, with_dx=False)
-        places = named_arrays(unflatten(sums[:-1], self._params))
-        for (_, place), (_, gradient) in zip(places, named_arrays(dparams), strict=True):
+        places = arrays_of(unflatten(sums[:-1], self._params))
+        for place, gradient in zip(places, arrays_of(dparams), strict=True):
             ops.copy(gradient, place)
 
     def _loss(self, y_pred: Array, rows: slice, sums: Array, ops: Ops) -> Array:

@@ -18,7 +18,7 @@ from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import REDUCTIONS
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array, Namespace, Ops
-from gru_xp.nn.params import Reset, check_reset, flatten, named_arrays, unflatten
+from gru_xp.nn.params import Reset, arrays_of, check_reset, flatten, named_arrays, unflatten
 from gru_xp.nn.pointwise import divide
 from gru_xp.nn.stack import StackMasks, draw_masks
 from gru_xp.training.objective import Objective
@@ -633,6 +633,6 @@ class _Batches:
         y_batch[...] = xp.take(self._y, part, axis=0)
         if any(self._rates):
             drawn = self._draw(x_batch, epoch, batch)
-            for (_, place), (_, mask) in zip(named_arrays(masks), named_arrays(drawn), strict=True):
+            for place, mask in zip(arrays_of(masks), arrays_of(drawn), strict=True):
                 place[...] = mask
         return objective, learn
