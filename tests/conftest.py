@@ -23,7 +23,7 @@ from gru_xp.errors import DataError
 from gru_xp.nn import GRUParams, LinearParams, gru_backward, gru_forward
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Ops, PlainOps
-from gru_xp.nn.params import map_arrays, named_arrays
+from gru_xp.nn.params import arrays_of, map_arrays, named_arrays
 
 OFFLINE = Path(__file__).parent / "offline"
 FAKE_CUPY = Path(__file__).parent / "fake_cupy"
@@ -214,20 +214,30 @@ def draw(rng: np.random.Generator) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def draw_params(rng: np.random.Generator) -> Callable[..., GRUParams]:
-    """``draw_params(xp, input_size, hidden_size, dtype="float64")``: no parameter is zero, biases included."""
+def draw_params(request: pytest.FixtureRequest, rng: np.random.Generator) -> Callable[..., GRUParams]:
+    """``draw_params(xp, input_size, hidden_size, dtype="float64", *, reset=...)``: no number is zero.
 
-    def draw_params(xp: Any, input_size: int, hidden_size: int, dtype: str = "float64") -> GRUParams:
+    Their form is that of the test's `reset`, or "before" if it has none.
+    """
+    form = request.getfixturevalue("reset") if "reset" in request.fixturenames else "before"
+
+    def draw_params(
+        xp: Any, input_size: int, hidden_size: int, dtype: str = "float64", *, reset: str = form
+    ) -> GRUParams:
         rows = 3 * hidden_size
         shapes = ((rows, input_size), (rows, hidden_size), (rows,), (hidden_size,))
-        return GRUParams(*(xp.asarray(0.7 * rng.standard_normal(s), dtype=getattr(xp, dtype)) for s in shapes))
+        params = GRUParams(*(xp.asarray(0.7 * rng.standard_normal(s), dtype=getattr(xp, dtype)) for s in shapes))
+        return params if reset == "after" else params._replace(bias_hn=None)
 
     return draw_params
 
 
 @pytest.fixture
 def draw_network(draw: Callable[..., Any], draw_params: Callable[..., GRUParams]) -> Callable[..., NetworkParams]:
-    """``draw_network(xp, I, H, O, dtype="float64", *, num_layers=1, bidirectional=False)``: all parameters random."""
+    """``draw_network(xp, I, H, O, dtype="float64", *, num_layers=1, bidirectional=False)``: all parameters random.
+
+    Further options are those of `draw_params`.
+    """
 
     def draw_network(
         xp: Any,
@@ -238,10 +248,11 @@ def draw_network(draw: Callable[..., Any], draw_params: Callable[..., GRUParams]
         *,
         num_layers: int = 1,
         bidirectional: bool = False,
+        **form: str,
     ) -> NetworkParams:
         D = 2 if bidirectional else 1
         sizes = [I, *[D * H] * (num_layers - 1)]
-        gru = tuple(tuple(draw_params(xp, size, H, dtype) for _ in range(D)) for size in sizes)
+        gru = tuple(tuple(draw_params(xp, size, H, dtype, **form) for _ in range(D)) for size in sizes)
         return NetworkParams(gru, LinearParams(draw(xp, (O, D * H), dtype), draw(xp, (O,), dtype)))
 
     return draw_network
@@ -403,9 +414,7 @@ def reference_gru() -> Callable[..., np.ndarray]:
         weight_ih: np.ndarray,
         weight_hh: np.ndarray,
         bias: np.ndarray,
-        bias_hn: np.ndarray,
-        *,
-        reset: str,
+        bias_hn: np.ndarray | None = None,
     ) -> np.ndarray:
         W_z, W_r, W_n = np.split(weight_ih, 3)
         U_z, U_r, U_n = np.split(weight_hh, 3)
@@ -416,7 +425,7 @@ def reference_gru() -> Callable[..., np.ndarray]:
             for x_t in sequence:
                 z = _sigmoid(W_z @ x_t + U_z @ h + b_z)
                 r = _sigmoid(W_r @ x_t + U_r @ h + b_r)
-                if reset == "before":
+                if bias_hn is None:
                     n = np.tanh(W_n @ x_t + U_n @ (r * h) + b_n)
                 else:
                     n = np.tanh(W_n @ x_t + r * (U_n @ h + bias_hn) + b_n)
@@ -481,19 +490,23 @@ class Layer(NamedTuple):
 
     x: Any
     h0: Any
-    params: GRUParams
+    params: GRUParams  # of the form "after"; see `params_of`
     dh: Any
     dh_last: Any
 
     def __call__(self, ops: Ops | None, reset: str, *, with_dx: bool = True, **options: Any) -> tuple[Any, ...]:
         """All results, as `RESULTS` names them; further options are those of `gru_forward`."""
-        h, h_last, cache = gru_forward(self.x, self.h0, self.params, reset=reset, ops=ops, **options)
+        h, h_last, cache = gru_forward(self.x, self.h0, self.params_of(reset), ops=ops, **options)
         dx, dh0, dparams = gru_backward(self.dh, cache, dh_last=self.dh_last, with_dx=with_dx)
-        return h, h_last, dx, dh0, *dparams
+        return h, h_last, dx, dh0, *arrays_of(dparams)
+
+    def params_of(self, reset: str) -> GRUParams:
+        """The parameters in that form."""
+        return self.params if reset == "after" else self.params._replace(bias_hn=None)
 
     def change(self, draw: Callable[..., Any]) -> None:
         """Draw other numbers for all arrays, in place."""
-        for array in (self.x, self.h0, self.dh, self.dh_last, *self.params):
+        for array in (self.x, self.h0, self.dh, self.dh_last, *arrays_of(self.params)):
             if array is not None:
                 array[...] = 0.7 * draw(np, array.shape, str(array.dtype))
 
@@ -503,7 +516,7 @@ def draw_layer(draw: Callable[..., Any], draw_params: Callable[..., GRUParams]) 
     """``draw_layer(B, T, I, H, dtype="float64")``: random arguments of NumPy."""
 
     def draw_layer(B: int, T: int, I: int, H: int, dtype: str = "float64") -> Layer:  # noqa: E741
-        params = draw_params(np, I, H, dtype)
+        params = draw_params(np, I, H, dtype, reset="after")
         x, h0, dh, dh_last = (draw(np, shape, dtype) for shape in ((B, T, I), (B, H), (B, T, H), (B, H)))
         return Layer(x, h0, params, dh, dh_last)
 

@@ -13,20 +13,17 @@ pass. ``gru.py`` runs the same steps over time.
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 from array_api_compat import array_namespace
 
 from gru_xp.nn.activations import sigmoid_of_twice, tanh_backward, tanh_forward
-from gru_xp.nn.checks import check_array, check_choice, check_kind
+from gru_xp.nn.checks import check_array, check_kind
 from gru_xp.nn.ops import Array, Namespace, Ops, default_ops, ops_or_default
-from gru_xp.nn.params import GRUParams
+from gru_xp.nn.params import GRUParams, Reset, check_reset, map_arrays
 from gru_xp.nn.pointwise import add, add_into, only_valid
 
 Part = TypeVar("Part")
-
-Reset: TypeAlias = Literal["before", "after"]
-RESETS: tuple[Reset, ...] = ("before", "after")
 
 
 class Memory(NamedTuple):
@@ -74,7 +71,7 @@ class CellCache(NamedTuple):
 
 
 def gru_cell_forward(
-    x: Array, h_prev: Array, params: GRUParams, *, reset: Reset = "before", ops: Ops | None = None
+    x: Array, h_prev: Array, params: GRUParams, *, reset: Reset | None = None, ops: Ops | None = None
 ) -> tuple[Array, CellCache]:
     """One GRU step.
 
@@ -85,10 +82,11 @@ def gru_cell_forward(
     h_prev : array, shape ``(B, H)``
         The state before the step.
     params : GRUParams
-        Arrays of the same namespace, device and dtype as `x`.
-    reset : {"before", "after"}
-        Whether the reset gate multiplies the state before its matrix product (Cho et al. 2014, arXiv:1406.1078v3) or
-        the product after it (PyTorch, cuDNN and Keras).
+        Arrays of the same namespace, device and dtype as `x`. They determine the form of the reset gate,
+        `params.reset`: it multiplies the state before its matrix product (``"before"``; Cho et al. 2014,
+        arXiv:1406.1078v3) or the product after it (``"after"``; PyTorch, cuDNN and Keras).
+    reset : {"before", "after"}, optional
+        The expected form; any if left out.
     ops : Ops, optional
         How to allocate, multiply and run pointwise expressions; the fastest way known for `x` if left out.
 
@@ -103,15 +101,17 @@ def gru_cell_forward(
     ------
     ShapeError
         A shape, namespace, device or dtype does not fit.
+    ArgumentError
+        `reset` is not the form of `params`.
     """
     _check_cell(x, "h_prev", h_prev, params, reset)
-    return _cell_forward(x, h_prev, params, reset, ops)
+    return _cell_forward(x, h_prev, params, params.reset, ops)
 
 
-def _check_cell(x: Array, h_name: str, h: Array, params: GRUParams, reset: Reset) -> None:
-    check_choice("reset", reset, RESETS)
+def _check_cell(x: Array, h_name: str, h: Array, params: GRUParams, reset: Reset | None) -> None:
     check_array("x", x, ("B", "I"))
     check_params(params, x)
+    check_reset(reset, params)
     check_array(h_name, h, (x.shape[0], params.hidden_size), like=("x", x))
 
 
@@ -154,6 +154,7 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
     dx : array, shape ``(B, I)``
     dh_prev : array, shape ``(B, H)``
     dparams : GRUParams
+        Of the form of the parameters.
 
     Raises
     ------
@@ -184,7 +185,7 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
     return dx, dh_prev, form.params(sum_of_parts(dweights, ops), params, ops)
 
 
-def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset = "before", ops: Ops | None = None) -> Array:
+def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset | None = None, ops: Ops | None = None) -> Array:
     """One GRU step without gradients, as values come in one by one.
 
     What it needs is prepared at every call; `GRUInference.step` does that once, and is the faster one for many steps.
@@ -207,6 +208,8 @@ def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset = "before", 
     ------
     ShapeError
         A shape, namespace, device or dtype does not fit.
+    ArgumentError
+        `reset` is not the form of `params`.
 
     Examples
     --------
@@ -219,7 +222,7 @@ def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset = "before", 
     (1, 5)
     """
     _check_cell(x, "h", h, params, reset)
-    return _cell_forward(x, h, params, reset, ops)[0]
+    return _cell_forward(x, h, params, params.reset, ops)[0]
 
 
 def with_workers(parts: Sequence[Part], device_parts: Sequence[tuple[slice, Ops]]) -> list[tuple[Part, Ops]]:
@@ -251,7 +254,9 @@ def check_params(
     check_array(f"{name}.weight_hh", params.weight_hh, ("3H", "H"), like=("x", x))
     H = hidden_size or params.hidden_size
     I = input_size or x.shape[-1]  # noqa: E741
-    dims = {"weight_hh": (3 * H, H), "weight_ih": (3 * H, I), "bias": (3 * H,), "bias_hn": (H,)}
+    dims = {"weight_hh": (3 * H, H), "weight_ih": (3 * H, I), "bias": (3 * H,)}
+    if params.bias_hn is not None:
+        dims["bias_hn"] = (H,)
     for field, expected in dims.items():
         why = f", as the last size of x is {I}" if field == "weight_ih" and input_size is None else ""
         check_array(f"{name}.{field}", getattr(params, field), expected, like=("x", x), why=why)
@@ -450,10 +455,7 @@ class Form(NamedTuple):
         """The weights for `forward`; those of z and r are halved, as `sigmoid_of_twice` wants it."""
         xp = array_namespace(params.bias)
         I, H = params.input_size, params.hidden_size  # noqa: E741
-        weight_ih, weight_hh, bias, bias_hn = (
-            *params[:2],
-            *(xp.reshape(b, (-1, 1)) for b in (params.bias, params.bias_hn)),
-        )
+        weight_ih, weight_hh, bias = *params[:2], xp.reshape(params.bias, (-1, 1))
         recurrent, candidate = joint = self.weights_like(params, ops)
         zr = slice(0, 2 * H)
         ops.pointwise(_half, (weight_hh[zr, :],), out=(recurrent[zr, :H],))
@@ -466,7 +468,7 @@ class Form(NamedTuple):
         else:
             ops.copy(weight_hh[2 * H :, :], recurrent[2 * H :, :H])
             ops.copy(0.0, recurrent[2 * H :, H:-1])
-            ops.copy(bias_hn, recurrent[2 * H :, -1:])
+            ops.copy(xp.reshape(params.bias_hn, (-1, 1)), recurrent[2 * H :, -1:])
         return joint
 
     def params(self, dweights: Joint, like: GRUParams, ops: Ops) -> GRUParams:
@@ -474,8 +476,8 @@ class Form(NamedTuple):
         xp = array_namespace(like.bias)
         I, H = like.input_size, like.hidden_size  # noqa: E741
         recurrent, candidate = dweights
-        dparams = GRUParams(*(ops.empty(array.shape, like=array) for array in like))
-        dbias, dbias_hn = (xp.reshape(b, (-1, 1)) for b in (dparams.bias, dparams.bias_hn))
+        dparams = map_arrays(lambda array: ops.empty(array.shape, like=array), like)
+        dbias = xp.reshape(dparams.bias, (-1, 1))
         zr = slice(0, 2 * H)
         ops.copy(recurrent[zr, H:-1], dparams.weight_ih[zr, :])
         ops.copy(candidate[:, :I], dparams.weight_ih[2 * H :, :])
@@ -484,9 +486,8 @@ class Form(NamedTuple):
         ops.copy(recurrent[:, :H], dparams.weight_hh[: self.recurrent_gates * H, :])
         if self.recurrent_gates == 2:
             ops.copy(candidate[:, I + 1 :], dparams.weight_hh[2 * H :, :])
-            ops.copy(0.0, dbias_hn)
         else:
-            ops.copy(recurrent[2 * H :, -1:], dbias_hn)
+            ops.copy(recurrent[2 * H :, -1:], xp.reshape(dparams.bias_hn, (-1, 1)))
         return dparams
 
     def write_input(self, memory: Memory, x: Array, ops: Ops, *, valid: Array | None = None) -> None:

@@ -88,7 +88,8 @@ def gradcheck(
         ``backward(doutput, ..., cache) -> gradients``, one for each input and built alike; a single one may stand
         alone.
     inputs
-        Name and value of each argument of `forward`, in order: a float64 array or a (nested) named tuple of them.
+        Name and value of each argument of `forward`, in order: a float64 array or a (nested) named tuple of them, in
+        which None, such as the `bias_hn` of ``reset="before"``, is passed on and has None as its gradient.
     mode : {"elements", "direction"}
         Every element of every array by itself, or one random direction an array, for large ones.
     step

@@ -12,19 +12,17 @@ from gru_xp.errors import ShapeError
 from gru_xp.nn.cell import (
     FORMS,
     NO_MASKS,
-    RESETS,
     Form,
     Joint,
     Masks,
     Memory,
-    Reset,
     check_params,
     sum_of_parts,
     with_workers,
 )
-from gru_xp.nn.checks import check_array, check_choice, check_flag, check_kind, check_lengths, share, whole_number
+from gru_xp.nn.checks import check_array, check_flag, check_kind, check_lengths, share, whole_number
 from gru_xp.nn.ops import Array, Namespace, Ops, Result, default_ops, ops_or_default
-from gru_xp.nn.params import GRUParams
+from gru_xp.nn.params import GRUParams, Reset, check_reset
 from gru_xp.nn.pointwise import add_into, multiply, only_valid
 
 
@@ -86,7 +84,7 @@ def gru_forward(
     reverse: bool = False,
     candidate_mask: Array | None = None,
     update_mask: Array | float | None = None,
-    reset: Reset = "before",
+    reset: Reset | None = None,
     keep_every: int | None = None,
     ops: Ops | None = None,
     with_h: bool = True,
@@ -115,8 +113,8 @@ def gru_forward(
         Factors of the update gate: zoneout (Krueger et al. 2016, arXiv:1606.01305), where 0 keeps an element of the
         state and 1 updates it; a number for all of them, 1 less the rate, to predict by the mean.
         ``h' = (1 - mask * z) * h + mask * z * n``.
-    reset : {"before", "after"}
-        Where the reset gate acts; see `gru_cell_forward`.
+    reset : {"before", "after"}, optional
+        The expected form of `params`; any if left out. See `gru_cell_forward`.
     keep_every : int, optional
         Activation checkpointing: store the state of every N-th step, and recompute the steps between them in the
         backward pass: memory of about ``T / keep_every + keep_every`` steps instead of T, least at the root of T, for a
@@ -145,7 +143,8 @@ def gru_forward(
     ShapeError
         A shape, namespace, device or dtype does not fit, or a length is out of range.
     ArgumentError
-        `reset`, `keep_every` or a number as `update_mask` is out of range, or `ops` or a flag is of the wrong kind.
+        `reset` is not the form of `params`, `keep_every` or a number as `update_mask` is out of range, or `ops` or a
+        flag is of the wrong kind.
 
     Notes
     -----
@@ -162,11 +161,11 @@ def gru_forward(
     >>> h.shape, h_last.shape
     ((3, 4, 5), (3, 5))
     """
-    check_choice("reset", reset, RESETS)
     for name, flag in (("reverse", reverse), ("with_h", with_h), ("with_cache", with_cache)):
         check_flag(name, flag)
     check_array("x", x, ("B", "T", "I"))
     check_params(params, x)
+    reset = check_reset(reset, params)
     B, T, I = x.shape  # noqa: E741
     H = params.hidden_size
     if h0 is not None:
@@ -247,6 +246,7 @@ def gru_backward(
         Zeros after a sequence's end.
     dh0 : array, shape ``(B, H)``
     dparams : GRUParams
+        Of the form of the parameters.
 
     Raises
     ------

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.cell import FORMS, NO_MASKS, RESETS, Reset, check_params
-from gru_xp.nn.checks import check_array, check_choice, check_kind
+from gru_xp.nn.cell import FORMS, NO_MASKS, check_params
+from gru_xp.nn.checks import check_array, check_kind
 from gru_xp.nn.gru import gru_forward, run_steps, steps_of, time_first
 from gru_xp.nn.ops import Array, Ops, default_ops, ops_or_default
-from gru_xp.nn.params import GRUParams
+from gru_xp.nn.params import GRUParams, Reset, check_reset, map_arrays
 
 MAX_PREPARED = 8
 """Shapes of sequences that stay prepared."""
@@ -33,6 +33,8 @@ class GRUInference:
     ------
     ShapeError
         The parameters do not go together.
+    ArgumentError
+        `reset` is not their form.
 
     Examples
     --------
@@ -44,15 +46,14 @@ class GRUInference:
     ((3, 4, 5), (3, 5))
     """
 
-    def __init__(self, params: GRUParams, *, reset: Reset = "before", ops: Ops | None = None) -> None:
-        check_choice("reset", reset, RESETS)
+    def __init__(self, params: GRUParams, *, reset: Reset | None = None, ops: Ops | None = None) -> None:
         check_kind("params", params, GRUParams, "a GRUParams")
         check_params(params, params.weight_ih)
+        check_reset(reset, params)
         copy = array_namespace(params.bias).asarray
-        self._params = GRUParams(*(copy(array, copy=True) for array in params))
-        self._reset = reset
+        self._params = map_arrays(lambda array: copy(array, copy=True), params)
         self._ops = default_ops(params.bias, new=True) if ops is None else ops_or_default(ops, params.bias)
-        self._form = FORMS[reset]
+        self._form = FORMS[params.reset]
         self._type, self._dtype = type(params.bias), params.bias.dtype
         self._weights = self._form.weights(self._params, self._ops)
         self._prepared: dict[tuple[int, ...], _Prepared] = {}  # by the shape of the sequences
@@ -89,7 +90,7 @@ class GRUInference:
         if h0 is not None:
             check_array("h0", h0, (B, self._params.hidden_size), like=("x", x))
         if prepared is None and len(self._ops.parts(B, T, I, H)) > 1:
-            h, h_last, _ = gru_forward(x, h0, self._params, reset=self._reset, ops=self._ops, with_cache=False)
+            h, h_last, _ = gru_forward(x, h0, self._params, ops=self._ops, with_cache=False)
             return h, h_last
         if prepared is None:
             if len(self._prepared) == MAX_PREPARED:

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gru_xp.nn.cell import Reset
 from gru_xp.nn.checks import check_array, check_flag, check_kind, generator
 from gru_xp.nn.linear import LinearCache, linear_backward, linear_forward
 from gru_xp.nn.ops import Array, Namespace, Ops, ops_or_default
-from gru_xp.nn.params import LinearParams, init_linear_params
+from gru_xp.nn.params import LinearParams, Reset, init_linear_params
 from gru_xp.nn.stack import (
     Layers,
     StackCache,
@@ -50,6 +49,7 @@ def init_network_params(
     *,
     num_layers: int = 1,
     bidirectional: bool = False,
+    reset: Reset = "before",
     xp: Namespace,
     seed: int = 0,
     dtype: Any = None,
@@ -63,7 +63,7 @@ def init_network_params(
         Of the stack; see `init_gru_stack_params`.
     output_size
         O, of the linear layer.
-    xp, seed, dtype, device
+    reset, xp, seed, dtype, device
         See `init_params`.
 
     Returns
@@ -80,7 +80,9 @@ def init_network_params(
     where = {"xp": xp, "seed": generator(seed), "dtype": dtype, "device": device}
     directions = 2 if check_flag("bidirectional", bidirectional) else 1
     return NetworkParams(
-        gru=init_gru_stack_params(input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional, **where),
+        gru=init_gru_stack_params(
+            input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional, reset=reset, **where
+        ),
         linear=init_linear_params(directions * hidden_size, output_size, **where),
     )
 
@@ -91,7 +93,7 @@ def network_forward(
     *,
     lengths: Array | Sequence[int] | None = None,
     masks: StackMasks | None = None,
-    reset: Reset = "before",
+    reset: Reset | None = None,
     keep_every: int | None = None,
     ops: Ops | None = None,
     with_cache: bool = True,
@@ -122,11 +124,11 @@ def network_forward(
     ShapeError
         A shape, namespace, device or dtype does not fit.
     ArgumentError
-        `reset` or `keep_every` is out of range.
+        `reset` is not the form of `params`, or `keep_every` is out of range.
     """
     check_array("x", x, ("B", "T", "I"))
     check_kind("params", params, NetworkParams, "a NetworkParams")
-    check_layers(params.gru, x)
+    check_layers(params.gru, x, reset)
     L, D = len(params.gru), len(params.gru[0])
     _, lasts, gru_cache = run_layers(
         x,
@@ -134,7 +136,6 @@ def network_forward(
         params.gru,
         masks or mean_masks(params.gru),
         lengths=lengths,
-        reset=reset,
         keep_every=keep_every,
         ops=ops,
         with_h=False,

@@ -3,15 +3,18 @@
 import math
 import random
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from array_api_compat import array_namespace
 
 from gru_xp.errors import ArgumentError, ShapeError, printable
-from gru_xp.nn.checks import check_array, check_namespace, generator, shown, whole_number
+from gru_xp.nn.checks import check_array, check_choice, check_namespace, generator, shown, whole_number
 from gru_xp.nn.ops import Array, Namespace
 
 ParamsT = TypeVar("ParamsT", bound=tuple[Any, ...])
+
+Reset: TypeAlias = Literal["before", "after"]
+RESETS: tuple[Reset, ...] = ("before", "after")
 
 
 class GRUParams(NamedTuple):
@@ -25,8 +28,9 @@ class GRUParams(NamedTuple):
         Recurrent weights ``W_h``.
     bias : array, shape ``(3H,)``
         One bias a gate.
-    bias_hn : array, shape ``(H,)``
-        Bias of the candidate's recurrent part. Used by ``reset="after"`` only; elsewhere its gradient is zero.
+    bias_hn : array, shape ``(H,)``, or None
+        Bias of the candidate's recurrent part. An array for ``reset="after"``; None for ``reset="before"``, which has
+        no such bias. It determines the form of the reset gate, see `reset`.
 
     Notes
     -----
@@ -37,7 +41,12 @@ class GRUParams(NamedTuple):
     weight_ih: Array
     weight_hh: Array
     bias: Array
-    bias_hn: Array
+    bias_hn: Array | None = None
+
+    @property
+    def reset(self) -> Reset:
+        """The form of the reset gate that the parameters are for: ``"before"`` without `bias_hn`, ``"after"`` with."""
+        return "before" if self.bias_hn is None else "after"
 
     @property
     def input_size(self) -> int:
@@ -111,7 +120,7 @@ class GRUParams(NamedTuple):
         bz, br, bh : array, shape ``(H,)`` or ``(H, 1)``
             Their biases.
         bias_hn : array, shape ``(H,)``, optional
-            Zeros if left out.
+            For ``reset="after"``. Without it, the parameters are for ``reset="before"``.
 
         Returns
         -------
@@ -133,15 +142,14 @@ class GRUParams(NamedTuple):
         for name, bias in (("bz", bz), ("br", br), ("bh", bh)):
             check_array(name, bias, (H, 1) if getattr(bias, "ndim", 1) == 2 else (H,), like=("Wz", Wz))
             biases.append(xp.reshape(bias, (H,)))
-        if bias_hn is None:
-            bias_hn = xp.zeros_like(biases[0])
-        check_array("bias_hn", bias_hn, (H,), like=("Wz", Wz))
+        if bias_hn is not None:
+            check_array("bias_hn", bias_hn, (H,), like=("Wz", Wz))
         stacked = xp.concat([Wz, Wr, Wh], axis=0)
         return cls(
             weight_ih=xp.asarray(stacked[:, H:], copy=True),
             weight_hh=xp.asarray(stacked[:, :H], copy=True),
             bias=xp.concat(biases),
-            bias_hn=xp.asarray(bias_hn, copy=True),
+            bias_hn=None if bias_hn is None else xp.asarray(bias_hn, copy=True),
         )
 
 
@@ -158,10 +166,25 @@ class LinearParams(NamedTuple):
     bias: Array
 
 
+def check_reset(reset: Reset | None, params: GRUParams, name: str = "params") -> Reset:
+    """The form of `params`, called `name`; raise ArgumentError if `reset` is given and differs from it."""
+    form = params.reset
+    if reset is not None:
+        check_choice("reset", reset, RESETS)
+        if reset != form:
+            bias_hn = "None" if form == "before" else "an array"
+            raise ArgumentError(
+                f"reset is {reset!r}; it must be {form!r}, the form of {name} (bias_hn is {bias_hn}): leave out reset, "
+                f"or give weights of the form {reset!r}"
+            )
+    return form
+
+
 def init_params(
     input_size: int,
     hidden_size: int,
     *,
+    reset: Reset = "before",
     xp: Namespace,
     seed: int | random.Random = 0,
     dtype: Any = None,
@@ -176,6 +199,8 @@ def init_params(
     ----------
     input_size, hidden_size
         I and H.
+    reset : {"before", "after"}
+        The form of the reset gate, see `gru_cell_forward`. The arrays that both forms have get the same numbers.
     xp
         The namespace of the result, such as ``numpy`` or ``cupy``.
     seed
@@ -190,8 +215,8 @@ def init_params(
     Raises
     ------
     ArgumentError
-        A size is no whole number of at least 1, or its arrays are too large for memory; the seed is no whole number of
-        at least 0; `xp` is not a namespace; or `device` is not one of its devices.
+        A size is no whole number of at least 1, or its arrays are too large for memory; `reset` is neither form; the
+        seed is no whole number of at least 0; `xp` is not a namespace; or `device` is not one of its devices.
     ShapeError
         `dtype` is neither float32 nor float64.
 
@@ -200,11 +225,16 @@ def init_params(
     >>> import numpy as np
     >>> init_params(1, 70, xp=np, seed=3).weight_hh.shape
     (210, 70)
+    >>> init_params(1, 70, reset="after", xp=np, seed=3).bias_hn.shape
+    (70,)
     """
+    check_choice("reset", reset, RESETS)
     H = whole_number("hidden_size", hidden_size, 1)
     shapes = ((3 * H, whole_number("input_size", input_size, 1)), (3 * H, H), (3 * H,), (H,))
     sizes = {"input_size": input_size, "hidden_size": hidden_size}
-    return GRUParams(*_uniform(shapes, sizes, H, xp, seed, dtype, device))
+    params = GRUParams(*_uniform(shapes, sizes, H, xp, seed, dtype, device))
+    # bias_hn is drawn for both forms, so that one seed gives the next layer the same numbers.
+    return params if reset == "after" else params._replace(bias_hn=None)
 
 
 def init_linear_params(
@@ -293,25 +323,36 @@ def _is_floating(dtype: Any, xp: Namespace) -> bool:
 def named_arrays(params: tuple[Any, ...], prefix: str = "") -> Iterator[tuple[str, Array]]:
     """Name and array of each parameter in (nested) tuples, in order, such as ``("gru.0.0.bias", ...)``.
 
-    Parts of a named tuple are called by their names, those of other tuples by their numbers.
+    Parts of a named tuple are called by their names, those of other tuples by their numbers. None is left out.
     """
     names = getattr(params, "_fields", range(len(params)))
     for name, value in zip(names, params, strict=True):
         if isinstance(value, tuple):
             yield from named_arrays(value, f"{prefix}{name}.")
-        else:
+        elif value is not None:
             yield f"{prefix}{name}", value
 
 
+def arrays_of(params: tuple[Any, ...]) -> list[Array]:
+    """The arrays in (nested) tuples, in order; None is left out."""
+    return [array for _, array in named_arrays(params)]
+
+
 def map_arrays(function: Callable[[Array], Any], params: ParamsT) -> ParamsT:
-    """(Nested) tuples built like `params`, of the function's results for each array, in order."""
-    values = (map_arrays(function, part) if isinstance(part, tuple) else function(part) for part in params)
+    """(Nested) tuples built like `params`, of the function's results for each array, in order; None stays None."""
+
+    def mapped(part: Any) -> Any:
+        if isinstance(part, tuple):
+            return map_arrays(function, part)
+        return None if part is None else function(part)
+
+    values = map(mapped, params)
     return type(params)(*values) if hasattr(params, "_fields") else type(params)(values)
 
 
 def flatten(params: tuple[Any, ...]) -> Array:
     """All parameters, or gradients, as one vector of shape ``(P,)``, a copy."""
-    arrays = [array for _, array in named_arrays(params)]
+    arrays = arrays_of(params)
     xp = array_namespace(*arrays)
     return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
 

@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.cell import RESETS, Reset, check_params, gru_step
+from gru_xp.nn.cell import check_params, gru_step
 from gru_xp.nn.checks import (
     check_array,
-    check_choice,
     check_flag,
     check_kind,
     check_lengths,
@@ -23,13 +22,13 @@ from gru_xp.nn.checks import (
 from gru_xp.nn.dropout import DropoutRates, dropout_mask, keep_mask
 from gru_xp.nn.gru import GRUCache, gru_backward, gru_forward, time_first
 from gru_xp.nn.ops import Array, Namespace, Ops, default_ops, ops_or_default
-from gru_xp.nn.params import GRUParams, init_params
+from gru_xp.nn.params import GRUParams, Reset, check_reset, init_params
 from gru_xp.nn.pointwise import add_into, multiply
 
 MAX_LAYERS = 1000
 
 Layers: TypeAlias = tuple[tuple[GRUParams, ...], ...]
-"""Parameters of a stack: ``layers[l][d]``, direction 0 being that of time."""
+"""Parameters of a stack: ``layers[l][d]``, direction 0 being that of time; all of one form of the reset gate."""
 
 
 class StackMasks(NamedTuple):
@@ -66,6 +65,7 @@ def init_gru_stack_params(
     *,
     num_layers: int = 1,
     bidirectional: bool = False,
+    reset: Reset = "before",
     xp: Namespace,
     seed: int | random.Random = 0,
     dtype: Any = None,
@@ -81,7 +81,7 @@ def init_gru_stack_params(
         L.
     bidirectional
         Whether each layer runs against time, too.
-    xp, seed, dtype, device
+    reset, xp, seed, dtype, device
         See `init_params`.
 
     Returns
@@ -102,6 +102,7 @@ def init_gru_stack_params(
             init_params(
                 directions * hidden_size if layer else input_size,
                 hidden_size,
+                reset=reset,
                 xp=xp,
                 seed=rng,
                 dtype=dtype,
@@ -123,7 +124,7 @@ def gru_stack_forward(
     recurrent_dropout: float = 0.0,
     zoneout: float = 0.0,
     seed: int | random.Random | None = None,
-    reset: Reset = "before",
+    reset: Reset | None = None,
     keep_every: int | None = None,
     ops: Ops | None = None,
     with_h: bool = True,
@@ -174,10 +175,9 @@ def gru_stack_forward(
     ((3, 4, 10), (6, 3, 5))
     """
     check_array("x", x, ("B", "T", "I"))
-    check_choice("reset", reset, RESETS)
     check_flag("with_h", with_h)
     check_flag("with_cache", with_cache)
-    check_layers(layers, x)
+    check_layers(layers, x, reset)
     rates = DropoutRates(dropout, recurrent_dropout, zoneout)
     rates.check()
     H, D = layers[0][0].hidden_size, len(layers[0])
@@ -191,7 +191,6 @@ def gru_stack_forward(
         layers,
         masks,
         lengths=lengths,
-        reset=reset,
         keep_every=keep_every,
         ops=ops,
         with_h=with_h,
@@ -244,7 +243,7 @@ def gru_stack_backward(
     return dx, _stacked(dh0s, cache.ops or default_ops(top.params.bias)), dlayers
 
 
-def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset = "before", ops: Ops | None = None) -> Array:
+def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset | None = None, ops: Ops | None = None) -> Array:
     """Run one step of stacked GRU layers, for values that arrive one at a time; see `gru_step`.
 
     Parameters
@@ -267,21 +266,31 @@ def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset = "before
     ------
     ShapeError
         A shape, namespace, device or dtype does not fit, or the stack is bidirectional.
+    ArgumentError
+        `reset` is not the form of `layers`.
     """
     check_array("x", x, ("B", "I"))
-    check_layers(layers, x)
+    check_layers(layers, x, reset)
     if len(layers[0]) != 1:
         raise ShapeError("layers run in both directions; a step at a time can be taken in the direction of time only")
     check_array("h", h, (len(layers), x.shape[0], layers[0][0].hidden_size), like=("x", x))
     states = []
     for (params,), state in zip(layers, [h[i, ...] for i in range(len(layers))], strict=True):
-        x = gru_step(x, state, params, reset=reset, ops=ops)
+        x = gru_step(x, state, params, ops=ops)
         states.append(x)
     return _stacked(states, ops_or_default(ops, x))
 
 
-def check_layers(layers: Layers, x: Array) -> None:
-    """Raise ShapeError unless `layers` goes together and with the input `x`, whose last size is I."""
+def check_layers(layers: Layers, x: Array, reset: Reset | None = None) -> None:
+    """Raise an error unless `layers` goes together, with the input `x`, whose last size is I, and with `reset`.
+
+    Raises
+    ------
+    ShapeError
+        The layers or their shapes do not go together, or not all are of one form of the reset gate.
+    ArgumentError
+        `reset` is given, and is not their form.
+    """
     if not (isinstance(layers, tuple) and layers and all(isinstance(layer, tuple) and layer for layer in layers)):
         raise ShapeError(
             f"layers is a {type(layers).__name__}; it must be a tuple of layers, each a tuple of GRUParams"
@@ -291,11 +300,18 @@ def check_layers(layers: Layers, x: Array) -> None:
         raise ShapeError("layers must be a tuple of layers, each a tuple of one GRUParams, or each of two")
     I = int(x.shape[-1])  # noqa: E741
     check_params(layers[0][0], x, name="layers[0][0]", input_size=I)
-    H = layers[0][0].hidden_size
+    H, form = layers[0][0].hidden_size, layers[0][0].reset
     for number, layer in enumerate(layers):
         for direction, params in enumerate(layer):
             check_params(params, x, name=f"layers[{number}][{direction}]", input_size=I, hidden_size=H)
+            if params.reset != form:
+                raise ShapeError(
+                    f"layers[{number}][{direction}] has the form {params.reset!r} of the reset gate (bias_hn is "
+                    f"{'None' if params.bias_hn is None else 'an array'}); it must be {form!r}, as of layers[0][0]: "
+                    "make all layers and directions with the same reset"
+                )
         I = D * H  # noqa: E741
+    check_reset(reset, layers[0][0], "layers")
 
 
 def draw_masks(layers: Layers, x: Array, rates: DropoutRates, seed: int | random.Random) -> StackMasks:

@@ -522,7 +522,8 @@ def test_what_the_file_says_of_itself(fitted, tmp_path):
 def test_a_file_of_format_version_1(fitted, frame, tmp_path):
     """One layer, named without numbers; the settings of later versions are missing."""
     ((gru,),), linear = fitted.params
-    arrays = {f"gru.{name}": array for name, array in gru._asdict().items()}
+    unused = np.ones(gru.hidden_size, gru.bias.dtype)
+    arrays = {f"gru.{name}": array for name, array in gru._replace(bias_hn=unused)._asdict().items()}
     arrays |= {f"linear.{name}": array for name, array in linear._asdict().items()}
     description = fitted.describe()
     for name in ("num_layers", "bidirectional", "dropout", "recurrent_dropout", "zoneout"):
@@ -535,6 +536,17 @@ def test_a_file_of_format_version_1(fitted, frame, tmp_path):
     loaded.save(tmp_path / "new.safetensors")
     again = Forecaster.load(tmp_path / "new.safetensors", device="cpu")
     np.testing.assert_array_equal(again.forecast(frame, 3), fitted.forecast(frame, 3))
+
+
+@pytest.mark.parametrize(("reset", "other"), [("before", "after"), ("after", "before")])
+def test_the_form_of_the_reset_gate_is_that_of_the_weights(small, frame, cpu, refusal, reset, other):
+    forecaster = small(reset=reset).fit(frame, device=cpu)
+    params = forecaster.params
+    assert params.gru[0][0].reset == reset
+    forecaster.reset = other
+    refusal(lambda: forecaster.predict(frame), f"reset is '{other}'", f"must be '{reset}'", error=ArgumentError)
+    parts = f"reset='{reset}'", f"described as one of '{other}'"
+    refusal(lambda: Forecaster.from_parts(params, forecaster.describe(), cpu), *parts, error=CheckpointError)
 
 
 def test_weights_of_other_layers_than_the_settings_say(small, frame, cpu, tmp_path, refusal):

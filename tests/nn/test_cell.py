@@ -5,8 +5,10 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
+from gru_xp.errors import ArgumentError
 from gru_xp.nn import GRUInference, GRUParams, gradcheck, gru_cell_backward, gru_cell_forward, gru_forward, gru_step
 from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.nn.params import arrays_of, named_arrays
 
 SHAPES = [(1, 1, 1), (3, 1, 2), (1, 3, 4), (4, 2, 1), (2, 3, 5)]  # B, input size, H
 
@@ -15,13 +17,13 @@ SHAPES = [(1, 1, 1), (3, 1, 2), (1, 3, 4), (4, 2, 1), (2, 3, 5)]  # B, input siz
 def host_call(rng, draw_params):
     """A right call, by argument: B = 2, I = 3, H = 5."""
     params = draw_params(np, 3, 5)
-    arrays = {f"params.{name}": getattr(params, name) for name in params._fields}
+    arrays = dict(named_arrays(params, "params."))
     shapes = {"x": (2, 3), "h_prev": (2, 5), "dh": (2, 5)}
     return arrays | {name: rng.standard_normal(shape) for name, shape in shapes.items()}
 
 
 def forward(call, **options):
-    params = GRUParams(*(call[f"params.{name}"] for name in GRUParams._fields))
+    params = GRUParams(*(call.get(f"params.{name}") for name in GRUParams._fields))
     return gru_cell_forward(call["x"], call["h_prev"], params, **options)
 
 
@@ -34,7 +36,7 @@ def test_forward_against_the_equations(xp, draw, draw_params, reference_gru, res
     for B, n_in, H in SHAPES:
         x, h_prev, params = draw(xp, (B, n_in)), draw(xp, (B, H)), draw_params(xp, n_in, H)
         h, _ = gru_cell_forward(x, h_prev, params, reset=reset)
-        expected = reference_gru(to_host(x)[:, None, :], to_host(h_prev), *map(to_host, params), reset=reset)
+        expected = reference_gru(to_host(x)[:, None, :], to_host(h_prev), *map(to_host, arrays_of(params)))
         np.testing.assert_allclose(to_host(h), expected[:, 0, :], rtol=1e-12, atol=1e-14, err_msg=str((B, n_in, H)))
 
 
@@ -47,7 +49,7 @@ def test_gradients(xp, check_mode, draw, draw_params, reset):
             mode=check_mode,
         )
         names = ["x", "h_prev", "params.weight_ih", "params.weight_hh", "params.bias", "params.bias_hn"]
-        assert [row.name for row in report.rows] == names
+        assert [row.name for row in report.rows] == names[: 5 + (reset == "after")]
         assert report.ok, ((B, n_in, H), report)
 
 
@@ -61,24 +63,41 @@ def test_gradients_against_the_complex_step(rng, draw_params, reference_gru, com
     )
 
     def scalar(x, h_prev, *params):
-        return np.sum(dh * reference_gru(x[:, None, :], h_prev, *params, reset=reset)[:, 0, :])
+        return np.sum(dh * reference_gru(x[:, None, :], h_prev, *params)[:, 0, :])
 
     _, cache = gru_cell_forward(x, h_prev, params, reset=reset)
     dx, dh_prev, dparams = gru_cell_backward(dh, cache)
-    expected = complex_step_gradients(scalar, [x, h_prev, *params])
-    for actual, desired in zip((dx, dh_prev, *dparams), expected, strict=True):
+    expected = complex_step_gradients(scalar, [x, h_prev, *arrays_of(params)])
+    for actual, desired in zip((dx, dh_prev, *arrays_of(dparams)), expected, strict=True):
         np.testing.assert_allclose(actual, desired, rtol=1e-10, atol=1e-13)
 
 
-def test_bias_hn_has_no_part_in_the_default_form(draw, draw_params):
+def test_the_form_is_that_of_the_weights(draw, draw_params, reset):
     x, h_prev, params = draw(np, (2, 3)), draw(np, (2, 4)), draw_params(np, 3, 4)
+    assert params.reset == reset
     h, cache = gru_cell_forward(x, h_prev, params)
-    other, _ = gru_cell_forward(x, h_prev, params._replace(bias_hn=params.bias_hn + 1.0))
-    assert h.tolist() == other.tolist()
+    assert h.tolist() == gru_cell_forward(x, h_prev, params, reset=reset)[0].tolist()
     _, _, dparams = gru_cell_backward(draw(np, (2, 4)), cache)
-    assert dparams.bias_hn.tolist() == [0.0] * 4
-    after, _ = gru_cell_forward(x, h_prev, params, reset="after")
-    assert np.all(h != after)
+    assert dparams.reset == reset
+    other = params._replace(bias_hn=np.zeros(4) if reset == "before" else None)
+    assert np.all(gru_cell_forward(x, h_prev, other)[0] != h)
+
+
+def test_another_form_than_that_of_the_weights(host_call, refuses, reset):
+    other, bias_hn = ("after", "None") if reset == "before" else ("before", "an array")
+    parts = (
+        f"reset is '{other}'",
+        f"must be '{reset}'",
+        "params",
+        f"bias_hn is {bias_hn}",
+        "leave out reset",
+        f"form '{other}'",
+    )
+    with refuses(*parts, error=ArgumentError):
+        forward(host_call, reset=other)
+    params = GRUParams(*(host_call.get(f"params.{name}") for name in GRUParams._fields))
+    with refuses(*parts, error=ArgumentError):
+        gru_step(host_call["x"], host_call["h_prev"], params, reset=other)
 
 
 def test_namespace_dtype_and_shapes(xp, draw, draw_params, reset):
@@ -87,7 +106,8 @@ def test_namespace_dtype_and_shapes(xp, draw, draw_params, reset):
         h, cache = gru_cell_forward(x, h_prev, params, reset=reset)
         dx, dh_prev, dparams = gru_cell_backward(draw(xp, (2, 5), dtype), cache)
         shapes = [(2, 5), (2, 3), (2, 5), (15, 3), (15, 5), (15,), (5,)]
-        for array, shape in zip((h, dx, dh_prev, *dparams), shapes, strict=True):
+        shapes = shapes[: 6 + (reset == "after")]
+        for array, shape in zip((h, dx, dh_prev, *arrays_of(dparams)), shapes, strict=True):
             assert array_namespace(array) is array_namespace(x)
             assert array.dtype == getattr(xp, dtype)
             assert tuple(array.shape) == shape
@@ -95,7 +115,7 @@ def test_namespace_dtype_and_shapes(xp, draw, draw_params, reset):
 
 def test_inputs_are_not_modified(xp, draw, draw_params, reset):
     x, h_prev, dh, params = draw(xp, (2, 3)), draw(xp, (2, 5)), draw(xp, (2, 5)), draw_params(xp, 3, 5)
-    inputs = (x, h_prev, dh, *params)
+    inputs = (x, h_prev, dh, *arrays_of(params))
     before = [to_host(array).tolist() for array in inputs]
     _, cache = gru_cell_forward(x, h_prev, params, reset=reset)
     gru_cell_backward(dh, cache)
@@ -115,7 +135,7 @@ def test_read_only_inputs(host_call, reset):
 def test_backward_can_be_called_twice(host_call, reset):
     _, cache = forward(host_call, reset=reset)
     first, second = (gru_cell_backward(host_call["dh"], cache) for _ in range(2))
-    for a, b in zip((*first[:2], *first[2]), (*second[:2], *second[2]), strict=True):
+    for a, b in zip((*first[:2], *arrays_of(first[2])), (*second[:2], *arrays_of(second[2])), strict=True):
         assert a.tolist() == b.tolist()
         assert not np.shares_memory(a, b)
 
@@ -127,7 +147,7 @@ def test_large_inputs(xp, draw, draw_params, reset):
             warnings.simplefilter("error")
             h, cache = gru_cell_forward(x, h_prev, params, reset=reset)
             dx, dh_prev, dparams = gru_cell_backward(draw(xp, (4, 5), dtype), cache)
-        for array in (h, dx, dh_prev, *dparams):
+        for array in (h, dx, dh_prev, *arrays_of(dparams)):
             assert np.all(np.isfinite(to_host(array))), dtype
         h, h_prev = to_host(h), to_host(h_prev)
         slack = 1e-6 * np.abs(h_prev)
@@ -158,7 +178,8 @@ def test_wrong_shapes(host_call, refuses, reset):
             forward_and_backward(host_call | {name: np.ones(shape)}, reset=reset)
 
 
-def test_wrong_kinds(host_call, misfits, refuses):
+@pytest.mark.parametrize("reset", ["after"])
+def test_wrong_kinds(host_call, misfits, refuses, reset):
     for name, expected in (
         ("h_prev", "(2, 5)"),
         ("params.weight_ih", "(15, 3)"),
@@ -181,7 +202,7 @@ def test_wrong_params_cache_and_reset(host_call, refuses):
             gru_cell_backward(dh, cache)
     with refuses("reset", "'never'", "'before', 'after'", error=ValueError):
         forward(host_call, reset="never")
-    params = GRUParams(*(host_call[f"params.{name}"] for name in GRUParams._fields))
+    params = GRUParams(*(host_call.get(f"params.{name}") for name in GRUParams._fields))
     for function in (gru_cell_forward, gru_step):
         with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
             function(x, h_prev, params, ops="x")
@@ -216,15 +237,9 @@ def test_a_step_is_the_same_in_inference(draw, draw_params, reset):
     np.testing.assert_allclose(gru_step(x, h, params, reset=reset), prepared, rtol=1e-13, atol=1e-15)
 
 
-def test_the_default_step_has_the_default_reset(draw, draw_params):
-    x, h, params = draw(np, (2, 3)), draw(np, (2, 5)), draw_params(np, 3, 5)
-    assert gru_step(x, h, params).tolist() == gru_step(x, h, params, reset="before").tolist()
-    assert np.all(gru_step(x, h, params) != gru_step(x, h, params, reset="after"))
-
-
 def test_a_step_leaves_its_inputs_and_results_alone(draw, draw_params, reset):
     x, h, params = draw(np, (2, 3)), draw(np, (2, 5)), draw_params(np, 3, 5)
-    for array in (x, h, *params):
+    for array in (x, h, *arrays_of(params)):
         array.setflags(write=False)
     first = gru_step(x, h, params, reset=reset)
     kept = first.copy()

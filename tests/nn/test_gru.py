@@ -16,22 +16,24 @@ from gru_xp.nn import (
     gru_forward,
     init_params,
 )
+from gru_xp.nn.params import arrays_of, map_arrays, named_arrays
 
 SHAPES = [(1, 1, 1, 1), (3, 1, 3, 2), (2, 3, 1, 4), (3, 4, 3, 1)]  # B, T, input size, H
-PARAMETERS = ["params.weight_ih", "params.weight_hh", "params.bias", "params.bias_hn"]
+BEFORE = ["params.weight_ih", "params.weight_hh", "params.bias"]
+PARAMETERS = {"before": BEFORE, "after": [*BEFORE, "params.bias_hn"]}
 
 
 @pytest.fixture
 def host_call(rng, draw_params):
     """A right call, by argument: B = 2, T = 4, I = 3, H = 5."""
     params = draw_params(np, 3, 5)
-    arrays = {f"params.{name}": getattr(params, name) for name in params._fields}
+    arrays = dict(named_arrays(params, "params."))
     shapes = {"x": (2, 4, 3), "h0": (2, 5), "dh": (2, 4, 5), "dh_last": (2, 5)}
     return arrays | {name: rng.standard_normal(shape) for name, shape in shapes.items()}
 
 
 def forward(call, **options):
-    params = GRUParams(*(call[f"params.{name}"] for name in GRUParams._fields))
+    params = GRUParams(*(call.get(f"params.{name}") for name in GRUParams._fields))
     return gru_forward(call["x"], call["h0"], params, **options)
 
 
@@ -43,7 +45,13 @@ def forward_and_backward(call, **options):
     """All results, by name."""
     h, h_last, cache = forward(call, **options)
     dx, dh0, dparams = backward(call, cache)
-    return {"h": h, "h_last": h_last, "dx": dx, "dh0": dh0} | {f"d{name}": g for name, g in dparams._asdict().items()}
+    return {"h": h, "h_last": h_last, "dx": dx, "dh0": dh0} | dict(named_arrays(dparams, "d"))
+
+
+def added(params, others):
+    """The sums of their arrays."""
+    others = iter(arrays_of(others))
+    return map_arrays(lambda array: array + next(others), params)
 
 
 # --- gradients --------------------------------------------------------------------------------------------------
@@ -57,7 +65,7 @@ def test_gradients(xp, check_mode, draw, draw_params, reset):
             {"x": draw(xp, (B, T, n_in)), "h0": draw(xp, (B, H)), "params": draw_params(xp, n_in, H)},
             mode=check_mode,
         )
-        assert [row.name for row in report.rows] == ["x", "h0", *PARAMETERS]
+        assert [row.name for row in report.rows] == ["x", "h0", *PARAMETERS[reset]]
         assert report.ok, ((B, T, n_in, H), report)
 
 
@@ -86,7 +94,7 @@ def test_gradients_without_initial_state(xp, check_mode, draw, draw_params, rese
 
     inputs = {"x": draw(xp, (2, 3, 2)), "params": draw_params(xp, 2, 3)}
     report = gradcheck(forward, backward, inputs, mode=check_mode)
-    assert [row.name for row in report.rows] == ["x", *PARAMETERS]
+    assert [row.name for row in report.rows] == ["x", *PARAMETERS[reset]]
     assert report.ok, report
 
 
@@ -96,16 +104,16 @@ def test_no_initial_state_is_a_state_of_zeros(xp, draw, draw_params, reset):
     for h0 in (None, xp.zeros((2, 3), dtype=xp.float64)):
         h, h_last, cache = gru_forward(x, h0, params, reset=reset)
         dx, dh0, dparams = gru_backward(None, cache, dh_last=dh_last)
-        results.append([to_host(array).tolist() for array in (h, h_last, dx, dh0, *dparams)])
+        results.append([to_host(array).tolist() for array in (h, h_last, dx, dh0, *arrays_of(dparams))])
     assert results[0] == results[1]
 
 
 @pytest.mark.compat
 def test_gradients_against_the_complex_step(host_call, reference_gru, complex_step_gradients, reset):
-    names = ["x", "h0", *PARAMETERS]
+    names = ["x", "h0", *PARAMETERS[reset]]
 
     def scalar(*arrays):
-        h = reference_gru(*arrays, reset=reset)
+        h = reference_gru(*arrays)
         return np.sum(host_call["dh"] * h) + np.sum(host_call["dh_last"] * h[:, -1])
 
     expected = complex_step_gradients(scalar, [host_call[name] for name in names])
@@ -124,7 +132,7 @@ def test_gradients_add_up(host_call, reset):
     at_the_end = dh.copy()
     at_the_end[:, -1] += dh_last
     merged = gru_backward(at_the_end, cache)
-    for whole, a, b, m in zip(*((*g[:2], *g[2]) for g in (both, first, second, merged)), strict=True):
+    for whole, a, b, m in zip(*((*g[:2], *arrays_of(g[2])) for g in (both, first, second, merged)), strict=True):
         np.testing.assert_allclose(whole, a + b, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(whole, m, rtol=1e-10, atol=1e-12)
 
@@ -136,7 +144,7 @@ def test_forward_against_the_equations(xp, draw, draw_params, reference_gru, res
     for B, T, n_in, H in (*SHAPES, (1, 5, 2, 3), (5, 11, 3, 7)):
         x, h0, params = draw(xp, (B, T, n_in)), draw(xp, (B, H)), draw_params(xp, n_in, H)
         h, h_last, _ = gru_forward(x, h0, params, reset=reset)
-        expected = reference_gru(to_host(x), to_host(h0), *map(to_host, params), reset=reset)
+        expected = reference_gru(to_host(x), to_host(h0), *map(to_host, arrays_of(params)))
         np.testing.assert_allclose(to_host(h), expected, rtol=1e-11, atol=1e-13, err_msg=str((B, T, n_in, H)))
         np.testing.assert_array_equal(to_host(h_last), to_host(h)[:, -1])
 
@@ -159,7 +167,7 @@ def test_parity_with_pytorch(xp, rng, draw_params, dtype, tolerance, shape):
         r, z, n = np.split(rows.detach().numpy(), 3)
         return np.concatenate([-z, r, n])
 
-    params = draw_params(np, n_in, H)
+    params = draw_params(np, n_in, H, reset="after")
     x, h0 = rng.standard_normal((B, T, n_in)), rng.standard_normal((B, H))
     dh, dh_last = rng.standard_normal((B, T, H)), rng.standard_normal((B, H))
     recurrent_bias = np.concatenate([rng.standard_normal(2 * H), params.bias_hn])
@@ -192,7 +200,7 @@ def test_parity_with_pytorch(xp, rng, draw_params, dtype, tolerance, shape):
     call = {"x": x, "h0": h0, "dh": dh, "dh_last": dh_last}
     call |= {f"params.{name}": array for name, array in params._asdict().items()}
     call = {name: xp.asarray(array, dtype=getattr(xp, dtype)) for name, array in call.items()}
-    results = forward_and_backward(call, reset="after")
+    results = forward_and_backward(call)
     assert results.keys() == expected.keys()
     for name, array in results.items():
         scale = np.abs(expected[name]).max()
@@ -228,7 +236,7 @@ def test_cell_steps_are_the_layer(xp, draw, draw_params, assert_params_close, re
     for t in reversed(range(T)):
         dx_t, carry, step = gru_cell_backward(carry + dh[:, t, :], caches[t])
         np.testing.assert_allclose(to_host(dx_t), to_host(dx[:, t, :]), rtol=1e-11, atol=1e-13)
-        total = step if total is None else GRUParams(*(a + b for a, b in zip(total, step, strict=True)))
+        total = step if total is None else added(total, step)
     np.testing.assert_allclose(to_host(carry), to_host(dh0), rtol=1e-11, atol=1e-13)
     assert_params_close(dparams, total, rtol=1e-11, atol=1e-12)
 
@@ -246,7 +254,7 @@ def test_sequences_of_a_batch_are_independent(xp, draw, draw_params, assert_para
         dx_b, dh0_b, step = gru_backward(dh[one, ...], cache_b, dh_last=dh_last[one, ...])
         for whole, part in ((h, h_b), (h_last, h_last_b), (dx, dx_b), (dh0, dh0_b)):
             np.testing.assert_allclose(to_host(whole[one, ...]), to_host(part), rtol=1e-11, atol=1e-13)
-        total = step if total is None else GRUParams(*(a + b for a, b in zip(total, step, strict=True)))
+        total = step if total is None else added(total, step)
     assert_params_close(dparams, total, rtol=1e-11, atol=1e-12)
 
 
@@ -265,7 +273,7 @@ def test_a_sequence_in_two_parts(xp, draw, draw_params, assert_params_close, res
         for whole, parts in ((h, (h_first, h_second)), (dx, (dx_first, dx_second)), (h_last, (end,)), (dh0, (start,))):
             joined = np.concatenate([to_host(part) for part in parts], axis=1 if len(parts) == 2 else 0)
             np.testing.assert_allclose(to_host(whole), joined, rtol=1e-11, atol=1e-13)
-        total = GRUParams(*(a + b for a, b in zip(dparams_first, dparams_second, strict=True)))
+        total = added(dparams_first, dparams_second)
         assert_params_close(dparams, total, rtol=1e-11, atol=1e-12)
 
 
@@ -291,7 +299,7 @@ def test_results_stay_after_later_calls(host_call, reset):
 def test_backward_can_be_called_twice(host_call, reset):
     _, _, cache = forward(host_call, reset=reset)
     first, second = (gru_backward(host_call["dh"], cache, dh_last=host_call["dh_last"]) for _ in range(2))
-    for a, b in zip((*first[:2], *first[2]), (*second[:2], *second[2]), strict=True):
+    for a, b in zip((*first[:2], *arrays_of(first[2])), (*second[:2], *arrays_of(second[2])), strict=True):
         assert a.tolist() == b.tolist()
 
 
@@ -307,8 +315,8 @@ def test_namespace_dtype_and_shapes(xp, host_call, reset):
         "dweight_ih": (15, 3),
         "dweight_hh": (15, 5),
         "dbias": (15,),
-        "dbias_hn": (5,),
     }
+    shapes |= {"dbias_hn": (5,)} if reset == "after" else {}
     for dtype in (xp.float32, xp.float64):
         call = {name: xp.asarray(array, dtype=dtype) for name, array in host_call.items()}
         for h0 in (call["h0"], None):
@@ -368,10 +376,10 @@ def test_large_inputs(xp, host_call, reset):
 
 def test_long_sequences_keep_their_states_bounded(rng, reset):
     x = 10.0 * rng.standard_normal((2, 500, 3))
-    h, _, cache = gru_forward(x, None, init_params(3, 8, xp=np, seed=1), reset=reset)
+    h, _, cache = gru_forward(x, None, init_params(3, 8, reset=reset, xp=np, seed=1))
     dx, dh0, dparams = gru_backward(None, cache, dh_last=np.ones((2, 8)))
     assert np.abs(h).max() < 1.0
-    assert all(np.all(np.isfinite(array)) for array in (dx, dh0, *dparams))
+    assert all(np.all(np.isfinite(array)) for array in (dx, dh0, *arrays_of(dparams)))
 
 
 # --- what it must refuse ----------------------------------------------------------------------------------------
@@ -410,7 +418,8 @@ def test_wrong_shapes(host_call, refuses, reset):
         forward(host_call | {"params.weight_hh": np.ones((12, 4))}, reset=reset)
 
 
-def test_wrong_kinds(host_call, misfits, refuses):
+@pytest.mark.parametrize("reset", ["after"])
+def test_wrong_kinds(host_call, misfits, refuses, reset):
     for name, expected in (
         ("h0", "(2, 5)"),
         ("params.weight_ih", "(15, 3)"),
@@ -442,6 +451,10 @@ def test_wrong_params_cache_and_reset(host_call, refuses):
     for cache in (None, (host_call["x"],)):
         with refuses("cache", type(cache).__name__, "the cache", "gru_forward returned"):
             gru_backward(host_call["dh"], cache)
+    with refuses(
+        "reset is 'after'", "must be 'before'", "params", "leave out reset", "form 'after'", error=ArgumentError
+    ):
+        forward(host_call, reset="after")
     with refuses("reset", "'Before'", "'before', 'after'", error=ValueError):
         forward(host_call, reset="Before")
     for name in ("reverse", "with_h", "with_cache"):

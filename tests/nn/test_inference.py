@@ -10,6 +10,7 @@ from gru_xp.errors import ShapeError
 from gru_xp.nn import gru_cell_forward, gru_forward
 from gru_xp.nn.inference import MAX_PREPARED, GRUInference
 from gru_xp.nn.ops import PLAIN_OPS, PlainOps
+from gru_xp.nn.params import arrays_of
 
 OPS = pytest.mark.parametrize("make_ops", [lambda: None, NumpyOps, lambda: NumpyOps(0), lambda: PLAIN_OPS])
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
@@ -122,7 +123,7 @@ def test_parameters_are_copied(xp, draw, draw_params, reset):
     x = draw(xp, (3, 4, 2))
     expected = by_gru_forward(x, None, params, reset)[0]
     step = to_host(gru_cell_forward(x[:, 0, :], x[:, 0, :1] * xp.zeros((1, 3)), params, reset=reset)[0])
-    for array in params:
+    for array in arrays_of(params):
         array[...] = 100.0
     assert_close(layer(x)[0], expected)
     assert_close(layer.step(x[:, 0, :]), step)
@@ -133,7 +134,7 @@ def test_parameters_are_copied_for_several_parts(draw, draw_params, make_numpy_o
     layer = GRUInference(params, reset=reset, ops=make_numpy_ops())
     x = draw(np, (7, 5, 2))
     expected = by_gru_forward(x, None, params, reset)
-    for array in params:
+    for array in arrays_of(params):
         array[...] = 100.0
     for actual, desired in zip(layer(x), expected, strict=True):
         assert_close(actual, desired)

@@ -6,7 +6,6 @@ from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
 from gru_xp.nn import (
-    GRUParams,
     LinearParams,
     gradcheck,
     gru_backward,
@@ -18,6 +17,7 @@ from gru_xp.nn import (
     mse_loss,
     softmax_cross_entropy,
 )
+from gru_xp.nn.params import flatten, unflatten
 
 
 def test_value_against_a_loop(xp, draw):
@@ -354,7 +354,7 @@ def test_a_label_a_step_is_learned(rng):
         value, dlogits = softmax_cross_entropy(logits, labels, mask=mask)
         dh, dlinear = linear_backward(dlogits, linear_cache)
         _, _, dgru = gru_backward(dh, cache, with_dx=False)
-        gru = GRUParams(*(p - learning_rate * dp for p, dp in zip(gru, dgru, strict=True)))
+        gru = unflatten(flatten(gru) - learning_rate * flatten(dgru), gru)
         linear = LinearParams(*(p - learning_rate * dp for p, dp in zip(linear, dlinear, strict=True)))
         values.append(float(value))
     x, labels, mask = draw(500)

@@ -6,11 +6,11 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
-from gru_xp.nn import LinearParams, gradcheck, init_gru_stack_params, init_linear_params
+from gru_xp.nn import GRUParams, LinearParams, gradcheck, init_gru_stack_params, init_linear_params
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import NetworkParams, init_network_params, network_backward, network_forward
 from gru_xp.nn.ops import PLAIN_OPS
-from gru_xp.nn.params import flatten, map_arrays, named_arrays
+from gru_xp.nn.params import arrays_of, flatten, map_arrays, named_arrays
 from gru_xp.nn.stack import draw_masks
 
 STACKS = [(1, False), (1, True), (2, False), (3, True)]
@@ -26,22 +26,22 @@ def draw_stacks(draw_network):
 
     def draw_stacks(xp, *sizes):
         for (num_layers, bidirectional), reset in product(STACKS, RESETS):
-            yield draw_network(xp, *sizes, num_layers=num_layers, bidirectional=bidirectional), reset
+            yield draw_network(xp, *sizes, num_layers=num_layers, bidirectional=bidirectional, reset=reset), reset
 
     return draw_stacks
 
 
 @pytest.fixture
 def reference_network(reference_gru):
-    """``reference_network(x, params, reset=reset)``: results ``(B, O)`` of a loop over layers and directions."""
+    """``reference_network(x, params)``: results ``(B, O)`` of a loop over layers and directions."""
 
-    def reference_network(x, params, *, reset):
+    def reference_network(x, params):
         for layer in params.gru:
             hs = []
             for direction, gru in enumerate(layer):
                 x_run = x[:, ::-1] if direction else x
                 h0 = np.zeros((x.shape[0], gru.hidden_size))
-                hs.append(reference_gru(x_run, h0, *map(to_host, gru), reset=reset))
+                hs.append(reference_gru(x_run, h0, *map(to_host, arrays_of(gru))))
             last = np.concatenate([h[:, -1] for h in hs], axis=-1)
             x = np.concatenate([hs[0], *(h[:, ::-1] for h in hs[1:])], axis=-1)
         return last @ to_host(params.linear.weight).T + to_host(params.linear.bias)
@@ -57,7 +57,7 @@ def test_prediction_against_a_loop(xp, draw, draw_stacks, reference_network):
     for params, reset in draw_stacks(xp, 2, 5, 3):
         x = draw(xp, (3, 4, 2))
         y, _ = network_forward(x, params, reset=reset)
-        expected = reference_network(to_host(x), params, reset=reset)
+        expected = reference_network(to_host(x), params)
         np.testing.assert_allclose(to_host(y), expected, rtol=1e-11, atol=1e-13)
 
 
@@ -70,13 +70,13 @@ def test_parity_with_pytorch(
     """Results and all gradients."""
     torch = pytest.importorskip("torch")
     x, dy = draw(np, (4, 7, 3), dtype), draw(np, (4, 2), dtype)
-    params = draw_network(np, 3, 6, 2, dtype, num_layers=num_layers, bidirectional=bidirectional)
+    params = draw_network(np, 3, 6, 2, dtype, num_layers=num_layers, bidirectional=bidirectional, reset="after")
     peer = torch_network(params)
     peer_x = torch.tensor(x, requires_grad=True)
     peer_y = peer(peer_x)
     torch.sum(peer_y * torch.asarray(dy)).backward()
 
-    y, cache = network_forward(x, params, reset="after")
+    y, cache = network_forward(x, params)
     dx, dparams = network_backward(dy, cache)
     expected = {"y": peer_y.detach().numpy(), "dx": peer_x.grad.numpy()}
     expected |= dict(named_arrays(peer.params(gradients=True)))
@@ -118,7 +118,7 @@ def test_gradients(draw, draw_network, reset, B, T, n_in, H, n_out, num_layers, 
             f"params.gru.{layer}.{direction}.{name}"
             for layer in range(num_layers)
             for direction in range(1 + bidirectional)
-            for name in ("weight_ih", "weight_hh", "bias", "bias_hn")
+            for name in GRUParams._fields[: 3 + (reset == "after")]
         ),
         "params.linear.weight",
         "params.linear.bias",
@@ -130,7 +130,7 @@ def test_gradients_with_lengths_and_masks(xp, draw, draw_network):
     for bidirectional, reset in ((False, "before"), (True, "after")):
         x, params = (
             draw(xp, (3, 3, 1)),
-            draw_network(xp, 1, 2, 2, num_layers=1 + bidirectional, bidirectional=bidirectional),
+            draw_network(xp, 1, 2, 2, num_layers=1 + bidirectional, bidirectional=bidirectional, reset=reset),
         )
         masks = draw_masks(params.gru, x, RATES, 5)
         report = gradcheck(
@@ -219,7 +219,7 @@ def test_the_ops_that_are_given_do_all_the_work(draw, draw_stacks, guarded_ops, 
         masks = draw_masks(params.gru, x, RATES, 1) if with_masks else None
         y, cache = network_forward(x, params, masks=masks, reset=reset, ops=PLAIN_OPS)
         expected = (y, *network_backward(dy, cache))
-        guarded_masks = masks and map_arrays(lambda mask: None if mask is None else guard(mask), masks)
+        guarded_masks = masks and guard(masks)
         y, cache = network_forward(guard(x), guard(params), masks=guarded_masks, reset=reset, ops=guarded_ops)
         results = (y, *network_backward(guard(dy), cache))
         for (name, actual), (_, desired) in zip(named_arrays(results), named_arrays(expected), strict=True):
@@ -254,6 +254,8 @@ def test_wrong_arguments(draw, draw_network, refuses):
             network_forward(*arguments)
     with refuses("keep_every", "0", "whole number", "at least 1", error=ValueError):
         network_forward(x, params, keep_every=0)
+    with refuses("reset is 'after'", "must be 'before'", "leave out reset", "form 'after'", error=ValueError):
+        network_forward(x, params, reset="after")
     with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
         network_forward(x, params, ops="x")
     _, cache = network_forward(x, params)
@@ -274,6 +276,14 @@ def test_layers_that_do_not_go_together(draw, draw_params, draw_network, refuses
         (((second,), (second,)), "layers[0][0].weight_ih", "shape (15, 5)", "(15, 2)"),
         (((first,), (first,)), "layers[1][0].weight_ih", "shape (15, 2)", "(15, 5)"),
         (((first,), (draw_params(np, 5, 4),)), "layers[1][0].weight_hh", "shape (12, 4)", "(15, 5)"),
+        (
+            ((first,), (draw_params(np, 5, 5, reset="after"),)),
+            "layers[1][0]",
+            "'after'",
+            "'before'",
+            "layers[0][0]",
+            "same reset",
+        ),
     ):
         with refuses(place, *parts):
             network_forward(x, params._replace(gru=gru))

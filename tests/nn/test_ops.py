@@ -20,6 +20,7 @@ from gru_xp.nn import (
     ops,
 )
 from gru_xp.nn.ops import PLAIN_OPS, PlainOps, default_ops, even_slices, rounds_for_memory
+from gru_xp.nn.params import arrays_of
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +213,7 @@ def test_parts_of_the_plain_ops_give_what_one_gives(xp, draw, draw_params, reset
         h, h_last, cache = gru_forward(x, h0, params, reset=reset, ops=PLAIN_OPS)
         assert len(cache.parts) == (1 if numbers == 2**27 else 3)
         dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
-        results.append((h, h_last, dx, dh0, *dparams))
+        results.append((h, h_last, dx, dh0, *arrays_of(dparams)))
     assert_same_results(results[1], results[0])
 
 
@@ -272,8 +273,8 @@ def test_the_maths_touches_arrays_by_the_ops_alone(draw, draw_layer, guarded_ops
 
 def test_the_other_functions_touch_arrays_by_the_ops_alone(draw, draw_layer, guarded_ops, guard, reset):
     layer = draw_layer(3, 4, 2, 5)
-    x, params = guard(layer.x), guard(layer.params)
-    h, cache = gru_cell_forward(x[:, 0], guard(layer.h0), params, reset=reset, ops=guarded_ops)
+    x, params = guard(layer.x), guard(layer.params_of(reset))
+    h, cache = gru_cell_forward(x[:, 0], guard(layer.h0), params, ops=guarded_ops)
     gru_cell_backward(guard(layer.dh_last), cache)
     linear = guard(LinearParams(draw(np, (2, 5)), draw(np, (2,))))
     y, cache = linear_forward(h, linear, ops=guarded_ops)
@@ -459,11 +460,11 @@ def test_without_ops_the_other_functions_give_the_same(draw, draw_params, assert
     def results(given):
         h, cache = gru_cell_forward(a["x"], a["h_prev"], params, reset=reset, ops=given)
         dx, dh_prev, dparams = gru_cell_backward(a["dh"], cache)
-        yield (h, h, dx, dh_prev, *dparams)
+        yield (h, h, dx, dh_prev, *arrays_of(dparams))
         y, cache = linear_forward(a["h_prev"], LinearParams(a["weight"], a["bias"]), ops=given)
         value, dy = mse_loss(y, a["y"], ops=given)
         dx, dparams = linear_backward(dy, cache)
-        yield (y, value, dy, dx, *dparams)
+        yield (y, value, dy, dx, *arrays_of(dparams))
 
     for actual, desired in zip(results(None), results(PLAIN_OPS), strict=True):
         assert_same_results(actual, desired, tolerance)
@@ -480,6 +481,6 @@ def test_the_backward_pass_uses_the_ops_that_the_forward_pass_was_given(draw_lay
     layer = draw_layer(3, 4, 2, 5)
     layer(Counted(), reset)
     assert len(calls) == 2
-    _, cache = gru_cell_forward(layer.x[:, 0], layer.h0, layer.params, reset=reset, ops=Counted())
+    _, cache = gru_cell_forward(layer.x[:, 0], layer.h0, layer.params_of(reset), ops=Counted())
     gru_cell_backward(layer.dh_last, cache)
     assert len(calls) == 4

@@ -1,3 +1,4 @@
+import itertools
 import math
 import random
 
@@ -8,7 +9,7 @@ from array_api_compat import array_namespace
 from gru_xp.devices import to_host
 from gru_xp.nn import GRUParams, LinearParams, gru_cell_forward, init_linear_params, init_params
 from gru_xp.nn.network import NetworkParams
-from gru_xp.nn.params import flatten, map_arrays, named_arrays, unflatten
+from gru_xp.nn.params import RESETS, arrays_of, flatten, map_arrays, named_arrays, unflatten
 
 
 def textbook(params):
@@ -46,10 +47,11 @@ def test_textbook_names_are_the_rows(draw_params):
 
 
 def test_textbook_round_trip(xp, draw_params):
-    for n_in, H in ((1, 1), (2, 5), (4, 1), (1, 3)):
-        params = draw_params(xp, n_in, H)
+    for (n_in, H), reset in itertools.product(((1, 1), (2, 5), (4, 1), (1, 3)), RESETS):
+        params = draw_params(xp, n_in, H, reset=reset)
         again = GRUParams.from_textbook(**textbook(params), bias_hn=params.bias_hn)
-        for (name, array), original in zip(named_arrays(again), params, strict=True):
+        assert again.reset == reset
+        for (name, array), original in zip(named_arrays(again), arrays_of(params), strict=True):
             assert array_namespace(array) is array_namespace(original)
             np.testing.assert_array_equal(to_host(array), to_host(original), err_msg=name)
 
@@ -60,12 +62,11 @@ def test_textbook_biases_may_be_columns(xp, draw_params):
     columns = {name: xp.reshape(array, (3, 1)) if name[0] == "b" else array for name, array in parts.items()}
     again = GRUParams.from_textbook(**columns)
     np.testing.assert_array_equal(to_host(again.bias), to_host(params.bias))
-    assert to_host(again.bias_hn).tolist() == [0.0, 0.0, 0.0]
-    assert again.bias_hn.dtype == params.bias.dtype
+    assert (again.bias_hn, again.reset) == (None, "before")
 
 
 def test_textbook_weights_are_copied(draw, draw_params):
-    params = draw_params(np, 2, 3)
+    params = draw_params(np, 2, 3, reset="after")
     parts = textbook(params) | {"bias_hn": draw(np, (3,))}
     for array in parts.values():
         assert not any(np.shares_memory(array, field) for field in params)
@@ -91,7 +92,7 @@ def test_textbook_wrong_shapes(draw_params, refuses):
 
 
 def test_textbook_wrong_kinds(draw_params, misfits, refuses):
-    params = draw_params(np, 2, 3)
+    params = draw_params(np, 2, 3, reset="after")
     parts = textbook(params) | {"bias_hn": params.bias_hn}
     for name, expected in (
         ("Wr", "(3, 5)"),
@@ -113,24 +114,40 @@ def test_the_numbers_of_a_seed_never_change(xp):
     """Row by row in the order of the fields, from Python's generator, whose sequence is fixed for all versions."""
     rng = random.Random(7)
     for array, shape in zip(
-        init_params(2, 5, xp=xp, seed=7, dtype=xp.float64), [(15, 2), (15, 5), (15,), (5,)], strict=True
+        init_params(2, 5, reset="after", xp=xp, seed=7, dtype=xp.float64),
+        [(15, 2), (15, 5), (15,), (5,)],
+        strict=True,
     ):
         expected = [(2.0 * rng.random() - 1.0) / math.sqrt(5) for _ in range(math.prod(shape))]
         np.testing.assert_allclose(to_host(array).reshape(-1), expected, rtol=1e-15)
         assert tuple(array.shape) == shape
 
 
+def test_both_forms_draw_the_same_numbers():
+    """As many of them, too."""
+    drawn = random.Random(7)
+    init_params(2, 5, reset="after", xp=np, seed=drawn)
+    for reset in RESETS:
+        rng = random.Random(7)
+        params = init_params(2, 5, reset=reset, xp=np, seed=rng)
+        assert params.reset == reset
+        after = init_params(2, 5, reset="after", xp=np, seed=7)
+        assert all(a.tolist() == b.tolist() for a, b in zip(params[:3], after[:3], strict=True))
+        assert rng.getstate() == drawn.getstate()
+    assert init_params(2, 5, xp=np).reset == "before"
+
+
 def test_all_namespaces_draw_the_same_numbers(xp):
-    expected = (*init_params(2, 5, xp=np, seed=3), *init_linear_params(5, 2, xp=np, seed=4))
-    dtype = xp.float64
-    actual = (*init_params(2, 5, xp=xp, seed=3, dtype=dtype), *init_linear_params(5, 2, xp=xp, seed=4, dtype=dtype))
+    expected = (*init_params(2, 5, reset="after", xp=np, seed=3), *init_linear_params(5, 2, xp=np, seed=4))
+    options = {"xp": xp, "dtype": xp.float64}
+    actual = (*init_params(2, 5, reset="after", seed=3, **options), *init_linear_params(5, 2, seed=4, **options))
     for array, numbers in zip(actual, expected, strict=True):
         assert to_host(array).tolist() == numbers.tolist()
 
 
 def test_single_precision_is_rounded_double_precision(xp):
-    double = init_params(2, 5, xp=np, seed=3)
-    single = init_params(2, 5, xp=xp, seed=3, dtype=xp.float32)
+    double = init_params(2, 5, reset="after", xp=np, seed=3)
+    single = init_params(2, 5, reset="after", xp=xp, seed=3, dtype=xp.float32)
     for array, numbers in zip(single, double, strict=True):
         assert array.dtype == xp.float32
         np.testing.assert_array_equal(to_host(array), numbers.astype(np.float32))
@@ -171,7 +188,8 @@ def test_linear_shapes():
 def test_device_is_passed_on():
     strict = pytest.importorskip("array_api_strict")
     device = strict.Device("device1")
-    for array in (*init_params(2, 3, xp=strict, device=device), *init_linear_params(2, 3, xp=strict, device=device)):
+    options = {"xp": strict, "device": device}
+    for array in (*init_params(2, 3, reset="after", **options), *init_linear_params(2, 3, **options)):
         assert array.device == device
 
 
@@ -186,6 +204,8 @@ def test_refused_sizes_seeds_and_dtypes(refuses):
                 sizes[place] = size
                 with refuses(name, str(size), "whole number", "at least 1", error=ValueError):
                     init(*sizes, xp=np)
+    with refuses("reset", "'both'", "'before', 'after'", error=ValueError):
+        init_params(2, 3, reset="both", xp=np)
     for init in (init_params, init_linear_params):
         with refuses("seed", "-1", "whole number", "at least 0", error=ValueError):
             init(2, 3, xp=np, seed=-1)
@@ -200,15 +220,17 @@ def test_refused_sizes_seeds_and_dtypes(refuses):
 def draw_network_params(request, draw_network):
     """``draw_network_params(xp)``."""
     num_layers, bidirectional = request.param
-    return lambda xp: draw_network(xp, 2, 3, 2, num_layers=num_layers, bidirectional=bidirectional)
+    return lambda xp: draw_network(
+        xp, 2, 3, 2, num_layers=num_layers, bidirectional=bidirectional, reset="after" if bidirectional else "before"
+    )
 
 
 def test_names_and_order(draw_network):
     fields = ["weight_ih", "weight_hh", "bias", "bias_hn"]
     params = draw_network(np, 2, 3, 2)
-    names = [*(f"gru.0.0.{name}" for name in fields), "linear.weight", "linear.bias"]
+    names = [*(f"gru.0.0.{name}" for name in fields[:3]), "linear.weight", "linear.bias"]
     assert [name for name, _ in named_arrays(params)] == names
-    params = draw_network(np, 2, 3, 2, num_layers=2, bidirectional=True)
+    params = draw_network(np, 2, 3, 2, num_layers=2, bidirectional=True, reset="after")
     names = [f"gru.{where}.{name}" for where in ("0.0", "0.1", "1.0", "1.1") for name in fields]
     assert [name for name, _ in named_arrays(params)] == [*names, "linear.weight", "linear.bias"]
     assert dict(named_arrays(params))["gru.1.0.bias_hn"] is params.gru[1][0].bias_hn
@@ -217,7 +239,7 @@ def test_names_and_order(draw_network):
 
 
 def test_parts_of_plain_tuples_are_called_by_their_numbers():
-    tree = ("a", ("b", ("c",), ()), LinearParams("d", ("e", "f")))
+    tree = ("a", ("b", ("c", None), ()), LinearParams("d", ("e", "f")), None)
     names = {"0": "a", "1.0": "b", "1.1.0": "c", "2.weight": "d", "2.bias.0": "e", "2.bias.1": "f"}
     assert dict(named_arrays(tree)) == names
     assert list(named_arrays(())) == []
@@ -244,6 +266,7 @@ def test_map_arrays_builds_the_same_tuples(draw_network_params):
 
 def test_map_arrays_over_plain_tuples():
     assert map_arrays(str, (1, (2, (3,), ()), LinearParams(4, 5))) == ("1", ("2", ("3",), ()), LinearParams("4", "5"))
+    assert map_arrays(str, (None, (1, None))) == (None, ("1", None))
     assert map_arrays(str, ()) == ()
 
 
@@ -262,7 +285,7 @@ def test_flatten_is_row_by_row_in_order_and_unflatten_the_inverse(xp, draw_netwo
 
 
 def test_flatten_copies_and_unflatten_does_not(draw_params):
-    params = draw_params(np, 2, 3)
+    params = draw_params(np, 2, 3, reset="after")
     flat = flatten(params)
     assert not any(np.shares_memory(flat, array) for array in params)
     again = unflatten(flat, params)

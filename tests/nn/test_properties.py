@@ -59,20 +59,21 @@ class Call(NamedTuple):
         return Call(*map_arrays(convert, tuple(arrays)), options)
 
 
-def make_params(rng, n_in, H, scale):
+def make_params(rng, n_in, H, scale, reset):
     """No number is zero."""
     shapes = ((3 * H, n_in), (3 * H, H), (3 * H,), (H,))
-    return GRUParams(*(scale * rng.standard_normal(shape) for shape in shapes))
+    params = GRUParams(*(scale * rng.standard_normal(shape) for shape in shapes))
+    return params if reset == "after" else params._replace(bias_hn=None)
 
 
 def make_call(rng, sizes, options, *, scale=0.7, layers=None):
     """Random numbers of given sizes; `layers` is L and D, or None for a layer by itself."""
-    (B, T, n_in, H), (L, D) = sizes, layers or (1, 1)
+    (B, T, n_in, H), (L, D), reset = sizes, layers or (1, 1), options["reset"]
     if layers is None:
-        params, states = make_params(rng, n_in, H, scale), (B, H)
+        params, states = make_params(rng, n_in, H, scale, reset), (B, H)
     else:
         params = tuple(
-            tuple(make_params(rng, D * H if layer else n_in, H, scale) for _ in range(D)) for layer in range(L)
+            tuple(make_params(rng, D * H if layer else n_in, H, scale, reset) for _ in range(D)) for layer in range(L)
         )
         states = (L * D, B, H)
     x, h0, dh, dh_last = (rng.standard_normal(shape) for shape in ((B, T, n_in), states, (B, T, D * H), states))

@@ -23,7 +23,7 @@ from gru_xp.nn import (
 )
 from gru_xp.nn.dropout import DropoutRates, keep_mask
 from gru_xp.nn.ops import PLAIN_OPS
-from gru_xp.nn.params import map_arrays, named_arrays
+from gru_xp.nn.params import arrays_of, map_arrays, named_arrays
 from gru_xp.nn.stack import StackMasks, back_through_layers, draw_masks, mean_masks, run_layers
 
 B, T, IN, H = 3, 4, 2, 3
@@ -75,11 +75,13 @@ class Call(NamedTuple):
 
 @pytest.fixture
 def draw_call(draw, draw_params):
-    """``draw_call(L, D)``: random arguments of NumPy."""
+    """``draw_call(L, D, sizes=(B, T, IN, H))``: random arguments of NumPy; further options are `draw_params`'."""
 
-    def draw_call(L, D, sizes=(B, T, IN, H)):
+    def draw_call(L, D, sizes=(B, T, IN, H), **form):
         B, T, n_in, H = sizes
-        layers = tuple(tuple(draw_params(np, D * H if layer else n_in, H) for _ in range(D)) for layer in range(L))
+        layers = tuple(
+            tuple(draw_params(np, D * H if layer else n_in, H, **form) for _ in range(D)) for layer in range(L)
+        )
         shapes = ((B, T, n_in), (L * D, B, H), (B, T, D * H), (L * D, B, H))
         x, h0, dh, dh_last = (draw(np, shape) for shape in shapes)
         return Call(x, h0, layers, dh, dh_last)
@@ -127,7 +129,7 @@ def masks_by_hand(L, D, sizes, *, dropout=0.0, recurrent_dropout=0.0, zoneout=0.
     return [None, *between], candidate, update
 
 
-def layer_by_layer(call, L, D, *, lengths=None, reset="before", keep_every=None, **rates):
+def layer_by_layer(call, L, D, *, lengths=None, reset=None, keep_every=None, **rates):
     """All results, with the layers' own functions and NumPy."""
     H = call.h0.shape[-1]
     between, candidate, update = masks_by_hand(L, D, (*call.x.shape, H), **rates)
@@ -178,7 +180,7 @@ def test_namespaces(xp, draw_call, assert_close, stacks):
     """The same numbers: one seed leaves out the same everywhere."""
     cases = [(stack, EVERYTHING) for stack in stacks] + [(stack, {}) for stack in STACKS[1:5:3]]
     for (L, D, reset), settings in cases:
-        call = draw_call(L, D)
+        call = draw_call(L, D, reset=reset)
         expected = call(reset=reset, ops=PLAIN_OPS, **settings)
         results = call.to(xp)(reset=reset, **settings)
         assert_close(results, expected)
@@ -187,7 +189,7 @@ def test_namespaces(xp, draw_call, assert_close, stacks):
 
 def test_float32(xp, draw_call, assert_close):
     for D, reset, with_h0 in ((1, "before", False), (2, "after", False), (1, "after", True), (2, "before", True)):
-        call = draw_call(2, D).to(np, "float32")
+        call = draw_call(2, D, reset=reset).to(np, "float32")
         if not with_h0:
             call = call._replace(h0=np.zeros_like(call.h0))
         expected = call.to(np)(reset=reset, **EVERYTHING)
@@ -223,7 +225,7 @@ def check_gradients(call, mode, **options):
         {"x": call.x, "h0": call.h0, "layers": call.layers},
         mode=mode,
     )
-    assert len(report.rows) == 2 + 4 * len(call.layers) * len(call.layers[0])
+    assert len(report.rows) == 2 + len(arrays_of(call.layers))
     assert report.ok, report
 
 
@@ -249,7 +251,7 @@ def test_gradient_of_every_number(draw_call, L, D, reset):
 def test_gradients_in_every_namespace(xp, draw_call):
     for L, D, reset in ((1, 2, "after"), (2, 1, "before")):
         check_gradients(
-            draw_call(L, D, sizes=(3, 2, 1, 2)).to(xp),
+            draw_call(L, D, sizes=(3, 2, 1, 2), reset=reset).to(xp),
             "direction",
             reset=reset,
             **EVERYTHING | {"lengths": [2, 0, 1], "keep_every": 1},
@@ -258,7 +260,7 @@ def test_gradients_in_every_namespace(xp, draw_call):
 
 def test_gradients_of_both_results_add_up(draw_call, assert_close, stacks):
     for (L, D, reset), settings in product(stacks, [{}, EVERYTHING]):
-        call = draw_call(L, D)
+        call = draw_call(L, D, reset=reset)
         _, _, cache = gru_stack_forward(call.x, call.h0, call.layers, reset=reset, **settings)
         of_h, of_last = gru_stack_backward(call.dh, cache), gru_stack_backward(None, cache, dh_last=call.dh_last)
         both = [[array for _, array in named_arrays(gradients)] for gradients in (of_h, of_last)]
@@ -266,7 +268,7 @@ def test_gradients_of_both_results_add_up(draw_call, assert_close, stacks):
         _, _, *expected = call(reset=reset, **settings)
         assert_close(sums, tuple(array for _, array in named_arrays(tuple(expected))))
         for array in both[1]:
-            assert array.any() or reset == "before", (L, D, settings)
+            assert array.any(), (L, D, settings)
 
 
 def test_gradient_of_the_last_layers_last_states(draw_call, reset):
@@ -292,7 +294,7 @@ def test_a_direction_that_nobody_reads(draw_call, reset):
         zeros = np.zeros_like(call.dh_last)
         zeros[place] = call.dh_last[place]
         assert equal_bits((dx, np.stack(dh0), dlayers), gru_stack_backward(None, cache, dh_last=zeros)), place
-        assert not any(array.any() for array in dlayers[0][1 - place]), place
+        assert not any(array.any() for array in arrays_of(dlayers[0][1 - place])), place
 
 
 # --- order of states --------------------------------------------------------------------------------------------
@@ -301,7 +303,7 @@ def test_a_direction_that_nobody_reads(draw_call, reset):
 def test_last_states_are_those_at_the_end(draw_call, stacks):
     """Of the last layer: forward after a sequence's last step, reverse after its first."""
     for (L, D, reset), settings in product(stacks, [{}, {"lengths": [2, 1, 4]}, EVERYTHING | {"lengths": [2, 1, 4]}]):
-        h, h_last, *_ = draw_call(L, D)(reset=reset, **settings)
+        h, h_last, *_ = draw_call(L, D, reset=reset)(reset=reset, **settings)
         for b, length in enumerate(settings.get("lengths", [T] * B)):
             assert h_last[(L - 1) * D, b].tolist() == h[b, length - 1, :H].tolist(), (L, D, settings)
             if D == 2:
@@ -311,7 +313,7 @@ def test_last_states_are_those_at_the_end(draw_call, stacks):
 def test_each_initial_state_reaches_its_own_layer(draw_call, stacks):
     """And those above it."""
     for L, D, reset in stacks:
-        call = draw_call(L, D)
+        call = draw_call(L, D, reset=reset)
         _, before, *_ = call(reset=reset)
         for place in range(L * D):
             h0 = call.h0.copy()
@@ -324,7 +326,7 @@ def test_each_initial_state_reaches_its_own_layer(draw_call, stacks):
 def test_no_initial_state_is_a_state_of_zeros(xp, draw_call):
     zeros = xp.zeros((4, B, H), dtype=xp.float64)
     for reset in RESETS:
-        call = draw_call(2, 2).to(xp)
+        call = draw_call(2, 2, reset=reset).to(xp)
         assert equal_bits(call._replace(h0=None)(reset=reset), call._replace(h0=zeros)(reset=reset)), reset
 
 
@@ -339,7 +341,7 @@ def test_what_stands_past_the_length_is_not_looked_at(xp, draw_call):
         (1, "after", EVERYTHING),
         (2, "before", EVERYTHING),
     ):
-        call = draw_call(2, D)
+        call = draw_call(2, D, reset=reset)
         expected = call.to(xp)(reset=reset, **settings)
         for number in (math.nan, math.inf):
             for b, length in enumerate(LENGTHS):
@@ -387,7 +389,7 @@ def test_without_a_seed_nothing_is_left_out(draw_call, reset):
 
 def test_without_a_seed_zoneout_updates_by_its_mean(draw_call, assert_close):
     for reset in RESETS:
-        call = draw_call(1, 2)
+        call = draw_call(1, 2, reset=reset)
         h, *_ = call(reset=reset, zoneout=0.3)
         for d in range(2):
             mean = np.full((B, T, H), 0.7)
@@ -401,10 +403,10 @@ def test_without_a_seed_zoneout_updates_by_its_mean(draw_call, assert_close):
 def test_rates_of_zero_leave_nothing_out(draw_call):
     """Nor does dropout leave out inputs of the first layer: it is between layers."""
     for reset in RESETS:
-        call = draw_call(2, 2)
+        call = draw_call(2, 2, reset=reset)
         rates = {"dropout": 0.0, "recurrent_dropout": 0, "zoneout": 0.0}
         assert equal_bits(call(reset=reset, **rates, seed=4), call(reset=reset)), reset
-        call = draw_call(1, 2)
+        call = draw_call(1, 2, reset=reset)
         assert equal_bits(call(reset=reset, dropout=0.9, seed=4), call(reset=reset)), reset
 
 
@@ -463,7 +465,7 @@ def test_fast_and_plain_ops_agree(draw_call, assert_close, dtype, limit):
     """At odd sizes, with weights as small as at the start of training, so that rounding stays small."""
     settings = EVERYTHING | {"lengths": [(5 * b) % 10 for b in range(37)]}
     for L, D, reset in product([1, 2, 3], [1, 2], RESETS):
-        call = draw_call(L, D, (37, 9, 3, 17))
+        call = draw_call(L, D, (37, 9, 3, 17), reset=reset)
         call = call._replace(layers=map_arrays(lambda array: 0.3 * array, call.layers)).to(np, dtype)
         plain = call(reset=reset, ops=PLAIN_OPS, **settings)
         assert_close(call(reset=reset, **settings), plain, limit)
@@ -474,7 +476,7 @@ def test_fast_and_plain_ops_agree(draw_call, assert_close, dtype, limit):
 def test_numpy_ops(rng, draw_call, make_numpy_ops, assert_close, reset, D, settings):
     """Eager, and captured with masks that are drawn in place."""
     lengths = [3, 5, 0, 1, 5, 2, 4] if settings else None
-    options = {"lengths": lengths, "reset": reset, "keep_every": 2 if settings else None}
+    options = {"lengths": lengths, "keep_every": 2 if settings else None}
     call = draw_call(2, D, sizes=(7, 5, 2, 4))
     ops = make_numpy_ops()
     settings = settings | options
@@ -492,7 +494,7 @@ def test_numpy_ops(rng, draw_call, make_numpy_ops, assert_close, reset, D, setti
     replay = ops.capture(lambda: both_ways(ops))
     assert_close(replay(), both_ways(PLAIN_OPS), 1e-12)
     arrays = [array for _, array in named_arrays((call, masks)) if hasattr(array, "shape")]
-    assert len(arrays) == 4 + 8 * D + (1 + 4 * D if lengths else 0)
+    assert len(arrays) == 4 + len(arrays_of(call.layers)) + (1 + 4 * D if lengths else 0)
     for array in arrays:
         array[...] = rng.uniform(0.0, 1.2, array.shape)
     assert_close(replay(), both_ways(PLAIN_OPS), 1e-12)
@@ -501,7 +503,7 @@ def test_numpy_ops(rng, draw_call, make_numpy_ops, assert_close, reset, D, setti
 def test_keep_every(xp, draw_call, assert_close):
     for D, reset in ((1, "after"), (2, "before")):
         settings = EVERYTHING | {"reset": reset, "keep_every": None}
-        call = draw_call(2, D).to(xp)
+        call = draw_call(2, D, reset=reset).to(xp)
         expected = call(**settings)
         for keep_every in (1, 3, 9):
             results = call(**settings | {"keep_every": keep_every})
@@ -512,7 +514,7 @@ def test_keep_every(xp, draw_call, assert_close):
 
 def test_only_what_is_wanted(draw_call, stacks):
     for (L, D, reset), settings in product(stacks, [{}, EVERYTHING]):
-        call = draw_call(L, D)
+        call = draw_call(L, D, reset=reset)
         expected_h, expected_last, _, *expected = call(reset=reset, **settings)
         for with_h, with_cache in product([False, True], repeat=2):
             options = {"reset": reset, "with_h": with_h, "with_cache": with_cache, **settings}
@@ -528,7 +530,7 @@ def test_only_what_is_wanted(draw_call, stacks):
 
 def test_step_by_step(xp, draw_call):
     for L, reset in product([1, 2, 3], RESETS):
-        call = draw_call(L, 1).to(xp)
+        call = draw_call(L, 1, reset=reset).to(xp)
         h, h_last, _ = gru_stack_forward(call.x, call.h0, call.layers, reset=reset)
         state = call.h0
         for t in range(T):
@@ -543,7 +545,7 @@ def test_step_by_step(xp, draw_call):
 
 def test_nothing_given_is_changed(xp, draw_call):
     for reset in RESETS:
-        call = draw_call(3, 2).to(xp)
+        call = draw_call(3, 2, reset=reset).to(xp)
         before = [to_host(array).tolist() for _, array in named_arrays(call)]
         call(reset=reset, **EVERYTHING)
         assert [to_host(array).tolist() for _, array in named_arrays(call)] == before, reset
@@ -565,7 +567,7 @@ def test_results_stay_on_the_device(draw_call):
     strict = pytest.importorskip("array_api_strict")
     device = strict.Device("device1")
     for reset in RESETS:
-        call = draw_call(2, 2)
+        call = draw_call(2, 2, reset=reset)
         expected = call.to(strict)(reset=reset, **EVERYTHING)
         results = map_arrays(lambda array: array.to_device(device), call.to(strict))(reset=reset, **EVERYTHING)
         assert {array.device for _, array in named_arrays(results)} == {device}
@@ -578,9 +580,9 @@ def test_results_stay_on_the_device(draw_call):
 
 def test_initial_values(xp):
     """Drawn layer by layer, forward before reverse, as one after the other from the seed."""
-    for (L, D, _), dtype in zip(STACKS, ["float32", "float64"] * 3, strict=True):
+    for (L, D, reset), dtype in zip(STACKS, ["float32", "float64"] * 3, strict=True):
         layers = init_gru_stack_params(
-            IN, H, num_layers=L, bidirectional=D == 2, xp=xp, seed=11, dtype=getattr(xp, dtype)
+            IN, H, num_layers=L, bidirectional=D == 2, reset=reset, xp=xp, seed=11, dtype=getattr(xp, dtype)
         )
         assert isinstance(layers, tuple)
         assert [len(layer) for layer in layers] == [D] * L
@@ -589,10 +591,20 @@ def test_initial_values(xp):
             assert isinstance(layer, tuple)
             for params in layer:
                 assert isinstance(params, GRUParams)
-                expected = init_params(D * H if number else IN, H, xp=np, seed=rng, dtype=getattr(np, dtype))
+                expected = init_params(
+                    D * H if number else IN, H, reset=reset, xp=np, seed=rng, dtype=getattr(np, dtype)
+                )
                 assert equal_bits(params, expected), (L, D, dtype)
-                assert all(array.dtype == getattr(xp, dtype) for array in params)
-                assert all(array_namespace(array) is array_namespace(xp.ones(1)) for array in params)
+                assert all(array.dtype == getattr(xp, dtype) for array in arrays_of(params))
+                assert all(array_namespace(array) is array_namespace(xp.ones(1)) for array in arrays_of(params))
+
+
+def test_both_forms_are_drawn_alike():
+    """`bias_hn` of "before" is drawn and dropped: all else, the following layers too, is the same."""
+    options = {"num_layers": 2, "bidirectional": True, "xp": np, "seed": 11}
+    before, after = (dict(named_arrays(init_gru_stack_params(IN, H, reset=reset, **options))) for reset in RESETS)
+    assert after.keys() - before.keys() == {f"{number}.{d}.bias_hn" for number in (0, 1) for d in (0, 1)}
+    assert all(array.tolist() == after[name].tolist() for name, array in before.items())
 
 
 def test_one_layer_is_drawn_as_ever():
@@ -661,6 +673,14 @@ def test_wrong_layers(refuses):
         (((ONE, ONE), (params_of(6, 3),)), "layers", *ONE_OR_TWO),
         (((tuple(ONE),),), "layers[0][0]", "is a tuple", "a GRUParams"),
         (((ONE, None),), "layers[0][1]", "is a NoneType", "a GRUParams"),
+        (
+            ((ONE, ONE._replace(bias_hn=np.ones(3))),),
+            "layers[0][1]",
+            "'after'",
+            "'before'",
+            "as of layers[0][0]",
+            "same reset",
+        ),
         (((params_of(1, 3),),), "layers[0][0].weight_ih", "shape (9, 1)", "(9, 2)"),
         (((ONE, params_of(1, 3)),), "layers[0][1].weight_ih", "shape (9, 1)", "(9, 2)"),
         (((ONE, params_of(2, 4)),), "layers[0][1].weight_hh", "shape (12, 4)", "(9, 3)"),
@@ -711,6 +731,14 @@ def test_wrong_settings(draw_call, refuses):
         ({"dropout": 0.5, "seed": 1.5}, "seed", "1.5", "whole number", "at least 0"),
         ({"keep_every": 0}, "keep_every", "0", "whole number", "at least 1"),
         ({"reset": "both"}, "reset", "'both'", "'before'", "'after'"),
+        (
+            {"reset": "after"},
+            "reset is 'after'",
+            "must be 'before'",
+            "layers (bias_hn is None)",
+            "leave out reset",
+            "form 'after'",
+        ),
         ({"ops": "x"}, "ops", "str", "an Ops, such as PlainOps(), or None"),
         ({"with_h": np.ones(1)}, "with_h", "array([1.])", "True or False"),
         ({"with_cache": None}, "with_cache", "None", "True or False"),

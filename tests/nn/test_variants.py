@@ -14,10 +14,11 @@ from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import ShapeError
 from gru_xp.nn import GRUParams, gradcheck, gru_backward, gru_forward, gru_step
 from gru_xp.nn.ops import PLAIN_OPS, PLAIN_VARIABLE, PlainOps
+from gru_xp.nn.params import arrays_of, map_arrays
 
 KEEP_EVERY = [None, 1, 2, 3, 9]  # of 4 steps: divided or not, and more than there are
 LENGTHS = [2, 0, 4, 1]
-NAMES = ["x", "h0", "weight_ih", "weight_hh", "bias", "bias_hn"]
+NAMES = {"before": GRUParams._fields[:3], "after": GRUParams._fields}
 
 
 class Variant(NamedTuple):
@@ -80,7 +81,7 @@ class Call(NamedTuple):
         """All results, as conftest's RESULTS names them."""
         h, h_last, cache = gru_forward(self.x, self.h0, self.params, **self.options | options)
         dx, dh0, dparams = gru_backward(self.dh, cache, dh_last=self.dh_last)
-        return h, h_last, dx, dh0, *dparams
+        return h, h_last, dx, dh0, *arrays_of(dparams)
 
     @property
     def lengths(self) -> Any:
@@ -90,7 +91,7 @@ class Call(NamedTuple):
     def arrays(self) -> list[Any]:
         """All arrays that stand in for numbers."""
         masks = [array for array in self.options.values() if hasattr(array, "shape")]
-        return [a for a in (self.x, self.h0, *self.params, self.dh, self.dh_last, *masks) if a is not None]
+        return [a for a in (self.x, self.h0, *arrays_of(self.params), self.dh, self.dh_last, *masks) if a is not None]
 
     def to(self, xp: Any, dtype: str = "float64") -> "Call":
         """The same call in another namespace or dtype."""
@@ -99,7 +100,7 @@ class Call(NamedTuple):
             return xp.asarray(value, dtype=getattr(xp, dtype), copy=True) if hasattr(value, "shape") else value
 
         options = {name: convert(value) for name, value in self.options.items()}
-        params = GRUParams(*map(convert, self.params))
+        params = map_arrays(convert, self.params)
         return Call(*map(convert, self[:2]), params, *map(convert, self[3:5]), options)
 
     def with_past_the_length(self, number: float) -> "Call":
@@ -131,7 +132,7 @@ def draw_call(rng, draw_params):
             options["update_mask"] = draw_mask((B, T, H)) if variant.update == "array" else 0.7
         h0 = rng.standard_normal((B, H)) if with_h0 else None
         x, dh, dh_last = (rng.standard_normal(shape) for shape in ((B, T, n_in), (B, T, H), (B, H)))
-        return Call(x, h0, draw_params(np, n_in, H), dh, dh_last, options)
+        return Call(x, h0, draw_params(np, n_in, H, reset=variant.reset), dh, dh_last, options)
 
     return draw_call
 
@@ -162,9 +163,9 @@ def loop(
     weight_ih,
     weight_hh,
     bias,
-    bias_hn,
+    bias_hn=None,
     *,
-    reset,
+    reset=None,
     reverse=False,
     lengths=None,
     candidate_mask=None,
@@ -175,7 +176,7 @@ def loop(
     W_z, W_r, W_n = np.split(weight_ih, 3)
     U_z, U_r, U_n = np.split(weight_hh, 3)
     b_z, b_r, b_n = np.split(bias, 3)
-    h = np.zeros((B, T, H), dtype=np.result_type(x, h0, weight_ih, weight_hh, bias, bias_hn))
+    h = np.zeros((B, T, H), dtype=np.result_type(x, h0, weight_ih, weight_hh, bias))
     h_last = np.zeros((B, H), dtype=h.dtype)
     for b in range(B):
         steps = list(range(T if lengths is None else lengths[b]))
@@ -183,7 +184,7 @@ def loop(
         for t in reversed(steps) if reverse else steps:
             z = sigmoid(W_z @ x[b, t] + b_z + U_z @ state)
             r = sigmoid(W_r @ x[b, t] + b_r + U_r @ state)
-            if reset == "before":
+            if bias_hn is None:
                 n = np.tanh(W_n @ x[b, t] + b_n + U_n @ (r * state))
             else:
                 n = np.tanh(W_n @ x[b, t] + b_n + r * (U_n @ state + bias_hn))
@@ -204,7 +205,7 @@ def loop(
 def test_against_a_plain_loop(draw_call, complex_step_gradients, assert_same_results, variant, with_h0):
     """Its gradients are those of the complex step, exact to rounding; states do not depend on what is kept at all."""
     call = draw_call(variant, with_h0=with_h0)
-    arrays = [call.x, call.h0 if with_h0 else np.zeros((4, 2)), *call.params]
+    arrays = [call.x, call.h0 if with_h0 else np.zeros((4, 2)), *arrays_of(call.params)]
 
     def scalar(*arrays):
         h, h_last = loop(*arrays, **call.options)
@@ -244,7 +245,7 @@ def test_gradients(draw_call, variant, with_h0):
 
     inputs = {name: getattr(call, name) for name in names}
     report = gradcheck(forward, backward, inputs, mode="elements" if with_h0 else "direction")
-    assert {row.name.removeprefix("params.") for row in report.rows} >= set(NAMES) - {"h0"}
+    assert {row.name.removeprefix("params.") for row in report.rows} >= {*names, *NAMES[variant.reset]} - {"params"}
     assert report.ok, report
 
 
@@ -276,7 +277,7 @@ def test_fast_and_plain_ops_agree(draw_call, assert_same_results, dtype, limit):
     """At odd sizes, with weights as small as at the start of training, so that rounding stays small."""
     for variant in VARIANTS:
         call = draw_call(variant, sizes=(37, 9, 3, 17), lengths=[(5 * b) % 10 for b in range(37)])
-        call = call._replace(params=GRUParams(*(0.3 * array for array in call.params))).to(np, dtype)
+        call = call._replace(params=map_arrays(lambda array: 0.3 * array, call.params)).to(np, dtype)
         assert_same_results(call(), call(ops=PLAIN_OPS), limit)
 
 
@@ -346,7 +347,7 @@ def test_no_sequence_has_any_step(xp, draw_call):
         call = draw_call(Variant(reset, True, reverse, True, "array"), lengths=[0, 0, 0, 0]).to(xp)
         h, h_last, dx, dh0, *dparams = call()
         assert equal_bits([h_last, dh0], [call.h0, call.dh_last]), (reset, reverse)
-        for array in (h, dx, *dparams):
+        for array in (h, dx, *arrays_of(dparams)):
             assert not to_host(array).any(), (reset, reverse)
 
 
@@ -368,7 +369,7 @@ def check_lengths(rng, draw_params):
             makers[dtype] = lambda values, dtype=dtype: library.asarray(values, dtype=getattr(library, dtype))
         for dtype, make in makers.items():
             T = 300 if dtype.endswith("int8") and xp.__name__ != "array_api_strict" else 4
-            actual = gru_forward(xp.asarray(x[T]), None, GRUParams(*map(xp.asarray, params)), lengths=make(lengths[T]))
+            actual = gru_forward(xp.asarray(x[T]), None, map_arrays(xp.asarray, params), lengths=make(lengths[T]))
             for b, length in enumerate(lengths[T]):
                 h = to_host(actual[0])[b]
                 assert not h[length:].any(), dtype
@@ -401,7 +402,7 @@ def test_lengths_on_another_device(draw_call):
         expected = call.to(strict)()
         there = call.to(strict)
         options = {name: a.to_device(device) if hasattr(a, "shape") else a for name, a in there.options.items()}
-        params = GRUParams(*(a.to_device(device) for a in there.params))
+        params = map_arrays(lambda array: array.to_device(device), there.params)
         there = Call(
             *(a.to_device(device) for a in there[:2]), params, *(a.to_device(device) for a in there[3:5]), options
         )
@@ -430,7 +431,7 @@ def test_reverse_is_a_flip(draw_call, assert_same_results, variants):
             options["update_mask"] = flipped(options["update_mask"], call.lengths)
         x, dh = flipped(call.x, call.lengths), flipped(call.dh, call.lengths)
         h, h_last, dx, dh0, *dparams = call._replace(x=x, dh=dh, options=options)(keep_every=kept(variant))
-        expected = (flipped(h, call.lengths), h_last, flipped(dx, call.lengths), dh0, *dparams)
+        expected = (flipped(h, call.lengths), h_last, flipped(dx, call.lengths), dh0, *arrays_of(dparams))
         assert_same_results(call(keep_every=kept(variant)), expected, 1e-14)
 
 
@@ -461,7 +462,7 @@ def test_without_updates_the_state_stays(xp, draw_call):
         for b, length in enumerate(LENGTHS):
             assert to_host(h)[b, :length].tolist() == [to_host(call.h0)[b].tolist()] * length
         assert equal_bits([h_last], [call.h0]), reset
-        for array in (dx, *dparams):
+        for array in (dx, *arrays_of(dparams)):
             assert not to_host(array).any(), reset
 
 
@@ -471,7 +472,7 @@ def test_without_candidates_the_state_fades(draw_call, reset):
     h, _, _, _, *dparams = call(candidate_mask=np.zeros((4, 2)))
     states = np.abs(np.concatenate([call.h0[:, None], h], axis=1))
     assert np.all(states[:, 1:] < states[:, :-1])
-    for array, name in zip(dparams, GRUParams._fields, strict=True):
+    for array, name in zip(dparams, NAMES[reset], strict=True):
         rows = slice(None) if name == "bias_hn" else slice(4, None)
         assert not array[rows].any()
     assert dparams[0][:2].any()
@@ -665,10 +666,10 @@ def test_chunks_with_carried_state(draw_call, assert_same_results, variant, chun
         caches.append((steps, cache))
     assert equal_bits([h, state], whole[:2])
 
-    carry, dx, total = call.dh_last, np.empty((4, 4, 2)), [np.zeros(array.shape) for array in call.params]
+    carry, dx, total = call.dh_last, np.empty((4, 4, 2)), [np.zeros(array.shape) for array in arrays_of(call.params)]
     for steps, cache in reversed(caches):
         dx[:, steps], carry, dparams = gru_backward(call.dh[:, steps], cache, dh_last=carry)
-        total = [a + b for a, b in zip(total, dparams, strict=True)]
+        total = [a + b for a, b in zip(total, arrays_of(dparams), strict=True)]
     assert_same_results((h, state, dx, carry, *total), whole, 1e-14)
 
 
@@ -717,7 +718,10 @@ def test_only_what_is_wanted(draw_call, make_numpy_ops, variants):
                 for with_dx in (False, True):
                     actual_dx, *others = gru_backward(call.dh, cache, dh_last=call.dh_last, with_dx=with_dx)
                     assert (actual_dx is None) == (not with_dx), (variant, keep_every)
-                    assert equal_bits([others[0], *others[1]], [dh0, *dparams]), (variant, keep_every)
+                    assert equal_bits([others[0], *arrays_of(others[1])], [dh0, *arrays_of(dparams)]), (
+                        variant,
+                        keep_every,
+                    )
                     if with_dx:
                         assert equal_bits([actual_dx], [dx]), variant
 
@@ -730,7 +734,11 @@ def test_gradients_of_both_results_add_up(draw_call, assert_same_results):
             gru_backward(call.dh, cache),
             gru_backward(None, cache, dh_last=call.dh_last),
         )
-        sums = (dx + dx_last, dh0 + dh0_last, *(a + b for a, b in zip(dparams, dparams_last, strict=True)))
+        sums = (
+            dx + dx_last,
+            dh0 + dh0_last,
+            *(a + b for a, b in zip(arrays_of(dparams), arrays_of(dparams_last), strict=True)),
+        )
         assert_same_results((h, h_last, *sums), call(keep_every=kept(variant)), 1e-14)
 
 
@@ -776,7 +784,7 @@ def test_read_only_and_in_any_memory_order(draw_call, assert_same_results, varia
         return array
 
     options = {name: strided(value) for name, value in call.options.items()}
-    params = GRUParams(*map(strided, call.params))
+    params = map_arrays(strided, call.params)
     other = Call(*map(strided, call[:2]), params, *map(strided, call[3:5]), options)
     assert not other.options["update_mask"].flags.c_contiguous
     assert_same_results(other(lengths=strided(np.asarray(LENGTHS))), expected, 1e-14)
