@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gru_xp.nn.network import NetworkParams, init_network_params
+from gru_xp.nn.params import Reset
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -72,11 +73,15 @@ class Job:
     arrays_file: str | None = None
 
     def problem(self) -> tuple[NetworkParams, Array, Array]:
-        """Starting weights, sequences ``(B, T, I)`` and targets ``(B, 1)``; every library's are the same."""
+        """Starting weights, sequences ``(B, T, I)`` and targets ``(B, 1)``; every library's are the same.
+
+        The weights are for ``reset="after"``, which all libraries have, unless the variant is ``"before"``.
+        """
         B, T, H, I = self.shape  # noqa: E741
         rng = np.random.default_rng(SEED)
         x, y = (rng.standard_normal(size, dtype=np.float32) for size in ((B, T, I), (B, 1)))
-        return init_network_params(I, H, 1, xp=np, seed=SEED, dtype=np.float32), x, y
+        reset: Reset = "before" if self.variant == "before" else "after"
+        return init_network_params(I, H, 1, reset=reset, xp=np, seed=SEED, dtype=np.float32), x, y
 
     def save(self, arrays: Arrays) -> None:
         """Write `arrays` where the job wants them."""

@@ -16,12 +16,12 @@ OPSET, IR_VERSION = 17, 8
 
 
 def gru_model(params: GRUParams) -> bytes:
-    """An ONNX model of what `params` compute with ``reset="after"``.
+    """An ONNX model of what `params`, of ``reset="after"``, compute.
 
     Inputs are ``x (T, B, I)`` and ``h0 (1, B, H)``, outputs ``h (T, 1, B, H)`` and ``h_last (1, B, H)``.
     """
     H, I = params.hidden_size, params.input_size  # noqa: E741
-    gates = to_peer(params, "zrn", "after")
+    gates = to_peer(params, "zrn")
     weights = {"W": gates.weight_ih, "R": gates.weight_hh, "bias": np.concatenate([gates.bias_ih, gates.bias_hh])}
     node = helper.make_node(
         "GRU", ["x", *weights, "", "h0"], ["h", "h_last"], hidden_size=H, linear_before_reset=1, layout=0

@@ -36,7 +36,7 @@ def measure(job: Job) -> Measurement:
     with device.use():
         if job.task == "forward":
             return _measure_forward(job, _forward(job, device, gru), x)
-        return _measure_stream(job, GRUInference(gru, reset="after", ops=device.ops()), x)
+        return _measure_stream(job, GRUInference(gru, ops=device.ops()), x)
 
 
 # --- training ---------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def _measure_training(job: Job, device: Device) -> Measurement:
 def _save_gradient(job: Job, device: Device, params: NetworkParams, x: Any, y: Any, like: NetworkParams) -> None:
     """Cost and gradient at the starting weights, by the way that the trainer takes: captured, and played back."""
     ops = device.ops()
-    objective = Objective(params, x, y, job.variant, ops)  # type: ignore[arg-type]
+    objective = Objective(params, x, y, ops)
     ops.capture(objective.evaluate)()
     gradient = unflatten(to_host(objective.gradient) / x.shape[0], like)
     job.save({"cost": np.asarray(float(objective.cost[0])), **dict(named_arrays(gradient))})
@@ -80,7 +80,7 @@ def _pipelined_seconds(job: Job, device: Device, params: NetworkParams, x: Any, 
     """Of one of many steps of which only the last one's cost is read."""
     ops = device.ops()
     theta = flatten(params)
-    objective = Objective(unflatten(theta, params), x, y, job.variant, ops)  # type: ignore[arg-type]
+    objective = Objective(unflatten(theta, params), x, y, ops)
     optimizer = SGD(theta, LEARNING_RATE / x.shape[0])  # the gradient is of the sum
 
     def step() -> None:
@@ -112,9 +112,9 @@ def _measure_variant(job: Job, device: Device) -> Measurement:
     def forward_and_back() -> tuple[Any, ...]:
         if options:
             ((params,),) = layers
-            h, h_last, cache = gru_forward(x, None, params, lengths=lengths, reset="after", ops=ops, **options)
+            h, h_last, cache = gru_forward(x, None, params, lengths=lengths, ops=ops, **options)
             return h, h_last, *gru_backward(dh, cache)
-        h, h_last, stack_cache = gru_stack_forward(x, None, layers, lengths=lengths, reset="after", ops=ops)
+        h, h_last, stack_cache = gru_stack_forward(x, None, layers, lengths=lengths, ops=ops)
         assert stack_cache is not None
         return h, h_last, *gru_stack_backward(dh, stack_cache)
 
@@ -132,10 +132,10 @@ def _measure_variant(job: Job, device: Device) -> Measurement:
 def _forward(job: Job, device: Device, gru: GRUParams) -> Callable[[Array], tuple[Array, Array]]:
     ops = device.ops()
     if job.variant == "GRUInference":
-        return GRUInference(gru, reset="after", ops=ops)
+        return GRUInference(gru, ops=ops)
 
     def forward(x: Array) -> tuple[Array, Array]:
-        h, h_last, _ = gru_forward(x, None, gru, reset="after", ops=ops, with_cache=False)
+        h, h_last, _ = gru_forward(x, None, gru, ops=ops, with_cache=False)
         return h, h_last
 
     return forward

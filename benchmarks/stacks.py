@@ -68,7 +68,14 @@ def problem(job: Job) -> Problem:
     lengths = rng.integers(1, T, size=B, endpoint=True) if stack.lengths else None
     dh = rng.standard_normal((B, T, width), dtype=np.float32)
     layers = init_gru_stack_params(
-        I, H, num_layers=stack.num_layers, bidirectional=stack.bidirectional, xp=np, seed=SEED, dtype=np.float32
+        I,
+        H,
+        num_layers=stack.num_layers,
+        bidirectional=stack.bidirectional,
+        reset="after",
+        xp=np,
+        seed=SEED,
+        dtype=np.float32,
     )
     like = np.empty(0, np.float32)
     options: dict[str, Any] = {

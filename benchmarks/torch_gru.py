@@ -35,8 +35,8 @@ class Network(nn.Module):
 
 
 def gru_to_torch(params: GRUParams) -> Arrays:
-    """Weights, as ``nn.GRUCell`` names them, that compute what `params` compute with ``reset="after"``."""
-    return to_peer(params, "rzn", "after")._asdict()
+    """Weights, as ``nn.GRUCell`` names them, that compute what `params`, of ``reset="after"``, do."""
+    return to_peer(params, "rzn")._asdict()
 
 
 def weights_to_torch(params: NetworkParams) -> Arrays:
@@ -178,7 +178,7 @@ def _measure_variant(job: Job) -> Measurement:
     layers, host_x, lengths, host_dh, _ = stacks.problem(job)
     _, T, H, I = job.shape  # noqa: E741
     gru: Any = nn.GRU(I, H, len(layers), batch_first=True, bidirectional=len(layers[0]) == 2)
-    gru.load_state_dict(to_torch(layers, reset="after"))
+    gru.load_state_dict(to_torch(layers))
     x, dh = torch.from_numpy(host_x).requires_grad_(), torch.from_numpy(host_dh)
     counts = None if lengths is None else torch.from_numpy(lengths)
 

@@ -69,22 +69,31 @@ def _command(csv: str, found: "Inspection", features: "Sequence[str] | str") -> 
 
 
 def _print(found: "Inspection", command: str | None) -> None:
-    from gru_xp.errors import printable
-
     title = f"{found.name}: {found.rows:,} row(s), {len(found.columns)} column(s)"
     rows = [_row(column) for column in found.columns[:_MOST_COLUMNS]]
     print_table(title, ("column", "kind", "missing", "min", "max"), rows, left=2)
     if len(found.columns) > _MOST_COLUMNS:
         click.echo(f"and {len(found.columns) - _MOST_COLUMNS} more columns; --json has all of them\n")
-    for name, text in _facts(found):
+    notices = [("notice", text) for text in found.notices]
+    _print_facts(
+        [*_facts(found), *([] if found.problems else notices), *(("problem", text) for text in found.problems)]
+    )
+    if command is None:
+        click.echo("\nNo command is known that would train on it; see the problems.")
+        return
+    click.echo(f"\nTo train on it:\n  {command}")
+    if found.problems and notices:
+        click.echo("\nNotices of this command:")
+        _print_facts(notices)
+
+
+def _print_facts(facts: "Sequence[tuple[str, str]]") -> None:
+    from gru_xp.errors import printable
+
+    for name, text in facts:
         said = textwrap.fill(printable(text, None), _WIDTH - 12, break_on_hyphens=False).splitlines() or [""]
         for number, line in enumerate(said):
             click.echo(f"{'' if number else name:12}{line}")
-    click.echo()
-    if command is None:
-        click.echo("No command is known that would train on it; see the problems.")
-    else:
-        click.echo(f"To train on it:\n  {command}")
 
 
 def _row(column: "ColumnFacts") -> tuple[str, ...]:
@@ -123,8 +132,6 @@ def _facts(found: "Inspection") -> list[tuple[str, str]]:
         ("suspicious", _several(suspicious)),
         ("season", season),
         *(("unreadable", c.problem) for c in found.columns if c.problem and c.problem not in found.problems),
-        *(("notice", text) for text in found.notices),
-        *(("problem", text) for text in found.problems),
     ]
 
 

@@ -200,11 +200,21 @@ def _is_same(name: str, given: Any, held: Any, notes: Mapping[str, Any]) -> bool
     """Whether an option that is given otherwise than the run has it means the same."""
     if name == "device":
         return given in ("auto", held) or (given == "cuda" and held.startswith("cuda"))
-    if name == "target":
-        return same_names([given], [held])
+    if name in ("target", "id"):
+        return held is not None and same_names([given], [held])
+    if name == "time":
+        return same_names(given, held)
+    if name == "where":
+        return list(map(_condition, given)) == list(map(_condition, held))
     if name == "features":
         return given == notes.get("features") or (not isinstance(given, str) and same_names(given, held))
     return False
+
+
+def _condition(text: str) -> tuple[str, str]:
+    """Column and value of ``COLUMN=VALUE``; case is forgiven in the name of the column alone."""
+    column, _, value = text.partition("=")
+    return column.strip().casefold(), value.strip()
 
 
 def _said(value: object) -> str:

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from gru_xp.interop.gates import HostArray, PeerGates, from_peer, to_peer
-from gru_xp.nn.cell import Reset
-from gru_xp.nn.params import GRUParams
+from gru_xp.nn.params import GRUParams, Reset
 from gru_xp.nn.stack import Layers, gru_stack_backward, gru_stack_forward
 
 Arrays: TypeAlias = Mapping[str, Any]
@@ -228,9 +227,7 @@ def draw_problem(
 
 def our_stack(problem: Problem, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Outputs and gradients of `gru_stack_forward` and `gru_stack_backward`, the parameters' as the peer has them."""
-    h, h_last, cache = gru_stack_forward(
-        problem.x, problem.h0, problem.layers, lengths=problem.lengths, reset=problem.reset, **options
-    )
+    h, h_last, cache = gru_stack_forward(problem.x, problem.h0, problem.layers, lengths=problem.lengths, **options)
     assert cache is not None
     dx, dh0, dlayers = gru_stack_backward(problem.dh, cache, dh_last=problem.dh_last)
     gradients = {"x": dx, **({} if problem.h0 is None else {"h0": dh0}), **gradients_as_peer(dlayers, problem)}
@@ -242,7 +239,7 @@ def gradients_as_peer(dlayers: Layers, problem: Problem) -> dict[str, HostArray]
     gradients: dict[str, HostArray] = {}
     for number, layer in enumerate(dlayers):
         for direction, dparams in enumerate(layer):
-            converted = to_peer(dparams, problem.order, problem.reset)
+            converted = to_peer(dparams, problem.order)
             H = dparams.hidden_size
             dbias_hh = converted.bias_ih.copy()  # it is added where the first bias is
             if problem.reset == "after":  # but for the candidate's

@@ -21,8 +21,8 @@ from benchmarks.conformance.cases import (
 )
 from benchmarks.conformance.torch_cases import host
 from gru_xp.interop.gates import PeerGates
-from gru_xp.nn.cell import RESETS
 from gru_xp.nn.gru import gru_backward, gru_forward
+from gru_xp.nn.params import RESETS
 
 ORDER = "zrn"
 MASKED = -3.0
@@ -157,7 +157,7 @@ def _mask(problem: Problem) -> Any:
 def our_layer(problem: Problem, dh: Any = None, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """`gru_forward` and `gru_backward`, in the shapes of a stack."""
     h0 = None if problem.h0 is None else problem.h0[0]
-    h, h_last, cache = gru_forward(problem.x, h0, problem.params(), reset=problem.reset, **options)
+    h, h_last, cache = gru_forward(problem.x, h0, problem.params(), **options)
     assert cache is not None
     dx, dh0, dparams = gru_backward(problem.dh if dh is None else dh, cache, dh_last=problem.dh_last[0])
     gradients = {"x": dx, **({} if h0 is None else {"h0": dh0[None]}), **gradients_as_peer(((dparams,),), problem)}

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.conformance.cases import Case, difference
 from gru_xp.interop.gates import HostArray, PeerGates, from_peer
-from gru_xp.nn.cell import Reset
 from gru_xp.nn.gru import gru_forward
+from gru_xp.nn.params import Reset
 
 NODE_TESTS = (
     "test_gru_batchwise",
@@ -118,7 +118,6 @@ def run_node(attributes: dict[str, Any], inputs: dict[str, Any]) -> dict[str, An
             params,
             lengths=lengths,
             reverse=reverse,
-            reset=reset,
             with_cache=False,
         )
         hs.append(h)

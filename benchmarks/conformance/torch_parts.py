@@ -137,7 +137,7 @@ def _zoneout(problem: Problem, ours: Any, theirs: Any) -> dict[str, float]:
 def _our_layer(problem: Problem, **options: Any) -> tuple[Arrays, Arrays]:
     """`gru_forward` and `gru_backward`, in the shapes of a stack."""
     assert problem.h0 is not None
-    h, h_last, cache = gru_forward(problem.x, problem.h0[0], problem.params(), reset=problem.reset, **options)
+    h, h_last, cache = gru_forward(problem.x, problem.h0[0], problem.params(), **options)
     assert cache is not None
     dx, dh0, dparams = gru_backward(problem.dh, cache, dh_last=problem.dh_last[0])
     gradients = {"x": dx, "h0": dh0[None], **gradients_as_peer(((dparams,),), problem)}
@@ -173,7 +173,7 @@ def one_step(problem: Problem) -> dict[str, float]:
     import torch
 
     assert problem.h0 is not None
-    ours, cache = gru_cell_forward(problem.x[:, 0], problem.h0[0], problem.params(), reset=problem.reset)
+    ours, cache = gru_cell_forward(problem.x[:, 0], problem.h0[0], problem.params())
     dx, dh_prev, dparams = gru_cell_backward(problem.dh_last[0], cache)
     cell = _cell(problem)
     x, h_prev = (torch.tensor(array, requires_grad=True) for array in (problem.x[:, 0], problem.h0[0]))
@@ -189,7 +189,7 @@ def step_by_step(problem: Problem) -> dict[str, float]:
     """Compare `gru_stack_step` over time with whole sequences in PyTorch."""
     h, states = problem.h0, []
     for t in range(problem.x.shape[1]):
-        h = gru_stack_step(problem.x[:, t], h, problem.layers, reset=problem.reset)
+        h = gru_stack_step(problem.x[:, t], h, problem.layers)
         assert h is not None
         states.append(h[-1])
     outputs, _ = torch_stack(problem)
@@ -199,7 +199,7 @@ def step_by_step(problem: Problem) -> dict[str, float]:
 def prepared(problem: Problem) -> dict[str, float]:
     """Compare `GRUInference`, on whole sequences and step by step, with whole sequences in PyTorch."""
     assert problem.h0 is not None
-    layer = GRUInference(problem.params(), reset=problem.reset)
+    layer = GRUInference(problem.params())
     h, h_last = layer(problem.x, problem.h0[0])
     state, states = problem.h0[0], []
     for t in range(problem.x.shape[1]):
@@ -227,7 +227,7 @@ def chunks(problem: Problem) -> dict[str, float]:
     total: Any = None
     for start in range(0, problem.x.shape[1], 2):
         steps = slice(start, start + 2)
-        h, ours, cache = gru_forward(problem.x[:, steps], ours, problem.params(), reset=problem.reset)
+        h, ours, cache = gru_forward(problem.x[:, steps], ours, problem.params())
         assert cache is not None
         dx, _, dparams = gru_backward(problem.dh[:, steps], cache)
         total = dparams if total is None else type(dparams)(*(a + b for a, b in zip(total, dparams, strict=True)))
@@ -263,7 +263,7 @@ def network(problem: Problem) -> dict[str, float]:
     weight, bias, y_true = (rng.standard_normal(s).astype(problem.x.dtype) for s in ((2, D * H), (2,), (B, 2)))
 
     params = NetworkParams(problem.layers, LinearParams(weight, bias))
-    y, cache = network_forward(problem.x, params, lengths=problem.lengths, reset=problem.reset)
+    y, cache = network_forward(problem.x, params, lengths=problem.lengths)
     assert cache is not None
     value, dy = mse_loss(y, y_true)
     dx, dparams = network_backward(dy, cache)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
 from gru_xp.devices.numpy_ops import MAX_SCRATCH_BYTES, NumpyOps
 from gru_xp.nn.ops import Array, Body, Ops
@@ -31,7 +32,7 @@ def counting_ops(ops: Ops) -> "CountingNumpyOps | CountingOps":
     return CountingNumpyOps(ops.threads) if isinstance(ops, NumpyOps) else CountingOps(ops)
 
 
-class CountingOps:
+class CountingOps(Lowered):
     """As ops that let go of memory which nothing refers to any more, such as CuPy's without a graph.
 
     Attributes

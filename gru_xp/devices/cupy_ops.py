@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from gru_xp.devices import cublas, cuda_graph
 from gru_xp.devices.c_code import C_CODE
+from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, compile_loop
 from gru_xp.devices.recording import Operand, Recording, Symbol, record
 from gru_xp.nn.ops import PLAIN_OPS, Array, Body, Ops, even_slices, rounds_for_memory
@@ -14,7 +15,7 @@ from gru_xp.nn.ops import PLAIN_OPS, Array, Body, Ops, even_slices, rounds_for_m
 Result = TypeVar("Result")
 
 
-class CupyOps:
+class CupyOps(Lowered):
     """`gru_xp.nn.ops.Ops` for CuPy arrays on the current device."""
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
 from gru_xp.devices.numpy_plan import Plan, Program, make_plan
 from gru_xp.devices.recording import record
@@ -44,7 +45,7 @@ MIN_ROWS = 256
 weights are read for many of them."""
 
 
-class NumpyOps:
+class NumpyOps(Lowered):
     """`gru_xp.nn.ops.Ops` for NumPy arrays. One instance belongs to one thread.
 
     So do its workers: that thread writes down what they do, and waits while other threads play it back.

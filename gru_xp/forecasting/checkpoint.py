@@ -17,12 +17,13 @@ from gru_xp.io.dates import format_date
 from gru_xp.io.messages import listed
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import Reading, TimeSeries
-from gru_xp.training.checkpoint import state_from_parts, state_parts, state_specs
+from gru_xp.training.checkpoint import drop_unused, state_from_parts, state_parts, state_specs
 from gru_xp.training.strict_json import check_fields, shortened
 from gru_xp.training.tensors import DAMAGED, TensorSpec, damaged, read_tensors, write_tensors
 from gru_xp.training.trainer import TrainingState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 has numbers for a `bias_hn` with ``reset="before"`` too, which are not used."""
 
 _SERIES = "series."
 _SERIES_FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -115,12 +116,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     CheckpointError
         There is no such file, or it is no checkpoint that this version can read.
     """
-    _, description, arrays = read_tensors(path, kind="checkpoint", versions=(FORMAT_VERSION,), expected=_expected)
+    versions = range(1, FORMAT_VERSION + 1)
+    version, description, arrays = read_tensors(path, kind="checkpoint", versions=versions, expected=_expected)
     series = {name.removeprefix(_SERIES): array for name, array in arrays.items() if name.startswith(_SERIES)}
     described = description["forecaster"]
     try:
+        forecaster = Forecaster.from_description(described)
+        if version == 1:
+            arrays = drop_unused(arrays, forecaster.architecture())
         checkpoint = Checkpoint(
-            Forecaster.from_description(described),
+            forecaster,
             state_from_parts(description["state"], arrays),
             _series_from_parts(description["series"], series),
             described["device"],
@@ -180,7 +185,8 @@ def _check_series(series: TimeSeries) -> None:
 def _expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec]:
     check_fields("it", description, {"forecaster": dict, "state": dict, "series": dict, "run": dict})
     forecaster = Forecaster.from_description(description["forecaster"])
-    P = sum(int(np.prod(spec.shape)) for spec in forecaster.architecture().specs().values())
+    parameters = forecaster.architecture().specs(with_unused=version == 1)
+    P = sum(int(np.prod(spec.shape)) for spec in parameters.values())
     specs = state_specs(description["state"], forecaster.optimizer, P, forecaster.dtype)
     series = _series_specs(description["series"], forecaster)
     return specs | {_SERIES + name: spec for name, spec in series.items()}

@@ -29,7 +29,7 @@ def series_to_learn(
         The data cannot be used.
     """
     how = how or {}
-    options = ReadOptions.of(how)
+    options = ReadOptions.from_dict(how)
     if is_table(series):
         return read(series, target, features, options)
     if target is not None or features:

@@ -25,11 +25,10 @@ from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
 from gru_xp.forecasting.windows import Floats, Split, make_windows, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
-from gru_xp.nn.cell import RESETS, Reset
 from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import map_arrays, named_arrays
+from gru_xp.nn.params import RESETS, Reset, arrays_of, map_arrays, named_arrays
 from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
@@ -282,7 +281,6 @@ class Forecaster:
                 *learned,
                 config=config,
                 device=device,
-                reset=self.reset,
                 validation=validation[0] if validation else None,
                 callback=callback,
                 pause=pause,
@@ -333,6 +331,7 @@ class Forecaster:
                 architecture.output_size,
                 num_layers=self.num_layers,
                 bidirectional=self.bidirectional,
+                reset=self.reset,
                 xp=xp,
                 seed=self.seed,
                 dtype=getattr(xp, self.dtype),
@@ -498,9 +497,15 @@ class Forecaster:
             shapes = {name: spec.shape for name, spec in forecaster.architecture().specs().items()}
         except DAMAGED as error:
             raise damaged("model", error) from error
+        for form in {direction.reset for layer in params.gru for direction in layer}:
+            if form != forecaster.reset:
+                raise CheckpointError(
+                    f"a gru-xp model of reset={form!r} that is described as one of {forecaster.reset!r}; "
+                    "save or export the forecaster again"
+                )
         if {name: tuple(array.shape) for name, array in named_arrays(params)} != shapes:
             raise CheckpointError("a gru-xp model whose weights do not have the shapes that it describes")
-        if any(array.dtype != getattr(device.xp, forecaster.dtype) for _, array in named_arrays(params)):
+        if any(array.dtype != getattr(device.xp, forecaster.dtype) for array in arrays_of(params)):
             raise CheckpointError(f"a gru-xp model whose weights are not {forecaster.dtype}, as it describes them")
         forecaster.params = params
         forecaster.device = device
@@ -529,7 +534,9 @@ class Forecaster:
     def architecture(self) -> Architecture:
         """What the sizes of the parameters follow from, once the columns are known."""
         input_size = len(self.columns) * (2 if self.sees_gaps else 1)
-        return Architecture(input_size, self.hidden_size, 1, self.num_layers, bool(self.bidirectional), self.dtype)
+        return Architecture(
+            input_size, self.hidden_size, 1, self.num_layers, bool(self.bidirectional), self.dtype, self.reset
+        )
 
     def _checked(self, series: Any, rows: int) -> TimeSeries:
         """The series with enough rows; warnings name the caller of the method that calls this one."""
@@ -554,7 +561,7 @@ class Forecaster:
         x = to_device(inputs, self.device, self.dtype)
         with self.device.use():
             rates = self._training_config().rates
-            scaled = to_host(predict(self.params, x, self.reset, ops, rates))[:, 0].astype(np.float64)
+            scaled = to_host(predict(self.params, x, ops, rates, reset=self.reset))[:, 0].astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             return self.scaler.unscale_predictions(scaled, windows)
 

@@ -15,9 +15,9 @@ from gru_xp.forecasting.windows import split_rows
 from gru_xp.io.dates import format_date
 from gru_xp.io.messages import CellError
 from gru_xp.io.numbers import is_missing, is_numeric, may_be_number, suspicious_value
-from gru_xp.io.options import DECIMALS, ReadOptions
+from gru_xp.io.options import DECIMALS, ReadOptions, texts
 from gru_xp.io.order import order_rows
-from gru_xp.io.read import ALL, choose_rows, default_target, numeric_columns, read_rows, read_values
+from gru_xp.io.read import ALL, choose_columns, choose_rows, default_target, numeric_columns, read_rows, read_values
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.spacing import Spacing, find_spacing
 from gru_xp.io.table import Column, Table
@@ -99,7 +99,7 @@ class Inspection:
     options
         How to read the table so that it can be trained on; None where no such options are known.
     notices
-        What reading it so says.
+        What is said when it is read with these options.
     problems
         Why it cannot be read without these options, and what else to do about it.
     """
@@ -142,8 +142,7 @@ def inspect_table(
         A column that is named is not there.
     """
     how = how or ReadOptions()
-    named = [] if features == ALL else [features] if isinstance(features, str) else features
-    used = [table.column(name).name for name in (target, *named) if name is not None]
+    used = [table.column(name).name for name in (target, *texts("features", features)) if name not in (None, ALL)]
     times, problems = None, []
     try:
         times = find_times(table, how, used)
@@ -308,9 +307,7 @@ def _remedy(
     if how.id is not None and len(set(table.column(how.id).cells)) > 1:
         column = table.column(how.id)
         return replace(how, where=(*how.where, f"{column.name}={column.cells[0].strip()}"))
-    named = [] if features == ALL else [features] if isinstance(features, str) else features
-    target = default_target(table, times.names if times else ()) if target is None else target
-    used = [table.column(name).name for name in (target, *named)]
+    used = choose_columns(table, times.names if times else (), target, features, how.id)
     repeats = times is not None and len(order_rows(times.keys).repeats) > 0
     if (times is None and how.order is None) or (repeats and how.on_duplicate is None):
         apart = tell_rows_apart(table, times, used)
@@ -318,6 +315,8 @@ def _remedy(
             return replace(how, time=tuple(apart.values))
         if apart.option == "where":
             return replace(how, where=(*how.where, *apart.values))
+        if apart.message and not apart.option:  # the file must be changed
+            return None
     if repeats and how.on_duplicate is None:
         return replace(how, on_duplicate="first")
     if marks := _marks(table.column(used[0]), how):

@@ -11,7 +11,6 @@ from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting.windows import make_windows
 from gru_xp.interop.gates import HostArray, host_layers
 from gru_xp.io.series import TimeSeries
-from gru_xp.nn.cell import Reset
 from gru_xp.nn.params import map_arrays
 from gru_xp.nn.stack import Layers, gru_stack_forward
 
@@ -36,7 +35,7 @@ class Trial:
 
     Parameters
     ----------
-    layers, reset
+    layers
         The stack, on any device. It is computed in float64.
     lengths
         Of the sequences, of which the longest gives T.
@@ -59,11 +58,10 @@ class Trial:
     h_last : array, shape ``(L * D, B, H)``
     """
 
-    def __init__(self, layers: Layers, reset: Reset, *, lengths: Sequence[int] = LENGTHS) -> None:
+    def __init__(self, layers: Layers, *, lengths: Sequence[int] = LENGTHS) -> None:
         host = host_layers(layers)
         self.layers = map_arrays(_rounding(0.0), host)
         self.eps = float(np.finfo(host[0][0].bias.dtype).eps)
-        self.reset = reset
         B, T, D, H = len(lengths), max(lengths), len(layers[0]), self.layers[0][0].hidden_size
         rng = np.random.default_rng(0)
         self.x: HostArray = rng.standard_normal((B, T, self.layers[0][0].input_size))
@@ -97,9 +95,7 @@ class Trial:
 
     def _run(self, layers: Layers) -> tuple[HostArray, HostArray]:
         with np.errstate(all="ignore"):  # what is not finite differs, and is refused for that
-            h, h_last, _ = gru_stack_forward(
-                self.x, self.h0, layers, lengths=self.lengths, reset=self.reset, with_cache=False
-            )
+            h, h_last, _ = gru_stack_forward(self.x, self.h0, layers, lengths=self.lengths, with_cache=False)
         return np.asarray(h), np.asarray(h_last)
 
 

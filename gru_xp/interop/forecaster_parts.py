@@ -7,7 +7,6 @@ from gru_xp.devices import Device, resolve_device, to_device
 from gru_xp.errors import ArgumentError, CheckpointError
 from gru_xp.forecasting import Forecaster
 from gru_xp.interop.gates import check_finite, float_array
-from gru_xp.nn.cell import Reset
 from gru_xp.nn.checks import check_kind
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import LinearParams, map_arrays
@@ -66,7 +65,7 @@ def read_description(text: str) -> dict[str, Any]:
 
 
 def build_forecaster(
-    layers: Layers, linear: LinearParams, description: dict[str, Any], reset: Reset, device: str | Device
+    layers: Layers, linear: LinearParams, description: dict[str, Any], device: str | Device
 ) -> Forecaster:
     """The forecaster whose parts these are.
 
@@ -76,8 +75,6 @@ def build_forecaster(
         Of host arrays.
     description
         From `read_description`.
-    reset : {"before", "after"}
-        The form that the file computes.
     device
         Where to put it: a name for `resolve_device`, or its result.
 
@@ -91,7 +88,7 @@ def build_forecaster(
     device = device if isinstance(device, Device) else resolve_device(device)
     params = map_arrays(lambda array: to_device(array, device), NetworkParams(layers, linear))
     forecaster = Forecaster.from_parts(params, description, device)
-    for setting, held in (("reset", reset), ("zoneout", 0.0), ("sees_gaps", False)):
+    for setting, held in (("zoneout", 0.0), ("sees_gaps", False)):
         if (described := getattr(forecaster, setting)) != held:
             raise CheckpointError(
                 f"a gru-xp model of {setting}={held!r} that is described as one of {described!r}; "

@@ -13,9 +13,9 @@ import numpy as np
 
 from gru_xp.devices import to_host
 from gru_xp.errors import CheckpointError, ShapeError
-from gru_xp.nn.cell import RESETS, Reset, check_params
+from gru_xp.nn.cell import check_params
 from gru_xp.nn.checks import check_array, check_choice, check_kind
-from gru_xp.nn.params import GRUParams
+from gru_xp.nn.params import RESETS, GRUParams, Reset, check_reset, map_arrays, named_arrays
 from gru_xp.nn.stack import Layers, check_layers
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
@@ -56,7 +56,7 @@ class PeerNames(NamedTuple):
 OWN_NAMES = PeerNames(*PeerGates._fields)
 
 
-def to_peer(params: GRUParams, order: str, reset: Reset) -> PeerGates:
+def to_peer(params: GRUParams, order: str, reset: Reset | None = None) -> PeerGates:
     """Parameters as a peer has them.
 
     Parameters
@@ -65,29 +65,31 @@ def to_peer(params: GRUParams, order: str, reset: Reset) -> PeerGates:
         On any device.
     order : {"rzn", "zrn"}
         The peer's order of the gates.
-    reset : {"before", "after"}
-        The form that the parameters were made for. ``"before"`` does not use `bias_hn`, which is left out.
+    reset : {"before", "after"}, optional
+        The expected form of the parameters; any if left out.
 
     Returns
     -------
     PeerGates
-        Copies. `bias_hh` holds `bias_hn` in the candidate's rows and zeros in the others.
+        Copies. `bias_hh` holds `bias_hn`, where there is one, in the candidate's rows and zeros in the others.
 
     Raises
     ------
     ShapeError
         The parameters do not go together.
+    ArgumentError
+        `reset` is not their form.
     CheckpointError
         A parameter is not finite.
     """
     check_choice("order", order, ORDERS)
-    check_choice("reset", reset, RESETS)
     host = host_params(params)
-    for name, array in zip(GRUParams._fields, host, strict=True):
+    check_reset(reset, host)
+    for name, array in named_arrays(host):
         check_finite(name, array)
     H = host.hidden_size
     bias_hh = np.zeros_like(host.bias)
-    if reset == "after":
+    if host.bias_hn is not None:
         bias_hh[2 * H :] = host.bias_hn
     return PeerGates(*(_reordered(a, OWN_ORDER, order) for a in (host.weight_ih, host.weight_hh, host.bias, bias_hh)))
 
@@ -111,7 +113,7 @@ def from_peer(
     order : {"rzn", "zrn"}
         The peer's order of the gates.
     reset : {"before", "after"}
-        The peer's form. ``"before"`` adds both biases of the candidate up.
+        The peer's form, which becomes that of the result. ``"before"`` adds both biases of the candidate up.
     names
         What the peer calls the arrays, for messages.
     input_size, hidden_size, dtype
@@ -146,9 +148,9 @@ def from_peer(
         check_finite(name, array)
     zeros = np.zeros(3 * H, first.dtype)
     weight_ih, weight_hh, bias, second = (_reordered(given.get(name, zeros), order, OWN_ORDER) for name in names)
-    bias_hn = np.zeros(H, first.dtype)
+    bias_hn: HostArray | None = None
     if reset == "after":
-        bias_hn[:] = second[2 * H :]
+        bias_hn = second[2 * H :].copy()
         second[2 * H :] = 0.0
     bias += second
     return GRUParams(weight_ih, weight_hh, bias, bias_hn)
@@ -189,23 +191,25 @@ def layers_from_peer(
     return tuple(layers)
 
 
-def layers_to_peer(layers: Layers, order: str, reset: Reset) -> list[list[PeerGates]]:
+def layers_to_peer(layers: Layers, order: str) -> list[list[PeerGates]]:
     """The inverse of `layers_from_peer`: ``gates[layer][direction]``; see `to_peer`."""
-    return [[to_peer(params, order, reset) for params in layer] for layer in host_layers(layers)]
+    return [[to_peer(params, order) for params in layer] for layer in host_layers(layers)]
 
 
-def host_layers(layers: Layers) -> Layers:
-    """A stack of layers as host arrays, which fit on one another.
+def host_layers(layers: Layers, reset: Reset | None = None) -> Layers:
+    """A stack of layers as host arrays, which fit on one another, and of the form `reset` if that is given.
 
     Raises
     ------
     ShapeError
-        They do not.
+        They do not fit.
+    ArgumentError
+        They are not of the form.
     """
     if not (isinstance(layers, tuple) and layers and all(type(layer) is tuple and layer for layer in layers)):
         raise ShapeError("layers must be a tuple of layers, each a tuple of one GRUParams, or each of two")
     host = tuple(tuple(map(host_params, layer)) for layer in layers)
-    check_layers(host, host[0][0].weight_ih)
+    check_layers(host, host[0][0].weight_ih, reset)
     return host
 
 
@@ -218,7 +222,7 @@ def host_params(params: GRUParams) -> GRUParams:
         They do not.
     """
     check_kind("params", params, GRUParams, "a GRUParams")
-    host = GRUParams(*map(to_host, params))
+    host = map_arrays(to_host, params)
     check_array("weight_ih", host.weight_ih, ("3H", "I"))
     check_params(host, np.zeros((1, host.input_size), host.bias.dtype))
     return host

@@ -10,10 +10,10 @@ import numpy as np
 
 from gru_xp.errors import CheckpointError
 from gru_xp.interop.checking import Trial
-from gru_xp.interop.gates import HostArray, PeerGates, PeerNames, layers_from_peer, layers_to_peer
+from gru_xp.interop.gates import HostArray, PeerGates, PeerNames, host_layers, layers_from_peer, layers_to_peer
 from gru_xp.interop.peers import import_peer
-from gru_xp.nn.cell import RESETS, Reset
-from gru_xp.nn.checks import check_choice, check_flag
+from gru_xp.nn.checks import check_flag
+from gru_xp.nn.params import Reset
 from gru_xp.nn.stack import Layers
 
 ORDER = "zrn"
@@ -22,15 +22,16 @@ TRIAL_DTYPE = "float32"
 Item = TypeVar("Item")
 
 
-def to_keras(layers: Layers, *, reset: Reset) -> list[HostArray]:
+def to_keras(layers: Layers, *, reset: Reset | None = None) -> list[HostArray]:
     """The weights of Keras layers that compute what the layers do.
 
     Parameters
     ----------
     layers
         ``layers[layer][direction]``, on any device.
-    reset : {"before", "after"}
-        The form that they were made for; the Keras layers need ``reset_after=reset == "after"``.
+    reset : {"before", "after"}, optional
+        The expected form of the layers; any if left out. The Keras layers need ``reset_after=True`` for layers of
+        ``reset="after"``, and False for those of ``"before"``.
 
     Returns
     -------
@@ -44,17 +45,20 @@ def to_keras(layers: Layers, *, reset: Reset) -> list[HostArray]:
         The converted layers do not compute the same.
     ShapeError
         The layers do not fit on one another.
+    ArgumentError
+        `reset` is not their form.
 
     Examples
     --------
     >>> import numpy as np
-    >>> layers = init_gru_stack_params(2, 5, xp=np)
-    >>> [array.shape for array in to_keras(layers, reset="after")]
+    >>> layers = init_gru_stack_params(2, 5, reset="after", xp=np)
+    >>> [array.shape for array in to_keras(layers)]
     [(2, 15), (5, 15), (2, 15)]
     """
-    check_choice("reset", reset, RESETS)
-    weights = [[_keras_arrays(gates, reset) for gates in layer] for layer in layers_to_peer(layers, ORDER, reset)]
-    _check(weights, layers, reset, "to keras")
+    layers = host_layers(layers, reset)
+    form = layers[0][0].reset
+    weights = [[_keras_arrays(gates, form) for gates in layer] for layer in layers_to_peer(layers, ORDER)]
+    _check(weights, layers, "to keras")
     return [array for layer in weights for direction in layer for array in direction]
 
 
@@ -68,7 +72,7 @@ def from_keras(
     weights
         Arrays as ``get_weights()`` of the layer gives them, or of a model of nothing but stacked GRU layers.
     reset_after, use_bias
-        As in ``keras.layers.GRU``. `reset_after` says which `reset` the result is for: ``"after"`` or ``"before"``.
+        As in ``keras.layers.GRU``. `reset_after` gives the form of the result: ``"after"`` for True, else ``"before"``.
     bidirectional
         Whether every layer is in a ``keras.layers.Bidirectional``.
 
@@ -178,7 +182,6 @@ def _from_arrays(stack: Sequence[Sequence[Sequence[tuple[str, Any]]]], reset: Re
     _check(
         [[[np.asarray(array) for _, array in arrays] for arrays in layer] for layer in stack],
         layers,
-        reset,
         "from keras",
     )
     return layers
@@ -246,10 +249,10 @@ def _named_weights(name: str, gru: Any) -> list[tuple[str, HostArray]]:
     return list(zip((f"{gru.name}.kernel", f"{gru.name}.recurrent_kernel", f"{gru.name}.bias"), arrays, strict=False))
 
 
-def _check(weights: Sequence[Sequence[Sequence[HostArray]]], layers: Layers, reset: Reset, conversion: str) -> None:
+def _check(weights: Sequence[Sequence[Sequence[HostArray]]], layers: Layers, conversion: str) -> None:
     """Refuse a conversion that changes what is computed."""
     keras = import_peer("keras")
-    trial = Trial(layers, reset)
+    trial = Trial(layers)
     D, h_last = len(weights[0]), []
     # In float32, as most backends of Keras compute products of float64 in float32, too; and on the CPU, as a GPU may
     # round more than that.
@@ -260,7 +263,7 @@ def _check(weights: Sequence[Sequence[Sequence[HostArray]]], layers: Layers, res
             layer = keras.layers.GRU(
                 trial.layers[0][0].hidden_size,
                 use_bias=len(directions[0]) == 3,
-                reset_after=reset == "after",
+                reset_after=layers[0][0].reset == "after",
                 return_sequences=True,
                 return_state=True,
                 use_cudnn=False,

@@ -85,7 +85,7 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     graph.add("Transpose", ["x"], ["x.time_first"], perm=(1, 0, 2))
     layers = host_layers(params.gru)
     D, H = len(layers[0]), layers[0][0].hidden_size
-    _, last = add_gru_layers(graph, "x.time_first", layers, forecaster.reset)
+    _, last = add_gru_layers(graph, "x.time_first", layers)
     graph.add("Transpose", [last[-1]], ["state.directions"], perm=(1, 0, 2))  # (B, D, H)
     graph.add("Reshape", ["state.directions", graph.store("state.shape", np.asarray([0, D * H]))], ["state"])
     names = [
@@ -147,7 +147,7 @@ def from_onnx(model: ModelSource, *, device: str | Device = "auto") -> Forecaste
     Returns
     -------
     Forecaster
-        With the same weights, bit for bit; `bias_hn`, which ``reset="before"`` does not use, is zero.
+        With the same weights, bit for bit.
 
     Raises
     ------
@@ -164,8 +164,7 @@ def from_onnx(model: ModelSource, *, device: str | Device = "auto") -> Forecaste
         for node in proto.graph.node:
             if node.domain not in STANDARD_DOMAINS or node.op_type not in OPERATORS:
                 raise CheckpointError(f"{describe_node(node)} is not part of a forecaster of gru-xp")
-        layers, reset = read_gru_layers(proto)
-        forecaster = build_forecaster(layers, _read_linear(proto), description, reset, device)
+        forecaster = build_forecaster(read_gru_layers(proto), _read_linear(proto), description, device)
         _check(proto, forecaster, "from ONNX")
     return forecaster
 

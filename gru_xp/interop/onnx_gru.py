@@ -14,8 +14,7 @@ from gru_xp.interop.checking import Trial
 from gru_xp.interop.gates import HostArray, host_layers, layers_to_peer
 from gru_xp.interop.onnx_graph import GraphBuilder, ModelSource, check_valid, naming, read_model, run_model
 from gru_xp.interop.onnx_nodes import DIRECTIONS, ORDER, read_gru_layers, run_gru_nodes
-from gru_xp.nn.cell import RESETS, Reset
-from gru_xp.nn.checks import check_choice
+from gru_xp.nn.params import Reset
 from gru_xp.nn.stack import Layers
 
 if TYPE_CHECKING:
@@ -32,15 +31,15 @@ length; h_last (L * D, B, H): the states after each sequence's last step, h0 whe
 """
 
 
-def gru_to_onnx(layers: Layers, *, reset: Reset) -> "ModelProto":
+def gru_to_onnx(layers: Layers, *, reset: Reset | None = None) -> "ModelProto":
     """An ONNX model that computes what `gru_stack_forward` does.
 
     Parameters
     ----------
     layers
         ``layers[layer][direction]``, on any device.
-    reset : {"before", "after"}
-        The form that they were made for.
+    reset : {"before", "after"}, optional
+        The expected form of the layers; any if left out.
 
     Returns
     -------
@@ -53,6 +52,8 @@ def gru_to_onnx(layers: Layers, *, reset: Reset) -> "ModelProto":
     ------
     ShapeError
         The layers do not fit on one another.
+    ArgumentError
+        `reset` is not their form.
     CheckpointError
         A weight is not finite, or the model does not compute the same.
     GruXpError
@@ -61,10 +62,9 @@ def gru_to_onnx(layers: Layers, *, reset: Reset) -> "ModelProto":
     Examples
     --------
     >>> layers = init_gru_stack_params(2, 5, num_layers=3, bidirectional=True, xp=np)
-    >>> onnx.save(gru_to_onnx(layers, reset="before"), "gru.onnx")
+    >>> onnx.save(gru_to_onnx(layers), "gru.onnx")
     """
-    check_choice("reset", reset, RESETS)
-    layers = host_layers(layers)
+    layers = host_layers(layers, reset)
     L, D = len(layers), len(layers[0])
     I, H = layers[0][0].input_size, layers[0][0].hidden_size  # noqa: E741
     graph = GraphBuilder()
@@ -72,7 +72,7 @@ def gru_to_onnx(layers: Layers, *, reset: Reset) -> "ModelProto":
     graph.add("Transpose", ["x"], ["x.time_first"], perm=(1, 0, 2))
     starts = [f"gru.{layer}.h0" for layer in range(L)]
     graph.add("Split", ["h0"], starts, axis=0, num_outputs=L)
-    states, last = add_gru_layers(graph, "x.time_first", layers, reset, lengths="lengths.int32", h0=starts)
+    states, last = add_gru_layers(graph, "x.time_first", layers, lengths="lengths.int32", h0=starts)
     graph.add("Transpose", [states], ["h.time_second"], perm=(2, 0, 1, 3))  # (B, T, D, H)
     graph.add("Reshape", ["h.time_second", graph.store("h.shape", np.asarray([0, 0, D * H]))], ["h"])
     # The initial state is also the last one of a sequence without steps, where ONNX has zeros.
@@ -88,7 +88,7 @@ def gru_to_onnx(layers: Layers, *, reset: Reset) -> "ModelProto":
         doc=DOC,
     )
     check_valid(model)
-    trial = Trial(layers, reset, lengths=LENGTHS)
+    trial = Trial(layers, lengths=LENGTHS)
     trial.check("to ONNX", *run_model(model, _inputs(trial)))
     return model
 
@@ -127,10 +127,10 @@ def gru_from_onnx(model: ModelSource) -> tuple[Layers, Reset]:
     """
     with naming(model):
         proto = read_model(model)
-        layers, reset = read_gru_layers(proto)
-        trial = Trial(layers, reset, lengths=LENGTHS)
+        layers = read_gru_layers(proto)
+        trial = Trial(layers, lengths=LENGTHS)
         trial.check("from ONNX", *run_gru_nodes(proto, trial))
-    return layers, reset
+    return layers, layers[0][0].reset
 
 
 def _inputs(trial: Trial) -> dict[str, HostArray]:
@@ -141,7 +141,6 @@ def add_gru_layers(
     graph: GraphBuilder,
     x: str,
     layers: Layers,
-    reset: Reset,
     *,
     lengths: str = "",
     h0: Sequence[str] = (),
@@ -154,7 +153,7 @@ def add_gru_layers(
         What to add to.
     x
         Name of the input, ``(T, B, I)``.
-    layers, reset
+    layers
         The stack.
     lengths
         Name of the lengths ``(B,)``, int32; all T without.
@@ -170,7 +169,7 @@ def add_gru_layers(
     """
     D, H = len(layers[0]), layers[0][0].hidden_size
     last = []
-    for number, gates in enumerate(layers_to_peer(layers, ORDER, reset)):
+    for number, gates in enumerate(layers_to_peer(layers, ORDER)):
         layer = f"gru.{number}"
         if number:
             graph.add("Transpose", [x], [f"{layer}.x.directions"], perm=(0, 2, 1, 3))  # (T, B, D, H)
@@ -188,7 +187,7 @@ def add_gru_layers(
             [f"{layer}.h", f"{layer}.h_last"],
             hidden_size=H,
             direction=next(name for name, count in DIRECTIONS.items() if count == D),
-            linear_before_reset=int(reset == "after"),
+            linear_before_reset=int(layers[0][0].reset == "after"),
         )
         last.append(f"{layer}.h_last")
     return x, last

@@ -18,7 +18,7 @@ from gru_xp.interop.onnx_graph import (
     quoted,
     run_model,
 )
-from gru_xp.nn.cell import Reset
+from gru_xp.nn.params import Reset
 from gru_xp.nn.stack import Layers
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class _Node(NamedTuple):
     reset: Reset
 
 
-def read_gru_layers(model: "ModelProto") -> tuple[Layers, Reset]:
+def read_gru_layers(model: "ModelProto") -> Layers:
     """The GRU nodes of a valid model as layers, in the order of the graph; whether they are connected is not looked at.
 
     Raises
@@ -69,7 +69,7 @@ def read_gru_layers(model: "ModelProto") -> tuple[Layers, Reset]:
                 "all layers of a stack must have the same"
             )
     gates, names = [node.gates for node in read], [node.names for node in read]
-    return layers_from_peer(gates, ORDER, read[0].reset, names), read[0].reset
+    return layers_from_peer(gates, ORDER, read[0].reset, names)
 
 
 def _gru_nodes(model: "ModelProto") -> list[Any]:

@@ -19,11 +19,9 @@ from gru_xp.errors import CheckpointError, GruXpError, printable
 from gru_xp.forecasting import Forecaster
 from gru_xp.interop.checking import Trial, check_forecaster
 from gru_xp.interop.forecaster_parts import DESCRIPTION, build_forecaster, read_description, write_description
-from gru_xp.interop.gates import HostArray, PeerGates, PeerNames, layers_from_peer, layers_to_peer
+from gru_xp.interop.gates import HostArray, PeerGates, PeerNames, host_layers, layers_from_peer, layers_to_peer
 from gru_xp.interop.peers import import_peer
-from gru_xp.nn.cell import RESETS, Reset
-from gru_xp.nn.checks import check_choice
-from gru_xp.nn.params import LinearParams
+from gru_xp.nn.params import LinearParams, Reset
 from gru_xp.nn.stack import Layers
 from gru_xp.training.files import check_path, replace_file
 
@@ -41,15 +39,15 @@ _NAME = re.compile(rf"({'|'.join(PeerGates._fields)})_l(\d{{1,6}})(_reverse)?")
 _BIASES = ("bias_ih", "bias_hh")
 
 
-def to_torch(layers: Layers, *, reset: Reset) -> "dict[str, torch.Tensor]":
+def to_torch(layers: Layers, *, reset: Reset | None = None) -> "dict[str, torch.Tensor]":
     """The state dict of a ``torch.nn.GRU`` that computes what the layers do.
 
     Parameters
     ----------
     layers
-        ``layers[layer][direction]``, on any device.
-    reset : {"before", "after"}
-        The form that they were made for. PyTorch has ``"after"`` only.
+        ``layers[layer][direction]``, on any device, for ``reset="after"``: PyTorch has no other form.
+    reset : {"before", "after"}, optional
+        The expected form of the layers; any if left out.
 
     Returns
     -------
@@ -60,24 +58,26 @@ def to_torch(layers: Layers, *, reset: Reset) -> "dict[str, torch.Tensor]":
     Raises
     ------
     CheckpointError
-        ``reset="before"``, or the converted layers do not compute the same.
+        The layers are for ``reset="before"``, or the converted layers do not compute the same.
     ShapeError
         The layers do not fit on one another.
+    ArgumentError
+        `reset` is not their form.
 
     Examples
     --------
     >>> import numpy as np
-    >>> layers = init_gru_stack_params(2, 5, num_layers=2, xp=np)
+    >>> layers = init_gru_stack_params(2, 5, num_layers=2, reset="after", xp=np)
     >>> gru = torch.nn.GRU(2, 5, num_layers=2, batch_first=True, dtype=torch.float64)
-    >>> gru.load_state_dict(to_torch(layers, reset="after"))
+    >>> gru.load_state_dict(to_torch(layers))
     <All keys matched successfully>
     """
-    check_choice("reset", reset, RESETS)
-    _refuse_before(reset, 'convert to Keras or ONNX, or train with reset="after"')
+    layers = host_layers(layers, reset)
+    _refuse_before(layers[0][0].reset, 'convert to Keras or ONNX, or train with reset="after"')
     torch = import_peer("torch")
     state = {
         name: torch.from_numpy(array)
-        for number, layer in enumerate(layers_to_peer(layers, ORDER, reset))
+        for number, layer in enumerate(layers_to_peer(layers, ORDER))
         for gates, names in zip(layer, _names(number, len(layer)), strict=True)
         for name, array in zip(names, gates, strict=True)
     }
@@ -86,7 +86,7 @@ def to_torch(layers: Layers, *, reset: Reset) -> "dict[str, torch.Tensor]":
 
 
 def from_torch(state_dict: Mapping[str, Any], *, prefix: str = "") -> Layers:
-    """Layers that compute, with ``reset="after"``, what a ``torch.nn.GRU`` of this state dict does.
+    """Layers that compute what a ``torch.nn.GRU`` of this state dict does.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def from_torch(state_dict: Mapping[str, Any], *, prefix: str = "") -> Layers:
     Returns
     -------
     tuple of tuples of GRUParams
-        ``layers[layer][direction]`` of host arrays.
+        ``layers[layer][direction]`` of host arrays, for ``reset="after"``.
 
     Raises
     ------
@@ -167,12 +167,10 @@ def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     """
     check_path(path)
     description = write_description(forecaster, "torch.nn.GRU")
-    _refuse_before(forecaster.reset, "export to .onnx, or train with --reset after")
+    _refuse_before(forecaster.params.gru[0][0].reset, "export to .onnx, or train with --reset after")
     torch = import_peer("torch")
     params = forecaster.params
-    state: dict[str, Any] = {
-        f"gru.{name}": tensor for name, tensor in to_torch(params.gru, reset=forecaster.reset).items()
-    }
+    state: dict[str, Any] = {f"gru.{name}": tensor for name, tensor in to_torch(params.gru).items()}
     state |= {
         f"linear.{name}": torch.from_numpy(to_host(array).copy())
         for name, array in zip(LinearParams._fields, params.linear, strict=True)
@@ -215,7 +213,7 @@ def load_torch(path: str | os.PathLike[str], *, device: str | Device = "auto") -
         description = _description(state.pop(DESCRIPTION, None))
         layers = from_torch(state, prefix="gru.")
         linear = LinearParams(*(_linear(state, f"linear.{name}") for name in LinearParams._fields))
-        forecaster = build_forecaster(layers, linear, description, "after", device)
+        forecaster = build_forecaster(layers, linear, description, device)
         _check_forecaster(state, forecaster, "from torch")
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -316,7 +314,7 @@ def _module(state: "Mapping[str, torch.Tensor]", layers: Layers) -> Any:
 def _check(state: "Mapping[str, torch.Tensor]", layers: Layers, conversion: str) -> None:
     """Refuse a conversion that changes what is computed."""
     torch = import_peer("torch")
-    trial = Trial(layers, "after")
+    trial = Trial(layers)
     packed = torch.nn.utils.rnn.pack_padded_sequence(
         torch.from_numpy(trial.x), torch.from_numpy(trial.lengths), batch_first=True, enforce_sorted=False
     )

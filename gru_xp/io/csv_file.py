@@ -4,7 +4,8 @@ import csv
 import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import accumulate, chain, dropwhile, islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 from gru_xp.errors import DataError, printable
@@ -21,13 +22,9 @@ MAX_CELLS = 2**26
 Record = tuple[int, list[str]]
 """The line that a record ends in, and its fields."""
 
-Batch = tuple[Sequence[int], list[list[str]]]
-
-_BATCH = 512
-"""Rows that are turned into columns at once; with more, they leave the cache."""
-_LOOKED_AT, _HEAD = 100, 20
-_LINE_END = re.compile(r"\r\n|\r|\n")
+_LOOKED_AT = 100
 _EXCEL_DELIMITER = re.compile(r'\s*"?sep=([;\t|,])"?\s', re.IGNORECASE)
+_ABOVE_HEADER = re.compile(r"\s*(sep=[;\t|,]?)?\s*", re.IGNORECASE)
 
 
 def read_csv_table(path: Path, name: str, options: ReadOptions) -> Table:
@@ -48,29 +45,20 @@ def read_csv_table(path: Path, name: str, options: ReadOptions) -> Table:
         The file cannot be read, has no header or other lines above its rows, or a row has more or fewer fields than it.
     """
     lines = open_text(path, name, options.encoding)
-    sample = list(islice(lines, _LOOKED_AT))
-    delimiter = _delimiter("".join(sample), options.decimal)
-    batches = _batches(chain(sample, lines), delimiter, name)
-    before = ("", "sep=", f"sep={delimiter}")
-    begin: list[Record] = []
-    while not begin and (batch := next(batches, None)):
-        records = zip(*batch, strict=True)
-        begin = list(dropwhile(lambda record: "".join(record[1]).strip().lower() in before, records))
-    if not begin:
-        raise DataError(f"{name}: the file is empty; it must have a header line and rows of numbers")
-    top, names = _header(begin[:_HEAD], name, options.missing_values)
-    below = [record for record in begin if record[0] > top]
-    first = [line for line, _ in below], [row for _, row in below]
-    columns, ends = _columns(chain([first], batches), names, name, options.decimal)
-    if not ends:
-        raise DataError(f"{name}: has a header line and no rows; add rows of numbers")
-    while len(names) > 1 and names[-1] == "" and _is_blank(columns[-1]):
-        del names[-1], columns[-1]  # every line ends with a delimiter
-    return Table(name, tuple(map(_column, names, columns)), ends, delimiter=delimiter)
-
-
-def _column(name: str, cells: Sequence[str]) -> Column:
-    return Column(name, lambda: cells)
+    delimiter = _delimiter("".join(islice(lines, _LOOKED_AT)), options.decimal)
+    lines.seek(0)
+    try:
+        records = _records(lines, delimiter)
+        begin = list(islice(records, _LOOKED_AT))
+        top, names = _header(begin, options.missing_values)
+        below = chain((record for record in begin if record[0] > top), records)
+        ends, columns = _columns(below, names, options.decimal)
+        if not ends:
+            raise DataError(f"line {top}: a header line and no rows; add rows of numbers")
+    except DataError as error:
+        raise DataError(f"{name}, {error}") from error
+    used = [(title, cells) for title, cells in zip(names, columns, strict=True) if title or not _is_blank(cells)]
+    return Table(name, tuple(Column(title, partial(list, cells)) for title, cells in used), ends, delimiter=delimiter)
 
 
 def _is_blank(cells: Iterable[str]) -> bool:
@@ -89,75 +77,55 @@ def _delimiter(sample: str, decimal: str | None) -> str:
     if named := _EXCEL_DELIMITER.match(sample):
         return named[1]
     unquoted = re.sub(r'(^|[;\t|,]) *"(?:[^"]|"")*"', r"\1", sample)
-    header, *below = [line for line in unquoted.splitlines() if line.strip(" ")] or [""]
+    lines = [line for line in unquoted.splitlines() if line.strip(" ")] or [""]
     likely = ";\t|" if decimal == "," else ";\t|,"
-    tries = [(header, likely), (header, ","), *((line, ";\t|") for line in below)]
-    found = (max(signs, key=line.count) for line, signs in tries if set(signs) & set(line))
-    return next(found, ";" if decimal == "," else ",")
+    tries = [*((line, likely) for line in lines), (lines[0], ",")]
+    return next((max(signs, key=line.count) for line, signs in tries if set(signs) & set(line)), likely[-1])
 
 
-def _batches(lines: Iterable[str], delimiter: str, name: str) -> Iterator[Batch]:
-    """Some rows at a time, and the line that each ends in."""
+def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
+    """The rows of a file."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     end = 0
-    while True:
-        rows: list[list[str]] = []
-        try:
-            rows.extend(islice(reader, _BATCH))
-        except csv.Error as error:
-            end = [end, *_ends(rows, end)][-1]
-            problem = f"{printable(str(error))}, in line {reader.line_num}"
-            hint = "is there a quote that is not closed?"
-            raise DataError(f"{name}, line {end + 1}: not CSV ({problem}); {hint}") from error
-        if not rows:
-            return
-        is_plain = reader.line_num - end == len(rows)
-        yield range(end + 1, reader.line_num + 1) if is_plain else _ends(rows, end), rows
-        end = reader.line_num
+    try:
+        for row in reader:
+            end = reader.line_num
+            yield end, row
+    except csv.Error as error:
+        problem = f"not CSV ({printable(str(error))}, in line {reader.line_num})"
+        raise DataError(f"line {end + 1}: {problem}; is there a quote that is not closed?") from error
 
 
-def _ends(rows: Iterable[list[str]], before: int) -> list[int]:
-    """The lines that rows after line `before` end in; their fields may have several lines."""
-    heights = (1 + sum(len(_LINE_END.findall(cell)) for cell in row) for row in rows)
-    return list(accumulate(heights, initial=before))[1:]
-
-
-def _header(begin: Sequence[Record], name: str, marks: Collection[str]) -> tuple[int, list[str]]:
+def _header(begin: Iterable[Record], marks: Collection[str]) -> tuple[int, list[str]]:
     """The line in which the header ends, and the names of the columns.
 
     It is the first line. Further ones without numbers and dates, but with words where the first row below them has
-    some, are levels as pandas writes them, or refused. The last of these levels names the index and nothing else.
+    numbers, are levels as pandas writes them, or refused. The last of these levels names the index and nothing else.
     """
-    head = [(line, [" ".join(cell.split()) for cell in row]) for line, row in begin if not _is_blank(row)]
+    rows_of_text = (record for record in begin if not _ABOVE_HEADER.fullmatch("".join(record[1])))
+    head = [(line, [" ".join(cell.split()) for cell in row]) for line, row in rows_of_text]
+    if not head:
+        raise DataError("line 1: the file is empty; it must have a header line and rows of numbers")
     lines, rows = zip(*head, (0, [""]), strict=True)
-    if _is_no_header(*rows[:2]):
-        found = f"the first line looks like data or a title ({listed(filter(None, rows[0]), 3)})"
-        remedy = "add a header line with column names, or remove lines before it"
-        raise DataError(f"{name}, line {lines[0]}: {found}; {remedy}")
+    first, second = rows[:2]
+    is_title = len(first) > 2 and not any(first[1:]) and any(second[1:])
+    is_repeated = any(is_full_date(a) and is_full_date(b) for a, b in zip(first, second, strict=False))
+    if _is_value(first[0]) or is_title or is_repeated:
+        found = f"the first line looks like data or a title ({listed(filter(None, first), 3)})"
+        raise DataError(f"line {lines[0]}: {found}; add a header line with column names, or remove lines before it")
     end = next((i for i in range(1, len(head)) if _has_values(rows[i], marks)), len(head))
     levels, data = rows[:end], rows[end]
-    pairs = [pair for row in levels[1:] for pair in zip(row[1:] or row, data[1:] or data, strict=False)]
-    words = [cell for cell, value in pairs if _is_value(value) and not is_missing(cell)]
+    pairs = [pair for row in levels[1:] for pair in zip(row, data, strict=False)]
+    words = [cell for cell, value in pairs if may_be_number(value) and not is_missing(cell)]
     if not words:
-        return lines[0], rows[0]
+        return lines[0], first
     *upper, (index, *rest) = levels
     is_table = _is_value(data[0]) and {*map(len, levels)} == {len(data)}
-    if is_table and index and rest and not any(rest) and all(upper[0][1:]):
+    if is_table and index and rest and not any(rest) and all(first[1:]):
         return lines[end - 1], [index, *join_levels([row[1:] for row in upper])]
     found = f"lines {lines[0]} to {lines[end - 1]} are above the first row of values ({listed(words, 3)})"
-    remedy = "keep the header line, which names the columns, and remove the others"
-    remedy += f"; or, if {quoted(words[0])} marks a missing value, give {option('missing_values', words[0])}"
-    raise DataError(f"{name}, {found}; {remedy}")
-
-
-def _is_no_header(first: Sequence[str], second: Sequence[str]) -> bool:
-    words = list(filter(None, first))
-    are_times = not first[0] and all(map(is_full_date, words))  # of a table with a series in each row
-    are_values = all(_is_value(cell) or is_missing(cell) for cell in words) and not are_times
-    is_fraction = may_be_number(first[0]) and not first[0].lstrip("+-").isdigit()
-    is_repeated = any(is_full_date(a) and is_full_date(b) for a, b in zip(first, second, strict=False))
-    is_title = len(first) > 2 and not any(first[1:]) and sum(map(bool, second)) > 1
-    return are_values or is_fraction or is_full_date(first[0]) or is_repeated or is_title
+    remedy = f"keep the header line and remove the others; or, if {quoted(words[0])} marks a missing value, give"
+    raise DataError(f"{found}; {remedy} {option('missing_values', words[0])}")
 
 
 def _has_values(row: Sequence[str], marks: Collection[str]) -> bool:
@@ -165,41 +133,22 @@ def _has_values(row: Sequence[str], marks: Collection[str]) -> bool:
     return any(_is_value(cell) or (is_missing(cell, marks) and cell.strip("-.") != "") for cell in row)
 
 
-def _columns(
-    batches: Iterable[Batch], names: Sequence[str], name: str, decimal: str | None
-) -> tuple[list[list[str]], Sequence[int]]:
-    """The cells of each column, which take far less memory than rows do, and the line of each row.
-
-    Blank lines, and empty rows at the end, are left out.
-    """
-    columns: list[list[str]] = [[] for _ in names]
+def _columns(records: Iterable[Record], names: list[str], decimal: str | None) -> tuple[Sequence[int], list[list[str]]]:
+    """The line of each row, and the cells of each column, without blank lines and empty rows at the end."""
+    cells: list[str] = []  # they take far less memory than rows do
     ends, width = array("q"), len(names)
-    for lines, rows in batches:
-        if {*map(len, rows)} != {width}:
-            records = zip(lines, rows, strict=True)
-            kept = [
-                record for record in records if len(record[1]) == width or _has_fields(record, names, name, decimal)
-            ]
-            lines, rows = [line for line, _ in kept], [row for _, row in kept]
-        ends.extend(lines)
-        for column, cells in zip(columns, zip(*rows, strict=True), strict=bool(rows)):
-            column.extend(cells)
-        if len(ends) * width > MAX_CELLS:
-            raise DataError(f"{name}, line {ends[-1]}: more than {MAX_CELLS:,} cells; leave out columns or rows")
-    while width > 1 and ends and _is_blank(column[-1] for column in columns):
-        ends.pop()
-        for column in columns:
-            column.pop()
-    return columns, ends
-
-
-def _has_fields(record: Record, names: Sequence[str], name: str, decimal: str | None) -> bool:
-    """False for a blank line; raise DataError for another one that is not as wide as the header."""
-    line, row = record
-    if len(row) < 2 and _is_blank(row):
-        return False
-    remedy = "put quotes around a field that holds the delimiter, or remove the lines before the header"
-    if len(names) == 1 and decimal is None:
-        remedy = f"give {option('decimal', ',')} if that is what the commas are, or {remedy}"
-    found = f"has {len(row)} fields; the header has {len(names)} ({listed(names, 3)})"
-    raise DataError(f"{name}, line {line}: {found}; correct the line, or {remedy}")
+    for end, row in islice(records, MAX_CELLS // width + 1):
+        if len(row) == width:
+            ends.append(end)
+            cells.extend(row)
+        elif len(row) > 1 or not _is_blank(row):
+            remedy = "put quotes around a field that holds the delimiter, or remove the lines before the header"
+            if width == 1 and decimal is None:
+                remedy = f"give {option('decimal', ',')} if that is what the commas are, or {remedy}"
+            found = f"has {len(row)} fields; the header has {width} ({listed(names, 3)})"
+            raise DataError(f"line {end}: {found}; correct the line, or {remedy}")
+    if len(cells) > MAX_CELLS:
+        raise DataError(f"line {end}: more than {MAX_CELLS:,} cells; leave out columns or rows")
+    while width > 1 and ends and _is_blank(cells[-width:]):
+        del ends[-1], cells[-width:]
+    return ends, [cells[place::width] for place in range(width)]

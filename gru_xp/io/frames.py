@@ -17,22 +17,29 @@ UNNAMED = "value"
 
 
 def is_table(data: Any) -> bool:
-    """Whether `to_pandas` gives a pandas object for it."""
+    """Whether some data are a table, of pandas or another library, and not an array."""
     return hasattr(data, "iloc") or hasattr(data, "to_pandas")
 
 
 def to_pandas(data: Any) -> Any:
-    """Convert a table of another library; anything else stays as it is.
+    """Convert a table of another library, or an array, to a pandas object; a pandas object stays as it is.
 
     Raises
     ------
     DataError
-        The other library lacks what it needs for that.
+        The other library lacks what it needs for that, or the array is not ``(N,)`` or ``(N, F)``.
     """
+    import pandas as pd
+
     try:
-        return data.to_pandas() if hasattr(data, "to_pandas") else data
-    except ImportError as error:
-        raise DataError(f"the table cannot be converted to pandas: {printable(str(error), 200)}") from error
+        data = data.to_pandas() if hasattr(data, "to_pandas") else data
+        if not is_table(data):
+            data = np.ma.asarray(data)
+            data = pd.Series(data) if data.ndim == 1 else pd.DataFrame(data).add_prefix("column ")
+    except (ImportError, ValueError) as error:
+        problem, expected = printable(str(error), 200), "a series is (N,) or (N, F) of real numbers"
+        raise DataError(f"the data cannot be converted to pandas: {problem}; {expected}, or a table") from error
+    return data
 
 
 def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Table:
@@ -48,29 +55,20 @@ def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Tab
     frame = data if isinstance(data, pd.DataFrame) else data.to_frame(UNNAMED if data.name is None else data.name)
     if not frame.size:
         raise DataError(f"{name or 'the table'} has shape {frame.shape}; it must have at least one row and one column")
-    is_count = isinstance(frame.index, pd.RangeIndex) and frame.index.step > 0
-    levels = [] if is_count else _levels(frame.index)
-    texts = join_levels(_levels(pd.Index(frame.columns.tolist(), dtype=object)))
-    names = [" ".join(text.split()) for text in texts]
-    columns = []
-    for i, level in enumerate(levels):
-        called = str(level.name) if level.name is not None else "index" if len(levels) == 1 else f"level_{i}"
-        columns.append(_column(f"{called} (index)" if called in names else called, level.to_series()))
-    columns += [_column(text, frame.iloc[:, i]) for i, text in enumerate(names)]
-    return Table(name, tuple(columns), range(len(frame)), "row", index=len(levels))
-
-
-def _levels(index: "pd.Index[Any]") -> "list[pd.Index[Any]]":
-    return [index.get_level_values(i) for i in range(index.nlevels)]
+    header = pd.Index(frame.columns.tolist(), dtype=object)
+    levels = [header.get_level_values(level) for level in range(header.nlevels)]
+    names = [" ".join(name.split()) for name in join_levels(levels)]
+    frame = frame.set_axis(names, axis=1)
+    if not isinstance(frame.index, pd.RangeIndex) or frame.index.step < 0 or frame.index.name is not None:
+        frame = frame.rename_axis(index=lambda level: f"{level} (index)" if str(level) in names else level)
+        frame = frame.reset_index(allow_duplicates=True)
+    columns = tuple(_column(str(called), column) for called, column in frame.items())
+    return Table(name, columns, range(len(frame)), "row", index=len(columns) - len(names))
 
 
 def _column(name: str, column: "pd.Series[Any]") -> Column:
-    import pandas as pd
-    from pandas.api import types
-
-    is_real = types.is_numeric_dtype(column.dtype) and column.dtype.kind not in "cb"
-    numbers = column.to_numpy(np.float64, na_value=np.nan) if is_real else None
-    is_dated = types.is_datetime64_any_dtype(column.dtype) or isinstance(column.dtype, pd.PeriodDtype)
+    numbers = column.to_numpy(np.float64, na_value=np.nan) if column.dtype.kind in "iuf" else None
+    is_dated = column.dtype.kind == "M" or column.dtype.name.startswith("period")
     return Column(name, lambda: column.astype(str).where(column.notna(), "").tolist(), numbers, is_dated)
 
 

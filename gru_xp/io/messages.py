@@ -73,15 +73,13 @@ def find_name(wanted: str, names: Sequence[str], what: str = "column") -> str:
     DataError
         There is no such name, or there are several; the message suggests the nearest.
     """
+    by_folded = {name.casefold(): name for name in names}
     alike = [name for name in names if name.casefold() == wanted.casefold()]
     found = [name for name in alike if name == wanted] or alike
     if len(found) == 1:
         return found[0]
     if wanted in found:
         raise DataError(f"{len(found)} {what}s are named {quoted(wanted)}; rename all but one")
-    by_folded = {name.casefold(): name for name in names}
-    nearest = list(dict.fromkeys(alike)) or [
-        by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, 1)
-    ]
-    hint = f"did you mean {' or '.join(map(quoted, nearest))}? " if nearest else ""
+    likely = alike or [by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, 1)]
+    hint = f"did you mean {' or '.join(map(quoted, dict.fromkeys(likely)))}? " if likely else ""
     raise DataError(f"there is no {what} {quoted(wanted)}; {hint}the {what}s are {listed(dict.fromkeys(names))}")

@@ -1,9 +1,9 @@
 """Numbers as people write them, read only where a column can be read in one way."""
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -14,11 +14,13 @@ from gru_xp.io.table import Column, Floats
 
 _MISSING = frozenset(("", "-", "--", ".", "na", "n/a", "#n/a", "nan", "+nan", "-nan", "null", "none"))
 BOOLEAN = "true or false"
-_BOOLEANS = {"false": ("0", BOOLEAN), "true": ("1", BOOLEAN)}
+_BOOLEANS = ("true", "false")
 _PLAIN = str.maketrans("\u2212\u2019\u2009\u202f", "-'\u00a0\u00a0")  # minus, apostrophe and thin spaces
+_SHAPE = str.maketrans("23456789", "11111111")
 _CURRENCY = r"$¢-¥\u058f\u060b\u09f2\u09f3\u0bf9\u0e3f\u17db\u20a0-\u20cf\ufdfc\ufe69\uff04\uffe0\uffe1\uffe5\uffe6"
-_WITH_UNIT = re.compile(rf"([+-]?)\s*([{_CURRENCY}])(.*)|(.*)([{_CURRENCY}%])")
+_WITH_UNIT = re.compile(rf"^([+-]?)\s*([{_CURRENCY}])\s*(.*)$|^(.*?)\s*([{_CURRENCY}%])$")
 _POINTS_MAY_GROUP = re.compile(r"[^\d.]*(?:\d{1,3}|[1-9]\d{0,2}\.\d{3})[^\d.]*")
+_TWO_FIELDS, _TWO_COLUMNS = "two fields in one cell", "write them as two columns"
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,16 @@ class NumberStyle:
     unit: str = ""
 
 
-def _pattern(decimal: str, thousands: str = "") -> re.Pattern[str]:
-    """Match numbers with these signs, except ``0100,1``, which may be two fields in one cell."""
-    sign = {"": "(?!)", " ": "[ \u00a0]"}.get(thousands, re.escape(thousands))  # (?!) matches nothing
-    groups = rf"\d?\d?(?:{sign}\d{{3}})+" + (r"|\d?(?:,\d\d)+,\d{3}" if thousands == "," else "")  # as in India
+def _pattern(decimal: str) -> re.Pattern[str]:
+    """Match numbers with this decimal sign, except ``0100,1``, which may be two fields in one cell."""
+    other, indian = (",", r"|\d?(?:,\d\d)+,\d{3}") if decimal == "." else (".", "")
+    groups = rf"\d?\d?([{other}' \u00a0])\d{{3}}(?:\1\d{{3}})*{indian}"
     fraction, exponent = rf"(?:[{decimal}]\d*)?", r"(?:[eE][+-]?\d+)?"
-    return re.compile(rf"[+-]?(?!0\d+,)(?:(?:\d+{fraction}|[{decimal}]\d+){exponent}|[1-9](?:{groups}){fraction})")
+    number = rf"(?:\d+{fraction}|[{decimal}]\d+){exponent}|[1-9](?:{groups}){fraction}"
+    return re.compile(rf"[+-]?(?!0\d+,)(?:{number})[{_CURRENCY}%]?")
 
 
-_PATTERNS = {NumberStyle(*signs): _pattern(*signs) for signs in (".", ".,", ".'", ". ", ",", ",.", ",'", ", ")}
+_PATTERNS = {decimal: _pattern(decimal) for decimal in ".,"}
 _CLEAR = {".": r"\A[^,' \u00a0]*\Z|,\d{3}[.,]|,\d\d,|'|\u00a0| \d{3}[ .]", ",": r"\.\d{3}\.|['\u00a0 ]\d{3},"}
 """What proves that a sign is the decimal one: not ``1,234``, but ``1,234.5`` or ``1,234,567``."""
 
@@ -81,85 +84,90 @@ def read_numbers(column: Column, how: ReadOptions, *, points_may_group: bool = F
     if numbers is None:
         numbers, style = _read_cells(column.cells, how, points_may_group)
     for mark in how.missing_values:
-        if (value := _read_plain([mark.replace(style.decimal, ".")])) is not None:
-            with np.errstate(over="ignore"):
-                numbers = np.where(np.isin(numbers, np.append(value, value.astype(np.float32))), np.nan, numbers)
+        if (value := _read_plain([mark.replace(style.decimal, ".")])) is not None:  # equal in single precision
+            numbers = np.where(np.isclose(numbers, value, rtol=1e-7, atol=0), np.nan, numbers)
     for row in np.flatnonzero(np.isinf(numbers)).tolist():
         raise CellError(row, f"{quoted(column.cells[row])} is too large for a number; correct the row or remove it")
     return numbers, style
 
 
 def _read_cells(cells: Sequence[str], how: ReadOptions, points_may_group: bool) -> tuple[Floats, NumberStyle]:
-    in_doubt = points_may_group and not how.decimal and _points_may_group(cells, how.missing_values)
-    if how.decimal != "," and not in_doubt and (plain := _read_plain(cells, how.missing_values)) is not None:
+    marks = how.missing_values
+    known = (text for text in cells if not is_missing(text, marks))
+    have_points = points_may_group and not how.decimal and re.search(r"\d\.\d", "\n".join(cells))
+    in_doubt = have_points and all(map(_POINTS_MAY_GROUP.fullmatch, known))  # 1.234 may be 1234
+    if how.decimal != "," and not in_doubt and (plain := _read_plain(cells, marks)) is not None:
         return plain, NumberStyle()
-    known = {row: text.strip() for row, text in enumerate(cells) if not is_missing(text, how.missing_values)}
-    split = {row: _BOOLEANS.get(text.lower()) or _split_unit(text) for row, text in known.items()}
-    bodies, units = [body for body, _ in split.values()], {unit for _, unit in split.values()}
-    text = "\n".join(bodies)
-    clear = (style for style in _styles("0", how.decimal) if how.decimal or re.search(_CLEAR[style.decimal], text))
-    style = next((style for style in clear if all(map(_PATTERNS[style].fullmatch, bodies))), None)
-    if style is None or in_doubt or len(units) > 1:
-        raise _refusal(known, split, how)
+    bodies = {row: _body(text) for row, text in enumerate(cells) if not is_missing(text, marks)}
+    styles, text = _styles(bodies.values(), how.decimal), "\n".join(bodies.values())
+    clear = (style for style in styles if how.decimal or (re.search(_CLEAR[style.decimal], text) and not in_doubt))
+    style = next(clear, None)
+    if style is None:
+        raise _refusal(cells, bodies, styles) if styles else _unlike(cells, bodies, how)
     numbers = np.full(len(cells), np.nan)
-    numbers[list(split)] = [_value(body, style) for body in bodies]
-    return numbers, replace(style, unit="".join(units))
+    numbers[list(bodies)] = _values(text, style)
+    return numbers, style
+
+
+def _body(text: str) -> str:
+    """Write a number with plain signs, and with the currency or percent sign beside it, if any, at the end."""
+    return _WITH_UNIT.sub(r"\1\3\4\2\5", text.strip().translate(_PLAIN))
+
+
+def _styles(bodies: Collection[str], decimal: str | None = None) -> list[NumberStyle]:
+    """Return the styles in which all texts are numbers, with this decimal sign or, if it is None, with either."""
+    if bodies and all(body.lower() in _BOOLEANS for body in bodies):
+        return [NumberStyle(unit=BOOLEAN)]
+    ends = {body[-1:] for body in bodies}
+    units = {"" if end.isdigit() or end in ".," else end for end in ends}
+    signs = set("".join(bodies).replace("\u00a0", " ")) & set(".,' ")
+    styles = [NumberStyle(sign, "".join(signs - {sign}), "".join(units)) for sign in decimal or _PATTERNS]
+    likely = (style for style in styles if len(units) < 2 and len(style.thousands) < 2)
+    return [style for style in likely if all(map(_PATTERNS[style.decimal].fullmatch, bodies))]
+
+
+def _values(text: str, style: NumberStyle) -> list[float]:
+    """Return the numbers in the lines of a text."""
+    text = text.lower().replace("true", "1").replace("false", "0")
+    signs = str.maketrans(style.decimal, ".", style.thousands + style.unit + "\u00a0")
+    return list(map(float, text.translate(signs).splitlines()))
+
+
+def _refusal(cells: Sequence[str], bodies: Mapping[int, str], styles: Sequence[NumberStyle]) -> CellError:
+    """Explain which numbers a cell may be, in a column that may be of several styles, or of a doubtful one."""
+    row, body = next((row, body) for sign in ", ." for row, body in bodies.items() if sign in body)
+    readings = sorted({f"{_values(body, style)[0]:.15g}" for style in styles}, reverse=True)
+    remedy = f"give {option('decimal', *(style.decimal for style in styles))}"
+    codes = {body.partition(",")[2] for body in bodies.values()}
+    if all(0 < len(code) < 3 for code in codes) and len(codes) <= min(5, len(bodies) / 2):  # as in 10021,1
+        readings, remedy = [*readings, _TWO_FIELDS], f"{remedy} or {_TWO_COLUMNS}"
+    return CellError(row, f"{quoted(cells[row])} may be {' or '.join(readings)}; {remedy}")
+
+
+def _unlike(cells: Sequence[str], bodies: dict[int, str], how: ReadOptions) -> CellError:
+    """Name the first cell that is no number, or that is not written like those above it."""
+    by_shape = {body.translate(_SHAPE): row for row, body in reversed(bodies.items())}
+    rows = sorted(by_shape.values())
+    texts = [bodies[row] for row in rows]
+    first = bisect_left(range(len(rows)), True, key=lambda end: not _styles(texts[: end + 1], how.decimal))
+    row, text = rows[first], cells[rows[first]].strip()
+    if _styles([texts[first]], how.decimal):
+        like = max((cells[other] for other in rows[:first]), key=len)
+        return CellError(row, f"{quoted(text)} is not written like {quoted(like)}; write all cells alike")
+    problem = f"{quoted(text)} is not a number" + (f" with {option('decimal', how.decimal)}" if how.decimal else "")
+    if "," in text:
+        return CellError(row, f"{problem}; it may be {_TWO_FIELDS}; {_TWO_COLUMNS}")
+    mark = f", or give {options('missing_values', (*how.missing_values, text))} if it marks a missing value"
+    may_be_mark = text.isprintable() and len(text) <= 12
+    return CellError(row, f"{problem}; correct the row or remove it{mark if may_be_mark else ''}")
 
 
 def _read_plain(cells: Sequence[str], marks: Collection[str] | None = None) -> Floats | None:
     """Read numbers as Python writes them, but not ``1_000``, and missing values; None if there is anything else."""
     try:
-        return None if "_" in "".join(cells) else np.array(list(map(float, cells)))
+        return None if "_" in "".join(cells) else np.fromiter(map(float, cells), np.float64, len(cells))
     except ValueError:
         return None if marks is None else _read_plain(["nan" if is_missing(cell, marks) else cell for cell in cells])
-
-
-def _points_may_group(cells: Sequence[str], marks: Collection[str]) -> bool:
-    """Tell whether there is a point between digits, and all of them may separate thousands."""
-    known = (text for text in cells if not is_missing(text, marks))
-    return bool(re.search(r"\d\.\d", "\n".join(cells))) and all(map(_POINTS_MAY_GROUP.fullmatch, known))
-
-
-def _styles(number: str, decimal: str | None = None) -> Iterator[NumberStyle]:
-    """Yield the styles in which a text is a number, with this decimal sign or, if it is None, with either."""
-    return (style for style in _PATTERNS if decimal in (None, style.decimal) and _PATTERNS[style].fullmatch(number))
-
-
-def _value(body: str, style: NumberStyle) -> float:
-    return float(body.translate(str.maketrans(style.decimal, ".", style.thousands + "\u00a0")))
-
-
-def _refusal(cells: Mapping[int, str], split: Mapping[int, tuple[str, str]], how: ReadOptions) -> CellError:
-    """Explain why a column is not in one style. `split` has the number and the unit of each of its known `cells`."""
-    styles = {row: [(style, unit) for style in _styles(body, how.decimal)] for row, (body, unit) in split.items()}
-    counts = Counter(style for each in styles.values() for style in each)
-    usual = max(counts, key=lambda style: counts[style], default=None)
-    for row, text in cells.items():
-        if not styles[row]:
-            return CellError(row, _no_number(text, how))
-        if usual not in styles[row]:
-            like = max((cells[other] for other in cells if usual in styles[other]), key=len)
-            return CellError(row, f"{quoted(text)} is not written like {quoted(like)}; write all cells alike")
-    row, body = next((row, body) for sign in ", ." for row, (body, _) in split.items() if sign in body)
-    readings = {style.decimal: _value(body, style) for (style, _), count in counts.items() if count == len(cells)}
-    numbers = sorted({f"{value:.15g}" for value in readings.values()}, reverse=True)
-    return CellError(row, f"{quoted(cells[row])} may be {' or '.join(numbers)}; give {option('decimal', *readings)}")
-
-
-def _no_number(text: str, how: ReadOptions) -> str:
-    problem = f"{quoted(text)} is not a number" + (f" with {option('decimal', how.decimal)}" if how.decimal else "")
-    if "," in text:
-        return f"{problem}; it may be two fields in one cell; write them as two columns"
-    mark = f", or give {options('missing_values', (*how.missing_values, text))} if it marks a missing value"
-    return f"{problem}; correct the row or remove it{mark if text.isprintable() and len(text) <= 12 else ''}"
-
-
-def _split_unit(text: str) -> tuple[str, str]:
-    """Split a cell into a number with plain signs and the currency or percent sign beside it."""
-    text = text.strip().translate(_PLAIN)
-    match = None if text[:1].isdigit() and text[-1:].isdigit() else _WITH_UNIT.fullmatch(text)
-    minus, before, body, other_body, after = match.groups("") if match else ("", "", text, "", "")
-    return minus + body.strip() + other_body.strip(), before + after
 
 
 def is_missing(text: str, marks: Collection[str] = ()) -> bool:
@@ -170,15 +178,14 @@ def is_missing(text: str, marks: Collection[str] = ()) -> bool:
 
 def may_be_number(text: str) -> bool:
     """Tell whether a cell is a number with either decimal sign, with or without a unit."""
-    return next(_styles(_split_unit(text)[0]), None) is not None
+    body = _body(text)
+    return any(pattern.fullmatch(body) for pattern in _PATTERNS.values())
 
 
 def is_same(text: str, other: str) -> bool:
     """Whether two texts are alike, or the same number."""
-    try:
-        return text == other or float(text) == float(other)
-    except ValueError:
-        return False
+    plain = _read_plain([text, other])
+    return text == other or (plain is not None and bool(plain[0] == plain[1]))
 
 
 def is_numeric(column: Column, marks: Collection[str] = ()) -> bool:
@@ -191,8 +198,8 @@ def is_numeric(column: Column, marks: Collection[str] = ()) -> bool:
 
 def has_decimal_commas(cells: Sequence[str]) -> bool:
     """Tell whether a cell is a number only if the comma is the decimal sign."""
-    likely = (text for text in cells if "," in text) if "," in "".join(cells) else ()
-    return any({style.decimal for style in _styles(_split_unit(text)[0])} == {","} for text in likely)
+    likely = (_body(text) for text in cells if "," in text) if "," in "".join(cells) else ()
+    return any(_PATTERNS[","].fullmatch(body) and not _PATTERNS["."].fullmatch(body) for body in likely)
 
 
 def suspicious_value(numbers: Floats) -> float | None:

@@ -1,12 +1,11 @@
 """How to read a file or a table where its content leaves a choice."""
 
 import codecs
-import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from numbers import Real
 from typing import Any
 
 from gru_xp.errors import ArgumentError, printable
@@ -16,8 +15,6 @@ MISSING = ("refuse", "drop", "ffill", "interpolate", "mask")
 CHOICES = {"decimal": DECIMALS, "missing": MISSING, "on_duplicate": ("first", "last", "mean")}
 CHOICES |= {"order": ("oldest-first", "newest-first")}
 """The values of options that have few, by name."""
-
-_SEVERAL = {"time": "column names", "missing_values": "texts or numbers", "where": "texts such as 'COLUMN=VALUE'"}
 
 
 @dataclass(frozen=True)
@@ -72,25 +69,14 @@ class ReadOptions:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
-        for name in _SEVERAL:
-            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+        for name in ("time", "where", "missing_values"):
+            object.__setattr__(self, name, texts(name, getattr(self, name)))
         for name, (is_right, expected) in _CHECKS.items():
             value = getattr(self, name)
-            with suppress(TypeError, ValueError, AttributeError, LookupError, OverflowError, re.error):
+            with suppress(Exception):  # whatever a check says of a wrong value
                 if (value is None and name != "missing") or is_right(value):
                     continue
             raise ArgumentError(f"{name} is {printable(repr(value))}; it must be {expected}")
-
-    @classmethod
-    def of(cls, how: Mapping[str, Any]) -> "ReadOptions":
-        """The options of these names; raise ArgumentError for a name that is none."""
-        names = [field.name for field in fields(cls)]
-        for name in how:
-            if name not in names:
-                nearest = difflib.get_close_matches(name, names, 1) or [each for each in names if each in name]
-                hint = f"did you mean {nearest[0]}? " if nearest else ""
-                raise ArgumentError(f"there is no option {name!r}; {hint}the options are {', '.join(names)}")
-        return cls(**how)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them."""
@@ -98,25 +84,31 @@ class ReadOptions:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "ReadOptions":
-        """The inverse of `to_dict`, also for fewer options; raise ValueError for anything else."""
+        """The inverse of `to_dict`, also for fewer options; raise ArgumentError for anything else."""
         try:
             return cls(**options)
         except TypeError as error:
-            raise ValueError(f"not the options of reading: {error}") from error
+            names = ", ".join(field.name for field in fields(cls))
+            raise ArgumentError(f"{error}; the options of reading are {names}") from error
 
 
-def _texts(name: str, values: Any) -> tuple[str, ...]:
-    """The values of an option that may be given several times."""
-    values = values.tolist() if hasattr(values, "tolist") else values  # of NumPy and pandas
+def texts(name: str, given: Any) -> tuple[str, ...]:
+    """Take the value of an argument, one or several texts or numbers, a mapping or nothing, as texts.
+
+    Raises
+    ------
+    ArgumentError
+        It is anything else.
+    """
+    values = given.tolist() if hasattr(given, "tolist") else given  # of NumPy and pandas
     if isinstance(values, Mapping):
         values = [f"{column}={value}" for column, value in values.items()]
-    elif isinstance(values, str) or not isinstance(values, Iterable):
+    elif isinstance(values, str | Real) or not isinstance(values, Iterable):
         values = [] if values is None else [values]
-    plain = (value.item() if hasattr(value, "item") else value for value in values)
-    found = tuple(str(value) if isinstance(value, str | int | float) else "" for value in plain)
-    if not all(found) or (name == "where" and not all("=" in text for text in found)):
-        raise ArgumentError(f"{name} is {printable(repr(values))}; it must be {_SEVERAL[name]}")
-    return found
+    held = list(values)
+    if isinstance(given, bytes) or not all(isinstance(value, str | Real) and value != "" for value in held):
+        raise ArgumentError(f"{name} is {printable(repr(given))}; it must be a text or a number, or a list of them")
+    return tuple(map(str, held))
 
 
 def _is_date_format(form: str) -> bool:
@@ -140,6 +132,7 @@ def _is_encoding(encoding: str) -> bool:
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     name: (choices.__contains__, " or ".join(map(repr, choices))) for name, choices in CHOICES.items()
 } | {
+    "where": (lambda conditions: all("=" in text for text in conditions), "texts such as 'COLUMN=VALUE'"),
     "id": (lambda name: isinstance(name, str), "the name of a column"),
     "date_format": (_is_date_format, "a strptime format with the year, such as '%d/%m/%Y'"),
     "freq": (_is_freq, "a pandas offset, such as 'D', 'B', 'W-MON', 'MS' or 'h'"),

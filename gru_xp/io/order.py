@@ -63,8 +63,7 @@ def order_rows(keys: Sequence[Any]) -> Order:
 
     ranks = pd.Series(range(len(keys)))
     if not all(map(lt, keys, keys[1:])):
-        numbers = {key: rank for rank, key in enumerate(sorted(set(keys)))}
-        ranks = pd.Series([numbers[key] for key in keys])
+        ranks = pd.Series(pd.Index(keys, tupleize_cols=False).factorize(sort=True)[0])
     falls = "newest-first" if ranks.is_monotonic_decreasing else "unsorted"
     name = "oldest-first" if ranks.is_monotonic_increasing else falls
     return Order(ranks, name, np.flatnonzero(ranks.diff() < 0), np.flatnonzero(ranks.duplicated()))

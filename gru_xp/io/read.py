@@ -2,33 +2,23 @@
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
-from gru_xp.io import numbers
-from gru_xp.io.csv_file import read_csv_table
+from gru_xp.errors import ArgumentError, DataWarning, printable
+from gru_xp.io import csv_file, frames, numbers, time_column
 from gru_xp.io.dates import format_date
-from gru_xp.io.frames import PARQUET_SUFFIXES, is_table, read_parquet, table_of_frame, to_pandas
 from gru_xp.io.messages import CellError, listed, option, options, quoted
-from gru_xp.io.options import ReadOptions
+from gru_xp.io.options import ReadOptions, texts
 from gru_xp.io.order import Order, fill_missing, order_rows
 from gru_xp.io.series import Reading, Styles, TimeSeries
 from gru_xp.io.spacing import Spacing, find_spacing
 from gru_xp.io.table import Column, Rows, Table
-from gru_xp.io.time_column import (
-    Times,
-    check_order,
-    counts_rows,
-    find_times,
-    is_calendar,
-    refuse_wide,
-    repeats_remedy,
-)
+from gru_xp.io.time_column import Times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,9 +31,6 @@ ALL = "all"
 
 _HOLIDAYS = 0.06
 """Business days that may be missing without a notice, of all."""
-
-_NO_NUMBERS = {"c": "complex numbers", "m": "dates or durations", "M": "dates or durations", "V": "fields"}
-"""What arrays may not have, by the kind of their dtype."""
 
 _TOTALS = re.compile(r"((grand|sub)?[ -]?totals?|sum|average|avg|mean)\.?:?", re.IGNORECASE)
 
@@ -85,7 +72,7 @@ def read_series(source: Any, *, target: str | None = None, features: Features = 
     DataWarning
         The rows were reversed or sorted, are not dated, have gaps or suspicious values.
     """
-    series = read(source, target, features, ReadOptions.of(how))
+    series = read(source, target, features, ReadOptions.from_dict(how))
     for notice in series.notices:
         warnings.warn(notice, DataWarning, stacklevel=2)
     return series
@@ -120,31 +107,26 @@ def read_panel(
     """
     import pandas as pd
 
-    options = ReadOptions.of(how)
+    options = ReadOptions.from_dict(how)
     table = read_table(source, options)
     column = table.column(str(id))
-    parts = {key: table.take(rows) for key, rows in _groups(column).items()}
-    series = {key: read_rows(part, target, features, options) for key, part in parts.items()}
-    for key, each in series.items():
-        for notice in each.notices:
+    parts = {}
+    for key, rows in _groups(column).items():
+        series = read_rows(table.take(rows), target, features, options)
+        for notice in series.notices:
             warnings.warn(f"{printable(key)}: {notice}", DataWarning, stacklevel=2)
-    return pd.concat({key: each.to_frame() for key, each in series.items()}, names=[column.name])
+        parts[key] = series.to_frame()
+    return pd.concat(parts, names=[column.name])
 
 
 def read(source: Any, target: str | None, features: Features, how: ReadOptions, name: str | None = None) -> TimeSeries:
     """Do what `read_series` does, without warnings; `name` is what to call a file."""
-    features = () if features is None else features.tolist() if hasattr(features, "tolist") else features
-    if not (target is None or isinstance(target, str | int | tuple)):
-        raise ArgumentError(f"target is {printable(repr(target))}; it must name columns")
-    if not isinstance(features, Iterable) or isinstance(features, bytes):
-        raise ArgumentError(f"features is {printable(repr(features))}; it must name columns")
     table = read_table(source, how, name)
-    if not (isinstance(source, str | Path) or is_table(source)):
-        if target is not None or features:
-            raise ArgumentError("target and features choose columns of a table; an array has its target in column 0")
-        target, *features = table.names
-        how = replace(how, order=how.order or "oldest-first")
-    return read_rows(table, target, features, how)
+    if isinstance(source, str | Path) or frames.is_table(source):
+        return read_rows(table, target, features, how)
+    if target is not None or texts("features", features):
+        raise ArgumentError("target and features choose columns of a table; an array has its target in column 0")
+    return read_rows(table, table.names[0], table.names[1:], replace(how, order=how.order or "oldest-first"))
 
 
 def read_table(source: Any, how: ReadOptions, name: str | None = None) -> Table:
@@ -152,11 +134,10 @@ def read_table(source: Any, how: ReadOptions, name: str | None = None) -> Table:
     if isinstance(source, str | Path):
         path = Path(source)
         name = printable(name or ("stdin" if str(path) == "-" else str(path)), 1000)
-        is_parquet = path.suffix.lower() in PARQUET_SUFFIXES
-        table = read_parquet(path, name) if is_parquet else read_csv_table(path, name, how)
+        is_parquet = path.suffix.lower() in frames.PARQUET_SUFFIXES
+        table = frames.read_parquet(path, name) if is_parquet else csv_file.read_csv_table(path, name, how)
     else:
-        source = to_pandas(source)
-        table = table_of_frame(source if hasattr(source, "iloc") else _frame(source))
+        table = frames.table_of_frame(frames.to_pandas(source))
     return choose_rows(table, how.where)
 
 
@@ -165,11 +146,10 @@ def choose_rows(table: Table, where: Sequence[str]) -> Table:
     for condition in where:
         name, _, value = map(str.strip, condition.partition("="))
         groups = _groups(table.column(name))
-        value = next((key for key in groups if numbers.is_same(key, value)), value)
-        if value not in groups:
-            found = f"column {printable(name)} has no {quoted(value)}"
-            raise table.refusal(f"{found}; it has {listed(groups, 5)}")
-        table = table.take(groups[value])
+        rows = next((rows for key, rows in groups.items() if numbers.is_same(key, value)), None)
+        if rows is None:
+            raise table.refusal(f"column {printable(name)} has no {quoted(value)}; it has {listed(groups, 5)}")
+        table = table.take(rows)
     return table
 
 
@@ -181,19 +161,6 @@ def _groups(column: Column) -> dict[str, Rows]:
     return {str(text): np.array(rows) for text, rows in cells.groupby(cells, sort=False).indices.items()}
 
 
-def _frame(array: Any) -> "pd.DataFrame | pd.Series[Any]":
-    import pandas as pd
-
-    try:
-        array = np.ma.asarray(array)
-        problem = _NO_NUMBERS.get(array.dtype.kind, "" if array.ndim in (1, 2) else f"shape {array.shape}")
-    except ValueError:
-        problem = "rows of different lengths"
-    if problem:
-        raise DataError(f"the array has {problem}; a series is (N,) or (N, F) of real numbers, target in column 0")
-    return pd.Series(array) if array.ndim == 1 else pd.DataFrame(array).add_prefix("column ")
-
-
 def read_rows(table: Table, target: str | None, features: Features, how: ReadOptions) -> TimeSeries:
     """Read a series from a table, all of whose rows it has; see `read_series`."""
     if how.id is not None and len(keys := _groups(table.column(how.id))) > 1:
@@ -201,25 +168,27 @@ def read_rows(table: Table, target: str | None, features: Features, how: ReadOpt
         remedy = option("where", f"{how.id}={next(iter(keys))}")
         raise table.refusal(f"{found}; one series is expected; keep one by {remedy}")
     # a feature may date the rows as well
-    times = find_times(table, how, [] if target is None else [table.column(str(target)).name])
-    if times is None:
-        times = Times((), (), None, range(len(table))[:: -1 if how.order == "newest-first" else 1])
-    columns = _columns(table, times.names, target, features, [how.id])
+    times = time_column.find_times(table, how, [] if target is None else [table.column(str(target)).name])
+    times = times or Times((), (), None, range(len(table))[:: -1 if how.order == "newest-first" else 1])
+    columns = choose_columns(table, times.names, target, features, how.id)
     values, styles = read_values(table, columns, how)
     order = order_rows(times.keys)
-    said = [*_value_notices(table, values, styles, how), *_order_notices(table, times, order, columns, how)]
+    said = [*_value_notices(values, styles, how), *_order_notices(table, times, order, columns, how)]
     values = order.take(values, how.on_duplicate)
-    spacing, first_gap = _spacing(table, times, values.index.to_numpy(), how.freq)
+    spacing, first_gap = _find_gaps(table, times, values.index.to_numpy(), how.freq)
+    if first_gap is not None and (spacing.freq != "B" or spacing.missing >= _HOLIDAYS * len(values)):
+        unit = spacing.unit.removesuffix("s") if spacing.missing == 1 else spacing.unit
+        said += [f"{spacing.missing} {unit} missing, first {first_gap}; the rows are taken as if they were adjacent"]
     filled = fill_missing(values, how.missing, table)
     rows = filled.values.index.to_numpy()
     form, gaps = times.dates.form if times.dates else None, (spacing.freq, spacing.missing, first_gap)
     return TimeSeries(
         np.array(filled.values, order="C"),
         columns,
-        labels=_at(rows, times.labels) if times.names else None,
-        dates=_at(rows, times.dates.values) if times.dates else None,
+        labels=_take(times.labels, rows) if times.names else None,
+        dates=_take(times.dates.values, rows) if times.dates else None,
         name=table.name or TimeSeries.name,
-        notices=(*said, *_gap_notices(spacing, first_gap, len(values)), *filled.notices),
+        notices=(*said, *filled.notices),
         observed=filled.observed,
         missing=filled.record,
         reading=Reading(times.names, form, order.name, len(order.repeats), *gaps, how.missing_values, styles),
@@ -227,50 +196,56 @@ def read_rows(table: Table, target: str | None, features: Features, how: ReadOpt
     )
 
 
-def _at(rows: Rows, cells: Sequence[Any]) -> tuple[Any, ...]:
-    if len(rows) == len(cells) and (np.diff(rows) > 0).all():
-        return tuple(cells)
+def _take(cells: Sequence[Any], rows: Rows) -> tuple[Any, ...]:
     return tuple(map(cells.__getitem__, rows.tolist()))
 
 
-def _columns(
-    table: Table, dated: Collection[str], target: str | None, features: Features, ids: Collection[str | None]
+def _find_gaps(table: Table, times: Times, rows: Rows, freq: str | None) -> tuple[Spacing, str | None]:
+    """The spacing of rows with dates, and the first date without a row, as the source would write it."""
+    if times.dates is None:
+        return Spacing(), None
+    try:
+        spacing = find_spacing(_take(times.dates.values, rows), freq)
+    except CellError as error:
+        raise table.cell_refusal(" ".join(times.names), CellError(rows[error.row], str(error))) from error
+    first = spacing.first_missing
+    return spacing, None if first is None else format_date(first, times.labels[rows[-1]], times.dates.form)
+
+
+# --- columns ------------------------------------------------------------------------------------------------------
+
+
+def choose_columns(
+    table: Table, dated: Collection[str], target: str | None, features: Features, id: str | None = None
 ) -> tuple[str, ...]:
     """The names of the target and the features, each once."""
     target = default_target(table, dated) if target is None else target
-    if features == ALL and ALL not in table.names:
-        features = [name for name in numeric_columns(table, dated) if name not in ids]
-    named = [target, *([features] if isinstance(features, str) else features)]
-    return tuple(dict.fromkeys(table.column(str(name)).name for name in named))
+    named = texts("features", features)
+    if named == (ALL,) and ALL not in table.names:
+        named = tuple(name for name in numeric_columns(table, dated) if name != id)
+    return tuple(dict.fromkeys(table.column(str(name)).name for name in (target, *named)))
 
 
 def numeric_columns(table: Table, dated: Collection[str]) -> list[str]:
     """The names of the numeric columns, but for those by which the rows are `dated`, and that count the rows."""
     free = [column for column in table.columns[table.index :] if column.name not in dated]
     numeric = [column for column in free if numbers.is_numeric(column)]
-    return [column.name for column in numeric if not counts_rows(column)] or [column.name for column in numeric]
+    return [column.name for column in numeric if not time_column.counts_rows(column)] or [c.name for c in numeric]
 
 
 def default_target(table: Table, dated: Collection[str]) -> str:
     """The column to predict by default; raise DataError if the choice is not clear."""
-    closes = [name for name in table.names if name == "Close"] or [n for n in table.names if n.casefold() == "close"]
-    if len(set(closes)) > 1:
-        remedy = option("target", closes[0])
-        raise table.refusal(f"{len(closes)} columns are named {listed(closes)}; choose one by {remedy}")
-    if closes:
-        return closes[0]
-    numeric = numeric_columns(table, dated)
-    numeric = [name for name in numeric if not is_calendar(name)] or numeric
-    is_headless = numeric and table.unit == "line" and all(map(numbers.may_be_number, numeric))
-    if len(numeric) == 1 and not is_headless:
-        return numeric[0]
-    if not dated:
-        refuse_wide(table)
-    if is_headless:
-        remedy = f"add a header line with column names, or give {option('target', numeric[0])} if that is one"
+    names = [name for name in table.names if name == "Close"] or [n for n in table.names if n.casefold() == "close"]
+    if not names:
+        numeric = numeric_columns(table, dated)
+        names = [name for name in numeric if not time_column.is_calendar(name)] or numeric
+    if names and table.unit == "line" and all(map(numbers.may_be_number, names)):
+        remedy = f"add a header line with column names, or give {option('target', names[0])} if that is one"
         raise table.refusal(f"the first line looks like data ({listed(table.names, 3)}); {remedy}")
-    found = f"{len(numeric)} numeric columns, none of them named Close" if numeric else "no numeric column"
-    raise table.refusal(f"{found}; choose one by {option('target', 'NAME')}: {listed(numeric or table.names, 3)}")
+    if len(set(names)) == 1:
+        return names[0]
+    found = f"{len(names)} numeric columns may be the target" if names else "no numeric column"
+    raise table.refusal(f"{found}; choose one by {option('target', 'NAME')}: {listed(names or table.names, 3)}")
 
 
 def read_values(table: Table, columns: Sequence[str], how: ReadOptions) -> tuple["pd.DataFrame", Styles]:
@@ -289,14 +264,15 @@ def read_values(table: Table, columns: Sequence[str], how: ReadOptions) -> tuple
     return pd.DataFrame(values), styles
 
 
-def _value_notices(table: Table, values: "pd.DataFrame", styles: Styles, how: ReadOptions) -> Iterator[str]:
+# --- notices ------------------------------------------------------------------------------------------------------
+
+
+def _value_notices(values: "pd.DataFrame", styles: Styles, how: ReadOptions) -> Iterator[str]:
     """What to say of numbers with a unit, and of those that may mark missing values."""
     for name, style in styles.items():
         column, called = values[name], f"column {printable(name)}"
-        if style.unit and style.unit != numbers.BOOLEAN:
-            row, unit = int(column.notna().argmax()), "percent" if style.unit == "%" else style.unit
-            text = table.column(name).cells[row].strip()
-            yield f"{called}: all in {unit}; {quoted(text)} is read as {float(column[row])!r}"
+        if style.unit not in ("", numbers.BOOLEAN):
+            yield f"{called}: all in {style.unit}; 5{style.unit} is read as 5"
         if (value := numbers.suspicious_value(column.to_numpy())) is not None:
             what = f"{value:g} is far outside of the other values and repeats {(column == value).sum()} times"
             remedy = options("missing_values", [*how.missing_values, f"{value:g}"])
@@ -305,60 +281,41 @@ def _value_notices(table: Table, values: "pd.DataFrame", styles: Styles, how: Re
 
 def _order_notices(table: Table, times: Times, order: Order, used: Sequence[str], how: ReadOptions) -> Iterator[str]:
     """What to say of the order of the rows and of those that repeat a time; DataError where they are refused."""
-    name = " ".join(times.names)
     if not times.names:
-        may_be_dated = table.name or table.index or len(table.columns) > len(used)
-        if how.order is None and may_be_dated:
+        if how.order is None:
             _check_last_row(table, used)
-            yield check_order(table, used)
+            yield time_column.check_order(table, used)
         return
-
-    def first(rows: Rows) -> str:
-        return f"first in {table.where(rows[0])} ({quoted(times.labels[rows[0]])})"
-
+    name = printable(" ".join(times.names))
     if len(order.repeats):
         row, count = order.repeats[0], f"{len(order.repeats)} row(s) repeat a time"
         if how.on_duplicate is None:
             before = table.where(times.keys.index(times.keys[row]))
-            problem = f"{quoted(times.labels[row])} is in {before} already ({count})"
-            raise table.cell_refusal(name, CellError(row, f"{problem}; {repeats_remedy(table, times, used)}"))
+            remedy = time_column.tell_rows_apart(table, times, used).message
+            problem = f"{quoted(times.labels[row])} is in {before} already ({count}); {remedy}"
+            raise table.cell_refusal(name, CellError(row, problem))
         taken = "their mean" if how.on_duplicate == "mean" else f"the {how.on_duplicate} row of each time"
-        yield f"column {printable(name)}: {count}, {first(order.repeats)}; {taken} is taken"
+        yield f"column {name}: {count}, first in {_place(table, times, row)}; {taken} is taken"
     if how.order not in (None, order.name):
-        yield f"{option('order', str(how.order))} is not used, since {printable(name)} dates the rows"
+        yield f"{option('order', str(how.order))} is not used, since {name} dates the rows"
+    yield from time_column.blocks_notices(table, times, used)
     if order.name == "newest-first":
         yield "rows are newest-first; reversed to chronological order"
     elif order.name == "unsorted":
-        yield f"{len(order.late)} row(s) come after a later one, {first(order.late)}; sorted by {printable(name)}"
+        first = _place(table, times, order.late[0])
+        yield f"{len(order.late)} row(s) come after a later one, first in {first}; sorted by {name}"
+
+
+def _place(table: Table, times: Times, row: int) -> str:
+    return f"{table.where(row)} ({quoted(times.labels[row])})"
 
 
 def _check_last_row(table: Table, columns: Sequence[str]) -> None:
     """Raise DataError where the first column, which is not one of `columns`, calls the last row a total."""
     first = table.columns[0]
-    if first.name in columns or first.numbers is not None:
-        return
-    cells = [cell.strip() for cell in first.cells]
-    known = [cell for cell in cells if not numbers.is_missing(cell)]
-    only_last_is_missing = known == cells[:-1] and not all(map(numbers.may_be_number, known))
-    if only_last_is_missing or _TOTALS.fullmatch(cells[-1]):
-        problem = f"{quoted(cells[-1])} may mark a total; remove the {table.unit}, or write another word there"
-        raise table.cell_refusal(first.name, CellError(len(cells) - 1, problem))
-
-
-def _spacing(table: Table, times: Times, rows: Rows, freq: str | None) -> tuple[Spacing, str | None]:
-    """The spacing of rows with dates, and the first date without a row, as the source would write it."""
-    if times.dates is None:
-        return Spacing(), None
-    try:
-        spacing = find_spacing(_at(rows, times.dates.values), freq)
-    except CellError as error:
-        raise table.cell_refusal(" ".join(times.names), CellError(rows[error.row], str(error))) from error
-    first = spacing.first_missing
-    return spacing, None if first is None else format_date(first, times.labels[rows[-1]], times.dates.form)
-
-
-def _gap_notices(spacing: Spacing, first: str | None, count: int) -> Iterator[str]:
-    """What to say of missing rows."""
-    if first is not None and (spacing.freq != "B" or spacing.missing >= _HOLIDAYS * count):
-        unit = spacing.unit.removesuffix("s") if spacing.missing == 1 else spacing.unit
-        yield f"{spacing.missing} {unit} missing, first {first}; the rows are taken as if they were adjacent"
+    *others, last = map(str.strip, first.cells)
+    are_words = not any(numbers.is_missing(cell) or numbers.may_be_number(cell) for cell in others)
+    is_total = _TOTALS.fullmatch(last) or (are_words and numbers.is_missing(last))
+    if is_total and first.name not in columns:
+        problem = f"{quoted(last)} may mark a total; remove the {table.unit}, or write another word there"
+        raise table.cell_refusal(first.name, CellError(len(others), problem))

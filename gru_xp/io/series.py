@@ -61,9 +61,9 @@ class Reading:
     @classmethod
     def from_dict(cls, reading: Mapping[str, Any]) -> "Reading":
         """The inverse of `to_dict`, also for fewer facts."""
-        held = cls(**reading)
         styles = {name: NumberStyle(**style) for name, style in reading.get("styles", {}).items()}
-        return replace(held, time=tuple(held.time), missing_values=tuple(held.missing_values), styles=styles)
+        held = {name: tuple(value) for name, value in reading.items() if isinstance(value, list)}
+        return cls(**{**reading, **held, "styles": styles})
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,11 @@ def _days_after_start(date: datetime, offset: Any) -> timedelta:
 
 def _clock_changes(stamps: Array, step: np.timedelta64) -> Array:
     """Sum up the hours that clocks skip or repeat, on some Sundays at about two, between rows `step` apart."""
-    jumps = np.diff(stamps) - step
-    before, after = ((stamps - np.datetime64("1970-01-04T02") + shift) // _WEEK for shift in (-_HOUR, _HOUR))
-    months = stamps[1:].astype("datetime64[M]").astype(np.int64) % 12 + 1
-    is_change = (before[:-1] < after[1:]) & np.isin(months, (3, 4, 9, 10, 11)) & (abs(jumps) == _HOUR) & (step <= _DAY)
-    return np.append(0 * _HOUR, np.where(is_change, jumps, 0 * _HOUR).cumsum())
+    jumps, changes = np.diff(stamps) - step, np.zeros(len(stamps), "timedelta64[us]")
+    rows = np.flatnonzero((abs(jumps) == _HOUR) & (step <= _DAY))
+    ends: list[Array] = [stamps[rows] - _HOUR, stamps[rows + 1] + _HOUR]
+    before, after = ((end - np.datetime64("1970-01-04T02")) // _WEEK for end in ends)
+    months = stamps[rows + 1].astype("datetime64[M]").astype(np.int64) % 12 + 1
+    rows = rows[(before < after) & np.isin(months, (3, 4, 9, 10, 11))]
+    changes[rows + 1] = jumps[rows]
+    return changes.cumsum()

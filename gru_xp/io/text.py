@@ -42,14 +42,13 @@ def open_text(path: Path, name: str, encoding: str | None = None) -> io.TextIOWr
     DataError
         The file cannot be read, is too large or is no text; the message says where.
     """
-    content = _unpacked(path, name)
+    content = _content(path, name)
     encoding = encoding or _encoding_of(content[:1024])
+    content = content.removeprefix("\ufeff".encode(encoding, "ignore"))
     lines = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
     try:
-        before, zero, _ = content.decode(encoding).partition("\0")
+        before, zero, _ = lines.read().partition("\0")
         problem = zero and "a zero character; this is not a text file, or it is damaged"
-        if lines.read(1) != "\ufeff":
-            lines.seek(0)
     except UnicodeError as error:
         start = getattr(error, "start", 0)
         before = content[:start].decode(encoding, "replace")
@@ -58,52 +57,46 @@ def open_text(path: Path, name: str, encoding: str | None = None) -> io.TextIOWr
     if problem:
         line = 1 + len(re.findall(r"\r\n?|\n", before))
         raise DataError(f"{name}, line {line}: {problem}")
+    lines.seek(0)
     return lines
 
 
-def _unpacked(path: Path, name: str) -> bytes:
+def _content(path: Path, name: str) -> bytes:
     """The bytes of a file, or of the one that is packed in it."""
-    content = b""
     try:
-        if str(path) == "-" and sys.stdin is None:
-            raise OSError("there is no stdin")
-        with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
-            content = _read(file, name)
+        with nullcontext(sys.stdin.buffer) if str(path) == "-" and sys.stdin else path.open("rb") as file:
+            content = _read(file)
         if content.startswith(b"\x1f\x8b"):
-            content = _read(gzip.GzipFile(fileobj=io.BytesIO(content)), name)
-        elif content.startswith((b"PK\3\4", b"PK\5\6")):
-            content = _read(_zip_member(zipfile.ZipFile(io.BytesIO(content)), name), name)
-    except DataError:
-        raise
+            return _read(gzip.GzipFile(fileobj=io.BytesIO(content)))
+        if content.startswith((b"PK\3\4", b"PK\5\6")):
+            archive = zipfile.ZipFile(io.BytesIO(content))
+            members = [each for each in archive.namelist() if not re.search(r"/$|^__MACOSX/|\.DS_Store", each)]
+            if len(members) != 1:
+                raise DataError(f"a zip archive of {listed(members, 3) or 'no file'}; it must hold one CSV file")
+            return _read(archive.open(members[0]))
+        return content
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
     except Exception as error:  # unpacking what is damaged raises errors of many kinds
-        reason = printable(str(getattr(error, "strerror", None) or error or type(error).__name__), 200)
-        packed = f"packed, and damaged or locked ({reason}); take another copy, or unpack it first"
-        raise DataError(f"{name}: {packed if content else f'cannot be read ({reason})'}") from error
-    return content
+        reason = getattr(error, "strerror", None)
+        damaged = f"packed, and damaged or locked ({printable(str(error), 200)}); take another copy, or unpack it first"
+        raise DataError(f"{name}: {f'cannot be read ({reason})' if reason else damaged}") from error
 
 
-def _read(file: IO[bytes] | io.BufferedIOBase, name: str) -> bytes:
+def _read(file: IO[bytes] | io.BufferedIOBase) -> bytes:
     content = file.read(MAX_BYTES + 1)
-    for problem in (problem for kind, problem in _NOT_READ.items() if re.match(kind, content, re.DOTALL)):
-        raise DataError(f"{name}: {problem}")
+    for start, problem in _NOT_READ.items():
+        if re.match(start, content, re.DOTALL):
+            raise DataError(problem)
     if len(content) > MAX_BYTES:
-        raise DataError(f"{name}: more than {MAX_BYTES:,} bytes; leave out columns or rows")
+        raise DataError(f"more than {MAX_BYTES:,} bytes; leave out columns or rows")
     return content
-
-
-def _zip_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    """The one file in a zip archive, but for those that a Mac adds."""
-    names = [entry for entry in archive.namelist() if not re.search(r"/$|^__MACOSX/|\.DS_Store", entry)]
-    if len(names) != 1:
-        raise DataError(f"{name}: a zip archive of {listed(names, 3) or 'no file'}; it must hold one CSV file")
-    return archive.open(names[0])
 
 
 def _encoding_of(head: bytes) -> str:
     """Where there is no byte order mark, UTF-16 is known by the zero byte in each character of a table's numbers."""
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    even, odd = head[::2].count(0), head[1::2].count(0)
-    if max(even, odd) > 4 * min(even, odd) and 4 * max(even, odd) > len(head) > 8:
-        return "utf-16-be" if even > odd else "utf-16-le"
-    return "utf-8"
+    zeros = {"utf-16-be": head[::2].count(0), "utf-16-le": head[1::2].count(0)}
+    likely = max(zeros, key=zeros.__getitem__)
+    return likely if 4 * zeros[likely] > len(head) > 8 else "utf-8"

@@ -2,44 +2,39 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
-from itertools import combinations, takewhile
+from functools import lru_cache, partial
+from importlib import resources
+from itertools import combinations, pairwise, takewhile
 from math import prod
 from operator import ne
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gru_xp.errors import printable
 from gru_xp.io.dates import Dates, digit_formats, is_full_date, may_be_date, read_dates, short_year_formats
 from gru_xp.io.messages import CellError, listed, option, options, quoted
 from gru_xp.io.numbers import is_missing, may_be_number
 from gru_xp.io.options import ReadOptions
-from gru_xp.io.table import Column, Floats, Table
+from gru_xp.io.order import order_rows
+from gru_xp.io.table import Column, Floats, Rows, Table, Where
 
-_DAY_NAMES = ("date", "dates", "datetime")
-_TIME_NAMES = (*_DAY_NAMES, "timestamp", "ds", "time")
-_FILLERS = {"ending", "end", "start", "of", "the", "local", "utc", "num", "number", "date"}
-_ROW_NAMES = ("", "index", "unnamed", "no", "nr", "row", "level")
-_INDEX_NAMES = (*_ROW_NAMES, "id")
-_STEP_NAMES = (*_ROW_NAMES, "t", "step")
-_COUNTER_NAMES = (*_TIME_NAMES, *_STEP_NAMES, "period")
+_SAMPLE = 100
+"""Cells, or columns, that are looked at first."""
+
+_CLOCK = ("hour", "minute")
+_SPREADS = (("year", "month", "day", *_CLOCK), ("year", "day of year", *_CLOCK), ("year", "quarter"))
+_FILLERS = {"ending", "end", "start", "of", "the", "local", "utc", "num", "number", "settlement", "iso"}
+_NEEDLESS = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
+_MAX_KEYS = 8
 _TIME_WORD = re.compile("date|time|stamp|epoch|unix|^ts$", re.IGNORECASE)
-_PARTS = {
-    "year": "year yr yyyy yy jahr jaar år año ano année anno rok vuosi год 年",
-    "month": "month mo mon quarter qtr monat maand mes mês mois mese kuukausi месяц 月",
-    "day": "day dy dd tag dag día dia jour giorno päivä день 日",
-    "hour": "hour hours h hr hh he hhmm hhmmss time clock hora heure ora stunde uhrzeit zeit tid aika час время"
-    " 时间 時刻 시간",
-    "minute": "minute min",
-}
-_QUARTER = re.compile("quarter|qtr", re.IGNORECASE)
-_WEEK = re.compile(r"(?<![a-z])(weeks?|wk)(?![a-z])", re.IGNORECASE)
 _YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
 _YEAR_POINT_MONTH = re.compile(r"(1[89]|2[01])\d\d\.(0[1-9]|1[0-2])")
-_CLOCK_TEXT = re.compile(r"(\d\d?)[.:](\d\d)(?:[.:](\d\d))?(?: ?[-–] ?\d\d?[.:]\d\d)?")
-_NEEDLESS = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
-_SAMPLE, _MAX_KEYS = 100, 8
+_WHOLE_HOUR = re.compile(r".* \d\d?:00")
+_JOINTS = {"month": "{}-{}", "quarter": "{}-Q{}", "day of year": "{}-{:0>3}", "day": "{}-{}", "minute": "{}:{}"}
+"""By the part of a time that a column has: how it is added to what is before it."""
 
 
 class Times(NamedTuple):
@@ -73,141 +68,108 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
         raise table.refusal(f"column {quoted(taken[0])} is the target; name another one by {option('time')}")
     try:
         labels, form = _join(table, names, how.date_format)
-        if how.date_format is None and _WEEK.search(names[0]) and all(map(_YEAR_WEEK.fullmatch, labels)):
-            raise CellError(0, f"{quoted(labels[0])} may be a week or a month; write weeks as 2024-W01")
-        if how.date_format is None and all(map(_YEAR_POINT_MONTH.fullmatch, labels)):
-            remedy = option("date_format", "%Y.%m")
-            raise CellError(0, f"{quoted(labels[0])} may be a month or a fraction of a year; for months, give {remedy}")
+        if how.date_format is None:
+            _refuse_ambiguous(names[0], labels)
         is_time = bool(how.time or _TIME_WORD.search(names[0]))
         dates = read_dates(labels, form or _digit_format(labels), table.where, is_time=is_time)
-        return Times(names, labels, dates, dates.keys if dates else _counter(names[0], labels))
+        return Times(names, labels, dates, dates.keys if dates else _read_counter(names[0], labels))
     except CellError as error:
         raise table.cell_refusal(names[0], error) from error
 
 
 def _find(table: Table, how: ReadOptions, used: Collection[str]) -> tuple[str, ...]:
     """The name of the column that dates the rows; empty if no column does."""
-    date_format = how.date_format
     free = [column for column in table.columns if column.name not in used][:_SAMPLE]
     if not free or len(table.columns) == 1:
         return ()
-    named = [column for name in _TIME_NAMES for column in free if _letters(column.name) == name]
-    others = free if date_format is not None else _first(table, free)
-    found = [column for column in (*named, *others) if _has_dates(column, date_format)]
+    named = [column for column in free if "time" in _meanings(column.name)]
+    named.sort(key=lambda column: "date" not in _meanings(column.name))
+    likely = [*named, *(free if how.date_format is not None else _first_columns(table, free))]
+    found = [column for column in likely if _has_dates(column, how.date_format)]
     if not found:
         days = _columns_of_days(free)
-        found = days if len(days) == 1 else named if date_format is None else [*named, *others]
+        found = days if len(days) == 1 else named if how.date_format is None else likely
     if not found and how.order is None:
         refuse_wide(table)
         # if no target is named, a column of numbers may be it
-        others = [c for c in free if used or _is_counter_name(c.name) or not may_be_number(c.cells[0])]
+        others = [c for c in free if used or _is_counter(c.name) or not may_be_number(c.cells[0])]
         if not tell_rows_apart(table, None, used).values and not any(_order_problems(table, others)):
-            found = [column for column in free if _letters(column.name) != "id" and counts_rows(column)]
+            found = [c for c in free if _is_counter(c.name) and counts_rows(c)]
     return tuple(column.name for column in found[:1])
-
-
-def _first(table: Table, free: Sequence[Column]) -> list[Column]:
-    """The first column, and the first one that varies and does not number the rows, if they are free."""
-    others = (c for c in table.columns if _letters(c.name) not in _INDEX_NAMES and len(set(c.cells)) > 1)
-    first = table.columns[0]
-    return [column for column in dict.fromkeys((first, next(others, first))) if column in free]
 
 
 def _has_dates(column: Column, date_format: str | None) -> bool:
     """Whether a column has dates: most cells of a sample, or, where they are numbers, all cells."""
     sample = _labels(column.cells[:_SAMPLE])
     if date_format is not None or not all(may_be_number(label) or is_missing(label) for label in sample):
-        likely = (may_be_date(label, date_format) or (not date_format and _is_short(label)) for label in sample)
-        return 2 * sum(likely) > len(sample)
+        may_be = _is_date if date_format is None else partial(may_be_date, date_format=date_format)
+        return 2 * sum(map(may_be, sample)) > len(sample)
     labels = _labels(column.cells)
-    if all(map(_YEAR_POINT_MONTH.fullmatch, labels)):
-        return True
     if all(re.fullmatch(r"\d{4}", label) for label in labels):
-        return _letters(column.name) in ("year", *_TIME_NAMES) or set(np.diff(_numbers(labels))) in ({1}, {-1})
+        steps = {later - label for label, later in pairwise(map(int, labels))}
+        return not _meanings(column.name).isdisjoint(("year", "time")) or steps in ({1}, {-1})
     is_epoch = _TIME_WORD.search(column.name) and len(sample[0]) >= 10 and may_be_date(sample[0], is_time=True)
-    return bool(is_epoch) or _digit_format(labels) is not None
+    return bool(is_epoch or all(map(_YEAR_POINT_MONTH.fullmatch, labels)) or _digit_format(labels))
 
 
-def _is_short(label: str) -> bool:
-    """Whether a label is a date with a year of two digits."""
-    return not may_be_number(label) and short_year_formats([label]) != ()
-
-
-def _columns_of_days(columns: Sequence[Column]) -> list[Column]:
-    """The columns of which every cell is a day with its year, in digits alone if it has eight or more."""
-
-    def are_days(labels: Sequence[str]) -> bool:
-        return all(map(is_full_date, labels)) or (len(labels[0]) > 7 and _digit_format(labels) is not None)
-
-    return [column for column in columns if are_days(_labels(column.cells))]
-
-
-def _counts_up(column: Column) -> bool:
-    """Whether a column has whole numbers that rise, so that they may count or date the rows."""
-    numbers = _numbers(column.cells)
-    return bool((np.floor(numbers) == numbers).all() and (np.diff(numbers) > 0).all())
+def _refuse_ambiguous(name: str, labels: Sequence[str]) -> None:
+    """Raise CellError where all labels may be months, or else weeks or numbers."""
+    if "week" in _meanings(name) and all(map(_YEAR_WEEK.fullmatch, labels)):
+        raise CellError(0, f"{quoted(labels[0])} may be a week or a month; write weeks as 2024-W01")
+    if all(map(_YEAR_POINT_MONTH.fullmatch, labels)):
+        remedy = f"for months, give {option('date_format', '%Y.%m')}"
+        raise CellError(0, f"{quoted(labels[0])} may be a month or a fraction of a year; {remedy}")
 
 
 def _join(table: Table, names: Sequence[str], date_format: str | None) -> tuple[list[str], str | None]:
-    """What the columns say of each row, one after the other, and the format that reads it.
-
-    Times of day in digits alone, or with the hour 24, are added to the date, which then is in ISO 8601.
-    """
+    """What the columns say of each row, one after the other, and the format that reads it."""
     first, *others = (table.column(name) for name in names)
     labels, date_format = _labels(first.cells), None if first.is_dated else date_format
     for column in others:
-        cells, part = _labels(column.cells), _part(column.name)
-        may_be_clock = part in ("hour", "minute") or (part == "" and is_full_date(labels[0]))
-        clocks = _clocks(cells, part) if may_be_clock else None
-        is_text = all(":" in cell and not cell.startswith("24") and len(cell) < 9 for cell in cells)
-        if clocks and not is_text and (dates := read_dates(labels, date_format, table.where)):
-            labels = [str(date + clock) for date, clock in zip(dates.values, clocks, strict=True)]
-            date_format = None
-            continue
-        sign = " " if part in ("hour", "minute", "") else "-"
-        sign = "-Q" if _QUARTER.search(column.name) and cells[0].isdecimal() else sign
-        labels = [f"{label}{sign}{cell}" for label, cell in zip(labels, cells, strict=True)]
+        cells, parts = _labels(column.cells), _meanings(column.name)
+        has_day = may_be_date(labels[0], date_format) if date_format else _is_day(labels[0])
+        if has_day and "minute" in parts and all(map(_WHOLE_HOUR.fullmatch, labels)):
+            labels = [f"{label[:-2]}{cell:0>2}" for label, cell in zip(labels, cells, strict=True)]
+        elif has_day and ("hour" in parts or (not parts and ":" not in labels[0])):
+            labels, date_format = _add_clocks(labels, cells, date_format, table.where), None
+        else:
+            joint = next((joint for part, joint in _JOINTS.items() if part in parts), "{} {}")
+            labels = [joint.format(label, cell.removeprefix("Q")) for label, cell in zip(labels, cells, strict=True)]
+            date_format = date_format or ("%Y-%j" if "day of year" in parts else None)
     return labels, date_format
 
 
-def _clocks(cells: Sequence[str], part: str) -> list[timedelta] | None:
-    """Times of day: hours up to 24, minutes, HHMM, or hours and minutes with a sign, the first of two."""
-    if all(map(str.isdecimal, cells)):
-        numbers = list(map(int, cells))
-        if part == "minute" or max(numbers) <= 24:
-            return [timedelta(hours=number) * (1 / 60 if part == "minute" else 1) for number in numbers]
-        if max(numbers) < 100:
-            return None
-        size = 10_000 if max(numbers) >= 10_000 else 100
-        parts = [(n // size, n % size * 100 // size, n % 100 if size > 100 else 0) for n in numbers]
-    else:
-        matches = [_CLOCK_TEXT.fullmatch(cell) for cell in cells]
-        parts = [(int(m[1]), int(m[2]), int(m[3] or 0)) for m in matches if m]
-    if len(parts) < len(cells) or any(hour > 24 or minute > 59 for hour, minute, _ in parts):
-        return None
-    return [timedelta(hours=hour, minutes=minute, seconds=second) for hour, minute, second in parts]
+def _add_clocks(days: Sequence[str], cells: Sequence[str], date_format: str | None, where: Where) -> list[str]:
+    """Days with times of day: numbers of hours, HHMM, or HH:MM, the first of two; 24:00 is at the end of the day."""
+    if date_format or ":" in days[0] or days[0].isdecimal() or short_year_formats(days[:1]):
+        dates = read_dates(days, date_format or _digit_format(days), where)
+        days = [str(date).removesuffix(" 00:00:00") for date in dates.values] if dates else days
+    clocks = [re.sub(r"(?<!:\d\d)\.", ":", re.sub(" ?[-–].*", "", cell)) for cell in cells]
+    if all(map(str.isdecimal, clocks)):
+        width = (max(map(len, clocks)) + 1) // 2 * 2
+        clocks = [":".join(re.findall("..", clock.zfill(width) + "00" * (width == 2))) for clock in clocks]
+    late = [clock.startswith("24:") for clock in clocks]
+    clocks = ["00" + clock[2:] if is_late else clock for clock, is_late in zip(clocks, late, strict=True)]
+    labels = list(map("{} {}".format, days, clocks))
+    if any(late) and (dates := read_dates(labels, None, where)):
+        dated = [date + timedelta(days=is_late) for date, is_late in zip(dates.values, late, strict=True)]
+        return [str(date).removesuffix(":00") for date in dated]
+    return labels
 
 
-def _digit_format(labels: Sequence[str]) -> str | None:
-    """The one format of dates in digits alone that reads all labels, if it has the year first."""
-    forms = digit_formats(labels) if digit_formats(labels[:_SAMPLE]) else ()
-    return forms[0] if len(forms) == 1 and forms[0].startswith("%Y") else None
-
-
-def _counter(name: str, labels: Sequence[str]) -> Sequence[Any]:
+def _read_counter(name: str, labels: Sequence[str]) -> Sequence[Any]:
     """What sorts labels that are no dates: numbers, or times of one day, which rise."""
     clocks = read_dates([f"2000-01-01 {label}" for label in labels]) if ":" in labels[0] else None
     keys: Sequence[Any] = clocks.values if clocks else _numbers(labels).tolist()
-    forms = short_year_formats(labels) or digit_formats(labels[:_SAMPLE])
-    by_format = f"say how to read them by {option('date_format')}"
-    remedy = f"give {option('date_format', *forms)}" if forms else f"write dates as 2020-01-31, or {by_format}"
-    is_day = _letters(name) in _DAY_NAMES
+    is_for_days = "date" in _meanings(name)
     for row, key in enumerate(keys):
-        if key != key or (is_day and re.fullmatch(r"\d{5,8}", labels[row])):  # NaN, or not to be told from a date
-            raise CellError(row, f"{quoted(labels[row])} was not read as a date; {remedy}")
-        if row and (is_day or clocks) and key <= keys[row - 1]:
-            what = f"{quoted(labels[row])} comes after {quoted(labels[row - 1])}"
-            raise CellError(row, f"{what}, so that the column does not date the rows; {remedy}")
+        falls = row > 0 and (is_for_days or clocks) and key <= keys[row - 1]
+        # NaN, or not to be told from a date
+        if key != key or falls or (is_for_days and re.fullmatch(r"\d{5,8}", labels[row])):
+            after = f" and comes after {quoted(labels[row - 1])}" if falls else ""
+            forms = short_year_formats(labels) or digit_formats(labels[:_SAMPLE])
+            remedy = option("date_format", *forms) + ("" if forms else ", or write dates as 2020-01-31")
+            raise CellError(row, f"{quoted(labels[row])} was not read as a date{after}; give {remedy}")
     return keys
 
 
@@ -217,7 +179,7 @@ def _counter(name: str, labels: Sequence[str]) -> Sequence[Any]:
 class Apart(NamedTuple):
     """What tells rows apart that seem to be of the same time: what to say, and the option that takes it into account.
 
-    All are empty where nothing does.
+    All are empty where nothing does; the option is empty where the columns must be joined in the file.
     """
 
     message: str = ""
@@ -227,32 +189,59 @@ class Apart(NamedTuple):
 
 def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) -> Apart:
     """Find columns that the time is spread over, or else those that tell several series apart."""
-    names = times.names if times else ()
+    names, labels = (times.names, times.labels) if times else ((), ())
     free = [column for column in table.columns if column.name not in used]
-    if parts := _parts_of_time([column.name for column in free], names):
+    may_be_part = [c.name for c in free if c.name in names or not is_full_date(" ".join(c.cells[0].split()))]
+    if parts := _parts_of_time(may_be_part, names):
         found = f"the time is spread over {len(parts)} columns ({listed(parts)})"
         return Apart(f"{found}; give {options('time', parts)}", "time", parts)
-    kinds = {column: len(set(column.cells)) for column in _keys([c for c in free if c.name not in names])}
-    ids = [column for column, count in kinds.items() if 2 * count <= len(table) and not _part(column.name)]
-    labels = times.labels if times else ()
+    free = [column for column in free if column.name not in names][:_SAMPLE]
+    for column in [column for column in free if times and _meanings(column.name) & {"week", "period"}]:
+        if len({*zip(labels, column.cells, strict=True)}) > len({*labels}):
+            found = f"the time is spread over {listed([*names, column.name])}"
+            return Apart(f"{found}; write it in one column, such as 2020-01-31 23:30 or 2020-W05")
+    kinds = {column: len(set(column.cells)) for column in free if all(map(_may_tell, column.cells[:_SAMPLE]))}
+    ids = [key for key, count in kinds.items() if 1 < count <= len(table) / 2 and not is_calendar(key.name)][:_MAX_KEYS]
     if not times:
-        if any(_counts_up(c) for c in free if _is_counter_name(c.name) and _letters(c.name) not in _INDEX_NAMES):
+        if any(counts_rows(column) for column in free if _meanings(column.name).isdisjoint(("row", "id"))):
             return Apart()
-        changes = {column: sum(map(ne, column.cells, column.cells[1:])) for column in kinds}
-        if blocks := [key for key in ids if changes[key] < kinds[key] and not may_be_number(key.cells[0])]:
+        if blocks := [key for key in ids if _is_in_blocks(key)]:
             return _several(blocks[:1])
-        # the time is the one that counts, or changes most often
-        likely = [key for key in kinds if _is_counter_name(key.name) or _order_problem(key)[1]]
-        if not likely:
+        counters = [column for column in kinds if _is_counter(column.name)]
+        likely = (column for column in (*counters, *kinds) if 1 < kinds[column] < len(table))
+        time = next((column for column in likely if column in counters or _order_problem(column)), None)
+        if time is None:
             return Apart()
-        time = max(likely, key=lambda key: (_is_counter_name(key.name), changes[key]))
         ids, labels = [key for key in ids if key is not time], time.cells
-    times_count = len(set(labels))
-    for some in (some for count in (1, 2, 3) for some in combinations(ids, count)):
-        is_panel = 2 * len(table) >= times_count * prod(kinds[key] for key in some)  # and not unique by chance
-        if (times or is_panel) and _are_unique([labels, *(key.cells for key in some)]):
+    for some in (some for size in (1, 2, 3) for some in combinations(ids, size)):
+        most = len({*labels}) * prod(kinds[key] for key in some)
+        is_panel = len(table) <= most and (times or most <= 2 * len(table))  # and not unique by chance
+        if is_panel and len({*zip(labels, *(key.cells for key in some), strict=True)}) == len(table):
             return _several(some)
-    return Apart()
+    one_row = f"keep one row of each time, or give {option('on_duplicate', 'first', 'last', 'mean')}"
+    return Apart(one_row, "on_duplicate") if times else Apart()
+
+
+def blocks_notices(table: Table, times: Times, used: Collection[str]) -> Iterator[str]:
+    """What to say of columns that may tell several series apart whose dates follow each other."""
+    free = [column for column in table.columns if column.name not in (*used, *times.names)][:_SAMPLE]
+    for column in free if times.dates else ():
+        if _is_in_blocks(column) and not is_calendar(column.name):
+            found = f"column {printable(column.name)} has {listed(dict.fromkeys(column.cells), 3)}, one after the other"
+            yield f"{found}; if these are several series, keep one by {options('where', _several([column]).values)}"
+
+
+def _is_in_blocks(column: Column) -> bool:
+    """Whether a column has a few texts, each of them in rows that follow each other."""
+    if may_be_number(column.cells[0]):
+        return False
+    changes: int = sum(map(ne, column.cells, column.cells[1:]))
+    return 0 < 2 * changes < len(column.cells) - 1 and len(set(column.cells)) == changes + 1
+
+
+def _may_tell(cell: str) -> bool:
+    """Whether a cell may tell series apart: it is a text, a whole number, or missing."""
+    return not may_be_number(cell) or cell.strip().removesuffix(".0").isdecimal()
 
 
 def _several(keys: Sequence[Column]) -> Apart:
@@ -262,42 +251,18 @@ def _several(keys: Sequence[Column]) -> Apart:
     return Apart(f"{found}; keep one by {options('where', values)}", "where", values)
 
 
-def repeats_remedy(table: Table, times: Times, used: Collection[str]) -> str:
-    """What to do about rows of the same time."""
-    one_row = f"keep one row of each time, or give {option('on_duplicate', 'first', 'last', 'mean')}"
-    return tell_rows_apart(table, times, used).message or one_row
-
-
-def _keys(columns: Sequence[Column]) -> list[Column]:
-    """The columns that may tell series apart: texts or whole numbers, each several times."""
-
-    def is_key(cell: str) -> bool:
-        return is_missing(cell) or cell.strip().removesuffix(".0").isdecimal() or not may_be_number(cell)
-
-    keys = [column for column in columns[:_SAMPLE] if all(map(is_key, column.cells[:_SAMPLE]))]
-    limit = {key: len(key.cells) - 1 if _is_counter_name(key.name) else len(key.cells) / 2 for key in keys}
-    return [column for column in keys if 1 < len(set(column.cells)) <= limit[column]][:_MAX_KEYS]
-
-
-def _are_unique(columns: Sequence[Sequence[str]]) -> bool:
-    """Whether no two rows are alike in all columns; the first thousand are looked at first."""
-    parts = ([cells[:end] for cells in columns] for end in (1000, None))
-    return all(len({*zip(*part, strict=True)}) == len(part[0]) for part in parts)
-
-
 def _parts_of_time(names: Sequence[str], times: Sequence[str]) -> list[str]:
     """The columns that a time is spread over: year, month and so on, or a date, such as in `times`, and hours."""
-    calendar = _first_parts(names, _PARTS)
-    clock = _first_parts([name for name in names if name not in times], ("hour", "minute"))
-    parts = calendar if set(times) <= set(calendar) else [*times, *clock]
+    parts = max((_first_parts(names, spread) for spread in _SPREADS), key=len)
+    if not set(times) <= set(parts):
+        parts = [*times, *_first_parts([name for name in names if name not in times], _CLOCK)]
     return parts if len(parts) > max(len(times), 1) else []
 
 
-def _first_parts(names: Sequence[str], parts: Iterable[str]) -> list[str]:
-    """The columns of the first parts of a time, as far as there are any; of a month rather than a quarter."""
-    preferred = sorted(names, key=lambda name: bool(_QUARTER.search(name)))
-    by_part = {_part(name): name for name in reversed(preferred)}
-    return [by_part[part] for part in takewhile(by_part.__contains__, parts)]
+def _first_parts(names: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """The columns of the first parts of a time, as far as there are any."""
+    by_part = {part: name for name in reversed(names) for part in _meanings(name)}
+    return list(dict.fromkeys(by_part[part] for part in takewhile(by_part.__contains__, parts)))
 
 
 # --- what speaks against the order --------------------------------------------------------------------------------
@@ -315,86 +280,122 @@ def check_order(table: Table, used: Collection[str]) -> str:
     free = [column for column in table.columns if column.name not in used][:_SAMPLE]
     if apart := tell_rows_apart(table, None, used).message:
         raise table.refusal(f"{apart}; {as_is}")
-    for name, row, problem in _order_problems(table, free):
-        raise table.cell_refusal(name, CellError(row, f"{problem}, or, {as_is}"))
+    for name, error in _order_problems(table, free):
+        raise table.cell_refusal(name, CellError(error.row, f"{error}, or, {as_is}"))
     if not free:
         return f"no time column found; rows are taken as oldest first; if not, give {option('order', 'newest-first')}"
-    looked = f"column {quoted((_first(table, free) or free)[-1].name)} was not read as dates"
-    if len(days := [column.name for column in _columns_of_days(free)]) > 1:
-        looked = f"{len(days)} columns look like dates: {listed(days)}"
+    looked = f"column {quoted((_first_columns(table, free) or free)[-1].name)} was not read as dates"
+    if len(days := _columns_of_days(free)) > 1:
+        looked = f"{len(days)} columns look like dates: {listed(column.name for column in days)}"
     return f"no time column found ({looked}); rows are taken as oldest first; name one with {option('time', 'NAME')}"
 
 
-def refuse_wide(table: Table) -> None:
-    """Raise DataError where columns are times: one series a row."""
-    others = table.names[1:]
-    named = [c for c in table.columns[:3] if not any(map(may_be_number, c.cells)) and len(set(c.cells)) == len(table)]
-    texts = {name: re.sub(r"[\[(].*", "", name).strip() for name in table.names}
-    times = [name for name, text in texts.items() if _is_dated(text)]
-    if len(times) < 3 and named:  # a series in each row
-        stems = {name: re.sub(r"\d+", "#", name) for name in others if re.search(r"\d", name)}
-        numbered = Counter(stems.values())
-        counted = [name for name, stem in stems.items() if 2 * numbered[stem] > len(others) + 1]
-        times = counted or [name for name in others if _is_part_of_time(texts[name])]
-    if len(times) >= 3:
-        what = f"{len(times)} columns are times ({listed(times, 3)}): one series a row"
-        raise table.refusal(f"{what}; transpose the table, so that there is one row for each time")
-
-
-def _is_dated(name: str) -> bool:
-    """Whether the name of a column is a date, or a period with its year."""
-    return (may_be_date(name) and (not name.isdecimal() or name.startswith(("19", "20")))) or _is_short(name)
-
-
-def _is_part_of_time(name: str) -> bool:
-    """Whether the name of a column is that of a month, or a time of day."""
-    is_month = not name[-1:].isdecimal() and may_be_date(f"1 {name} 2000")
-    return is_month or (":" in name and may_be_date(f"2000-01-01 {name}"))
-
-
-def _order_problems(table: Table, free: Sequence[Column]) -> Iterator[tuple[str, int, str]]:
+def _order_problems(table: Table, free: Sequence[Column]) -> Iterator[tuple[str, CellError]]:
     """The columns that count or date the rows, but fall or repeat, in which row, and what to do."""
-    first = _first(table, free)
-    for column in free:
-        if column in first or _letters(column.name) in (*_STEP_NAMES, "id"):
-            row, problem = _order_problem(column)
-            if problem:
-                yield column.name, row, problem
+    first = _first_columns(table, free)
+    likely = [column for column in free if column in first or _meanings(column.name) & {"row", "step", "id"}]
+    return ((column.name, error) for column in likely if (error := _order_problem(column)))
 
 
-def _order_problem(column: Column) -> tuple[int, str]:
-    """What a column shows that counts or dates the rows, in whatever words, but falls or repeats, and in which row."""
+def _order_problem(column: Column) -> CellError | None:
+    """Where a column falls or repeats that counts or dates the rows, in whatever words."""
     cells = [cell.strip().removesuffix(".0") for cell in column.cells]
-    runs = [re.findall(r"\d{1,15}", cell) for cell in cells]
     newest = f"give {option('order', 'newest-first')} if the rows are newest-first"
-    numbers = _numbers(cells)
-    if len(cells) > 7 and (np.diff(numbers) < 0).all():
-        return 1, f"falls, from {quoted(cells[0])} to {quoted(cells[-1])}; {newest}"
-    has_fractions = re.search(r"\d[.,]\d", cells[0]) and not _part(column.name)
-    if len(runs) < 3 or not runs[0] or len(set(map(len, runs))) > 1 or has_fractions:
-        return 0, ""
-    steps = np.diff(np.array(runs, dtype=np.int64), axis=0)
-    (usual, count), *_ = Counter(steps[:, -1].tolist()).most_common(1)
-    is_value = steps.shape[1] == 1 and (usual == 0 or 2 * count <= len(steps))
-    is_index = _letters(column.name) in _ROW_NAMES and len(set(cells)) == len(cells)
-    if is_value and not is_index and not (_is_counter_name(column.name) and (steps >= 0).all()):
-        return 0, ""
+    falling = f"falls, from {quoted(cells[0])} to {quoted(cells[-1])}; {newest}"
+    if len(cells) > 7 and (np.diff(_numbers(cells)) < 0).all():
+        return CellError(1, falling)
+    if (steps := _steps(column.name, cells)) is None:
+        return None
     falls, rises = (steps < 0).sum(axis=0), (steps > 0).sum(axis=0)
+    late = int((steps < 0).any(axis=1).argmax()) + 1
     if (falls > 2 * rises).any() and not (rises > 2 * falls).any():
-        what = f"falls, from {quoted(cells[0])} to {quoted(cells[-1])}"
-        return int((steps < 0).any(axis=1).argmax()) + 1, f"{what}; {newest}"
-    first = {cell: row for row, cell in reversed([*enumerate(cells)])}
-    if row := next((row for row, cell in enumerate(cells) if first[cell] < row), 0):
-        what = f"{quoted(cells[row])} repeats, so that the column does not date the rows"
-        return row, f"{what}; name one by {option('time', 'NAME')}"
-    if steps.shape[1] == 1 and _letters(column.name) in _STEP_NAMES and (steps < 0).any():
-        row = int((steps < 0).argmax()) + 1
-        what = f"{quoted(cells[row])} comes after {quoted(cells[row - 1])}"
-        return row, f"{what}; to sort the rows by it, give {option('time', column.name)}"
-    return 0, ""
+        return CellError(late, falling)
+    if repeats := order_rows(cells).repeats.tolist():
+        what = f"{quoted(cells[repeats[0]])} repeats, so that the column does not date the rows"
+        return CellError(repeats[0], f"{what}; name one by {option('time', 'NAME')}")
+    if not falls.any() or _meanings(column.name).isdisjoint(("row", "step")):
+        return None
+    what = f"{quoted(cells[late])} comes after {quoted(cells[late - 1])}"
+    return CellError(late, f"{what}; to sort the rows by it, give {option('time', column.name)}")
 
 
-# --- cells and names ----------------------------------------------------------------------------------------------
+def _steps(name: str, cells: Sequence[str]) -> Rows | None:
+    """The steps from row to row of the numbers in cells that count or date the rows; None for values."""
+    runs = [re.findall(r"\d{1,15}", cell) for cell in cells]
+    has_fractions = re.search(r"\d[.,]\d", cells[0]) and not is_calendar(name)
+    if len(runs) < 3 or not runs[0] or len(set(map(len, runs))) > 1 or has_fractions:
+        return None
+    numbers: Rows = np.array(runs, dtype=np.int64)
+    steps = numbers[1:] - numbers[:-1]
+    (usual, count), *_ = Counter(steps[:, 0].tolist()).most_common(1)
+    is_index = "row" in _meanings(name) and len(set(cells)) == len(cells)
+    counts = (usual != 0 and 2 * count > len(steps)) or is_index or (_is_counter(name) and (steps >= 0).all())
+    return steps if counts or steps.shape[1] > 1 else None
+
+
+# --- times as the names of columns --------------------------------------------------------------------------------
+
+
+def refuse_wide(table: Table) -> None:
+    """Raise DataError where several columns are times."""
+    named = [c for c in table.columns[:3] if not any(map(may_be_number, c.cells)) and len(set(c.cells)) == len(table)]
+    times = [name for name in table.names if _is_time(re.sub(r"[\[(].*", "", name).strip(), named != [])]
+    if len(times) < 3 and named:  # d_1, d_2, ...
+        stems = {name: re.sub(r"\d+", "#", name) for name in table.names[1:]}
+        alike = Counter(stems.values())
+        times = [name for name, stem in stems.items() if stem != name and 2 * alike[stem] > len(stems) + 1]
+    if len(times) >= 3:
+        found = f"{len(times)} columns are times ({listed(times, 3)}): one series a row"
+        raise table.refusal(f"{found}; transpose the table, or, if the rows are times, too, use pandas.melt")
+
+
+def _is_time(name: str, is_part: bool) -> bool:
+    """Whether the name of a column is a date or a period with its year, or, if it `is_part`, a month or time of day."""
+    if name.isdecimal():
+        return name.startswith(("19", "20")) and may_be_date(name)
+    texts = (name, f"1 {name} 2000", f"2000-01-01 {name}") if is_part else (name,)
+    return any(map(_is_date, texts))
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def _words() -> dict[str, set[str]]:
+    """The words of each meaning."""
+    text = resources.files("gru_xp.io").joinpath("time_words.csv").read_text("utf-8")
+    return {meaning: set(words) for meaning, *words in (line.split(",") for line in text.splitlines())}
+
+
+@lru_cache(maxsize=4096)
+def _meanings(name: str) -> frozenset[str]:
+    """What a column has, by its name: times, numbers of rows or steps, identifiers, or parts of a time."""
+    folded = name.strip().lower()
+    letters = re.sub(r"^(unnamed|level)\d+$", r"\1", re.sub("[^a-z0-9]", "", folded)) or folded
+    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} - _FILLERS
+    if not words or re.search(r"\d|[^\x00-\x7f]", name):
+        words = {folded}
+    found = {meaning for meaning, known in _words().items() if words <= known or letters in known}
+    return frozenset(found - {"minute"} if name == "MM" else found)
+
+
+def _is_counter(name: str) -> bool:
+    """Whether a column counts the rows or their times, by its name."""
+    return not _meanings(name) <= {"id"}
+
+
+def is_calendar(name: str) -> bool:
+    """Whether a column has a part of a time, by its name."""
+    return not _meanings(name) <= {"date", "time", "row", "id", "step"}
+
+
+def counts_rows(column: Column) -> bool:
+    """Whether a column counts the rows or their times, by its name and its whole numbers, which rise."""
+    numbers = _numbers(column.cells) if _meanings(column.name) else np.array([np.nan])
+    return bool((np.floor(numbers) == numbers).all() and (np.diff(numbers) > 0).all())
+
+
+# --- cells --------------------------------------------------------------------------------------------------------
 
 
 def _labels(cells: Sequence[str]) -> list[str]:
@@ -413,29 +414,33 @@ def _numbers(cells: Sequence[str]) -> Floats:
     return numbers.replace([np.inf, -np.inf], np.nan).to_numpy(np.float64)
 
 
-def _letters(name: str) -> str:
-    """The small letters of a name, and its digits, but for those that pandas adds."""
-    return re.sub(r"^(unnamed|level)\d+$", r"\1", re.sub("[^a-z0-9]", "", name.lower())) or name
+def _digit_format(labels: Sequence[str]) -> str | None:
+    """The one format of dates in digits alone that reads all labels, if it has the year first."""
+    forms = digit_formats(labels) if digit_formats(labels[:_SAMPLE]) else ()
+    return forms[0] if len(forms) == 1 and forms[0].startswith("%Y") else None
 
 
-def counts_rows(column: Column) -> bool:
-    """Whether a column counts the rows or their times, as its name and its numbers have it."""
-    return (_letters(column.name) == "id" or _is_counter_name(column.name)) and _counts_up(column)
+def _is_date(label: str) -> bool:
+    """Whether a label is a date or a period with its year, which may have two digits."""
+    return may_be_date(label) or short_year_formats([label]) != ()
 
 
-def is_calendar(name: str) -> bool:
-    """Whether a column says a part of a time, as its name has it."""
-    return bool(_part(name)) or _letters(name) in ("week", "weeks", "wk", "weekofyear", "yearweek")
+def _is_day(label: str) -> bool:
+    """Whether a label is a day with its year, which may have two digits if there are others than digits."""
+    return (
+        is_full_date(label)
+        or short_year_formats([label]) != ()
+        or (len(label) > 7 and _digit_format([label]) is not None)
+    )
 
 
-def _is_counter_name(name: str) -> bool:
-    return _letters(name) in _COUNTER_NAMES or is_calendar(name)
+def _columns_of_days(columns: Sequence[Column]) -> list[Column]:
+    """The columns that have days, by a sample."""
+    return [column for column in columns if all(map(_is_day, _labels(column.cells[:_SAMPLE])))]
 
 
-def _part(name: str) -> str:
-    """The part of a time that a column says, as its name has it; empty for none."""
-    if name in ("MM", "mm"):
-        return "month" if name == "MM" else "minute"
-    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} - _FILLERS or {name.strip().lower()}
-    words = {name.strip().lower()} if re.search(r"\d|[^\x00-\x7f]", name) else words
-    return next((part for part, known in _PARTS.items() if words <= set(known.split())), "")
+def _first_columns(table: Table, free: Sequence[Column]) -> list[Column]:
+    """The first column, and the first one that varies and does not number the rows, if they are free."""
+    others = (c for c in table.columns if _meanings(c.name).isdisjoint(("row", "id")) and len(set(c.cells)) > 1)
+    first = table.columns[0]
+    return [column for column in dict.fromkeys((first, next(others, first))) if column in free]

@@ -281,7 +281,7 @@ def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset | None = 
     return scan.call(_stacked, states)[0]
 
 
-def check_layers(layers: Layers, x: Array, reset: Reset | None = None, *, name: str = "layers") -> None:
+def check_layers(layers: Layers, x: Array, reset: Reset | None = None) -> None:
     """Raise an error unless `layers` goes together, with the input `x`, whose last size is I, and with `reset`.
 
     Raises
@@ -311,7 +311,7 @@ def check_layers(layers: Layers, x: Array, reset: Reset | None = None, *, name: 
                     "make all layers and directions with the same reset"
                 )
         I = D * H  # noqa: E741
-    check_reset(reset, layers[0][0], name)
+    check_reset(reset, layers[0][0], "layers")
 
 
 def draw_masks(layers: Layers, x: Array, rates: DropoutRates, seed: int | random.Random) -> StackMasks:

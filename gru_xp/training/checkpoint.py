@@ -9,6 +9,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from gru_xp.nn.ops import Array
+from gru_xp.training.model_file import Architecture
 from gru_xp.training.optimizers import STATE_SHAPES
 from gru_xp.training.strict_json import check_fields
 from gru_xp.training.tensors import TensorSpec
@@ -23,6 +24,7 @@ SHARE_OF_TIME = 0.01
 SECONDS_BEFORE_FIRST = 5.0
 """When to write first then: what is lost until there is a checkpoint is little."""
 
+_VECTORS = ("theta", "best_theta")
 _OPTIMIZER = "optimizer."
 _COLUMNS = tuple(field.name for field in fields(EpochRecord))[1:]  # the epoch is the row
 
@@ -142,10 +144,34 @@ def state_specs(numbers: object, optimizer: str, P: int, dtype: str) -> dict[str
     in_order = checked["best_epoch"] < checked["epochs"] < 2**31 and checked["batches"] < 2**31
     if any(number < 0 for number in checked.values()) or not in_order:
         raise ValueError("the state of no training")
-    shapes = {"theta": (P,), "best_theta": (P,)}
+    shapes = dict.fromkeys(_VECTORS, (P,))
     shapes |= {_OPTIMIZER + name: (P,) if whole else (1,) for name, whole in STATE_SHAPES[optimizer].items()}
     specs = {name: TensorSpec(dtype, shape) for name, shape in shapes.items()}
     return specs | {"history": TensorSpec("float64", (checked["epochs"], len(_COLUMNS)), finite=False)}
+
+
+def drop_unused(arrays: Mapping[str, Array], architecture: Architecture) -> dict[str, Array]:
+    """The arrays of a state that has numbers for the unused parameters of older files, without these numbers.
+
+    Parameters
+    ----------
+    arrays
+        Of `state_specs`, with P counted over ``architecture.specs(with_unused=True)``; others are returned as they are.
+    architecture
+        Of the network.
+    """
+    used, whole, start = architecture.specs(), [], 0
+    for name, spec in architecture.specs(with_unused=True).items():
+        size = math.prod(spec.shape)
+        whole += [slice(start, start + size)] if name in used else []
+        start += size
+
+    def dropped(name: str, array: Array) -> Array:
+        if name.startswith((*_VECTORS, _OPTIMIZER)) and array.shape == (start,):
+            return array_namespace(array).concat([array[part] for part in whole])
+        return array
+
+    return {name: dropped(name, array) for name, array in arrays.items()}
 
 
 def state_from_parts(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> TrainingState:

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from gru_xp.devices import Device
 from gru_xp.devices.counting import counting_ops, shape_alone
 from gru_xp.errors import MemoryLimitError
-from gru_xp.nn.cell import Reset
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
+from gru_xp.nn.params import GRUParams, LinearParams, Reset, arrays_of
 from gru_xp.nn.stack import StackMasks
 from gru_xp.training.objective import Objective, predict
 from gru_xp.training.trainer import TrainingConfig
@@ -53,7 +52,7 @@ class TrainingShapes:
     num_layers, bidirectional
         Of the stack; see `init_gru_stack_params`.
     reset
-        Which GRU.
+        The form of the GRU layers.
     dtype : {"float32", "float64"}
     """
 
@@ -121,7 +120,7 @@ def _prediction_memory(s: TrainingShapes, device: Device) -> int:
     with device.use():
         ops = counting_ops(device.ops())
         x = shape_alone((n, s.seq_length, s.input_size), s.dtype)
-        ops.capture(partial(predict, _params(s, x.dtype), x, s.reset, ops))
+        ops.capture(partial(predict, _params(s, x.dtype), x, ops))
         n_steps = s.seq_length * s.num_layers * (1 + s.bidirectional)
         n_sizes = 1 + (len(ops.parts(n, n_steps, s.input_size, s.hidden_size)) > device.threads)
     return n_sizes * ops.nbytes + _nbytes(x) + 8 * int(x.size)
@@ -302,7 +301,7 @@ def _passes(data: _Data, params: NetworkParams, s: TrainingShapes, config: Train
     """Have `ops` count what `train` has it do; the bytes beside that which are taken for a while."""
 
     def objective(x: Array, y: Array, masks: StackMasks | None = None) -> Objective:
-        return Objective(params, x, y, s.reset, ops, rates=config.rates, masks=masks, keep_every=config.keep_every)
+        return Objective(params, x, y, ops, rates=config.rates, masks=masks, keep_every=config.keep_every)
 
     n = s.n_train
     batch_size = min(config.batch_size or n, n)
@@ -326,7 +325,7 @@ def _passes(data: _Data, params: NetworkParams, s: TrainingShapes, config: Train
         x, y = (ops.empty((size, *a.shape[1:]), like=a) for a in (data.x, data.y))
         masks = _masks(params, x, config, ops)
         ops.capture(objective(x, y, masks).evaluate)
-        drawn = [mask for _, mask in named_arrays(masks) if mask is not None]
+        drawn = arrays_of(masks)
         drawing = sum(map(_nbytes, drawn)) + max((_DRAW_BYTES * mask.size for mask in drawn), default=0)
         passing = max(passing, _nbytes(x), drawing)
     return passing
@@ -335,10 +334,13 @@ def _passes(data: _Data, params: NetworkParams, s: TrainingShapes, config: Train
 def _params(s: TrainingShapes, dtype: Any) -> NetworkParams:
     H, D = s.hidden_size, 1 + s.bidirectional
     empty = partial(shape_alone, dtype=dtype)
-    layers = [
-        tuple(GRUParams(empty((3 * H, I)), empty((3 * H, H)), empty((3 * H,)), empty((H,))) for _ in range(D))
-        for I in [s.input_size, *[D * H] * (s.num_layers - 1)]  # noqa: E741
-    ]
+
+    def layer(I: int) -> GRUParams:  # noqa: E741
+        bias_hn = empty((H,)) if s.reset == "after" else None
+        return GRUParams(empty((3 * H, I)), empty((3 * H, H)), empty((3 * H,)), bias_hn)
+
+    sizes = [s.input_size, *[D * H] * (s.num_layers - 1)]
+    layers = [tuple(layer(I) for _ in range(D)) for I in sizes]  # noqa: E741
     return NetworkParams(tuple(layers), LinearParams(empty((s.output_size, D * H)), empty((s.output_size,))))
 
 
@@ -364,7 +366,7 @@ def _scaling_bytes(s: TrainingShapes) -> int:
 
 
 def _size(params: NetworkParams) -> int:
-    return sum(array.size for _, array in named_arrays(params))
+    return sum(array.size for array in arrays_of(params))
 
 
 def _nbytes(array: Array) -> int:

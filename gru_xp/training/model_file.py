@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 from gru_xp.devices import Device, to_device
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array
-from gru_xp.nn.params import GRUParams, LinearParams, named_arrays
+from gru_xp.nn.params import GRUParams, LinearParams, Reset, named_arrays
 from gru_xp.nn.stack import MAX_LAYERS
 from gru_xp.training.tensors import TensorSpec, read_tensors, write_tensors
 
-FORMAT_VERSION = 2
-"""Version 1 had one GRU layer, whose parameters it called ``gru.weight_ih`` and so on."""
+FORMAT_VERSION = 3
+"""Files of versions 1 and 2 have a `bias_hn` for ``reset="before"`` too, which is not used. Those of version 1 have one
+GRU layer, whose parameters are called ``gru.weight_ih`` and so on."""
 
 MOST_LAYERS, LARGEST_STATE = MAX_LAYERS, 10**6
 """Of a network in a file; more would not fit into memory, either."""
@@ -29,6 +30,8 @@ class Architecture(NamedTuple):
         L.
     bidirectional
     dtype : {"float32", "float64"}
+    reset : {"before", "after"}
+        Whether there is a `bias_hn`.
     """
 
     input_size: int
@@ -37,9 +40,14 @@ class Architecture(NamedTuple):
     num_layers: int
     bidirectional: bool
     dtype: str
+    reset: Reset
 
-    def specs(self) -> dict[str, TensorSpec]:
-        """The parameters by name, in the order of `named_arrays`; ValueError if there are too many."""
+    def specs(self, *, with_unused: bool = False) -> dict[str, TensorSpec]:
+        """The parameters by name, in the order of `named_arrays`; ValueError if there are too many.
+
+        `with_unused` adds the `bias_hn` that layers of ``reset="before"`` had in older files.
+        """
+        fields = GRUParams._fields if with_unused else self._gru_fields()
         if self.num_layers > MOST_LAYERS or self.hidden_size > LARGEST_STATE:
             raise ValueError(
                 f"{self.num_layers} layers of hidden_size {self.hidden_size}; "
@@ -50,8 +58,8 @@ class Architecture(NamedTuple):
         for layer in range(self.num_layers):
             for direction in range(D):
                 I = D * H if layer else self.input_size  # noqa: E741
-                gru = zip(GRUParams._fields, ((3 * H, I), (3 * H, H), (3 * H,), (H,)), strict=True)
-                shapes |= {f"gru.{layer}.{direction}.{name}": shape for name, shape in gru}
+                gru = dict(zip(GRUParams._fields, ((3 * H, I), (3 * H, H), (3 * H,), (H,)), strict=True))
+                shapes |= {f"gru.{layer}.{direction}.{name}": gru[name] for name in fields}
         shapes |= {"linear.weight": (O, D * H), "linear.bias": (O,)}
         return {name: TensorSpec(self.dtype, shape) for name, shape in shapes.items()}
 
@@ -63,10 +71,13 @@ class Architecture(NamedTuple):
 
         directions = range(2 if self.bidirectional else 1)
         gru = tuple(
-            tuple(GRUParams(*take(f"gru.{layer}.{direction}", GRUParams._fields)) for direction in directions)
+            tuple(GRUParams(*take(f"gru.{layer}.{direction}", self._gru_fields())) for direction in directions)
             for layer in range(self.num_layers)
         )
         return NetworkParams(gru, LinearParams(*take("linear", LinearParams._fields)))
+
+    def _gru_fields(self) -> tuple[str, ...]:
+        return GRUParams._fields if self.reset == "after" else GRUParams._fields[:-1]
 
 
 def save_model(path: str | os.PathLike[str], params: NetworkParams, description: dict[str, Any]) -> None:
@@ -117,13 +128,15 @@ def load_model(
 
     def expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec]:
         described = architecture(description)
+        specs = described.specs(with_unused=version < 3)
         if version > 1:
-            return described.specs()
+            return specs
         if described.num_layers > 1 or described.bidirectional:
             raise ValueError("more than one layer or direction, which version 1 did not have")
-        return {_name_of_version_1(name): spec for name, spec in described.specs().items()}
+        return {_name_of_version_1(name): spec for name, spec in specs.items()}
 
-    version, description, arrays = read_tensors(path, kind="model", versions=(1, FORMAT_VERSION), expected=expected)
+    versions = range(1, FORMAT_VERSION + 1)
+    version, description, arrays = read_tensors(path, kind="model", versions=versions, expected=expected)
     described = architecture(description)
     names = {name: name if version > 1 else _name_of_version_1(name) for name in described.specs()}
     params = described.build({name: to_device(arrays[held], device) for name, held in names.items()})

@@ -5,19 +5,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from gru_xp.nn.cell import Reset
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.ops import Array, Ops
-from gru_xp.nn.params import named_arrays, unflatten
+from gru_xp.nn.params import Reset, arrays_of, unflatten
 from gru_xp.nn.pointwise import add_into, divide
 from gru_xp.nn.stack import StackMasks, mean_masks
 
 NO_DROPOUT = DropoutRates()
 
 
-def predict(params: NetworkParams, x: Array, reset: Reset, ops: Ops, rates: DropoutRates = NO_DROPOUT) -> Array:
+def predict(
+    params: NetworkParams, x: Array, ops: Ops, rates: DropoutRates = NO_DROPOUT, *, reset: Reset | None = None
+) -> Array:
     """The results ``(B, O)`` for sequences ``x (B, T, I)`` of a network that has learned with dropout."""
     y_pred = ops.empty((x.shape[0], params.linear.bias.shape[0]), like=x)
     masks = mean_masks(params.gru, rates)
@@ -41,8 +42,8 @@ class Objective:
         Sequences; they may change in place, too.
     y : array, shape ``(B, O)``
         Their targets.
-    reset, ops
-        Which GRU, and how to compute it.
+    ops
+        How to compute them.
     rates
         Of dropout.
     masks
@@ -63,7 +64,6 @@ class Objective:
         params: NetworkParams,
         x: Array,
         y: Array,
-        reset: Reset,
         ops: Ops,
         *,
         rates: DropoutRates = NO_DROPOUT,
@@ -71,11 +71,11 @@ class Objective:
         keep_every: int | None = None,
     ) -> None:
         self._params, self._x, self._y, self._ops = params, x, y, ops
-        self._options: dict[str, Any] = {"reset": reset, "keep_every": keep_every}
+        self._options: dict[str, Any] = {"keep_every": keep_every}
         self._mean_masks = mean_masks(params.gru, rates)
         self._masks = masks or self._mean_masks
         self._parts = _parts(params, x, ops, keep_every)
-        size = sum(array.size for _, array in named_arrays(params))
+        size = sum(array.size for array in arrays_of(params))
         # One array a part: its gradient, and its cost as the last number.
         self._sums = [ops.empty((size + 1,), like=x) for _ in self._parts]
         self.gradient = self._sums[0][:-1]
@@ -112,8 +112,8 @@ class Objective:
         dpred = self._loss(y_pred, rows, sums, ops)
         assert cache is not None
         _, dparams = network_backward(dpred, cache, with_dx=False)
-        places = named_arrays(unflatten(sums[:-1], self._params))
-        for (_, place), (_, gradient) in zip(places, named_arrays(dparams), strict=True):
+        places = arrays_of(unflatten(sums[:-1], self._params))
+        for place, gradient in zip(places, arrays_of(dparams), strict=True):
             ops.copy(gradient, place)
 
     def _loss(self, y_pred: Array, rows: slice, sums: Array, ops: Ops) -> Array:

@@ -13,13 +13,12 @@ from array_api_compat import device as device_of
 
 from gru_xp.devices import Device, to_device, to_host
 from gru_xp.errors import ArgumentError
-from gru_xp.nn.cell import Reset
 from gru_xp.nn.checks import check_array, check_choice, check_function, check_kind, positive_number, whole_number
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import REDUCTIONS
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array, Namespace, Ops
-from gru_xp.nn.params import flatten, named_arrays, unflatten
+from gru_xp.nn.params import Reset, arrays_of, check_reset, flatten, named_arrays, unflatten
 from gru_xp.nn.pointwise import divide
 from gru_xp.nn.stack import StackMasks, draw_masks
 from gru_xp.training.objective import Objective
@@ -213,7 +212,7 @@ def train(
     *,
     config: TrainingConfig,
     device: Device,
-    reset: Reset = "before",
+    reset: Reset | None = None,
     validation: tuple[Array, Array] | None = None,
     callback: Callable[[EpochRecord], object] | None = None,
     pause: Pause | None = None,
@@ -229,8 +228,10 @@ def train(
         Training sequences, on `device`, like all arrays.
     y : array, shape ``(B, O)``
         Their targets.
-    config, device, reset
-        How to train, where, and which GRU.
+    config, device
+        How to train, and where.
+    reset : {"before", "after"}, optional
+        The expected form of the GRU layers; see `gru_forward`.
     validation
         Sequences and targets to choose the best parameters by, instead of the training cost.
     callback
@@ -250,9 +251,11 @@ def train(
     ShapeError
         The arrays do not go together.
     ArgumentError
-        `callback` or `pause` is not a function, or `state` is not a `TrainingState`.
+        `callback` or `pause` is not a function, `state` is not a `TrainingState`, or `reset` is not the form of
+        `params`.
     """
     check_hooks(callback, pause, state)
+    check_reset(reset, params.gru[0][0])
     _check_sequences("x", x, "y", y, params)
     if validation is not None:
         _check_sequences("validation[0]", validation[0], "validation[1]", validation[1], params)
@@ -267,14 +270,14 @@ def train(
             update.restore(state, device)
         rates = config.rates
         how: dict[str, Any] = {"rates": rates, "keep_every": config.keep_every}
-        objective = Objective(current, x, y, reset, ops, **how)
-        validation_objective = None if validation is None else Objective(current, *validation, reset, ops, **how)
+        objective = Objective(current, x, y, ops, **how)
+        validation_objective = None if validation is None else Objective(current, *validation, ops, **how)
 
         n = x.shape[0]
         batch_size = min(config.batch_size or n, n)
         # Without dropout, the gradient is that of the reported cost.
         whole_batch = batch_size == n and not any(rates)
-        batches = None if whole_batch else _Batches(current, x, y, batch_size, reset, device, ops, update)
+        batches = None if whole_batch else _Batches(current, x, y, batch_size, device, ops, update)
 
         def evaluate() -> None:
             if whole_batch:  # the gradient is for the next epoch's update
@@ -580,7 +583,6 @@ class _Batches:
         x: Array,
         y: Array,
         batch_size: int,
-        reset: Reset,
         device: Device,
         ops: Ops,
         update: Update,
@@ -592,9 +594,7 @@ class _Batches:
             x_batch, y_batch = (ops.empty((size, *a.shape[1:]), like=a) for a in (x, y))
             masks = self._draw(x_batch, 0, 0)
             keep_every = update.config.keep_every
-            objective = Objective(
-                current, x_batch, y_batch, reset, ops, rates=self._rates, masks=masks, keep_every=keep_every
-            )
+            objective = Objective(current, x_batch, y_batch, ops, rates=self._rates, masks=masks, keep_every=keep_every)
 
             def learn(objective: Objective = objective, size: int = size) -> None:
                 objective.evaluate()
@@ -633,7 +633,6 @@ class _Batches:
         y_batch[...] = xp.take(self._y, part, axis=0)
         if any(self._rates):
             drawn = self._draw(x_batch, epoch, batch)
-            for (_, place), (_, mask) in zip(named_arrays(masks), named_arrays(drawn), strict=True):
-                if mask is not None:
-                    place[...] = mask
+            for place, mask in zip(arrays_of(masks), arrays_of(drawn), strict=True):
+                place[...] = mask
         return objective, learn

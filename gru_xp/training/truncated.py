@@ -11,13 +11,12 @@ from array_api_compat import array_namespace
 
 from gru_xp.devices import Device, device_for_caller, to_device, to_host
 from gru_xp.errors import ArgumentError, ShapeError
-from gru_xp.nn.cell import Reset
 from gru_xp.nn.checks import check_array, check_function, check_kind, check_lengths, whole_number
 from gru_xp.nn.linear import linear_backward, linear_forward
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.ops import Array, Namespace, Ops
-from gru_xp.nn.params import LinearParams, flatten, unflatten
+from gru_xp.nn.params import LinearParams, Reset, flatten, unflatten
 from gru_xp.nn.pointwise import only_valid
 from gru_xp.nn.stack import check_layers, gru_stack_backward, gru_stack_forward
 from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, Update, run_epochs
@@ -49,7 +48,7 @@ def train_on_chunks(
     chunk_length: int,
     config: TrainingConfig,
     device: str | Device = "auto",
-    reset: Reset = "before",
+    reset: Reset | None = None,
     lengths: Array | Sequence[int] | None = None,
     h0: Array | None = None,
     loss: StepLoss | None = None,
@@ -80,8 +79,8 @@ def train_on_chunks(
         at all steps of a chunk.
     device : str or Device
         Name of a device, see `resolve_device`, or a `Device`.
-    reset : {"before", "after"}
-        Whether the reset gate is applied before the recurrent matrix product or after it; see `gru_cell_forward`.
+    reset : {"before", "after"}, optional
+        The expected form of the GRU layers; see `gru_forward`.
     lengths : integers, shape ``(B,)``, optional
         Number of valid steps of each sequence, from 0 to T. By default, all steps are valid.
     h0 : array, shape ``(L, B, H)``, optional
@@ -107,7 +106,7 @@ def train_on_chunks(
         The shapes, dtypes or devices of the arrays do not match, `h0` is not an array of real numbers, or no step is
         valid.
     ArgumentError
-        A setting is out of range, or the GRU layers are bidirectional.
+        A setting is out of range, `reset` is not the form of the GRU layers, or these are bidirectional.
 
     Notes
     -----
@@ -154,7 +153,7 @@ def train_on_chunks(
     with device.use():
         ops = device.ops()
         dtype = "float32" if params.linear.bias.dtype == array_namespace(params.linear.bias).float32 else "float64"
-        counts = _check_sequences(params, x, y, lengths, device.xp, dtype, squared_error=loss is None)
+        counts = _check_sequences(params, x, y, lengths, device.xp, dtype, reset, squared_error=loss is None)
         theta = flatten(params)
         training = _Training(
             unflatten(theta, params),
@@ -163,7 +162,7 @@ def train_on_chunks(
             None if h0 is None else _initial_states(h0, params, x.shape[0], device, dtype),
             partial(_squared_error, ops=ops) if loss is None else loss,
             Update(theta, config, ops),
-            {"reset": reset, "keep_every": config.keep_every if keep_every is None else keep_every, "ops": ops},
+            {"keep_every": config.keep_every if keep_every is None else keep_every, "ops": ops},
         )
         return run_epochs(theta, params, training.update, training.learn, training.costs, callback, start=start)
 
@@ -295,6 +294,7 @@ def _check_sequences(
     lengths: Array | Sequence[int] | None,
     xp: Namespace,
     dtype: str,
+    reset: Reset | None,
     *,
     squared_error: bool,
 ) -> list[int]:
@@ -309,7 +309,7 @@ def _check_sequences(
 
     # It has the shape of x, which may be no array, and takes no memory.
     like_x = xp.broadcast_to(xp.zeros((1, 1, 1), dtype=getattr(xp, dtype)), shape)
-    check_layers(params.gru, like_x)
+    check_layers(params.gru, like_x, reset)
     if len(params.gru[0]) != 1:
         raise ArgumentError(
             "params.gru runs in both directions, and against time a chunk would need those after it first; "

@@ -106,7 +106,7 @@ def test_the_floor_of_the_cpu_is_the_products_of_our_step() -> None:
         assert out.flags.c_contiguous
 
     ops = CountingOps()
-    Objective(*job("train").problem(), "after", ops).evaluate()
+    Objective(*job("train").problem(), ops).evaluate()
     linear = 2 * B * (3 * H + 1)  # its bias's gradient is a product with ones
     assert ops.flops - linear == product_flops(SHAPE)
 

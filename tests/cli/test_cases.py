@@ -285,6 +285,13 @@ def test_the_zone_of_dates_goes_on(train, forecast):
             assert forecast(*arguments, "--steps", 2)[0] == texts[40:], form
 
 
+def test_half_hours_that_are_counted_have_no_command(app, train):
+    rows = [(date, half, (row + half) % 7) for row, date in enumerate(dated(4)) for half in range(1, 49)]
+    file = write("Date,Settlement Period,Load", rows)
+    train(file, "--target", "Load").assert_refused("spread over Date, Settlement Period; write it in one column")
+    assert json.loads(app("inspect", file, "--target", "Load", "--json").out)["command"] is None
+
+
 def test_remedies_that_lead_to_others(train, follow, forecast):
     months = [(region, 2020 + month // 12, month % 12 + 1, month) for region in "NS" for month in range(36)]
     halves = [datetime(2023, 1, 1) + timedelta(minutes=30 * half) for half in range(60)]
@@ -387,7 +394,11 @@ def test_options_of_reading_are_those_of_the_run(app, train):
     assert (found["time"], found["freq"], found["gaps"]) == (["Datum"], "D", 0)
     assert app("train", "--resume", "run", *options, "--target", "value").code == 0
     assert reading() == found
-    app("train", "--resume", "run", "--where", "id=A").assert_refused("--where is id=B in the run and id=A here")
+    other_case = ["--time-column", "DATUM", "--where", "ID=B"]
+    assert app("train", "--resume", "run", *other_case, "--target", "VALUE").code == 0
+    for where in ("id=A", "id=b"):
+        resumed = app("train", "--resume", "run", "--where", where)
+        resumed.assert_refused(f"--where is id=B in the run and {where} here")
     resumed = app("train", "--resume", "run", "--time-column", "id")
     resumed.assert_refused("--time-column is Datum in the run and id here")
     app("forecast", "run", "--where", "id=A", "--quiet").assert_refused("other --where", "give a CSV file")

@@ -55,6 +55,14 @@ missing     Sales (2)
 constant    Store
 suspicious  Sales (-999)
 season      13 rows
+problem     own.csv, line 12, column Sales: the value is missing, the first of 2
+            missing values; fill it in, or give --missing drop or ffill or
+            interpolate or mask
+
+To train on it:
+  gru-xp train own.csv --missing ffill
+
+Notices of this command:
 notice      column Sales: -999 is far outside of the other values and repeats 2
             times; if it marks missing values, give --missing-values -999
 notice      rows are newest-first; reversed to chronological order
@@ -62,12 +70,6 @@ notice      1 day missing, first 2024-02-10; the rows are taken as if they were
             adjacent
 notice      2 missing values, the first in line 12, column Sales: filled with
             the last value before
-problem     own.csv, line 12, column Sales: the value is missing, the first of 2
-            missing values; fill it in, or give --missing drop or ffill or
-            interpolate or mask
-
-To train on it:
-  gru-xp train own.csv --missing ffill
 """
 
 
@@ -83,6 +85,9 @@ def test_text(app):
     lines = [line.rstrip() for line in outcome.out.splitlines()]
     assert lines == TEXT.splitlines()
     assert max(map(len, lines)) <= 80
+    lines = app("inspect", "own.csv", "--missing", "ffill").out.splitlines()
+    assert sum(line.startswith("notice ") for line in lines[: lines.index("To train on it:")]) == 4
+    assert lines[-1] == "  gru-xp train own.csv --missing ffill"
 
 
 def test_json(inspect):

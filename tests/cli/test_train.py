@@ -247,7 +247,6 @@ def test_layers_and_directions_are_in_the_model(deep):
         **{f"gru.{layer}.{direction}.weight_ih": (12, 8 if layer else 1) for layer in (0, 1) for direction in (0, 1)},
         **{f"gru.{layer}.{direction}.weight_hh": (12, 4) for layer in (0, 1) for direction in (0, 1)},
         **{f"gru.{layer}.{direction}.bias": (12,) for layer in (0, 1) for direction in (0, 1)},
-        **{f"gru.{layer}.{direction}.bias_hn": (4,) for layer in (0, 1) for direction in (0, 1)},
         "linear.weight": (1, 8),
         "linear.bias": (1,),
     }

@@ -24,6 +24,7 @@ from gru_xp.nn import (
     mse_loss,
 )
 from gru_xp.nn.ops import Ops, PlainOps
+from gru_xp.nn.params import RESETS
 from gru_xp.training.optimizers import OPTIMIZERS
 from gru_xp.training.trainer import TrainingConfig, Update
 
@@ -72,18 +73,18 @@ def _run_every_body(ops: Ops) -> None:
     rng = np.random.default_rng(7)
     B, T, I, H = 4, 5, 3, 7  # noqa: E741
     x, h0, dh, dh_last = (rng.standard_normal(shape) for shape in ((B, T, I), (B, H), (B, T, H), (B, H)))
-    params = init_params(I, H, xp=np, seed=1)
+    forms = [init_params(I, H, reset=reset, xp=np, seed=1) for reset in RESETS]
     lengths, update, candidate = [T, 0, 2, 3], rng.random((B, T, H)), rng.random((B, H))
-    for reset, u, c, n in product(("before", "after"), (None, 0.75, update), (None, candidate), (None, lengths)):
+    for params, u, c, n in product(forms, (None, 0.75, update), (None, candidate), (None, lengths)):
         masks = {"update_mask": u, "candidate_mask": c, "lengths": n}
-        _, _, cache = gru_forward(x, h0, params, reset=reset, ops=ops, **masks)
+        _, _, cache = gru_forward(x, h0, params, ops=ops, **masks)
         gru_backward(dh, cache, dh_last=dh_last)
-    for reset in ("before", "after"):
-        _, _, cache = gru_forward(x, None, params, lengths=lengths, reverse=True, keep_every=2, reset=reset, ops=ops)
+    for params in forms:
+        _, _, cache = gru_forward(x, None, params, lengths=lengths, reverse=True, keep_every=2, ops=ops)
         gru_backward(None, cache, dh_last=dh_last)
-        _, cache = gru_cell_forward(x[:, 0], h0, params, reset=reset, ops=ops)
+        _, cache = gru_cell_forward(x[:, 0], h0, params, ops=ops)
         gru_cell_backward(dh_last, cache)
-        inference = GRUInference(params, reset=reset, ops=ops)
+        inference = GRUInference(params, ops=ops)
         inference.step(x[:, 0], inference(x, h0)[1])
     stack = init_gru_stack_params(I, H, num_layers=2, bidirectional=True, xp=np, seed=2)
     rates = {"dropout": 0.3, "recurrent_dropout": 0.2, "zoneout": 0.1, "seed": 3}

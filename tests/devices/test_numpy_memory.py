@@ -11,6 +11,7 @@ from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
 from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.nn.params import arrays_of
 
 FLOAT64 = np.dtype("float64")
 
@@ -252,7 +253,7 @@ def test_nothing_is_allocated_any_more(memory, made, make_numpy_ops, draw_layer)
 
 
 def test_nothing_is_allocated_by_the_whole_network(memory, made, draw, reset):
-    x, dy, params = draw(np, (9, 5, 2)), draw(np, (9, 3)), init_network_params(2, 5, 3, xp=np, seed=1)
+    x, dy, params = draw(np, (9, 5, 2)), draw(np, (9, 3)), init_network_params(2, 5, 3, reset=reset, xp=np, seed=1)
     ops, counts = NumpyOps(), []
     for _ in range(4):
         _, cache = network_forward(x, params, reset=reset, ops=ops)
@@ -267,17 +268,17 @@ def test_what_the_user_holds_is_never_overwritten(memory, make_numpy_ops, draw_l
     held = []
     for _ in range(60):
         layer, reset = layers[rng.integers(3)], rng.choice(["before", "after"])
-        h, h_last, cache = gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops)
+        h, h_last, cache = gru_forward(layer.x, layer.h0, layer.params_of(reset), ops=ops)
         results = [h, h_last]
         if rng.random() < 0.7:
             dx, dh0, dparams = gru_backward(layer.dh, cache, dh_last=layer.dh_last)
-            results += [dx, dh0, *dparams]
+            results += [dx, dh0, *arrays_of(dparams)]
         for array in rng.permutation(len(results))[: rng.integers(len(results) + 1)]:
             part = results[array] if rng.random() < 0.5 else results[array][1:]
             held.append((part, part.copy(), None, None))
         if rng.random() < 0.4:
             gradients = gru_backward(layer.dh, cache)
-            held.append((h, h.copy(), (layer, cache), [a.copy() for a in (*gradients[:2], *gradients[2])]))
+            held.append((h, h.copy(), (layer, cache), [a.copy() for a in (*gradients[:2], *arrays_of(gradients[2]))]))
         del h, h_last, cache, results
         for _ in range(rng.integers(4)):
             if held:
@@ -287,7 +288,7 @@ def test_what_the_user_holds_is_never_overwritten(memory, make_numpy_ops, draw_l
         for _, _, call, expected in held[:1]:
             if call is not None:
                 dx, dh0, dparams = gru_backward(call[0].dh, call[1])
-                for a, e in zip((dx, dh0, *dparams), expected, strict=True):
+                for a, e in zip((dx, dh0, *arrays_of(dparams)), expected, strict=True):
                     np.testing.assert_array_equal(a, e)
     assert held
 
@@ -297,8 +298,8 @@ def test_caches_of_several_calls_stay_apart(memory, make_numpy_ops, draw_layer, 
         make_numpy_ops(),
         [(draw_layer(5, 3, 2, 4), reset) for reset in ("before", "after", "before", "after")],
     )
-    passes = [gru_forward(a.x, a.h0, a.params, reset=reset, ops=ops) for a, reset in layers]
+    passes = [gru_forward(a.x, a.h0, a.params_of(reset), ops=ops) for a, reset in layers]
     for (a, reset), (h, h_last, cache) in reversed(list(zip(layers, passes, strict=True))):
         for _ in range(2):
             dx, dh0, dparams = gru_backward(a.dh, cache, dh_last=a.dh_last)
-            assert_same_results((h, h_last, dx, dh0, *dparams), a(PLAIN_OPS, reset))
+            assert_same_results((h, h_last, dx, dh0, *arrays_of(dparams)), a(PLAIN_OPS, reset))

@@ -13,7 +13,7 @@ from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forwa
 from gru_xp.nn.cell import Form
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
 from gru_xp.nn.ops import PLAIN_OPS
-from gru_xp.nn.params import named_arrays
+from gru_xp.nn.params import arrays_of, named_arrays
 
 SHAPES = [(1, 1, 1, 1), (1, 5, 2, 3), (3, 1, 3, 2), (4, 7, 1, 6), (7, 4, 3, 1), (5, 3, 2, 9)]  # B, T, input size, H
 RESETS = ("before", "after")
@@ -58,8 +58,8 @@ def test_layer_without_cache(draw_layer, make_numpy_ops, assert_same_results):
     for (dtype, tolerance), reset, with_h0 in product(TOLERANCES.items(), RESETS, (True, False)):
         a = draw_layer(5, 4, 2, 3, dtype)
         h0 = a.h0 if with_h0 else None
-        *actual, cache = gru_forward(a.x, h0, a.params, reset=reset, ops=make_numpy_ops(), with_cache=False)
-        *desired, _ = gru_forward(a.x, h0, a.params, reset=reset, ops=PLAIN_OPS)
+        *actual, cache = gru_forward(a.x, h0, a.params_of(reset), ops=make_numpy_ops(), with_cache=False)
+        *desired, _ = gru_forward(a.x, h0, a.params_of(reset), ops=PLAIN_OPS)
         assert cache is None
         assert_same_results(actual, desired, tolerance)
 
@@ -67,9 +67,9 @@ def test_layer_without_cache(draw_layer, make_numpy_ops, assert_same_results):
 def test_backward_twice_with_one_cache(draw_layer, make_numpy_ops):
     for reset in RESETS:
         layer = draw_layer(5, 4, 2, 3)
-        _, _, cache = gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=make_numpy_ops())
+        _, _, cache = gru_forward(layer.x, layer.h0, layer.params_of(reset), ops=make_numpy_ops())
         first, second = (gru_backward(layer.dh, cache, dh_last=layer.dh_last) for _ in range(2))
-        for a, b in zip((*first[:2], *first[2]), (*second[:2], *second[2]), strict=True):
+        for a, b in zip((*first[:2], *arrays_of(first[2])), (*second[:2], *arrays_of(second[2])), strict=True):
             assert a.tolist() == b.tolist(), reset
             assert not np.shares_memory(a, b), reset
 
@@ -81,14 +81,14 @@ def test_cell(draw, draw_params, assert_same_results, reset):
         for ops in (NumpyOps(), PLAIN_OPS):
             h, cache = gru_cell_forward(x, h_prev, params, reset=reset, ops=ops)
             dx, dh_prev, dparams = gru_cell_backward(dh, cache)
-            results.append((h, h, dx, dh_prev, *dparams))
+            results.append((h, h, dx, dh_prev, *arrays_of(dparams)))
         assert_same_results(*results, tolerance)
 
 
 def test_whole_network(draw, make_numpy_ops, assert_same_results):
     for (dtype, tolerance), reset in product(TOLERANCES.items(), RESETS):
         x, dy = draw(np, (5, 6, 2), dtype), draw(np, (5, 3), dtype)
-        params, results = init_network_params(2, 4, 3, xp=np, seed=1, dtype=getattr(np, dtype)), []
+        params, results = init_network_params(2, 4, 3, reset=reset, xp=np, seed=1, dtype=getattr(np, dtype)), []
         for ops in (make_numpy_ops(), PLAIN_OPS):
             y, cache = network_forward(x, params, reset=reset, ops=ops)
             dx, dparams = network_backward(dy, cache)
@@ -101,9 +101,9 @@ def test_gradients(draw, draw_params, make_numpy_ops):
     for reset in RESETS:
         ops = make_numpy_ops()
         report = gradcheck(
-            lambda x, h0, params, reset=reset, ops=ops: gru_forward(x, h0, params, reset=reset, ops=ops),
+            lambda x, h0, params, ops=ops: gru_forward(x, h0, params, ops=ops),
             lambda dh, dh_last, cache: gru_backward(dh, cache, dh_last=dh_last),
-            {"x": draw(np, (3, 3, 2)), "h0": draw(np, (3, 4)), "params": draw_params(np, 2, 4)},
+            {"x": draw(np, (3, 3, 2)), "h0": draw(np, (3, 4)), "params": draw_params(np, 2, 4, reset=reset)},
         )
         assert report.ok, (reset, report)
 
@@ -477,7 +477,7 @@ def test_captured_forward_pass(draw, draw_layer, make_numpy_ops, assert_same_res
         ops, layer = make_numpy_ops(), draw_layer(7, 4, 2, 3)
 
         def forward(ops, layer=layer, reset=reset):
-            return gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops, with_cache=False)[:2]
+            return gru_forward(layer.x, layer.h0, layer.params_of(reset), ops=ops, with_cache=False)[:2]
 
         again = ops.capture(lambda forward=forward, ops=ops: forward(ops))
         for _ in range(3):
@@ -491,12 +491,12 @@ def test_captured_cell(draw, draw_params, assert_same_results, reset):
     def function(ops):
         h, cache = gru_cell_forward(x, h_prev, params, reset=reset, ops=ops)
         dx, dh_prev, dparams = gru_cell_backward(dh, cache)
-        return h, h, dx, dh_prev, *dparams
+        return h, h, dx, dh_prev, *arrays_of(dparams)
 
     again = ops.capture(lambda: function(ops))
     for _ in range(3):
         assert_same_results(again(), function(PLAIN_OPS))
-        for array in (x, h_prev, dh, *params):
+        for array in (x, h_prev, dh, *arrays_of(params)):
             array[...] = draw(np, array.shape)
 
 
@@ -509,8 +509,7 @@ def test_captured_functions_leave_other_arrays_alone(draw_layer, make_numpy_ops,
 def check_captured_functions(draw_layer, ops, assert_same_results, reset):
     layers = [draw_layer(5, 4, 2, 3), draw_layer(3, 6, 1, 4)]
     held = [
-        (layer, layer(ops, reset), gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops))
-        for layer in layers
+        (layer, layer(ops, reset), gru_forward(layer.x, layer.h0, layer.params_of(reset), ops=ops)) for layer in layers
     ]
     copies = [[array.copy() for array in results] for _, results, _ in held]
     existing = [ops.empty((6, 4), like=layers[0].x) for _ in range(3)]
@@ -518,7 +517,7 @@ def check_captured_functions(draw_layer, ops, assert_same_results, reset):
         array[...] = number
 
     def forward(layer):
-        return gru_forward(layer.x, layer.h0, layer.params, reset=reset, ops=ops, with_cache=False)[:2]
+        return gru_forward(layer.x, layer.h0, layer.params_of(reset), ops=ops, with_cache=False)[:2]
 
     captured = [ops.capture(lambda layer=layer: forward(layer)) for layer in layers]
     for trial in range(6):
@@ -531,7 +530,7 @@ def check_captured_functions(draw_layer, ops, assert_same_results, reset):
         for array, before in zip(results, copy, strict=True):
             assert array.tolist() == before.tolist()
         dx, dh0, dparams = gru_backward(layer.dh, cache, dh_last=layer.dh_last)
-        assert_same_results((h, h_last, dx, dh0, *dparams), layer(PLAIN_OPS, reset))
+        assert_same_results((h, h_last, dx, dh0, *arrays_of(dparams)), layer(PLAIN_OPS, reset))
 
 
 def test_run_inside_a_captured_function(draw, make_numpy_ops):
@@ -629,7 +628,9 @@ def test_plans_and_scratch_of_many_shapes_are_not_kept(monkeypatch, draw, draw_p
         h, _, cache = gru_forward(x, None, params, reset=reset, ops=ops)
         expected, _, plain_cache = gru_forward(x, None, params, reset=reset, ops=PLAIN_OPS)
         np.testing.assert_allclose(h, expected, rtol=0, atol=1e-13)
-        for actual, desired in zip(gru_backward(h, cache)[2], gru_backward(h, plain_cache)[2], strict=True):
+        for actual, desired in zip(
+            arrays_of(gru_backward(h, cache)[2]), arrays_of(gru_backward(h, plain_cache)[2]), strict=True
+        ):
             np.testing.assert_allclose(actual, desired, rtol=1e-11, atol=1e-11)
         assert len(ops._plans) <= 20
         assert ops._scratch.nbytes <= 50_000 + 8 * 3 * 5 * 2 * B * 4
@@ -644,7 +645,7 @@ def test_a_cell_in_parts(monkeypatch, draw, draw_params, reset):
         for own in (ops, PLAIN_OPS):
             h_next, cache = gru_cell_forward(x, h, params, reset=reset, ops=own)
             dx, dh_prev, dparams = gru_cell_backward(dh, cache)
-            results.append((h_next, dx, dh_prev, *dparams))
+            results.append((h_next, dx, dh_prev, *arrays_of(dparams)))
         assert len(ops.parts(B, 1, 3, 5)) == n_parts
         for actual, desired in zip(*results, strict=True):
             np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-12, err_msg=f"B={B}")

@@ -16,6 +16,7 @@ import pytest
 from gru_xp.devices.persistent import Matmul, Pointwise, Tile, compile_loop
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.ops import PlainOps
+from gru_xp.nn.params import arrays_of
 
 COMPILING = Path(__file__).parents[1] / "fake_cupy" / "cupy" / "_compiling.py"
 
@@ -370,7 +371,7 @@ def test_layers_and_their_variants(run_on_host, rng, draw, draw_params, reset, l
     for ops in (HostOps(run_on_host), PlainOps()):
         h, h_last, cache = gru_forward(x, h0, params, reset=reset, ops=ops, **given)
         dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
-        results.append((h, h_last, dx, dh0, *dparams))
+        results.append((h, h_last, dx, dh0, *arrays_of(dparams)))
         assert getattr(ops, "n_kernels", 2) == 2
     for actual, desired in zip(*results, strict=True):
         np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-5 * max(1.0, np.abs(desired).max()))

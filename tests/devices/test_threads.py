@@ -13,6 +13,7 @@ from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.threads import default_threads, run_side_by_side
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.nn.params import arrays_of
 
 
 def blas_threads():
@@ -238,12 +239,12 @@ def test_forward_in_one_thread_and_backward_in_another(draw_layer, assert_same_r
     passes, results = [], []
 
     def forward():
-        passes.append(gru_forward(layer.x, layer.h0, layer.params, reset=reset))
+        passes.append(gru_forward(layer.x, layer.h0, layer.params_of(reset)))
 
     def backward():
         h, h_last, cache = passes[0]
         dx, dh0, dparams = gru_backward(layer.dh, cache, dh_last=layer.dh_last)
-        results.append((h, h_last, dx, dh0, *dparams))
+        results.append((h, h_last, dx, dh0, *arrays_of(dparams)))
 
     for work in (forward, backward, backward):
         thread = threading.Thread(target=work)
@@ -294,6 +295,7 @@ import numpy as np
 from gru_xp.devices import numpy_ops
 from gru_xp.nn import gru_backward, gru_forward, init_params
 from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.nn.params import arrays_of
 warnings.simplefilter("ignore")
 numpy_ops.MIN_STATE_NUMBERS = 1
 rng = np.random.default_rng(0)
@@ -302,7 +304,7 @@ x, dh, params = rng.standard_normal((8, 5, 2)), rng.standard_normal((8, 5, 4)), 
 def compute(ops=None):
     h, _, cache = gru_forward(x, None, params, ops=ops)
     dx, dh0, dparams = gru_backward(dh, cache)
-    return np.concatenate([a.ravel() for a in (h, dx, dh0, *dparams)])
+    return np.concatenate([a.ravel() for a in (h, dx, dh0, *arrays_of(dparams))])
 
 expected = compute(PLAIN_OPS)
 assert np.allclose(compute(), expected)

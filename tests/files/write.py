@@ -66,7 +66,7 @@ def write_models(folder: Path) -> dict[str, dict[str, list[float]]]:
     for name, settings in MODELS.items():
         if settings.keys() <= known:
             series = read_series()[["Value", "Other"] if "feature" in name else ["Value"]]
-            forecaster = Forecaster(**SMALL | settings).fit(series, device="cpu")
+            forecaster = Forecaster(**SMALL | settings).fit(series, target="Value", features="all", device="cpu")
             forecaster.save(folder / f"{name}.safetensors")
             written[name] = forecasts(forecaster, series)
     return written

@@ -9,6 +9,7 @@ import pytest
 
 from gru_xp.errors import CheckpointError
 from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting import checkpoint as module
 from gru_xp.forecasting.checkpoint import load_checkpoint, save_checkpoint, what_changed
 from gru_xp.io.numbers import NumberStyle
 from gru_xp.io.series import Reading, TimeSeries
@@ -447,3 +448,43 @@ def test_every_kind_of_change(known):
 def test_the_first_change_is_told(known):
     other = changed(changed(known, 2, 1, 7.0), 1, 0, 7.0)
     assert what_changed(known, other) == "Close of 2024-02-29 is 7 instead of 2.5"
+
+
+# --- format version 1 -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.compat
+@pytest.mark.parametrize("optimizer", ["adam", "momentum", "sgd"])
+@pytest.mark.parametrize("reset", ["before", "after"])
+def test_version_1(learn, series, path, monkeypatch, reset, optimizer):
+    """It had numbers for a `bias_hn` in both forms, which "before" did not use: they are dropped."""
+    rows = series()
+    forecaster, states = learn(rows, num_layers=2, bidirectional=True, reset=reset, optimizer=optimizer)
+    state, architecture = states[1, 0], forecaster.architecture()
+    used = [
+        np.full(spec.shape, name in architecture.specs()) for name, spec in architecture.specs(with_unused=True).items()
+    ]
+    used = np.concatenate([part.reshape(-1) for part in used])
+    assert used.all() == (reset == "after")
+
+    def with_unused(array):
+        if array.shape != state.theta.shape:
+            return array
+        wide = np.full(used.shape, 0.25, array.dtype)
+        wide[used] = array
+        return wide
+
+    old = dataclasses.replace(
+        state,
+        theta=with_unused(state.theta),
+        best_theta=with_unused(state.best_theta),
+        optimizer={name: with_unused(array) for name, array in state.optimizer.items()},
+    )
+    monkeypatch.setattr(module, "FORMAT_VERSION", 1)
+    save_checkpoint(path, forecaster, old, rows, RUN)
+    monkeypatch.undo()
+    assert_same_state(load_checkpoint(path).state, state)
+    if reset == "before":
+        save_checkpoint(path, forecaster, old, rows, RUN)
+        with pytest.raises(CheckpointError, match="theta"):
+            load_checkpoint(path)

@@ -216,7 +216,8 @@ def test_columns_that_are_chosen(small, frame, cpu, refusal):
     others = frame.rename(columns={"Close": "Last"})
     refusal(lambda: small().fit(others), "2 numeric columns", "target='NAME'", "Last, Volume")
     refusal(lambda: small().fit(frame, features=["High"]), "'High'", "Close, Volume")
-    for choice in ({"features": 5}, {"target": ["Close"]}, {"time": 5.5j}, {"time": [""]}):
+    refusal(lambda: small().fit(frame, target=["Close"]), "no column", "Close, Volume")
+    for choice in ({"features": b"x"}, {"time": 5.5j}, {"time": [""]}):
         refusal(lambda choice=choice: small().fit(frame, **choice), f"{next(iter(choice))} is", error=ArgumentError)
 
 
@@ -225,9 +226,9 @@ def test_frames_with_numbers_for_names(small, walk, cpu):
     expected = small().fit(values, device=cpu).forecast(values, 3)
     for frame in (pd.DataFrame(values), pd.DataFrame(values, columns=[7, 0])):
         first, second = frame.columns
-        forecaster = small().fit(frame, target=first, features=[second], device=cpu)
+        forecaster = small().fit(frame, target=first, features=[second], order="oldest-first", device=cpu)
         np.testing.assert_array_equal(forecaster.forecast(frame, 3), expected)
-    assert small().fit(pd.DataFrame(values[:, :1]), device=cpu).columns == ("0",)
+    assert small().fit(pd.DataFrame(values[:, :1]), order="oldest-first", device=cpu).columns == ("0",)
 
 
 def test_columns_cannot_be_chosen_of_arrays_and_series(small, frame, refusal):
@@ -316,10 +317,13 @@ def test_masked_values_are_missing(small, refusal):
 
 def test_a_frame_without_dates_is_warned_of(small, cpu):
     data = pd.DataFrame({"Close": RISING, "Note": "x"})
-    with pytest.warns(DataWarning, match="oldest first") as warned:
-        small().fit(data, device=cpu)
-    assert warned[0].filename == __file__
-    small().fit(data[["Close"]], device=cpu)  # nothing to choose from
+    for table in (data, data[["Close"]], data["Close"]):
+        with pytest.warns(DataWarning, match="oldest first") as warned:
+            small().fit(table, device=cpu)
+        assert warned[0].filename == __file__
+    forecaster = small().fit(data["Close"], order="oldest-first", device=cpu)
+    forecaster.predict(data)
+    forecaster.predict(RISING)
 
 
 def test_the_time_is_remembered(small, cpu, tmp_path):
@@ -518,7 +522,8 @@ def test_what_the_file_says_of_itself(fitted, tmp_path):
 def test_a_file_of_format_version_1(fitted, frame, tmp_path):
     """One layer, named without numbers; the settings of later versions are missing."""
     ((gru,),), linear = fitted.params
-    arrays = {f"gru.{name}": array for name, array in gru._asdict().items()}
+    unused = np.ones(gru.hidden_size, gru.bias.dtype)
+    arrays = {f"gru.{name}": array for name, array in gru._replace(bias_hn=unused)._asdict().items()}
     arrays |= {f"linear.{name}": array for name, array in linear._asdict().items()}
     description = fitted.describe()
     for name in ("num_layers", "bidirectional", "dropout", "recurrent_dropout", "zoneout"):
@@ -531,6 +536,17 @@ def test_a_file_of_format_version_1(fitted, frame, tmp_path):
     loaded.save(tmp_path / "new.safetensors")
     again = Forecaster.load(tmp_path / "new.safetensors", device="cpu")
     np.testing.assert_array_equal(again.forecast(frame, 3), fitted.forecast(frame, 3))
+
+
+@pytest.mark.parametrize(("reset", "other"), [("before", "after"), ("after", "before")])
+def test_the_form_of_the_reset_gate_is_that_of_the_weights(small, frame, cpu, refusal, reset, other):
+    forecaster = small(reset=reset).fit(frame, device=cpu)
+    params = forecaster.params
+    assert params.gru[0][0].reset == reset
+    forecaster.reset = other
+    refusal(lambda: forecaster.predict(frame), f"reset is '{other}'", f"must be '{reset}'", error=ArgumentError)
+    parts = f"reset='{reset}'", f"described as one of '{other}'"
+    refusal(lambda: Forecaster.from_parts(params, forecaster.describe(), cpu), *parts, error=CheckpointError)
 
 
 def test_weights_of_other_layers_than_the_settings_say(small, frame, cpu, tmp_path, refusal):
@@ -841,8 +857,8 @@ def test_hooks_of_another_kind(small, frame, cpu, refusal):
 
 def test_dates_are_no_values(small, cpu, refusal):
     for series, part in (
-        (np.arange(80).astype("M8[D]"), "dates or durations"),
-        (np.arange(80).astype("m8[s]"), "dates or durations"),
+        (np.arange(80).astype("M8[D]"), "row 0, column value: '1970-01-01' is not a number"),
+        (np.arange(80).astype("m8[s]"), "row 0, column value: '0 days"),
         (pd.Series(pd.date_range("2020", periods=80)), "no numeric column"),
     ):
         refusal(lambda series=series: small().fit(series, device=cpu), part)

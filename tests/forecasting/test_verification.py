@@ -224,7 +224,7 @@ def test_the_training_on_the_cpu_can_be_ended(learn):
 def test_series_of_every_kind(learn, small, walk, cpu):
     pd = pytest.importorskip("pandas")
     frame, witness = pd.DataFrame(walk(60, 2), columns=["b", "Close"]), Witness()
-    forecaster = small(validation_ratio=0.3).fit(frame, features="all", device=cpu, pause=witness)
+    forecaster = small(validation_ratio=0.3).fit(frame, features="all", order="oldest-first", device=cpu, pause=witness)
     assert compare_with_cpu(forecaster, frame, witness).is_within_limit
 
 

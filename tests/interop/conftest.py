@@ -21,8 +21,12 @@ def stack(request: pytest.FixtureRequest) -> tuple[int, int]:
 
 
 @pytest.fixture
-def draw_layers(draw_params: Callable[..., GRUParams]) -> Callable[..., Layers]:
-    """``draw_layers(L, D, I=3, H=5, dtype="float64")``: a stack none of whose numbers is zero."""
+def draw_layers(request: pytest.FixtureRequest, draw_params: Callable[..., GRUParams]) -> Callable[..., Layers]:
+    """``draw_layers(L, D, I=3, H=5, dtype="float64", reset=...)``: a stack none of whose numbers is zero.
+
+    Its form is that of the test's `reset`, or "after" if it has none.
+    """
+    form = request.getfixturevalue("reset") if "reset" in request.fixturenames else "after"
 
     def draw_layers(
         L: int,
@@ -30,24 +34,26 @@ def draw_layers(draw_params: Callable[..., GRUParams]) -> Callable[..., Layers]:
         I: int = 3,  # noqa: E741
         H: int = 5,
         dtype: str = "float64",
+        reset: str = form,
     ) -> Layers:
-        return tuple(tuple(draw_params(np, D * H if layer else I, H, dtype) for _ in range(D)) for layer in range(L))
+        return tuple(
+            tuple(draw_params(np, D * H if layer else I, H, dtype, reset=reset) for _ in range(D)) for layer in range(L)
+        )
 
     return draw_layers
 
 
 @pytest.fixture
 def assert_same_layers() -> Callable[..., None]:
-    """``assert_same_layers(actual, desired, reset="after")``: to the bit, but for what ``"before"`` does not use."""
+    """``assert_same_layers(actual, desired)``: to the bit."""
 
-    def assert_same_layers(actual: Layers, desired: Layers, reset: str = "after") -> None:
+    def assert_same_layers(actual: Layers, desired: Layers) -> None:
         wanted = dict(named_arrays(desired))
         found = dict(named_arrays(actual))
         assert found.keys() == wanted.keys()
         for name, array in found.items():
-            same = np.zeros_like(wanted[name]) if reset == "before" and name.endswith("bias_hn") else wanted[name]
-            assert array.dtype == same.dtype, name
-            np.testing.assert_array_equal(array, same, err_msg=name)
+            assert array.dtype == wanted[name].dtype, name
+            np.testing.assert_array_equal(array, wanted[name], err_msg=name)
 
     return assert_same_layers
 

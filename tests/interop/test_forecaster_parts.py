@@ -27,7 +27,7 @@ def test_a_forecaster_comes_back_from_its_parts(learn, series):
     forecaster = learn(reset="after")
     description = read_description(write_description(forecaster, "a GRU"))
     params = forecaster.params
-    back = build_forecaster(params.gru, params.linear, description, "after", "cpu")
+    back = build_forecaster(params.gru, params.linear, description, "cpu")
     np.testing.assert_array_equal(flatten(back.params), flatten(params))
     np.testing.assert_array_equal(back.predict(series), forecaster.predict(series))
 
@@ -46,7 +46,7 @@ def test_a_file_of_one_is_refused(told_of_gaps):
     description = json.loads(json.dumps(told_of_gaps.describe()))
     params = told_of_gaps.params
     with pytest.raises(CheckpointError, match=r"sees_gaps=False .* True"):
-        build_forecaster(params.gru, params.linear, description, "after", "cpu")
+        build_forecaster(params.gru, params.linear, description, "cpu")
 
 
 def test_weights_that_predict_no_numbers(learn):

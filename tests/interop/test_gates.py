@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gru_xp.errors import CheckpointError, GruXpError, ShapeError
+from gru_xp.errors import ArgumentError, CheckpointError, GruXpError, ShapeError
 from gru_xp.interop.checking import Trial, check_forecaster
 from gru_xp.interop.gates import (
     PeerNames,
@@ -53,8 +53,8 @@ def run_peer(x, h, gates, order, reset):
 @every_order
 def test_a_peer_computes_the_same(draw, draw_params, order, reset):
     params, x, h0 = draw_params(np, 3, 5), draw(np, (4, 6, 3)), draw(np, (4, 5))
-    _, h_last, _ = gru_forward(x, h0, params, reset=reset)
-    gates = to_peer(params, order, reset)
+    _, h_last, _ = gru_forward(x, h0, params)
+    gates = to_peer(params, order)
     np.testing.assert_allclose(run_peer(x, h0, gates, order, reset), h_last, rtol=0, atol=1e-14)
 
 
@@ -62,7 +62,7 @@ def test_a_peer_computes_the_same(draw, draw_params, order, reset):
 def test_two_biases_of_a_peer_become_one(rng, draw, order, reset):
     gates = PeerNames(*(rng.standard_normal(shape) for shape in ((15, 3), (15, 5), (15,), (15,))))
     x, h0 = draw(np, (4, 6, 3)), draw(np, (4, 5))
-    _, h_last, _ = gru_forward(x, h0, from_peer(gates, order, reset), reset=reset)
+    _, h_last, _ = gru_forward(x, h0, from_peer(gates, order, reset))
     np.testing.assert_allclose(run_peer(x, h0, gates, order, reset), h_last, rtol=0, atol=1e-14)
 
 
@@ -70,9 +70,9 @@ def test_two_biases_of_a_peer_become_one(rng, draw, order, reset):
 def test_there_and_back_changes_nothing(draw_layers, assert_same_layers, order, reset):
     for dtype in ("float32", "float64"):
         layers = draw_layers(2, 2, dtype=dtype)
-        gates = layers_to_peer(layers, order, reset)
+        gates = layers_to_peer(layers, order)
         back = layers_from_peer(gates, order, reset, [[NAMES] * 2] * 2)
-        assert_same_layers(back, layers, reset)
+        assert_same_layers(back, layers)
         assert not any(np.shares_memory(a, b) for a, b in zip(back[0][0], gates[0][0], strict=True)), dtype
 
 
@@ -80,7 +80,7 @@ def test_biases_that_are_not_there_are_zero(draw_params, reset):
     gates = to_peer(draw_params(np, 3, 5), "rzn", reset)
     params = from_peer((*gates[:2], None, None), "rzn", reset)
     assert not params.bias.any()
-    assert not params.bias_hn.any()
+    assert params.bias_hn is None if reset == "before" else not params.bias_hn.any()
     only_one = from_peer((*gates[:3], None), "rzn", reset)
     np.testing.assert_array_equal(only_one.bias, from_peer((*gates[:3], 0 * gates[3]), "rzn", reset).bias)
 
@@ -105,7 +105,7 @@ def test_what_is_no_gru_is_refused_by_name(draw_params, refused):
         (2, lambda a: a[1:], "bi has shape (14,)", "(15,)"),
         (3, lambda a: a[:, None], "bh has shape (15, 1)"),
     ):
-        gates = [*to_peer(draw_params(np, 3, 5), "rzn", "after")]
+        gates = [*to_peer(draw_params(np, 3, 5), "rzn")]
         gates[position] = change(gates[position])
         with refused(CheckpointError, *parts, case=parts):
             from_peer(gates, "rzn", "after", names=NAMES)
@@ -116,7 +116,7 @@ def test_layers_must_fit_on_one_another(draw_layers):
 
     def convert(first, second):
         return layers_from_peer(
-            [layers_to_peer((layer,), "rzn", "after")[0] for layer in (first, second)], "rzn", "after", names
+            [layers_to_peer((layer,), "rzn")[0] for layer in (first, second)], "rzn", "after", names
         )
 
     first, second = draw_layers(2, 1)
@@ -136,6 +136,10 @@ def test_own_layers_are_checked(draw_layers):
         to_peer(params._replace(weight_hh=params.weight_hh * np.nan), "rzn", "after")
     with pytest.raises(ShapeError, match="bias has shape"):
         to_peer(params._replace(bias=params.bias[1:]), "rzn", "after")
+    with pytest.raises(ArgumentError, match=r"reset is 'before'; it must be 'after', the form of params"):
+        to_peer(params, "rzn", "before")
+    with pytest.raises(ArgumentError, match=r"reset is 'before'; it must be 'after', the form of layers"):
+        host_layers(layers, "before")
     for wrong in (params, layers[0], list(layers), (), ((),), (params, params)):
         with pytest.raises(ShapeError):
             host_layers(wrong)
@@ -149,7 +153,7 @@ def test_own_layers_are_checked(draw_layers):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_trial_lets_rounding_pass_and_nothing_else(draw_layers, refused, dtype):
     for reset in ("before", "after"):
-        trial = Trial(draw_layers(2, 2, dtype=dtype), reset)
+        trial = Trial(draw_layers(2, 2, dtype=dtype, reset=reset))
         assert trial.h0.any()
         assert len(set(trial.lengths)) > 2
         assert not trial.inside.all()
@@ -170,7 +174,7 @@ def test_a_trial_lets_rounding_pass_and_nothing_else(draw_layers, refused, dtype
 def test_a_trial_sees_every_parameter(draw_layers, refused, field):
     """That is, a mistake in the conversion of any of them, if only in one row of one gate."""
     layers = draw_layers(2, 2, dtype="float32")
-    trial = Trial(layers, "after")
+    trial = Trial(layers)
     for layer, direction in itertools.product((0, 1), (0, 1)):
         array = getattr(layers[layer][direction], field)
         for row in range(0, len(array), 4):
@@ -178,13 +182,13 @@ def test_a_trial_sees_every_parameter(draw_layers, refused, field):
             moved[row] = -moved[row]
             changed = [list(params) for params in layers]
             changed[layer][direction] = layers[layer][direction]._replace(**{field: moved})
-            other = Trial(tuple(map(tuple, changed)), "after")
+            other = Trial(tuple(map(tuple, changed)))
             with refused(CheckpointError, "more than rounding", case=(layer, direction, row)):
                 trial.check("swapped", other.h, other.h_last)
 
 
 def test_a_result_of_another_shape_is_refused(draw_layers):
-    trial = Trial(draw_layers(1, 1), "after")
+    trial = Trial(draw_layers(1, 1))
     with pytest.raises(CheckpointError, match=r"h has shape \(5, 6, 4\) instead of \(5, 6, 5\)"):
         trial.check("short", trial.h[..., :4], trial.h_last)
 

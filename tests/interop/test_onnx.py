@@ -44,10 +44,10 @@ def test_onnxruntime_computes_what_the_stack_does(draw_layers, rng, L, D, reset,
     x, h0 = rng.standard_normal((B, T, 3)), rng.standard_normal((L * D, B, H))
     lengths = np.asarray([0, 9, 3, 1, 0, 8, 9])
     past = np.arange(T) >= lengths[:, None]
-    model = gru_to_onnx(layers, reset=reset)
+    model = gru_to_onnx(layers)
 
     exact = map_arrays(lambda array: array.astype("float64"), layers)
-    h, h_last, _ = gru_stack_forward(x, h0, exact, lengths=lengths, reset=reset)
+    h, h_last, _ = gru_stack_forward(x, h0, exact, lengths=lengths)
     x[past] = np.nan  # which nobody looks at
     got_h, got_last = run(model, x=x.astype("float32"), lengths=lengths, h0=h0.astype("float32"))
 
@@ -61,7 +61,7 @@ def test_rows_without_steps_alone_keep_their_initial_states(draw_layers, rng, re
     layers = draw_layers(2, 2)
     h0 = rng.standard_normal((4, 3, 5)).astype("float32")
     x = rng.standard_normal((3, 2, 3)).astype("float32")
-    h, h_last = run(gru_to_onnx(layers, reset=reset), x=x, lengths=np.zeros(3, "int64"), h0=h0)
+    h, h_last = run(gru_to_onnx(layers), x=x, lengths=np.zeros(3, "int64"), h0=h0)
     np.testing.assert_array_equal(h, np.zeros((3, 2, 10)))
     np.testing.assert_array_equal(h_last, h0)
 
@@ -70,17 +70,17 @@ def test_rows_without_steps_alone_keep_their_initial_states(draw_layers, rng, re
 def test_layers_come_back_to_the_bit(assert_same_layers, draw_layers, tmp_path, L, D, reset):
     for dtype in ("float32", "float64"):
         layers = draw_layers(L, D, dtype=dtype)
-        model = gru_to_onnx(layers, reset=reset)
-        assert_same_layers(gru_from_onnx(model)[0], layers, reset)
+        model = gru_to_onnx(layers)
+        assert_same_layers(gru_from_onnx(model)[0], layers)
         onnx.save(model, tmp_path / "gru.onnx")
         for path in (tmp_path / "gru.onnx", str(tmp_path / "gru.onnx")):
             back, form = gru_from_onnx(path)
             assert form == reset
-            assert_same_layers(back, layers, reset)
+            assert_same_layers(back, layers)
 
 
 def test_the_model_is_valid_and_says_what_it_is(draw_layers):
-    model = gru_to_onnx(draw_layers(2, 2), reset="after")
+    model = gru_to_onnx(draw_layers(2, 2))
     onnx.checker.check_model(model, full_check=True)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, check_type=True)
     assert model.opset_import[0].version >= 22
@@ -101,12 +101,12 @@ def test_the_model_is_valid_and_says_what_it_is(draw_layers):
 def test_layers_that_do_not_fit_are_refused(draw_layers):
     layers = draw_layers(2, 1)
     with pytest.raises(GruXpError, match="layers"):
-        gru_to_onnx((*layers, *draw_layers(1, 1, I=4)), reset="before")
+        gru_to_onnx((*layers, *draw_layers(1, 1, I=4)))
     with pytest.raises(ValueError, match="reset is 'sideways'"):
         gru_to_onnx(layers, reset="sideways")
     layers[1][0].bias[2] = np.nan
     with pytest.raises(CheckpointError, match="bias holds NaN"):
-        gru_to_onnx(layers, reset="before")
+        gru_to_onnx(layers)
 
 
 # --- models that others wrote -----------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def assert_layers_compute(model, rng, I=3):  # noqa: E741
     layers, reset = gru_from_onnx(model)
     x = rng.standard_normal((6, 5, I)).astype("float32")
     exact = map_arrays(lambda array: array.astype("float64"), layers)
-    h, _, _ = gru_stack_forward(x.astype("float64"), None, exact, reset=reset)
+    h, _, _ = gru_stack_forward(x.astype("float64"), None, exact)
     (got,) = run(model, input=x.swapaxes(0, 1))
     np.testing.assert_allclose(got.transpose(2, 0, 1, 3).reshape(h.shape), h, **FLOAT32)
     return layers, reset
@@ -210,7 +210,7 @@ def test_without_hidden_size_the_weights_say_it(assert_same_layers, rng):
         kept = [attribute for attribute in node.attribute if attribute.name != "hidden_size"]
         del node.attribute[:]
         node.attribute.extend(kept)
-    assert_same_layers(gru_from_onnx(model)[0], expected, "after")
+    assert_same_layers(gru_from_onnx(model)[0], expected)
 
 
 def test_weights_of_float64_are_read_as_they_are(rng):
@@ -246,7 +246,7 @@ def test_models_that_pytorch_exported_are_read(rng, tmp_path, settings):
     with torch.no_grad():
         expected, _ = gru.double()(x)
     x, expected = (a.numpy() if gru.batch_first else a.numpy().swapaxes(0, 1) for a in (x, expected))
-    np.testing.assert_allclose(gru_stack_forward(x, None, exact, reset="after")[0], expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(gru_stack_forward(x, None, exact)[0], expected, rtol=0, atol=1e-6)
 
 
 # --- models that are refused ------------------------------------------------------------------------------------
@@ -476,7 +476,7 @@ def test_files_that_are_no_models_are_refused(draw_layers, tmp_path, monkeypatch
         read(tmp_path)
     with pytest.raises(CheckpointError, match="does not exist"):
         read(tmp_path / "other.onnx")
-    data = gru_to_onnx(draw_layers(1, 1), reset="before").SerializeToString()
+    data = gru_to_onnx(draw_layers(1, 1)).SerializeToString()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match=r"model\.onnx: not a"):
         read(path)
@@ -490,7 +490,7 @@ def test_both_packages_must_be_there(draw_layers, monkeypatch):
     for package in ("onnxruntime", "onnx"):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(GruXpError, match=rf"needs {package}, .* pip install 'gru-xp\[onnx\]'$"):
-            gru_to_onnx(layers, reset="before")
+            gru_to_onnx(layers)
 
 
 # --- forecasters ------------------------------------------------------------------------------------------------
@@ -548,7 +548,7 @@ def test_onnxruntime_forecasts_step_by_step(learn, series, columns, scaling):
 def test_a_forecaster_comes_back(assert_same_layers, learn, series, settings):
     forecaster = learn(**settings)
     back = from_onnx(to_onnx(forecaster), device="cpu")
-    assert_same_layers(back.params.gru, forecaster.params.gru, settings["reset"])
+    assert_same_layers(back.params.gru, forecaster.params.gru)
     for array, other in zip(back.params.linear, forecaster.params.linear, strict=True):
         assert array.dtype == other.dtype
         np.testing.assert_array_equal(array, other)
@@ -565,8 +565,8 @@ def test_a_forecaster_goes_through_a_file(assert_same_layers, learn, series, tmp
     onnx.checker.check_model(str(path), full_check=True)
     back = load_onnx(path, device="cpu")
     np.testing.assert_array_equal(back.predict(series), forecaster.predict(series))
-    layers, reset = gru_from_onnx(path)
-    assert_same_layers(layers, forecaster.params.gru, reset)
+    layers, _ = gru_from_onnx(path)
+    assert_same_layers(layers, forecaster.params.gru)
 
 
 def test_the_weights_are_those_of_the_graph(learn, series):
@@ -707,7 +707,7 @@ def test_names_that_are_no_text_are_refused(learn, tmp_path):
 
 def test_models_that_are_no_forecasters_are_told_from_them(draw_layers):
     with pytest.raises(CheckpointError, match=r"without a gru-xp Forecaster.*gru_from_onnx"):
-        from_onnx(gru_to_onnx(draw_layers(1, 1), reset="before"), device="cpu")
+        from_onnx(gru_to_onnx(draw_layers(1, 1)), device="cpu")
 
 
 # --- the check of each conversion -------------------------------------------------------------------------------
@@ -728,12 +728,12 @@ def swapped(original):
 
 def test_a_wrong_conversion_is_noticed_and_nothing_is_written(draw_layers, learn, tmp_path, monkeypatch):
     forecaster, layers = learn(), draw_layers(1, 1)
-    model = gru_to_onnx(layers, reset="after")
+    model = gru_to_onnx(layers)
     path = tmp_path / "model.onnx"
     path.write_text("what was there before")
     monkeypatch.setattr(onnx_gru, "layers_to_peer", swapped(onnx_gru.layers_to_peer))
     with pytest.raises(CheckpointError, match="to ONNX: on random input"):
-        gru_to_onnx(layers, reset="after")
+        gru_to_onnx(layers)
     with pytest.raises(CheckpointError, match="to ONNX: on random windows"):
         save_onnx(forecaster, path)
     assert path.read_text() == "what was there before"
@@ -747,11 +747,11 @@ def test_a_wrong_conversion_is_noticed_and_nothing_is_written(draw_layers, learn
 def test_the_wrong_form_is_noticed(draw_layers, monkeypatch):
     """The two forms of the reset differ little where weights are small; not little enough to be taken for rounding."""
     layers = map_arrays(lambda array: 0.1 * array, draw_layers(1, 1))
-    model = gru_to_onnx(layers, reset="after")
+    model = gru_to_onnx(layers)
     for attribute in next(node for node in model.graph.node if node.op_type == "GRU").attribute:
         if attribute.name == "linear_before_reset":
             attribute.i = 0
-    monkeypatch.setattr(onnx_gru, "read_gru_layers", lambda model: (layers, "after"))
+    monkeypatch.setattr(onnx_gru, "read_gru_layers", lambda model: layers)
     with pytest.raises(CheckpointError, match="from ONNX: on random input"):
         gru_from_onnx(model)
 

@@ -54,7 +54,7 @@ def run_both(gru, layers, draw, dtype):
     with torch.no_grad():
         packed, h_last = gru(packed, torch.from_numpy(h0))
     h, _ = torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
-    own = gru_stack_forward(x, h0, layers, lengths=lengths, reset="after")
+    own = gru_stack_forward(x, h0, layers, lengths=lengths)
     return (h.numpy(), h_last.numpy()), own[:2]
 
 
@@ -64,7 +64,7 @@ def run_both(gru, layers, draw, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_torch_computes_what_the_layers_do(make_gru, draw_layers, draw, stack, dtype):
     layers, gru = draw_layers(*stack, dtype=dtype), make_gru(*stack, dtype=dtype)
-    gru.load_state_dict(to_torch(layers, reset="after"))
+    gru.load_state_dict(to_torch(layers))
     for theirs, own in zip(*run_both(gru, layers, draw, dtype), strict=True):
         np.testing.assert_allclose(theirs, own, **TOLERANCES[dtype])
 
@@ -74,7 +74,7 @@ def test_torch_computes_what_the_layers_do(make_gru, draw_layers, draw, stack, d
 def test_the_layers_compute_what_torch_does(make_gru, draw, stack, dtype, bias):
     gru = make_gru(*stack, dtype=dtype, bias=bias)
     layers = from_torch(gru.state_dict())
-    assert layers[0][0].bias.dtype == dtype
+    assert (layers[0][0].bias.dtype, layers[0][0].reset) == (dtype, "after")
     for theirs, own in zip(*run_both(gru, layers, draw, dtype), strict=True):
         np.testing.assert_allclose(own, theirs, **TOLERANCES[dtype])
 
@@ -82,7 +82,7 @@ def test_the_layers_compute_what_torch_does(make_gru, draw, stack, dtype, bias):
 def test_layers_come_back_to_the_bit(draw_layers, assert_same_layers, stack):
     for dtype in ("float32", "float64"):
         layers = draw_layers(*stack, dtype=dtype)
-        assert_same_layers(from_torch(to_torch(layers, reset="after")), layers)
+        assert_same_layers(from_torch(to_torch(layers)), layers)
 
 
 def test_a_prefix_leaves_other_names_alone(make_gru, assert_same_layers):
@@ -103,7 +103,7 @@ def test_neither_side_shares_memory_with_the_other(make_gru, draw_layers):
     state["weight_hh_l0"].zero_()
     np.testing.assert_array_equal(layers[0][0].weight_hh, before)
     layers = draw_layers(1, 1)
-    state = to_torch(layers, reset="after")
+    state = to_torch(layers)
     before = layers[0][0].bias_hn.copy()
     for tensor in state.values():
         tensor.zero_()
@@ -112,15 +112,17 @@ def test_neither_side_shares_memory_with_the_other(make_gru, draw_layers):
 
 def test_no_random_numbers_of_torch_are_drawn(draw_layers):
     state = torch.get_rng_state()
-    from_torch(to_torch(draw_layers(1, 2), reset="after"))
+    from_torch(to_torch(draw_layers(1, 2)))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_reset_before_is_refused_by_name(draw_layers):
-    with pytest.raises(CheckpointError, match=r'reset="before" .*torch.nn.GRU.*reset="after"'):
-        to_torch(draw_layers(1, 1), reset="before")
-    with pytest.raises(ValueError, match="reset is 'middle'"):
-        to_torch(draw_layers(1, 1), reset="middle")
+    for given in (None, "before"):
+        with pytest.raises(CheckpointError, match=r'reset="before" .*torch.nn.GRU.*reset="after"'):
+            to_torch(draw_layers(1, 1, reset="before"), reset=given)
+    for reset, parts in (("middle", "reset is 'middle'"), ("before", "reset is 'before'; it must be 'after'")):
+        with pytest.raises(ArgumentError, match=parts):
+            to_torch(draw_layers(1, 1), reset=reset)
 
 
 def test_what_is_no_gru_is_refused_by_name(refused):
@@ -170,7 +172,7 @@ def test_a_wrong_conversion_is_noticed(make_gru, draw_layers, monkeypatch):
     with pytest.raises(CheckpointError, match=r"^from torch: .* h differs"):
         from_torch(state)
     with pytest.raises(CheckpointError, match=r"^to torch: .* h differs"):
-        to_torch(layers, reset="after")
+        to_torch(layers)
 
 
 # --- files ------------------------------------------------------------------------------------------------------

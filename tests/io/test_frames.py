@@ -39,10 +39,12 @@ def test_an_index_that_only_counts_is_no_column(walk):
         (None, ["v"]),
         (pd.RangeIndex(5, 11, 2), ["v"]),
         (pd.RangeIndex(3, 0, -1), ["index", "v"]),
+        (pd.RangeIndex(1990, 1993, name="year"), ["year", "v"]),
         (pd.Index([0, 1, 2]), ["index", "v"]),
         (pd.date_range("2020-01-01", periods=3), ["index", "v"]),
         (pd.date_range("2020-01-01", periods=3, name="Date"), ["Date", "v"]),
         (pd.MultiIndex.from_product([["A"], [1, 2, 3]], names=["id", None]), ["id", "level_1", "v"]),
+        (pd.MultiIndex.from_product([["A"], [1, 2, 3]], names=["v", "v"]), ["v (index)", "v (index)", "v"]),
     ):
         table = table_of_frame(pd.DataFrame({"v": walk(3)[:, 0]}, index=index))
         assert (table.names, table.index) == (names, len(names) - 1), index
@@ -114,7 +116,12 @@ def test_an_index_that_counts(walk, refusal):
     with pytest.warns(DataWarning, match="sorted by index"):
         series = read_series(pd.Series(walk(3)[:, 0], index=[3, 9, 5]), time="index")
     assert (series.labels, series.dates, series.rows.tolist()) == (("3", "5", "9"), None, [0, 2, 1])
-    assert read_series(pd.Series(walk(3)[:, 0])).labels is None
+    assert read_series(pd.Series(walk(3)[:, 0]), order="oldest-first").labels is None
+
+
+def test_an_index_of_years(walk):
+    series = read_series(pd.Series(walk(5)[:, 0], index=pd.RangeIndex(1990, 1995, name="year")))
+    assert (series.reading.time, series.labels[0], series.reading.freq) == (("year",), "1990", "YS-JAN")
 
 
 def test_columns_of_a_frame_by_name(frame):
@@ -127,7 +134,7 @@ def test_columns_of_a_frame_by_name(frame):
 
 def test_columns_with_numbers_for_names(rng):
     values = rng.standard_normal((4, 2))
-    series = read_series(pd.DataFrame(values, columns=[10, 20]), target=20, features=[10])
+    series = read_series(pd.DataFrame(values, columns=[10, 20]), target=20, features=[10], order="oldest-first")
     np.testing.assert_array_equal(series.values, values[:, ::-1])
 
 
@@ -335,9 +342,9 @@ def test_parquet_files_that_are_refused(save, prices, refusal):
 
 
 def test_an_index_beside_a_column_of_that_name(save):
-    for index in (pd.Index([3, 4]), pd.Index([3, 4], name="index")):
-        path = save(pd.DataFrame({"index": [5, 6]}, index=index))
-        assert read_series(path, target="index", time="index (index)").values[:, 0].tolist() == [5.0, 6.0]
+    for name, time in ((None, "level_0"), ("index", "index (index)")):
+        path = save(pd.DataFrame({"index": [5, 6]}, index=pd.Index([3, 4], name=name)))
+        assert read_series(path, target="index", time=time).values[:, 0].tolist() == [5.0, 6.0]
 
 
 @pytest.mark.filterwarnings("ignore::gru_xp.errors.DataWarning")

@@ -58,6 +58,7 @@ READ = (
     (("1.234",), {"decimal": ","}, [1234]),
     (("1,234",), {"decimal": ","}, [1.234]),
     (("1,5e3", "-2,5E-1"), {"decimal": ","}, [1500, -0.25]),
+    (("\u0661,\u0665",), {"decimal": ","}, [1.5]),
     (("1.234.567,89", "1.234,5", "1,5"), {}, [1234567.89, 1234.5, 1.5]),
     (("5", "1.234.567", "-1.234"), {}, [5, 1234567, -1234]),
     # commas between thousands
@@ -181,6 +182,14 @@ REFUSED = (
     (("+0100,1", "+0101,1"), {"decimal": ","}, 0, ("not a number", "two fields in one cell")),
     (("160,1,N,0046,1",), {}, 0, ("not a number", "two fields in one cell")),
     (("5", "0100,1"), {}, 1, ("not a number", "two fields in one cell")),
+    (("10021,1", "09987,1"), {}, 1, ("not a number", "two fields in one cell")),
+    (("10021,1", "09987,1"), {"decimal": ","}, 1, ("not a number", "two fields in one cell")),
+    # perhaps two fields in one cell
+    (("10021,1", "10018,1"), {}, 0, ("may be 10021.1 or two fields in one cell;", f"{COMMA} or write them as two")),
+    (("10021,1", "10018,5", "", "10018,1", "99999,9") * 2, {}, 0, ("may be 10021.1 or two fields in one cell;",)),
+    (("19,5", "20,1", "18,7", "", "21,5"), {}, 0, ("may be 19.5;", COMMA)),
+    (("19,5", "20", "18,5", "21,5"), {}, 0, ("may be 19.5;", COMMA)),
+    (("19,125", "20,125", "18,125"), {}, 0, ("may be 19125 or 19.125;", BOTH)),
     # no numbers
     (("1", "2", "x"), {}, 2, ("correct the row", "missing_values='x'")),
     (("1,234.5", "01,234"), {}, 1, ("not a number",)),

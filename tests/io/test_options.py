@@ -60,9 +60,10 @@ def test_options_that_are_none(refusal):
         ("freq", "fortnight", "'D'", "'h'"),
         ("freq", "-1D", "'D'"),
         ("freq", 5, "'D'"),
-        ("time", 5.5j, "column names"),
-        ("time", [None], "column names"),
-        ("time", [""], "column names"),
+        ("time", 5.5j, "a list of them"),
+        ("time", [None], "a list of them"),
+        ("missing_values", b"?", "a list of them"),
+        ("time", [""], "a list of them"),
         ("id", 5, "column"),
         ("where", "store", "COLUMN=VALUE"),
         ("date_format", "%d/%m", "year", "'%d/%m/%Y'"),
@@ -99,9 +100,13 @@ def test_spacings():
 
 
 def test_only_the_options_that_there_are(refusal):
-    for options in (None, [], ReadOptions().to_dict() | {"more": "x"}):
-        read = lambda options=options: ReadOptions.from_dict(options)  # noqa: E731
-        refusal(read, "not the options of reading", error=ValueError)
+    for options, *parts in (
+        ({"x": 1}, "'x'", "the options of reading are time, id, where"),
+        ({"Order": "newest-first"}, "'Order'", "order"),
+        (None, "NoneType"),
+        ([], "list"),
+    ):
+        refusal(lambda options=options: ReadOptions.from_dict(options), *parts, error=ArgumentError)
 
 
 def test_refused_values_are_shown_in_short(refusal):

@@ -189,7 +189,7 @@ def test_stdin_of_a_process():
 
 def test_what_cannot_be_read(monkeypatch, refusal, tmp_path):
     monkeypatch.setattr(sys, "stdin", None)
-    refusal(lambda: lines_of("-"), "file: cannot be read (there is no stdin)")
+    refusal(lambda: lines_of("-"), "file: cannot be read (")
     refusal(lambda: lines_of(tmp_path), "file: cannot be read (")
     refusal(lambda: lines_of(tmp_path / "missing.csv"), "file: cannot be read (No such file")
 

@@ -187,6 +187,13 @@ def test_one_of_several_series_is_read_by_the_remedies(take, follow):
             "2023-12-31",
         ),
         (
+            "start and end",
+            table("store,Start time,End time,v", ((s, d.date(), d.date(), 1) for s in "AB" for d in DAYS)),
+            [("40 row(s) repeat a time", *store[0][1:])],
+            40,
+            "2023-12-31",
+        ),
+        (
             "region, year, month",
             table("region,year,month,v", regions),
             [year_month, ("36 row(s) repeat a time", "column region: N, S", "--where region=N")],
@@ -232,6 +239,8 @@ def test_a_date_and_a_clock_in_columns_of_their_own(follow):
     late = [(moment - timedelta(hours=1), moment) for moment in HOURS[1:]]  # a day has the hours 1 to 24
     for header, moments, cells, next_date in (
         ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H%M}"), "2024-01-22 02:00:00"),
+        ("Date,h", HOURS, lambda t: (t.date(), t.hour), "2024-01-24 04:00:00"),
+        ("Date,h", HOURS, lambda t: (f"{t.date()}T00:00:00", t.hour), "2024-01-24 04:00:00"),
         ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y%m%d}", f"{t:%H:%M}"), "2024-01-22 02:00:00"),
         ("date,hour", HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H}:00-{t.hour + 1:02d}:00"), "2024-01-24 04:00:00"),
         ("Fecha;Hora", late, lambda t: (f"{t[0]:%d/%m/%Y}", t[0].hour + 1), "2024-01-24 04:00:00"),
@@ -250,11 +259,29 @@ def test_a_date_and_a_clock_in_columns_of_their_own(follow):
         assert following(series) == next_date, header
 
 
+def test_clocks_beside_dates_with_years_of_two_digits(follow):
+    for clock in ("%H", "%H:%M", "%I:%M %p"):
+        text = table("Date,Time,v", ((f"{t:%d/%m/%y}", t.strftime(clock), n) for n, t in enumerate(HOURS)))
+        spread = ("spread over 2 columns", "--time-column Date --time-column Time")
+        given = ("'20/01/24' was not read", "--date-format %d/%m/%y")
+        assert follow(text, "v", given, spread).dates == tuple(HOURS), clock
+
+
+def test_minutes_are_added_to_hours_alone(take, refusal):
+    text = table("Date,Hour,Min,v", ((t.date(), t.hour + 1, 30, n) for n, t in enumerate(HOURS)))
+    first = HOURS[0] + timedelta(hours=1, minutes=30)
+    assert take(text, "v", time=["Date", "Hour", "Min"]).dates[0] == first
+    for names in (["Date", "Min"], ["Date", "Hour", "v"]):
+        refusal(lambda names=names: take(text, None, time=names, order="oldest-first"), "line ")
+
+
 def test_a_date_in_several_columns(follow):
     for header, moments, cells, freq in (
         ("#YY,MM,DD,hh,mm", HALF_HOURS, lambda t: (t.year, t.month, t.day, t.hour, t.minute), "30min"),
         ("Vuosi,Kuukausi,Päivä,Aika", HOURS, lambda t: (t.year, t.month, t.day, f"{t:%H:%M}"), "h"),
         ("year,month", MONTHS, lambda t: (t.year, t.month), "MS"),
+        ("year,mm", MONTHS, lambda t: (t.year, t.month), "MS"),
+        ("year,doy", DAYS, lambda t: (t.year, t.timetuple().tm_yday), "D"),
         ("Jahr,Monat,Tag", DAYS, lambda t: (t.year, t.month, t.day), "D"),
     ):
         names = header.split(",")
@@ -296,7 +323,7 @@ def test_names_that_are_given(take, refusal):
     text = newest_first("Date,v", "%Y-%m-%d", DAYS)
     refusal(lambda: take(text, "v", time="v"), "column 'v' is the target; name another one by --time-column")
     two = table("Date,close,CLOSE", ((day.date(), row, -row) for row, day in enumerate(DAYS)))
-    refusal(lambda: take(two), "2 columns are named close, CLOSE; choose one by --target close")
+    refusal(lambda: take(two), "2 numeric columns may be the target; choose one by --target NAME: close, CLOSE")
     assert take(two, "close").values[-1, 0] == 39
     assert take(two, "CLOSE").values[-1, 0] == -39
     refusal(lambda: take(two, "Close"), "did you mean 'close' or 'CLOSE'?")
@@ -389,18 +416,19 @@ def test_arguments_that_are_none(refusal):
     frame = pd.DataFrame({"ds": DAYS, "y": range(40)})
     assert read_series(frame, features=None).columns == ("y",)
     for arguments, problem in (
-        ({"time_column": "a"}, "there is no option 'time_column'; did you mean time?"),
-        ({"id_column": "a"}, "did you mean id?"),
-        ({"missing_value": "a"}, "did you mean missing_values?"),
-        ({"Order": "a"}, "did you mean order?"),
-        ({"a": "b"}, "there is no option 'a'; the options are time, id, where"),
-        ({"target": ["y"]}, "target is ['y']; it must name columns"),
-        ({"features": 5}, "features is 5; it must name columns"),
-        ({"features": b"y"}, "features is b'y'"),
+        ({"time_column": "a"}, "unexpected keyword argument 'time_column'"),
+        ({"Order": "a"}, "the options of reading are time, id, where"),
+        ({"order": "a"}, "order is 'a'; it must be"),
+        ({"features": b"y"}, "features is b'y'; it must be a text"),
     ):
         refusal(lambda arguments=arguments: read_series(frame, **arguments), problem, error=ArgumentError)
+    for arguments, problem in (
+        ({"target": ["y"]}, "there is no column \"['y']\"; the columns are ds, y"),
+        ({"features": 5}, "there is no column '5'"),
+    ):
+        refusal(lambda arguments=arguments: read_series(frame, **arguments), problem)
     fields = np.zeros(5, dtype=[("a", float), ("b", float)])
-    for array, problem in ((fields, "the array has fields"), (np.array(5.0), "shape ()"), (5.0, "shape ()")):
+    for array, problem in ((fields, "compound dtype"), (np.array(5.0), "shape=()"), (5.0, "shape=()")):
         refusal(lambda array=array: read_series(array), problem, "a series is (N,) or (N, F) of real numbers")
 
 
@@ -457,19 +485,37 @@ def test_the_hour_of_a_clock_in_six_digits_goes_on(take):
     assert following(take(text, "v", time=["Date", "Time"])) == "2024-01-24 04:00:00"
 
 
-@pytest.mark.xfail(strict=True, reason="parts of a time are taken for keys of several series, or for repeats")
-def test_parts_of_a_time_tell_no_series_apart(take, refusal):
-    """No remedy keeps one hour of each day, or one month of each year."""
+def test_parts_of_a_time_that_cannot_be_joined(take, refusal):
+    """No remedy keeps one hour of each day, or one week of each year."""
+    weeks = [datetime(2020, 1, 6) + timedelta(7 * week) for week in range(40)]
     for header, moments, cells in (
-        ("Date,h", HOURS, lambda t: (t.date(), t.hour)),
         ("Date,Settlement Period", HALF_HOURS, lambda t: (t.date(), 2 * t.hour + t.minute // 30 + 1)),
-        ("year,mm", MONTHS, lambda t: (t.year, t.month)),
-        ("year,doy", DAYS, lambda t: (t.year, t.timetuple().tm_yday)),
+        ("year,week", weeks, lambda t: t.isocalendar()[:2]),
     ):
         text = table(f"{header},v", ((*cells(moment), n) for n, moment in enumerate(moments)))
-        message = str(refusal(lambda text=text: take(text, "v"), "line 3"))
-        assert "--on-duplicate" not in message, header
-        assert "--where" not in message, header
+        found = f"spread over {header.replace(',', ', ')}"
+        message = str(refusal(lambda text=text: take(text, "v"), "line 3", found, "write it in one column"))
+        assert "--" not in message, header
+
+
+def test_series_that_follow_each_other_in_time(take):
+    days = [day.date() for day in DAYS]
+    for name, keys, notices in (
+        ("id", ["A"] * 15 + ["B"] * 25, 1),
+        ("month", ["Nov"] * 9 + ["Dec"] * 31, 0),
+        ("promo", ["no"] * 15 + ["yes"] * 5 + ["no"] * 20, 0),
+        ("note", days, 0),
+    ):
+        series = take(table(f"date,{name},v", zip(days, keys, range(40), strict=True)), "v")
+        assert len(series.notices) == notices, name
+    (notice,) = take(table("date,id,v", zip(days, ["A"] * 15 + ["B"] * 25, range(40), strict=True))).notices
+    assert "A, B, one after the other; if these are several series, keep one by --where id=A" in notice
+
+
+def test_a_cycle_is_no_time(take, refusal):
+    text = table("weekday,v", ((row % 7, row) for row in range(40)))
+    refusal(lambda: take(text, "v"), "line 9", "'0' repeats", "--order oldest-first")
+    assert take(text, "v", order="oldest-first").values[-1, 0] == 39
 
 
 def test_keys_with_fractions_or_gaps_tell_series_apart(refusal):

@@ -33,7 +33,7 @@ MIB = 2**20
 def peak_of_training(shapes, config, device):
     """Bytes that NumPy and Python ask for."""
     rng, s = np.random.default_rng(0), shapes
-    layers = {"num_layers": s.num_layers, "bidirectional": s.bidirectional}
+    layers = {"num_layers": s.num_layers, "bidirectional": s.bidirectional, "reset": s.reset}
     tracemalloc.start()
     try:
         dtype = np.dtype(s.dtype).type

@@ -28,6 +28,7 @@ def architecture(params):
         len(params.gru),
         len(first) == 2,
         linear.weight.dtype.name,
+        first[0].reset,
     )
 
 
@@ -60,7 +61,12 @@ def assert_refused(path, cpu, refused):
 # --- round trips ------------------------------------------------------------------------------------------------
 
 
-LAYERS = ({}, {"num_layers": 3}, {"bidirectional": True}, {"num_layers": 12, "bidirectional": True})
+LAYERS = (
+    {},
+    {"num_layers": 3, "reset": "after"},
+    {"bidirectional": True, "reset": "after"},
+    {"num_layers": 12, "bidirectional": True},
+)
 
 
 @pytest.mark.compat
@@ -121,7 +127,7 @@ def test_the_loaded_arrays_can_be_written(cpu, path, problem):
 
 
 def test_other_programs_can_read_the_arrays(path, problem):
-    params = problem(num_layers=2, bidirectional=True).params
+    params = problem(num_layers=2, bidirectional=True, reset="after").params
     save_model(path, params, {})
     arrays = safetensors.numpy.load_file(path)
     names = [f"gru.{where}.{name}" for where in ("0.0", "0.1", "1.0", "1.1") for name in GRUParams._fields]
@@ -131,11 +137,21 @@ def test_other_programs_can_read_the_arrays(path, problem):
     np.testing.assert_array_equal(arrays["gru.0.1.bias"], params.gru[0][1].bias)
 
 
-# --- format version 1 -------------------------------------------------------------------------------------------
+# --- older format versions --------------------------------------------------------------------------------------
+
+
+def with_unused(params):
+    """The parameters as versions 1 and 2 had them: with a `bias_hn`, used or not."""
+    gru = tuple(
+        tuple(layer._replace(bias_hn=np.full(layer.hidden_size, 0.25, layer.bias.dtype)) for layer in layers)
+        for layers in params.gru
+    )
+    return params if params.gru[0][0].reset == "after" else params._replace(gru=gru)
 
 
 def write_version_1(path, params, without=(), **header):
     """What version 1 wrote: one GRU layer, named without numbers."""
+    params = with_unused(params)
     ((gru,),) = params.gru
     arrays = {f"gru.{name}": array for name, array in gru._asdict().items()}
     arrays |= {f"linear.{name}": array for name, array in params.linear._asdict().items()}
@@ -154,8 +170,22 @@ def write_version_1(path, params, without=(), **header):
 
 
 @pytest.mark.compat
+def test_version_2(cpu, path, problem, assert_refused, reset):
+    params = problem(num_layers=2, bidirectional=True).params
+    write(path, with_unused(params), version=2)
+    loaded, metadata = load(path, cpu, params)
+    assert_same(loaded, params)
+    assert metadata == METADATA
+    write(path, with_unused(params), version=2, without=["gru.0.1.bias_hn"])
+    assert_refused(params, "'gru.0.1.bias_hn' is missing")
+    if reset == "before":
+        write(path, with_unused(params))
+        assert_refused(params, "'gru.0.0.bias_hn' is unknown")
+
+
+@pytest.mark.compat
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_version_1(cpu, path, problem, dtype):
+def test_version_1(cpu, path, problem, dtype, reset):
     params = problem(dtype=dtype).params
     write_version_1(path, params)
     loaded, metadata = load(path, cpu, params)
@@ -163,7 +193,7 @@ def test_version_1(cpu, path, problem, dtype):
     assert metadata == METADATA
     save_model(path, loaded, metadata)
     with safetensors.safe_open(path, framework="numpy") as file:
-        assert file.metadata()["format_version"] == "2"
+        assert file.metadata()["format_version"] == str(FORMAT_VERSION)
     assert_same(load(path, cpu, params)[0], params)
 
 
@@ -189,7 +219,7 @@ def test_names_of_the_other_version(path, problem, assert_refused):
     params = problem().params
     write_version_1(path, params, format_version="2")
     assert_refused(params, "'gru.0.0.bias' is missing")
-    write(path, params, version=1)
+    write(path, with_unused(params), version=1)
     assert_refused(params, "'gru.0.0.bias' is unknown")
 
 
@@ -203,7 +233,7 @@ def write(path, params, *, without=(), more=None, version=FORMAT_VERSION):
 
 def parts_of(*where):
     """Names of all parameters of layers and directions, such as ``"1.0"``."""
-    return [f"gru.{place}.{name}" for place in where for name in GRUParams._fields]
+    return [f"gru.{place}.{name}" for place in where for name in GRUParams._fields[:-1]]
 
 
 def test_parts_that_are_missing(cpu, path, problem, assert_refused):
@@ -238,6 +268,7 @@ def test_a_description_of_another_network(path, problem, assert_refused):
         ({"dtype": "float32"}, "instead of F32"),
         ({"num_layers": 2}, "'gru.1.0.bias' is missing"),
         ({"bidirectional": True}, "'gru.0.1.bias' is missing"),
+        ({"reset": "after"}, "'gru.0.0.bias_hn' is missing"),
     ):
         assert_refused(problem(**other).params, part, case=other)
 

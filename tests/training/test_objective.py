@@ -10,7 +10,7 @@ from gru_xp.nn import ops as ops_module
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
 from gru_xp.nn.ops import PLAIN_OPS
-from gru_xp.nn.params import flatten, named_arrays, unflatten
+from gru_xp.nn.params import arrays_of, flatten, named_arrays, unflatten
 from gru_xp.nn.stack import draw_masks, mean_masks
 from gru_xp.training import objective as module
 from gru_xp.training.objective import Objective, predict
@@ -70,7 +70,7 @@ def forward_sizes(monkeypatch):
 
 def change(p, rng):
     """Other numbers in the same arrays."""
-    for array in (p.x, p.y, *(array for _, array in named_arrays(p.params))):
+    for array in (p.x, p.y, *arrays_of(p.params)):
         array[...] = 0.7 * rng.standard_normal(array.shape)
 
 
@@ -81,11 +81,11 @@ def change(p, rng):
 def test_parts_and_replays_give_what_one_piece_gives(problem, make_numpy_ops, rng):
     """Predictions, costs and gradients; replayed with other sequences and parameters in the same arrays."""
     for (B, layers, dtype, tolerance), reset in zip(CASES, itertools.cycle(RESETS)):
-        p, ops = problem(B=B, H=4, dtype=dtype, **layers), make_numpy_ops()
+        p, ops = problem(B=B, H=4, dtype=dtype, **layers, reset=reset), make_numpy_ops()
         y_pred, _, _ = whole(p.params, p.x, p.y, reset)
-        predicted = predict(p.params, p.x, reset, ops)
+        predicted = predict(p.params, p.x, ops)
         np.testing.assert_allclose(predicted, y_pred, rtol=0, atol=10 * tolerance, err_msg=f"{B} {layers} {dtype}")
-        objective = Objective(p.params, p.x, p.y, reset, ops)
+        objective = Objective(p.params, p.x, p.y, ops)
         objective.evaluate_cost()
         assert_cost(objective, p, reset, tolerance)
         objective.evaluate()
@@ -99,9 +99,9 @@ def test_parts_and_replays_give_what_one_piece_gives(problem, make_numpy_ops, rn
 def test_two_captured_objectives_in_turn(problem, make_numpy_ops, rng):
     """Of the same parameters and ops, as for training and validation; gradients and costs stay until the next turn."""
     for reset in RESETS:
-        ops, p = make_numpy_ops(), problem(B=7, H=4)
-        q = problem(B=5, H=4)._replace(params=p.params)
-        objectives = [Objective(p.params, a.x, a.y, reset, ops) for a in (p, q)]
+        ops, p = make_numpy_ops(), problem(B=7, H=4, reset=reset)
+        q = problem(B=5, H=4, reset=reset)._replace(params=p.params)
+        objectives = [Objective(p.params, a.x, a.y, ops) for a in (p, q)]
         again = [ops.capture(objective.evaluate) for objective in objectives]
         for a, objective in zip((p, q), objectives, strict=True):
             assert_objective(objective, a, reset)
@@ -119,7 +119,7 @@ def test_the_same_call_gives_the_same_bits(problem, make_numpy_ops):
         p, seen = problem(B=7, H=4, dtype="float32"), set()
         for _ in range(2):
             ops = make_numpy_ops()
-            objective = Objective(p.params, p.x, p.y, reset, ops)
+            objective = Objective(p.params, p.x, p.y, ops)
             evaluate = ops.capture(objective.evaluate) if captured else objective.evaluate
             for _ in range(5):
                 evaluate()
@@ -131,26 +131,26 @@ def test_everything_is_done_by_the_ops(problem, guarded_ops, guard, reset):
     for layers in LAYERS:
         p = problem(**layers)
         params = guard(p.params)
-        objective = Objective(params, guard(p.x), guard(p.y), reset, guarded_ops)
+        objective = Objective(params, guard(p.x), guard(p.y), guarded_ops)
         objective.evaluate()
         gradient = guard(objective.gradient)
         Adam(guard(np.zeros(gradient.shape)), 0.1).step(gradient, guarded_ops)
         assert_objective(objective, p, reset)
         objective.evaluate_cost()
-        predict(params, guard(p.x), reset, guarded_ops)
+        predict(params, guard(p.x), guarded_ops)
 
 
 def test_predictions_come_in_the_order_of_the_sequences(problem, make_numpy_ops, forward_sizes):
     """Each part is one forward pass, and the next call leaves the predictions alone."""
     for B in (1, 2, 3, 7, 13):
-        (params, x, _), ops = problem(B=B, H=4), make_numpy_ops()
+        (params, x, _), ops = problem(B=B, H=4, reset="after"), make_numpy_ops()
         forward_sizes.clear()
-        together = predict(params, x, "after", ops)
+        together = predict(params, x, ops)
         assert sorted(forward_sizes) == sorted(rows.stop - rows.start for rows, _ in ops.parts(B, 4, 2, 4))
         kept = together.copy()
-        predict(params, x + 1.0, "after", ops)
+        predict(params, x + 1.0, ops)
         np.testing.assert_array_equal(together, kept)
-        one_by_one = [network_forward(x[i : i + 1], params, reset="after", ops=PLAIN_OPS)[0][0] for i in range(B)]
+        one_by_one = [network_forward(x[i : i + 1], params, ops=PLAIN_OPS)[0][0] for i in range(B)]
         assert together.shape == (B, 2)
         np.testing.assert_allclose(together, one_by_one, rtol=1e-11, atol=1e-13, err_msg=str(B))
 
@@ -158,10 +158,10 @@ def test_predictions_come_in_the_order_of_the_sequences(problem, make_numpy_ops,
 def test_an_error_in_a_thread_comes_out(problem, make_numpy_ops):
     for captured in (False, True):
         p, ops = problem(B=7, H=4), make_numpy_ops()
-        wrong = Objective(p.params, p.x, p.y[:, :1], "before", ops)
+        wrong = Objective(p.params, p.x, p.y[:, :1], ops)
         with pytest.raises(ValueError, match="y_true has shape"):
             ops.capture(wrong.evaluate) if captured else wrong.evaluate()
-        objective = Objective(p.params, p.x, p.y, "before", ops)
+        objective = Objective(p.params, p.x, p.y, ops)
         objective.evaluate()
         assert_objective(objective, p, "before")
 
@@ -172,7 +172,7 @@ def test_parts_are_smaller_where_there_are_more_layers(problem, monkeypatch, for
     p = problem(B=7, H=4, **layers)
     with monkeypatch.context() as patch:
         patch.setattr(ops_module, "MAX_NUMBERS", 7 * 4 * (8 * 4 + 2))
-        objective = Objective(p.params, p.x, p.y, "before", PLAIN_OPS)
+        objective = Objective(p.params, p.x, p.y, PLAIN_OPS)
     objective.evaluate()
     assert len(forward_sizes) == n_parts
     assert_objective(objective, p, "before")
@@ -191,9 +191,9 @@ def test_keep_every(problem, make_numpy_ops, rng):
         (deep, 5, "before", True),
         (deep, 2, "after", True),
     ):
-        p, ops = problem(B=7, T=5, H=4, **layers), make_numpy_ops()
+        p, ops = problem(B=7, T=5, H=4, **layers, reset=reset), make_numpy_ops()
         masks = draw_masks(p.params.gru, p.x, RATES, 3)
-        objective = Objective(p.params, p.x, p.y, reset, ops, rates=RATES, masks=masks, keep_every=keep_every)
+        objective = Objective(p.params, p.x, p.y, ops, rates=RATES, masks=masks, keep_every=keep_every)
         evaluate = ops.capture(objective.evaluate) if captured else objective.evaluate
         change(p, rng)
         evaluate()
@@ -208,7 +208,7 @@ def test_more_sequences_together_where_states_are_computed_again(problem, monkey
         p, n_parts = problem(B=12, T=36, H=4, **layers), []
         for keep_every in (None, 6, 36, 1):
             forward_sizes.clear()
-            Objective(*p, "before", PLAIN_OPS, keep_every=keep_every).evaluate_cost()
+            Objective(*p, PLAIN_OPS, keep_every=keep_every).evaluate_cost()
             n_parts.append(len(forward_sizes))
         assert n_parts[0] > n_parts[1] >= 1, layers
         assert n_parts[2:] == n_parts[:1] * 2, layers
@@ -220,9 +220,9 @@ def test_more_sequences_together_where_states_are_computed_again(problem, monkey
 def test_the_gradient_has_masks_and_the_cost_has_none(problem, make_numpy_ops, rng):
     """Nor does the cost alone change the gradient; captured, the gradient sees masks that change in place."""
     for (B, layers, dtype, tolerance), reset in zip(CASES, itertools.cycle(RESETS[::-1])):
-        p, ops = problem(B=B, H=4, dtype=dtype, **layers), make_numpy_ops()
+        p, ops = problem(B=B, H=4, dtype=dtype, **layers, reset=reset), make_numpy_ops()
         masks = draw_masks(p.params.gru, p.x, RATES, 3)
-        objective = Objective(p.params, p.x, p.y, reset, ops, rates=RATES, masks=masks)
+        objective = Objective(p.params, p.x, p.y, ops, rates=RATES, masks=masks)
         again = ops.capture(objective.evaluate)
         assert_objective(objective, p, reset, tolerance, masks)
         gradient = objective.gradient.copy()
@@ -232,9 +232,8 @@ def test_the_gradient_has_masks_and_the_cost_has_none(problem, make_numpy_ops, r
         assert objective.gradient.tolist() == gradient.tolist()
         drawn = dict(named_arrays(draw_masks(p.params.gru, p.x, RATES, 4)))
         for name, mask in named_arrays(masks):
-            if mask is not None:
-                assert (mask != drawn[name]).any(), name
-                mask[...] = drawn[name]
+            assert (mask != drawn[name]).any(), name
+            mask[...] = drawn[name]
         again()
         assert_objective(objective, p, reset, tolerance, masks)
 
@@ -243,8 +242,8 @@ def test_dropout_leaves_predictions_and_costs_alone(problem, reset):
     every_rate = DropoutRates(between=0.5), DropoutRates(recurrent=0.5), DropoutRates(between=0.2, recurrent=0.9)
     for ops, layers, rates in itertools.product((PLAIN_OPS, NumpyOps(2)), LAYERS, every_rate):
         p = problem(B=7, H=4, **layers)
-        assert predict(p.params, p.x, reset, ops, rates).tolist() == predict(p.params, p.x, reset, ops).tolist()
-        with_rates, without = Objective(p.params, p.x, p.y, reset, ops, rates=rates), Objective(*p, reset, ops)
+        assert predict(p.params, p.x, ops, rates).tolist() == predict(p.params, p.x, ops).tolist()
+        with_rates, without = Objective(p.params, p.x, p.y, ops, rates=rates), Objective(*p, ops)
         for objective in (with_rates, without):
             objective.evaluate_cost()
         assert float(with_rates.cost[0]) == float(without.cost[0]), (layers, rates)
@@ -253,15 +252,15 @@ def test_dropout_leaves_predictions_and_costs_alone(problem, reset):
 def test_predictions_after_zoneout_update_by_its_mean(problem, make_numpy_ops):
     """As if every row of z were multiplied by 1 less the rate: checked with one step, where that is a formula."""
     for layers, reset in itertools.product(LAYERS, RESETS):
-        p, ops = problem(B=7, T=1, H=4, **layers), make_numpy_ops()
-        zoned = predict(p.params, p.x, reset, ops, DropoutRates(zoneout=0.25))
+        p, ops = problem(B=7, T=1, H=4, **layers, reset=reset), make_numpy_ops()
+        zoned = predict(p.params, p.x, ops, DropoutRates(zoneout=0.25))
         x = p.x[:, 0]
         for layer in p.params.gru:  # h' = 0.75 z n from a state of zeros
             states = [0.75 * gru_cell_forward(x, np.zeros((7, 4)), gru, reset=reset)[0] for gru in layer]
             x = np.concatenate(states, axis=1)
         expected = x @ p.params.linear.weight.T + p.params.linear.bias
         np.testing.assert_allclose(zoned, expected, rtol=1e-11, atol=1e-13, err_msg=f"{layers} {reset}")
-        assert (np.abs(zoned - predict(p.params, p.x, reset, ops)) > 1e-6).all()
+        assert (np.abs(zoned - predict(p.params, p.x, ops)) > 1e-6).all()
 
 
 # --- memory of a captured step ----------------------------------------------------------------------------------
@@ -275,7 +274,7 @@ def test_a_captured_step_takes_no_new_memory(rng):
     for ops in (PLAIN_OPS, NumpyOps()):
         start = init_network_params(1, H, 1, xp=np, seed=1, dtype=np.float32)
         theta = flatten(start)
-        objective, optimizer = Objective(unflatten(theta, start), x, y, "before", ops), Adam(theta, 1e-4)
+        objective, optimizer = Objective(unflatten(theta, start), x, y, ops), Adam(theta, 1e-4)
 
         def step(objective=objective, optimizer=optimizer, ops=ops):
             objective.evaluate()

@@ -18,11 +18,11 @@ from gru_xp.training.objective import Objective
 from gru_xp.training.trainer import TrainingConfig, train
 
 
-def cost_of(params, x, y, reset="before"):
+def cost_of(params, x, y, reset=None):
     return float(np.mean((network_forward(x, params, reset=reset)[0] - y) ** 2))
 
 
-def gradient_of(params, x, y, reduction, reset="before"):
+def gradient_of(params, x, y, reduction, reset=None):
     y_pred, cache = network_forward(x, params, reset=reset)
     return flatten(network_backward(mse_loss(y_pred, y, reduction=reduction)[1], cache)[1])
 
@@ -39,7 +39,7 @@ def validation_costs(result):
 def run(cpu, problem):
     """``run(problem, num_epochs=..., learning_rate=..., ...)``: train with keywords of config and of `train`."""
 
-    def run(problem, *, reset="before", validation=None, callback=None, pause=None, state=None, **config):
+    def run(problem, *, reset=None, validation=None, callback=None, pause=None, state=None, **config):
         return train(
             problem.params,
             problem.x,
@@ -69,7 +69,7 @@ def steps(monkeypatch):
 
         def evaluate(self):
             x, y, masks = self.given
-            seen.append((x.copy(), y.copy(), map_arrays(lambda mask: None if mask is None else mask.copy(), masks)))
+            seen.append((x.copy(), y.copy(), map_arrays(np.copy, masks) if masks else None))
             super().evaluate()
 
     monkeypatch.setattr("gru_xp.training.trainer.Objective", SpiedObjective)
@@ -143,7 +143,7 @@ def test_training_is_that_of_pytorch(
     """The same weights after each of ten epochs, with PyTorch's own GRU, layer, gradients and optimizer."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr("random.Random.shuffle", lambda self, indices: indices.reverse())
-    p, rate = problem(B=9, T=6, I=2, H=5, O=2, **layers), 2e-3
+    p, rate = problem(B=9, T=6, I=2, H=5, O=2, reset="after", **layers), 2e-3
     peer = torch_network(p.params)
     weights = peer.parameters()
     stepper = {
@@ -171,7 +171,6 @@ def test_training_is_that_of_pytorch(
 
     result = run(
         p,
-        reset="after",
         num_epochs=10,
         learning_rate=rate,
         optimizer=optimizer,
@@ -190,7 +189,7 @@ def test_training_learns(cpu, reset):
     waves = np.sin(0.8 * np.arange(7) + rng.uniform(0, 2 * np.pi, (80, 1)))
     x = waves[:, :6, None] + 0.01 * rng.standard_normal((80, 6, 1))
     y = waves[:, 6:]
-    start = init_network_params(1, 10, 1, xp=cpu.xp, seed=1, dtype=np.float64)
+    start = init_network_params(1, 10, 1, reset=reset, xp=cpu.xp, seed=1, dtype=np.float64)
     config = TrainingConfig(num_epochs=200, learning_rate=0.02)
     result = train(start, x[:60], y[:60], config=config, device=cpu, reset=reset)
     assert result.history[0].cost > 0.3
@@ -258,7 +257,7 @@ RATES = {"dropout": 0.4, "recurrent_dropout": 0.3, "zoneout": 0.2}
 EACH_RATE = *({name: rate} for name, rate in RATES.items()), RATES
 
 
-def whole_cost(params, x, y, reset="before", zoneout=0.0):
+def whole_cost(params, x, y, reset=None, zoneout=0.0):
     """Of the network with nothing left out; zoneout's updates by their mean."""
     masks = mean_masks(params.gru, DropoutRates(zoneout=zoneout))
     return float(np.mean((network_forward(x, params, masks=masks, reset=reset)[0] - y) ** 2))
@@ -369,7 +368,7 @@ def test_fast_paths_train_as_the_plain_one(run, problem, make_numpy_ops, monkeyp
         ("after", BOTH_WAYS, {"optimizer": "sgd", "learning_rate": 1e-3, "clip_norm": 0.5}),
         ("before", BOTH_WAYS, {**RATES, "batch_size": 5}),
     ):
-        p, validation = problem(H=4, **layers), problem(B=7, H=4)[1:]
+        p, validation = problem(H=4, reset=reset, **layers), problem(B=7, H=4)[1:]
         results = []
         for ops in (PLAIN_OPS, make_numpy_ops()):
             monkeypatch.setattr(Device, "ops", lambda self, ops=ops: ops)
@@ -609,7 +608,7 @@ def test_a_training_goes_on_with_the_same_bits_from_wherever_it_stopped(run, pro
     config = GOING_ON[config]
     for plain, reset in zip("01", forms, strict=True):
         monkeypatch.setenv("GRU_XP_PLAIN", plain)
-        p = problem(B=7, num_layers=2, dtype="float32")
+        p = problem(B=7, num_layers=2, dtype="float32", reset=reset)
         _, x, y = problem(B=6, dtype="float32")
         given = {"reset": reset, "num_epochs": 3, "validation": (x, y), **config}
         states = []

@@ -36,13 +36,16 @@ class Stream(NamedTuple):
 
 @pytest.fixture
 def stream(rng, draw_params):
-    """``stream(B=3, T=17, I=2, H=4, O=2, L=2, dtype="float64")``: a network, sequences, targets, states; all random."""
+    """``stream(B=3, T=17, I=2, H=4, O=2, L=2, dtype="float64")``: a network, sequences, targets, states; all random.
 
-    def stream(B=3, T=17, I=2, H=4, O=2, L=2, dtype="float64"):  # noqa: E741
+    Further options are those of `draw_params`.
+    """
+
+    def stream(B=3, T=17, I=2, H=4, O=2, L=2, dtype="float64", **form):  # noqa: E741
         def draw(*shape):
             return rng.standard_normal(shape).astype(dtype)
 
-        layers = tuple((draw_params(np, H if layer else I, H, dtype),) for layer in range(L))
+        layers = tuple((draw_params(np, H if layer else I, H, dtype, **form),) for layer in range(L))
         linear = LinearParams(draw(O, H), draw(O))
         return Stream(NetworkParams(layers, linear), draw(B, T, I), draw(B, T, O), np.tanh(draw(L, B, H)))
 
@@ -229,7 +232,7 @@ def test_what_is_the_same_as_the_full_gradient_and_what_is_not(stream, run, grad
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_training_is_that_of_pytorch_with_detached_states(stream, run, optimizer):
     torch = pytest.importorskip("torch")
-    s, H, rate = stream(H=4), 4, 2e-3
+    s, H, rate = stream(H=4, reset="after"), 4, 2e-3
     model = torch.nn.GRU(2, H, num_layers=2, batch_first=True).double()
     head = torch.nn.Linear(H, 2).double()
     z, r, n = (slice(gate * H, (gate + 1) * H) for gate in range(3))
@@ -263,7 +266,7 @@ def test_training_is_that_of_pytorch_with_detached_states(stream, run, optimizer
                 getattr(model, f"bias_hh_l{number}").grad[: 2 * H] = 0.0  # the two biases of a gate are one here
             stepper.step()
 
-    result = run(s, 5, reset="after", h0=s.h0, num_epochs=4, learning_rate=rate, optimizer=optimizer)
+    result = run(s, 5, h0=s.h0, num_epochs=4, learning_rate=rate, optimizer=optimizer)
     assert result.best_epoch == 4
     for number, (gru,) in enumerate(result.params.gru):
         for ours, theirs in ((gru.weight_ih, "weight_ih"), (gru.weight_hh, "weight_hh"), (gru.bias, "bias_ih")):
@@ -515,7 +518,7 @@ def test_the_same_seed_gives_the_same_bits(stream, run):
 
 def test_fast_paths_train_as_the_plain_one(stream, run, make_numpy_ops, monkeypatch):
     for reset, lengths in (("before", None), ("after", [17, 0, 4, 7, 16, 2, 11])):
-        s, results = stream(B=7), []
+        s, results = stream(B=7, reset=reset), []
         for ops in (PLAIN_OPS, make_numpy_ops()):
             monkeypatch.setattr(Device, "ops", lambda self, ops=ops: ops)
             results.append(run(s, 7, reset=reset, h0=s.h0, lengths=lengths, num_epochs=1))
@@ -621,6 +624,7 @@ def test_what_does_not_fit_is_refused(stream, run, refused):
         (same, {"chunk_length": 2.5}, ValueError, "chunk_length is 2.5", "at least 1"),
         (same, {"keep_every": 0}, ValueError, "keep_every is 0"),
         (same, {"reset": "between"}, ValueError, "reset is 'between'"),
+        (same, {"reset": "after"}, ValueError, "reset is 'after'; it must be 'before', the form of layers"),
         (other(params=lambda params: params.gru), {}, ShapeError, "params is a tuple", "NetworkParams"),
         (other_linear(lambda p: p.gru[0][0]), {}, ShapeError, "params.linear is a GRUParams", "LinearParams"),
         (
