@@ -235,10 +235,11 @@ class _Memory:
         self._views: dict[int, tuple[Array, Kind]] = {}
 
     def array(self, buffer: Buffer) -> Array:
-        if buffer not in self._arrays:
-            lead = {Kind.STEP: (), Kind.BLOCK: (self._block_length,), Kind.TIME: (self._T + buffer.carries,)}
-            self._arrays[buffer] = self._ops.empty((*lead[buffer.kind], *buffer.shape), like=self._like)
-        return self._arrays[buffer]
+        array = self._arrays.get(buffer)
+        if array is None:
+            lead = ((), (self._block_length,), (self._T + buffer.carries,))[buffer.kind]
+            array = self._arrays[buffer] = self._ops.empty((*lead, *buffer.shape), like=self._like)
+        return array
 
     def steps(self, buffer: Buffer, after: bool) -> Array:
         """A buffer's places for all steps: before them, or after them."""
@@ -251,9 +252,7 @@ class _Memory:
     def of_place(self, place: Place) -> Array:
         """A place, for all steps if it has several."""
         array = self.steps(place.buffer, place.after)
-        if place.edges == tuple([(0, n) for n in place.buffer.shape]):
-            return array
-        return array[(..., *(slice(*edges) for edges in place.edges))]
+        return array if place.slices is None else array[place.slices]
 
     def of_span(self, span: Span) -> Array:
         """Columns of a buffer or an input, for all steps."""
@@ -354,7 +353,8 @@ def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into
     place = plan.places[id(plan.carry_in)]
     last = memory.of_place(place)
     if place.buffer.kind == Kind.TIME:
-        last = memory.array(place.buffer)[0 if reverse else T][(..., *(slice(*edges) for edges in place.edges))]
+        last = memory.array(place.buffer)[0 if reverse else T]
+        last = last if place.slices is None else last[place.slices]
         others = [plan.places.get(id(s.root)) for s in plan.ys]
         if into is None and all(other is None or other.buffer is not place.buffer for other in others):
             into = ops.empty(last.shape, like=last)  # nobody else needs the memory of all steps
