@@ -5,6 +5,7 @@ What a step does is planned once for each shape, and then emitted as calls of `e
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
@@ -33,6 +34,10 @@ from gru_xp.nn.ops import Array, Namespace, Ops
 
 MIN_NUMBERS = 2**20
 """Numbers below which parts are put together by one thread: starting others would take longer."""
+
+
+MAX_WASTE = 1.5
+"""How many times as much memory as results take may be kept for them, rather than to copy them."""
 
 
 class Kept:
@@ -343,20 +348,40 @@ def _scan_part(
         for contraction, a, b, total in totals:
             a_block, b_block = at(a, _kind(contraction.a)), at(b, _kind(contraction.b))
             ops.contract(a_block, b_block, out=total, add=number > 0)
-    ys = [memory.whole(s) for s in plan.ys]
-    last = None if carry is None else _last(ops, plan, memory, T, reverse, into)
+    shared = _shared_buffers(plan)
+    ys = []
+    for s in plan.ys:
+        y, place = memory.whole(s), plan.places.get(id(s.root))
+        if place is not None and place.buffer not in shared:
+            alone = ops.empty(y.shape, like=y)
+            ops.copy(y, alone)
+            y = alone
+        ys.append(y)
+    last = None if carry is None else _last(ops, plan, memory, T, reverse, into, shared)
     return last, ys, sums
 
 
-def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into: Array | None) -> Array:
+def _shared_buffers(plan: StepPlan) -> set[Buffer]:
+    """Buffers that are worth keeping whole for the results that lie in them: most of their columns are results."""
+    covered: dict[Buffer, set[int]] = defaultdict(set)
+    for s in plan.ys:
+        if s.root.op != "input" or id(s.root) in plan.places:
+            span = plan.span(s)
+            assert isinstance(span.source, Buffer)
+            covered[span.source] |= set(range(span.start, span.stop))
+    return {buffer for buffer, columns in covered.items() if len(columns) * MAX_WASTE >= buffer.shape[-1]}
+
+
+def _last(
+    ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into: Array | None, shared: set[Buffer]
+) -> Array:
     """The carry after the step that is run last."""
     place = plan.places[id(plan.carry_in)]
     last = memory.of_place(place)
     if place.buffer.kind == Kind.TIME:
         last = memory.array(place.buffer)[0 if reverse else T]
         last = last if place.slices is None else last[place.slices]
-        others = [plan.places.get(id(s.root)) for s in plan.ys]
-        if into is None and all(other is None or other.buffer is not place.buffer for other in others):
+        if into is None and place.buffer not in shared:
             into = ops.empty(last.shape, like=last)  # nobody else needs the memory of all steps
     if into is not None:
         ops.copy(last, into)
