@@ -5,7 +5,6 @@ What a step does is planned once for each shape, and then emitted as calls of `e
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
@@ -34,10 +33,6 @@ from gru_xp.nn.ops import Array, Namespace, Ops
 
 MIN_NUMBERS = 2**20
 """Numbers below which parts are put together by one thread: starting others would take longer."""
-
-
-MAX_WASTE = 1.5
-"""How many times as much memory as results take may be kept for them, rather than to copy them."""
 
 
 class Kept:
@@ -348,40 +343,25 @@ def _scan_part(
         for contraction, a, b, total in totals:
             a_block, b_block = at(a, _kind(contraction.a)), at(b, _kind(contraction.b))
             ops.contract(a_block, b_block, out=total, add=number > 0)
-    shared = _shared_buffers(plan)
     ys = []
-    for s in plan.ys:
-        y, place = memory.whole(s), plan.places.get(id(s.root))
-        if place is not None and place.buffer not in shared:
-            alone = ops.empty(y.shape, like=y)
-            ops.copy(y, alone)
-            y = alone
+    for s, is_alone in zip(plan.ys, plan.alone, strict=True):
+        y = memory.whole(s)
+        if is_alone:
+            ops.copy(y, out := ops.empty(y.shape, like=y))
+            y = out
         ys.append(y)
-    last = None if carry is None else _last(ops, plan, memory, T, reverse, into, shared)
+    last = None if carry is None else _last(ops, plan, memory, T, reverse, into)
     return last, ys, sums
 
 
-def _shared_buffers(plan: StepPlan) -> set[Buffer]:
-    """Buffers that are worth keeping whole for the results that lie in them: most of their columns are results."""
-    covered: dict[Buffer, set[int]] = defaultdict(set)
-    for s in plan.ys:
-        if s.root.op != "input" or id(s.root) in plan.places:
-            span = plan.span(s)
-            assert isinstance(span.source, Buffer)
-            covered[span.source] |= set(range(span.start, span.stop))
-    return {buffer for buffer, columns in covered.items() if len(columns) * MAX_WASTE >= buffer.shape[-1]}
-
-
-def _last(
-    ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into: Array | None, shared: set[Buffer]
-) -> Array:
+def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into: Array | None) -> Array:
     """The carry after the step that is run last."""
     place = plan.places[id(plan.carry_in)]
     last = memory.of_place(place)
     if place.buffer.kind == Kind.TIME:
         last = memory.array(place.buffer)[0 if reverse else T]
         last = last if place.slices is None else last[place.slices]
-        if into is None and place.buffer not in shared:
+        if into is None and place.buffer not in plan.kept:
             into = ops.empty(last.shape, like=last)  # nobody else needs the memory of all steps
     if into is not None:
         ops.copy(last, into)

@@ -41,6 +41,9 @@ AFTER = LOOP + 1
 MAX_PLANS = 256
 """Plans, and pointwise bodies, to keep."""
 
+MAX_WASTE = 1.5
+"""How many times as much memory as results take may be kept for them, rather than to copy them."""
+
 NO_CALLS = (*VIEWS, "input", "fill", "concat")
 """Symbols for which nothing is computed."""
 
@@ -159,6 +162,10 @@ class StepPlan:
         The sums over steps.
     carry_in, carry_out, ys
         Symbols.
+    kept
+        Buffers that stay, for results that lie in them.
+    alone
+        Of each of `ys`, whether it is to be copied out of a buffer that does not stay.
     carry_copied
         Where the carry is copied to at the end of a step; None if it is there already.
     """
@@ -210,6 +217,8 @@ class StepPlan:
         self._work_in_results()
         self._place_rest()
         self.contractions = self._contractions(pairs)
+        self.kept = self._kept_buffers()
+        self.alone = [self._in_steps(y) and self.places[id(y.root)].buffer not in self.kept for y in self.ys]
 
     @property
     def _all_stages(self) -> list[list[Stage]]:
@@ -623,6 +632,18 @@ class StepPlan:
                 for a in list(mine.values()):
                     if last.get(id(a), math.inf) <= number:
                         free[a.shape].append(self.places[id(mine.pop(id(a)))])
+
+    def _in_steps(self, s: Symbol) -> bool:
+        """Whether it lies in a buffer, and differs from step to step."""
+        return s.level > ONCE and id(s.root) in self.places
+
+    def _kept_buffers(self) -> set[Buffer]:
+        """Buffers most of whose columns are results."""
+        covered: dict[Buffer, set[int]] = defaultdict(set)
+        for span in [self.span(y) for y in self.ys if self._in_steps(y)]:
+            assert isinstance(span.source, Buffer)
+            covered[span.source] |= set(range(span.start, span.stop))
+        return {buffer for buffer, columns in covered.items() if buffer.shape[-1] <= MAX_WASTE * len(columns)}
 
     # --- sums over steps ---
 
