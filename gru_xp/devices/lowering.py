@@ -235,10 +235,11 @@ class _Memory:
         self._views: dict[int, tuple[Array, Kind]] = {}
 
     def array(self, buffer: Buffer) -> Array:
-        if buffer not in self._arrays:
-            lead = {Kind.STEP: (), Kind.BLOCK: (self._block_length,), Kind.TIME: (self._T + buffer.carries,)}
-            self._arrays[buffer] = self._ops.empty((*lead[buffer.kind], *buffer.shape), like=self._like)
-        return self._arrays[buffer]
+        array = self._arrays.get(buffer)
+        if array is None:
+            lead = ((), (self._block_length,), (self._T + buffer.carries,))[buffer.kind]
+            array = self._arrays[buffer] = self._ops.empty((*lead, *buffer.shape), like=self._like)
+        return array
 
     def steps(self, buffer: Buffer, after: bool) -> Array:
         """A buffer's places for all steps: before them, or after them."""
@@ -251,9 +252,7 @@ class _Memory:
     def of_place(self, place: Place) -> Array:
         """A place, for all steps if it has several."""
         array = self.steps(place.buffer, place.after)
-        if place.edges == tuple([(0, n) for n in place.buffer.shape]):
-            return array
-        return array[(..., *(slice(*edges) for edges in place.edges))]
+        return array if place.slices is None else array[place.slices]
 
     def of_span(self, span: Span) -> Array:
         """Columns of a buffer or an input, for all steps."""
@@ -344,7 +343,13 @@ def _scan_part(
         for contraction, a, b, total in totals:
             a_block, b_block = at(a, _kind(contraction.a)), at(b, _kind(contraction.b))
             ops.contract(a_block, b_block, out=total, add=number > 0)
-    ys = [memory.whole(s) for s in plan.ys]
+    ys = []
+    for s, is_alone in zip(plan.ys, plan.alone, strict=True):
+        y = memory.whole(s)
+        if is_alone:
+            ops.copy(y, out := ops.empty(y.shape, like=y))
+            y = out
+        ys.append(y)
     last = None if carry is None else _last(ops, plan, memory, T, reverse, into)
     return last, ys, sums
 
@@ -354,9 +359,9 @@ def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into
     place = plan.places[id(plan.carry_in)]
     last = memory.of_place(place)
     if place.buffer.kind == Kind.TIME:
-        last = memory.array(place.buffer)[0 if reverse else T][(..., *(slice(*edges) for edges in place.edges))]
-        others = [plan.places.get(id(s.root)) for s in plan.ys]
-        if into is None and all(other is None or other.buffer is not place.buffer for other in others):
+        last = memory.array(place.buffer)[0 if reverse else T]
+        last = last if place.slices is None else last[place.slices]
+        if into is None and place.buffer not in plan.kept:
             into = ops.empty(last.shape, like=last)  # nobody else needs the memory of all steps
     if into is not None:
         ops.copy(last, into)

@@ -11,7 +11,7 @@ several such rows lie in it once.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -41,6 +41,9 @@ AFTER = LOOP + 1
 MAX_PLANS = 256
 """Plans, and pointwise bodies, to keep."""
 
+MAX_WASTE = 1.5
+"""How many times as much memory as results take may be kept for them, rather than to copy them."""
+
 NO_CALLS = (*VIEWS, "input", "fill", "concat")
 """Symbols for which nothing is computed."""
 
@@ -62,22 +65,39 @@ class Buffer:
     carries: bool = False
 
 
-class Place(NamedTuple):
-    """Where along each axis of a buffer a value begins and ends; `after` for the next step's place."""
+@dataclass(frozen=True)
+class Place:
+    """Where along each axis of a buffer a value begins and ends; `after` for the next step's place.
+
+    Attributes
+    ----------
+    slices
+        The same as slices; None for all of the buffer.
+    """
 
     buffer: Buffer
     edges: tuple[tuple[int, int], ...]
     after: bool = False
+    slices: tuple[Any, ...] | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        is_whole = self.edges == tuple((0, n) for n in self.buffer.shape)
+        slices = None if is_whole else (..., *(slice(*edges) for edges in self.edges))
+        object.__setattr__(self, "slices", slices)
 
     def within(self, axis: int, start: int, stop: int) -> "Place":
         """A part of this place."""
         first = self.edges[axis][0]
         edges = (*self.edges[:axis], (first + start, first + stop), *self.edges[axis + 1 :])
-        return self._replace(edges=edges)
+        return Place(self.buffer, edges, self.after)
 
     def columns(self, start: int, stop: int) -> "Place":
         """Some of its columns."""
         return self.within(len(self.edges) - 1, start, stop)
+
+    def in_next_step(self) -> "Place":
+        """The same in the next step's place."""
+        return Place(self.buffer, self.edges, after=True)
 
 
 def _whole(kind: Kind, shape: tuple[int, ...]) -> Place:
@@ -142,6 +162,10 @@ class StepPlan:
         The sums over steps.
     carry_in, carry_out, ys
         Symbols.
+    kept
+        Buffers that stay, for results that lie in them.
+    alone
+        Of each of `ys`, whether it is to be copied out of a buffer that does not stay.
     carry_copied
         Where the carry is copied to at the end of a step; None if it is there already.
     """
@@ -193,6 +217,8 @@ class StepPlan:
         self._work_in_results()
         self._place_rest()
         self.contractions = self._contractions(pairs)
+        self.kept = self._kept_buffers()
+        self.alone = [self._in_steps(y) and self.places[id(y.root)].buffer not in self.kept for y in self.ys]
 
     @property
     def _all_stages(self) -> list[list[Stage]]:
@@ -358,7 +384,7 @@ class StepPlan:
         if place.buffer.kind == Kind.TIME:
             place.buffer.carries = True
             if computed:
-                self.places[id(self.carry_out)] = place._replace(after=True)
+                self.places[id(self.carry_out)] = place.in_next_step()
 
     def _is_computed(self, s: Symbol) -> bool:
         """Whether it is a result of the loop itself."""
@@ -371,7 +397,7 @@ class StepPlan:
         assert self.carry_out is not None
         target = self.places[id(self.carry_in)]
         if self._carries_in_time:
-            target = target._replace(after=True)
+            target = target.in_next_step()
             return None if self.places.get(id(self.carry_out)) == target else target
         elsewhere = id(self.carry_out) in self.places or id(self.carry_out) in self._want
         if elsewhere or not self._is_computed(self.carry_out):
@@ -606,6 +632,18 @@ class StepPlan:
                 for a in list(mine.values()):
                     if last.get(id(a), math.inf) <= number:
                         free[a.shape].append(self.places[id(mine.pop(id(a)))])
+
+    def _in_steps(self, s: Symbol) -> bool:
+        """Whether it lies in a buffer, and differs from step to step."""
+        return s.level > ONCE and id(s.root) in self.places
+
+    def _kept_buffers(self) -> set[Buffer]:
+        """Buffers most of whose columns are results."""
+        covered: dict[Buffer, set[int]] = defaultdict(set)
+        for span in [self.span(y) for y in self.ys if self._in_steps(y)]:
+            assert isinstance(span.source, Buffer)
+            covered[span.source] |= set(range(span.start, span.stop))
+        return {buffer for buffer, columns in covered.items() if buffer.shape[-1] <= MAX_WASTE * len(columns)}
 
     # --- sums over steps ---
 
