@@ -116,14 +116,14 @@ def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
         numbers = given.tolist() if hasattr(given, "tolist") else list(given)
         low, high = min(numbers), max(numbers)
         fits = 0 <= low <= high <= T
-    elif not (fits := _may_hold(xp.all((lengths >= 0) & (lengths <= T)))):
+    elif not (fits := may_hold(xp.all((lengths >= 0) & (lengths <= T)))):
         low, high = int(xp.min(lengths)), int(xp.max(lengths))
     if not fits:
         raise ShapeError(f"lengths has values from {low} to {high}; each must be 0 to {T}, as x has {T} steps")
     return lengths
 
 
-def _may_hold(condition: Array) -> bool:
+def may_hold(condition: Array) -> bool:
     """Whether a condition holds, as far as that is known: arrays of a traced function have no numbers yet."""
     if hasattr(condition, "compute"):  # nobody has asked for its numbers
         return True

@@ -3,13 +3,14 @@
 from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.checks import check_array, check_beside, check_choice, check_rows
-from gru_xp.nn.ops import Array, Namespace, Ops, ops_or_default
+from gru_xp.nn.checks import check_array, check_beside, check_choice, check_rows, may_hold
+from gru_xp.nn.ops import Array, Namespace
+from gru_xp.nn.scan import Arrays, OpsOrScan, scan_of
 
 REDUCTIONS = ("mean", "sum")
 
 
-def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: Ops | None = None) -> tuple[Array, Array]:
+def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: OpsOrScan = None) -> tuple[Array, Array]:
     """Squared error.
 
     Parameters
@@ -18,7 +19,7 @@ def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: Ops 
         Prediction and target; shapes must agree, nothing is broadcast.
     reduction : {"mean", "sum"}
         Over sequences; over the O outputs it is always the mean.
-    ops : Ops, optional
+    ops : Ops or Scan, optional
         See `gru_forward`.
 
     Returns
@@ -37,24 +38,16 @@ def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: Ops 
     check_array("y_pred", y_pred, ("B", "O"))
     B, O = y_pred.shape  # noqa: E741
     check_array("y_true", y_true, (B, O), like=("y_pred", y_pred))
-    xp = array_namespace(y_pred)
-    ops = ops_or_default(ops, y_pred)
     scale = 1.0 / (B * O if reduction == "mean" else O)
-    error, dpred = (ops.empty((B, O), like=y_pred) for _ in range(2))
-    value = ops.empty((1,), like=y_pred)
-    ops.pointwise(_scaled_error, (y_pred, y_true, 2.0 * scale), out=(error, dpred))
-    ops.norm(error, out=value)
-    ops.pointwise(_scaled_square, (value, scale), out=(value,))
-    return xp.reshape(value, ()), dpred
+    value, dpred = scan_of(y_pred, ops).call(_squared_error, y_pred, y_true, scale)
+    return array_namespace(value).reshape(value, ()), dpred
 
 
-def _scaled_error(xp: Namespace, y_pred: Array, y_true: Array, scale: float) -> tuple[Array, Array]:
+def _squared_error(xp: Namespace, y_pred: Array, y_true: Array, scale: float) -> Arrays:
     error = y_pred - y_true
-    return error, scale * error
-
-
-def _scaled_square(xp: Namespace, a: Array, scale: float) -> tuple[Array]:
-    return (scale * a * a,)
+    scaled = scale * error  # so that no square overflows unless the value does
+    total = xp.ones_like(error[:, :1]).T @ (scaled * error)  # (1, O)
+    return total @ xp.ones_like(total).T, 2.0 * scaled
 
 
 def softmax_cross_entropy(
@@ -94,8 +87,8 @@ def softmax_cross_entropy(
     D. J. Higham and N. J. Higham, *Accurately computing the log-sum-exp and softmax functions*, IMA Journal of
     Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
 
-    Labels and mask are looked at on the host, so a CUDA device is waited for, and the call cannot be part of a
-    captured function (`gru_xp.nn.ops.Ops.capture`).
+    The values of labels and mask are checked on the host, so a CUDA device is waited for, and the call cannot be part
+    of a captured function. Values that are not known yet, inside ``jax.jit`` and of dask arrays, are not checked.
     """
     check_choice("reduction", reduction, REDUCTIONS)
     check_rows("logits", logits, "B", "C")
@@ -107,11 +100,11 @@ def softmax_cross_entropy(
         _check_labels(logits, "mask", mask, ("bool", "integral", "real floating"), "bool, integer or floating-point")
         counts = _counting(xp, mask)
     labels = _classes(xp, labels, counts, logits.shape[-1])
-    scale = 1.0 / int(xp.sum(xp.astype(counts, xp.int64))) if reduction == "mean" else 1.0
+    scale = 1.0 / xp.astype(xp.sum(xp.astype(counts, labels.dtype)), logits.dtype) if reduction == "mean" else 1.0
 
     zero = xp.zeros((), dtype=logits.dtype, device=device(logits))
     counts, labels = xp.expand_dims(counts, axis=-1), xp.expand_dims(labels, axis=-1)
-    right = xp.arange(logits.shape[-1], dtype=xp.int64, device=device(logits)) == labels
+    right = xp.arange(logits.shape[-1], dtype=labels.dtype, device=device(logits)) == labels
     logits = xp.where(counts, logits, zero)
     shifted = logits - xp.max(logits, axis=-1, keepdims=True)
     powers = xp.exp(shifted)
@@ -120,7 +113,7 @@ def softmax_cross_entropy(
     value = xp.sum(xp.where(counts, scale * (xp.log(total) - at_label), zero))
     onehot = xp.astype(right, logits.dtype)
     dlogits = xp.where(counts, scale * (powers / total - onehot), zero)
-    return xp.asarray(value), dlogits
+    return xp.reshape(value, ()), dlogits
 
 
 def _check_labels(logits: Array, name: str, value: Array, kinds: tuple[str, ...], what: str) -> None:
@@ -136,24 +129,24 @@ def _check_labels(logits: Array, name: str, value: Array, kinds: tuple[str, ...]
 
 
 def _counting(xp: Namespace, mask: Array) -> Array:
-    """The mask as booleans; raise ShapeError unless it is made of 0 and 1, with one of the latter."""
+    """The mask as booleans; raise ShapeError if it is known not to be made of 0 and 1, with one of the latter."""
     counts = mask
     if not xp.isdtype(mask.dtype, "bool"):
         counts = mask == 1
         if where := _first(xp, ~(counts | (mask == 0))):
             raise ShapeError(f"mask[{', '.join(map(str, where))}] is {float(mask[where])}; it must be 0 or 1")
-    if not bool(xp.any(counts)):
+    if not may_hold(xp.any(counts)):
         raise ShapeError("mask counts no label; at least one must count")
     return counts
 
 
 def _classes(xp: Namespace, labels: Array, counts: Array, C: int) -> Array:
-    """The labels as int64; raise ShapeError unless those that count are classes."""
-    classes = xp.astype(labels, xp.int64)
+    """The labels as signed integers; raise ShapeError if one that counts is known to be no class."""
+    classes = xp.astype(labels, xp.arange(1).dtype)
     if where := _first(xp, counts & ((classes < 0) | (classes >= C))):
         label = int(classes[where])
         if xp.isdtype(labels.dtype, "unsigned integer"):
-            label %= 2**64  # as it was before int64
+            label %= 2 ** xp.iinfo(classes.dtype).bits  # as it was before
         raise ShapeError(
             f"labels[{', '.join(map(str, where))}] is {label}; it must be 0 to {C - 1}, as logits has C = {C}, or mask "
             "must leave it out"
@@ -162,7 +155,7 @@ def _classes(xp: Namespace, labels: Array, counts: Array, C: int) -> Array:
 
 
 def _first(xp: Namespace, wrong: Array) -> tuple[int, ...]:
-    """Index of the first True; empty if there is none."""
-    if not bool(xp.any(wrong)):
+    """Index of the first True; empty if there is none, or if that is not known."""
+    if may_hold(~xp.any(wrong)):
         return ()
     return tuple(int(positions[0]) for positions in xp.nonzero(wrong))

@@ -5,6 +5,7 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
+from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.nn import (
     LinearParams,
     gradcheck,
@@ -18,6 +19,7 @@ from gru_xp.nn import (
     softmax_cross_entropy,
 )
 from gru_xp.nn.params import flatten, unflatten
+from gru_xp.nn.scan import PlainScan
 
 
 def test_value_against_a_loop(xp, draw):
@@ -62,6 +64,48 @@ def test_read_only_inputs(draw):
     y_pred.setflags(write=False)
     y_true.setflags(write=False)
     assert mse_loss(y_pred, y_true)[0] > 0.0
+
+
+def test_squares_overflow_only_where_the_value_does(xp):
+    """The largest square alone is too large for the dtype."""
+    for dtype in ("float32", "float64"):
+        largest = float(np.sqrt(np.finfo(dtype).max))
+        for size in (1.5 * largest, 1.0, 0.0):
+            y_pred = xp.asarray([[size, 0.0], [0.0, -size], [0.0, 0.0], [0.0, 0.0]], dtype=getattr(xp, dtype))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                value, dpred = mse_loss(y_pred, xp.zeros_like(y_pred))
+            assert float(value) == pytest.approx(size / 4 * size, rel=1e-6), (dtype, size)
+            np.testing.assert_allclose(to_host(dpred), to_host(y_pred) / 4, rtol=1e-6)
+        for number in (np.inf, np.nan):
+            y_pred = xp.asarray([[number, 1.0]], dtype=getattr(xp, dtype))
+            value, dpred = mse_loss(y_pred, xp.ones_like(y_pred))
+            np.testing.assert_array_equal([float(value), *to_host(dpred)[0]], [number, number, 0.0])
+
+
+def test_squared_error_by_every_way_to_run_it(draw):
+    y_pred, y_true = draw(np, (7, 3)), np.asfortranarray(draw(np, (7, 3)))
+    for ops in (NumpyOps(2), NumpyOps(0), PlainScan(np)):
+        value, dpred = mse_loss(y_pred, y_true, ops=ops)
+        assert float(value) == pytest.approx(np.mean((y_pred - y_true) ** 2), rel=1e-14)
+        np.testing.assert_allclose(dpred, 2.0 / 21.0 * (y_pred - y_true), rtol=1e-14)
+
+
+def test_captured_squared_error_follows_its_arguments(draw):
+    y_pred, y_true = draw(np, (7, 3)), draw(np, (7, 3))
+    ops = NumpyOps()
+    again = ops.capture(lambda: mse_loss(y_pred, y_true, reduction="sum", ops=ops))
+    for _ in range(2):
+        y_pred += 0.5
+        value, dpred = again()
+        assert float(value) == pytest.approx(np.sum((y_pred - y_true) ** 2) / 3, rel=1e-14)
+        np.testing.assert_allclose(dpred, 2.0 / 3.0 * (y_pred - y_true), rtol=1e-14)
+
+
+def test_squared_error_is_computed_by_the_ops_alone(draw, guarded_ops, guard):
+    y_pred, y_true = draw(np, (7, 3)), draw(np, (7, 3))
+    value, _ = mse_loss(guard(y_pred), guard(y_true), ops=guarded_ops)
+    assert float(np.asarray(value)) == pytest.approx(np.mean((y_pred - y_true) ** 2), rel=1e-14)
 
 
 def test_refused_predictions(draw, misfits, refuses):
@@ -362,3 +406,82 @@ def test_a_label_a_step_is_learned(rng):
     assert values[0] > 0.6
     assert np.mean(values[-50:]) < 0.15
     assert np.mean(right[mask]) > 0.95
+
+
+# --- compiled, and lazily ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def losses(rng, draw):
+    """Both losses with arguments of NumPy for them, of which the first is differentiated."""
+    mask = draw_mask(rng, (2, 3, 4))
+    labels = np.where(mask, rng.integers(5, size=(2, 3, 4)), -100)
+
+    def cross_entropy(logits, labels, mask):
+        return softmax_cross_entropy(logits, labels, mask=mask)
+
+    return {mse_loss: (draw(np, (2, 7, 3)), draw(np, (2, 7, 3))), cross_entropy: (draw(np, (2, 3, 4, 5)), labels, mask)}
+
+
+@pytest.mark.peer
+def test_jax(jax, losses):
+    """Compiled, and for two batches at once; its own gradient is ours."""
+    for loss, batches in losses.items():
+        expected = [loss(*(array[i] for array in batches)) for i in range(2)]
+        values, gradients = (np.stack(arrays) for arrays in zip(*expected, strict=True))
+        batches = [jax.numpy.asarray(array) for array in batches]
+        both = jax.vmap(loss)(*batches)
+        own = jax.vmap(jax.value_and_grad(lambda *arrays, loss=loss: loss(*arrays)[0]))(*batches)
+        one = jax.jit(loss)(*(array[1] for array in batches))
+        for value, gradient in (both, own):
+            np.testing.assert_allclose(value, values, rtol=1e-13)
+            np.testing.assert_allclose(gradient, gradients, rtol=1e-12, atol=1e-16)
+        np.testing.assert_allclose(one[0], values[1], rtol=1e-13)
+        np.testing.assert_allclose(one[1], gradients[1], rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.peer
+def test_jax_looks_at_labels_that_are_there(jax, refuses):
+    logits, labels = jax.numpy.ones((2, 3)), jax.numpy.asarray([0, 3])
+    with refuses("labels[1]", "3", "0 to 2", "C = 3", "mask", "leave it out"):
+        softmax_cross_entropy(logits, labels)
+    with refuses("mask", "no label", "at least one must count"):
+        softmax_cross_entropy(logits, labels, mask=jax.numpy.zeros(2))
+    assert jax.jit(softmax_cross_entropy)(logits, labels)[1].shape == (2, 3)
+
+
+@pytest.mark.peer
+def test_jax_in_single_precision():
+    """Its integers have 32 bits then; no warning says so."""
+    numpy = pytest.importorskip("jax").numpy
+    value, dlogits = softmax_cross_entropy(numpy.zeros((3, 5)), numpy.asarray([0, 4, 2]))
+    assert (float(value), dlogits.dtype) == (pytest.approx(np.log(5), rel=1e-6), np.float32)
+    assert mse_loss(numpy.ones((3, 5)), numpy.zeros((3, 5)))[0].dtype == np.float32
+
+
+@pytest.mark.peer
+def test_dask_computes_when_it_is_asked_to(losses):
+    dask = pytest.importorskip("dask")
+    from dask.array import Array, from_array
+
+    def refuse(*arguments, **options):
+        pytest.fail("something is computed")
+
+    for loss, batches in losses.items():
+        arrays = [array[0] for array in batches]
+        with dask.config.set(scheduler=refuse):
+            lazy = loss(*(from_array(array, chunks=2) for array in arrays))
+        assert all(isinstance(array, Array) for array in lazy)
+        for actual, desired in zip(lazy, loss(*arrays), strict=True):
+            np.testing.assert_allclose(actual.compute(), desired, rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.peer
+def test_autograd_of_pytorch(losses):
+    torch = pytest.importorskip("torch")
+    for loss, batches in losses.items():
+        first, *others = (torch.asarray(array[0]) for array in batches)
+        first.requires_grad_()
+        value, gradient = loss(first, *others)
+        value.backward()
+        np.testing.assert_allclose(first.grad.numpy(), gradient.detach().numpy(), rtol=1e-12, atol=1e-16)
