@@ -135,6 +135,17 @@ def test_gradients_of_tuples_that_are_built_otherwise(draw, refuses):
         gradcheck(forward, flat, inputs)
 
 
+@pytest.mark.peer
+@MODES
+def test_arrays_that_nothing_can_be_written_into(jax, draw, mode):
+    dask = pytest.importorskip("dask.array")
+    a, b = draw(np, (2, 3)), draw(np, (3, 2))
+    for asarray in (jax.numpy.asarray, dask.from_array):
+        inputs = {"a": asarray(a), "b": asarray(b)}
+        assert gradcheck(matmul_forward, matmul_backward, inputs, mode=mode).ok
+        assert not gradcheck(matmul_forward, lambda dy, cache: (dy @ cache[1].T, cache[1]), inputs, mode=mode).ok
+
+
 # --- what it must refuse ----------------------------------------------------------------------------------------
 
 
