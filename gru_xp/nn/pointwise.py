@@ -1,6 +1,6 @@
-"""Pointwise bodies that several files use; see `gru_xp.nn.ops.Body`."""
+"""Elementwise functions that several files use; see `gru_xp.nn.ops.Body`."""
 
-from gru_xp.nn.ops import Array, Namespace, Ops
+from gru_xp.nn.ops import Array, Namespace
 
 
 def add(xp: Namespace, a: Array, b: Array) -> tuple[Array]:
@@ -21,8 +21,3 @@ def multiply(xp: Namespace, a: Array, b: Array | float) -> tuple[Array]:
 def only_valid(xp: Namespace, a: Array, valid: Array) -> tuple[Array]:
     """`a`, and 0 where `valid` is 0, whatever stands there."""
     return (xp.where(valid > 0.0, a, 0.0),)
-
-
-def add_into(total: Array, a: Array, ops: Ops) -> None:
-    """``total += a``."""
-    ops.pointwise(add, (total, a), out=(total,))

@@ -10,7 +10,7 @@ from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import Reset, arrays_of, unflatten
-from gru_xp.nn.pointwise import add_into, divide
+from gru_xp.nn.pointwise import add, divide
 from gru_xp.nn.stack import StackMasks, mean_masks
 
 NO_DROPOUT = DropoutRates()
@@ -85,14 +85,14 @@ class Objective:
         """Compute cost and gradient."""
         self._compute(self._forward_backward)
         for other in self._sums[1:]:
-            add_into(self._sums[0], other, self._ops)
+            self._add(self._sums[0], other)
         self._write_cost()
 
     def evaluate_cost(self) -> None:
         """Compute the cost alone."""
         self._compute(self._forward)
         for other in self._sums[1:]:
-            add_into(self._sums[0][-1:], other[-1:], self._ops)
+            self._add(self._sums[0][-1:], other[-1:])
         self._write_cost()
 
     def _compute(self, part: Callable[[slice, Array, Ops], None]) -> None:
@@ -120,6 +120,9 @@ class Objective:
         value, dpred = mse_loss(y_pred, self._y[rows, ...], reduction="sum", ops=ops)
         ops.copy(value, sums[-1:])
         return dpred
+
+    def _add(self, total: Array, a: Array) -> None:
+        self._ops.pointwise(add, (total, a), out=(total,))
 
     def _write_cost(self) -> None:
         self._ops.pointwise(divide, (self._sums[0][-1:], float(self._x.shape[0])), out=(self.cost,))

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import to_host
-from gru_xp.nn.ops import PLAIN_OPS
-from gru_xp.nn.pointwise import add, add_into, divide, multiply, only_valid
+from gru_xp.nn.pointwise import add, divide, multiply, only_valid
 
 
 def test_two_arrays_or_an_array_and_a_number(xp, draw):
@@ -31,11 +30,3 @@ def test_invalid_rows_become_zero(xp, draw):
         expected = to_host(a).copy()
         expected[1] = 0.0
         assert to_host(result).tolist() == expected.tolist(), number
-
-
-def test_add_into_writes_into_the_first_array(xp, draw):
-    total, a = draw(xp, (3, 4)), draw(xp, (3, 4))
-    before = to_host(total).copy(), to_host(a).copy()
-    add_into(total, a, PLAIN_OPS)
-    np.testing.assert_allclose(to_host(total), before[0] + before[1], rtol=1e-15)
-    assert to_host(a).tolist() == before[1].tolist()
