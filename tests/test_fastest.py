@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from inspect import signature
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.fastest import fastest_ops
-from gru_xp.nn.ops import Ops, PlainOps, default_ops
+from gru_xp.nn.ops import Ops, PlainOps
+from gru_xp.nn.scan import scan_of
 
 
 def test_namespaces_with_fast_ops():
@@ -18,7 +20,13 @@ def test_namespaces_with_fast_ops():
         assert fastest_ops(name) is fastest_ops(name)
         assert isinstance(fastest_ops(name, new=True), kind)
         assert fastest_ops(name, new=True) not in (fastest_ops(name), fastest_ops(name, new=True))
-    assert default_ops(np.ones(1)) is fastest_ops("numpy")
+    assert scan_of(np.ones(1)) is fastest_ops("numpy")
+    others = []
+    thread = threading.Thread(target=lambda: others.extend(scan_of(np.ones(1, dtype)) for dtype in ("f4", "f8")))
+    thread.start()
+    thread.join()
+    assert isinstance(others[0], NumpyOps)
+    assert others[0] is others[1] is not fastest_ops("numpy")
 
 
 @pytest.mark.peer

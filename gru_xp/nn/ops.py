@@ -1,25 +1,20 @@
-"""What a device may speed up, and the plain default.
+"""The primitives of a device, and the plain ones.
 
-The maths of this folder is written once, as Array API expressions. A few things decide how fast it runs, and they are
-asked for here instead of being written into the maths: memory, matrix products, pointwise expressions (a *body*: a
+`gru_xp.devices` lowers pure steps to calls of these: memory, matrix products, pointwise expressions (a *body*: a
 function of a namespace and arrays that returns new arrays, elementwise), loops over time, and which sequences are
 computed together. A device implements :class:`Ops` its own way; :class:`PlainOps` does it with the standard alone.
 
-Everything that a layer does to arrays goes through these methods and through slices, so that a device may write the
-calls down once and play them back (`Ops.capture`). Results are written into parts of larger arrays (``gates[t]``), so
-slicing must give writable views, as it does in NumPy, CuPy, PyTorch and array-api-strict.
+Everything that training does to arrays goes through these methods, through the functions of `gru_xp.nn` and through
+slices, so that a device may write the calls down once and play them back (`Ops.capture`). Results are written into
+parts of larger arrays (``gates[t]``), so slices must be writable views.
 """
 
 import os
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from array_api_compat import array_namespace, device
-
-from gru_xp.errors import ArgumentError, ShapeError
-from gru_xp.fastest import fastest_ops
 
 Array: TypeAlias = Any
 """An array of any Array API namespace."""
@@ -160,49 +155,6 @@ PLAIN_OPS = PlainOps()
 
 PLAIN_VARIABLE = "GRU_XP_PLAIN"
 """Environment variable that switches every fast path off, if it is set to something else than ``0``."""
-
-
-def default_ops(like: Array, *, new: bool = False) -> Ops:
-    """The fastest ops that are known for the namespace of `like`, or the plain ones.
-
-    They are those of the thread that asks, or `new` ones that nobody else has.
-
-    Raises
-    ------
-    ShapeError
-        The slices of its arrays are not writable views.
-    """
-    xp = array_namespace(like)
-    name = xp.__name__.removeprefix("array_api_compat.")
-    if not _has_writable_views(xp):
-        raise ShapeError(
-            f"the arrays have namespace {name}, whose slices are not writable views; convert them to NumPy, CuPy or "
-            "PyTorch arrays first"
-        )
-    if plain_wanted():
-        return PLAIN_OPS
-    ops: Ops | None = fastest_ops(name, new=new)
-    return PLAIN_OPS if ops is None else ops
-
-
-def ops_or_default(ops: Ops | None, like: Array) -> Ops:
-    """The given ops, or `default_ops`; raise ArgumentError unless they are an `Ops` or None."""
-    if ops is None:
-        return default_ops(like)
-    if not hasattr(type(ops), "pointwise"):
-        raise ArgumentError(f"ops is a {type(ops).__name__}; it must be an Ops, such as PlainOps(), or None")
-    return ops
-
-
-@cache
-def _has_writable_views(xp: Namespace) -> bool:
-    """Whether a number written into a slice of an array is in the array: one probe for each namespace."""
-    array = xp.zeros((2, 2), dtype=xp.float32)
-    try:
-        array[1, ...][...] = 1.0
-    except Exception:  # libraries refuse in many ways
-        return False
-    return bool(xp.all(array[1, ...] == 1.0))
 
 
 def plain_wanted() -> bool:

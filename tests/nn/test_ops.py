@@ -1,13 +1,8 @@
-import threading
-from types import ModuleType
-
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
-from gru_xp.devices.numpy_ops import NumpyOps
-from gru_xp.errors import ShapeError
 from gru_xp.nn import (
     LinearParams,
     gru_cell_backward,
@@ -17,8 +12,9 @@ from gru_xp.nn import (
     mse_loss,
     ops,
 )
-from gru_xp.nn.ops import PLAIN_OPS, default_ops, even_slices, rounds_for_memory
+from gru_xp.nn.ops import PLAIN_OPS, even_slices, rounds_for_memory
 from gru_xp.nn.params import arrays_of
+from gru_xp.nn.scan import scan_of
 
 
 @pytest.fixture(autouse=True)
@@ -250,80 +246,15 @@ def test_the_other_functions_touch_arrays_by_the_ops_alone(draw, draw_layer, gua
 # --- where no ops are given -------------------------------------------------------------------------------------
 
 
-def test_default_ops_of_numpy_belong_to_the_thread():
-    a = np.empty(1)
-    own = default_ops(a)
-    assert isinstance(own, NumpyOps)
-    assert default_ops(np.empty(1, np.float32)) is own
-    others = []
-    thread = threading.Thread(target=lambda: others.extend([default_ops(a), default_ops(a)]))
-    thread.start()
-    thread.join()
-    assert isinstance(others[0], NumpyOps)
-    assert others[0] is others[1] is not own
-
-
-class Copies:
-    """Arrays of two axes whose slices are copies; those of `immutable` libraries take no numbers."""
-
-    def __init__(self, library, numbers):
-        self._library, self._numbers, self.dtype = library, numbers, numbers.dtype
-
-    def __array_namespace__(self, api_version=None):
-        return self._library
-
-    def __getitem__(self, key):
-        return Copies(self._library, self._numbers[key].copy())
-
-    def __setitem__(self, key, value):
-        if self._library.immutable:
-            raise TypeError("this library has no item assignment")
-        self._numbers[key] = value
-
-    def __eq__(self, other):
-        return self._numbers == other
-
-    __hash__ = None
-
-
-@pytest.mark.parametrize("immutable", [False, True])
-def test_a_library_whose_slices_are_not_views_is_refused(immutable):
-    library = ModuleType("copies")
-    library.immutable, library.float32, library.all = immutable, np.float32, np.all
-    library.zeros = lambda shape, dtype: Copies(library, np.zeros(shape, dtype))
-    with pytest.raises(ShapeError, match="copies") as error:
-        default_ops(library.zeros((2, 2), np.float32))
-    assert "NumPy" in str(error.value)
-
-
-def test_new_default_ops_belong_to_nobody():
-    a = np.empty(1)
-    ops = [default_ops(a), *(default_ops(a, new=True) for _ in range(2)), default_ops(a)]
-    assert all(isinstance(each, NumpyOps) for each in ops)
-    assert len({id(each) for each in ops[:3]}) == 3
-    assert ops[3] is ops[0]
-
-
-@pytest.mark.parametrize("library", ["array_api_strict", pytest.param("torch", marks=pytest.mark.peer)])
-def test_default_ops_of_others_are_plain(library):
-    assert default_ops(pytest.importorskip(library).ones(1)) is PLAIN_OPS
-
-
-def test_fast_paths_are_switched_off_by_the_environment(monkeypatch):
-    for value, plain in (("1", True), ("yes", True), ("0", False), ("", False)):
-        monkeypatch.setenv("GRU_XP_PLAIN", value)
-        assert (default_ops(np.empty(1)) is PLAIN_OPS) == plain, value
-
-
 def test_the_environment_is_asked_at_every_call(draw_layer, reset, monkeypatch):
     """What is computed with fast paths switched off is what the plain ops compute, bit for bit."""
     layer = draw_layer(3, 6, 2, 5)
-    fast = default_ops(layer.x)
+    fast = scan_of(layer.x)
     monkeypatch.setenv("GRU_XP_PLAIN", "1")
     off, plain = layer(None, reset), layer(PLAIN_OPS, reset)
     assert [a.tolist() for a in off] == [a.tolist() for a in plain]
     monkeypatch.delenv("GRU_XP_PLAIN")
-    assert default_ops(layer.x) is fast
+    assert scan_of(layer.x) is fast
 
 
 def test_without_ops_the_layer_gives_the_same(draw_layer, assert_same_results, reset):
