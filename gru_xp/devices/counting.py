@@ -97,6 +97,8 @@ class CountingNumpyOps(NumpyOps):
         Of the memory that they, and their workers, have taken.
     """
 
+    keeps_programs = False
+
     def __init__(self, threads: int = 1) -> None:
         super().__init__(threads)
         self._kept, self._n_calls = _Kept(), 0
@@ -136,13 +138,13 @@ class CountingNumpyOps(NumpyOps):
         return max(super().block_length(T, B, H), T // MAX_BLOCKS)
 
     def _record(self, function: Callable[[], Result], memory: Arena | RecycledMemory) -> Any:
-        self._program = tape = _Tape()
+        self.program = tape = _Tape()
         self._recording_memory = memory
         start = self._arena.handed_out
         try:
             result = function()
         finally:
-            self._program = None
+            self.program = None
         if result is None:
             self._arena.rewind(start)
         self._n_calls += len(tape)
@@ -156,7 +158,7 @@ class CountingNumpyOps(NumpyOps):
         return results
 
     def _n_noted(self) -> int:
-        return 0 if self._program is None else len(self._program)
+        return 0 if self.program is None else len(self.program)
 
 
 def _run_alike(functions: Sequence[Callable[[], Result]]) -> tuple[list[Result], int]:

@@ -39,6 +39,11 @@ class Arena:
         self._buffers: list[Array] = []
         self.handed_out = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Of all buffers."""
+        return sum(buffer.size for buffer in self._buffers)
+
     def rewind(self, to: int = 0) -> None:
         """Hand the buffers from number `to` on out again."""
         self.handed_out = to

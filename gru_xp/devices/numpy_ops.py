@@ -7,18 +7,21 @@ is left of it is a list of NumPy functions and their arguments.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from gru_xp.devices.lowering import Lowered
+from gru_xp.devices.lowering import Lowered, call, scan
+from gru_xp.devices.numpy_bound import CALL_BYTES, BoundProgram, SmallCalls, inputs_like, replaced
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
 from gru_xp.devices.numpy_plan import Plan, Program, make_plan
 from gru_xp.devices.recording import record
 from gru_xp.devices.threads import default_threads, one_blas_thread, run_side_by_side
 from gru_xp.nn.ops import Array, Body, Ops, even_slices, rounds_for_memory
+from gru_xp.nn.scan import Arrays, Run, Step, kind_of
 
 Result = TypeVar("Result")
 
@@ -40,9 +43,21 @@ MAX_PRODUCT_NUMBERS = 2**18
 MAX_BLOCK_NUMBERS = 2**16
 """Numbers in the states of a block of steps whose weight gradients are summed together."""
 
+MAX_STEPS = 128
+"""Of a scan that a program is made for, as of a small call."""
+
 MIN_ROWS = 256
 """Sequences that are computed together even if their states have more than `MAX_STATE_NUMBERS` numbers, so that the
 weights are read for many of them."""
+
+
+def _call(function: Callable[..., Any], ops: "NumpyOps", arguments: Arrays) -> Any:
+    return call(ops, function, *arguments)
+
+
+def _scan(step: Step, reverse: bool, ops: "NumpyOps", arguments: Arrays) -> tuple[Any, Arrays, Arrays]:
+    weights, carry, xs, rows = arguments
+    return scan(ops, step, weights, carry, xs, rows=rows, reverse=reverse)
 
 
 class NumpyOps(Lowered):
@@ -56,7 +71,15 @@ class NumpyOps(Lowered):
         Over how many threads `parts` may split the sequences; 0 for ops that split nothing.
     max_kept
         Bytes of memory to keep for arrays at most.
+
+    Attributes
+    ----------
+    program
+        What is being written down, instead of being done; None if nothing is.
     """
+
+    keeps_programs = True
+    """Whether small calls are written down for the next ones; see `SmallCalls`."""
 
     def __init__(self, threads: int = 1, *, max_kept: int = 2**29) -> None:
         self.threads = threads
@@ -67,11 +90,34 @@ class NumpyOps(Lowered):
         self._scratch = Scratch()
         self._products = Scratch(MAX_SCRATCH_BYTES)
         self._arena = Arena()
-        self._program: Program | None = None  # what is being written down
+        self.program: Program | None = None
         self._recording_memory: Arena | RecycledMemory = self._arena
+        self._small_calls = SmallCalls(self)
+
+    def scan(
+        self, step: Step, weights: Any, carry: Any, xs: Arrays, *, rows: Arrays = (), reverse: bool = False
+    ) -> tuple[Any, Arrays, Arrays]:
+        T = next(x.shape[0] for x in xs if x is not None)
+        if self.program is not None or not self.keeps_programs or T > MAX_STEPS:
+            return super().scan(step, weights, carry, xs, rows=rows, reverse=reverse)
+        arguments = weights, carry, xs, rows
+        kind, arrays = kind_of((step, reverse, *arguments))
+        call = self._small_calls.of(kind, partial(_scan, step, reverse))
+        result: tuple[Any, Arrays, Arrays] = call(arguments, arrays)
+        return result
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if self.program is not None or not self.keeps_programs:
+            return super().call(function, *arguments)
+        kind, arrays = kind_of((function, *arguments))
+        return self.run_of(function, kind)(arguments, arrays)
+
+    def run_of(self, function: Callable[..., Any], kind: Hashable) -> Run:
+        """What makes calls of a kind; see `gru_xp.nn.scan.checked_call`."""
+        return self._small_calls.of(kind, partial(_call, function))
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
-        memory = self._memory if self._program is None else self._recording_memory
+        memory = self._memory if self.program is None else self._recording_memory
         return memory.empty(shape, like.dtype)
 
     def copy(self, source: Array | float, out: Array) -> None:
@@ -79,7 +125,7 @@ class NumpyOps(Lowered):
 
     def matmul(self, a: Array, b: Array, out: Array) -> Array:
         if a.shape[-1] == 1:  # an outer product, which is no work for BLAS
-            self._call(np.multiply, a, b, out)
+            self._call(np.multiply, a[0, 0, ...] if a.shape == (1, 1) else a, b, out)
         elif a.ndim == 2 and a.shape[0] == 1 and out[0].flags.c_contiguous:  # np.dot has less to say about it
             self._call(np.dot, b.T, a[0], out[0])
         else:
@@ -117,8 +163,8 @@ class NumpyOps(Lowered):
                 self._scratch.clear()
             plan = self._plans[key] = make_plan(record(body, given), out[0].dtype, self._scratch)
         calls = plan.calls(inputs, out)
-        if self._program is not None:
-            self._program += calls
+        if self.program is not None:
+            self.program += calls
             return
         for ufunc, arguments in calls:
             ufunc(*arguments)
@@ -147,9 +193,9 @@ class NumpyOps(Lowered):
     def run(self, tasks: Sequence[tuple[Ops, Callable[[], Result]]]) -> list[Result]:
         if all(ops is self for ops, _ in tasks):
             return [function() for _, function in tasks]
-        if self._program is not None:
+        if self.program is not None:
             replays = [(ops, ops._record(function, ops._arena)) for ops, function in _own(tasks)]
-            self._program.append((run_side_by_side, (replays,)))
+            self.program.append((run_side_by_side, (replays,)))
             return [replay.result for _, replay in replays]
         if len(tasks) == 1:
             with one_blas_thread:
@@ -171,6 +217,15 @@ class NumpyOps(Lowered):
         replay()
         return replay
 
+    def bound(
+        self, make: Callable[["NumpyOps", Arrays], Any], arguments: Arrays, arrays: Sequence[Array]
+    ) -> tuple[BoundProgram, int]:
+        """A program for calls with arguments such as these, and how many bytes it takes."""
+        ops, inputs = self._worker(), inputs_like(arrays)
+        replay = ops._record(partial(make, ops, replaced(arguments, iter(inputs))), ops._arena)
+        nbytes = ops._arena.nbytes + ops._scratch.nbytes + ops._products.nbytes + CALL_BYTES * len(replay.program)
+        return BoundProgram(inputs, replay.program, replay.result), nbytes
+
     def _worker(self) -> "NumpyOps":
         """Ops for another thread."""
         return NumpyOps(threads=0, max_kept=self._max_kept)
@@ -178,21 +233,21 @@ class NumpyOps(Lowered):
     def _record(self, function: Callable[[], Result], memory: "Arena | RecycledMemory") -> "_Replay[Result]":
         """Write down what a function does, in memory that comes from there."""
         program: Program = []
-        self._program, self._recording_memory = program, memory
+        self.program, self._recording_memory = program, memory
         start = self._arena.handed_out
         try:
             replay = _Replay(program, function())
         finally:
-            self._program = None
+            self.program = None
         if replay.result is None and memory is self._arena:  # nobody can ask for what was computed on the way
             self._arena.rewind(start)
         return replay
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
-        if self._program is None:
+        if self.program is None:
             function(*arguments)
         else:
-            self._program.append((function, arguments))
+            self.program.append((function, arguments))
 
 
 def _own(tasks: Sequence[tuple[Ops, Callable[[], Result]]]) -> list[tuple[NumpyOps, Callable[[], Result]]]:

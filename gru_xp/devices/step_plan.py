@@ -22,6 +22,7 @@ from gru_xp.devices.tracing import (
     MAX_PADDING,
     ONCE,
     VIEWS,
+    JoinedColumns,
     JoinedProducts,
     Operand,
     ScaledWeights,
@@ -883,5 +884,7 @@ def call_plan(function: Any, arguments: Structure, dtype: Any) -> CallPlan:
         return len(results) - 1
 
     result = numbered(returned)
-    new = SumsOfProducts(needed(trace.symbols, results))
-    return CallPlan(StepPlan(new.trace.symbols, None, None, [new.of(s) for s in results], ()), result)
+    for rewriting in (SumsOfProducts, JoinedColumns):
+        new = rewriting(needed(trace.symbols, results))
+        trace, results = new.trace, [new.of(s) for s in results]
+    return CallPlan(StepPlan(trace.symbols, None, None, results, ()), result)

@@ -416,16 +416,73 @@ class SumsOfProducts(_Rewriting):
         sizes = [b.shape[axis] for b in w.pieces]
         if w.op != "concat" or w.args[-1] != axis or sizes != [p.shape[-1] for p in row.pieces]:
             return None
-        products, constants = [], []
+        terms: list[Symbol] = []
         for piece, block in zip(map(self.of, row.pieces), map(self.of, w.pieces), strict=True):
             right = block.T if transposed else block
-            if piece.op == "fill" and piece.shape[-1] == 1 and math.prod(piece.args) == 1.0:
-                constants.append(right)
+            if piece.op != "fill" or piece.shape[-1] > 1 or piece.args[0] != 1.0:
+                terms.append(self.trace.product(piece, right))
+            elif terms:  # to a product beside it, as other rows may have the same two pieces
+                terms[-1] = self.trace.pointwise("add", terms[-1], right)
             else:
-                products.append(self.trace.product(piece, right))
-        if not products:
+                terms.append(right)
+        if all(term.shape != symbol.shape for term in terms):
             return None
-        total, *others = [*products, *constants]
+        total, *others = terms
         for term in others:
             total = self.trace.pointwise("add", total, term)
         return total
+
+
+class JoinedColumns(_Rewriting):
+    """Products with rows of the same weights, and sums with such, as one: all of it serves for each."""
+
+    def __init__(self, symbols: Sequence[Symbol]) -> None:
+        self._columns: dict[int, tuple[Symbol, int, int]] = {}
+        self._found: dict[int, set[tuple[int, int]]] = defaultdict(set)
+        for s in symbols:
+            columns = self._columns_of(s)
+            if columns is not None:
+                self._columns[id(s)] = columns
+                self._found[id(columns[0])].add(columns[1:])
+        super().__init__(symbols)
+
+    def replace(self, symbol: Symbol) -> Symbol | None:
+        whole, start, stop = self._columns.get(id(symbol), (None, 0, 0))
+        if whole is None or symbol.op not in ("matmul", "add") or not self._is_used(whole):
+            return None
+        return self.trace.columns(self.of(whole), start, stop)
+
+    def _is_used(self, whole: Symbol) -> bool:
+        """Whether the columns that are used are all there are, each once."""
+        edge = 0
+        for start, stop in sorted(self._found[id(whole)]):
+            if start != edge:
+                return False
+            edge = stop
+        return bool(edge == whole.shape[1])
+
+    def _columns_of(self, s: Symbol) -> tuple[Symbol, int, int] | None:
+        """Which columns of what a symbol is, or can be."""
+        if s.op == "transpose":
+            return _rows_of(s.args[0])
+        if s.op not in ("matmul", "add"):
+            return None
+        known = [self._columns.get(id(a)) for a in s.args if isinstance(a, Symbol)]
+        if s.op == "matmul":
+            a, w = s.args[0], known[1]
+            return None if w is None else (s.trace.product(a, w[0]), *w[1:])
+        if len(known) < 2 or known[0] is None or known[1] is None or known[0][1:] != known[1][1:]:
+            return None
+        a, b = known[0][0], known[1][0]
+        return None if a.shape[1] != b.shape[1] else (s.trace.pointwise("add", a, b), *known[0][1:])
+
+
+def _rows_of(w: Symbol) -> tuple[Symbol, int, int] | None:
+    """The transpose of a matrix, and which of its columns a part of its rows are."""
+    if w.op != "part" or w.ndim != 2 or w.args[0].ndim != 2 or not isinstance(w.args[1], tuple):
+        return None
+    rows, *others = w.args[1]
+    if not isinstance(rows, slice) or rows.step not in (None, 1) or any(other != slice(None) for other in others):
+        return None
+    start, stop, _ = rows.indices(w.args[0].shape[0])
+    return w.args[0].T, start, stop

@@ -11,12 +11,13 @@ that a product gives a gate's whole argument, bias included. Each way back retur
 file derives every line. ``gru.py`` runs the same steps over time.
 """
 
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from gru_xp.nn.checks import check_array, check_kind
 from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import GRUParams, Reset, check_reset
-from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, Step, scan_of, whole
+from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, Step, checked_call, scan_of, whole
 
 Mask: TypeAlias = Array | None
 """A factor ``(B, H)`` or ``(B, 1)``; None for 1."""
@@ -239,8 +240,7 @@ def gru_cell_forward(
     ArgumentError
         `reset` is not the form of `params`, or `ops` is of the wrong kind.
     """
-    _check_cell(x, "h_prev", h_prev, params, reset)
-    h, *saved = scan_of(x, ops).call(_cell, x, h_prev, params)
+    h, *saved = checked_call(_cell, (x, h_prev, params), _check_cell, (reset,), ops)
     return h, CellCache(tuple(saved), params, ops)
 
 
@@ -311,19 +311,21 @@ def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset | None = Non
     >>> h.shape
     (1, 5)
     """
-    _check_cell(x, "h", h, params, reset)
-    (h,) = scan_of(x, ops).call(state_after, x, h, params)
+    (h,) = checked_call(state_after, (x, h, params), _check_step, (reset,), ops)
     return h
 
 
 # --- checks -----------------------------------------------------------------------------------------------------
 
 
-def _check_cell(x: Array, h_name: str, h: Array, params: GRUParams, reset: Reset | None) -> None:
+def _check_cell(x: Array, h_prev: Array, params: GRUParams, reset: Reset | None, *, h_name: str = "h_prev") -> None:
     check_array("x", x, ("B", "I"))
     check_params(params, x)
     check_reset(reset, params)
-    check_array(h_name, h, (x.shape[0], params.hidden_size), like=("x", x))
+    check_array(h_name, h_prev, (x.shape[0], params.hidden_size), like=("x", x))
+
+
+_check_step = partial(_check_cell, h_name="h")
 
 
 def check_params(

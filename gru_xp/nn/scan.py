@@ -9,8 +9,9 @@ computes, and play that back faster; therefore a step is a function at the level
 - of weights, ``.T``, any slice, ``w[:, None]``, and ``xp.concat`` along any axis.
 """
 
-from collections.abc import Callable
-from functools import cache
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache, partial
 from typing import Any, Protocol, TypeAlias, cast
 
 from array_api_compat import array_namespace
@@ -127,6 +128,96 @@ def scan_of(like: Array, ops: OpsOrScan = None, *, new: bool = False) -> Scan:
             "PyTorch, JAX or dask arrays first"
         )
     return PlainScan(xp)
+
+
+# --- checked once -----------------------------------------------------------------------------------------------
+
+Run: TypeAlias = Callable[[Arrays, Sequence[Array]], Any]
+"""What makes a call with arguments, whose arrays it gets as well, in order."""
+
+MAX_KNOWN = 64
+"""Kinds of calls to know, for each thread or layer."""
+
+
+class Known(threading.local):
+    """Kinds of arguments, by `kind_of`, that were found to be in order, with what is known of each."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Any] = {}
+        self.get = self._known.get
+
+    def add(self, kind: Hashable, what: Any) -> None:
+        """Remember one."""
+        if kind is not None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[kind] = what
+
+
+_calls = Known()
+
+
+def checked_call(
+    function: Callable[..., Any],
+    arguments: Arrays,
+    check: Callable[..., None],
+    choices: Arrays = (),
+    ops: OpsOrScan = None,
+) -> Any:
+    """``function(xp, *arguments)`` by the `call` of a scan, after ``check(*arguments, *choices)``.
+
+    What is checked of arguments is their kind alone: types, shapes, dtypes and devices of arrays, and other values. So
+    calls of a kind that is known go without, and are sent to where the first one went.
+
+    Parameters
+    ----------
+    function, arguments
+        See `Scan.call`. The first argument is an array.
+    check
+        Raises an error for arguments that do not fit.
+    choices
+        What else it has to know.
+    ops
+        See `scan_of`.
+    """
+    kind, arrays = kind_of((function, choices, *arguments)) if ops is None and not plain_wanted() else (None, ())
+    run: Run | None = _calls.get(kind)
+    if run is not None:
+        return run(arguments, arrays)
+    check(*arguments, *choices)
+    scan = scan_of(arguments[0], ops)
+    _calls.add(kind, scan.run_of(function, kind) if hasattr(scan, "run_of") else partial(_run, scan.call, function))
+    return scan.call(function, *arguments)
+
+
+def _run(call: Callable[..., Any], function: Callable[..., Any], arguments: Arrays, arrays: Sequence[Array]) -> Any:
+    return call(function, *arguments)
+
+
+def kind_of(arguments: Arrays) -> tuple[Hashable, list[Array]]:
+    """What kind of arguments these are, for `Known`, and their arrays, in order; the kind None if that is not known."""
+    kind: list[Any] = []
+    arrays: list[Array] = []
+    try:
+        _add_kind(arguments, kind, arrays)
+    except Exception:  # of values that cannot be told apart, and arrays of functions that are traced
+        return None, arrays
+    return tuple(kind), arrays
+
+
+def _add_kind(arguments: Sequence[Any], kind: list[Any], arrays: list[Array]) -> None:
+    for a in arguments:
+        if a is None:
+            kind.append(None)
+        elif isinstance(a, tuple):
+            kind += (type(a), len(a))
+            _add_kind(a, kind, arrays)
+        elif (shape := getattr(a, "shape", None)) is not None:
+            arrays.append(a)
+            kind += (type(a), shape, a.dtype, getattr(a, "device", None))
+        else:
+            hash(a)
+            kind += (type(a), repr(a) if isinstance(a, float) else a)  # 0.0 and -0.0 are equal, but not the same
 
 
 def whole(a: Array, scan: Scan) -> Array:

@@ -33,7 +33,7 @@ def examples(number):
 # --- ops that check what they are asked for -----------------------------------------------------------------------
 
 
-class CheckedOps(Lowered, NumpyOps):
+class CheckedOps(NumpyOps):
     """NumPy's ops; new memory is NaN, and results share no memory with what a kernel might still read.
 
     Parameters
@@ -41,6 +41,8 @@ class CheckedOps(Lowered, NumpyOps):
     n_parts, block
         How many parts there are, and how many steps in a block, at most.
     """
+
+    keeps_programs = False  # that is computed by these methods
 
     def __init__(self, n_parts: int = 1, block: int = 100) -> None:
         super().__init__(threads=n_parts)
@@ -79,15 +81,15 @@ class PlainLoweredOps(Lowered, PlainOps):
     """The plain ops, by which steps are run as they are by a device's."""
 
 
-class ThreadedOps(Lowered, NumpyOps):
+class ThreadedOps(NumpyOps):
     """NumPy's ops, as they are."""
 
 
-class CountedOps(Lowered, CountingNumpyOps):
+class CountedOps(CountingNumpyOps):
     """Ops that count the memory of those of NumPy."""
 
 
-class LoweredCupyOps(Lowered, CupyOps):
+class LoweredCupyOps(CupyOps):
     """CuPy's ops, as they are."""
 
 

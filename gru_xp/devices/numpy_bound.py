@@ -1,0 +1,256 @@
+"""Programs for small calls on NumPy arrays: what a call does is written down once, and done to other arrays each time.
+
+A program has memory of its own for what it computes on the way. It keeps nothing that it is given, nor anything made
+of that, and what it returns is the caller's alone.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from operator import attrgetter, itemgetter, methodcaller
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gru_xp.devices.numpy_plan import Program
+from gru_xp.devices.step_plan import rebuilt
+from gru_xp.nn.ops import Array
+
+Seen: TypeAlias = Callable[[Any], Any]
+"""What makes a view of an array."""
+
+
+class Input:
+    """Stands for an array that a program is given, or for a view of one, while the program is written down.
+
+    Attributes
+    ----------
+    shape, dtype, ndim
+        Of the array.
+    key
+        Of equal views, the same.
+    parent
+        What it is a view of; None for what is given.
+    view
+        How its parent becomes the view.
+    """
+
+    __slots__ = ("_example", "key", "parent", "view")
+
+    def __init__(self, example: Array, key: Any, parent: "Input | None" = None, view: Seen | None = None) -> None:
+        self._example, self.key, self.parent, self.view = example, key, parent, view
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._example.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> Any:
+        return self._example.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._example.ndim  # type: ignore[no-any-return]
+
+    @property
+    def T(self) -> "Input":
+        if self.parent is not None and self.key[1] == "T":
+            return self.parent
+        return self._seen("T", attrgetter("T"))
+
+    def swapaxes(self, a: int, b: int) -> "Input":
+        return self._seen(f"swapaxes {a} {b}", methodcaller("swapaxes", a, b))
+
+    def __getitem__(self, key: Any) -> "Input":
+        return self._seen(repr(key), itemgetter(key))
+
+    def _seen(self, name: str, view: Seen) -> "Input":
+        return Input(view(self._example), (self.key, name), self, view)
+
+
+def inputs_like(arrays: Sequence[Array]) -> list[Input]:
+    """Inputs of the same shapes and types."""
+    return [Input(np.broadcast_to(np.empty((), a.dtype), a.shape), number) for number, a in enumerate(arrays)]
+
+
+def replaced(tree: Any, inputs: Iterator[Input]) -> Any:
+    """Arguments with inputs instead of their arrays, in order."""
+    if isinstance(tree, tuple):
+        return rebuilt(type(tree), [replaced(part, inputs) for part in tree])
+    return next(inputs) if hasattr(tree, "shape") else tree
+
+
+class BoundProgram:
+    """A program, and which of its arrays are given when it is run.
+
+    Parameters
+    ----------
+    inputs
+        What stands in the program for the arrays that are given.
+    program
+        Functions and their arguments.
+    result
+        Arrays of the program, or inputs, in a (nested, named) tuple.
+    """
+
+    def __init__(self, inputs: Sequence[Input], program: Program, result: Any) -> None:
+        self._numbers = {a.key: number for number, a in enumerate(inputs)}
+        self._views: list[tuple[Seen, int]] = []
+        self._own: list[Any] = []
+        bound = [any(isinstance(a, Input) for a in arguments) for _, arguments in program]
+        for is_bound, (_, arguments) in zip(bound, program, strict=True):
+            for a in arguments if is_bound else ():
+                if isinstance(a, Input):
+                    self._number(a)
+        self._result = self._of_result(result)
+        # a function with the arguments that it always has, or with the numbers of those it gets
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...] | None, Any]] = []
+        for is_bound, (function, arguments) in zip(bound, program, strict=True):
+            if not is_bound:
+                self._calls.append((function, arguments, None))
+                continue
+            places = [self._place(a) for a in arguments]
+            if len(places) == 3:
+                self._calls.append((function, None, tuple(places)))
+            else:
+                self._calls.append((function, (), itemgetter(*places)))
+
+    def _place(self, a: Any) -> int:
+        """Which number an argument has in a run."""
+        if isinstance(a, Input):
+            return self._numbers[a.key]
+        self._own.append(a)
+        return len(self._numbers) + len(self._own) - 1
+
+    def _number(self, a: Input) -> int:
+        """Which number an input, or a view of it, has among the arrays of a run."""
+        number = self._numbers.get(a.key)
+        if number is None:
+            assert a.parent is not None
+            assert a.view is not None
+            self._views.append((a.view, self._number(a.parent)))
+            number = self._numbers[a.key] = len(self._numbers)
+        return number
+
+    def _of_result(self, tree: Any) -> Any:
+        """A tree of arrays, and of numbers of inputs."""
+        if isinstance(tree, tuple | list):
+            return rebuilt(type(tree), [self._of_result(part) for part in tree])
+        return self._number(tree) if isinstance(tree, Input) else tree
+
+    def __call__(self, arrays: Sequence[Array]) -> Any:
+        """Run it on arrays."""
+        at = list(arrays)
+        for view, parent in self._views:
+            at.append(view(at[parent]))
+        given = at + self._own
+        for function, arguments, places in self._calls:
+            if places is None:
+                function(*arguments)
+            elif arguments is None:
+                i, j, k = places
+                function(given[i], given[j], given[k])
+            else:
+                function(*places(given))
+        return _returned(self._result, at)
+
+
+def _returned(tree: Any, given: Sequence[Array]) -> Any:
+    """The results: arrays of the program in memory of their own."""
+    kind = type(tree)
+    if kind is np.ndarray:
+        return tree.copy("K")
+    if kind is int:
+        return given[tree]
+    return None if tree is None else rebuilt(kind, [_returned(part, given) for part in tree])
+
+
+# --- which programs to keep -------------------------------------------------------------------------------------
+
+MAX_CALLS = 256
+"""Kinds of small calls to know."""
+
+MAX_PROGRAMS = 64
+"""Programs to keep."""
+
+MAX_PROGRAM_BYTES = 2**19
+"""Memory of a program that is worth keeping."""
+
+MAX_BYTES = 2**24
+"""Memory of all programs together."""
+
+CALL_BYTES = 512
+"""Memory that a function of a program takes with its arguments, about."""
+
+
+Make: TypeAlias = Callable[[Any, tuple[Any, ...]], Any]
+"""``make(ops, arguments)`` makes a call."""
+
+
+class SmallCalls:
+    """The small calls of some ops, by their kind.
+
+    Parameters
+    ----------
+    ops
+        How they are made the first time, and where there is no program.
+    """
+
+    def __init__(self, ops: Any) -> None:
+        self.ops = ops
+        self._calls: dict[Hashable, _SmallCall] = {}
+        self._bound: list[_SmallCall] = []
+        self._nbytes = 0
+
+    def of(self, kind: Hashable, make: Make) -> "_SmallCall":
+        """The calls of one kind.
+
+        Parameters
+        ----------
+        kind
+            By `gru_xp.nn.scan.kind_of`; None for a call that no other one is like.
+        make
+            Makes them where there is no program.
+        """
+        call = self._calls.get(kind)
+        if call is None:
+            call = _SmallCall(self, make)
+            if kind is not None:
+                if len(self._calls) >= MAX_CALLS:
+                    self._calls.clear()
+                self._calls[kind] = call
+        return call
+
+    def keep(self, call: "_SmallCall", nbytes: int) -> None:
+        """Note that a call has got a program; forget all others if there are too many."""
+        if len(self._bound) >= MAX_PROGRAMS or self._nbytes + nbytes > MAX_BYTES:
+            for other in self._bound:
+                other.drop()
+            self._bound, self._nbytes = [], 0
+        self._bound.append(call)
+        self._nbytes += nbytes
+
+
+class _SmallCall:
+    """Calls of one kind: the first one is made as any other, a program is made for the second one."""
+
+    __slots__ = ("_make", "_n_without", "_ops", "_owner", "program")
+
+    def __init__(self, owner: SmallCalls, make: Make) -> None:
+        self._owner, self._ops, self._make = owner, owner.ops, make
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the program."""
+        self._n_without = 0
+        self.program: BoundProgram | None = None
+
+    def __call__(self, arguments: tuple[Any, ...], arrays: Sequence[Array]) -> Any:
+        ops, program = self._ops, self.program
+        if program is not None and ops.program is None:
+            return program(arrays)
+        self._n_without += 1
+        if self._n_without == 2 and all(type(a) is np.ndarray for a in arrays):
+            program, nbytes = ops.bound(self._make, arguments, arrays)
+            if nbytes <= MAX_PROGRAM_BYTES:
+                self.program = program
+                self._owner.keep(self, nbytes)
+        return self._make(ops, arguments)
