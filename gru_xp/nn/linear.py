@@ -6,7 +6,7 @@ from gru_xp.nn.checks import check_array, check_kind, check_rows
 from gru_xp.nn.gru import time_first
 from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import LinearParams
-from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, scan_of, whole
+from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, checked_call, scan_of, whole
 
 
 class LinearCache(NamedTuple):
@@ -39,11 +39,7 @@ def linear_forward(x: Array, params: LinearParams, *, ops: OpsOrScan = None) -> 
     ShapeError
         A shape, namespace, device or dtype does not fit.
     """
-    check_rows("x", x, "N", "I")
-    check_kind("params", params, LinearParams, "a LinearParams")
-    check_array("params.weight", params.weight, ("O", x.shape[-1]), like=("x", x))
-    check_array("params.bias", params.bias, (params.weight.shape[0],), like=("x", x))
-    (y,) = scan_of(x, ops).call(_linear, x, params)
+    (y,) = checked_call(_linear, (x, params), _check_linear, ops=ops)
     return y, LinearCache(x, params, ops)
 
 
@@ -75,6 +71,13 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]
     _, (dx,), sums = scan.scan(_linear_backward, params, None, xs)
     dx = whole(dx, scan)
     return time_first(dx) if x.ndim == 3 else dx[0, ...], scan.call(_params_gradient, sums)
+
+
+def _check_linear(x: Array, params: LinearParams) -> None:
+    check_rows("x", x, "N", "I")
+    check_kind("params", params, LinearParams, "a LinearParams")
+    check_array("params.weight", params.weight, ("O", x.shape[-1]), like=("x", x))
+    check_array("params.bias", params.bias, (params.weight.shape[0],), like=("x", x))
 
 
 def _linear(xp: Namespace, x: Array, params: LinearParams) -> Arrays:

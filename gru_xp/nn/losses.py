@@ -5,7 +5,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 from gru_xp.errors import ShapeError
 from gru_xp.nn.checks import check_array, check_beside, check_choice, check_rows, may_hold
 from gru_xp.nn.ops import Array, Namespace
-from gru_xp.nn.scan import Arrays, OpsOrScan, scan_of
+from gru_xp.nn.scan import Arrays, OpsOrScan, checked_call
 
 REDUCTIONS = ("mean", "sum")
 
@@ -35,15 +35,22 @@ def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: OpsO
         The arrays do not go together.
     """
     check_choice("reduction", reduction, REDUCTIONS)
-    check_array("y_pred", y_pred, ("B", "O"))
-    B, O = y_pred.shape  # noqa: E741
-    check_array("y_true", y_true, (B, O), like=("y_pred", y_pred))
-    scale = 1.0 / (B * O if reduction == "mean" else O)
-    value, dpred = scan_of(y_pred, ops).call(_squared_error, y_pred, y_true, scale)
+    function = _mean_squared_error if reduction == "mean" else _squared_error
+    value, dpred = checked_call(function, (y_pred, y_true), _check_target, ops=ops)
     return array_namespace(value).reshape(value, ()), dpred
 
 
-def _squared_error(xp: Namespace, y_pred: Array, y_true: Array, scale: float) -> Arrays:
+def _check_target(y_pred: Array, y_true: Array) -> None:
+    check_array("y_pred", y_pred, ("B", "O"))
+    check_array("y_true", y_true, tuple(y_pred.shape), like=("y_pred", y_pred))
+
+
+def _mean_squared_error(xp: Namespace, y_pred: Array, y_true: Array) -> Arrays:
+    return _squared_error(xp, y_pred, y_true, y_pred.shape[0])
+
+
+def _squared_error(xp: Namespace, y_pred: Array, y_true: Array, B: int = 1) -> Arrays:
+    scale = 1.0 / (B * y_pred.shape[1])
     error = y_pred - y_true
     scaled = scale * error  # so that no square overflows unless the value does
     total = xp.ones_like(error[:, :1]).T @ (scaled * error)  # (1, O)

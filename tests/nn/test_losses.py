@@ -91,6 +91,14 @@ def test_squared_error_by_every_way_to_run_it(draw):
         np.testing.assert_allclose(dpred, 2.0 / 21.0 * (y_pred - y_true), rtol=1e-14)
 
 
+def test_losses_that_are_kept_stay_as_they_are(draw):
+    y_pred, y_true = draw(np, (3, 7, 3)), draw(np, (3, 7, 3))
+    kept = [mse_loss(*arrays) for arrays in zip(y_pred, y_true, strict=True)]
+    for (value, dpred), error in zip(kept, y_pred - y_true, strict=True):
+        assert float(value) == pytest.approx(np.mean(error**2), rel=1e-14)
+        np.testing.assert_allclose(dpred, 2.0 / 21.0 * error, rtol=1e-14)
+
+
 def test_captured_squared_error_follows_its_arguments(draw):
     y_pred, y_true = draw(np, (7, 3)), draw(np, (7, 3))
     ops = NumpyOps()
