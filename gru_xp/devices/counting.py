@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gru_xp.devices.lowering import Lowered
-from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
+from gru_xp.devices.numpy_memory import LINE, Arena, RecycledMemory, Scratch
 from gru_xp.devices.numpy_ops import MAX_SCRATCH_BYTES, NumpyOps
 from gru_xp.nn.ops import Array, Body, Ops
 
@@ -122,7 +122,8 @@ class CountingNumpyOps(NumpyOps):
         results: dict[int, list[Result]] = {}
         for worker in {id(ops): ops for ops, _ in tasks}.values():
             assert isinstance(worker, CountingNumpyOps)
-            results[id(worker)] = worker._note([function for ops, function in tasks if ops is worker])
+            with worker._arena.side_by_side():
+                results[id(worker)] = worker._note([function for ops, function in tasks if ops is worker])
         return [results[id(ops)].pop(0) for ops, _ in tasks]
 
     def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
@@ -140,13 +141,10 @@ class CountingNumpyOps(NumpyOps):
     def _record(self, function: Callable[[], Result], memory: Arena | RecycledMemory) -> Any:
         self.program = tape = _Tape()
         self._recording_memory = memory
-        start = self._arena.handed_out
         try:
             result = function()
         finally:
             self.program = None
-        if result is None:
-            self._arena.rewind(start)
         self._n_calls += len(tape)
         return result
 
@@ -224,16 +222,16 @@ class _CountedArena(Arena):
     def __init__(self, kept: _Kept) -> None:
         super().__init__()
         self._counted = kept
-        self._sizes: list[int] = []
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        array, index = shape_alone(shape, dtype), self.handed_out
-        self.handed_out += 1
-        self._sizes += [0] * (self.handed_out - len(self._sizes))
-        if self._sizes[index] < _size(array):
-            self._sizes[index] = _size(array)
-            self._counted.nbytes += _size(array)
-        return array
+    def _buffer(self, nbytes: int) -> Array:
+        self._counted.nbytes += nbytes
+        return shape_alone((nbytes + LINE - 1,), np.dtype("uint8"))
+
+    def _needed(self) -> list[Array]:
+        return self._buffers
+
+    def _array(self, part: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+        return shape_alone(shape, dtype)
 
 
 class _CountedScratch(Scratch):

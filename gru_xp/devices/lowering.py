@@ -30,6 +30,7 @@ from gru_xp.devices.step_plan import (
 )
 from gru_xp.devices.tracing import Symbol
 from gru_xp.nn.ops import Array, Namespace, Ops
+from gru_xp.nn.pointwise import add
 
 MIN_NUMBERS = 2**20
 """Numbers below which parts are put together by one thread: starting others would take longer."""
@@ -68,16 +69,21 @@ class Kept:
 
     def joined(self) -> Array:
         """One array."""
-        ops, whole = self._ops, self._ops.empty(self.shape, like=self.parts[0][1])
+        whole = self._ops.empty(self.shape, like=self.parts[0][1])
+        self.copy_to(whole)
+        return whole
+
+    def copy_to(self, out: Array) -> None:
+        """Write it into one array."""
+        ops = self._ops
         if math.prod(self.shape) < MIN_NUMBERS:
             for rows, array in self.parts:
-                ops.copy(array, whole[:, rows])
-            return whole
+                ops.copy(array, out[:, rows])
+            return
         T, B, K = self.shape
         workers = [worker for _, worker in ops.parts(B, T, K, K)]
         parts = zip(self.parts, cycle(workers), strict=False)
-        ops.run([(worker, partial(worker.copy, array, whole[:, rows])) for (rows, array), worker in parts])
-        return whole
+        ops.run([(worker, partial(worker.copy, array, out[:, rows])) for (rows, array), worker in parts])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         whole = self.joined()
@@ -171,7 +177,7 @@ def scan(
     carried, ys, sums = results[0]
     for _, _, more in results[1:]:
         for total, part in zip(sums, more, strict=True):
-            ops.pointwise(_add, (total, part), out=(total,))
+            ops.pointwise(add, (total, part), out=(total,))
     if len(results) > 1:
         carried = whole
         ys = [Kept(ops, list(zip(split, arrays, strict=True))) for arrays in zip(*(r[1] for r in results), strict=True)]
@@ -188,9 +194,11 @@ def call(ops: Ops, function: Callable[..., Any], *arguments: Any) -> Any:
     ValueError
         Shapes do not go together.
     """
-    leaves = [_joined(a) for a in leaves_of(arguments)]
-    plan, result = call_plan(function, structure_of(arguments), leaves[0].dtype)
-    memory = _Memory(plan, ops, {"weight": leaves}, leaves[0], 0, 0, False)
+    leaves = leaves_of(arguments)
+    plan, result, only_copied = call_plan(function, structure_of(arguments), leaves[0].dtype)
+    leaves = [a if number in only_copied else _joined(a) for number, a in enumerate(leaves)]
+    like = leaves[0].parts[0][1] if isinstance(leaves[0], Kept) else leaves[0]
+    memory = _Memory(plan, ops, {"weight": leaves}, like, 0, 0, False)
     for stage in plan.once:
         _emit(stage, ops, memory.whole, memory.of_place)
     return _filled(result, [memory.whole(s) for s in plan.ys])
@@ -207,10 +215,6 @@ def _part(x: Any, some: slice, number: int, split: Sequence[slice]) -> Array:
     if not isinstance(x, Kept):
         return x[:, some]
     return x.parts[number][1] if x.rows == split else x.joined()[:, some]
-
-
-def _add(xp: Namespace, a: Array, b: Array) -> tuple[Array]:
-    return (a + b,)
 
 
 # --- one part ---------------------------------------------------------------------------------------------------
@@ -288,7 +292,8 @@ def _emit(stage: Stage, ops: Ops, of: Callable[[Symbol], Array], of_place: Calla
         a, b = stage.symbol.args
         ops.matmul(of(a), of(b), out=of(stage.symbol))
     elif isinstance(stage, Copy):
-        ops.copy(of(stage.source) if isinstance(stage.source, Symbol) else stage.source, of_place(stage.place))
+        source, place = of(stage.source) if isinstance(stage.source, Symbol) else stage.source, of_place(stage.place)
+        source.copy_to(place) if isinstance(source, Kept) else ops.copy(source, place)
     else:
         ops.pointwise(stage.body, tuple([of(a) for a in stage.inputs]), out=tuple([of(a) for a in stage.outputs]))
 
@@ -361,8 +366,7 @@ def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into
     if place.buffer.kind == Kind.TIME:
         last = memory.array(place.buffer)[0 if reverse else T]
         last = last if place.slices is None else last[place.slices]
-        if into is None and place.buffer not in plan.kept:
-            into = ops.empty(last.shape, like=last)  # nobody else needs the memory of all steps
+        into = ops.empty(last.shape, like=last) if into is None else into  # which does not keep those of all steps
     if into is not None:
         ops.copy(last, into)
         return into

@@ -7,11 +7,16 @@ contiguous.
 import math
 import sys
 from collections import defaultdict
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gru_xp.nn.ops import Array
+
+LINE = 64
+"""Bytes of a cache line, where arrays begin."""
 
 
 def _feature_major(buffer: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -23,8 +28,8 @@ def _feature_major(buffer: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 
 def _buffer(nbytes: int) -> Array:
     """Bytes that begin where a cache line does."""
-    whole = np.empty(nbytes + 63, np.uint8)
-    start = -whole.ctypes.data % 64
+    whole = np.empty(nbytes + LINE - 1, np.uint8)
+    start = -whole.ctypes.data % LINE
     return whole[start : start + nbytes]
 
 
@@ -32,30 +37,137 @@ def _size(shape: tuple[int, ...], dtype: Any) -> int:
     return math.prod(shape) * int(dtype.itemsize)
 
 
+class _Part(NamedTuple):
+    """Some bytes of the buffer of a number."""
+
+    buffer: int
+    start: int
+    stop: int
+
+
+class _Loan:
+    """Memory of an arena for one array; it is given back when neither that array nor a view of it is left.
+
+    Attributes
+    ----------
+    array
+        The same as the one that refers to the loan, but for that.
+    """
+
+    def __init__(self, arena: "Arena", array: Array, part: _Part, number: int) -> None:
+        self._arena, self.array, self._part, self._number = arena, array, part, number
+        self.__array_interface__ = array.__array_interface__
+
+    def __del__(self) -> None:
+        self._arena.give_back(self._part, self._number)
+
+
 class Arena:
-    """Memory for a captured function: the same buffers, in the same order, for each one."""
+    """Memory for captured functions, which all use the same.
+
+    What a function lets go of while it is written down serves for what it asks for after that. Its calls are played
+    back in the order in which they were written down, so what reads the former numbers does so before they are
+    overwritten. The calls themselves refer to memory by :func:`detached` arrays, which keep it, but hold up nobody.
+    """
 
     def __init__(self) -> None:
         self._buffers: list[Array] = []
-        self.handed_out = 0
+        self._free: list[_Part] = []
+        self._waiting: list[_Part] = []  # for the end of `side_by_side`
+        self._n_lent = 0
+        self._first = self._first_beside = 0  # loans up to these are other functions', or older than `side_by_side`
 
     @property
     def nbytes(self) -> int:
         """Of all buffers."""
-        return sum(buffer.size for buffer in self._buffers)
+        return sum(map(_usable, self._buffers))
 
-    def rewind(self, to: int = 0) -> None:
-        """Hand the buffers from number `to` on out again."""
-        self.handed_out = to
+    def rewind(self) -> None:
+        """Begin another function: hand everything out again, but for buffers that no function needs any more."""
+        self._buffers = self._needed()
+        self._free = [_all_of(number, buffer) for number, buffer in enumerate(self._buffers)]
+        self._waiting.clear()
+        self._first = self._first_beside = self._n_lent
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        index, nbytes = self.handed_out, _size(shape, dtype)
-        self.handed_out += 1
-        if index == len(self._buffers):
-            self._buffers.append(_buffer(nbytes))
-        elif self._buffers[index].size < nbytes:
-            self._buffers[index] = _buffer(nbytes)  # functions that were captured before keep the old one
-        return _feature_major(self._buffers[index], shape, dtype)
+        part = self._take(-(-_size(shape, dtype) // LINE) * LINE)
+        self._n_lent += 1
+        return np.asarray(_Loan(self, self._array(part, shape, dtype), part, self._n_lent))
+
+    @contextmanager
+    def side_by_side(self) -> Iterator[None]:
+        """Context in which calls are written down that run beside those of other arenas.
+
+        These may read what is here already, so that memory is not free before all of them are done.
+        """
+        self._first_beside = self._n_lent
+        try:
+            yield
+        finally:
+            self._first_beside = self._first
+            while self._waiting:
+                self._add(self._waiting.pop())
+
+    def give_back(self, part: _Part, number: int) -> None:
+        """End the loan of a number."""
+        if number > self._first_beside:
+            self._add(part)
+        elif number > self._first:
+            self._waiting.append(part)
+
+    def _take(self, nbytes: int) -> _Part:
+        """So much of the smallest part that has it, or of a new buffer."""
+        fitting = [part for part in self._free if part.stop - part.start >= nbytes]
+        if not fitting:
+            self._buffers.append(self._buffer(nbytes))
+            return _all_of(len(self._buffers) - 1, self._buffers[-1])
+        part = min(fitting, key=lambda part: part.stop - part.start)
+        self._free.remove(part)
+        middle = part.start + nbytes
+        if middle < part.stop:
+            self._free.append(part._replace(start=middle))
+        return part._replace(stop=middle)
+
+    def _add(self, part: _Part) -> None:
+        """Make a part free, as one with what is free before and behind it."""
+        number, start, stop = part
+        for other in [p for p in self._free if p.buffer == number and (p.stop == start or p.start == stop)]:
+            self._free.remove(other)
+            start, stop = min(start, other.start), max(stop, other.stop)
+        self._free.append(_Part(number, start, stop))
+
+    def _buffer(self, nbytes: int) -> Array:
+        return np.empty(nbytes + LINE - 1, np.uint8)
+
+    def _needed(self) -> list[Array]:
+        return [buffer for buffer in self._buffers if sys.getrefcount(buffer) > _UNUSED]
+
+    def _array(self, part: _Part, shape: tuple[int, ...], dtype: Any) -> Array:
+        return _feature_major(self._buffers[part.buffer][part.start : part.stop], shape, dtype)
+
+
+def _usable(buffer: Array) -> int:
+    return int(buffer.size) - LINE + 1
+
+
+def _all_of(number: int, buffer: Array) -> _Part:
+    """From the first of its bytes where a cache line begins."""
+    start = -buffer.ctypes.data % LINE
+    return _Part(number, start, start + _usable(buffer))
+
+
+def detached(a: Any) -> Any:
+    """An array in the same memory, which does not keep an arena from handing that out again.
+
+    What is in no arena, or no array, stays as it is.
+    """
+    loan = a
+    while isinstance(loan, np.ndarray):
+        loan = loan.base
+    if not isinstance(loan, _Loan) or a.size == 0:
+        return a
+    buffer = loan.array.base
+    return np.ndarray(a.shape, a.dtype, buffer, a.ctypes.data - buffer.ctypes.data, a.strides)
 
 
 class Scratch:

@@ -8,6 +8,7 @@ is left of it is a list of NumPy functions and their arguments.
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 
 from gru_xp.devices.lowering import Lowered, call, scan
 from gru_xp.devices.numpy_bound import CALL_BYTES, BoundProgram, SmallCalls, inputs_like, replaced
-from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
+from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch, detached
 from gru_xp.devices.numpy_plan import Plan, Program, make_plan
 from gru_xp.devices.recording import record
 from gru_xp.devices.threads import default_threads, one_blas_thread, run_side_by_side
@@ -162,11 +163,10 @@ class NumpyOps(Lowered):
                 self._plans.clear()
                 self._scratch.clear()
             plan = self._plans[key] = make_plan(record(body, given), out[0].dtype, self._scratch)
-        calls = plan.calls(inputs, out)
         if self.program is not None:
-            self.program += calls
+            self.program += plan.calls(self._noted(inputs), self._noted(out))
             return
-        for ufunc, arguments in calls:
+        for ufunc, arguments in plan.calls(inputs, out):
             ufunc(*arguments)
 
     def norm(self, a: Array, out: Array) -> None:
@@ -194,8 +194,13 @@ class NumpyOps(Lowered):
         if all(ops is self for ops, _ in tasks):
             return [function() for _, function in tasks]
         if self.program is not None:
-            replays = [(ops, ops._record(function, ops._arena)) for ops, function in _own(tasks)]
-            self.program.append((run_side_by_side, (replays,)))
+            own = _own(tasks)
+            with ExitStack() as stack:
+                for ops in {id(ops): ops for ops, _ in own}.values():
+                    stack.enter_context(ops._arena.side_by_side())
+                replays = [(ops, ops._record(function, ops._arena)) for ops, function in own]
+            programs = [(ops, _Replay(replay.program, None)) for ops, replay in replays]
+            self.program.append((run_side_by_side, (programs,)))
             return [replay.result for _, replay in replays]
         if len(tasks) == 1:
             with one_blas_thread:
@@ -234,20 +239,20 @@ class NumpyOps(Lowered):
         """Write down what a function does, in memory that comes from there."""
         program: Program = []
         self.program, self._recording_memory = program, memory
-        start = self._arena.handed_out
         try:
-            replay = _Replay(program, function())
+            return _Replay(program, function())
         finally:
             self.program = None
-        if replay.result is None and memory is self._arena:  # nobody can ask for what was computed on the way
-            self._arena.rewind(start)
-        return replay
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         if self.program is None:
             function(*arguments)
         else:
-            self.program.append((function, arguments))
+            self.program.append((function, self._noted(arguments)))
+
+    def _noted(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arguments of a call as they are written down."""
+        return tuple(map(detached, arguments)) if self._recording_memory is self._arena else arguments
 
 
 def _own(tasks: Sequence[tuple[Ops, Callable[[], Result]]]) -> list[tuple[NumpyOps, Callable[[], Result]]]:

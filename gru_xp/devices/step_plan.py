@@ -640,11 +640,11 @@ class StepPlan:
 
     def _kept_buffers(self) -> set[Buffer]:
         """Buffers most of whose columns are results."""
-        covered: dict[Buffer, set[int]] = defaultdict(set)
+        spans: dict[Buffer, list[Span]] = defaultdict(list)
         for span in [self.span(y) for y in self.ys if self._in_steps(y)]:
             assert isinstance(span.source, Buffer)
-            covered[span.source] |= set(range(span.start, span.stop))
-        return {buffer for buffer, columns in covered.items() if buffer.shape[-1] <= MAX_WASTE * len(columns)}
+            spans[span.source].append(span)
+        return {buffer for buffer, some in spans.items() if buffer.shape[-1] <= MAX_WASTE * _n_columns(some)}
 
     # --- sums over steps ---
 
@@ -672,6 +672,15 @@ class StepPlan:
                 results = [(number, slice(0, a.stop - a.start), slice(0, b.stop - b.start))]
                 found.append(Contraction(a, b, results))
         return found
+
+
+def _n_columns(spans: Sequence[Span]) -> int:
+    """How many columns there are in at least one of several spans."""
+    number = edge = 0
+    for span in sorted(spans, key=lambda span: span.start):
+        number += max(0, span.stop - max(edge, span.start))
+        edge = max(edge, span.stop)
+    return number
 
 
 def _joined(other: Contraction, a: Span, b: Span, number: int) -> Contraction | None:
@@ -860,10 +869,19 @@ def scan_plan(step: Any, weights: Structure, carry: Structure, xs: Structure, ro
 
 
 class CallPlan(NamedTuple):
-    """A plan of a function, and the structure of what it returns: numbers of results, and None."""
+    """A plan of a function.
+
+    Attributes
+    ----------
+    result
+        The structure of what it returns: numbers of results, and None.
+    only_copied
+        The numbers of inputs that are put into larger arrays as a whole, and are of no other use.
+    """
 
     plan: StepPlan
     result: Any
+    only_copied: frozenset[int]
 
 
 @lru_cache(MAX_PLANS)
@@ -887,4 +905,18 @@ def call_plan(function: Any, arguments: Structure, dtype: Any) -> CallPlan:
     for rewriting in (SumsOfProducts, JoinedColumns):
         new = rewriting(needed(trace.symbols, results))
         trace, results = new.trace, [new.of(s) for s in results]
-    return CallPlan(StepPlan(trace.symbols, None, None, results, ()), result)
+    plan = StepPlan(trace.symbols, None, None, results, ())
+    return CallPlan(plan, result, _only_copied(plan))
+
+
+def _only_copied(plan: StepPlan) -> frozenset[int]:
+    used = list(plan.ys)
+    for stage in plan.once:
+        if isinstance(stage, Run):
+            used += stage.inputs
+        elif isinstance(stage, Product):
+            used += stage.symbol.operands
+        elif isinstance(stage.source, Symbol) and stage.source.op != "input":
+            used.append(stage.source)
+    roots = {id(s.root) for s in used}
+    return frozenset(s.args[1] for s in plan.symbols if s.op == "input" and id(s) not in roots)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.recording import record
 from gru_xp.nn import (
     GRUInference,
@@ -23,8 +24,10 @@ from gru_xp.nn import (
     linear_forward,
     mse_loss,
 )
-from gru_xp.nn.ops import Ops, PlainOps
+from gru_xp.nn.network import init_network_params
+from gru_xp.nn.ops import Ops, PlainOps, even_slices
 from gru_xp.nn.params import RESETS
+from gru_xp.training.objective import Objective
 from gru_xp.training.optimizers import OPTIMIZERS
 from gru_xp.training.trainer import TrainingConfig, Update
 
@@ -34,44 +37,44 @@ class BodyCase(NamedTuple):
 
     body: Callable[..., Any]
     inputs: tuple[int | float | None, ...]
-    """Of an array, how many times H columns it has, or 0 for a single column; a number; or None."""
-    overwrites: dict[int, int]
-    """Outputs written over the first columns of an input, by their positions."""
+    """Of an array, how many columns it has; a number; or None."""
+    overwrites: dict[int, tuple[int, int]]
+    """Outputs written over columns of an input, by their positions: which input, and from which column on."""
 
     def __str__(self) -> str:
         return f"{self.body.__name__}{self.inputs} over {self.overwrites}"
 
 
-class _BodyRecorder(PlainOps):
-    """The plain ops, which record the bodies they run."""
+class _BodyRecorder(Lowered, PlainOps):
+    """The plain ops, by which steps are run as they are by a device's; they record the bodies they run."""
 
     def __init__(self) -> None:
         self.cases: dict[Any, BodyCase] = {}
 
     def pointwise(self, body: Any, inputs: Any, out: Any) -> None:
         arrays = {number: a for number, a in enumerate(inputs) if hasattr(a, "shape")}
-        width = record(body, [getattr(a, "shape", a) for a in inputs]).width
         given = tuple(
-            (0 if a.shape[-1] == 1 != width else a.shape[-1] // width)
-            if number in arrays
-            else (a if a is None else float(a))
-            for number, a in enumerate(inputs)
+            a.shape[-1] if number in arrays else a if a is None else float(a) for number, a in enumerate(inputs)
         )
-        overwrites = {
-            position: number
-            for position, target in enumerate(out)
-            for number, a in arrays.items()
-            if np.shares_memory(a, target)
-        }
+        overwrites = {}
+        for position, target in enumerate(out):
+            shared = [number for number, a in arrays.items() if np.shares_memory(a, target)]
+            if shared:
+                number = min(shared, key=lambda number: arrays[number].shape[-1])
+                addresses = [a.__array_interface__["data"][0] for a in (target, arrays[number])]
+                overwrites[position] = number, (addresses[0] - addresses[1]) // target.itemsize
         kinds = tuple("number" if isinstance(value, float) else value for value in given)
         self.cases.setdefault((body, kinds, *overwrites.items()), BodyCase(body, given, overwrites))
         super().pointwise(body, inputs, out)
 
+    def parts(self, B: int, T: int, I: int, H: int) -> list[tuple[slice, Ops]]:  # noqa: E741
+        return [(rows, self) for rows in even_slices(B, 2)]
 
-def _run_every_body(ops: Ops) -> None:
+
+def _run_every_body(ops: Ops, H: int = 7) -> None:
     """Layers with each kind of masks, cells, a stack with a cost, and updates: all calls of `pointwise` they make."""
     rng = np.random.default_rng(7)
-    B, T, I, H = 4, 5, 3, 7  # noqa: E741
+    B, T, I = 4, 5, 3  # noqa: E741
     x, h0, dh, dh_last = (rng.standard_normal(shape) for shape in ((B, T, I), (B, H), (B, T, H), (B, H)))
     forms = [init_params(I, H, reset=reset, xp=np, seed=1) for reset in RESETS]
     lengths, update, candidate = [T, 0, 2, 3], rng.random((B, T, H)), rng.random((B, H))
@@ -93,6 +96,8 @@ def _run_every_body(ops: Ops) -> None:
     _, dy = mse_loss(y, rng.standard_normal((B, 2)), ops=ops)
     linear_backward(dy, linear_cache)
     gru_stack_backward(rng.standard_normal(h.shape), cache)
+    network = init_network_params(I, H, 2, xp=np, seed=5)
+    Objective(network, x, rng.standard_normal((B, 2)), ops).evaluate()
     for optimizer in OPTIMIZERS:
         config = TrainingConfig(num_epochs=1, learning_rate=0.02, optimizer=optimizer, clip_norm=0.5, reduction="mean")
         step = Update(rng.standard_normal(H), config, ops)
@@ -110,21 +115,22 @@ def run_every_body() -> Callable[[Ops], None]:
 def body_cases() -> list[BodyCase]:
     """Each pointwise body that layers and updates call, with each kind of inputs."""
     recorder = _BodyRecorder()
-    _run_every_body(recorder)
+    for H in (1, 9):
+        _run_every_body(recorder, H)
     return list(recorder.cases.values())
 
 
 @pytest.fixture
 def draw_inputs(draw: Callable[..., Any]) -> Callable[..., list[Any]]:
-    """``draw_inputs(case, rows, H, dtype="float64")``: what to call the body with; arrays are ``(*rows, columns)``.
+    """``draw_inputs(case, rows, dtype="float64")``: what to call the body with; arrays are ``(*rows, columns)``.
 
     What a root is taken of is not negative.
     """
 
-    def draw_inputs(case: BodyCase, rows: tuple[int, ...], H: int, dtype: str = "float64") -> list[Any]:
+    def draw_inputs(case: BodyCase, rows: tuple[int, ...], dtype: str = "float64") -> list[Any]:
         largest = float(np.finfo(dtype).max)
         inputs = [
-            draw(np, (*rows, given * H or 1), dtype) if isinstance(given, int) else given and min(given, largest)
+            draw(np, (*rows, given), dtype) if isinstance(given, int) else given and min(given, largest)
             for given in case.inputs
         ]
         shapes = [getattr(a, "shape", a) for a in inputs]
@@ -140,8 +146,9 @@ def outputs_over_inputs() -> Callable[..., list[Any]]:
     """``outputs_over_inputs(case, inputs, out)``: `out`, but an input's columns where the sources write over it."""
 
     def outputs_over_inputs(case: BodyCase, inputs: Sequence[Any], out: Sequence[Any]) -> list[Any]:
-        return [
-            inputs[case.overwrites[k]][..., : o.shape[-1]] if k in case.overwrites else o for k, o in enumerate(out)
-        ]
+        over = list(out)
+        for position, (number, start) in case.overwrites.items():
+            over[position] = inputs[number][..., start : start + out[position].shape[-1]]
+        return over
 
     return outputs_over_inputs

@@ -81,18 +81,6 @@ class PlainLoweredOps(Lowered, PlainOps):
     """The plain ops, by which steps are run as they are by a device's."""
 
 
-class ThreadedOps(NumpyOps):
-    """NumPy's ops, as they are."""
-
-
-class CountedOps(CountingNumpyOps):
-    """Ops that count the memory of those of NumPy."""
-
-
-class LoweredCupyOps(CupyOps):
-    """CuPy's ops, as they are."""
-
-
 def assert_same(actual, expected, tolerance=1e-10):
     assert len(actual) == len(expected)
     for a, e in zip(actual, expected, strict=True):
@@ -296,10 +284,10 @@ def test_layers(reset, parts):
 def test_layers_by_other_ops(reset):
     """Threads, float32, and no more than the primitives of the standard."""
     case = layer_case(reset, (301, 3, 2, 70))
-    assert_same(case.run(ThreadedOps(2)), case.run(PLAIN))
+    assert_same(case.run(NumpyOps(2)), case.run(PLAIN))
     assert_same(case.run(PlainLoweredOps()), case.run(PLAIN))
     single = layer_case(reset, (6, 4, 3, 5), convert=lambda a: a.astype("float32"))
-    ran = single.run(ThreadedOps(1))
+    ran = single.run(NumpyOps(1))
     assert {a.dtype for a in ran if a is not None} == {np.dtype("float32")}
     assert_same(ran, single.run(PLAIN), 1e-5)
 
@@ -352,7 +340,7 @@ def test_steps_take_few_calls():
 
 
 def test_results_are_not_overwritten():
-    ops, case = ThreadedOps(1), layer_case("before", (300, 4, 2, 70))
+    ops, case = NumpyOps(1), layer_case("before", (300, 4, 2, 70))
     first = case.run(ops)
     copies = [np.copy(a) for a in first if a is not None]
     del first[5:]  # whose memory is free again
@@ -386,7 +374,7 @@ def test_cuda_layers(reset, monkeypatch):
     monkeypatch.setattr(cupy_ops, "compile_loop", compile_loop)
     with device.use():
         for masks, reverse in zip(MASKS, itertools.cycle((False, True)), strict=False):
-            ops = LoweredCupyOps()
+            ops = CupyOps()
             case = layer_case(reset, (5, 3, 2, 4), masks, reverse, lambda a: to_device(a, device, "float32"))
             expected = layer_case(reset, (5, 3, 2, 4), masks, reverse).run(PLAIN)
             replay = ops.capture(lambda case=case, ops=ops: case.run(ops))
@@ -403,12 +391,12 @@ def test_memory_is_counted(reset):
     def results_alone(scan):
         return [np.asarray(a) for a in case.run(scan) if a is not None]
 
-    ops = CountedOps()
+    ops = CountingNumpyOps()
     ops.capture(lambda: results_alone(ops))
-    real = ThreadedOps(1)
+    real = NumpyOps(1)
     real.capture(lambda: results_alone(real))
     workers = (real, *real._workers)
-    taken = sum(buffer.nbytes for worker in workers for buffer in worker._arena._buffers)
+    taken = sum(worker._arena.nbytes for worker in workers)
     noted = sum(o._n_calls for o in (ops, *ops._workers)) * NOTED_CALL_BYTES
     scratch = sum(o._scratch.nbytes + o._products.nbytes for o in workers)
     assert ops.nbytes - noted == taken + scratch

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch
+from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch, detached
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
@@ -58,9 +58,11 @@ def test_an_arena_hands_out_the_same_memory_after_it_is_rewound():
     arena = Arena()
     first = [arena.empty(shape, FLOAT64) for shape in ((4, 3), (2, 5), (7,))]
     assert not any(np.shares_memory(a, b) for a in first for b in first if a is not b)
+    nbytes = arena.nbytes
     arena.rewind()
     second = [arena.empty(shape, FLOAT64) for shape in ((4, 3), (5, 2), (3,))]
-    assert [a.ctypes.data for a in first] == [a.ctypes.data for a in second]
+    assert {a.ctypes.data for a in first} == {a.ctypes.data for a in second}
+    assert arena.nbytes == nbytes
     assert not np.shares_memory(arena.empty((2, 2), FLOAT64), np.concatenate([a.ravel() for a in second]))
 
 
@@ -73,7 +75,75 @@ def test_an_arena_leaves_arrays_alone_that_are_too_small_for_what_comes_later():
     large[...] = 2.0
     assert (small == 1.0).all()
     arena.rewind()
-    assert np.shares_memory(arena.empty((2, 3), FLOAT64), large)
+    assert np.shares_memory(arena.empty((2, 3), FLOAT64), small)
+    assert np.shares_memory(arena.empty((2, 30), FLOAT64), large)
+
+
+def test_an_arena_keeps_what_somebody_needs():
+    arena = Arena()
+    first, second = arena.empty((4, 3), FLOAT64), arena.empty((40, 3), FLOAT64)
+    call = detached(second)
+    del first, second
+    arena.rewind()
+    assert arena.nbytes == 960
+    del call
+    arena.rewind()
+    assert arena.nbytes == 0
+
+
+def test_an_arena_cuts_free_memory_and_puts_it_together_again():
+    arena = Arena()
+    address = arena.empty((100,), FLOAT64).ctypes.data
+    parts = [arena.empty((n,), FLOAT64) for n in (8, 33, 1)]
+    assert [part.ctypes.data - address for part in parts] == [0, 64, 384]
+    for number in (0, 2, 1):
+        parts[number] = None
+    assert arena.empty((104,), FLOAT64).ctypes.data == address
+    assert arena.nbytes == 832
+
+
+def test_memory_of_an_arena_that_somebody_refers_to_is_not_handed_out():
+    for case, hold in HOLDERS.items():
+        if case != "frombuffer":
+            check_held(Arena(), case, hold)
+
+
+def test_detached_arrays_keep_memory_but_not_from_others():
+    arena = Arena()
+    for view in (lambda a: a, lambda a: a[1:, ::2], lambda a: a.T[::-1], lambda a: a[2], lambda a: a[:0]):
+        array = arena.empty((4, 6), FLOAT64)
+        array[...] = np.arange(24.0).reshape(4, 6)
+        call, address = detached(view(array)), array.ctypes.data
+        assert call.tolist() == view(array).tolist()
+        assert call.strides == view(array).strides
+        assert not call.size or np.shares_memory(call, array)
+        del array
+        if call.size:
+            other = arena.empty((4, 6), FLOAT64)
+            assert other.ctypes.data == address
+            other[...] = 7.0
+            assert (call == 7.0).all()
+        del call
+
+
+def test_what_is_in_no_arena_stays_as_it_is():
+    recycled = RecycledMemory(10**9).empty((3, 4), FLOAT64)
+    for a in (np.ones(3), np.ones((3, 2))[1:], np.frombuffer(memoryview(b"12345678")), recycled[1:], 2.0, None, "a"):
+        assert detached(a) is a
+
+
+def test_loans_of_what_runs_side_by_side():
+    """Memory from before stays taken until the end, and that from between serves again at once."""
+    arena = Arena()
+    before = arena.empty((8,), FLOAT64)
+    address = before.ctypes.data
+    with arena.side_by_side():
+        del before
+        between = arena.empty((8,), FLOAT64).ctypes.data
+        assert between != address
+        assert arena.empty((8,), FLOAT64).ctypes.data == between
+    both = [arena.empty((8,), FLOAT64) for _ in range(2)]
+    assert {array.ctypes.data for array in both} == {address, between}
 
 
 def test_scratch_is_kept_by_shape_type_and_number():

@@ -5,12 +5,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from gru_xp.devices import numpy_ops
+from gru_xp.devices import lowering, numpy_ops
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import ShapeError
 from gru_xp.fastest import fastest_ops
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
-from gru_xp.nn.cell import Form
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
 from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of, named_arrays
@@ -23,7 +22,7 @@ DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES.items())
 
 def feature_major(array):
     """The same numbers, laid out in memory as `NumpyOps` does."""
-    return np.swapaxes(np.ascontiguousarray(np.swapaxes(array, -1, -2)), -1, -2)
+    return np.swapaxes(np.array(np.swapaxes(array, -1, -2), order="C"), -1, -2)
 
 
 # --- the same numbers -------------------------------------------------------------------------------------------
@@ -129,7 +128,7 @@ def test_pointwise_is_bit_equal(body_cases, draw_inputs, outputs_over_inputs, dt
     """Every body, in both memory orders, into new memory and over the inputs that the sources write over."""
     ops = NumpyOps()
     for case in body_cases:
-        plain = draw_inputs(case, (5,), 33, dtype)
+        plain = draw_inputs(case, (5,), dtype)
         expected = case.body(np, *plain)
         for layout in (np.array, feature_major, feature_major):
             inputs = [layout(a) if hasattr(a, "shape") else a for a in plain]
@@ -580,6 +579,106 @@ def test_results_of_run_inside_a_captured_function_stay(draw, make_numpy_ops):
         x[...] = draw(np, x.shape)
 
 
+def test_memory_that_a_captured_function_let_go_of_serves_again(draw):
+    """What was written into it is read before it is overwritten, each time."""
+    ops, x = NumpyOps(), draw(np, (3, 4))
+    addresses = []
+
+    def doubled(a):
+        result = ops.empty(a.shape, like=a)
+        ops.pointwise(lambda xp, a: (2.0 * a,), (a,), (result,))
+        addresses.append(result.ctypes.data)
+        return result
+
+    def function():
+        total = ops.empty((3, 4), like=x)
+        ops.copy(0.0, total)
+        a = x
+        for _ in range(6):
+            a = doubled(a)
+            ops.pointwise(lambda xp, a, b: (a + b,), (total, a), (total,))
+        return total, a[1:]
+
+    again = ops.capture(function)
+    assert len(set(addresses)) == 2
+    for _ in range(3):
+        total, last = again()
+        np.testing.assert_allclose(total, 126.0 * x, rtol=1e-14)
+        assert last.tolist() == (64.0 * x[1:]).tolist()
+        x[...] = draw(np, (3, 4))
+
+
+def test_what_runs_side_by_side_overwrites_nothing_that_another_reads(monkeypatch, draw):
+    """Not even if nobody refers to it any more by the time that the other's calls are written down."""
+    monkeypatch.setattr(numpy_ops, "MIN_STATE_NUMBERS", 1)
+    ops, x, out = NumpyOps(2), draw(np, (8, 3)), np.empty((8, 3))
+    kept, addresses = [], []
+
+    def new(own):
+        result = own.empty((8, 3), like=x)
+        addresses.append(result.ctypes.data)
+        own.pointwise(add_one, (x,), (result,))
+        return result
+
+    def function():
+        (_, first), (_, second) = ops.parts(8, 1, 3, 3)
+        kept.extend(ops.run([(first, lambda: new(first)), (second, lambda: None)])[:1])
+        ops.run([(second, lambda: second.copy(kept.pop(), out)), (first, lambda: new(first) is None)])
+        ops.run([(first, lambda: new(first) is None), (second, lambda: None)])
+
+    again = ops.capture(function)
+    read, beside, later = addresses
+    assert read != beside
+    assert later in (read, beside)
+    again()
+    assert out.tolist() == (x + 1.0).tolist()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_random_captured_functions(monkeypatch, threads):
+    """They read arrays of all workers, let go of them at any time, and return some."""
+    monkeypatch.setattr(numpy_ops, "MIN_STATE_NUMBERS", 1)
+    for seed in range(60):
+        x = np.random.default_rng(seed).standard_normal((4, 5))
+        ops = NumpyOps(threads)
+        again = ops.capture(lambda ops=ops, x=x, seed=seed: random_calls(ops, x, seed))
+        for factor in (1.0, -0.5, 3.0):
+            x *= factor
+            expected = random_calls(PLAIN_OPS, x, seed)
+            for actual, desired in zip(again(), expected, strict=True):
+                assert actual.tolist() == desired.tolist(), seed
+
+
+def random_calls(ops, x, seed):
+    rng, held = np.random.default_rng(seed), [x]
+
+    def combine(own, a, b, n):
+        result = own.empty((n, 5), like=x)
+        own.pointwise(lambda xp, a, b: (0.75 * a - b,), (a[:n], b[:n]), (result,))
+        return result
+
+    for _ in range(20):
+        if rng.random() < 0.5:
+            a, b = (held[rng.integers(len(held))] for _ in range(2))
+            held.append(combine(ops, a, b, min(len(a), len(b), int(rng.integers(1, 5)))))
+            del a, b
+        else:
+            parts = ops.parts(4, 1, 5, 5)
+            pairs = [[held[rng.integers(len(held))] for _ in range(2)] for _ in range(6)]
+            held[1:] = [a for a in held[1:] if rng.random() < 0.5]
+            tasks = []
+            for number, pair in enumerate(pairs):
+                own = parts[number % len(parts)][1]
+                n = min(map(len, pair))
+                tasks.append((own, lambda own=own, pair=pair, n=n: combine(own, pair.pop(), pair.pop(), n)))
+            del pair
+            results = ops.run(tasks)
+            held += [result for result in results if rng.random() < 0.5]
+            del results, tasks
+        held[1:] = [a for a in held[1:] if rng.random() < 0.8]
+    return held[1:]
+
+
 def test_an_error_ends_a_capture(draw_layer, make_numpy_ops, assert_same_results):
     reset, ops, layer = "after", make_numpy_ops(), draw_layer(5, 4, 2, 3)
     wrong = layer._replace(dh=layer.dh[:, :1])
@@ -679,17 +778,17 @@ def test_a_forward_pass_without_a_cache_keeps_no_part(monkeypatch, draw, draw_pa
     """Of what the parts of a large batch compute in, only as much is in use as are computed side by side."""
     monkeypatch.setattr(numpy_ops, "MIN_ROWS", 1)
     monkeypatch.setattr(numpy_ops, "MAX_STATE_NUMBERS", 20)
-    made = []
-    monkeypatch.setattr(Form, "memory", lambda *a, original=Form.memory, **k: keep(made, original(*a, **k)))
-    ops, params = NumpyOps(1), draw_params(np, 2, 5)
-    alive = []
+    made, alive = [], []
 
-    def keep(made, memory):
-        made.append(weakref.ref(memory.joint))
-        alive.append(sum(joint() is not None for joint in made))
-        return memory
+    class Memory(lowering._Memory):
+        def __init__(self, plan, ops, inputs, like, T, *others):
+            super().__init__(plan, ops, inputs, like, T, *others)
+            if T > 0:  # of a scan
+                made.append(weakref.ref(self))
+                alive.append(sum(memory() is not None for memory in made))
 
-    x = draw(np, (60, 3, 2))
+    monkeypatch.setattr(lowering, "_Memory", Memory)
+    ops, params, x = NumpyOps(1), draw_params(np, 2, 5), draw(np, (60, 3, 2))
     h, _, _ = gru_forward(x, None, params, reset=reset, ops=ops, with_cache=False)
     assert len(made) == 15
     assert max(alive) <= 2

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, Tile, compile_loop
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.ops import PlainOps
@@ -330,7 +331,7 @@ def test_kernel_of_a_variant(run_on_host, reset, direction, variant, sizes):
         assert (loops.seen[np.broadcast_to(expected.valid == 0.0, expected.seen.shape)] == 0.0).all()
 
 
-class HostOps(PlainOps):
+class HostOps(Lowered, PlainOps):
     """Runs every loop of a layer as a kernel on the host."""
 
     def __init__(self, run_on_host):
