@@ -5,6 +5,7 @@ of that, and what it returns is the caller's alone.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import compress
 from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, TypeAlias
 
@@ -95,15 +96,19 @@ class BoundProgram:
         self._numbers = {a.key: number for number, a in enumerate(inputs)}
         self._views: list[tuple[Seen, int]] = []
         self._own: list[Any] = []
+        program = _without_constants(program)
         bound = [any(isinstance(a, Input) for a in arguments) for _, arguments in program]
-        for is_bound, (_, arguments) in zip(bound, program, strict=True):
-            for a in arguments if is_bound else ():
+        for _, arguments in compress(program, bound):
+            for a in arguments:
                 if isinstance(a, Input):
                     self._number(a)
+        self._results: list[tuple[Callable[[], Array] | None, int]] = []  # what copies one, or the number of an input
         self._result = self._of_result(result)
+        self._is_flat = type(result) is tuple and self._result == tuple(range(len(self._results)))
         # a function with the arguments that it always has, or with the numbers of those it gets
-        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...] | None, Any]] = []
-        for is_bound, (function, arguments) in zip(bound, program, strict=True):
+        self._calls: list[tuple[Callable[..., Any], Any, Any]] = []
+        n = max(compress(range(len(program)), bound), default=-1) + 1
+        for is_bound, (function, arguments) in zip(bound[:n], program, strict=False):
             if not is_bound:
                 self._calls.append((function, arguments, None))
                 continue
@@ -112,6 +117,7 @@ class BoundProgram:
                 self._calls.append((function, None, tuple(places)))
             else:
                 self._calls.append((function, (), itemgetter(*places)))
+        self._last_calls = program[n:]
 
     def _place(self, a: Any) -> int:
         """Which number an argument has in a run."""
@@ -131,10 +137,16 @@ class BoundProgram:
         return number
 
     def _of_result(self, tree: Any) -> Any:
-        """A tree of arrays, and of numbers of inputs."""
+        """A tree of numbers of results."""
         if isinstance(tree, tuple | list):
             return rebuilt(type(tree), [self._of_result(part) for part in tree])
-        return self._number(tree) if isinstance(tree, Input) else tree
+        if tree is None:
+            return None
+        if isinstance(tree, Input):
+            self._results.append((None, self._number(tree)))
+        else:
+            self._results.append((tree.__copy__, 0))
+        return len(self._results) - 1
 
     def __call__(self, arrays: Sequence[Array]) -> Any:
         """Run it on arrays."""
@@ -150,17 +162,60 @@ class BoundProgram:
                 function(given[i], given[j], given[k])
             else:
                 function(*places(given))
-        return _returned(self._result, at)
+        for function, own in self._last_calls:
+            function(*own)
+        results = [at[number] if copy is None else copy() for copy, number in self._results]
+        return tuple(results) if self._is_flat else _filled(self._result, results)
 
 
-def _returned(tree: Any, given: Sequence[Array]) -> Any:
-    """The results: arrays of the program in memory of their own."""
-    kind = type(tree)
-    if kind is np.ndarray:
-        return tree.copy("K")
-    if kind is int:
-        return given[tree]
-    return None if tree is None else rebuilt(kind, [_returned(part, given) for part in tree])
+def _without_constants(program: Program) -> Program:
+    """The calls whose results are not the same each time; the others are made, now."""
+    arrays = [[a for a in arguments if isinstance(a, np.ndarray)] for _, arguments in program]
+    written = [_written(function, some) for (function, _), some in zip(program, arrays, strict=True)]
+    roots = [[id(_root(a)) for a in some] for some in written]
+    kept: list[int] = []
+    for number, (function, arguments) in enumerate(program):
+        others = {root for i in (*kept, *range(number + 1, len(program))) for root in roots[i]}
+        sources = [a for a in arrays[number] if not any(a is out for out in written[number])]
+        may_differ = not isinstance(function, np.ufunc) and function is not np.copyto
+        may_differ |= any(isinstance(a, Input) for a in arguments) or any(id(_root(a)) in others for a in sources)
+        if not may_differ:
+            (out,) = written[number]
+            rivals = [i for i in (*kept, *range(number + 1, len(program))) if id(_root(out)) in roots[i]]
+            may_differ = any(_overlap(out, other) for i in rivals for other in written[i])
+        if may_differ:
+            kept.append(number)
+        else:
+            function(*arguments)
+    return [program[i] for i in kept]
+
+
+def _written(function: Callable[..., Any], arrays: Sequence[Array]) -> Sequence[Array]:
+    """Which of its arguments a function writes into; all of them, if that is not known."""
+    if function is np.copyto:
+        return arrays[:1]
+    return arrays[-1:] if isinstance(function, np.ufunc) or function is np.dot else arrays
+
+
+def _root(a: Array) -> Array:
+    """What has the memory of an array."""
+    while isinstance(a.base, np.ndarray):
+        a = a.base
+    return a
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=1000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _filled(tree: Any, results: Sequence[Array]) -> Any:
+    """A tree of results instead of their numbers."""
+    if isinstance(tree, int):
+        return results[tree]
+    return rebuilt(type(tree), [_filled(part, results) for part in tree]) if tree else tree
 
 
 # --- which programs to keep -------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ A :class:`Symbol` stands for an array, and a :class:`Trace` for the namespace. E
 often the function computes it.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real

@@ -278,7 +278,7 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
 def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset | None = None, ops: OpsOrScan = None) -> Array:
     """One GRU step without gradients, as values come in one by one.
 
-    What it needs is prepared at every call; `GRUInference.step` does that once, and is the faster one for many steps.
+    `GRUInference.step` prepares the weights once, and is the faster one for many steps with the same weights.
 
     Parameters
     ----------

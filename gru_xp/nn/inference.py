@@ -4,10 +4,10 @@ from array_api_compat import array_namespace
 
 from gru_xp.nn.cell import FORWARD_STEPS, check_params, joint_weights
 from gru_xp.nn.checks import check_array, check_kind
-from gru_xp.nn.gru import batch_first, filled, time_first
+from gru_xp.nn.gru import filled
 from gru_xp.nn.ops import Array
 from gru_xp.nn.params import GRUParams, Reset, check_reset, map_arrays
-from gru_xp.nn.scan import OpsOrScan, scan_of
+from gru_xp.nn.scan import Known, OpsOrScan, Run, kind_of, run_of_scan, scan_of, whole
 
 
 class GRUInference:
@@ -45,11 +45,13 @@ class GRUInference:
         check_kind("params", params, GRUParams, "a GRUParams")
         check_params(params, params.weight_ih)
         check_reset(reset, params)
-        copy = array_namespace(params.bias).asarray
-        self._params = map_arrays(lambda array: copy(array, copy=True), params)
+        self._xp = array_namespace(params.bias)
+        self._params = map_arrays(lambda array: self._xp.asarray(array, copy=True), params)
         self._scan = scan_of(params.bias, ops, new=True)
         self._weights = self._scan.call(joint_weights, self._params)
+        self._zeros: Array | None = None
         self._h: Array | None = None  # the state after the last call of `step`
+        self._known, self._known_steps = Known(), Known()
 
     def __call__(self, x: Array, h0: Array | None = None) -> tuple[Array, Array]:
         """The states of whole sequences.
@@ -72,11 +74,19 @@ class GRUInference:
         ShapeError
             A shape, namespace, device or dtype does not fit.
         """
-        check_array("x", x, ("B", "T", self._params.input_size), like=("params", self._params.bias))
-        if h0 is not None:
-            check_array("h0", h0, (x.shape[0], self._params.hidden_size), like=("x", x))
-        h, ys = self._run(time_first(x), h0, with_h=True)
-        return batch_first(ys[0], self._scan), h
+        kind, _ = kind_of((x, h0))
+        run: Run | None = self._known.get(kind)
+        if run is None:
+            check_array("x", x, ("B", "T", self._params.input_size), like=("params", self._params.bias))
+            if h0 is not None:
+                check_array("h0", h0, (x.shape[0], self._params.hidden_size), like=("x", x))
+        permute, h = self._xp.permute_dims, self._zeros_for(x.shape[0]) if h0 is None else h0
+        xs = permute(x, (1, 0, 2)), None
+        if run is None:
+            run = run_of_scan(self._scan, FORWARD_STEPS[True, False], self._weights, h, xs)
+            self._known.add(kind, run)
+        h, (all_h,), _ = run((h, xs, (None,)), (h, xs[0]))
+        return permute(all_h if type(all_h) is type(x) else whole(all_h, self._scan), (1, 0, 2)), h
 
     def step(self, x: Array, h: Array | None = None) -> Array:
         """One step.
@@ -99,16 +109,24 @@ class GRUInference:
         ShapeError
             A shape does not fit.
         """
-        check_array("x", x, ("B", self._params.input_size), like=("params", self._params.bias))
-        if h is not None:
-            check_array("h", h, (x.shape[0], self._params.hidden_size), like=("params", self._params.bias))
-        elif self._h is not None and self._h.shape[0] == x.shape[0]:
+        if h is None and self._h is not None and self._h.shape[:1] == getattr(x, "shape", ())[:1]:
             h = self._h
-        self._h, _ = self._run(x[None, ...], h, with_h=False)
+        kind, _ = kind_of((x, h))
+        run: Run | None = self._known_steps.get(kind)
+        if run is None:
+            check_array("x", x, ("B", self._params.input_size), like=("params", self._params.bias))
+            if h is not None:
+                check_array("h", h, (x.shape[0], self._params.hidden_size), like=("params", self._params.bias))
+        h = self._zeros_for(x.shape[0]) if h is None else h
+        xs = x[None, ...], None
+        if run is None:
+            run = run_of_scan(self._scan, FORWARD_STEPS[False, False], self._weights, h, xs)
+            self._known_steps.add(kind, run)
+        self._h, _, _ = run((h, xs, (None,)), (h, xs[0]))
         return self._h
 
-    def _run(self, x: Array, h: Array | None, *, with_h: bool) -> tuple[Array, tuple[Array, ...]]:
-        if h is None:
-            h = filled(0.0, (x.shape[1], self._params.hidden_size), like=x)
-        h, ys, _ = self._scan.scan(FORWARD_STEPS[with_h, False], self._weights, h, (x, None), rows=(None,))
-        return h, ys
+    def _zeros_for(self, B: int) -> Array:
+        """States before the first step."""
+        if self._zeros is None or self._zeros.shape[0] != B:
+            self._zeros = filled(0.0, (B, self._params.hidden_size), like=self._params.bias)
+        return self._zeros

@@ -186,8 +186,28 @@ def checked_call(
         return run(arguments, arrays)
     check(*arguments, *choices)
     scan = scan_of(arguments[0], ops)
-    _calls.add(kind, scan.run_of(function, kind) if hasattr(scan, "run_of") else partial(_run, scan.call, function))
+    _calls.add(kind, run_of(scan, function, kind))
     return scan.call(function, *arguments)
+
+
+def run_of(scan: Scan, function: Callable[..., Any], kind: Hashable) -> Run:
+    """What makes calls of a function with arguments of one kind; a device may have something faster than `call`."""
+    run: Run = scan.run_of(function, kind) if hasattr(scan, "run_of") else partial(_run, scan.call, function)
+    return run
+
+
+def run_of_scan(scan: Scan, step: Step, weights: Any, carry: Any, xs: Arrays) -> Run:
+    """What makes scans with other carries, xs and rows of the same kind, which are its arguments.
+
+    Nobody may change the weights any more, so that a device may keep what it makes of them.
+    """
+    run: Run | None = scan.scan_of_fixed(step, weights, carry, xs) if hasattr(scan, "scan_of_fixed") else None
+    return partial(_run_scan, scan, step, weights) if run is None else run
+
+
+def _run_scan(scan: Scan, step: Step, weights: Any, arguments: Arrays, arrays: Sequence[Array]) -> Any:
+    carry, xs, rows = arguments
+    return scan.scan(step, weights, carry, xs, rows=rows)
 
 
 def _run(call: Callable[..., Any], function: Callable[..., Any], arguments: Arrays, arrays: Sequence[Array]) -> Any:

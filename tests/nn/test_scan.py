@@ -201,3 +201,92 @@ def test_parameters_pass_through_a_call(draw_params):
     (same,) = PlainScan(np).call(lambda xp, p: (p,), params)
     assert isinstance(same, GRUParams)
     assert same.bias_hn is None
+
+
+# --- checked once -----------------------------------------------------------------------------------------------
+
+
+def total(xp, x, weights):
+    return (x @ weights[0].T,)
+
+
+def test_calls_of_a_known_kind_are_not_checked_again(xp, draw):
+    checked = []
+    for n in (2, 3, 2, 3, 2):
+        x, weights = draw(xp, (n, 4)), (draw(xp, (5, 4)), None)
+        (found,) = scan.checked_call(total, (x, weights), lambda *a: checked.append(a), (n, "x"))
+        np.testing.assert_allclose(to_host(found), to_host(x) @ to_host(weights[0]).T, rtol=1e-12)
+    assert [(tuple(a[0].shape), *a[2:]) for a in checked] == [((2, 4), 2, "x"), ((3, 4), 3, "x")]
+
+
+def test_given_ops_and_plain_ones_are_always_checked(draw, monkeypatch):
+    checked, arguments = [], (draw(np, (2, 4)), (draw(np, (5, 4)),))
+    for _ in range(3):
+        scan.checked_call(total, arguments, lambda *_: checked.append(1), ops=NumpyOps())
+    monkeypatch.setenv("GRU_XP_PLAIN", "1")
+    scan.checked_call(total, arguments, lambda *_: checked.append(1))
+    assert len(checked) == 4
+
+
+def test_kinds_differ_by_all_that_is_checked(draw):
+    strict = pytest.importorskip("array_api_strict")
+    a = np.zeros((2, 3))
+    different = [
+        (a,),
+        (np.zeros((3, 2)),),
+        (a.astype("float32"),),
+        (a.astype(">f8"),),
+        (np.ma.array(a),),
+        (strict.asarray(a),),
+        (None,),
+        ((a,),),
+        ((a, None),),
+        (a, None),
+        (GRUParams(a, None, None),),
+        (True,),
+        (1,),
+        (1.0,),
+        ("1",),
+        (0.0,),
+        (-0.0,),
+    ]
+    assert len({scan.kind_of(arguments)[0] for arguments in different}) == len(different)
+    kind, arrays = scan.kind_of((a, GRUParams(a, None, a), "x"))
+    assert kind == scan.kind_of((a + 1, GRUParams(a, None, a), "x"))[0]
+    assert [id(b) for b in arrays] == [id(a)] * 3
+    assert scan.kind_of((a, [a]))[0] is None
+
+
+def test_kinds_that_are_known_are_bounded():
+    known = scan.Known()
+    for n in range(3 * scan.MAX_KNOWN):
+        known.add((n,), n)
+        assert known.get((n,)) == n
+    known.add(None, 1)
+    assert known.get(None) is None
+    assert len(known._known) <= scan.MAX_KNOWN
+
+
+def test_what_was_right_once_makes_nothing_else_right(draw, draw_params, refuses, reset):
+    x, h, params = draw(np, (2, 3)), draw(np, (2, 4)), draw_params(np, 3, 4)
+    strict = pytest.importorskip("array_api_strict")
+    other = "after" if params.reset == "before" else "before"
+    for _ in range(3):
+        for call in (gru_step, gru_cell_forward):
+            call(x, h, params)
+            call(x, h, params, reset=params.reset)
+            for wrong, word in (
+                ((x[:, :2], h, params), "params.weight_ih"),
+                ((x.astype("float32"), h, params), "params.weight_hh"),
+                ((x, h.astype("float32"), params), "h" if call is gru_step else "h_prev"),
+                ((x, h[:1], params), "h" if call is gru_step else "h_prev"),
+                ((x.tolist(), h, params), "x"),
+                ((x, strict.asarray(h), params), "h" if call is gru_step else "h_prev"),
+                ((x, h, tuple(params)), "params"),
+                ((x, h, params._replace(bias=params.bias[:, None])), "params.bias"),
+            ):
+                with pytest.raises(ShapeError, match=rf"^{word} "):
+                    call(*wrong)
+            for form in (other, "never", ["before"]):
+                with pytest.raises(ArgumentError, match=r"^reset "):
+                    call(x, h, params, reset=form)
