@@ -366,7 +366,7 @@ def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into
     if place.buffer.kind == Kind.TIME:
         last = memory.array(place.buffer)[0 if reverse else T]
         last = last if place.slices is None else last[place.slices]
-        into = ops.empty(last.shape, like=last) if into is None else into  # which does not keep those of all steps
+        into = ops.empty(last.shape, like=last) if into is None else into  # not to keep the states of all steps
     if into is not None:
         ops.copy(last, into)
         return into

@@ -46,12 +46,12 @@ class _Part(NamedTuple):
 
 
 class _Loan:
-    """Memory of an arena for one array; it is given back when neither that array nor a view of it is left.
+    """Memory of an arena, lent to one array; it is given back when neither that array nor a view of it is left.
 
     Attributes
     ----------
     array
-        The same as the one that refers to the loan, but for that.
+        An array of the same memory that does not refer to the loan.
     """
 
     def __init__(self, arena: "Arena", array: Array, part: _Part, number: int) -> None:
@@ -63,11 +63,11 @@ class _Loan:
 
 
 class Arena:
-    """Memory for captured functions, which all use the same.
+    """Memory for captured functions, which share it.
 
-    What a function lets go of while it is written down serves for what it asks for after that. Its calls are played
-    back in the order in which they were written down, so what reads the former numbers does so before they are
-    overwritten. The calls themselves refer to memory by :func:`detached` arrays, which keep it, but hold up nobody.
+    Memory that a function releases while it is recorded serves for its later arrays: a replay makes the calls in the
+    recorded order, so old numbers are read before they are overwritten. Recorded calls refer to memory by
+    :func:`detached` arrays, which keep it allocated without preventing its reuse.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Arena:
         self._free: list[_Part] = []
         self._waiting: list[_Part] = []  # for the end of `side_by_side`
         self._n_lent = 0
-        self._first = self._first_beside = 0  # loans up to these are other functions', or older than `side_by_side`
+        self._first = self._first_beside = 0  # loans up to these are of other functions, or older than `side_by_side`
 
     @property
     def nbytes(self) -> int:
@@ -83,7 +83,7 @@ class Arena:
         return sum(map(_usable, self._buffers))
 
     def rewind(self) -> None:
-        """Begin another function: hand everything out again, but for buffers that no function needs any more."""
+        """Begin another function: make all memory free, and drop the buffers that nobody refers to."""
         self._buffers = self._needed()
         self._free = [_all_of(number, buffer) for number, buffer in enumerate(self._buffers)]
         self._waiting.clear()
@@ -96,9 +96,9 @@ class Arena:
 
     @contextmanager
     def side_by_side(self) -> Iterator[None]:
-        """Context in which calls are written down that run beside those of other arenas.
+        """Context for recording calls that run beside those of other arenas.
 
-        These may read what is here already, so that memory is not free before all of them are done.
+        These may read what is here already: memory from before the context is reused only after it.
         """
         self._first_beside = self._n_lent
         try:
@@ -116,7 +116,7 @@ class Arena:
             self._waiting.append(part)
 
     def _take(self, nbytes: int) -> _Part:
-        """So much of the smallest part that has it, or of a new buffer."""
+        """Cut memory from the smallest free part that is large enough, or make a new buffer."""
         fitting = [part for part in self._free if part.stop - part.start >= nbytes]
         if not fitting:
             self._buffers.append(self._buffer(nbytes))
@@ -129,7 +129,7 @@ class Arena:
         return part._replace(stop=middle)
 
     def _add(self, part: _Part) -> None:
-        """Make a part free, as one with what is free before and behind it."""
+        """Make a part free, joined with free parts next to it."""
         number, start, stop = part
         for other in [p for p in self._free if p.buffer == number and (p.stop == start or p.start == stop)]:
             self._free.remove(other)
@@ -151,15 +151,15 @@ def _usable(buffer: Array) -> int:
 
 
 def _all_of(number: int, buffer: Array) -> _Part:
-    """From the first of its bytes where a cache line begins."""
+    """All of a buffer, from the beginning of a cache line."""
     start = -buffer.ctypes.data % LINE
     return _Part(number, start, start + _usable(buffer))
 
 
 def detached(a: Any) -> Any:
-    """An array in the same memory, which does not keep an arena from handing that out again.
+    """Make an array of the same memory that does not prevent an arena from reusing it.
 
-    What is in no arena, or no array, stays as it is.
+    Anything that is not in an arena is returned unchanged.
     """
     loan = a
     while isinstance(loan, np.ndarray):

@@ -876,7 +876,7 @@ class CallPlan(NamedTuple):
     result
         The structure of what it returns: numbers of results, and None.
     only_copied
-        The numbers of inputs that are put into larger arrays as a whole, and are of no other use.
+        Numbers of the inputs that are only copied, as a whole, into larger arrays.
     """
 
     plan: StepPlan

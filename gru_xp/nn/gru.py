@@ -236,7 +236,7 @@ def back_through_layer(
             part = inputs.at(span, scan)
             _, saved, _ = scan.scan(step, weights, saved, part[:2], rows=part[2:3], reverse=reverse)
         dh_span = None if dh is None else _valid_only(dh[span, ...], part.valid, scan)
-        saved = dh_span, part.update, *saved  # under one name, so that the next span's take their memory
+        saved = dh_span, part.update, *saved  # under the same name, so that the next span reuses its memory
         carry, dx, sums = scan.scan(backward_step, p, carry, saved, rows=part[2:3], reverse=not reverse)
         totals = sums if totals is None else scan.call(_added, totals, sums)
         dxs += dx

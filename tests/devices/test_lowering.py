@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from gru_xp.devices import cupy_ops, lowering, persistent, resolve_device, to_device, to_host
+from gru_xp.devices import cupy_ops, lowering, numpy_ops, persistent, resolve_device, to_device, to_host
 from gru_xp.devices.counting import NOTED_CALL_BYTES, CountingNumpyOps
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.lowering import Kept, Lowered
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.cell import FORWARD_STEPS, backward_step, joint_weights, params_gradient, state_after
 from gru_xp.nn.ops import PlainOps, even_slices
 from gru_xp.nn.params import GRUParams
@@ -402,6 +403,26 @@ def test_memory_is_counted(reset):
     assert ops.nbytes - noted == taken + scratch
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_spans_of_steps_share_memory(monkeypatch, reset, draw, draw_params, threads):
+    """Activation checkpointing in a captured function; what is counted is what is taken."""
+    monkeypatch.setattr(numpy_ops, "MIN_STATE_NUMBERS", 20)
+    x, params, dh = draw(np, (8, 60, 2)), draw_params(np, 2, 5, reset=reset), draw(np, (8, 60, 5))
+
+    def taken(ops, keep_every):
+        def passes():
+            _, _, cache = gru_forward(x, None, params, keep_every=keep_every, ops=ops, with_h=False)
+            return gru_backward(dh, cache, with_dx=False)
+
+        ops.capture(passes)
+        return [own._arena.nbytes for own in (ops, *ops._workers)]
+
+    counted, real = (taken(kind(threads), 8) for kind in (CountingNumpyOps, NumpyOps))
+    assert counted == real
+    assert len(real) == 1 + threads
+    assert sum(real) < 0.5 * sum(taken(NumpyOps(threads), None))
+
+
 # --- results in parts ---------------------------------------------------------------------------------------------
 
 
@@ -425,6 +446,20 @@ def test_many_numbers_are_joined_by_threads(monkeypatch):
     monkeypatch.setattr(lowering, "MIN_NUMBERS", 1)
     case, ops = layer_case("after", (5, 3, 2, 4)), CheckedOps(2)
     assert_same(case.run(ops), case.run(PLAIN))
+
+
+def test_parts_go_straight_into_larger_arrays(monkeypatch):
+    case, ops, joined = layer_case("after", (5, 3, 2, 4)), CheckedOps(2), []
+    weights = ops.call(joint_weights, case.params)
+    _, (hs, *_), _ = ops.scan(FORWARD_STEPS[True, True], weights, case.h0, case.xs, rows=(None,))
+    expected = np.asarray(hs)
+    monkeypatch.setattr(Kept, "joined", lambda self, original=Kept.joined: joined.append(self) or original(self))
+    first, second = hs[:1], hs[1:]
+    assert_same(ops.call(lambda xp, a, b: (xp.concat([a, b], axis=0),), first, second), [expected])
+    assert joined == []
+    both = ops.call(lambda xp, a, b: (xp.concat([a, b], axis=0), 2.0 * b), first, second)
+    assert_same(both, [expected, 2.0 * expected[1:]])
+    assert joined == [second]
 
 
 def test_parts_that_do_not_fit_are_joined():
