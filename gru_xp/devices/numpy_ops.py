@@ -65,12 +65,6 @@ def _scan_with(step: Step, weights: Any, ops: "NumpyOps", arguments: Arrays) -> 
     return _scan(step, False, ops, (weights, *arguments))
 
 
-def _is_small(carry: Any, xs: Arrays) -> bool:
-    """Whether a scan is worth a program of its own, and not worth several threads."""
-    T, B, K = next(x.shape for x in xs if x is not None)
-    return bool(T <= MAX_STEPS and B * (K if carry is None else carry.shape[1]) < 2 * MIN_STATE_NUMBERS)
-
-
 class NumpyOps(Lowered):
     """`gru_xp.nn.ops.Ops` for NumPy arrays. One instance belongs to one thread.
 
@@ -108,7 +102,7 @@ class NumpyOps(Lowered):
     def scan(
         self, step: Step, weights: Any, carry: Any, xs: Arrays, *, rows: Arrays = (), reverse: bool = False
     ) -> tuple[Any, Arrays, Arrays]:
-        if self.program is not None or not self.keeps_programs or not _is_small(carry, xs):
+        if self.program is not None or not self.keeps_programs or not self._is_small(carry, xs):
             return super().scan(step, weights, carry, xs, rows=rows, reverse=reverse)
         arguments = weights, carry, xs, rows
         kind, arrays = kind_of((step, reverse, *arguments))
@@ -128,9 +122,14 @@ class NumpyOps(Lowered):
 
     def scan_of_fixed(self, step: Step, weights: Any, carry: Any, xs: Arrays) -> Run | None:
         """What makes scans such as this one; see `gru_xp.nn.scan.run_of_scan`."""
-        if not self.keeps_programs or not _is_small(carry, xs):
+        if not self.keeps_programs or not self._is_small(carry, xs):
             return None
         return self._small_calls.of(None, partial(_scan_with, step, weights))
+
+    def _is_small(self, carry: Any, xs: Arrays) -> bool:
+        """Whether a scan is worth a program of its own, and not worth several parts."""
+        T, B, K = next(x.shape for x in xs if x is not None)
+        return bool(T <= MAX_STEPS and len(self.parts(B, T, K, K if carry is None else carry.shape[1])) == 1)
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         memory = self._memory if self.program is None else self._recording_memory

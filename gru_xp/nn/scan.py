@@ -151,7 +151,7 @@ class Known(threading.local):
         if kind is not None:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            self._known[kind] = what
+            self._known.setdefault(kind, what)
 
 
 _calls = Known()
