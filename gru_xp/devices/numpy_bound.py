@@ -4,6 +4,7 @@ A program has memory of its own for what it computes on the way. It keeps nothin
 of that, and what it returns is the caller's alone.
 """
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import compress
 from operator import attrgetter, itemgetter, methodcaller
@@ -13,10 +14,15 @@ import numpy as np
 
 from gru_xp.devices.numpy_plan import Program
 from gru_xp.devices.step_plan import rebuilt
+from gru_xp.devices.threads import one_blas_thread
 from gru_xp.nn.ops import Array
 
 Seen: TypeAlias = Callable[[Any], Any]
 """What makes a view of an array."""
+
+
+MIN_SHARED_WORK = 2**17
+"""Products of numbers in a product of matrices that BLAS might share among threads, which wait for each other."""
 
 
 class Input:
@@ -118,6 +124,9 @@ class BoundProgram:
             else:
                 self._calls.append((function, (), itemgetter(*places)))
         self._last_calls = program[n:]
+        self._one_thread = any(
+            function is np.matmul and _work(*arguments) > MIN_SHARED_WORK for function, arguments in program
+        )
 
     def _place(self, a: Any) -> int:
         """Which number an argument has in a run."""
@@ -150,6 +159,12 @@ class BoundProgram:
 
     def __call__(self, arrays: Sequence[Array]) -> Any:
         """Run it on arrays."""
+        if self._one_thread:
+            with one_blas_thread:
+                return self._run(arrays)
+        return self._run(arrays)
+
+    def _run(self, arrays: Sequence[Array]) -> Any:
         at = list(arrays)
         for view, parent in self._views:
             at.append(view(at[parent]))
@@ -166,6 +181,11 @@ class BoundProgram:
             function(*own)
         results = [at[number] if copy is None else copy() for copy, number in self._results]
         return tuple(results) if self._is_flat else _filled(self._result, results)
+
+
+def _work(a: Any, b: Any, out: Any) -> int:
+    """How many products of two numbers a product of matrices is made of."""
+    return int(math.prod(out.shape[-2:]) * a.shape[-1])
 
 
 def _without_constants(program: Program) -> Program:
@@ -213,9 +233,13 @@ def _overlap(a: Array, b: Array) -> bool:
 
 def _filled(tree: Any, results: Sequence[Array]) -> Any:
     """A tree of results instead of their numbers."""
-    if isinstance(tree, int):
+    kind = type(tree)
+    if kind is int:
         return results[tree]
-    return rebuilt(type(tree), [_filled(part, results) for part in tree]) if tree else tree
+    if not tree:
+        return tree
+    parts = [_filled(part, results) for part in tree]
+    return tuple(parts) if kind is tuple else rebuilt(kind, parts)
 
 
 # --- which programs to keep -------------------------------------------------------------------------------------
@@ -226,7 +250,7 @@ MAX_CALLS = 256
 MAX_PROGRAMS = 64
 """Programs to keep."""
 
-MAX_PROGRAM_BYTES = 2**19
+MAX_PROGRAM_BYTES = 2**21
 """Memory of a program that is worth keeping."""
 
 MAX_BYTES = 2**24
