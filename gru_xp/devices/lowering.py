@@ -130,6 +130,10 @@ class Lowered:
         """See `gru_xp.nn.scan.Scan`."""
         return call(self, function, *arguments)
 
+    def for_calls(self, array: Array) -> Array:
+        """The same array for the calls of a function that keeps the given one until all of them are made."""
+        return array
+
 
 def scan(
     ops: Ops,
@@ -201,7 +205,12 @@ def call(ops: Ops, function: Callable[..., Any], *arguments: Any) -> Any:
     memory = _Memory(plan, ops, {"weight": leaves}, like, 0, 0, False)
     for stage in plan.once:
         _emit(stage, ops, memory.whole, memory.of_place)
+    memory.end_calls()
     return _filled(result, [memory.whole(s) for s in plan.ys])
+
+
+def _same(array: Array) -> Array:
+    return array
 
 
 def _filled(tree: Any, values: Sequence[Any]) -> Any:
@@ -233,8 +242,12 @@ class _Memory:
         block_length: int,
         reverse: bool,
     ) -> None:
-        self.inputs, self._plan, self._ops, self._like, self._reverse = inputs, plan, ops, like, reverse
+        self._plan, self._ops, self._like, self._reverse = plan, ops, like, reverse
         self._T, self._block_length = T, block_length
+        self._for_calls = ops.for_calls if isinstance(ops, Lowered) else _same
+        self._given = inputs
+        self._taken: dict[Buffer, Array] = {}
+        self.inputs = {kind: list(map(self._for_calls, arrays)) for kind, arrays in inputs.items()}
         self._arrays: dict[Buffer, Array] = {}
         self._views: dict[int, tuple[Array, Kind]] = {}
 
@@ -242,8 +255,13 @@ class _Memory:
         array = self._arrays.get(buffer)
         if array is None:
             lead = ((), (self._block_length,), (self._T + buffer.carries,))[buffer.kind]
-            array = self._arrays[buffer] = self._ops.empty((*lead, *buffer.shape), like=self._like)
+            self._taken[buffer] = self._ops.empty((*lead, *buffer.shape), like=self._like)
+            array = self._arrays[buffer] = self._for_calls(self._taken[buffer])
         return array
+
+    def end_calls(self) -> None:
+        """From now on, give arrays for results, which keep their memory."""
+        self.inputs, self._arrays, self._views, self._for_calls = self._given, self._taken, {}, _same
 
     def steps(self, buffer: Buffer, after: bool) -> Array:
         """A buffer's places for all steps: before them, or after them."""
@@ -348,6 +366,7 @@ def _scan_part(
         for contraction, a, b, total in totals:
             a_block, b_block = at(a, _kind(contraction.a)), at(b, _kind(contraction.b))
             ops.contract(a_block, b_block, out=total, add=number > 0)
+    memory.end_calls()
     ys = []
     for s, is_alone in zip(plan.ys, plan.alone, strict=True):
         y = memory.whole(s)

@@ -264,6 +264,10 @@ class NumpyOps(Lowered):
         else:
             self.program.append((function, self._noted(arguments)))
 
+    def for_calls(self, array: Array) -> Array:
+        """The same array for calls; detached here and not call by call, as that takes longer than to slice it."""
+        return array if self.program is None or self._recording_memory is not self._arena else detached(array)
+
     def _noted(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Arguments of a call as they are written down."""
         return tuple(map(detached, arguments)) if self._recording_memory is self._arena else arguments
