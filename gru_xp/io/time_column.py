@@ -439,8 +439,12 @@ def _columns_of_days(columns: Sequence[Column]) -> list[Column]:
     return [column for column in columns if all(map(_is_day, _labels(column.cells[:_SAMPLE])))]
 
 
+def _varies(column: Column) -> bool:
+    return any(map(column.cells[0].__ne__, column.cells))
+
+
 def _first_columns(table: Table, free: Sequence[Column]) -> list[Column]:
     """The first column, and the first one that varies and does not number the rows, if they are free."""
-    others = (c for c in table.columns if _meanings(c.name).isdisjoint(("row", "id")) and len(set(c.cells)) > 1)
+    others = (c for c in table.columns if _meanings(c.name).isdisjoint(("row", "id")) and _varies(c))
     first = table.columns[0]
     return [column for column in dict.fromkeys((first, next(others, first))) if column in free]
