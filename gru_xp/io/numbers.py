@@ -209,11 +209,10 @@ def suspicious_value(numbers: Floats) -> float | None:
     stays. The gap between it and the next value is more than twice as wide as any other gap.
     """
     known = numbers[np.isfinite(numbers)]
-    values, counts = np.unique(known, return_counts=True)
-    gaps = np.diff(values)
-    for end in (0, -1) if values.size > 3 else ():
-        is_like_mark = values[end] <= -9 or set(f"{values[end]:.15g}") <= {"9", "."}
-        comes_back = counts[end] > 1 and np.count_nonzero(np.diff(known == values[end])) > 1
-        if is_like_mark and comes_back and gaps[end] > 2 * np.sort(gaps)[-2]:
-            return float(values[end])
+    for value, end in ((known.min(), 0), (known.max(), -1)) if known.size else ():
+        is_like_mark, marked = value <= -9 or set(f"{value:.15g}") <= {"9", "."}, known == value
+        if is_like_mark and np.count_nonzero(marked) > 1 and np.count_nonzero(np.diff(marked)) > 1:
+            gaps = np.diff(np.unique(known))
+            if gaps.size > 2 and gaps[end] > 2 * np.sort(gaps)[-2]:
+                return float(value)
     return None
