@@ -1,5 +1,6 @@
 """Tables from pandas objects, and from Parquet files."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ def to_pandas(data: Any) -> Any:
         data = data.to_pandas() if hasattr(data, "to_pandas") else data
         if not is_table(data):
             data = np.ma.asarray(data)
+            if data.ndim not in (1, 2) or data.dtype.kind == "c":
+                raise ValueError(f"an array of {data.dtype}, shape={data.shape}")
             data = pd.Series(data) if data.ndim == 1 else pd.DataFrame(data).add_prefix("column ")
     except (ImportError, ValueError) as error:
         problem, expected = printable(str(error), 200), "a series is (N,) or (N, F) of real numbers"
@@ -67,6 +70,12 @@ def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Tab
 
 
 def _column(name: str, column: "pd.Series[Any]") -> Column:
+    if column.dtype.name.startswith("interval"):
+        column = type(column)(column.array.left)
+    elif re.match(r"period\[\d*[QY]-(?!DEC)", column.dtype.name):  # which are named by the year that they end in
+        column = column.dt.start_time
+    elif column.dtype.kind == "m":
+        column = column.dt.total_seconds()
     numbers = column.to_numpy(np.float64, na_value=np.nan) if column.dtype.kind in "iuf" else None
     is_dated = column.dtype.kind == "M" or column.dtype.name.startswith("period")
     return Column(name, lambda: column.astype(str).where(column.notna(), "").tolist(), numbers, is_dated)

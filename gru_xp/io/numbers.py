@@ -138,8 +138,8 @@ def _refusal(cells: Sequence[str], bodies: Mapping[int, str], styles: Sequence[N
     row, body = next((row, body) for sign in ", ." for row, body in bodies.items() if sign in body)
     readings = sorted({f"{_values(body, style)[0]:.15g}" for style in styles}, reverse=True)
     remedy = f"give {option('decimal', *(style.decimal for style in styles))}"
-    codes = {body.partition(",")[2] for body in bodies.values()}
-    if all(0 < len(code) < 3 for code in codes) and len(codes) <= min(5, len(bodies) / 2):  # as in 10021,1
+    codes = {re.sub(r"^[+-]?\d+(,|$)", "", body) for body in bodies.values()}
+    if all(len(code) == 1 for code in codes) and len(codes) <= min(5, len(bodies) / 2):  # as in 10021,1
         readings, remedy = [*readings, _TWO_FIELDS], f"{remedy} or {_TWO_COLUMNS}"
     return CellError(row, f"{quoted(cells[row])} may be {' or '.join(readings)}; {remedy}")
 
@@ -194,6 +194,12 @@ def is_numeric(column: Column, marks: Collection[str] = ()) -> bool:
         return not np.isnan(column.numbers).all()
     known = list(islice((text for text in column.cells if not is_missing(text, marks)), 1000))
     return 2 * sum(map(may_be_number, known)) > len(known)
+
+
+def is_boolean(column: Column, marks: Collection[str] = ()) -> bool:
+    """Tell whether all known cells of a column are true or false."""
+    kinds = {text.strip().lower() for text in column.cells if not is_missing(text, marks)}
+    return bool(kinds) and kinds.issubset(_BOOLEANS)
 
 
 def has_decimal_commas(cells: Sequence[str]) -> bool:

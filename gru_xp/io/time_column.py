@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from datetime import timedelta
 from functools import lru_cache, partial
 from importlib import resources
 from itertools import combinations, pairwise, takewhile
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gru_xp.errors import printable
-from gru_xp.io.dates import Dates, digit_formats, is_full_date, may_be_date, read_dates, short_year_formats
+from gru_xp.io.dates import Dates, date_remedy, digit_formats, is_full_date, may_be_date, read_dates, short_year_formats
 from gru_xp.io.messages import CellError, listed, option, options, quoted
 from gru_xp.io.numbers import is_missing, may_be_number
 from gru_xp.io.options import ReadOptions
@@ -26,6 +25,7 @@ _SAMPLE = 100
 
 _CLOCK = ("hour", "minute")
 _SPREADS = (("year", "month", "day", *_CLOCK), ("year", "day of year", *_CLOCK), ("year", "quarter"))
+_ORDER = ("year", "quarter", "month", "day of year", "day", *_CLOCK)
 _FILLERS = {"ending", "end", "start", "of", "the", "local", "utc", "num", "number", "settlement", "iso"}
 _NEEDLESS = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
 _MAX_KEYS = 8
@@ -123,6 +123,7 @@ def _refuse_ambiguous(name: str, labels: Sequence[str]) -> None:
 
 def _join(table: Table, names: Sequence[str], date_format: str | None) -> tuple[list[str], str | None]:
     """What the columns say of each row, one after the other, and the format that reads it."""
+    names = sorted(names, key=lambda name: max(map(_ORDER.index, _meanings(name) & {*_ORDER}), default=-1))
     first, *others = (table.column(name) for name in names)
     labels, date_format = _labels(first.cells), None if first.is_dated else date_format
     for column in others:
@@ -148,13 +149,7 @@ def _add_clocks(days: Sequence[str], cells: Sequence[str], date_format: str | No
     if all(map(str.isdecimal, clocks)):
         width = (max(map(len, clocks)) + 1) // 2 * 2
         clocks = [":".join(re.findall("..", clock.zfill(width) + "00" * (width == 2))) for clock in clocks]
-    late = [clock.startswith("24:") for clock in clocks]
-    clocks = ["00" + clock[2:] if is_late else clock for clock, is_late in zip(clocks, late, strict=True)]
-    labels = list(map("{} {}".format, days, clocks))
-    if any(late) and (dates := read_dates(labels, None, where)):
-        dated = [date + timedelta(days=is_late) for date, is_late in zip(dates.values, late, strict=True)]
-        return [str(date).removesuffix(":00") for date in dated]
-    return labels
+    return list(map("{} {}".format, days, clocks))
 
 
 def _read_counter(name: str, labels: Sequence[str]) -> Sequence[Any]:
@@ -167,9 +162,7 @@ def _read_counter(name: str, labels: Sequence[str]) -> Sequence[Any]:
         # NaN, or not to be told from a date
         if key != key or falls or (is_for_days and re.fullmatch(r"\d{5,8}", labels[row])):
             after = f" and comes after {quoted(labels[row - 1])}" if falls else ""
-            forms = short_year_formats(labels) or digit_formats(labels[:_SAMPLE])
-            remedy = option("date_format", *forms) + ("" if forms else ", or write dates as 2020-01-31")
-            raise CellError(row, f"{quoted(labels[row])} was not read as a date{after}; give {remedy}")
+            raise CellError(row, f"{quoted(labels[row])} was not read as a date{after}; {date_remedy(labels)}")
     return keys
 
 

@@ -243,7 +243,7 @@ def test_a_date_and_a_clock_in_columns_of_their_own(follow):
         ("Date,h", HOURS, lambda t: (f"{t.date()}T00:00:00", t.hour), "2024-01-24 04:00:00"),
         ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y%m%d}", f"{t:%H:%M}"), "2024-01-22 02:00:00"),
         ("date,hour", HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H}:00-{t.hour + 1:02d}:00"), "2024-01-24 04:00:00"),
-        ("Fecha;Hora", late, lambda t: (f"{t[0]:%d/%m/%Y}", t[0].hour + 1), "2024-01-24 04:00:00"),
+        ("Fecha;Hora", late, lambda t: (f"{t[0]:%d/%m/%Y}", t[0].hour + 1), "24/01/2024 04:00"),
         ("date,time", late, lambda t: (f"{t[0]:%Y-%m-%d}", f"{t[0].hour + 1:02d}:00"), "2024-01-24 04:00:00"),
         ("Datum;Uhrzeit", HOURS, lambda t: (f"{t:%d.%m.%Y}", f"{t:%H:%M}"), "24.01.2024 04:00"),
         ("Dag;Tid", HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H.%M}"), "2024-01-24 04:00:00"),
@@ -273,6 +273,14 @@ def test_minutes_are_added_to_hours_alone(take, refusal):
     assert take(text, "v", time=["Date", "Hour", "Min"]).dates[0] == first
     for names in (["Date", "Min"], ["Date", "Hour", "v"]):
         refusal(lambda names=names: take(text, None, time=names, order="oldest-first"), "line ")
+
+
+def test_the_parts_of_a_date_are_named_in_any_order(take):
+    text = table("Hour,Day,Month,Year,v", ((t.hour, t.day, t.month, t.year, n) for n, t in enumerate(HOURS)))
+    for names in (["Day", "Month", "Year", "Hour"], ["Month", "Day", "Hour", "Year"]):
+        assert take(text, "v", time=names).dates == tuple(HOURS)
+    text = table("Hour,Date,v", ((t.hour, t.date(), n) for n, t in enumerate(HOURS)))
+    assert take(text, "v", time=["Hour", "Date"]).dates == tuple(HOURS)
 
 
 def test_a_date_in_several_columns(follow):
@@ -356,7 +364,7 @@ def test_truth_in_a_frame_is_as_in_a_csv_file(write):
     for source in (frame, frame.astype({"b": "boolean"}), frame.astype({"b": object}), path):
         series = read_series(source)
         assert (series.columns, series.reading.time) == (("v",), ("Date",))
-        assert read_series(source, features="all").columns == ("v",)
+        assert read_series(source, features="all").columns == ("v", "b")
         assert read_series(source, target="b").values[:, 0].tolist() == [1, 0] * 20
         assert read_series(source, features=["b"]).values[:2, 1].tolist() == [1, 0]
         only = source.drop(columns="v") if source is not path else write(frame[["Date", "b"]].to_csv(index=False))
@@ -373,6 +381,22 @@ def test_an_index_of_periods_dates_the_rows():
         with pytest.warns(DataWarning, match="newest-first; reversed"):
             series = read_series(frame[::-1])
         assert (series.dates[0], series.values[:, 0].tolist()) == (datetime(2024, 1, 1), [*range(12)]), freq
+
+
+def test_other_indices_that_date_or_count_the_rows():
+    days = pd.date_range("2024-01-01", periods=12)
+    for index, first, freq in (
+        (pd.interval_range(days[0], periods=12), "2024-01-01", "D"),
+        (pd.period_range("2010Q1", periods=12, freq="Q-NOV"), "2009-12-01", "QS-DEC"),
+        (pd.period_range("2010", periods=12, freq="Y-JUN"), "2009-07-01", "YS-JUL"),
+        (days - days[0], "0.0", None),
+    ):
+        for frame in (pd.DataFrame({"v": range(12)}, index), pd.DataFrame({"time": index, "v": range(12)})):
+            series = read_series(frame)
+            assert (series.labels[0], series.reading.freq, series.values[-1, 0]) == (first, freq, 11), index
+            if freq or "time" in frame:
+                with pytest.warns(DataWarning, match="newest-first; reversed"):
+                    assert read_series(frame[::-1]).labels[0] == first
 
 
 def test_the_index_of_a_frame(refusal):
@@ -416,7 +440,7 @@ def test_arguments_that_are_none(refusal):
     frame = pd.DataFrame({"ds": DAYS, "y": range(40)})
     assert read_series(frame, features=None).columns == ("y",)
     for arguments, problem in (
-        ({"time_column": "a"}, "unexpected keyword argument 'time_column'"),
+        ({"time_column": "a"}, "there is no option 'time_column'"),
         ({"Order": "a"}, "the options of reading are time, id, where"),
         ({"order": "a"}, "order is 'a'; it must be"),
         ({"features": b"y"}, "features is b'y'; it must be a text"),
