@@ -353,7 +353,7 @@ def wall_clock_or_utc(dates: Sequence[datetime]) -> tuple[list[datetime], str]:
         return wall_clock, ""
     utc = np.array(wall_clock, "M8[us]") - np.array(offsets, "m8[us]")
     ranks, wall_ranks = (np.unique(times, return_inverse=True)[1] for times in (utc, np.array(wall_clock, "M8[us]")))
-    return (wall_clock, " (local)") if np.array_equal(ranks, wall_ranks) else (utc.tolist(), " (UTC)")
+    return (wall_clock, "") if np.array_equal(ranks, wall_ranks) else (utc.tolist(), " (UTC)")
 
 
 # --- writing ------------------------------------------------------------------------------------------------------
