@@ -391,12 +391,13 @@ def test_other_indices_that_date_or_count_the_rows():
         (pd.period_range("2010", periods=12, freq="Y-JUN"), "2009-07-01", "YS-JUL"),
         (days - days[0], "0.0", None),
     ):
-        for frame in (pd.DataFrame({"v": range(12)}, index), pd.DataFrame({"time": index, "v": range(12)})):
-            series = read_series(frame)
-            assert (series.labels[0], series.reading.freq, series.values[-1, 0]) == (first, freq, 11), index
-            if freq or "time" in frame:
+        for name in ("index", "time"):
+            frame = pd.DataFrame({"v": range(12)}, index.rename(name))
+            for source in (frame, frame.reset_index()) if freq else (frame,):
+                series = read_series(source)
+                assert (series.labels[0], series.reading.freq, series.values[-1, 0]) == (first, freq, 11), index
                 with pytest.warns(DataWarning, match="newest-first; reversed"):
-                    assert read_series(frame[::-1]).labels[0] == first
+                    assert read_series(source[::-1], time=name).labels[0] == first
 
 
 def test_the_index_of_a_frame(refusal):
