@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru_xp.errors import printable
+from gru_xp.errors import DataError, printable
 from gru_xp.io.dates import Dates, date_remedy, digit_formats, is_full_date, may_be_date, read_dates, short_year_formats
 from gru_xp.io.messages import CellError, listed, option, options, quoted
 from gru_xp.io.numbers import is_missing, may_be_number
@@ -315,16 +315,15 @@ def _spread(parts: Sequence[str], *, can_join: bool = True) -> Apart:
 
 def _has_parts(column: Column) -> bool:
     """Whether the first cell is a time of day or the name of a month; of numbers, whether all hours of a day occur."""
-    clocks = _clocks(set(column.cells))
-    hours = [clock.partition(":")[0] for clock in clocks]
+    hours = [clock.partition(":")[0] for clock in _clocks(set(column.cells))]
     if ":" not in column.cells[0] and all(map(str.isdecimal, hours)):
         return set(map(int, hours)) in _HOURS
-    return _is_time(clocks[0], is_part=True)
+    return _is_time(_clocks(column.cells[:1])[0], is_part=True)
 
 
 def _read_joined(table: Table, names: Sequence[str], date_format: str | None = None) -> Dates | None:
     """The dates that columns are together, if they are."""
-    with suppress(CellError):
+    with suppress(CellError, DataError):  # as of two columns of one name
         labels, form = _join(table, names, date_format)
         return read_dates(labels, form)
     return None
@@ -335,7 +334,7 @@ def _beside_year(table: Table, columns: Sequence[Column]) -> list[str]:
     four_digits = [n for n, column in enumerate(columns) if _have_four_digits(column.cells)]
     years = [n for n in four_digits if 2 * sum(map(ne, columns[n].cells, columns[n].cells[1:])) < len(table)]
     for some in [columns[year : year + size] for year in years for size in (3, 2)]:
-        if may_be_date("-".join(column.cells[0].strip() for column in some)):
+        if len(some) > 1 and may_be_date("-".join(column.cells[0].strip() for column in some)):
             names = [column.name for column in some]
             is_complete = len(some) == 3 or len(set(some[-1].cells)) == 12  # no quarters
             dates = _read_joined(table, names) if is_complete else None

@@ -391,7 +391,10 @@ def test_years_and_months_are_told_by_their_cells(follow):
     assert follow(hours, "v", ("(y, m, d);",), ("(y, m, d, x);",)).dates == tuple(HOURS)
 
 
-def test_stores_beside_a_year_are_no_months(follow):
+def test_stores_beside_a_year_are_no_months(follow, take):
+    for header in ("v,x", "v,x,x"):
+        text = table(header, ([row, *[1990 + row // 5] * header.count("x")] for row in range(60)))
+        assert len(take(text, "v", order="oldest-first")) == len(take(text, "v")) == 60, header
     for count in (10, 12):
         text = table("x,store,v", ((1950 + year, store + 1, 1) for store in range(count) for year in range(30)))
         assert len(follow(text, "v", ("several series", "column store"))) == 30, count
