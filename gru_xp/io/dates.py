@@ -79,15 +79,16 @@ _ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{3}|\.\d{6})?)?(Z|[+
 _ALL_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _INTERVAL = re.compile(r"((?!\d{6}).{6,}?)(?: (?:[-–—]|to|bis) |–|(?<=[\dZ])/(?=\d{4}-))(.+)")
 _BEYOND_MICROSECONDS = re.compile(r"(?:\.\d{6}|^\d{16}(?=\d{3}$))(\d+)")
+_DAY_AND_HOUR = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])([01]\d|2[0-4])$")
 _WRITE_ISO = "write dates as 2020-01-31"
 _DIGITS_ALONE = "%Y%m %d%m%Y %m%d%Y %d%m%y %m%d%y %y%m%d %Y%m%d %Y%m%d%H %Y%m%d%H%M %Y%m%d%H%M%S"
 
 
 def _forms(label: str, *, is_time: bool = False, shapes: Sequence[re.Pattern[str]] = _SHAPES) -> list[str]:
-    """The forms that read a label; ten digits are seconds only where it `is_time`."""
+    """The forms that read a label; ten digits are seconds only where it `is_time`, unless they may be 2020013124."""
     days = [_form(match) for match in (shape.match(label) for shape in shapes) if match]
     forms = [form for form in (*days, *(f"{day}%p" for day in days)) if _read(form, label)]
-    return forms if is_time or not re.fullmatch(r"\d{10}(\.\d+)?", label) else []
+    return forms if not re.fullmatch(r"\d{10}(\.\d+)?", label) or (is_time and not _DAY_AND_HOUR.match(label)) else []
 
 
 def _form(match: re.Match[str]) -> str:

@@ -408,6 +408,11 @@ def test_days_across_a_change_of_summer_time_keep_the_wall_clock():
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
+def test_days_and_hours_are_no_seconds():
+    assert read_dates(["2020013123", "2020013124"], is_time=True) is None
+    assert read(["1900000000", "1900000001"], is_time=True).values[0].year == 2030
+
+
 def test_what_to_do_about_labels_that_are_no_dates():
     iso = "write dates as 2020-01-31"
     for label, remedy in (
