@@ -119,7 +119,7 @@ def _next_dates(
         remedy = option("freq", _fitting_freq(dates))
         return [], f"the rows have no usual spacing{which}; give {remedy} or another pandas offset"
     following = next_dates(dates[-1], freq, count) or []
-    like = next((label for label in labels[:-_RECENT:-1] if _BARE_DIGIT.search(label)), labels[-1])
+    like = max(labels[:-_RECENT:-1], key=lambda label: len(_BARE_DIGIT.findall(label)))
     return [format_date(date, like=like, form=reading.date_form) for date in following], ""
 
 

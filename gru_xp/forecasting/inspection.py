@@ -13,8 +13,8 @@ from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.season import guess_season
 from gru_xp.forecasting.windows import split_rows
 from gru_xp.io.dates import format_date
-from gru_xp.io.messages import CellError
-from gru_xp.io.numbers import is_missing, is_numeric, may_be_number, suspicious_value
+from gru_xp.io.messages import CellError, option
+from gru_xp.io.numbers import is_boolean, is_missing, is_numeric, may_be_number, suspicious_value
 from gru_xp.io.options import DECIMALS, ReadOptions, texts
 from gru_xp.io.order import order_rows
 from gru_xp.io.read import ALL, choose_columns, choose_rows, default_target, numeric_columns, read_rows, read_values
@@ -143,12 +143,8 @@ def inspect_table(
     """
     how = how or ReadOptions()
     used = [table.column(name).name for name in (target, *texts("features", features)) if name not in (None, ALL)]
-    times, problems = None, []
-    try:
-        times = find_times(table, how, used)
-    except DataError as error:
-        problems.append(str(error))
-    trial = None if problems else _try_targets(table, times, target, features, how)
+    times, how, problems = _find_times(table, how, used)
+    trial = None if problems and times is None else _try_targets(table, times, target, features, how)
     problems += trial.problems if trial else []
     series = trial.series if trial else None
     return Inspection(
@@ -174,8 +170,8 @@ def _column_facts(table: Table, column: Column, times: Times | None, how: ReadOp
     facts = ColumnFacts(column.name, "text", len(cells) - len(known), constant=len(set(known)) <= 1)
     if times is not None and column.name in times.names:
         return replace(facts, kind="time", constant=False)
-    is_boolean = known and {cell.lower() for cell in known} <= {"true", "false"}
-    kind = "boolean" if is_boolean else "number" if is_numeric(column, how.missing_values) else "text"
+    kind = "number" if is_numeric(column, how.missing_values) else "text"
+    kind = "boolean" if is_boolean(column, how.missing_values) else kind
     if kind == "text" or table.names.count(column.name) > 1:
         return replace(facts, kind=kind)
     try:
@@ -194,6 +190,19 @@ def _column_facts(table: Table, column: Column, times: Times | None, how: ReadOp
         constant=bool(np.ptp(numbers) == 0),
         suspicious=suspicious_value(values.to_numpy()),
     )
+
+
+def _find_times(table: Table, how: ReadOptions, used: Sequence[str]) -> tuple[Times | None, ReadOptions, list[str]]:
+    """What dates the rows, the options with the date format that a refusal names, if it is one, and the refusals."""
+    try:
+        return find_times(table, how, used), how, []
+    except DataError as error:
+        problem = str(error)
+    named = re.search(option("date_format") + r"""[= ](?:'([^']+)'|"([^"]+)"|(%\S+?))(?=[,;]|$)""", problem)
+    if named is None or how.date_format is not None:
+        return None, how, [problem]
+    times, how, problems = _find_times(table, replace(how, date_format=named[named.lastindex or 0]), used)
+    return times, how, [problem, *problems]
 
 
 def _time_facts(table: Table, times: Times | None, how: ReadOptions) -> dict[str, Any]:
@@ -257,13 +266,23 @@ def _try_targets(
         if not numeric or all(map(may_be_number, numeric)):  # otherwise, a column must be chosen, which is no problem
             problems.append(str(error))
     trials = []
-    for name in numeric[: -_MAX_TARGETS - 1 : -1]:
+    likely = [name for name in numeric if name and (times or not _falls(table, name, how))] or numeric[-1:]
+    for name in likely[: -_MAX_TARGETS - 1 : -1]:
         trial = _try(table, times, name, features, how)
         if trial.options is not None:
             return replace(trial, problems=problems + trial.problems)
         trials.append(trial)
     first = trials[0] if trials else _Trial(None, None, None, [])
     return replace(first, problems=problems + first.problems)
+
+
+def _falls(table: Table, name: str, how: ReadOptions) -> bool:
+    """Whether the numbers of a column fall from row to row, as those that count the rows of a newest-first table."""
+    try:
+        values = read_values(table, [name], how)[0][name]
+    except DataError:
+        return False
+    return bool((values.diff()[1:] < 0).all())
 
 
 def _try(

@@ -3,10 +3,11 @@
 import csv
 import re
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
+from typing import IO, Any
 
 from gru_xp.errors import DataError, printable
 from gru_xp.io.dates import is_full_date, may_be_date, short_year_formats
@@ -46,15 +47,17 @@ def read_csv_table(path: Path, name: str, options: ReadOptions) -> Table:
     """
     lines = open_text(path, name, options.encoding)
     delimiter = _delimiter("".join(islice(lines, _LOOKED_AT)), options.decimal)
-    lines.seek(0)
     try:
-        records = _records(lines, delimiter)
-        begin = list(islice(records, _LOOKED_AT))
-        top, names = _header(begin, options.missing_values)
-        below = chain((record for record in begin if record[0] > top), records)
-        ends, columns = _columns(below, names, options.decimal)
+        reader = _reader(lines, delimiter)
+        top, names = _header([(reader.line_num, row) for row in islice(reader, _LOOKED_AT)], options.missing_values)
+        reader = _reader(lines, delimiter)
+        while reader.line_num < top:
+            next(reader)
+        ends, columns = _columns(reader, names, options.decimal)
         if not ends:
             raise DataError(f"line {top}: a header line and no rows; add rows of numbers")
+    except csv.Error as error:
+        raise DataError(f"{name}, {_csv_problem(lines, delimiter)}") from error
     except DataError as error:
         raise DataError(f"{name}, {error}") from error
     used = [(title, cells) for title, cells in zip(names, columns, strict=True) if title or not _is_blank(cells)]
@@ -83,17 +86,22 @@ def _delimiter(sample: str, decimal: str | None) -> str:
     return next((max(signs, key=line.count) for line, signs in tries if set(signs) & set(line)), likely[-1])
 
 
-def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
-    """The rows of a file."""
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-    end = 0
+def _reader(lines: IO[str], delimiter: str) -> Any:
+    """Read the rows from the first one, one by one: the loop over them takes most of the time."""
+    lines.seek(0)
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+
+
+def _csv_problem(lines: IO[str], delimiter: str) -> str:
+    """Find the row that is not CSV, and say where it begins and what is wrong."""
+    reader, end = _reader(lines, delimiter), 0
     try:
-        for row in reader:
+        for _ in reader:
             end = reader.line_num
-            yield end, row
     except csv.Error as error:
         problem = f"not CSV ({printable(str(error))}, in line {reader.line_num})"
-        raise DataError(f"line {end + 1}: {problem}; is there a quote that is not closed?") from error
+        return f"line {end + 1}: {problem}; is there a quote that is not closed?"
+    raise AssertionError("all rows are CSV")
 
 
 def _header(begin: Iterable[Record], marks: Collection[str]) -> tuple[int, list[str]]:
@@ -133,22 +141,22 @@ def _has_values(row: Sequence[str], marks: Collection[str]) -> bool:
     return any(_is_value(cell) or (is_missing(cell, marks) and cell.strip("-.") != "") for cell in row)
 
 
-def _columns(records: Iterable[Record], names: list[str], decimal: str | None) -> tuple[Sequence[int], list[list[str]]]:
+def _columns(reader: Any, names: list[str], decimal: str | None) -> tuple[Sequence[int], list[list[str]]]:
     """The line of each row, and the cells of each column, without blank lines and empty rows at the end."""
     cells: list[str] = []  # they take far less memory than rows do
     ends, width = array("q"), len(names)
-    for end, row in islice(records, MAX_CELLS // width + 1):
+    for row in islice(reader, MAX_CELLS // width + 1):
         if len(row) == width:
-            ends.append(end)
+            ends.append(reader.line_num)
             cells.extend(row)
         elif len(row) > 1 or not _is_blank(row):
             remedy = "put quotes around a field that holds the delimiter, or remove the lines before the header"
             if width == 1 and decimal is None:
                 remedy = f"give {option('decimal', ',')} if that is what the commas are, or {remedy}"
             found = f"has {len(row)} fields; the header has {width} ({listed(names, 3)})"
-            raise DataError(f"line {end}: {found}; correct the line, or {remedy}")
+            raise DataError(f"line {reader.line_num}: {found}; correct the line, or {remedy}")
     if len(cells) > MAX_CELLS:
-        raise DataError(f"line {end}: more than {MAX_CELLS:,} cells; leave out columns or rows")
+        raise DataError(f"line {reader.line_num}: more than {MAX_CELLS:,} cells; leave out columns or rows")
     while width > 1 and ends and _is_blank(cells[-width:]):
         del ends[-1], cells[-width:]
     return ends, [cells[place::width] for place in range(width)]

@@ -70,7 +70,8 @@ _SHAPES = _compile(
 )
 _SHORT_YEARS = _compile("d~m=y m~d=y y~m=d d_?b_?y b_d_y b_y")
 _CLOCK = re.compile(
-    r"(?:(?:,? (?:at )?|T)(?P<H>[01]\d|2[0-3]|\d(?=:| ?[ap]))(?:(:?)(?P<M>\d\d)(?:\2(?P<S>\d\d)(?:[.,](?P<f>\d+))?)?)?"
+    r"(?:(?:,? (?:at )?|T)(?P<H>[01]\d|2[0-3]|(?<=^[ T])24|\d(?=:| ?[ap]))"
+    r"(?:(:?)(?P<M>\d\d)(?:\2(?P<S>\d\d)(?:[.,](?P<f>\d+))?)?)?"
     r"(?: ?(?P<p>[ap]\.?m\.?))?(?:(?<! \d\d)(?<! \d{4}) ?(?P<z>UTC|GMT|Z|[+-]\d\d(?::?\d\d)?))?)?",  # not 10-11
     re.IGNORECASE,
 )
@@ -78,14 +79,16 @@ _ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{3}|\.\d{6})?)?(Z|[+
 _ALL_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _INTERVAL = re.compile(r"((?!\d{6}).{6,}?)(?: (?:[-–—]|to|bis) |–|(?<=[\dZ])/(?=\d{4}-))(.+)")
 _BEYOND_MICROSECONDS = re.compile(r"(?:\.\d{6}|^\d{16}(?=\d{3}$))(\d+)")
+_DAY_AND_HOUR = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])([01]\d|2[0-4])$")
+_WRITE_ISO = "write dates as 2020-01-31"
 _DIGITS_ALONE = "%Y%m %d%m%Y %m%d%Y %d%m%y %m%d%y %y%m%d %Y%m%d %Y%m%d%H %Y%m%d%H%M %Y%m%d%H%M%S"
 
 
 def _forms(label: str, *, is_time: bool = False, shapes: Sequence[re.Pattern[str]] = _SHAPES) -> list[str]:
-    """The forms that read a label; ten digits are seconds only where it `is_time`."""
+    """The forms that read a label; ten digits are seconds only where it `is_time`, unless they may be 2020013124."""
     days = [_form(match) for match in (shape.match(label) for shape in shapes) if match]
     forms = [form for form in (*days, *(f"{day}%p" for day in days)) if _read(form, label)]
-    return forms if is_time or not re.fullmatch(r"\d{10}(\.\d+)?", label) else []
+    return forms if not re.fullmatch(r"\d{10}(\.\d+)?", label) or (is_time and not _DAY_AND_HOUR.match(label)) else []
 
 
 def _form(match: re.Match[str]) -> str:
@@ -108,7 +111,10 @@ def _read(form: str, label: str) -> datetime | None:
     match = _pattern(form).match(label)
     if match is None:
         return None
-    day, clock = _day(form, match.groups()), _time(form, label[match.end() :])
+    text = label[match.end() :]
+    day, clock = _day(form, match.groups()), _time(form, text)
+    if day and text[1:3] == "24":  # the end of the day
+        day = day + timedelta(days=1) if day.year < 9999 else None
     if day and clock:
         return datetime.combine(day, clock) if "%d" in form else day
     interval = _INTERVAL.fullmatch(label)
@@ -139,7 +145,7 @@ def _time(form: str, text: str) -> time | None:
     with suppress(ValueError):
         if match and bool(match["p"]) == is_half and ("%d" in form or not text):
             hour, minute, second, fraction = (match[name] or "00" for name in "HMSf")
-            number = datetime.strptime(f"{hour}{match['p'][0]}m", "%I%p").hour if is_half else int(hour)
+            number = datetime.strptime(f"{hour}{match['p'][0]}m", "%I%p").hour if is_half else int(hour) % 24
             zone = match["z"] or ""
             return time.fromisoformat(f"{number:02d}:{minute}:{second}.{fraction}{'Z' if zone.isalpha() else zone}")
     return None
@@ -249,6 +255,14 @@ def digit_formats(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(form for form, found in dates.items() if all(date and 1800 <= date.year < 2200 for date in found))
 
 
+def date_remedy(labels: Sequence[str]) -> str:
+    """What to do about labels that are no dates: a format, unless no format reads numbers or words like these."""
+    if forms := short_year_formats(labels) or digit_formats(labels[:100]):
+        return f"give {option('date_format', *forms)}"
+    may_have_format = not re.fullmatch(r"\d{5}|\d\d?\W\d\d?|.*[^\W\d_]{3}.*", labels[0])
+    return f"give {option('date_format')}, or {_WRITE_ISO}" if may_have_format else _WRITE_ISO
+
+
 def short_year_formats(labels: Sequence[str]) -> tuple[str, ...]:
     """The formats with a year of two digits that read all labels."""
     forms = [form for form in _forms(labels[0], shapes=_SHORT_YEARS) if all(_read(form, label) for label in labels)]
@@ -294,7 +308,7 @@ def _read_alike(labels: Sequence[str], where: Where, is_time: bool) -> tuple[lis
     if len(labels) > 1 and all(map(_spans_two_years, labels)):
         doubt, row = "may be a month, or a year that ends in the next one", 0
     if row is not None:
-        remedy = f"give {option('date_format', *_formats(readings, labels))}, or write dates as 2020-01-31"
+        remedy = f"give {option('date_format', *_formats(readings, labels))}, or {_WRITE_ISO}"
         raise CellError(row, f"{quoted(labels[row])} {doubt}; {remedy}")
     return dates, _strptime_form(form, labels)
 
@@ -340,7 +354,7 @@ def wall_clock_or_utc(dates: Sequence[datetime]) -> tuple[list[datetime], str]:
         return wall_clock, ""
     utc = np.array(wall_clock, "M8[us]") - np.array(offsets, "m8[us]")
     ranks, wall_ranks = (np.unique(times, return_inverse=True)[1] for times in (utc, np.array(wall_clock, "M8[us]")))
-    return (wall_clock, " (local)") if np.array_equal(ranks, wall_ranks) else (utc.tolist(), " (UTC)")
+    return (wall_clock, "") if np.array_equal(ranks, wall_ranks) else (utc.tolist(), " (UTC)")
 
 
 # --- writing ------------------------------------------------------------------------------------------------------
@@ -368,8 +382,8 @@ def format_date(date: datetime, like: str, form: str | None = None) -> str:
     like = _start(like)
     if re.search("^%Y-%m(?!.*%p)|^[^%]*$|%[aefz]|%[Yymdj]%[YymdjH]", form):
         has_time = re.search(r":|\d{9}|T\d|\d ?[ap]\.?m\b|%[HI]", f"{like} {form}", re.IGNORECASE)
-        zone = re.search(r"(?<=:\d\d)(?:\.\d+)?(Z|[+-]\d\d(?::?\d\d)?)$", like)
-        offset = {"UTC": "+00:00", "local": ""}.get(language, zone[1] if zone else "")
+        zone = re.search(r"(?:T\d{4,6}|:\d\d)(?:\.\d+)?(Z|[+-]\d\d(?::?\d\d)?)$", like)
+        offset = "+00:00" if language == "UTC" else zone[1] if zone else ""
         is_month = form == "%Y%m" or re.fullmatch(r"\d{4}-\d\d?", like)
         end = 4 if len(like) == 4 else 7 if is_month else None if has_time else 10
         return (date.isoformat(" ") + offset)[:end]

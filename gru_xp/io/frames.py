@@ -1,5 +1,6 @@
 """Tables from pandas objects, and from Parquet files."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ def to_pandas(data: Any) -> Any:
         data = data.to_pandas() if hasattr(data, "to_pandas") else data
         if not is_table(data):
             data = np.ma.asarray(data)
+            if data.ndim not in (1, 2) or data.dtype.kind == "c":
+                raise ValueError(f"an array of {data.dtype}, shape={data.shape}")
             data = pd.Series(data) if data.ndim == 1 else pd.DataFrame(data).add_prefix("column ")
     except (ImportError, ValueError) as error:
         problem, expected = printable(str(error), 200), "a series is (N,) or (N, F) of real numbers"
@@ -59,6 +62,8 @@ def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Tab
     levels = [header.get_level_values(level) for level in range(header.nlevels)]
     names = [" ".join(name.split()) for name in join_levels(levels)]
     frame = frame.set_axis(names, axis=1)
+    if frame.index.dtype.kind == "m":  # which counts the rows
+        frame = frame.set_axis(pd.to_timedelta(frame.index).total_seconds())
     if not isinstance(frame.index, pd.RangeIndex) or frame.index.step < 0 or frame.index.name is not None:
         frame = frame.rename_axis(index=lambda level: f"{level} (index)" if str(level) in names else level)
         frame = frame.reset_index(allow_duplicates=True)
@@ -67,8 +72,13 @@ def table_of_frame(data: "pd.DataFrame | pd.Series[Any]", name: str = "") -> Tab
 
 
 def _column(name: str, column: "pd.Series[Any]") -> Column:
+    dtype = str(column.dtype)
+    if dtype.startswith("interval[datetime"):
+        column = type(column)(column.array.left)
+    elif re.match(r"period\[\d*[QY]-(?!DEC)", dtype):  # which are named by the year that they end in
+        column = column.dt.start_time
     numbers = column.to_numpy(np.float64, na_value=np.nan) if column.dtype.kind in "iuf" else None
-    is_dated = column.dtype.kind == "M" or column.dtype.name.startswith("period")
+    is_dated = column.dtype.kind == "M" or dtype.startswith("period")
     return Column(name, lambda: column.astype(str).where(column.notna(), "").tolist(), numbers, is_dated)
 
 

@@ -138,8 +138,8 @@ def _refusal(cells: Sequence[str], bodies: Mapping[int, str], styles: Sequence[N
     row, body = next((row, body) for sign in ", ." for row, body in bodies.items() if sign in body)
     readings = sorted({f"{_values(body, style)[0]:.15g}" for style in styles}, reverse=True)
     remedy = f"give {option('decimal', *(style.decimal for style in styles))}"
-    codes = {body.partition(",")[2] for body in bodies.values()}
-    if all(0 < len(code) < 3 for code in codes) and len(codes) <= min(5, len(bodies) / 2):  # as in 10021,1
+    codes = {re.sub(r"^[+-]?\d+(,|$)", "", body) for body in bodies.values()}
+    if all(len(code) == 1 for code in codes) and len(codes) <= min(5, len(bodies) / 2):  # as in 10021,1
         readings, remedy = [*readings, _TWO_FIELDS], f"{remedy} or {_TWO_COLUMNS}"
     return CellError(row, f"{quoted(cells[row])} may be {' or '.join(readings)}; {remedy}")
 
@@ -196,6 +196,12 @@ def is_numeric(column: Column, marks: Collection[str] = ()) -> bool:
     return 2 * sum(map(may_be_number, known)) > len(known)
 
 
+def is_boolean(column: Column, marks: Collection[str] = ()) -> bool:
+    """Tell whether all known cells of a column are true or false."""
+    kinds = {text.strip().lower() for text in column.cells if not is_missing(text, marks)}
+    return bool(kinds) and kinds.issubset(_BOOLEANS)
+
+
 def has_decimal_commas(cells: Sequence[str]) -> bool:
     """Tell whether a cell is a number only if the comma is the decimal sign."""
     likely = (_body(text) for text in cells if "," in text) if "," in "".join(cells) else ()
@@ -209,11 +215,10 @@ def suspicious_value(numbers: Floats) -> float | None:
     stays. The gap between it and the next value is more than twice as wide as any other gap.
     """
     known = numbers[np.isfinite(numbers)]
-    values, counts = np.unique(known, return_counts=True)
-    gaps = np.diff(values)
-    for end in (0, -1) if values.size > 3 else ():
-        is_like_mark = values[end] <= -9 or set(f"{values[end]:.15g}") <= {"9", "."}
-        comes_back = counts[end] > 1 and np.count_nonzero(np.diff(known == values[end])) > 1
-        if is_like_mark and comes_back and gaps[end] > 2 * np.sort(gaps)[-2]:
-            return float(values[end])
+    for value, end in ((known.min(), 0), (known.max(), -1)) if known.size else ():
+        is_like_mark, marked = value <= -9 or set(f"{value:.15g}") <= {"9", "."}, known == value
+        if is_like_mark and np.count_nonzero(marked) > 1 and np.count_nonzero(np.diff(marked)) > 1:
+            gaps = np.diff(np.unique(known))
+            if gaps.size > 2 and gaps[end] > 2 * np.sort(gaps)[-2]:
+                return float(value)
     return None

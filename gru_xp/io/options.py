@@ -1,6 +1,7 @@
 """How to read a file or a table where its content leaves a choice."""
 
 import codecs
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -69,6 +70,7 @@ class ReadOptions:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
+        given = dict(vars(self))
         for name in ("time", "where", "missing_values"):
             object.__setattr__(self, name, texts(name, getattr(self, name)))
         for name, (is_right, expected) in _CHECKS.items():
@@ -76,7 +78,7 @@ class ReadOptions:
             with suppress(Exception):  # whatever a check says of a wrong value
                 if (value is None and name != "missing") or is_right(value):
                     continue
-            raise ArgumentError(f"{name} is {printable(repr(value))}; it must be {expected}")
+            raise ArgumentError(f"{name} is {printable(repr(given[name]))}; it must be {expected}")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them."""
@@ -88,8 +90,9 @@ class ReadOptions:
         try:
             return cls(**options)
         except TypeError as error:
+            problem = re.sub(".* unexpected keyword argument", "there is no option", str(error))
             names = ", ".join(field.name for field in fields(cls))
-            raise ArgumentError(f"{error}; the options of reading are {names}") from error
+            raise ArgumentError(f"{problem}; the options of reading are {names}") from error
 
 
 def texts(name: str, given: Any) -> tuple[str, ...]:

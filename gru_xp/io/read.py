@@ -222,14 +222,14 @@ def choose_columns(
     target = default_target(table, dated) if target is None else target
     named = texts("features", features)
     if named == (ALL,) and ALL not in table.names:
-        named = tuple(name for name in numeric_columns(table, dated) if name != id)
+        named = tuple(name for name in numeric_columns(table, dated, booleans=True) if name != id)
     return tuple(dict.fromkeys(table.column(str(name)).name for name in (target, *named)))
 
 
-def numeric_columns(table: Table, dated: Collection[str]) -> list[str]:
+def numeric_columns(table: Table, dated: Collection[str], *, booleans: bool = False) -> list[str]:
     """The names of the numeric columns, but for those by which the rows are `dated`, and that count the rows."""
     free = [column for column in table.columns[table.index :] if column.name not in dated]
-    numeric = [column for column in free if numbers.is_numeric(column)]
+    numeric = [c for c in free if numbers.is_numeric(c) or (booleans and numbers.is_boolean(c))]
     return [column.name for column in numeric if not time_column.counts_rows(column)] or [c.name for c in numeric]
 
 
@@ -272,7 +272,7 @@ def _value_notices(values: "pd.DataFrame", styles: Styles, how: ReadOptions) -> 
     for name, style in styles.items():
         column, called = values[name], f"column {printable(name)}"
         if style.unit not in ("", numbers.BOOLEAN):
-            yield f"{called}: all in {style.unit}; 5{style.unit} is read as 5"
+            yield f"{called}: all in {style.unit}, which is left out of the numbers"
         if (value := numbers.suspicious_value(column.to_numpy())) is not None:
             what = f"{value:g} is far outside of the other values and repeats {(column == value).sum()} times"
             remedy = options("missing_values", [*how.missing_values, f"{value:g}"])

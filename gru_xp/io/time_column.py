@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from importlib import resources
 from itertools import combinations, pairwise, takewhile
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru_xp.errors import printable
-from gru_xp.io.dates import Dates, digit_formats, is_full_date, may_be_date, read_dates, short_year_formats
+from gru_xp.errors import DataError, printable
+from gru_xp.io.dates import Dates, date_remedy, digit_formats, is_full_date, may_be_date, read_dates, short_year_formats
 from gru_xp.io.messages import CellError, listed, option, options, quoted
 from gru_xp.io.numbers import is_missing, may_be_number
 from gru_xp.io.options import ReadOptions
@@ -26,13 +26,18 @@ _SAMPLE = 100
 
 _CLOCK = ("hour", "minute")
 _SPREADS = (("year", "month", "day", *_CLOCK), ("year", "day of year", *_CLOCK), ("year", "quarter"))
+_ORDER = ("year", "quarter", "month", "day of year", "day", *_CLOCK)
 _FILLERS = {"ending", "end", "start", "of", "the", "local", "utc", "num", "number", "settlement", "iso"}
 _NEEDLESS = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
 _MAX_KEYS = 8
 _TIME_WORD = re.compile("date|time|stamp|epoch|unix|^ts$", re.IGNORECASE)
 _YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
-_YEAR_POINT_MONTH = re.compile(r"(1[89]|2[01])\d\d\.(0[1-9]|1[0-2])")
+_YEAR_POINT_MONTH = re.compile(r"(1[89]|2[01])\d\d\.(0?[1-9]|1[0-2])")
 _WHOLE_HOUR = re.compile(r".* \d\d?:00")
+_HOURS = [{*range(24)}, {*range(1, 25)}, {*range(0, 2400, 100)}, {*range(100, 2500, 100)}]
+_SOME_DIGITS = re.compile(r"\d{4,8}")
+_MONTH_FIRST = re.compile(r"(0[1-9]|1[0-2])\.?(1[89]|2[01])\d\d")
+_IN_ONE_COLUMN = "write it in one column, such as 2020-01-31 23:30 or 2020-W05"
 _JOINTS = {"month": "{}-{}", "quarter": "{}-Q{}", "day of year": "{}-{:0>3}", "day": "{}-{}", "minute": "{}:{}"}
 """By the part of a time that a column has: how it is added to what is before it."""
 
@@ -64,6 +69,8 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
     names = tuple(table.column(name).name for name in how.time) or _find(table, how, used)
     if not names:
         return None
+    if not used and "close" not in map(str.casefold, table.names):
+        refuse_wide(table, has_times=True)
     if how.time and (taken := [name for name in names if name in used]):
         raise table.refusal(f"column {quoted(taken[0])} is the target; name another one by {option('time')}")
     try:
@@ -71,8 +78,10 @@ def find_times(table: Table, how: ReadOptions, used: Collection[str]) -> Times |
         if how.date_format is None:
             _refuse_ambiguous(names[0], labels)
         is_time = bool(how.time or _TIME_WORD.search(names[0]))
-        dates = read_dates(labels, form or _digit_format(labels), table.where, is_time=is_time)
-        return Times(names, labels, dates, dates.keys if dates else _read_counter(names[0], labels))
+        are_dates = form is not None or not _have_four_digits(labels) or _are_years(names[0], labels, is_time)
+        form = form or _digit_format(labels)
+        dates = read_dates(labels, form, table.where, is_time=is_time) if are_dates else None
+        return Times(names, labels, dates, dates.keys if dates else _read_counter(names, labels))
     except CellError as error:
         raise table.cell_refusal(names[0], error) from error
 
@@ -90,7 +99,7 @@ def _find(table: Table, how: ReadOptions, used: Collection[str]) -> tuple[str, .
         days = _columns_of_days(free)
         found = days if len(days) == 1 else named if how.date_format is None else likely
     if not found and how.order is None:
-        refuse_wide(table)
+        refuse_wide(table, has_times=False)
         # if no target is named, a column of numbers may be it
         others = [c for c in free if used or _is_counter(c.name) or not may_be_number(c.cells[0])]
         if not tell_rows_apart(table, None, used).values and not any(_order_problems(table, others)):
@@ -105,35 +114,58 @@ def _has_dates(column: Column, date_format: str | None) -> bool:
         may_be = _is_date if date_format is None else partial(may_be_date, date_format=date_format)
         return 2 * sum(map(may_be, sample)) > len(sample)
     labels = _labels(column.cells)
-    if all(re.fullmatch(r"\d{4}", label) for label in labels):
-        steps = {later - label for label, later in pairwise(map(int, labels))}
-        return not _meanings(column.name).isdisjoint(("year", "time")) or steps in ({1}, {-1})
+    if _have_four_digits(labels):
+        return _are_years(column.name, labels, "time" in _meanings(column.name))
     is_epoch = _TIME_WORD.search(column.name) and len(sample[0]) >= 10 and may_be_date(sample[0], is_time=True)
-    return bool(is_epoch or all(map(_YEAR_POINT_MONTH.fullmatch, labels)) or _digit_format(labels))
+    return bool(is_epoch or _are_months(labels) or _digit_format(labels))
+
+
+def _have_four_digits(labels: Sequence[str]) -> bool:
+    return all(len(label) == 4 and label.isdecimal() for label in labels)
+
+
+def _are_years(name: str, labels: Sequence[str], is_time: bool) -> bool:
+    """Whether numbers of four digits are years by their name, by their steps, or as likely ones that are a time."""
+    if "year" in _meanings(name):
+        return True
+    steps = {later - label for label, later in pairwise(map(int, labels))}
+    likely = [1800 <= int(label) < 2200 for label in labels]
+    may_be_months = all(may_be_date(label, "%y%m") for label in labels)
+    return any(likely) and (steps in ({1}, {-1}) or (is_time and all(likely) and not may_be_months))
+
+
+def _are_months(labels: Sequence[str]) -> bool:
+    """Whether numbers may be years and months: 1950.01, or 1950.9 and 1950.10."""
+    return all(map(_YEAR_POINT_MONTH.fullmatch, labels)) and any(len(label) == 7 for label in labels)
 
 
 def _refuse_ambiguous(name: str, labels: Sequence[str]) -> None:
     """Raise CellError where all labels may be months, or else weeks or numbers."""
     if "week" in _meanings(name) and all(map(_YEAR_WEEK.fullmatch, labels)):
         raise CellError(0, f"{quoted(labels[0])} may be a week or a month; write weeks as 2024-W01")
-    if all(map(_YEAR_POINT_MONTH.fullmatch, labels)):
+    if _are_months(labels):
         remedy = f"for months, give {option('date_format', '%Y.%m')}"
         raise CellError(0, f"{quoted(labels[0])} may be a month or a fraction of a year; {remedy}")
 
 
 def _join(table: Table, names: Sequence[str], date_format: str | None) -> tuple[list[str], str | None]:
     """What the columns say of each row, one after the other, and the format that reads it."""
+    unknown = len(_ORDER) if any("year" in _meanings(name) for name in names) else -1  # a date is before a clock
+    names = sorted(names, key=lambda name: max(map(_ORDER.index, _meanings(name) & {*_ORDER}), default=unknown))
     first, *others = (table.column(name) for name in names)
     labels, date_format = _labels(first.cells), None if first.is_dated else date_format
     for column in others:
         cells, parts = _labels(column.cells), _meanings(column.name)
+        if cells[0].isdecimal() and not parts.isdisjoint(("week", "period")):
+            raise CellError(0, f"{quoted(f'{labels[0]} {cells[0]}')} is not read as a time; {_IN_ONE_COLUMN}")
         has_day = may_be_date(labels[0], date_format) if date_format else _is_day(labels[0])
         if has_day and "minute" in parts and all(map(_WHOLE_HOUR.fullmatch, labels)):
             labels = [f"{label[:-2]}{cell:0>2}" for label, cell in zip(labels, cells, strict=True)]
         elif has_day and ("hour" in parts or (not parts and ":" not in labels[0])):
             labels, date_format = _add_clocks(labels, cells, date_format, table.where), None
         else:
-            joint = next((joint for part, joint in _JOINTS.items() if part in parts), "{} {}")
+            is_month = re.fullmatch(r"\d{4}(-\d\d?)?", labels[0]) and cells[0].isdecimal()
+            joint = next((joint for part, joint in _JOINTS.items() if part in parts), "{}-{}" if is_month else "{} {}")
             labels = [joint.format(label, cell.removeprefix("Q")) for label, cell in zip(labels, cells, strict=True)]
             date_format = date_format or ("%Y-%j" if "day of year" in parts else None)
     return labels, date_format
@@ -143,34 +175,53 @@ def _add_clocks(days: Sequence[str], cells: Sequence[str], date_format: str | No
     """Days with times of day: numbers of hours, HHMM, or HH:MM, the first of two; 24:00 is at the end of the day."""
     if date_format or ":" in days[0] or days[0].isdecimal() or short_year_formats(days[:1]):
         dates = read_dates(days, date_format or _digit_format(days), where)
-        days = [str(date).removesuffix(" 00:00:00") for date in dates.values] if dates else days
-    clocks = [re.sub(r"(?<!:\d\d)\.", ":", re.sub(" ?[-–].*", "", cell)) for cell in cells]
+        if dates is None:
+            raise CellError(0, f"{quoted(days[0])} was not read as a date; {date_remedy(days)}")
+        days = [str(date).removesuffix(" 00:00:00") for date in dates.values]
+    clocks = _clocks(cells)
     if all(map(str.isdecimal, clocks)):
         width = (max(map(len, clocks)) + 1) // 2 * 2
         clocks = [":".join(re.findall("..", clock.zfill(width) + "00" * (width == 2))) for clock in clocks]
-    late = [clock.startswith("24:") for clock in clocks]
-    clocks = ["00" + clock[2:] if is_late else clock for clock, is_late in zip(clocks, late, strict=True)]
-    labels = list(map("{} {}".format, days, clocks))
-    if any(late) and (dates := read_dates(labels, None, where)):
-        dated = [date + timedelta(days=is_late) for date, is_late in zip(dates.values, late, strict=True)]
-        return [str(date).removesuffix(":00") for date in dated]
-    return labels
+    return list(map("{} {}".format, days, clocks))
 
 
-def _read_counter(name: str, labels: Sequence[str]) -> Sequence[Any]:
-    """What sorts labels that are no dates: numbers, or times of one day, which rise."""
+def _clocks(cells: Iterable[str]) -> list[str]:
+    """The first of two times of day, with colons; hours as numbers."""
+    starts = (re.sub("(?i)^h(?=\\d)| ?(h|uhr)$| ?[-–].*", "", cell.strip()) for cell in cells)
+    return [re.sub(r"(?<!:\d\d)(?<=\d)[.hH](?=\d)", ":", start) for start in starts]
+
+
+def _read_counter(names: Sequence[str], labels: Sequence[str]) -> Sequence[Any]:
+    """What sorts labels that are no dates: times of one day, which rise, or numbers that rise, fall or are close."""
     clocks = read_dates([f"2000-01-01 {label}" for label in labels]) if ":" in labels[0] else None
+    is_for_days = "date" in _meanings(names[0])
     keys: Sequence[Any] = clocks.values if clocks else _numbers(labels).tolist()
-    is_for_days = "date" in _meanings(name)
-    for row, key in enumerate(keys):
-        falls = row > 0 and (is_for_days or clocks) and key <= keys[row - 1]
-        # NaN, or not to be told from a date
-        if key != key or falls or (is_for_days and re.fullmatch(r"\d{5,8}", labels[row])):
-            after = f" and comes after {quoted(labels[row - 1])}" if falls else ""
-            forms = short_year_formats(labels) or digit_formats(labels[:_SAMPLE])
-            remedy = option("date_format", *forms) + ("" if forms else ", or write dates as 2020-01-31")
-            raise CellError(row, f"{quoted(labels[row])} was not read as a date{after}; give {remedy}")
-    return keys
+    unread = [row for row, key in enumerate(keys) if key != key]  # NaN
+    if is_for_days:
+        unread += [row for row, label in enumerate(labels) if _SOME_DIGITS.fullmatch(label)]
+    rows = unread or _turns(keys, must_rise=bool(clocks) or is_for_days)
+    if not rows:
+        return keys
+    row, remedy = min(rows), date_remedy(labels) if len(names) == 1 else _IN_ONE_COLUMN
+    if all(map(_MONTH_FIRST.fullmatch, labels)):
+        remedy = f"give {option('date_format', '%m.%Y' if '.' in labels[0] else '%m%Y')}"
+    after = f" and comes after {quoted(labels[row - 1])}" if not unread else ""
+    remedy += ", or, for numbers, sort the rows" if after and not clocks else ""
+    raise CellError(row, f"{quoted(labels[row])} was not read as a date{after}; {remedy}")
+
+
+def _turns(keys: Sequence[Any], *, must_rise: bool) -> list[int]:
+    """The rows where keys that must rise do not, or where others turn, but for whole numbers close to each other."""
+    if must_rise:
+        return [row for row in range(1, len(keys)) if keys[row] <= keys[row - 1]]
+    first = np.sort(np.unique(keys, return_index=True)[1])  # as several series may repeat a time
+    numbers = np.array(keys)[first]
+    steps = np.diff(numbers)
+    turns: list[int] = first[1:][steps * steps[:1] < 0].tolist()
+    is_whole = (np.floor(numbers) == numbers).all() and np.abs(numbers).max() < 1e15
+    if turns and is_whole and np.ptp(numbers) < 4 * len(numbers) * np.gcd.reduce(steps.astype(np.int64)):
+        return []
+    return turns
 
 
 # --- what tells rows apart ----------------------------------------------------------------------------------------
@@ -192,20 +243,21 @@ def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) ->
     names, labels = (times.names, times.labels) if times else ((), ())
     free = [column for column in table.columns if column.name not in used]
     may_be_part = [c.name for c in free if c.name in names or not is_full_date(" ".join(c.cells[0].split()))]
-    if parts := _parts_of_time(may_be_part, names):
-        found = f"the time is spread over {len(parts)} columns ({listed(parts)})"
-        return Apart(f"{found}; give {options('time', parts)}", "time", parts)
+    if parts := _parts_of_time(may_be_part, names) or (_have_four_digits(labels) and _beside_year(table, free)):
+        return _spread(parts)
     free = [column for column in free if column.name not in names][:_SAMPLE]
-    for column in [column for column in free if times and _meanings(column.name) & {"week", "period"}]:
-        if len({*zip(labels, column.cells, strict=True)}) > len({*labels}):
-            found = f"the time is spread over {listed([*names, column.name])}"
-            return Apart(f"{found}; write it in one column, such as 2020-01-31 23:30 or 2020-W05")
+    forms = (None, times.dates.form) if times and times.dates else (None,)
+    for column in free if times else ():
+        is_part = _has_parts(column) and any(_read_joined(table, [*names, column.name], form) for form in forms)
+        is_other = not _meanings(column.name).isdisjoint(("week", "period"))
+        if (is_part or is_other) and len({*zip(labels, column.cells, strict=True)}) > len({*labels}):
+            return _spread([*names, column.name], can_join=is_part)
     kinds = {column: len(set(column.cells)) for column in free if all(map(_may_tell, column.cells[:_SAMPLE]))}
     ids = [key for key, count in kinds.items() if 1 < count <= len(table) / 2 and not is_calendar(key.name)][:_MAX_KEYS]
     if not times:
         if any(counts_rows(column) for column in free if _meanings(column.name).isdisjoint(("row", "id"))):
             return Apart()
-        if blocks := [key for key in ids if _is_in_blocks(key)]:
+        if blocks := [key for key in ids if _is_in_blocks(key, may_be_numbers=True)]:
             return _several(blocks[:1])
         counters = [column for column in kinds if _is_counter(column.name)]
         likely = (column for column in (*counters, *kinds) if 1 < kinds[column] < len(table))
@@ -225,18 +277,21 @@ def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) ->
 def blocks_notices(table: Table, times: Times, used: Collection[str]) -> Iterator[str]:
     """What to say of columns that may tell several series apart whose dates follow each other."""
     free = [column for column in table.columns if column.name not in (*used, *times.names)][:_SAMPLE]
-    for column in free if times.dates else ():
-        if _is_in_blocks(column) and not is_calendar(column.name):
+    for column in free:
+        if _is_in_blocks(column, may_be_numbers=times.dates is None) and not is_calendar(column.name):
             found = f"column {printable(column.name)} has {listed(dict.fromkeys(column.cells), 3)}, one after the other"
             yield f"{found}; if these are several series, keep one by {options('where', _several([column]).values)}"
 
 
-def _is_in_blocks(column: Column) -> bool:
-    """Whether a column has a few texts, each of them in rows that follow each other."""
-    if may_be_number(column.cells[0]):
+def _is_in_blocks(column: Column, *, may_be_numbers: bool) -> bool:
+    """Whether a column has a few texts, or numbers as identifiers, each of them in rows that follow each other."""
+    cells, is_number = column.cells, may_be_number(column.cells[0])
+    if is_number and not (may_be_numbers and _may_tell(cells[0]) and not _have_four_digits(cells)):
         return False
-    changes: int = sum(map(ne, column.cells, column.cells[1:]))
-    return 0 < 2 * changes < len(column.cells) - 1 and len(set(column.cells)) == changes + 1
+    ends = [row for row, (cell, later) in enumerate(pairwise(cells)) if cell != later]
+    sizes = set(np.diff([-1, *ends, len(cells) - 1]).tolist())
+    is_id = not is_number or (min(sizes) > 7 and (len(sizes) == 1 or "id" in _meanings(column.name)))
+    return is_id and 0 < 2 * len(ends) < len(cells) - 1 and len(set(cells)) == len(ends) + 1
 
 
 def _may_tell(cell: str) -> bool:
@@ -249,6 +304,43 @@ def _several(keys: Sequence[Column]) -> Apart:
     found = f"several series found (column{'s' * (len(keys) > 1)} {listed(key.name for key in keys)}: {kinds})"
     values = [f"{key.name}={key.cells[0].strip()}" for key in keys]
     return Apart(f"{found}; keep one by {options('where', values)}", "where", values)
+
+
+def _spread(parts: Sequence[str], *, can_join: bool = True) -> Apart:
+    if not can_join:
+        return Apart(f"the time is spread over {listed(parts)}; {_IN_ONE_COLUMN}")
+    found = f"the time is spread over {len(parts)} columns ({listed(parts)})"
+    return Apart(f"{found}; give {options('time', parts)}", "time", parts)
+
+
+def _has_parts(column: Column) -> bool:
+    """Whether the first cell is a time of day or the name of a month; of numbers, whether all hours of a day occur."""
+    hours = [clock.partition(":")[0] for clock in _clocks(set(column.cells))]
+    if ":" not in column.cells[0] and all(map(str.isdecimal, hours)):
+        return set(map(int, hours)) in _HOURS
+    return _is_time(_clocks(column.cells[:1])[0], is_part=True)
+
+
+def _read_joined(table: Table, names: Sequence[str], date_format: str | None = None) -> Dates | None:
+    """The dates that columns are together, if they are."""
+    with suppress(CellError, DataError):  # as of two columns of one name
+        labels, form = _join(table, names, date_format)
+        return read_dates(labels, form)
+    return None
+
+
+def _beside_year(table: Table, columns: Sequence[Column]) -> list[str]:
+    """Neighbouring columns that are year, month and day, or year and month, by their cells, mostly in order."""
+    four_digits = [n for n, column in enumerate(columns) if _have_four_digits(column.cells)]
+    years = [n for n in four_digits if 2 * sum(map(ne, columns[n].cells, columns[n].cells[1:])) < len(table)]
+    for some in [columns[year : year + size] for year in years for size in (3, 2)]:
+        if len(some) > 1 and may_be_date("-".join(column.cells[0].strip() for column in some)):
+            names = [column.name for column in some]
+            is_complete = len(some) == 3 or len(set(some[-1].cells)) == 12  # no quarters
+            dates = _read_joined(table, names) if is_complete else None
+            if dates and 10 * min(len(order_rows(keys).late) for keys in (dates.keys, dates.keys[::-1])) < len(table):
+                return names
+    return []
 
 
 def _parts_of_time(names: Sequence[str], times: Sequence[str]) -> list[str]:
@@ -336,17 +428,19 @@ def _steps(name: str, cells: Sequence[str]) -> Rows | None:
 # --- times as the names of columns --------------------------------------------------------------------------------
 
 
-def refuse_wide(table: Table) -> None:
-    """Raise DataError where several columns are times."""
+def refuse_wide(table: Table, *, has_times: bool) -> None:
+    """Raise DataError where several columns are times, and perhaps the rows are, too."""
     named = [c for c in table.columns[:3] if not any(map(may_be_number, c.cells)) and len(set(c.cells)) == len(table)]
-    times = [name for name in table.names if _is_time(re.sub(r"[\[(].*", "", name).strip(), named != [])]
-    if len(times) < 3 and named:  # d_1, d_2, ...
+    times = [name for name in table.names if _is_time(re.sub(r"[\[(].*", "", name).strip(), has_times or named != [])]
+    if len(times) < 3 and named and not has_times:  # d_1, d_2, ...
         stems = {name: re.sub(r"\d+", "#", name) for name in table.names[1:]}
         alike = Counter(stems.values())
         times = [name for name, stem in stems.items() if stem != name and 2 * alike[stem] > len(stems) + 1]
     if len(times) >= 3:
-        found = f"{len(times)} columns are times ({listed(times, 3)}): one series a row"
-        raise table.refusal(f"{found}; transpose the table, or, if the rows are times, too, use pandas.melt")
+        other = f", as the rows are; use pandas.melt, or choose one by {option('target', times[0])}"
+        alone = ": one series a row; transpose the table, or, if the rows are times, too, use pandas.melt"
+        found = f"{len(times)} columns are times ({listed(times, 3)})"
+        raise table.refusal(found + (other if has_times else alone))
 
 
 def _is_time(name: str, is_part: bool) -> bool:
@@ -441,6 +535,6 @@ def _columns_of_days(columns: Sequence[Column]) -> list[Column]:
 
 def _first_columns(table: Table, free: Sequence[Column]) -> list[Column]:
     """The first column, and the first one that varies and does not number the rows, if they are free."""
-    others = (c for c in table.columns if _meanings(c.name).isdisjoint(("row", "id")) and len(set(c.cells)) > 1)
-    first = table.columns[0]
+    others = (c for c in table.columns if _meanings(c.name).isdisjoint(("row", "id")))
+    first, others = table.columns[0], (c for c in others if any(map(c.cells[0].__ne__, c.cells)))
     return [column for column in dict.fromkeys((first, next(others, first))) if column in free]

@@ -81,6 +81,14 @@ def test_dates_without_a_rule_are_left_empty(app, goog, tmp_path):
     assert json.loads(outcome.out)[0]["date"] is None
 
 
+def test_hours_have_leading_zeros_where_the_rows_have(app, goog, tmp_path):
+    hours = [f"1/27/2020 {row % 12 or 12}:00 {'AP'[row // 12]}M" for row in range(24)]
+    for size, following in ((12, "1/27/2020 12:00 PM"), (13, "1/27/2020 1:00 PM"), (24, "1/28/2020 12:00 AM")):
+        lines = [f"{label},{row % 4}" for row, label in enumerate(hours[:size])]
+        (tmp_path / "own.csv").write_text("\n".join(["Date,Close", *lines]))
+        assert rows(app("forecast", goog.folder, "own.csv"))[1][1] == following
+
+
 def test_a_file_without_dates(app, goog, tmp_path):
     (tmp_path / "own.csv").write_text("\n".join(["Close", *(str(row % 4) for row in range(30))]))
     _, value = rows(app("forecast", goog.folder, "own.csv"))

@@ -165,6 +165,8 @@ WORKING = {
     "decimal commas": ("Date,A", days(60), [f'"{row % 7},5"' for row in range(60)]),
     "no column of time": ("A,B", sales(60), [1] * 60),
     "a counter": ("time,A", range(60), sales(60)),
+    "years of two digits": ("Date,A", [f"{m}-{y}" for y in range(20, 50) for m in ("Jan", "Jul")], sales(60)),
+    "digits alone": ("Date,A", [f"{day[8:]}{day[5:7]}{day[:4]}" for day in days(60)], sales(60)),
 }
 
 
@@ -207,6 +209,7 @@ def test_what_cannot_be_trained_on_is_described(app, inspect):
         (("id,1/1/20,2/1/20,3/1/20", range(60), *[sales(60)] * 3), "order", "one series a row"),
         (("Date,A", days(60), ["x"] * 60), "season", "no numeric column"),
         (("Date,A", days(60), ['"1,234"'] * 60), "season", "--decimal"),
+        *(((f"{name},A", range(99, 39, -1), sales(60)), "target", "falls") for name in ("x", "id", "Unnamed: 0", "")),
     ):
         write(*columns)
         found = inspect()

@@ -193,7 +193,6 @@ def test_model_file_says_all_about_the_run(goog):
         "gru.0.0.weight_ih": (12, 1),
         "gru.0.0.weight_hh": (12, 4),
         "gru.0.0.bias": (12,),
-        "gru.0.0.bias_hn": (4,),
         "linear.weight": (1, 4),
         "linear.bias": (1,),
     }

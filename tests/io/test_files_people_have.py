@@ -405,8 +405,8 @@ def test_words_for_missing(write, word):
 @pytest.mark.parametrize(
     ("content", "options", "notice"),
     [
-        (column("$5", "$6"), {}, "column Close: all in $; 5$ is read as 5"),
-        (column("5%", "6 %"), {}, "column Close: all in %; 5% is read as 5"),
+        (column("$5", "$6"), {}, "column Close: all in $, which is left out of the numbers"),
+        (column("5%", "6 %"), {}, "column Close: all in %, which is left out of the numbers"),
         (
             column("", "1", "", "2"),
             {"missing": "drop"},

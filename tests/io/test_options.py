@@ -101,7 +101,7 @@ def test_spacings():
 
 def test_only_the_options_that_there_are(refusal):
     for options, *parts in (
-        ({"x": 1}, "'x'", "the options of reading are time, id, where"),
+        ({"x": 1}, "there is no option 'x'", "the options of reading are time, id, where"),
         ({"Order": "newest-first"}, "'Order'", "order"),
         (None, "NoneType"),
         ([], "list"),

@@ -114,10 +114,56 @@ def test_dates_that_may_mean_two_things_are_read_by_the_remedy(follow):
         ("Monat,v", "%b-%y", MONTHS, [("'Dec-03' was not read", "--date-format %b-%y")], "Jan-04"),
         ("Period,v", "%Y.%m", MONTHS, months, "2004.01"),
         ("Month,v", "%Y.%m", MONTHS, months, "2004.01"),
+        ("Time,v", lambda month: f"{month.year}.{month.month}", MONTHS, months, "2004.01"),
     ):
         series = follow(newest_first(header, form, moments), "v", *refusals)
         assert (series.values[-1, 0], series.dates[-1], series.notices) == (1000, moments[-1], REVERSED), header
         assert following(series) == next_label, header
+
+
+def test_dates_of_digits_are_not_sorted_as_numbers(take, refusal):
+    days = [datetime(2019, 12, 22) + timedelta(days) for days in range(60)]
+    for form, moments in (("%m.%Y", MONTHS), ("%m%Y", MONTHS), ("%d%m%Y", days), ("%d%m%y", days), ("%m%d%Y", days)):
+        for header, how in (("ds,v", {}), ("time,v", {}), ("Date,v", {}), ("Monat,v", {"time": ["Monat"]})):
+            text = newest_first(header, form, moments)
+            refusal(
+                lambda text=text, how=how: take(text, "v", **how), "was not read as a date", f"--date-format {form}"
+            )
+            assert take(text, "v", date_format=form, **how).dates == tuple(moments), (header, form)
+    quarters = [f"{row % 4 + 1}.{1998 + row // 4}" for row in range(20)]
+    weeks = [f"{row % 52 + 1}{2018 + row // 52}" for row in range(110)]
+    for labels in (quarters, weeks, [f"{day:%d.%m}" for day in days]):
+        text = table("time,v", zip(labels, range(len(labels)), strict=True))
+        refusal(
+            lambda text=text: take(text, "v"), "was not read as a date and comes after", "write dates as 2020-01-31"
+        )
+
+
+def test_numbers_that_count_are_sorted(take, refusal, rng):
+    order = rng.permutation(60).tolist()
+    for step, count in ((1, 60), (5, 60), (1, 40)):
+        series = take(table("t,v", ((step * row, row) for row in order[:count])), "v", time=["t"])
+        assert series.values[:, 0].tolist() == sorted(order[:count]), (step, count)
+    text = table("t,v", ((row / 10, row) for row in order))
+    refusal(lambda: take(text, "v", time=["t"]), "comes after", "or, for numbers, sort the rows")
+    panel = table("store,time,v", ((store, row / 10, row) for store in "AB" for row in range(40)))
+    refusal(lambda: take(panel, "v"), "several series", "--where store=A")
+
+
+def test_four_digits_are_years_if_these_are_likely(take):
+    for header, labels, first in (
+        ("Time", [f"{9 + row // 4:02d}{row % 4 * 15:02d}" for row in range(30)], None),
+        ("Time", [f"{month:%y%m}" for month in MONTHS], None),
+        ("Time", [f"{18 + row // 12}{row % 12 + 1:02d}" for row in range(30)], None),
+        ("Time", [f"{day:%m%d}" for day in HOURS[::24]], None),
+        ("index", range(1000, 1040), None),
+        ("YEAR", range(1700, 1740), 1700),
+        ("time", range(1790, 1830), 1790),
+        ("time", range(1900, 2000, 5), 1900),
+    ):
+        series = take(table(f"{header},v", zip(labels, range(len(labels)), strict=True)), "v")
+        assert (series.dates and series.dates[0].year) == first, header
+        assert series.values[:, 0].tolist() == [*range(len(labels))], header
 
 
 def test_numbers_that_fall_are_refused_and_reversed_by_the_remedy(take, follow):
@@ -167,6 +213,7 @@ def test_one_of_several_series_is_read_by_the_remedies(take, follow):
     keyed = [(a, b, c, day.date(), 1) for a in ("CA", "TX") for b in (1, 2) for c in (1, 2) for day in DAYS]
     regions = [(region, 2020 + month // 12, month % 12 + 1, month) for region in "NS" for month in range(36)]
     store = (("several series", "column store: A, B", "--where store=A"),)
+    store_0, id_0 = (("several series", f"column {name}: 0, 1, 2", f"--where {name}=0") for name in ("store", "id"))
     year_month = ("spread over 2 columns (year, month)", "--time-column year --time-column month")
     for name, text, refusals, count, last in (
         ("counter", table(",store,month,v", ((row, *cells) for row, cells in enumerate(blocks))), store, 40, None),
@@ -193,6 +240,8 @@ def test_one_of_several_series_is_read_by_the_remedies(take, follow):
             40,
             "2023-12-31",
         ),
+        ("numbers", table("store,v", ((row // 30, row) for row in range(90))), [store_0], 30, None),
+        ("identifiers", table("id,v", ((row // 30, row) for row in range(85))), [id_0], 30, None),
         (
             "region, year, month",
             table("region,year,month,v", regions),
@@ -243,7 +292,7 @@ def test_a_date_and_a_clock_in_columns_of_their_own(follow):
         ("Date,h", HOURS, lambda t: (f"{t.date()}T00:00:00", t.hour), "2024-01-24 04:00:00"),
         ("Date,Time", HALF_HOURS, lambda t: (f"{t:%Y%m%d}", f"{t:%H:%M}"), "2024-01-22 02:00:00"),
         ("date,hour", HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H}:00-{t.hour + 1:02d}:00"), "2024-01-24 04:00:00"),
-        ("Fecha;Hora", late, lambda t: (f"{t[0]:%d/%m/%Y}", t[0].hour + 1), "2024-01-24 04:00:00"),
+        ("Fecha;Hora", late, lambda t: (f"{t[0]:%d/%m/%Y}", t[0].hour + 1), "24/01/2024 04:00"),
         ("date,time", late, lambda t: (f"{t[0]:%Y-%m-%d}", f"{t[0].hour + 1:02d}:00"), "2024-01-24 04:00:00"),
         ("Datum;Uhrzeit", HOURS, lambda t: (f"{t:%d.%m.%Y}", f"{t:%H:%M}"), "24.01.2024 04:00"),
         ("Dag;Tid", HOURS, lambda t: (f"{t:%Y-%m-%d}", f"{t:%H.%M}"), "2024-01-24 04:00:00"),
@@ -275,6 +324,14 @@ def test_minutes_are_added_to_hours_alone(take, refusal):
         refusal(lambda names=names: take(text, None, time=names, order="oldest-first"), "line ")
 
 
+def test_the_parts_of_a_date_are_named_in_any_order(take):
+    text = table("Hour,Day,Month,Year,v", ((t.hour, t.day, t.month, t.year, n) for n, t in enumerate(HOURS)))
+    for names in (["Day", "Month", "Year", "Hour"], ["Month", "Day", "Hour", "Year"]):
+        assert take(text, "v", time=names).dates == tuple(HOURS)
+    text = table("Hour,Date,v", ((t.hour, t.date(), n) for n, t in enumerate(HOURS)))
+    assert take(text, "v", time=["Hour", "Date"]).dates == tuple(HOURS)
+
+
 def test_a_date_in_several_columns(follow):
     for header, moments, cells, freq in (
         ("#YY,MM,DD,hh,mm", HALF_HOURS, lambda t: (t.year, t.month, t.day, t.hour, t.minute), "30min"),
@@ -289,6 +346,58 @@ def test_a_date_in_several_columns(follow):
         series = follow(text, "v", (f"spread over {len(names)} columns ({', '.join(names)})", "--time-column"))
         assert (series.reading.time, series.dates) == (tuple(names), tuple(moments)), header
         assert (series.reading.freq, series.values[-1, 0]) == (freq, len(moments) - 1), header
+
+
+def test_a_clock_is_told_by_its_cells(follow):
+    for name, cell in (
+        ("Std", lambda t: t.hour),
+        ("Hour of day", lambda t: t.hour + 1),
+        ("Hour (CET)", lambda t: f"{t:%H}-{t.hour + 1:02d}"),
+        ("hora_fin", lambda t: f"{t.hour + 1:02d}:00"),
+        ("From", lambda t: f"{t:%I:%M %p}"),
+        ("slot", lambda t: 100 * t.hour),
+        ("x", lambda t: f"{t.hour}h"),
+        ("x", lambda t: f"H{t.hour + 1}"),
+        ("x", lambda t: f"{t:%H.%M}"),
+    ):
+        late = timedelta(hours=cell(HOURS[0]) not in (0, "00-01", "12:00 AM", "0h", "00.00"))
+        text = table(f"Date,{name},v", ((t.date(), cell(t), n) for n, t in enumerate(HOURS)))
+        spread = (f"spread over 2 columns (Date, {name})", "--time-column Date --time-column")
+        assert follow(text, "v", spread).dates == tuple(t + late for t in HOURS), name
+    text = table("Date,slot,v", ((f"{t:%d/%m/%y}", t.hour, n) for n, t in enumerate(HOURS)))
+    given = ("'20/01/24' was not read", "--date-format %d/%m/%y")
+    assert follow(text, "v", given, ("spread over 2 columns (Date, slot)",)).dates == tuple(HOURS)
+
+
+def test_few_numbers_beside_a_date_are_no_hours(refusal, take):
+    text = table("Date,x,v", ((day.date(), x, 1) for day in DAYS for x in range(10)))
+    refusal(lambda: take(text, "v"), "several series", "--where x=0")
+    text = table("Date,x,v", ((day.date(), f"0.{x}", 1) for day in DAYS for x in (10, 20)))
+    refusal(lambda: take(text, "v"), "keep one row of each time")
+
+
+def test_years_and_months_are_told_by_their_cells(follow):
+    for header, moments, cells, freq in (
+        ("y,m,d", DAYS, lambda t: (t.year, t.month, t.day), "D"),
+        ("Year,M,D", DAYS, lambda t: (t.year, t.month, t.day), "D"),
+        ("y,m", MONTHS, lambda t: (t.year, t.month), "MS"),
+        ("y,m", MONTHS[::-1], lambda t: (t.year, f"{t:%m}"), "MS"),
+    ):
+        text = table(f"{header},v", ((*cells(moment), n) for n, moment in enumerate(moments)))
+        names = header.split(",")
+        series = follow(text, "v", (f"spread over {len(names)} columns ({', '.join(names)})",))
+        assert (series.dates, series.reading.freq) == (tuple(sorted(moments)), freq), header
+    hours = table("y,m,d,x,v", ((t.year, t.month, t.day, t.hour, n) for n, t in enumerate(HOURS)))
+    assert follow(hours, "v", ("(y, m, d);",), ("(y, m, d, x);",)).dates == tuple(HOURS)
+
+
+def test_stores_beside_a_year_are_no_months(follow, take):
+    for header in ("v,x", "v,x,x"):
+        text = table(header, ([row, *[1990 + row // 5] * header.count("x")] for row in range(60)))
+        assert len(take(text, "v", order="oldest-first")) == len(take(text, "v")) == 60, header
+    for count in (10, 12):
+        text = table("x,store,v", ((1950 + year, store + 1, 1) for store in range(count) for year in range(30)))
+        assert len(follow(text, "v", ("several series", "column store"))) == 30, count
 
 
 # --- other tables -------------------------------------------------------------------------------------------------
@@ -317,6 +426,22 @@ def test_times_as_the_names_of_columns(take, refusal):
         for target in (None, last):
             parts = (f"3 columns are times ({first}, ", last, "one series a row; transpose the table")
             refusal(lambda text=text, target=target: take(text, target), *parts)
+
+
+def test_times_of_day_as_the_names_of_columns_beside_dates(take, follow, refusal):
+    hours = [f"{hour:02d}:00" for hour in range(24)]
+    days = pd.DataFrame([[day.date(), *range(24)] for day in DAYS], columns=["Date", *hours])
+    names = [f"{month:%b}" for month in MONTHS[4:16]]
+    years = pd.DataFrame([[1990 + year, *range(12)] for year in range(20)], columns=["Year", *names])
+    for wide, last, count in ((days, datetime(2023, 12, 31, 23), 960), (years, datetime(2009, 12, 1), 240)):
+        text, (time, first, *_) = wide.to_csv(index=False), wide.columns
+        for how in ({}, {"time": [time]}):
+            parts = (f"{len(wide.columns) - 1} columns are times", "use pandas.melt, or choose one by --target")
+            refusal(lambda text=text, how=how: take(text, **how), *parts)
+        assert len(take(text, first)) == len(wide)
+        series = follow(wide.melt(time).to_csv(index=False), "value", (f"spread over 2 columns ({time}, variable)",))
+        assert (series.dates[-1], len(series), series.reading.gaps) == (last, count, 0), time
+    assert len(take(days.assign(Close=1).to_csv(index=False))) == 40
 
 
 def test_names_that_are_given(take, refusal):
@@ -356,7 +481,7 @@ def test_truth_in_a_frame_is_as_in_a_csv_file(write):
     for source in (frame, frame.astype({"b": "boolean"}), frame.astype({"b": object}), path):
         series = read_series(source)
         assert (series.columns, series.reading.time) == (("v",), ("Date",))
-        assert read_series(source, features="all").columns == ("v",)
+        assert read_series(source, features="all").columns == ("v", "b")
         assert read_series(source, target="b").values[:, 0].tolist() == [1, 0] * 20
         assert read_series(source, features=["b"]).values[:2, 1].tolist() == [1, 0]
         only = source.drop(columns="v") if source is not path else write(frame[["Date", "b"]].to_csv(index=False))
@@ -373,6 +498,23 @@ def test_an_index_of_periods_dates_the_rows():
         with pytest.warns(DataWarning, match="newest-first; reversed"):
             series = read_series(frame[::-1])
         assert (series.dates[0], series.values[:, 0].tolist()) == (datetime(2024, 1, 1), [*range(12)]), freq
+
+
+def test_other_indices_that_date_or_count_the_rows():
+    days = pd.date_range("2024-01-01", periods=12)
+    for index, first, freq in (
+        (pd.interval_range(days[0], periods=12), "2024-01-01", "D"),
+        (pd.period_range("2010Q1", periods=12, freq="Q-NOV"), "2009-12-01", "QS-DEC"),
+        (pd.period_range("2010", periods=12, freq="Y-JUN"), "2009-07-01", "YS-JUL"),
+        (days - days[0], "0.0", None),
+    ):
+        for name in ("index", "time"):
+            frame = pd.DataFrame({"v": range(12)}, index.rename(name))
+            for source in (frame, frame.reset_index()) if freq else (frame,):
+                series = read_series(source)
+                assert (series.labels[0], series.reading.freq, series.values[-1, 0]) == (first, freq, 11), index
+                with pytest.warns(DataWarning, match="newest-first; reversed"):
+                    assert read_series(source[::-1], time=name).labels[0] == first
 
 
 def test_the_index_of_a_frame(refusal):
@@ -416,7 +558,7 @@ def test_arguments_that_are_none(refusal):
     frame = pd.DataFrame({"ds": DAYS, "y": range(40)})
     assert read_series(frame, features=None).columns == ("y",)
     for arguments, problem in (
-        ({"time_column": "a"}, "unexpected keyword argument 'time_column'"),
+        ({"time_column": "a"}, "there is no option 'time_column'"),
         ({"Order": "a"}, "the options of reading are time, id, where"),
         ({"order": "a"}, "order is 'a'; it must be"),
         ({"features": b"y"}, "features is b'y'; it must be a text"),
@@ -491,11 +633,13 @@ def test_parts_of_a_time_that_cannot_be_joined(take, refusal):
     for header, moments, cells in (
         ("Date,Settlement Period", HALF_HOURS, lambda t: (t.date(), 2 * t.hour + t.minute // 30 + 1)),
         ("year,week", weeks, lambda t: t.isocalendar()[:2]),
+        ("Jahr,KW", weeks, lambda t: t.isocalendar()[:2]),
     ):
         text = table(f"{header},v", ((*cells(moment), n) for n, moment in enumerate(moments)))
         found = f"spread over {header.replace(',', ', ')}"
-        message = str(refusal(lambda text=text: take(text, "v"), "line 3", found, "write it in one column"))
-        assert "--" not in message, header
+        for how in ({}, {"time": header.split(",")}):
+            parts = ("write it in one column, such as", *([] if how else [found]))
+            assert "--" not in str(refusal(lambda text=text, how=how: take(text, "v", **how), *parts)), header
 
 
 def test_series_that_follow_each_other_in_time(take):
@@ -508,8 +652,16 @@ def test_series_that_follow_each_other_in_time(take):
     ):
         series = take(table(f"date,{name},v", zip(days, keys, range(40), strict=True)), "v")
         assert len(series.notices) == notices, name
-    (notice,) = take(table("date,id,v", zip(days, ["A"] * 15 + ["B"] * 25, range(40), strict=True))).notices
-    assert "A, B, one after the other; if these are several series, keep one by --where id=A" in notice
+    for header, times, keys in (
+        ("date,id,v", days, ["A"] * 15 + ["B"] * 25),
+        ("week,id,v", range(40), ["A"] * 20 + ["B"] * 20),
+        ("week,id,v", range(40), [1] * 20 + [2] * 20),
+    ):
+        (notice,) = take(table(header, zip(times, keys, range(40), strict=True)), "v").notices
+        told = (
+            f"{keys[0]}, {keys[-1]}, one after the other; if these are several series, keep one by --where id={keys[0]}"
+        )
+        assert told in notice
 
 
 def test_a_cycle_is_no_time(take, refusal):
