@@ -28,7 +28,7 @@ _CLOCK = ("hour", "minute")
 _SPREADS = (("year", "month", "day", *_CLOCK), ("year", "day of year", *_CLOCK), ("year", "quarter"))
 _ORDER = ("year", "quarter", "month", "day of year", "day", *_CLOCK)
 _FILLERS = {"ending", "end", "start", "of", "the", "local", "utc", "num", "number", "settlement", "iso"}
-_NEEDLESS = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
+_NEEDLESS = ("  ", "\n", "\t", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
 _MAX_KEYS = 8
 _TIME_WORD = re.compile("date|time|stamp|epoch|unix|^ts$", re.IGNORECASE)
 _YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
@@ -430,7 +430,10 @@ def _steps(name: str, cells: Sequence[str]) -> Rows | None:
 
 def refuse_wide(table: Table, *, has_times: bool) -> None:
     """Raise DataError where several columns are times, and perhaps the rows are, too."""
-    named = [c for c in table.columns[:3] if not any(map(may_be_number, c.cells)) and len(set(c.cells)) == len(table)]
+    if len(table.columns) < 3:
+        return
+    texts = [c for c in table.columns[:3] if not any(map(may_be_number, c.cells[:_SAMPLE]))]
+    named = [column for column in texts if len(set(column.cells)) == len(table)]
     times = [name for name in table.names if _is_time(re.sub(r"[\[(].*", "", name).strip(), has_times or named != [])]
     if len(times) < 3 and named and not has_times:  # d_1, d_2, ...
         stems = {name: re.sub(r"\d+", "#", name) for name in table.names[1:]}
@@ -494,7 +497,7 @@ def counts_rows(column: Column) -> bool:
 
 def _labels(cells: Sequence[str]) -> list[str]:
     """The cells with single spaces."""
-    text = "\n".join(cells)
+    text = " ".join(cells)
     if text.isascii() and text == text.strip() and not any(sign in text for sign in _NEEDLESS):
         return list(cells)
     return [" ".join(cell.split()) for cell in cells]
