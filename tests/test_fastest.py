@@ -63,9 +63,9 @@ def test_devices_are_imported_when_they_are_needed(plain, imported):
 import os, sys
 os.environ["GRU_XP_PLAIN"] = "{plain}"
 import numpy as np
-from gru_xp.nn import gru_forward, init_params
+from gru_xp.nn import gru_forward, init_gru_params
 assert "gru_xp.devices" not in sys.modules
-gru_forward(np.ones((2, 3, 4)), None, init_params(4, 5, xp=np, seed=1))
+gru_forward(np.ones((2, 3, 4)), None, init_gru_params(4, 5, xp=np, seed=1))
 print(*sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

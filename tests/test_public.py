@@ -51,13 +51,17 @@ def test_all_is_sorted_and_complete():
 
 def test_conversions_and_inference_are_public():
     names = {f"{way}_{peer}" for way in ("to", "from") for peer in ("torch", "keras", "onnx")}
-    assert names | {"gru_to_onnx", "gru_from_onnx", "GRUInference"} <= set(gru_xp.__all__)
+    assert names | {"gru_to_onnx", "gru_from_onnx"} <= set(gru_xp.interop.__all__)
     assert "GRUInference" in gru_xp.nn.__all__
 
 
-def test_reading_is_public():
-    assert {"DataWarning", "TimeSeries", "read_series"} <= set(gru_xp.__all__)
-    assert issubclass(gru_xp.DataWarning, UserWarning)
+def test_names_that_have_moved_work_with_a_warning():
+    moved = [(name, home, name) for home, names in gru_xp._MOVED.items() for name in names]
+    for name, home, now in [*moved, ("init_params", "gru_xp", "init_gru_params")]:
+        with pytest.warns(DeprecationWarning, match=rf"{name} .*{home}\.{now}"):
+            value = getattr(gru_xp, name)
+        assert value is getattr(importlib.import_module(home), now), name
+        assert name not in gru_xp.__all__
 
 
 def test_dir():
@@ -95,8 +99,7 @@ def test_errors_have_one_base():
         "MemoryLimitError": MemoryError,
         "CheckpointError": ValueError,
     }.items():
-        error = getattr(gru_xp, name)
-        assert error is getattr(errors, name)
+        error = getattr(errors, name)
         assert issubclass(error, gru_xp.GruXpError), name
         assert issubclass(error, base), name
 
@@ -128,42 +131,42 @@ def test_importing_is_cheap():
 
 def test_refused_arguments_are_value_errors_of_gru_xp():
     """One of each function that takes settings."""
-    x, params = np.ones((2, 3, 1)), gru_xp.init_network_params(1, 2, 1, xp=np, dtype=np.float64)
-    config = gru_xp.TrainingConfig(num_epochs=1, learning_rate=0.1)
+    x, params = np.ones((2, 3, 1)), gru_xp.nn.init_network_params(1, 2, 1, xp=np, dtype=np.float64)
+    config = gru_xp.training.TrainingConfig(num_epochs=1, learning_rate=0.1)
     chunks = {"chunk_length": 2, "config": config, "device": "cpu"}
     changed = gru_xp.Forecaster()
     changed.hidden_size = -1
     fitted = gru_xp.Forecaster(hidden_size=2, num_epochs=1).fit(np.arange(50.0), device="cpu")
     for case, call in {
         "device": lambda: gru_xp.resolve_device("gpu"),
-        "to_device": lambda: gru_xp.to_device(x, None),
-        "rate": lambda: gru_xp.TrainingConfig(num_epochs=1, learning_rate=10**400),
-        "choice": lambda: gru_xp.TrainingConfig(num_epochs=1, learning_rate=0.1, optimizer=np.ones(2)),
+        "to_device": lambda: gru_xp.devices.to_device(x, None),
+        "rate": lambda: gru_xp.training.TrainingConfig(num_epochs=1, learning_rate=10**400),
+        "choice": lambda: gru_xp.training.TrainingConfig(num_epochs=1, learning_rate=0.1, optimizer=np.ones(2)),
         "attribute": lambda: changed.fit(np.arange(50.0), device="cpu"),
-        "layers": lambda: gru_xp.init_gru_stack_params(1, 2, num_layers=2**70, xp=np),
-        "hidden size": lambda: gru_xp.init_params(1, 2**70, xp=np),
-        "input size": lambda: gru_xp.init_network_params(10**5000, 2, 1, xp=np),
-        "output size": lambda: gru_xp.init_linear_params(2**10, 2**30, xp=np),
-        "size of a stack": lambda: gru_xp.init_gru_stack_params(2**16, 2**16, xp=np),
-        "digits": lambda: gru_xp.init_gru_stack_params(1, 2, num_layers=10**5000, xp=np),
-        "namespace": lambda: gru_xp.init_params(1, 2, xp=0),
-        "device of arrays": lambda: gru_xp.init_params(1, 2, xp=np, device="x"),
-        "dtype": lambda: gru_xp.init_params(1, 2, xp=np, dtype=np.ones(2)),
+        "layers": lambda: gru_xp.nn.init_gru_stack_params(1, 2, num_layers=2**70, xp=np),
+        "hidden size": lambda: gru_xp.init_gru_params(1, 2**70, xp=np),
+        "input size": lambda: gru_xp.nn.init_network_params(10**5000, 2, 1, xp=np),
+        "output size": lambda: gru_xp.nn.init_linear_params(2**10, 2**30, xp=np),
+        "size of a stack": lambda: gru_xp.nn.init_gru_stack_params(2**16, 2**16, xp=np),
+        "digits": lambda: gru_xp.nn.init_gru_stack_params(1, 2, num_layers=10**5000, xp=np),
+        "namespace": lambda: gru_xp.init_gru_params(1, 2, xp=0),
+        "device of arrays": lambda: gru_xp.init_gru_params(1, 2, xp=np, device="x"),
+        "dtype": lambda: gru_xp.init_gru_params(1, 2, xp=np, dtype=np.ones(2)),
         **{
             f"bidirectional={value}, {init.__name__}": partial(init, 1, 2, *sizes, bidirectional=value, xp=np)
             for value in ("x", math.nan, -1, None)
-            for init, sizes in ((gru_xp.init_gru_stack_params, ()), (gru_xp.init_network_params, (1,)))
+            for init, sizes in ((gru_xp.nn.init_gru_stack_params, ()), (gru_xp.nn.init_network_params, (1,)))
         },
-        "mask": lambda: gru_xp.dropout_mask((-1, 2), 0.5, seed=0, like=x),
-        "like": lambda: gru_xp.dropout_mask((1, 2), 0.5, seed=0, like=None),
-        "shape": lambda: gru_xp.dropout_mask(0, 0.5, seed=0, like=x),
-        "large shape": lambda: gru_xp.dropout_mask((2**70,), 0.5, seed=0, like=x),
+        "mask": lambda: gru_xp.nn.dropout_mask((-1, 2), 0.5, seed=0, like=x),
+        "like": lambda: gru_xp.nn.dropout_mask((1, 2), 0.5, seed=0, like=None),
+        "shape": lambda: gru_xp.nn.dropout_mask(0, 0.5, seed=0, like=x),
+        "large shape": lambda: gru_xp.nn.dropout_mask((2**70,), 0.5, seed=0, like=x),
         "seed": lambda: gru_xp.gradcheck(lambda x: (x, None), lambda dx, cache: (dx,), {"x": x}, seed=[]),
-        "config": lambda: gru_xp.train_on_chunks(params, x, x, **chunks | {"config": None}),
-        "loss": lambda: gru_xp.train_on_chunks(params, x, x, **chunks, loss=0),
-        "callback": lambda: gru_xp.train_on_chunks(params, x, x, **chunks, callback=0),
+        "config": lambda: gru_xp.training.train_on_chunks(params, x, x, **chunks | {"config": None}),
+        "loss": lambda: gru_xp.training.train_on_chunks(params, x, x, **chunks, loss=0),
+        "callback": lambda: gru_xp.training.train_on_chunks(params, x, x, **chunks, callback=0),
         **{
-            f"h0={h0}": partial(gru_xp.train_on_chunks, params, x, x, **chunks, h0=h0)
+            f"h0={h0}": partial(gru_xp.training.train_on_chunks, params, x, x, **chunks, h0=h0)
             for h0 in ("x", 1j, 0, [[[None]]], np.ones((1, 2, 2)) * 1j, np.ones((1, 2, 3)))
         },
         **{f"load {path}": partial(gru_xp.Forecaster.load, path) for path in (None, b"x", 0, "\0")},

@@ -197,7 +197,7 @@ def _read_description(model: "ModelProto") -> dict[str, Any]:
     texts = [entry.value for entry in model.metadata_props if entry.key == DESCRIPTION]
     if not texts:
         raise CheckpointError(
-            "an ONNX model without a gru-xp Forecaster; to read only its GRU layers, use gru_xp.gru_from_onnx"
+            "an ONNX model without a gru-xp Forecaster; to read only its GRU layers, use gru_xp.interop.gru_from_onnx"
         )
     return read_description(texts[0])
 

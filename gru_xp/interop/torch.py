@@ -270,7 +270,7 @@ def _description(text: Any) -> dict[str, Any]:
     if not isinstance(text, str):
         raise CheckpointError(
             f"holds no description of the scaling and the columns, a text called {DESCRIPTION!r}; "
-            "for the weights alone, use gru_xp.from_torch"
+            "for the weights alone, use gru_xp.interop.from_torch"
         )
     return read_description(text)
 

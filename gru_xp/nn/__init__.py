@@ -7,7 +7,8 @@ from gru_xp.nn.gru import gru_backward, gru_forward
 from gru_xp.nn.inference import GRUInference
 from gru_xp.nn.linear import linear_backward, linear_forward
 from gru_xp.nn.losses import mse_loss, softmax_cross_entropy
-from gru_xp.nn.params import GRUParams, LinearParams, init_linear_params, init_params
+from gru_xp.nn.network import NetworkParams, init_network_params
+from gru_xp.nn.params import GRUParams, LinearParams, init_gru_params, init_linear_params
 from gru_xp.nn.stack import gru_stack_backward, gru_stack_forward, gru_stack_step, init_gru_stack_params
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "GRUParams",
     "GradcheckReport",
     "LinearParams",
+    "NetworkParams",
     "dropout_mask",
     "gradcheck",
     "gru_backward",
@@ -25,9 +27,10 @@ __all__ = [
     "gru_stack_forward",
     "gru_stack_step",
     "gru_step",
+    "init_gru_params",
     "init_gru_stack_params",
     "init_linear_params",
-    "init_params",
+    "init_network_params",
     "linear_backward",
     "linear_forward",
     "mse_loss",

@@ -304,7 +304,7 @@ def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset | None = Non
     Examples
     --------
     >>> import numpy as np
-    >>> params = init_params(2, 5, xp=np, seed=0)
+    >>> params = init_gru_params(2, 5, xp=np, seed=0)
     >>> h = np.zeros((1, 5))
     >>> for x in np.ones((3, 1, 2)):
     ...     h = gru_step(x, h, params)

@@ -113,7 +113,7 @@ def gradcheck(
     Examples
     --------
     >>> import numpy as np
-    >>> params = init_params(2, 3, xp=np, seed=0)
+    >>> params = init_gru_params(2, 3, xp=np, seed=0)
     >>> report = gradcheck(
     ...     lambda x, h, p: gru_cell_forward(x, h, p),
     ...     gru_cell_backward,

@@ -125,7 +125,7 @@ def gru_forward(
     Examples
     --------
     >>> import numpy as np
-    >>> params = init_params(2, 5, xp=np, seed=0)
+    >>> params = init_gru_params(2, 5, xp=np, seed=0)
     >>> h, h_last, cache = gru_forward(np.ones((3, 4, 2)), None, params, lengths=[4, 0, 2])
     >>> h.shape, h_last.shape
     ((3, 4, 5), (3, 5))

@@ -34,8 +34,8 @@ class GRUInference:
     Examples
     --------
     >>> import numpy as np
-    >>> from gru_xp.nn.params import init_params
-    >>> layer = GRUInference(init_params(2, 5, xp=np, seed=0))
+    >>> from gru_xp.nn.params import init_gru_params
+    >>> layer = GRUInference(init_gru_params(2, 5, xp=np, seed=0))
     >>> h, h_last = layer(np.ones((3, 4, 2)))
     >>> h.shape, layer.step(np.ones((3, 2)), h_last).shape
     ((3, 4, 5), (3, 5))

@@ -66,7 +66,7 @@ def init_network_params(
     output_size
         O, of the linear layer.
     reset, xp, seed, dtype, device
-        See `init_params`.
+        See `init_gru_params`.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def init_network_params(
     Raises
     ------
     ArgumentError
-        As `init_gru_stack_params` and `init_params`.
+        As `init_gru_stack_params` and `init_gru_params`.
     ShapeError
         `dtype` is neither float32 nor float64.
     """

@@ -180,7 +180,7 @@ def check_reset(reset: Reset | None, params: GRUParams, name: str = "params") ->
     return form
 
 
-def init_params(
+def init_gru_params(
     input_size: int,
     hidden_size: int,
     *,
@@ -223,9 +223,9 @@ def init_params(
     Examples
     --------
     >>> import numpy as np
-    >>> init_params(1, 70, xp=np, seed=3).weight_hh.shape
+    >>> init_gru_params(1, 70, xp=np, seed=3).weight_hh.shape
     (210, 70)
-    >>> init_params(1, 70, reset="after", xp=np, seed=3).bias_hn.shape
+    >>> init_gru_params(1, 70, reset="after", xp=np, seed=3).bias_hn.shape
     (70,)
     """
     check_choice("reset", reset, RESETS)
@@ -253,7 +253,7 @@ def init_linear_params(
     input_size, output_size
         I and O.
     xp, seed, dtype, device
-        See `init_params`.
+        See `init_gru_params`.
 
     Returns
     -------
@@ -262,7 +262,7 @@ def init_linear_params(
     Raises
     ------
     ArgumentError
-        As `init_params`.
+        As `init_gru_params`.
     ShapeError
         `dtype` is neither float32 nor float64.
     """

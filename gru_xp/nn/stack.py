@@ -23,7 +23,7 @@ from gru_xp.nn.checks import (
 from gru_xp.nn.dropout import DropoutRates, dropout_mask, keep_mask
 from gru_xp.nn.gru import GRUCache, back_through_layer, batch_first, inputs_of, run_layer, time_first, valid_steps
 from gru_xp.nn.ops import Array, Namespace
-from gru_xp.nn.params import GRUParams, Reset, check_reset, init_params
+from gru_xp.nn.params import GRUParams, Reset, check_reset, init_gru_params
 from gru_xp.nn.pointwise import add, multiply
 from gru_xp.nn.scan import Arrays, OpsOrScan, Scan, scan_of
 
@@ -84,7 +84,7 @@ def init_gru_stack_params(
     bidirectional
         Whether each layer runs against time, too.
     reset, xp, seed, dtype, device
-        See `init_params`.
+        See `init_gru_params`.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def init_gru_stack_params(
     Raises
     ------
     ArgumentError
-        `num_layers` is not from 1 to 1000, `bidirectional` is not a bool, or as `init_params`.
+        `num_layers` is not from 1 to 1000, `bidirectional` is not a bool, or as `init_gru_params`.
     ShapeError
         `dtype` is neither float32 nor float64.
     """
@@ -101,7 +101,7 @@ def init_gru_stack_params(
     directions = 2 if check_flag("bidirectional", bidirectional) else 1
     return tuple(
         tuple(
-            init_params(
+            init_gru_params(
                 directions * hidden_size if layer else input_size,
                 hidden_size,
                 reset=reset,

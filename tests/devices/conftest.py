@@ -17,9 +17,9 @@ from gru_xp.nn import (
     gru_forward,
     gru_stack_backward,
     gru_stack_forward,
+    init_gru_params,
     init_gru_stack_params,
     init_linear_params,
-    init_params,
     linear_backward,
     linear_forward,
     mse_loss,
@@ -76,7 +76,7 @@ def _run_every_body(ops: Ops, H: int = 7) -> None:
     rng = np.random.default_rng(7)
     B, T, I = 4, 5, 3  # noqa: E741
     x, h0, dh, dh_last = (rng.standard_normal(shape) for shape in ((B, T, I), (B, H), (B, T, H), (B, H)))
-    forms = [init_params(I, H, reset=reset, xp=np, seed=1) for reset in RESETS]
+    forms = [init_gru_params(I, H, reset=reset, xp=np, seed=1) for reset in RESETS]
     lengths, update, candidate = [T, 0, 2, 3], rng.random((B, T, H)), rng.random((B, H))
     for params, u, c, n in product(forms, (None, 0.75, update), (None, candidate), (None, lengths)):
         masks = {"update_mask": u, "candidate_mask": c, "lengths": n}

@@ -293,13 +293,13 @@ def test_a_forked_process_computes():
 import os, warnings
 import numpy as np
 from gru_xp.devices import numpy_ops
-from gru_xp.nn import gru_backward, gru_forward, init_params
+from gru_xp.nn import gru_backward, gru_forward, init_gru_params
 from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of
 warnings.simplefilter("ignore")
 numpy_ops.MIN_STATE_NUMBERS = 1
 rng = np.random.default_rng(0)
-x, dh, params = rng.standard_normal((8, 5, 2)), rng.standard_normal((8, 5, 4)), init_params(2, 4, xp=np, seed=1)
+x, dh, params = rng.standard_normal((8, 5, 2)), rng.standard_normal((8, 5, 4)), init_gru_params(2, 4, xp=np, seed=1)
 
 def compute(ops=None):
     h, _, cache = gru_forward(x, None, params, ops=ops)

@@ -14,10 +14,10 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from gru_xp import Forecaster, NotFittedError
+from gru_xp import Forecaster
 from gru_xp.data import bundled_file
 from gru_xp.devices import device as device_module
-from gru_xp.errors import ArgumentError, CheckpointError, DataError, DataWarning, DeviceError
+from gru_xp.errors import ArgumentError, CheckpointError, DataError, DataWarning, DeviceError, NotFittedError
 from gru_xp.forecasting.evaluation import evaluate
 from gru_xp.io.read import read_series
 from gru_xp.io.series import TimeSeries

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gru_xp import read_panel, read_series
+from gru_xp import read_series
 from gru_xp.errors import ArgumentError, DataError, DataWarning
 from gru_xp.io.dates import format_date
 from gru_xp.io.messages import command_line
 from gru_xp.io.options import ReadOptions
-from gru_xp.io.read import read
+from gru_xp.io.read import read, read_panel
 from gru_xp.io.spacing import next_dates
 
 pytestmark = pytest.mark.compat

@@ -14,7 +14,7 @@ from gru_xp.nn import (
     gru_cell_backward,
     gru_cell_forward,
     gru_forward,
-    init_params,
+    init_gru_params,
 )
 from gru_xp.nn.params import arrays_of, map_arrays, named_arrays
 
@@ -487,7 +487,7 @@ def test_large_inputs(xp, host_call, reset):
 
 def test_long_sequences_keep_their_states_bounded(rng, reset):
     x = 10.0 * rng.standard_normal((2, 500, 3))
-    h, _, cache = gru_forward(x, None, init_params(3, 8, reset=reset, xp=np, seed=1))
+    h, _, cache = gru_forward(x, None, init_gru_params(3, 8, reset=reset, xp=np, seed=1))
     dx, dh0, dparams = gru_backward(None, cache, dh_last=np.ones((2, 8)))
     assert np.abs(h).max() < 1.0
     assert all(np.all(np.isfinite(array)) for array in (dx, dh0, *arrays_of(dparams)))

@@ -11,8 +11,8 @@ from gru_xp.nn import (
     gradcheck,
     gru_backward,
     gru_forward,
+    init_gru_params,
     init_linear_params,
-    init_params,
     linear_backward,
     linear_forward,
     mse_loss,
@@ -386,7 +386,7 @@ def test_a_label_a_step_is_learned(rng):
         return x, np.where(mask, labels, -100), mask
 
     H, learning_rate = 16, 1.0
-    gru = init_params(1, H, xp=np, seed=1, dtype=np.float64)
+    gru = init_gru_params(1, H, xp=np, seed=1, dtype=np.float64)
     linear = init_linear_params(H, 2, xp=np, seed=2, dtype=np.float64)
 
     def predict(x):

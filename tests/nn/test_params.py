@@ -7,7 +7,7 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
-from gru_xp.nn import GRUParams, LinearParams, gru_cell_forward, init_linear_params, init_params
+from gru_xp.nn import GRUParams, LinearParams, gru_cell_forward, init_gru_params, init_linear_params
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import RESETS, arrays_of, flatten, map_arrays, named_arrays, unflatten
 
@@ -114,7 +114,7 @@ def test_the_numbers_of_a_seed_never_change(xp):
     """Row by row in the order of the fields, from Python's generator, whose sequence is fixed for all versions."""
     rng = random.Random(7)
     for array, shape in zip(
-        init_params(2, 5, reset="after", xp=xp, seed=7, dtype=xp.float64),
+        init_gru_params(2, 5, reset="after", xp=xp, seed=7, dtype=xp.float64),
         [(15, 2), (15, 5), (15,), (5,)],
         strict=True,
     ):
@@ -126,51 +126,51 @@ def test_the_numbers_of_a_seed_never_change(xp):
 def test_both_forms_draw_the_same_numbers():
     """As many of them, too."""
     drawn = random.Random(7)
-    init_params(2, 5, reset="after", xp=np, seed=drawn)
+    init_gru_params(2, 5, reset="after", xp=np, seed=drawn)
     for reset in RESETS:
         rng = random.Random(7)
-        params = init_params(2, 5, reset=reset, xp=np, seed=rng)
+        params = init_gru_params(2, 5, reset=reset, xp=np, seed=rng)
         assert params.reset == reset
-        after = init_params(2, 5, reset="after", xp=np, seed=7)
+        after = init_gru_params(2, 5, reset="after", xp=np, seed=7)
         assert all(a.tolist() == b.tolist() for a, b in zip(params[:3], after[:3], strict=True))
         assert rng.getstate() == drawn.getstate()
-    assert init_params(2, 5, xp=np).reset == "before"
+    assert init_gru_params(2, 5, xp=np).reset == "before"
 
 
 def test_all_namespaces_draw_the_same_numbers(xp):
-    expected = (*init_params(2, 5, reset="after", xp=np, seed=3), *init_linear_params(5, 2, xp=np, seed=4))
+    expected = (*init_gru_params(2, 5, reset="after", xp=np, seed=3), *init_linear_params(5, 2, xp=np, seed=4))
     options = {"xp": xp, "dtype": xp.float64}
-    actual = (*init_params(2, 5, reset="after", seed=3, **options), *init_linear_params(5, 2, seed=4, **options))
+    actual = (*init_gru_params(2, 5, reset="after", seed=3, **options), *init_linear_params(5, 2, seed=4, **options))
     for array, numbers in zip(actual, expected, strict=True):
         assert to_host(array).tolist() == numbers.tolist()
 
 
 def test_single_precision_is_rounded_double_precision(xp):
-    double = init_params(2, 5, reset="after", xp=np, seed=3)
-    single = init_params(2, 5, reset="after", xp=xp, seed=3, dtype=xp.float32)
+    double = init_gru_params(2, 5, reset="after", xp=np, seed=3)
+    single = init_gru_params(2, 5, reset="after", xp=xp, seed=3, dtype=xp.float32)
     for array, numbers in zip(single, double, strict=True):
         assert array.dtype == xp.float32
         np.testing.assert_array_equal(to_host(array), numbers.astype(np.float32))
 
 
 def test_the_seed_matters():
-    first, same, other = (flatten(init_params(2, 5, xp=np, seed=seed)) for seed in (1, 1, 2))
+    first, same, other = (flatten(init_gru_params(2, 5, xp=np, seed=seed)) for seed in (1, 1, 2))
     assert first.tolist() == same.tolist()
     assert not np.any(first == other)
     assert np.unique(first).size == first.size
-    for init in (init_params, init_linear_params):
+    for init in (init_gru_params, init_linear_params):
         assert flatten(init(2, 5, xp=np)).tolist() == flatten(init(2, 5, xp=np, seed=0)).tolist()
 
 
 def test_a_generator_is_drawn_from_further():
     rng = random.Random(5)
-    first, second = (flatten(init_params(2, 3, xp=np, seed=rng)) for _ in range(2))
-    assert first.tolist() == flatten(init_params(2, 3, xp=np, seed=5)).tolist()
+    first, second = (flatten(init_gru_params(2, 3, xp=np, seed=rng)) for _ in range(2))
+    assert first.tolist() == flatten(init_gru_params(2, 3, xp=np, seed=5)).tolist()
     assert not np.any(first == second)
 
 
 def test_bounds():
-    for init, n_in, n_out in ((init_params, 3, 25), (init_linear_params, 25, 60)):
+    for init, n_in, n_out in ((init_gru_params, 3, 25), (init_linear_params, 25, 60)):
         values = flatten(init(n_in, n_out, xp=np, seed=0))
         bound = 1.0 / math.sqrt(25)  # H, or the inputs of the linear layer
         assert np.all(np.abs(values) <= bound), init
@@ -189,14 +189,14 @@ def test_device_is_passed_on():
     strict = pytest.importorskip("array_api_strict")
     device = strict.Device("device1")
     options = {"xp": strict, "device": device}
-    for array in (*init_params(2, 3, reset="after", **options), *init_linear_params(2, 3, **options)):
+    for array in (*init_gru_params(2, 3, reset="after", **options), *init_linear_params(2, 3, **options)):
         assert array.device == device
 
 
 def test_refused_sizes_seeds_and_dtypes(refuses):
     for size in (0, -3, 2.0):
         for init, names in (
-            (init_params, ("input_size", "hidden_size")),
+            (init_gru_params, ("input_size", "hidden_size")),
             (init_linear_params, ("input_size", "output_size")),
         ):
             for place, name in enumerate(names):
@@ -205,8 +205,8 @@ def test_refused_sizes_seeds_and_dtypes(refuses):
                 with refuses(name, str(size), "whole number", "at least 1", error=ValueError):
                     init(*sizes, xp=np)
     with refuses("reset", "'both'", "'before', 'after'", error=ValueError):
-        init_params(2, 3, reset="both", xp=np)
-    for init in (init_params, init_linear_params):
+        init_gru_params(2, 3, reset="both", xp=np)
+    for init in (init_gru_params, init_linear_params):
         with refuses("seed", "-1", "whole number", "at least 0", error=ValueError):
             init(2, 3, xp=np, seed=-1)
         with refuses("dtype", "int64", "float32 or float64"):

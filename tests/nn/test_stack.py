@@ -18,8 +18,8 @@ from gru_xp.nn import (
     gru_stack_backward,
     gru_stack_forward,
     gru_stack_step,
+    init_gru_params,
     init_gru_stack_params,
-    init_params,
 )
 from gru_xp.nn.dropout import DropoutRates, keep_mask
 from gru_xp.nn.gru import batch_first
@@ -596,7 +596,7 @@ def test_initial_values(xp):
             assert isinstance(layer, tuple)
             for params in layer:
                 assert isinstance(params, GRUParams)
-                expected = init_params(
+                expected = init_gru_params(
                     D * H if number else IN, H, reset=reset, xp=np, seed=rng, dtype=getattr(np, dtype)
                 )
                 assert equal_bits(params, expected), (L, D, dtype)
@@ -614,7 +614,7 @@ def test_both_forms_are_drawn_alike():
 
 def test_one_layer_is_drawn_as_ever():
     ((params,),) = init_gru_stack_params(IN, H, xp=np, seed=3)
-    assert equal_bits(params, init_params(IN, H, xp=np, seed=3))
+    assert equal_bits(params, init_gru_params(IN, H, xp=np, seed=3))
 
 
 def test_initial_values_depend_on_the_seed():
@@ -655,7 +655,7 @@ def test_wrong_dtype(refuses):
 
 
 def params_of(n_in, H, dtype="float64"):
-    return init_params(n_in, H, xp=np, dtype=getattr(np, dtype))
+    return init_gru_params(n_in, H, xp=np, dtype=getattr(np, dtype))
 
 
 ONE, TWO = params_of(2, 3), params_of(3, 3)
