@@ -17,7 +17,7 @@ _thread = threading.local()
 
 
 def fastest_ops(namespace_name: str, *, new: bool = False) -> Any:
-    """The `gru_xp.nn.ops.Ops` for arrays of a namespace, such as ``"numpy"``; None if nothing beats the plain ones.
+    """The `gru_xp.nn.scan.Scan` for arrays of a namespace, such as ``"numpy"``; None if nothing beats the plain one.
 
     They are those of the thread that asks, or `new` ones that nobody else has.
     """

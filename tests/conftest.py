@@ -19,10 +19,10 @@ import pytest
 
 from gru_xp.devices import cuda_problem, numpy_ops, to_host
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import Ops, PlainOps
 from gru_xp.errors import DataError
 from gru_xp.nn import GRUParams, LinearParams, gru_backward, gru_forward
 from gru_xp.nn.network import NetworkParams
-from gru_xp.nn.ops import Ops, PlainOps
 from gru_xp.nn.params import arrays_of, map_arrays, named_arrays
 from gru_xp.nn.scan import PlainScan
 

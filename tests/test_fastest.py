@@ -8,8 +8,8 @@ import pytest
 
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import Ops, PlainOps
 from gru_xp.fastest import fastest_ops
-from gru_xp.nn.ops import Ops, PlainOps
 from gru_xp.nn.scan import scan_of
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.numpy_memory import LINE, Arena, RecycledMemory, Scratch
 from gru_xp.devices.numpy_ops import MAX_SCRATCH_BYTES, NumpyOps
-from gru_xp.nn.ops import Array, Body, Ops
+from gru_xp.devices.primitives import Body, Ops
+from gru_xp.nn.scan import Array
 
 Result = TypeVar("Result")
 

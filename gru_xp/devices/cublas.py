@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from gru_xp.errors import DeviceError
-from gru_xp.nn.ops import Array
+from gru_xp.nn.scan import Array
 
 _LOGGER = logging.getLogger("gru_xp")
 

@@ -1,4 +1,4 @@
-"""How CuPy does what ``nn/ops.py`` describes: one kernel for a pointwise body, products without copies, CUDA graphs."""
+"""CuPy's primitives, see ``primitives.py``: one kernel for a pointwise body, products without copies, CUDA graphs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,14 +9,15 @@ from gru_xp.devices import cublas, cuda_graph
 from gru_xp.devices.c_code import C_CODE
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, compile_loop
+from gru_xp.devices.primitives import PLAIN_OPS, Body, Ops, even_slices, rounds_for_memory
 from gru_xp.devices.recording import Operand, Recording, Symbol, record
-from gru_xp.nn.ops import PLAIN_OPS, Array, Body, Ops, even_slices, rounds_for_memory
+from gru_xp.nn.scan import Array
 
 Result = TypeVar("Result")
 
 
 class CupyOps(Lowered):
-    """`gru_xp.nn.ops.Ops` for CuPy arrays on the current device."""
+    """`gru_xp.devices.primitives.Ops` for CuPy arrays on the current device."""
 
     def __init__(self) -> None:
         self._kernels: dict[Any, Callable[[tuple[Array, ...]], None]] = {}

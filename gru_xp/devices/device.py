@@ -15,10 +15,11 @@ import numpy as np
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.devices.threads import MOST_THREADS, default_threads
 from gru_xp.errors import ArgumentError, DeviceError, DeviceNameError, printable
 from gru_xp.nn.checks import check_choice, shown, whole_number
-from gru_xp.nn.ops import PLAIN_OPS, Array, Namespace, Ops, plain_wanted
+from gru_xp.nn.scan import Array, Namespace, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
 NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"

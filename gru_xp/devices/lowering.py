@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
+from gru_xp.devices.primitives import Ops
 from gru_xp.devices.step_plan import (
     Buffer,
     Copy,
@@ -29,8 +30,8 @@ from gru_xp.devices.step_plan import (
     structure_of,
 )
 from gru_xp.devices.tracing import Symbol
-from gru_xp.nn.ops import Array, Namespace, Ops
 from gru_xp.nn.pointwise import add
+from gru_xp.nn.scan import Array, Namespace
 
 MIN_NUMBERS = 2**20
 """Numbers below which parts are put together by one thread: starting others would take longer."""

@@ -15,7 +15,7 @@ import numpy as np
 from gru_xp.devices.numpy_plan import Program
 from gru_xp.devices.step_plan import rebuilt
 from gru_xp.devices.threads import one_blas_thread
-from gru_xp.nn.ops import Array
+from gru_xp.nn.scan import Array
 
 Seen: TypeAlias = Callable[[Any], Any]
 """What makes a view of an array."""

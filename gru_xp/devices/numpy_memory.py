@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru_xp.nn.ops import Array
+from gru_xp.nn.scan import Array
 
 LINE = 64
 """Bytes of a cache line, where arrays begin."""

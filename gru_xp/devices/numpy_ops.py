@@ -1,4 +1,4 @@
-"""How NumPy does what ``nn/ops.py`` describes: kept memory, feature-major; recorded calls; rows split over threads.
+"""How NumPy does what ``primitives.py`` describes: kept memory, feature-major; recorded calls; rows split over threads.
 
 Memory is feature-major: an array of shape ``(T, B, 3H)`` lies in memory as ``(T, 3H, B)``, so that the columns of one
 gate in one step are contiguous. The calls of a pointwise body are recorded once and then played back as ufuncs with
@@ -19,10 +19,10 @@ from gru_xp.devices.lowering import Lowered, call, scan
 from gru_xp.devices.numpy_bound import CALL_BYTES, BoundProgram, SmallCalls, inputs_like, replaced
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch, detached
 from gru_xp.devices.numpy_plan import Plan, Program, make_plan
+from gru_xp.devices.primitives import Body, Ops, even_slices, rounds_for_memory
 from gru_xp.devices.recording import record
 from gru_xp.devices.threads import default_threads, one_blas_thread, run_side_by_side
-from gru_xp.nn.ops import Array, Body, Ops, even_slices, rounds_for_memory
-from gru_xp.nn.scan import Arrays, Run, Step, kind_of
+from gru_xp.nn.scan import Array, Arrays, Run, Step, kind_of
 
 Result = TypeVar("Result")
 
@@ -66,7 +66,7 @@ def _scan_with(step: Step, weights: Any, ops: "NumpyOps", arguments: Arrays) -> 
 
 
 class NumpyOps(Lowered):
-    """`gru_xp.nn.ops.Ops` for NumPy arrays. One instance belongs to one thread.
+    """`gru_xp.devices.primitives.Ops` for NumPy arrays. One instance belongs to one thread.
 
     So do its workers: that thread writes down what they do, and waits while other threads play it back.
 

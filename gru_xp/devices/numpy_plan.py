@@ -10,7 +10,7 @@ import numpy as np
 
 from gru_xp.devices.numpy_memory import Scratch
 from gru_xp.devices.recording import FUNCTIONS, Call, Operand, Recording, Symbol
-from gru_xp.nn.ops import Array
+from gru_xp.nn.scan import Array
 
 Program: TypeAlias = list[tuple[Callable[..., Any], tuple[Any, ...]]]
 """Functions and their arguments, which write into memory that is among them."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from gru_xp.devices.persistent_code import kernel_parameters, kernel_source
 from gru_xp.devices.persistent_steps import Matmul, Pointwise, UnfitError, analyse, make_schedule, operands_of
 from gru_xp.devices.persistent_tile import Tile, fastest_tile
-from gru_xp.nn.ops import Array
+from gru_xp.nn.scan import Array
 
 __all__ = ["Matmul", "PersistentLoop", "Pointwise", "Tile", "compile_loop"]
 

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gru_xp.devices.primitives import Body
 from gru_xp.devices.recording import Operand, Recording, Symbol, record
-from gru_xp.nn.ops import Array, Body
+from gru_xp.nn.scan import Array
 
 MAX_WIDTH = 128
 """The widest cells: of wider ones the weights of a GRU do not fit into a multiprocessor's shared memory."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from gru_xp.nn.ops import Body
+from gru_xp.devices.primitives import Body
 
 FUNCTIONS = ("add", "divide", "exp", "greater", "maximum", "multiply", "negative", "sqrt", "subtract", "tanh", "where")
 """What a body may call, by the Array API's names; most of them can be written as operators.

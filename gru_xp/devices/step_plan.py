@@ -16,6 +16,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
+from gru_xp.devices.primitives import Body
 from gru_xp.devices.tracing import (
     ALL,
     LOOP,
@@ -34,7 +35,6 @@ from gru_xp.devices.tracing import (
     needed,
     refuse,
 )
-from gru_xp.nn.ops import Body
 
 AFTER = LOOP + 1
 """The level of what is computed after the loop."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from gru_xp.devices import Device, device_for_caller, to_device, to_host
 from gru_xp.devices.inventory import versions
+from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, CheckpointError, DataError, NotFittedError, printable
 from gru_xp.forecasting.data import (
     check_magnitude,
@@ -27,8 +28,8 @@ from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
-from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import RESETS, Reset, arrays_of, map_arrays, named_arrays
+from gru_xp.nn.scan import Array
 from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model

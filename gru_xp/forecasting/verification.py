@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from gru_xp.devices import Device, resolve_device
+from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.forecasting.data import remembered_options, series_to_continue
 from gru_xp.forecasting.forecaster import Forecaster
-from gru_xp.nn.ops import PLAIN_OPS, Array, Ops
+from gru_xp.nn.scan import Array
 from gru_xp.training.trainer import EpochRecord, Pause, TrainingState
 
 LIMITS = {"float32": 5e-5, "float64": 1e-10}

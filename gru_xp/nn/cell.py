@@ -15,9 +15,8 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from gru_xp.nn.checks import check_array, check_kind
-from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import GRUParams, Reset, check_reset
-from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, Step, checked_call, scan_of, whole
+from gru_xp.nn.scan import Array, Arrays, Namespace, Pairs, Scan, Step, checked_call, scan_of, whole
 
 Mask: TypeAlias = Array | None
 """A factor ``(B, H)`` or ``(B, 1)``; None for 1."""
@@ -203,11 +202,11 @@ class CellCache(NamedTuple):
 
     saved: Arrays
     params: GRUParams
-    ops: OpsOrScan  # as it was given
+    ops: Scan | None  # as it was given
 
 
 def gru_cell_forward(
-    x: Array, h_prev: Array, params: GRUParams, *, reset: Reset | None = None, ops: OpsOrScan = None
+    x: Array, h_prev: Array, params: GRUParams, *, reset: Reset | None = None, ops: Scan | None = None
 ) -> tuple[Array, CellCache]:
     """One GRU step.
 
@@ -223,7 +222,7 @@ def gru_cell_forward(
         arXiv:1406.1078v3) or the product after it (``"after"``; PyTorch, cuDNN and Keras).
     reset : {"before", "after"}, optional
         The expected form; any if left out.
-    ops : Ops or Scan, optional
+    ops : Scan, optional
         How to run the step; the fastest way known for `x` if left out.
 
     Returns
@@ -275,7 +274,7 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
     return whole(dx, scan)[0, ...], dh_prev, scan.call(params_gradient, sums)
 
 
-def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset | None = None, ops: OpsOrScan = None) -> Array:
+def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset | None = None, ops: Scan | None = None) -> Array:
     """One GRU step without gradients, as values come in one by one.
 
     `GRUInference.step` prepares the weights once, and is the faster one for many steps with the same weights.

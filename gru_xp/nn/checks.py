@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from array_api_compat import array_namespace, device, is_array_api_obj, is_lazy_array
 
 from gru_xp.errors import ArgumentError, GruXpError, ShapeError, printable
-from gru_xp.nn.ops import Array, Namespace
+from gru_xp.nn.scan import Array, Namespace
 
 Dims = Sequence[int | str]
 """Expected sizes: a number where the size is known, the dimension's letter where any size will do."""

@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ArgumentError
 from gru_xp.nn.checks import generator, rate, shown, whole_number
-from gru_xp.nn.ops import Array
+from gru_xp.nn.scan import Array
 
 _BITS = 32
 

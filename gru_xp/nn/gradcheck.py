@@ -8,8 +8,8 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
 from gru_xp.nn.checks import check_choice, check_function, generator, positive_number, shown
-from gru_xp.nn.ops import Array
 from gru_xp.nn.params import map_arrays, named_arrays
+from gru_xp.nn.scan import Array
 
 MODES = ("elements", "direction")
 

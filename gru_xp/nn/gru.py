@@ -10,10 +10,9 @@ from array_api_compat import array_namespace, device
 from gru_xp.errors import ShapeError
 from gru_xp.nn.cell import FORWARD_STEPS, Mask, backward_step, check_params, joint_weights, params_gradient, times
 from gru_xp.nn.checks import check_array, check_flag, check_kind, check_lengths, check_optional, share, whole_number
-from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import GRUParams, Reset, check_reset
 from gru_xp.nn.pointwise import only_valid
-from gru_xp.nn.scan import Arrays, OpsOrScan, Scan, scan_of, whole
+from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, scan_of, whole
 
 
 class Inputs(NamedTuple):
@@ -41,7 +40,7 @@ class GRUCache(NamedTuple):
     reverse: bool
     spans: Sequence[slice]  # of steps, in the order in which they were run
     saved: Sequence[Any]  # of the only span, what its steps saved; or of each, to run it again, the state before it
-    ops: OpsOrScan  # as it was given
+    ops: Scan | None  # as it was given
 
 
 def gru_forward(
@@ -55,7 +54,7 @@ def gru_forward(
     update_mask: Array | float | None = None,
     reset: Reset | None = None,
     keep_every: int | None = None,
-    ops: OpsOrScan = None,
+    ops: Scan | None = None,
     with_h: bool = True,
     with_cache: bool = True,
 ) -> tuple[Array | None, Array, GRUCache | None]:
@@ -89,7 +88,7 @@ def gru_forward(
         backward pass: memory of about ``T / keep_every + keep_every`` steps instead of T, least at the root of T, for a
         third more time. `x` and `h0` are read again then: they must not change in between. The gradients are the same,
         but for the rounding of sums over steps that are taken in other groups.
-    ops : Ops or Scan, optional
+    ops : Scan, optional
         How to run the steps; the fastest way known for `x` if left out.
     with_h : bool
         Whether the states after all steps are wanted; who needs the last ones alone can do without.
@@ -199,7 +198,7 @@ def run_layer(
     params: GRUParams,
     reverse: bool = False,
     keep_every: int | None = None,
-    ops: OpsOrScan = None,
+    ops: Scan | None = None,
     with_h: bool = True,
     with_cache: bool = True,
 ) -> tuple[Array | None, Array, GRUCache | None]:

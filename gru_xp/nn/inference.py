@@ -5,9 +5,8 @@ from array_api_compat import array_namespace
 from gru_xp.nn.cell import FORWARD_STEPS, check_params, joint_weights
 from gru_xp.nn.checks import check_array, check_kind
 from gru_xp.nn.gru import filled
-from gru_xp.nn.ops import Array
 from gru_xp.nn.params import GRUParams, Reset, check_reset, map_arrays
-from gru_xp.nn.scan import Known, OpsOrScan, Run, kind_of, run_of_scan, scan_of, whole
+from gru_xp.nn.scan import Array, Known, Run, Scan, kind_of, run_of_scan, scan_of, whole
 
 
 class GRUInference:
@@ -21,7 +20,7 @@ class GRUInference:
         They are copied: later changes have no effect. Of PyTorch, they must be detached.
     reset
         See `gru_forward`.
-    ops : Ops or Scan, optional
+    ops : Scan, optional
         As for `gru_forward`, but the layer's own if left out; given ones must not be used elsewhere at the same time.
 
     Raises
@@ -41,7 +40,7 @@ class GRUInference:
     ((3, 4, 5), (3, 5))
     """
 
-    def __init__(self, params: GRUParams, *, reset: Reset | None = None, ops: OpsOrScan = None) -> None:
+    def __init__(self, params: GRUParams, *, reset: Reset | None = None, ops: Scan | None = None) -> None:
         check_kind("params", params, GRUParams, "a GRUParams")
         check_params(params, params.weight_ih)
         check_reset(reset, params)

@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 from gru_xp.nn.checks import check_array, check_kind, check_rows
 from gru_xp.nn.gru import time_first
-from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import LinearParams
-from gru_xp.nn.scan import Arrays, OpsOrScan, Pairs, checked_call, scan_of, whole
+from gru_xp.nn.scan import Array, Arrays, Namespace, Pairs, Scan, checked_call, scan_of, whole
 
 
 class LinearCache(NamedTuple):
@@ -14,10 +13,10 @@ class LinearCache(NamedTuple):
 
     x: Array  # (N, I) or (B, T, I)
     params: LinearParams
-    ops: OpsOrScan  # as it was given
+    ops: Scan | None  # as it was given
 
 
-def linear_forward(x: Array, params: LinearParams, *, ops: OpsOrScan = None) -> tuple[Array, LinearCache]:
+def linear_forward(x: Array, params: LinearParams, *, ops: Scan | None = None) -> tuple[Array, LinearCache]:
     """``y = x W^T + b``, for every row of `x`: of a batch, or of each of its steps.
 
     Parameters
@@ -25,7 +24,7 @@ def linear_forward(x: Array, params: LinearParams, *, ops: OpsOrScan = None) -> 
     x : array, shape ``(N, I)`` or ``(B, T, I)``
     params : LinearParams
         ``weight (O, I)`` and ``bias (O,)``, of the same namespace, device and dtype as `x`.
-    ops : Ops or Scan, optional
+    ops : Scan, optional
         See `gru_forward`.
 
     Returns

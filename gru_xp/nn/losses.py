@@ -4,13 +4,12 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
 from gru_xp.nn.checks import check_array, check_beside, check_choice, check_rows, may_hold
-from gru_xp.nn.ops import Array, Namespace
-from gru_xp.nn.scan import Arrays, OpsOrScan, checked_call
+from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, checked_call
 
 REDUCTIONS = ("mean", "sum")
 
 
-def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: OpsOrScan = None) -> tuple[Array, Array]:
+def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: Scan | None = None) -> tuple[Array, Array]:
     """Squared error.
 
     Parameters
@@ -19,7 +18,7 @@ def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: OpsO
         Prediction and target; shapes must agree, nothing is broadcast.
     reduction : {"mean", "sum"}
         Over sequences; over the O outputs it is always the mean.
-    ops : Ops or Scan, optional
+    ops : Scan, optional
         See `gru_forward`.
 
     Returns

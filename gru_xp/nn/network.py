@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 from gru_xp.nn.checks import check_array, check_flag, check_kind, generator, whole_number
 from gru_xp.nn.gru import batch_first
 from gru_xp.nn.linear import LinearCache, linear_backward, linear_forward
-from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import LinearParams, Reset, init_linear_params
-from gru_xp.nn.scan import OpsOrScan, scan_of
+from gru_xp.nn.scan import Array, Namespace, Scan, scan_of
 from gru_xp.nn.stack import (
     Layers,
     StackCache,
@@ -97,7 +96,7 @@ def network_forward(
     masks: StackMasks | None = None,
     reset: Reset | None = None,
     keep_every: int | None = None,
-    ops: OpsOrScan = None,
+    ops: Scan | None = None,
     with_cache: bool = True,
 ) -> tuple[Array, NetworkCache | None]:
     """Predict from whole sequences.

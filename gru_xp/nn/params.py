@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 
 from gru_xp.errors import ArgumentError, ShapeError, printable
 from gru_xp.nn.checks import check_array, check_choice, check_namespace, generator, shown, whole_number
-from gru_xp.nn.ops import Array, Namespace
+from gru_xp.nn.scan import Array, Namespace
 
 ParamsT = TypeVar("ParamsT", bound=tuple[Any, ...])
 

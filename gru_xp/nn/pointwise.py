@@ -1,6 +1,6 @@
-"""Elementwise functions that several files use; see `gru_xp.nn.ops.Body`."""
+"""Elementwise functions that several files use; see `gru_xp.devices.primitives.Body`."""
 
-from gru_xp.nn.ops import Array, Namespace
+from gru_xp.nn.scan import Array, Namespace
 
 
 def add(xp: Namespace, a: Array, b: Array) -> tuple[Array]:

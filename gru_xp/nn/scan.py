@@ -9,16 +9,22 @@ computes, and play that back faster; therefore a step is a function at the level
 - of weights, ``.T``, any slice, ``w[:, None]``, and ``xp.concat`` along any axis.
 """
 
+import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache, partial
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 
 from array_api_compat import array_namespace
 
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.fastest import fastest_ops
-from gru_xp.nn.ops import Array, Namespace, Ops, plain_wanted
+
+Array: TypeAlias = Any
+"""An array of any Array API namespace."""
+
+Namespace: TypeAlias = Any
+"""A module that follows the Array API standard."""
 
 Arrays: TypeAlias = tuple[Any, ...]
 """Arrays, or None for one that a variant does without."""
@@ -69,10 +75,6 @@ class Scan(Protocol):
         """
 
 
-OpsOrScan: TypeAlias = Ops | Scan | None
-"""What `ops=` may be; None for the fastest that is known."""
-
-
 class PlainScan:
     """:class:`Scan` by a loop over the Array API standard, for every namespace. One can differentiate through it."""
 
@@ -102,7 +104,7 @@ class PlainScan:
         return a.T @ b
 
 
-def scan_of(like: Array, ops: OpsOrScan = None, *, new: bool = False) -> Scan:
+def scan_of(like: Array, ops: Scan | None = None, *, new: bool = False) -> Scan:
     """How to run steps on arrays such as `like`: by the given ops, or else by the fastest that are known for them.
 
     These are those of the thread that asks, or `new` ones that nobody else has.
@@ -110,18 +112,18 @@ def scan_of(like: Array, ops: OpsOrScan = None, *, new: bool = False) -> Scan:
     Raises
     ------
     ArgumentError
-        `ops` is neither an `Ops` nor a `Scan`.
+        `ops` is no `Scan`.
     ShapeError
         The namespace of the array cannot do what a step does.
     """
-    if ops is not None and not any(hasattr(type(ops), name) for name in ("scan", "pointwise")):
-        raise ArgumentError(f"ops is a {type(ops).__name__}; it must be an Ops, such as PlainOps(), or None")
+    if ops is not None and not hasattr(type(ops), "scan"):
+        raise ArgumentError(f"ops is a {type(ops).__name__}; it must be a Scan, such as PlainScan(xp), or None")
     xp = array_namespace(like)
     name = xp.__name__.removeprefix("array_api_compat.")
     if ops is None and not plain_wanted():
         ops = fastest_ops(name, new=new)
-    if ops is not None and hasattr(ops, "scan"):
-        return cast(Scan, ops)
+    if ops is not None:
+        return ops
     if not _can_scan(xp):
         raise ShapeError(
             f"the arrays have namespace {name}, which cannot run the steps of a GRU; convert them to NumPy, CuPy, "
@@ -162,7 +164,7 @@ def checked_call(
     arguments: Arrays,
     check: Callable[..., None],
     choices: Arrays = (),
-    ops: OpsOrScan = None,
+    ops: Scan | None = None,
 ) -> Any:
     """``function(xp, *arguments)`` by the `call` of a scan, after ``check(*arguments, *choices)``.
 
@@ -238,6 +240,15 @@ def _add_kind(arguments: Sequence[Any], kind: list[Any], arrays: list[Array]) ->
         else:
             hash(a)
             kind += (type(a), repr(a) if isinstance(a, float) else a)  # 0.0 and -0.0 are equal, but not the same
+
+
+PLAIN_VARIABLE = "GRU_XP_PLAIN"
+"""Environment variable that switches every fast path off, if it is set to something else than ``0``."""
+
+
+def plain_wanted() -> bool:
+    """Whether fast paths are switched off."""
+    return os.environ.get(PLAIN_VARIABLE, "") not in ("", "0")
 
 
 def whole(a: Array, scan: Scan) -> Array:

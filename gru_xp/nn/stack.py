@@ -22,10 +22,9 @@ from gru_xp.nn.checks import (
 )
 from gru_xp.nn.dropout import DropoutRates, dropout_mask, keep_mask
 from gru_xp.nn.gru import GRUCache, back_through_layer, batch_first, inputs_of, run_layer, time_first, valid_steps
-from gru_xp.nn.ops import Array, Namespace
 from gru_xp.nn.params import GRUParams, Reset, check_reset, init_gru_params
 from gru_xp.nn.pointwise import add, multiply
-from gru_xp.nn.scan import Arrays, OpsOrScan, Scan, scan_of
+from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, scan_of
 
 MAX_LAYERS = 1000
 
@@ -58,7 +57,7 @@ class StackCache(NamedTuple):
 
     layers: tuple[tuple[GRUCache, ...], ...]
     masks: StackMasks
-    ops: OpsOrScan  # as it was given
+    ops: Scan | None  # as it was given
 
 
 def init_gru_stack_params(
@@ -128,7 +127,7 @@ def gru_stack_forward(
     seed: int | random.Random | None = None,
     reset: Reset | None = None,
     keep_every: int | None = None,
-    ops: OpsOrScan = None,
+    ops: Scan | None = None,
     with_h: bool = True,
     with_cache: bool = True,
 ) -> tuple[Array | None, Array, StackCache | None]:
@@ -245,7 +244,7 @@ def gru_stack_backward(
     return batch_first(dx, scan), scan.call(_stacked, tuple(dh0s))[0], dlayers
 
 
-def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset | None = None, ops: OpsOrScan = None) -> Array:
+def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset | None = None, ops: Scan | None = None) -> Array:
     """Run one step of stacked GRU layers, for values that arrive one at a time; see `gru_step`.
 
     Parameters
@@ -348,7 +347,7 @@ def run_layers(
     *,
     lengths: Array | Sequence[int] | None = None,
     keep_every: int | None = None,
-    ops: OpsOrScan = None,
+    ops: Scan | None = None,
     with_h: bool = True,
     with_cache: bool = True,
 ) -> tuple[Array | None, list[Array], StackCache | None]:

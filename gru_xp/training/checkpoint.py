@@ -8,7 +8,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.ops import Array
+from gru_xp.nn.scan import Array
 from gru_xp.training.model_file import Architecture
 from gru_xp.training.optimizers import STATE_SHAPES
 from gru_xp.training.strict_json import check_fields

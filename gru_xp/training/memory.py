@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from gru_xp.devices import Device
 from gru_xp.devices.counting import counting_ops, shape_alone
+from gru_xp.devices.primitives import Ops
 from gru_xp.errors import MemoryLimitError
 from gru_xp.nn.network import NetworkParams
-from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import GRUParams, LinearParams, Reset, arrays_of
+from gru_xp.nn.scan import Array
 from gru_xp.nn.stack import StackMasks
 from gru_xp.training.objective import Objective, predict
 from gru_xp.training.trainer import TrainingConfig

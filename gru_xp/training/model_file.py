@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from gru_xp.devices import Device, to_device
 from gru_xp.nn.network import NetworkParams
-from gru_xp.nn.ops import Array
 from gru_xp.nn.params import GRUParams, LinearParams, Reset, named_arrays
+from gru_xp.nn.scan import Array
 from gru_xp.nn.stack import MAX_LAYERS
 from gru_xp.training.tensors import TensorSpec, read_tensors, write_tensors
 

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from gru_xp.devices.primitives import Ops
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams, network_backward, network_forward
-from gru_xp.nn.ops import Array, Ops
 from gru_xp.nn.params import Reset, arrays_of, unflatten
 from gru_xp.nn.pointwise import add, divide
+from gru_xp.nn.scan import Array
 from gru_xp.nn.stack import StackMasks, mean_masks
 
 NO_DROPOUT = DropoutRates()

@@ -5,7 +5,8 @@ from typing import Protocol
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.ops import Array, Namespace, Ops
+from gru_xp.devices.primitives import Ops
+from gru_xp.nn.scan import Array, Namespace
 
 
 class Optimizer(Protocol):

@@ -21,7 +21,7 @@ from array_api_compat import array_namespace
 from gru_xp.devices import to_host
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.errors import CheckpointError, printable
-from gru_xp.nn.ops import Array
+from gru_xp.nn.scan import Array
 from gru_xp.training.files import check_path, replace_file
 from gru_xp.training.strict_json import check_fields, read_json, shortened
 

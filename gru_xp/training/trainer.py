@@ -12,14 +12,15 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
 from gru_xp.devices import Device, to_device, to_host
+from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError
 from gru_xp.nn.checks import check_array, check_choice, check_function, check_kind, positive_number, whole_number
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import REDUCTIONS
 from gru_xp.nn.network import NetworkParams
-from gru_xp.nn.ops import Array, Namespace, Ops
 from gru_xp.nn.params import Reset, arrays_of, check_reset, flatten, named_arrays, unflatten
 from gru_xp.nn.pointwise import divide
+from gru_xp.nn.scan import Array, Namespace
 from gru_xp.nn.stack import StackMasks, draw_masks
 from gru_xp.training.objective import Objective
 from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple, Protocol
 from array_api_compat import array_namespace
 
 from gru_xp.devices import Device, device_for_caller, to_device, to_host
+from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.checks import check_array, check_function, check_kind, check_lengths, whole_number
 from gru_xp.nn.linear import linear_backward, linear_forward
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams
-from gru_xp.nn.ops import Array, Namespace, Ops
 from gru_xp.nn.params import LinearParams, Reset, flatten, unflatten
 from gru_xp.nn.pointwise import only_valid
+from gru_xp.nn.scan import Array, Namespace
 from gru_xp.nn.stack import check_layers, gru_stack_backward, gru_stack_forward
 from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, Update, run_epochs
 

@@ -17,8 +17,9 @@ from benchmarks.job import Arrays, Job, Measurement, PeakMemory, time_calls
 from benchmarks.products import product_flops, products
 from benchmarks.scaling import exponent, sweep, thread_counts
 from gru_xp.devices.lowering import Lowered
-from gru_xp.nn.ops import Array, PlainOps
+from gru_xp.devices.primitives import PlainOps
 from gru_xp.nn.params import named_arrays
+from gru_xp.nn.scan import Array
 from gru_xp.training.objective import Objective
 
 SHAPE = (6, 4, 5, 2)

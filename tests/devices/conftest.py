@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gru_xp.devices.lowering import Lowered
+from gru_xp.devices.primitives import Ops, PlainOps, even_slices
 from gru_xp.devices.recording import record
 from gru_xp.nn import (
     GRUInference,
@@ -25,7 +26,6 @@ from gru_xp.nn import (
     mse_loss,
 )
 from gru_xp.nn.network import init_network_params
-from gru_xp.nn.ops import Ops, PlainOps, even_slices
 from gru_xp.nn.params import RESETS
 from gru_xp.training.objective import Objective
 from gru_xp.training.optimizers import OPTIMIZERS

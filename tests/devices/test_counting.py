@@ -6,7 +6,7 @@ import pytest
 
 from gru_xp.devices.counting import CountingNumpyOps, CountingOps, counting_ops, shape_alone
 from gru_xp.devices.numpy_ops import NumpyOps
-from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.devices.primitives import PLAIN_OPS
 
 
 def test_an_array_that_is_a_shape_alone():

@@ -14,10 +14,10 @@ import pytest
 from gru_xp.devices import cublas, cupy_ops, resolve_device, to_device, to_host
 from gru_xp.devices.c_code import C_CODE
 from gru_xp.devices.cupy_ops import CupyOps, kernel_source
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.devices.recording import FUNCTIONS, record
 from gru_xp.fastest import fastest_ops
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of, map_arrays
 
 C_TYPES = {"float32": "float", "float64": "double"}

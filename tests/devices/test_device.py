@@ -12,9 +12,9 @@ import pytest
 from gru_xp.devices import Device, cuda_problem, device, resolve_device, to_device, to_host
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.devices.threads import MOST_THREADS
 from gru_xp.errors import ArgumentError, DeviceError, GruXpError
-from gru_xp.nn.ops import PLAIN_OPS
 
 PROBLEM = "the driver is on holiday"
 

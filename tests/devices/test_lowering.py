@@ -14,9 +14,9 @@ from gru_xp.devices.counting import NOTED_CALL_BYTES, CountingNumpyOps
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.lowering import Kept, Lowered
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PlainOps, even_slices
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.cell import FORWARD_STEPS, backward_step, joint_weights, params_gradient, state_after
-from gru_xp.nn.ops import PlainOps, even_slices
 from gru_xp.nn.params import GRUParams
 from gru_xp.nn.scan import PlainScan
 

@@ -11,10 +11,10 @@ import pytest
 from gru_xp.devices import numpy_bound
 from gru_xp.devices.numpy_bound import BoundProgram, Input, inputs_like
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.nn import gru_cell_backward, gru_cell_forward, gru_step
 from gru_xp.nn.cell import FORWARD_STEPS, joint_weights, state_after
 from gru_xp.nn.inference import GRUInference
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import GRUParams, arrays_of, map_arrays
 from gru_xp.nn.scan import PlainScan
 

@@ -8,9 +8,9 @@ import pytest
 
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch, detached
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of
 
 FLOAT64 = np.dtype("float64")

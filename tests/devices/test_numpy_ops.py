@@ -7,11 +7,11 @@ import pytest
 
 from gru_xp.devices import lowering, numpy_ops
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import ShapeError
 from gru_xp.fastest import fastest_ops
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of, named_arrays
 
 SHAPES = [(1, 1, 1, 1), (1, 5, 2, 3), (3, 1, 3, 2), (4, 7, 1, 6), (7, 4, 3, 1), (5, 3, 2, 9)]  # B, T, input size, H

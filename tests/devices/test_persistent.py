@@ -15,8 +15,8 @@ import pytest
 
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, Tile, compile_loop
+from gru_xp.devices.primitives import PlainOps
 from gru_xp.nn import gru_backward, gru_forward
-from gru_xp.nn.ops import PlainOps
 from gru_xp.nn.params import arrays_of
 
 COMPILING = Path(__file__).parents[1] / "fake_cupy" / "cupy" / "_compiling.py"

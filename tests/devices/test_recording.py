@@ -7,8 +7,8 @@ import pytest
 
 import gru_xp
 from gru_xp.devices.lowering import Lowered
+from gru_xp.devices.primitives import PlainOps
 from gru_xp.devices.recording import FUNCTIONS, Symbol, record
-from gru_xp.nn.ops import PlainOps
 from gru_xp.nn.pointwise import only_valid
 
 
@@ -263,7 +263,7 @@ def test_outputs_must_be_computed_and_distinct():
 
 
 def test_the_maths_keeps_to_the_rules(run_every_body):
-    """Which memory layers and updates hand to a device's operations, as nn/ops.py allows it."""
+    """Which memory layers and updates hand to a device's operations, as primitives.py allows it."""
     checked = []
 
     class Strict(PlainOps):

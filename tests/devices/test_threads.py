@@ -10,9 +10,9 @@ from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limi
 
 from gru_xp.devices import numpy_ops
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.devices.threads import default_threads, run_side_by_side
 from gru_xp.nn import gru_backward, gru_forward
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of
 
 
@@ -294,7 +294,7 @@ import os, warnings
 import numpy as np
 from gru_xp.devices import numpy_ops
 from gru_xp.nn import gru_backward, gru_forward, init_gru_params
-from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.nn.params import arrays_of
 warnings.simplefilter("ignore")
 numpy_ops.MIN_STATE_NUMBERS = 1

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import Device, resolve_device
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting.verification import LIMITS, Drift, Witness, compare_with_cpu
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import flatten
 
 

@@ -352,7 +352,7 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="not a module"):
         load_torch(path)
     torch.save(torch.nn.GRU(3, 5).state_dict(), path)
-    with pytest.raises(CheckpointError, match=r"no description .* use gru_xp\.from_torch"):
+    with pytest.raises(CheckpointError, match=r"no description .* use gru_xp\.interop\.from_torch"):
         load_torch(path)
 
 

@@ -5,9 +5,9 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import ArgumentError
 from gru_xp.nn import GRUInference, GRUParams, gradcheck, gru_cell_backward, gru_cell_forward, gru_forward, gru_step
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of, named_arrays
 
 SHAPES = [(1, 1, 1), (3, 1, 2), (1, 3, 4), (4, 2, 1), (2, 3, 5)]  # B, input size, H
@@ -204,7 +204,7 @@ def test_wrong_params_cache_and_reset(host_call, refuses):
         forward(host_call, reset="never")
     params = GRUParams(*(host_call.get(f"params.{name}") for name in GRUParams._fields))
     for function in (gru_cell_forward, gru_step):
-        with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
+        with refuses("ops", "str", "a Scan, such as PlainScan(xp), or None", error=ValueError):
             function(x, h_prev, params, ops="x")
 
 

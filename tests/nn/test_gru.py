@@ -575,5 +575,5 @@ def test_wrong_params_cache_and_reset(host_call, refuses):
     with refuses("with_dx", "None", "True or False", error=ArgumentError):
         gru_backward(host_call["dh"], cache, with_dx=None)
     for ops in ("x", 0, NumpyOps):
-        with refuses("ops", type(ops).__name__, "an Ops, such as PlainOps(), or None", error=ArgumentError):
+        with refuses("ops", type(ops).__name__, "a Scan, such as PlainScan(xp), or None", error=ArgumentError):
             forward(host_call, ops=ops)

@@ -6,10 +6,10 @@ from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import ShapeError
 from gru_xp.nn import gru_cell_forward, gru_forward
 from gru_xp.nn.inference import GRUInference
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of
 
 OPS = pytest.mark.parametrize("make_ops", [lambda: None, NumpyOps, lambda: NumpyOps(0), lambda: PLAIN_OPS])
@@ -285,7 +285,7 @@ def test_wrong_parameters(draw_params, refuses):
         GRUInference(tuple(params))
     with refuses("reset", "'never'", "'before', 'after'", error=ValueError):
         GRUInference(params, reset="never")
-    with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
+    with refuses("ops", "str", "a Scan, such as PlainScan(xp), or None", error=ValueError):
         GRUInference(params, ops="x")
 
 

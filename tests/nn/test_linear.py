@@ -119,7 +119,7 @@ def test_wrong_params_and_wrong_cache(host_call, refuses):
     x, weight, bias, dy = host_call.values()
     with refuses("params", "tuple", "LinearParams"):
         linear_forward(x, (weight, bias))
-    with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
+    with refuses("ops", "str", "a Scan, such as PlainScan(xp), or None", error=ValueError):
         linear_forward(x, LinearParams(weight, bias), ops="x")
     for cache in (None, (x, LinearParams(weight, bias))):
         with refuses("cache", type(cache).__name__, "the cache", "linear_forward returned"):

@@ -126,7 +126,7 @@ def test_refused_predictions(draw, misfits, refuses):
             mse_loss(y_pred, bad)
     with refuses("reduction", "'none'", "'mean', 'sum'", error=ValueError):
         mse_loss(y_pred, y_true, reduction="none")
-    with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
+    with refuses("ops", "str", "a Scan, such as PlainScan(xp), or None", error=ValueError):
         mse_loss(y_pred, y_true, ops="x")
 
 

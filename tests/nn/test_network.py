@@ -6,10 +6,10 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.nn import GRUParams, LinearParams, gradcheck, init_gru_stack_params, init_linear_params
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import NetworkParams, init_network_params, network_backward, network_forward
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of, flatten, map_arrays, named_arrays
 from gru_xp.nn.stack import draw_masks
 
@@ -300,7 +300,7 @@ def test_wrong_arguments(draw, draw_network, refuses):
         network_forward(x, params, keep_every=0)
     with refuses("reset is 'after'", "must be 'before'", "leave out reset", "form 'after'", error=ValueError):
         network_forward(x, params, reset="after")
-    with refuses("ops", "str", "an Ops, such as PlainOps(), or None", error=ValueError):
+    with refuses("ops", "str", "a Scan, such as PlainScan(xp), or None", error=ValueError):
         network_forward(x, params, ops="x")
     _, cache = network_forward(x, params)
     with refuses("with_dx", "None", "True or False", error=ValueError):

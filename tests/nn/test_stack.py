@@ -8,6 +8,7 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import ShapeError
 from gru_xp.nn import (
     GRUParams,
@@ -23,7 +24,6 @@ from gru_xp.nn import (
 )
 from gru_xp.nn.dropout import DropoutRates, keep_mask
 from gru_xp.nn.gru import batch_first
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of, map_arrays, named_arrays
 from gru_xp.nn.scan import scan_of
 from gru_xp.nn.stack import StackMasks, back_through_layers, draw_masks, mean_masks, run_layers
@@ -744,7 +744,7 @@ def test_wrong_settings(draw_call, refuses):
             "leave out reset",
             "form 'after'",
         ),
-        ({"ops": "x"}, "ops", "str", "an Ops, such as PlainOps(), or None"),
+        ({"ops": "x"}, "ops", "str", "a Scan, such as PlainScan(xp), or None"),
         ({"with_h": np.ones(1)}, "with_h", "array([1.])", "True or False"),
         ({"with_cache": None}, "with_cache", "None", "True or False"),
         ({"lengths": [2, 0]}, "lengths", "shape (2,)", "integers of shape (3,)"),

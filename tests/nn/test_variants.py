@@ -10,10 +10,11 @@ from array_api_compat import array_namespace
 
 from gru_xp.devices import numpy_ops, to_host
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import ShapeError
 from gru_xp.nn import GRUParams, gradcheck, gru_backward, gru_forward, gru_step
-from gru_xp.nn.ops import PLAIN_OPS, PLAIN_VARIABLE
 from gru_xp.nn.params import arrays_of, map_arrays
+from gru_xp.nn.scan import PLAIN_VARIABLE
 
 KEEP_EVERY = [None, 1, 2, 3, 9]  # of 4 steps: divided or not, and more than there are
 LENGTHS = [2, 0, 4, 1]

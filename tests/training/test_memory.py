@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import Device
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import GruXpError, MemoryLimitError
 from gru_xp.nn.network import init_network_params
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.training.memory import (
     TrainingShapes,
     check_memory,
@@ -101,7 +101,7 @@ def test_on_a_gpu_the_states_of_a_part_count(gpu, monkeypatch):
     """Memory of one part is there for the next; windows are scaled elsewhere."""
     shapes = replace(SHAPES, n_train=12_000)
     whole = training_memory(shapes, CONFIG, gpu)
-    monkeypatch.setattr("gru_xp.nn.ops.MAX_NUMBERS", 2**22)
+    monkeypatch.setattr("gru_xp.devices.primitives.MAX_NUMBERS", 2**22)
     parts = training_memory(shapes, CONFIG, gpu)
     kept = 4 * 12_000 * 30 * 8 * 32  # in float32, eight numbers a unit and step
     data = 4 * 12_400 * 31

@@ -4,12 +4,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from gru_xp.devices import primitives
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.nn import gru_cell_forward, mse_loss
-from gru_xp.nn import ops as ops_module
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import arrays_of, flatten, named_arrays, unflatten
 from gru_xp.nn.stack import draw_masks, mean_masks
 from gru_xp.training import objective as module
@@ -171,7 +171,7 @@ def test_parts_are_smaller_where_there_are_more_layers(problem, monkeypatch, for
     """Each layer and direction keeps as much for its way back."""
     p = problem(B=7, H=4, **layers)
     with monkeypatch.context() as patch:
-        patch.setattr(ops_module, "MAX_NUMBERS", 7 * 4 * (8 * 4 + 2))
+        patch.setattr(primitives, "MAX_NUMBERS", 7 * 4 * (8 * 4 + 2))
         objective = Objective(p.params, p.x, p.y, PLAIN_OPS)
     objective.evaluate()
     assert len(forward_sizes) == n_parts
@@ -203,7 +203,7 @@ def test_keep_every(problem, make_numpy_ops, rng):
 
 
 def test_more_sequences_together_where_states_are_computed_again(problem, monkeypatch, forward_sizes):
-    monkeypatch.setattr(ops_module, "MAX_NUMBERS", 360 * (8 * 4 + 2))
+    monkeypatch.setattr(primitives, "MAX_NUMBERS", 360 * (8 * 4 + 2))
     for layers in LAYERS:
         p, n_parts = problem(B=12, T=36, H=4, **layers), []
         for keep_every in (None, 6, 36, 1):

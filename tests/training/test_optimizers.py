@@ -6,7 +6,7 @@ import pytest
 
 from gru_xp.devices import to_host
 from gru_xp.devices.numpy_ops import NumpyOps
-from gru_xp.nn.ops import PLAIN_OPS
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS, SGD, Adam, Momentum
 
 STEPS = 50

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from gru_xp.errors import CheckpointError
-from gru_xp.nn.ops import Array
+from gru_xp.nn.scan import Array
 from gru_xp.training import tensors
 from gru_xp.training.tensors import DTYPES, LARGEST_HEADER, TensorSpec, read_tensors, write_tensors
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import Device, to_device
+from gru_xp.devices.primitives import PLAIN_OPS, PlainOps
 from gru_xp.nn import init_linear_params, mse_loss
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
-from gru_xp.nn.ops import PLAIN_OPS, PlainOps
 from gru_xp.nn.params import flatten, map_arrays, named_arrays, unflatten
 from gru_xp.nn.stack import mean_masks
 from gru_xp.training.objective import Objective

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import Device, resolve_device, to_host
+from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import ShapeError
 from gru_xp.nn import (
     gru_forward,
@@ -21,7 +22,6 @@ from gru_xp.nn import (
     softmax_cross_entropy,
 )
 from gru_xp.nn.network import NetworkParams, init_network_params
-from gru_xp.nn.ops import PLAIN_OPS
 from gru_xp.nn.params import LinearParams, flatten, map_arrays, named_arrays, unflatten
 from gru_xp.training import TrainingConfig, train_on_chunks, truncated
 from gru_xp.training.trainer import Update

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from gru_xp.devices import to_host
+from gru_xp.devices import primitives, to_host
+from gru_xp.devices.primitives import PLAIN_OPS, even_slices, rounds_for_memory
 from gru_xp.nn import (
     LinearParams,
     gru_cell_backward,
@@ -10,9 +11,7 @@ from gru_xp.nn import (
     linear_backward,
     linear_forward,
     mse_loss,
-    ops,
 )
-from gru_xp.nn.ops import PLAIN_OPS, even_slices, rounds_for_memory
 from gru_xp.nn.params import arrays_of
 from gru_xp.nn.scan import scan_of
 
@@ -182,7 +181,7 @@ def test_even_slices():
 
 def test_the_plain_ops_take_what_fits_in_memory(monkeypatch):
     assert PLAIN_OPS.parts(1000, 100, 3, 64) == [(slice(0, 1000), PLAIN_OPS)]
-    monkeypatch.setattr(ops, "MAX_NUMBERS", 1000)
+    monkeypatch.setattr(primitives, "MAX_NUMBERS", 1000)
     a_sequence = 4 * (8 * 5 + 2)
     rows = [rows for rows, own in PLAIN_OPS.parts(23, 4, 2, 5) if own is PLAIN_OPS]
     numbers = [a_sequence * (r.stop - r.start) for r in rows]

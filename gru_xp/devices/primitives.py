@@ -9,18 +9,13 @@ slices, so that a device may write the calls down once and play them back (`Ops.
 parts of larger arrays (``gates[t]``), so slices must be writable views.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_array_api_obj
 
-Array: TypeAlias = Any
-"""An array of any Array API namespace."""
-
-Namespace: TypeAlias = Any
-"""A module that follows the Array API standard."""
+from gru_xp.nn.scan import Array, Arrays, PlainScan, Scan, Step
 
 Body: TypeAlias = Callable[..., tuple[Array, ...]]
 """``body(xp, *arrays) -> arrays``: elementwise expressions and slices of columns (``a[..., :n]``), nothing else.
@@ -31,7 +26,7 @@ Body: TypeAlias = Callable[..., tuple[Array, ...]]
 Result = TypeVar("Result")
 
 
-class Ops(Protocol):
+class Ops(Scan, Protocol):
     """How a device allocates memory, multiplies matrices, runs pointwise expressions and loops."""
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
@@ -133,6 +128,22 @@ class PlainOps:
         function()
         return function
 
+    def scan(
+        self, step: Step, weights: Any, carry: Any, xs: Arrays, *, rows: Arrays = (), reverse: bool = False
+    ) -> tuple[Any, Arrays, Arrays]:
+        like = next(x for x in xs if x is not None)
+        return PlainScan(array_namespace(like)).scan(step, weights, carry, xs, rows=rows, reverse=reverse)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return PlainScan(array_namespace(_first_array(arguments))).call(function, *arguments)
+
+
+def _first_array(tree: Any) -> Array:
+    """The first one in (nested) tuples; None if there is none."""
+    if isinstance(tree, tuple | list):
+        return next((a for a in map(_first_array, tree) if a is not None), None)
+    return tree if is_array_api_obj(tree) else None
+
 
 MAX_NUMBERS = 2**27
 """Numbers that sequences computed together may keep for their backward pass (512 MiB in float32)."""
@@ -152,11 +163,3 @@ def even_slices(n: int, count: int) -> list[slice]:
 
 
 PLAIN_OPS = PlainOps()
-
-PLAIN_VARIABLE = "GRU_XP_PLAIN"
-"""Environment variable that switches every fast path off, if it is set to something else than ``0``."""
-
-
-def plain_wanted() -> bool:
-    """Whether fast paths are switched off."""
-    return os.environ.get(PLAIN_VARIABLE, "") not in ("", "0")
