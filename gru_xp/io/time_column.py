@@ -35,7 +35,12 @@ _YEAR_WEEK = re.compile(r"\d{4}[-/]\d\d?|\d\d?[-/]\d{4}")
 _YEAR_POINT_MONTH = re.compile(r"(1[89]|2[01])\d\d\.(0?[1-9]|1[0-2])")
 _WHOLE_HOUR = re.compile(r".* \d\d?:00")
 _HOURS = [{*range(24)}, {*range(1, 25)}, {*range(0, 2400, 100)}, {*range(100, 2500, 100)}]
-_SOME_DIGITS = re.compile(r"\d{4,8}")
+_SERIES_NAME = re.compile(
+    r"(?:\b|_)(id|series|store|shop|station|sensor|unit|item|product|group|customer|meter|device|site)s?$",
+    re.IGNORECASE,
+)
+_SOME_DIGITS = re.compile(r"\d{5,8}")
+_PART_OF_DATE = re.compile(r"\d\d?\.?(?:1[89]|2[01])\d\d|(?:[0-2]\d|3[01])\.(?:0[1-9]|1[0-2])")
 _MONTH_FIRST = re.compile(r"(0[1-9]|1[0-2])\.?(1[89]|2[01])\d\d")
 _IN_ONE_COLUMN = "write it in one column, such as 2020-01-31 23:30 or 2020-W05"
 _JOINTS = {"month": "{}-{}", "quarter": "{}-Q{}", "day of year": "{}-{:0>3}", "day": "{}-{}", "minute": "{}:{}"}
@@ -130,7 +135,7 @@ def _are_years(name: str, labels: Sequence[str], is_time: bool) -> bool:
         return True
     steps = {later - label for label, later in pairwise(map(int, labels))}
     likely = [1800 <= int(label) < 2200 for label in labels]
-    may_be_months = all(may_be_date(label, "%y%m") for label in labels)
+    may_be_months = max(map(abs, steps), default=0) > 80 and all(may_be_date(label, "%y%m") for label in labels)
     return any(likely) and (steps in ({1}, {-1}) or (is_time and all(likely) and not may_be_months))
 
 
@@ -199,7 +204,8 @@ def _read_counter(names: Sequence[str], labels: Sequence[str]) -> Sequence[Any]:
     unread = [row for row, key in enumerate(keys) if key != key]  # NaN
     if is_for_days:
         unread += [row for row, label in enumerate(labels) if _SOME_DIGITS.fullmatch(label)]
-    rows = unread or _turns(keys, must_rise=bool(clocks) or is_for_days)
+    may_be_dates = bool(digit_formats(labels)) or all(map(_PART_OF_DATE.fullmatch, labels))
+    rows = unread or _turns(keys, must_rise=bool(clocks) or is_for_days, may_turn=not may_be_dates)
     if not rows:
         return keys
     row, remedy = min(rows), date_remedy(labels) if len(names) == 1 else _IN_ONE_COLUMN
@@ -210,18 +216,14 @@ def _read_counter(names: Sequence[str], labels: Sequence[str]) -> Sequence[Any]:
     raise CellError(row, f"{quoted(labels[row])} was not read as a date{after}; {remedy}")
 
 
-def _turns(keys: Sequence[Any], *, must_rise: bool) -> list[int]:
-    """The rows where keys that must rise do not, or where others turn, but for whole numbers close to each other."""
+def _turns(keys: Sequence[Any], *, must_rise: bool, may_turn: bool) -> list[int]:
+    """The rows where keys that must rise do not, or where others turn that may not."""
     if must_rise:
         return [row for row in range(1, len(keys)) if keys[row] <= keys[row - 1]]
     first = np.sort(np.unique(keys, return_index=True)[1])  # as several series may repeat a time
-    numbers = np.array(keys)[first]
-    steps = np.diff(numbers)
+    steps = np.diff(np.array(keys)[first])
     turns: list[int] = first[1:][steps * steps[:1] < 0].tolist()
-    is_whole = (np.floor(numbers) == numbers).all() and np.abs(numbers).max() < 1e15
-    if turns and is_whole and np.ptp(numbers) < 4 * len(numbers) * np.gcd.reduce(steps.astype(np.int64)):
-        return []
-    return turns
+    return [] if may_turn else turns
 
 
 # --- what tells rows apart ----------------------------------------------------------------------------------------
@@ -250,7 +252,12 @@ def tell_rows_apart(table: Table, times: Times | None, used: Collection[str]) ->
     for column in free if times else ():
         is_part = _has_parts(column) and any(_read_joined(table, [*names, column.name], form) for form in forms)
         is_other = not _meanings(column.name).isdisjoint(("week", "period"))
-        if (is_part or is_other) and len({*zip(labels, column.cells, strict=True)}) > len({*labels}):
+        moments = len({*zip(labels, column.cells, strict=True)})
+        if is_part and column.cells[0].strip().isdecimal():
+            if moments == len(table):
+                joined, one = _spread([*names, column.name]).message, _several([column]).message
+                return Apart(f"{joined}, or, if these are no times: {one}")
+        elif (is_part or is_other) and moments > len({*labels}):
             return _spread([*names, column.name], can_join=is_part)
     kinds = {column: len(set(column.cells)) for column in free if all(map(_may_tell, column.cells[:_SAMPLE]))}
     ids = [key for key, count in kinds.items() if 1 < count <= len(table) / 2 and not is_calendar(key.name)][:_MAX_KEYS]
@@ -290,7 +297,7 @@ def _is_in_blocks(column: Column, *, may_be_numbers: bool) -> bool:
         return False
     ends = [row for row, (cell, later) in enumerate(pairwise(cells)) if cell != later]
     sizes = set(np.diff([-1, *ends, len(cells) - 1]).tolist())
-    is_id = not is_number or (min(sizes) > 7 and (len(sizes) == 1 or "id" in _meanings(column.name)))
+    is_id = not is_number or (min(sizes) > 7 and _SERIES_NAME.search(column.name) is not None)
     return is_id and 0 < 2 * len(ends) < len(cells) - 1 and len(set(cells)) == len(ends) + 1
 
 
@@ -336,7 +343,7 @@ def _beside_year(table: Table, columns: Sequence[Column]) -> list[str]:
     for some in [columns[year : year + size] for year in years for size in (3, 2)]:
         if len(some) > 1 and may_be_date("-".join(column.cells[0].strip() for column in some)):
             names = [column.name for column in some]
-            is_complete = len(some) == 3 or len(set(some[-1].cells)) == 12  # no quarters
+            is_complete = len(some) == 3 or (len(set(some[1].cells)) == 12 and names[1][:1] in "mM")
             dates = _read_joined(table, names) if is_complete else None
             if dates and 10 * min(len(order_rows(keys).late) for keys in (dates.keys, dates.keys[::-1])) < len(table):
                 return names
@@ -434,7 +441,8 @@ def refuse_wide(table: Table, *, has_times: bool) -> None:
         return
     texts = [c for c in table.columns[:3] if not any(map(may_be_number, c.cells[:_SAMPLE]))]
     named = [column for column in texts if len(set(column.cells)) == len(table)]
-    times = [name for name in table.names if _is_time(re.sub(r"[\[(].*", "", name).strip(), has_times or named != [])]
+    numeric = [c.name for c in table.columns if is_missing(c.cells[0]) or may_be_number(c.cells[0])]
+    times = [name for name in numeric if _is_time(re.sub(r"[\[(].*", "", name).strip(), has_times or named != [])]
     if len(times) < 3 and named and not has_times:  # d_1, d_2, ...
         stems = {name: re.sub(r"\d+", "#", name) for name in table.names[1:]}
         alike = Counter(stems.values())

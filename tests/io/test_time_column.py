@@ -145,7 +145,7 @@ def test_numbers_that_count_are_sorted(take, refusal, rng):
         series = take(table("t,v", ((step * row, row) for row in order[:count])), "v", time=["t"])
         assert series.values[:, 0].tolist() == sorted(order[:count]), (step, count)
     text = table("t,v", ((row / 10, row) for row in order))
-    refusal(lambda: take(text, "v", time=["t"]), "comes after", "or, for numbers, sort the rows")
+    assert take(text, "v", time=["t"]).values[:, 0].tolist() == sorted(order)
     panel = table("store,time,v", ((store, row / 10, row) for store in "AB" for row in range(40)))
     refusal(lambda: take(panel, "v"), "several series", "--where store=A")
 
@@ -350,12 +350,11 @@ def test_a_date_in_several_columns(follow):
 
 def test_a_clock_is_told_by_its_cells(follow):
     for name, cell in (
-        ("Std", lambda t: t.hour),
+        ("Stunden", lambda t: t.hour),
         ("Hour of day", lambda t: t.hour + 1),
         ("Hour (CET)", lambda t: f"{t:%H}-{t.hour + 1:02d}"),
         ("hora_fin", lambda t: f"{t.hour + 1:02d}:00"),
         ("From", lambda t: f"{t:%I:%M %p}"),
-        ("slot", lambda t: 100 * t.hour),
         ("x", lambda t: f"{t.hour}h"),
         ("x", lambda t: f"H{t.hour + 1}"),
         ("x", lambda t: f"{t:%H.%M}"),
@@ -364,9 +363,25 @@ def test_a_clock_is_told_by_its_cells(follow):
         text = table(f"Date,{name},v", ((t.date(), cell(t), n) for n, t in enumerate(HOURS)))
         spread = (f"spread over 2 columns (Date, {name})", "--time-column Date --time-column")
         assert follow(text, "v", spread).dates == tuple(t + late for t in HOURS), name
-    text = table("Date,slot,v", ((f"{t:%d/%m/%y}", t.hour, n) for n, t in enumerate(HOURS)))
+    text = table("Date,slot,v", ((f"{t:%d/%m/%y}", f"{t:%H}-{t.hour + 1:02d}", n) for n, t in enumerate(HOURS)))
     given = ("'20/01/24' was not read", "--date-format %d/%m/%y")
     assert follow(text, "v", given, ("spread over 2 columns (Date, slot)",)).dates == tuple(HOURS)
+
+
+def test_numbers_that_may_be_hours_may_be_series(refusal, take):
+    for name, number in (("slot", lambda t: t.hour), ("store", lambda t: t.hour + 1), ("x", lambda t: 100 * t.hour)):
+        text = table(f"Date,{name},v", ((t.date(), number(t), n) for n, t in enumerate(HOURS)))
+        refusal(lambda text=text: take(text, "v"), f"--time-column {name}, or", f"--where {name}={number(HOURS[0])}")
+        assert len(take(text, "v", where=[f"{name}={number(HOURS[0])}"])) in (4, 5)
+    two_a_day = table("Date,wind,v", ((t.date(), t.hour % 24, n) for n, t in enumerate([*HOURS, *HOURS])))
+    refusal(lambda: take(two_a_day, "v"), "--on-duplicate")
+
+
+def test_flags_and_blocks_without_dates_are_no_series(take):
+    for name, cells in (("promo", [0] * 20 + [1] * 20), ("setpoint", [20] * 10 + [25] * 10 + [22] * 20)):
+        for header, counter in (("", range(40)), ("id", range(40)), ("x", [5] * 40)):
+            text = table(f"{header},{name},v", zip(counter, cells, range(40), strict=True))
+            assert len(take(text, "v")) == 40, (name, header)
 
 
 def test_few_numbers_beside_a_date_are_no_hours(refusal, take):
@@ -387,8 +402,8 @@ def test_years_and_months_are_told_by_their_cells(follow):
         names = header.split(",")
         series = follow(text, "v", (f"spread over {len(names)} columns ({', '.join(names)})",))
         assert (series.dates, series.reading.freq) == (tuple(sorted(moments)), freq), header
-    hours = table("y,m,d,x,v", ((t.year, t.month, t.day, t.hour, n) for n, t in enumerate(HOURS)))
-    assert follow(hours, "v", ("(y, m, d);",), ("(y, m, d, x);",)).dates == tuple(HOURS)
+    hours = table("y,m,d,hour,v", ((t.year, t.month, t.day, t.hour, n) for n, t in enumerate(HOURS)))
+    assert follow(hours, "v", ("(y, m, d);",), ("(y, m, d, hour);",)).dates == tuple(HOURS)
 
 
 def test_stores_beside_a_year_are_no_months(follow, take):
