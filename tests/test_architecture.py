@@ -182,7 +182,7 @@ MAX_LAYER_LINES = 300
 
 
 def test_the_maths_writes_into_nothing():
-    """Neither ``out=`` nor an assignment to a part of an array: what is computed is returned."""
+    """The maths has neither ``out=`` nor an assignment to a part of an array."""
 
     def written(path):
         for node in nodes(path):

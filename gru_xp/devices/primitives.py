@@ -139,7 +139,7 @@ class PlainOps:
 
 
 def _first_array(tree: Any) -> Array:
-    """The first one in (nested) tuples; None if there is none."""
+    """Return the first array in (nested) tuples, or None."""
     if isinstance(tree, tuple | list):
         return next((a for a in map(_first_array, tree) if a is not None), None)
     return tree if is_array_api_obj(tree) else None

@@ -684,7 +684,7 @@ def _n_columns(spans: Sequence[Span]) -> int:
 
 
 def _joined(other: Contraction, a: Span, b: Span, number: int) -> Contraction | None:
-    """A contraction that gives another pair's sum, too; None if there is none without much more work."""
+    """Return a contraction that also gives another pair's sum, or None if that would take much more work."""
     if a[:2] != other.a[:2] or b[:2] != other.b[:2] or a.start != other.a.stop:
         return None
     start, stop = min(b.start, other.b.start), max(b.stop, other.b.stop)

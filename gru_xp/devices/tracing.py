@@ -66,7 +66,7 @@ class Symbol:
 
     @property
     def root(self) -> "Symbol":
-        """The symbol that it is a view of; itself, if it is none."""
+        """The symbol of which this one is a view, or the symbol itself."""
         symbol = self
         while symbol.op in VIEWS:
             symbol = symbol.args[0]

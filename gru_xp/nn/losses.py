@@ -161,7 +161,7 @@ def _classes(xp: Namespace, labels: Array, counts: Array, C: int) -> Array:
 
 
 def _first(xp: Namespace, wrong: Array) -> tuple[int, ...]:
-    """Index of the first True; empty if there is none, or if that is not known."""
+    """Return the index of the first True, or an empty one if there is no True or its place is not known."""
     if may_hold(~xp.any(wrong)):
         return ()
     return tuple(int(positions[0]) for positions in xp.nonzero(wrong))

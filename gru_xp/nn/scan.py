@@ -42,41 +42,41 @@ class Scan(Protocol):
     def scan(
         self, step: Step, weights: Any, carry: Any, xs: Arrays, *, rows: Arrays = (), reverse: bool = False
     ) -> tuple[Any, Arrays, Arrays]:
-        """``carry, ys, pairs = step(xp, weights, carry, xs_t, rows)`` for each step t, from the last one if `reverse`.
+        """Run ``carry, ys, pairs = step(xp, weights, carry, xs_t, rows)`` for each t, from the last if `reverse`.
 
         Parameters
         ----------
         step
             See the module.
         weights
-            What all steps share: (nested, named) tuples of arrays, numbers and None.
+            Inputs that all steps share: (nested, named) tuples of arrays, numbers and None.
         carry : array, shape ``(B, K)``, or None
             The state before the step that is run first.
         xs : tuple of arrays, shape ``(T, B, K_i)``, or None
-            What step t sees the part t of. They may be `ys` of a scan by the same device.
+            Inputs, of which step t gets part t. They may be `ys` of a scan by the same device.
         rows : tuple of arrays, shape ``(B, K_i)``, or None
-            What all steps see, with a row for each sequence.
+            Inputs of all steps, with a row for each sequence.
 
         Returns
         -------
         carry
             The state after the step that is run last.
         ys : tuple of arrays, shape ``(T, B, K_i)``
-            What the steps return, each at its place in time. A device may keep it in a form of its own, of which
-            ``a[i:j, ...]`` takes some steps; `call` makes an array of it.
+            The results of the steps, in the order of time. A device may keep them in a form of its own, of which
+            ``a[i:j, ...]`` takes some steps; `call` turns them into an array.
         sums : tuple of arrays, shape ``(P, Q)``
             For each pair (a, b), the sum of ``aᵀ b`` over the steps.
         """
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """``function(xp, *arguments)``: what a step may do, once. The result is a (nested, named) tuple of arrays.
+        """Run ``function(xp, *arguments)``, a function like a step, and return its (nested, named) tuple of arrays.
 
         Arguments are arrays, numbers, None and, for weights, (nested, named) tuples of them.
         """
 
 
 class PlainScan:
-    """:class:`Scan` by a loop over the Array API standard, for every namespace. One can differentiate through it."""
+    """:class:`Scan` as a loop, for every namespace of the Array API standard. Automatic differentiation works."""
 
     def __init__(self, xp: Namespace) -> None:
         self.xp = xp
@@ -105,9 +105,9 @@ class PlainScan:
 
 
 def scan_of(like: Array, ops: Scan | None = None, *, new: bool = False) -> Scan:
-    """How to run steps on arrays such as `like`: by the given ops, or else by the fastest that are known for them.
+    """Return the given ops, or else the fastest ones for arrays such as `like`.
 
-    These are those of the thread that asks, or `new` ones that nobody else has.
+    The latter belong to the calling thread; with `new`, to the caller alone.
 
     Raises
     ------

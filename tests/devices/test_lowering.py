@@ -405,7 +405,7 @@ def test_memory_is_counted(reset):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_spans_of_steps_share_memory(monkeypatch, reset, draw, draw_params, threads):
-    """Activation checkpointing in a captured function; what is counted is what is taken."""
+    """Activation checkpointing in a captured function takes as much memory as is counted."""
     monkeypatch.setattr(numpy_ops, "MIN_STATE_NUMBERS", 20)
     x, params, dh = draw(np, (8, 60, 2)), draw_params(np, 2, 5, reset=reset), draw(np, (8, 60, 5))
 
