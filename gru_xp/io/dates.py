@@ -251,7 +251,7 @@ def is_full_date(label: str) -> bool:
 
 def digit_formats(labels: Sequence[str]) -> tuple[str, ...]:
     """The formats of digits alone that read all labels, as years from 1800 to 2199."""
-    dates = {form: [_strptime(form, label) for label in labels] for form in _DIGITS_ALONE.split()}
+    dates = {form: (_strptime(form, label) for label in labels) for form in _DIGITS_ALONE.split()}  # the first may tell
     return tuple(form for form, found in dates.items() if all(date and 1800 <= date.year < 2200 for date in found))
 
 

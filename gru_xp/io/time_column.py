@@ -204,9 +204,10 @@ def _read_counter(names: Sequence[str], labels: Sequence[str]) -> Sequence[Any]:
     unread = [row for row, key in enumerate(keys) if key != key]  # NaN
     if is_for_days:
         unread += [row for row, label in enumerate(labels) if _SOME_DIGITS.fullmatch(label)]
-    may_be_dates = bool(digit_formats(labels)) or all(map(_PART_OF_DATE.fullmatch, labels))
-    rows = unread or _turns(keys, must_rise=bool(clocks) or is_for_days, may_turn=not may_be_dates)
-    if not rows:
+    must_rise = bool(clocks) or is_for_days
+    rows = unread or _turns(keys, must_rise=must_rise)
+    may_turn = not unread and not must_rise
+    if not rows or (may_turn and not digit_formats(labels) and not all(map(_PART_OF_DATE.fullmatch, labels))):
         return keys
     row, remedy = min(rows), date_remedy(labels) if len(names) == 1 else _IN_ONE_COLUMN
     if all(map(_MONTH_FIRST.fullmatch, labels)):
@@ -216,14 +217,14 @@ def _read_counter(names: Sequence[str], labels: Sequence[str]) -> Sequence[Any]:
     raise CellError(row, f"{quoted(labels[row])} was not read as a date{after}; {remedy}")
 
 
-def _turns(keys: Sequence[Any], *, must_rise: bool, may_turn: bool) -> list[int]:
-    """The rows where keys that must rise do not, or where others turn that may not."""
+def _turns(keys: Sequence[Any], *, must_rise: bool) -> list[int]:
+    """The rows where keys that must rise do not, or where others turn."""
     if must_rise:
         return [row for row in range(1, len(keys)) if keys[row] <= keys[row - 1]]
     first = np.sort(np.unique(keys, return_index=True)[1])  # as several series may repeat a time
     steps = np.diff(np.array(keys)[first])
     turns: list[int] = first[1:][steps * steps[:1] < 0].tolist()
-    return [] if may_turn else turns
+    return turns
 
 
 # --- what tells rows apart ----------------------------------------------------------------------------------------
@@ -521,7 +522,7 @@ def _numbers(cells: Sequence[str]) -> Floats:
 
 def _digit_format(labels: Sequence[str]) -> str | None:
     """The one format of dates in digits alone that reads all labels, if it has the year first."""
-    forms = digit_formats(labels) if digit_formats(labels[:_SAMPLE]) else ()
+    forms = digit_formats(labels)
     return forms[0] if len(forms) == 1 and forms[0].startswith("%Y") else None
 
 
