@@ -24,8 +24,8 @@ from gru_xp.devices.step_plan import (
     Stage,
     StepPlan,
     call_plan,
+    filled,
     leaves_of,
-    rebuilt,
     scan_plan,
     structure_of,
 )
@@ -124,100 +124,79 @@ class Lowered:
         rows: tuple[Any, ...] = (),
         reverse: bool = False,
     ) -> tuple[Any, tuple[Any, ...], tuple[Array, ...]]:
-        """See `gru_xp.nn.scan.Scan`; `ys` whose sequences were split are :class:`Kept`."""
-        return scan(self, step, weights, carry, xs, rows=rows, reverse=reverse)
+        """See `gru_xp.nn.scan.Scan`; `ys` whose sequences were split are :class:`Kept`.
+
+        Raises
+        ------
+        TypeError
+            The step does something that is not traced; the message lists what it may do.
+        ValueError
+            Shapes do not go together.
+        """
+        ops: Ops = self
+        given = [x for x in xs if x is not None]
+        like = given[0] if carry is None else carry
+        (T, B), K = given[0].shape[:2], like.shape[-1]
+        workers = ops.parts(B, T, given[0].shape[2], K)
+        split = next((x.rows for x in given if isinstance(x, Kept)), None)
+        if split is None or any(isinstance(x, Kept) and x.rows != split for x in given):
+            split = [some for some, _ in workers]
+        keys = structure_of(weights), structure_of(carry), structure_of(rows)
+        tasks = []
+        whole = None if carry is None or len(split) == 1 else ops.empty(carry.shape, like=carry)
+        for number, some in enumerate(split):
+            one = len(split) == 1
+            worker = workers[number % len(workers)][1]
+            xs_part = [x if one and not isinstance(x, Kept) else _part(x, some, number, split) for x in given]
+            carry_part = carry if one or carry is None else carry[some]
+            rows_part = rows if one else tuple([None if a is None else a[some] for a in rows])
+            keys_xs = tuple([None if x is None else ("array", some.stop - some.start, x.shape[2]) for x in xs])
+            if not one:
+                keys = keys[0], structure_of(carry_part), structure_of(rows_part)
+            plan = scan_plan(step, keys[0], keys[1], ("tuple", tuple, keys_xs), keys[2], like.dtype)
+            inputs = {"weight": leaves_of(weights), "row": leaves_of(rows_part), "x": xs_part}
+            into = None if whole is None else whole[some]
+            tasks.append((worker, partial(_scan_part, worker, plan.plan, inputs, carry_part, T, reverse, into)))
+        results = ops.run(tasks)
+        carried, ys, sums = results[0]
+        for _, _, more in results[1:]:
+            for total, part in zip(sums, more, strict=True):
+                ops.pointwise(add, (total, part), out=(total,))
+        if len(results) > 1:
+            carried = whole
+            ys = [
+                Kept(ops, list(zip(split, arrays, strict=True)))
+                for arrays in zip(*(r[1] for r in results), strict=True)
+            ]
+        return carried, tuple([None if i is None else ys[i] for i in plan.ys]), tuple(sums)
 
     def call(self: Any, function: Callable[..., Any], *arguments: Any) -> Any:
-        """See `gru_xp.nn.scan.Scan`."""
-        return call(self, function, *arguments)
+        """See `gru_xp.nn.scan.Scan`.
+
+        Raises
+        ------
+        TypeError
+            The function does something that is not traced; the message lists what it may do.
+        ValueError
+            Shapes do not go together.
+        """
+        leaves = leaves_of(arguments)
+        plan, result, only_copied = call_plan(function, structure_of(arguments), leaves[0].dtype)
+        leaves = [a if number in only_copied else _joined(a) for number, a in enumerate(leaves)]
+        like = leaves[0].parts[0][1] if isinstance(leaves[0], Kept) else leaves[0]
+        memory = _Memory(plan, self, {"weight": leaves}, like, 0, 0, False)
+        for stage in plan.once:
+            _emit(stage, self, memory.whole, memory.of_place)
+        memory.end_calls()
+        return filled(result, [memory.whole(s) for s in plan.ys])
 
     def for_calls(self, array: Array) -> Array:
         """The same array for the calls of a function that keeps the given one until all of them are made."""
         return array
 
 
-def scan(
-    ops: Ops,
-    step: Any,
-    weights: Any,
-    carry: Array | None,
-    xs: tuple[Any, ...],
-    *,
-    rows: tuple[Any, ...] = (),
-    reverse: bool = False,
-) -> tuple[Any, tuple[Any, ...], tuple[Array, ...]]:
-    """`gru_xp.nn.scan.Scan.scan` by the primitives of `ops`.
-
-    Raises
-    ------
-    TypeError
-        The step does something that is not traced; the message lists what it may do.
-    ValueError
-        Shapes do not go together.
-    """
-    given = [x for x in xs if x is not None]
-    like = given[0] if carry is None else carry
-    (T, B), K = given[0].shape[:2], like.shape[-1]
-    workers = ops.parts(B, T, given[0].shape[2], K)
-    split = next((x.rows for x in given if isinstance(x, Kept)), None)
-    if split is None or any(isinstance(x, Kept) and x.rows != split for x in given):
-        split = [some for some, _ in workers]
-    keys = structure_of(weights), structure_of(carry), structure_of(rows)
-    tasks = []
-    whole = None if carry is None or len(split) == 1 else ops.empty(carry.shape, like=carry)
-    for number, some in enumerate(split):
-        one = len(split) == 1
-        worker = workers[number % len(workers)][1]
-        xs_part = [x if one and not isinstance(x, Kept) else _part(x, some, number, split) for x in given]
-        carry_part = carry if one or carry is None else carry[some]
-        rows_part = rows if one else tuple([None if a is None else a[some] for a in rows])
-        keys_xs = tuple([None if x is None else ("array", some.stop - some.start, x.shape[2]) for x in xs])
-        if not one:
-            keys = keys[0], structure_of(carry_part), structure_of(rows_part)
-        plan = scan_plan(step, keys[0], keys[1], ("tuple", tuple, keys_xs), keys[2], like.dtype)
-        inputs = {"weight": leaves_of(weights), "row": leaves_of(rows_part), "x": xs_part}
-        into = None if whole is None else whole[some]
-        tasks.append((worker, partial(_scan_part, worker, plan.plan, inputs, carry_part, T, reverse, into)))
-    results = ops.run(tasks)
-    carried, ys, sums = results[0]
-    for _, _, more in results[1:]:
-        for total, part in zip(sums, more, strict=True):
-            ops.pointwise(add, (total, part), out=(total,))
-    if len(results) > 1:
-        carried = whole
-        ys = [Kept(ops, list(zip(split, arrays, strict=True))) for arrays in zip(*(r[1] for r in results), strict=True)]
-    return carried, tuple([None if i is None else ys[i] for i in plan.ys]), tuple(sums)
-
-
-def call(ops: Ops, function: Callable[..., Any], *arguments: Any) -> Any:
-    """`gru_xp.nn.scan.Scan.call` by the primitives of `ops`.
-
-    Raises
-    ------
-    TypeError
-        The function does something that is not traced; the message lists what it may do.
-    ValueError
-        Shapes do not go together.
-    """
-    leaves = leaves_of(arguments)
-    plan, result, only_copied = call_plan(function, structure_of(arguments), leaves[0].dtype)
-    leaves = [a if number in only_copied else _joined(a) for number, a in enumerate(leaves)]
-    like = leaves[0].parts[0][1] if isinstance(leaves[0], Kept) else leaves[0]
-    memory = _Memory(plan, ops, {"weight": leaves}, like, 0, 0, False)
-    for stage in plan.once:
-        _emit(stage, ops, memory.whole, memory.of_place)
-    memory.end_calls()
-    return _filled(result, [memory.whole(s) for s in plan.ys])
-
-
 def _same(array: Array) -> Array:
     return array
-
-
-def _filled(tree: Any, values: Sequence[Any]) -> Any:
-    if isinstance(tree, tuple | list):
-        return rebuilt(type(tree), [_filled(part, values) for part in tree])
-    return None if tree is None else values[tree]
 
 
 def _part(x: Any, some: slice, number: int, split: Sequence[slice]) -> Array:

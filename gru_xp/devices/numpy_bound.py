@@ -1,7 +1,7 @@
 """Programs for small calls on NumPy arrays: what a call does is written down once, and done to other arrays each time.
 
-A program has memory of its own for what it computes on the way. It keeps nothing that it is given, nor anything made
-of that, and what it returns is the caller's alone.
+A program has memory of its own for intermediate values. It keeps neither its arguments nor anything made of them, and
+its results belong to the caller.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gru_xp.devices.numpy_plan import Program
-from gru_xp.devices.step_plan import rebuilt
+from gru_xp.devices.step_plan import filled, rebuilt
 from gru_xp.devices.threads import one_blas_thread
 from gru_xp.nn.scan import Array
 
@@ -180,7 +180,7 @@ class BoundProgram:
         for function, own in self._last_calls:
             function(*own)
         results = [at[number] if copy is None else copy() for copy, number in self._results]
-        return tuple(results) if self._is_flat else _filled(self._result, results)
+        return tuple(results) if self._is_flat else filled(self._result, results)
 
 
 def _work(a: Any, b: Any, out: Any) -> int:
@@ -229,17 +229,6 @@ def _overlap(a: Array, b: Array) -> bool:
         return np.shares_memory(a, b, max_work=1000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
-
-
-def _filled(tree: Any, results: Sequence[Array]) -> Any:
-    """A tree of results instead of their numbers."""
-    kind = type(tree)
-    if kind is int:
-        return results[tree]
-    if not tree:
-        return tree
-    parts = [_filled(part, results) for part in tree]
-    return tuple(parts) if kind is tuple else rebuilt(kind, parts)
 
 
 # --- which programs to keep -------------------------------------------------------------------------------------

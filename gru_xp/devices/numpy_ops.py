@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from gru_xp.devices.lowering import Lowered, call, scan
+from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.numpy_bound import CALL_BYTES, BoundProgram, SmallCalls, inputs_like, replaced
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch, detached
 from gru_xp.devices.numpy_plan import Plan, Program, make_plan
@@ -53,12 +53,12 @@ weights are read for many of them."""
 
 
 def _call(function: Callable[..., Any], ops: "NumpyOps", arguments: Arrays) -> Any:
-    return call(ops, function, *arguments)
+    return Lowered.call(ops, function, *arguments)
 
 
 def _scan(step: Step, reverse: bool, ops: "NumpyOps", arguments: Arrays) -> tuple[Any, Arrays, Arrays]:
     weights, carry, xs, rows = arguments
-    return scan(ops, step, weights, carry, xs, rows=rows, reverse=reverse)
+    return Lowered.scan(ops, step, weights, carry, xs, rows=rows, reverse=reverse)
 
 
 def _scan_with(step: Step, weights: Any, ops: "NumpyOps", arguments: Arrays) -> tuple[Any, Arrays, Arrays]:

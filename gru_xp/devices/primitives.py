@@ -94,9 +94,7 @@ class PlainOps:
         return out
 
     def contract(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Array:
-        xp = array_namespace(a, b)
-        a, b = (xp.reshape(m, (-1, m.shape[-1])) for m in (a, b))
-        product = xp.matmul(a.T, b)
+        product = PlainScan(array_namespace(a, b)).contract(a, b)
         out[...] = out + product if add else product
         return out
 

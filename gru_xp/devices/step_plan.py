@@ -816,6 +816,17 @@ def rebuilt(type_: Any, parts: Sequence[Any]) -> Any:
     return type_._make(parts) if hasattr(type_, "_make") else type_(parts)
 
 
+def filled(tree: Any, values: Sequence[Any]) -> Any:
+    """A tree of values in place of their numbers."""
+    kind = type(tree)
+    if kind is int:
+        return values[tree]
+    if not tree:
+        return tree
+    parts = [filled(part, values) for part in tree]
+    return tuple(parts) if kind is tuple else rebuilt(kind, parts)
+
+
 class _Inputs:
     """Numbers inputs."""
 
