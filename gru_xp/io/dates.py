@@ -251,8 +251,11 @@ def is_full_date(label: str) -> bool:
 
 def digit_formats(labels: Sequence[str]) -> tuple[str, ...]:
     """The formats of digits alone that read all labels, as years from 1800 to 2199."""
-    dates = {form: (_strptime(form, label) for label in labels) for form in _DIGITS_ALONE.split()}  # the first may tell
-    return tuple(form for form, found in dates.items() if all(date and 1800 <= date.year < 2200 for date in found))
+
+    def reads_all(form: str) -> bool:
+        return all((date := _strptime(form, label)) and 1800 <= date.year < 2200 for label in labels)
+
+    return tuple(filter(reads_all, _DIGITS_ALONE.split()))
 
 
 def date_remedy(labels: Sequence[str]) -> str:

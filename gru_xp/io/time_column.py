@@ -197,7 +197,7 @@ def _clocks(cells: Iterable[str]) -> list[str]:
 
 
 def _read_counter(names: Sequence[str], labels: Sequence[str]) -> Sequence[Any]:
-    """What sorts labels that are no dates: times of one day, which rise, or numbers that rise, fall or are close."""
+    """What sorts labels that are no dates: times of one day, which rise, or numbers, unless they may be dates."""
     clocks = read_dates([f"2000-01-01 {label}" for label in labels]) if ":" in labels[0] else None
     is_for_days = "date" in _meanings(names[0])
     keys: Sequence[Any] = clocks.values if clocks else _numbers(labels).tolist()
@@ -206,8 +206,7 @@ def _read_counter(names: Sequence[str], labels: Sequence[str]) -> Sequence[Any]:
         unread += [row for row, label in enumerate(labels) if _SOME_DIGITS.fullmatch(label)]
     must_rise = bool(clocks) or is_for_days
     rows = unread or _turns(keys, must_rise=must_rise)
-    may_turn = not unread and not must_rise
-    if not rows or (may_turn and not digit_formats(labels) and not all(map(_PART_OF_DATE.fullmatch, labels))):
+    if not rows or not (unread or must_rise or digit_formats(labels) or all(map(_PART_OF_DATE.fullmatch, labels))):
         return keys
     row, remedy = min(rows), date_remedy(labels) if len(names) == 1 else _IN_ONE_COLUMN
     if all(map(_MONTH_FIRST.fullmatch, labels)):
@@ -223,8 +222,7 @@ def _turns(keys: Sequence[Any], *, must_rise: bool) -> list[int]:
         return [row for row in range(1, len(keys)) if keys[row] <= keys[row - 1]]
     first = np.sort(np.unique(keys, return_index=True)[1])  # as several series may repeat a time
     steps = np.diff(np.array(keys)[first])
-    turns: list[int] = first[1:][steps * steps[:1] < 0].tolist()
-    return turns
+    return [int(row) for row in first[1:][steps * steps[:1] < 0]]
 
 
 # --- what tells rows apart ----------------------------------------------------------------------------------------
