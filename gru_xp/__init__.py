@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from gru_xp.nn import (
         GRUInference,
         GRUParams,
-        gradcheck,
         gru_backward,
         gru_cell_backward,
         gru_cell_forward,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
         gru_step,
         init_gru_params,
     )
+    from gru_xp.nn.gradcheck import gradcheck
 
 __all__ = [
     "Forecaster",
@@ -52,6 +52,16 @@ _HOMES = {
     "resolve_device": "gru_xp.devices",
 }
 """Where public names are, if not in `gru_xp.nn`."""
+
+SCANS = {
+    "numpy": "gru_xp.devices.numpy_ops",
+    "cupy": "gru_xp.devices.cupy_ops",
+    "jax.numpy": "gru_xp.devices.jax_scan",
+}
+"""For arrays of which namespace which module makes the fastest scan, by its `new_ops`.
+
+`gru_xp.nn`, which knows no devices, looks here, and imports the module when it has the first such array.
+"""
 
 _MOVED = {
     "gru_xp.devices": ("Device", "to_device", "to_host"),

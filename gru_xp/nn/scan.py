@@ -13,12 +13,13 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache, partial
+from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
 from array_api_compat import array_namespace
 
+from gru_xp import SCANS
 from gru_xp.errors import ArgumentError, ShapeError
-from gru_xp.fastest import fastest_ops
 
 Array: TypeAlias = Any
 """An array of any Array API namespace."""
@@ -121,7 +122,7 @@ def scan_of(like: Array, ops: Scan | None = None, *, new: bool = False) -> Scan:
     xp = array_namespace(like)
     name = xp.__name__.removeprefix("array_api_compat.")
     if ops is None and not plain_wanted():
-        ops = fastest_ops(name, new=new)
+        ops = device_scan(name, new=new)
     if ops is not None:
         return ops
     if not _can_scan(xp):
@@ -130,6 +131,24 @@ def scan_of(like: Array, ops: Scan | None = None, *, new: bool = False) -> Scan:
             "PyTorch, JAX or dask arrays first"
         )
     return PlainScan(xp)
+
+
+_thread = threading.local()
+
+
+def device_scan(namespace_name: str, *, new: bool = False) -> Scan | None:
+    """Return the scan that a device has for arrays of a namespace, such as ``"numpy"``; None if no device has one.
+
+    It belongs to the calling thread; with `new`, to the caller alone.
+    """
+    if namespace_name not in SCANS:
+        return None
+    scan: Scan | None = None if new else vars(_thread).get(namespace_name)
+    if scan is None:
+        scan = import_module(SCANS[namespace_name]).new_ops()
+        if not new:
+            vars(_thread).update({namespace_name: scan})
+    return scan
 
 
 # --- checked once -----------------------------------------------------------------------------------------------

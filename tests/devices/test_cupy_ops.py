@@ -16,9 +16,9 @@ from gru_xp.devices.c_code import C_CODE
 from gru_xp.devices.cupy_ops import CupyOps, kernel_source
 from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.devices.recording import FUNCTIONS, record
-from gru_xp.fastest import fastest_ops
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from gru_xp.nn.params import arrays_of, map_arrays
+from gru_xp.nn.scan import device_scan
 
 C_TYPES = {"float32": "float", "float64": "double"}
 RESULTS = ("h", "h_last", "dx", "dh0", "dweight_ih", "dweight_hh", "dbias", "dbias_hn")
@@ -410,8 +410,8 @@ def test_parts_go_by_the_memory_of_the_device(fake_cupy):
 
 
 def test_ops_of_a_thread(fake_cupy):
-    assert fastest_ops("cupy") is fastest_ops("cupy")
-    assert isinstance(fastest_ops("cupy"), CupyOps)
+    assert device_scan("cupy") is device_scan("cupy")
+    assert isinstance(device_scan("cupy"), CupyOps)
 
 
 # --- loops ------------------------------------------------------------------------------------------------------

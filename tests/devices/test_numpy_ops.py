@@ -9,10 +9,10 @@ from gru_xp.devices import lowering, numpy_ops
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import ShapeError
-from gru_xp.fastest import fastest_ops
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
 from gru_xp.nn.params import arrays_of, named_arrays
+from gru_xp.nn.scan import device_scan
 
 SHAPES = [(1, 1, 1, 1), (1, 5, 2, 3), (3, 1, 3, 2), (4, 7, 1, 6), (7, 4, 3, 1), (5, 3, 2, 9)]  # B, T, input size, H
 RESETS = ("before", "after")
@@ -388,10 +388,10 @@ def test_parts_of_large_batches():
 def test_ops_belong_to_the_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     seen = []
-    thread = threading.Thread(target=lambda: seen.extend([fastest_ops("numpy"), fastest_ops("numpy")]))
+    thread = threading.Thread(target=lambda: seen.extend([device_scan("numpy"), device_scan("numpy")]))
     thread.start()
     thread.join()
-    assert seen[0] is seen[1] is not fastest_ops("numpy")
+    assert seen[0] is seen[1] is not device_scan("numpy")
     assert len(seen[0].parts(300, 1, 1, 100)) == 3
 
 

@@ -1,9 +1,13 @@
+from inspect import signature
+
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import primitives, to_host
-from gru_xp.devices.primitives import PLAIN_OPS, even_slices, rounds_for_memory
+from gru_xp.devices.cupy_ops import CupyOps
+from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.devices.primitives import PLAIN_OPS, Ops, PlainOps, even_slices, rounds_for_memory
 from gru_xp.nn import (
     LinearParams,
     gru_cell_backward,
@@ -19,6 +23,20 @@ from gru_xp.nn.scan import scan_of
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch):
     monkeypatch.delenv("GRU_XP_PLAIN", raising=False)
+
+
+def test_all_ops_have_all_methods():
+    """With the parameters that `Ops` names; the protocol is not there at run time."""
+    methods = [name for name in vars(Ops) if not name.startswith("_")]
+    assert "matmul" in methods
+    for kind in (PlainOps, NumpyOps, CupyOps):
+        for name in methods:
+            wanted = signature(getattr(Ops, name)).parameters.values()
+            found = signature(getattr(kind, name)).parameters.values()
+            assert [(p.name, p.kind, p.default) for p in found] == [(p.name, p.kind, p.default) for p in wanted], (
+                kind,
+                name,
+            )
 
 
 # --- the plain ops ----------------------------------------------------------------------------------------------

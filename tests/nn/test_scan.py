@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import threading
 from types import ModuleType
 
 import numpy as np
@@ -5,11 +8,12 @@ import pytest
 from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
+from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn import gru_backward, gru_cell_backward, gru_cell_forward, gru_forward, gru_step, scan
 from gru_xp.nn.params import GRUParams, arrays_of, map_arrays
-from gru_xp.nn.scan import PlainScan, scan_of
+from gru_xp.nn.scan import PlainScan, device_scan, scan_of
 
 
 @pytest.fixture(autouse=True)
@@ -132,21 +136,59 @@ def test_the_given_scan_is_used(draw, draw_params, reset):
     assert counted.scans == 3
 
 
-def test_the_fastest_that_is_known_is_used(monkeypatch):
+def test_the_scan_of_a_device_is_used(monkeypatch):
     class Own(PlainScan):
         """A device's."""
 
     own = Own(np)
     assert scan_of(np.ones(1), own) is own
-    monkeypatch.setattr(scan, "fastest_ops", lambda name, new: {"numpy": own}.get(name))
+    monkeypatch.setattr(scan, "device_scan", lambda name, new: {"numpy": own}.get(name))
     assert scan_of(np.ones(1)) is own
-    monkeypatch.setattr(scan, "fastest_ops", lambda name, new: None)
+    monkeypatch.setattr(scan, "device_scan", lambda name, new: None)
     assert type(scan_of(np.ones(1))) is PlainScan
+
+
+def test_each_thread_has_its_own():
+    """Unless new ones are asked for; CuPy's need no CuPy until they compute."""
+    for name, kind in (("numpy", NumpyOps), ("cupy", CupyOps)):
+        assert isinstance(device_scan(name), kind)
+        assert device_scan(name) is device_scan(name)
+        assert isinstance(device_scan(name, new=True), kind)
+        assert device_scan(name, new=True) not in (device_scan(name), device_scan(name, new=True))
+    assert scan_of(np.ones(1)) is device_scan("numpy")
+    others = []
+    thread = threading.Thread(target=lambda: others.extend(scan_of(np.ones(1, dtype)) for dtype in ("f4", "f8")))
+    thread.start()
+    thread.join()
+    assert isinstance(others[0], NumpyOps)
+    assert others[0] is others[1] is not device_scan("numpy")
+
+
+def test_namespaces_that_no_device_has():
+    for name in ("torch", "array_api_strict", "dask.array", "array_api_compat.numpy", ""):
+        assert device_scan(name) is None, name
+        assert device_scan(name, new=True) is None, name
+
+
+@pytest.mark.parametrize(("plain", "imported"), [("", True), ("1", False)])
+def test_devices_are_imported_when_they_are_needed(plain, imported):
+    code = f"""
+import os, sys
+os.environ["GRU_XP_PLAIN"] = "{plain}"
+import numpy as np
+from gru_xp.nn import gru_forward, init_gru_params
+assert "gru_xp.devices" not in sys.modules
+gru_forward(np.ones((2, 3, 4)), None, init_gru_params(4, 5, xp=np, seed=1))
+print(*sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert ("gru_xp.devices.numpy_ops" in out) == imported
+    assert not {"cupy", "torch", "pandas"} & set(out)
 
 
 def test_the_environment_switches_to_the_plain_scan(monkeypatch):
     fast = Counted(np)
-    monkeypatch.setattr(scan, "fastest_ops", lambda name, new: fast)
+    monkeypatch.setattr(scan, "device_scan", lambda name, new: fast)
     for value, plain in (("1", True), ("yes", True), ("0", False), ("", False)):
         monkeypatch.setenv("GRU_XP_PLAIN", value)
         assert (scan_of(np.ones(1)) is not fast) == plain, value
@@ -157,6 +199,7 @@ def test_jax_has_its_own(jax, monkeypatch):
     from gru_xp.devices.jax_scan import JaxScan
 
     assert isinstance(scan_of(jax.numpy.ones(1)), JaxScan)
+    assert scan_of(jax.numpy.ones(1)) is scan_of(jax.numpy.ones(2))
     monkeypatch.setenv("GRU_XP_PLAIN", "1")
     assert type(scan_of(jax.numpy.ones(1))) is PlainScan
 
