@@ -10,6 +10,7 @@ try:
     from benchmarks.defaults import defaults
     from benchmarks.gpu import gpu
     from benchmarks.infer import infer
+    from benchmarks.layer import layer
     from benchmarks.reading import reading
     from benchmarks.scaling import scaling
     from benchmarks.slow_tests import slow_tests
@@ -30,7 +31,7 @@ def benchmarks() -> None:
     """
 
 
-for command in (train, infer, variants, gpu, scaling, article, defaults, reading, conformance, slow_tests):
+for command in (train, layer, infer, variants, gpu, scaling, article, defaults, reading, conformance, slow_tests):
     benchmarks.add_command(command)
 
 

@@ -8,17 +8,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from benchmarks.checkout import ROOT, Checkout
 from benchmarks.job import Arrays, Job, Measurement
 from gru_xp.cli.messages import note
 
-ROOT = Path(__file__).resolve().parent.parent
 TIME_LIMIT = 900.0
 DETAILS = 4_000
 """How many characters of a failed process's stderr are kept."""
@@ -37,9 +37,10 @@ OTHER_SETTINGS = (
 
 @dataclass
 class Contestant:
-    """A job, and what its rounds have given."""
+    """A job, and what its rounds have given; it runs in another checkout if there is one."""
 
     job: Job
+    checkout: Checkout | None = None
     rounds: list[Measurement] = field(default_factory=list)
     arrays: Arrays = field(default_factory=dict)
     problem: str | None = None
@@ -47,8 +48,8 @@ class Contestant:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Library and variant."""
-        return self.job.library, self.job.variant
+        """Library and variant; of another checkout, the library is that checkout."""
+        return self.job.library if self.checkout is None else self.checkout.name, self.job.variant
 
     @property
     def median_ms(self) -> float:
@@ -78,6 +79,8 @@ class Contestant:
             "variant": job.variant,
             "problem": self.problem,
         }
+        if self.checkout is not None:
+            row["checkout"] = self.checkout.name
         if self.problem is not None:
             return row | {"problem_details": self.details}
         milliseconds = 1e3 * np.concatenate([measurement.times for measurement in self.rounds])
@@ -109,7 +112,7 @@ def hold(
     limit: float = TIME_LIMIT,
     until: float = math.inf,
 ) -> None:
-    """Have contestants take turns; those in one list share a process.
+    """Have contestants take turns, every second round in reverse order; those in one list share a process.
 
     Parameters
     ----------
@@ -127,7 +130,7 @@ def hold(
     with tempfile.TemporaryDirectory() as folder:
         for number in range(repeats):
             note(f"{label}: round {number + 1} of {repeats}")
-            for together in contestants:
+            for together in contestants[:: -1 if number % 2 else 1]:
                 _run([c for c in together if c.problem is None], Path(folder), limit, until)
 
 
@@ -142,7 +145,8 @@ def _run(waiting: list[Contestant], folder: Path, limit: float, until: float) ->
             return
         arrays_files = [folder / f"{number}.npz" for number in range(len(waiting))]
         jobs = [contestant.next_job(file) for contestant, file in zip(waiting, arrays_files, strict=True)]
-        measurements, problem, details = run_process(jobs, folder, min(limit, left))
+        root = ROOT if waiting[0].checkout is None else waiting[0].checkout.folder
+        measurements, problem, details = run_process(jobs, folder, min(limit, left), root)
         for contestant, job, measurement in zip(waiting, jobs, measurements, strict=False):
             contestant.rounds.append(measurement)
             if job.arrays_file is not None and Path(job.arrays_file).exists():
@@ -156,8 +160,13 @@ def _run(waiting: list[Contestant], folder: Path, limit: float, until: float) ->
                 failed.problem, failed.details = problem, details
 
 
-def run_process(jobs: Sequence[Job], folder: Path, limit: float) -> tuple[list[Measurement], str | None, str]:
-    """Do jobs of one library in a process of its own; results until the first that fails, and how that one did."""
+def run_process(
+    jobs: Sequence[Job], folder: Path, limit: float, root: Path = ROOT
+) -> tuple[list[Measurement], str | None, str]:
+    """Do jobs of one library in a process of its own; results until the first that fails, and how that one did.
+
+    The process starts in `root`, whose gru-xp and benchmarks it imports.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in OTHER_SETTINGS}
     environment |= {"OMP_NUM_THREADS": str(jobs[0].threads), **jobs[0].environment}
     results, errors = folder / "results", folder / "errors"
@@ -167,11 +176,11 @@ def run_process(jobs: Sequence[Job], folder: Path, limit: float) -> tuple[list[M
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "benchmarks.worker", str(results)],
-                input=json.dumps([asdict(job) for job in jobs]),
+                input=json.dumps([job.fields() for job in jobs]),
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 text=True,
-                cwd=ROOT,
+                cwd=root,
                 env=environment,
                 timeout=limit,
             )
@@ -204,6 +213,24 @@ def compare(ours: Contestant | None, other: Contestant) -> dict[str, float]:
         "times_as_fast_min": min(rounds),
         "times_as_fast_max": max(rounds),
     }
+
+
+def with_before(contestants: Sequence[Contestant], checkout: Checkout | None) -> list[Contestant]:
+    """`contestants`, each of ours followed by the same one of another checkout, if there is one."""
+    together = []
+    for contestant in contestants:
+        together.append(contestant)
+        if checkout is not None and contestant.job.library == "gru-xp":
+            task = contestant.job.task
+            problem = None if checkout.knows(task) else f"its benchmarks have no task {task}"
+            together.append(Contestant(contestant.job, checkout, problem=problem))
+    return together
+
+
+def compare_with_before(contestants: Sequence[Contestant], before: Contestant) -> dict[str, float]:
+    """How many times as fast we are as the same contestant of another checkout."""
+    ours = next(c for c in contestants if c.checkout is None and c.job == before.job)
+    return {name.replace("as_fast", "as_fast_as_before"): ratio for name, ratio in compare(ours, before).items()}
 
 
 def relative_difference(actual: Arrays, desired: Arrays) -> float:

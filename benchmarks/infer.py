@@ -7,14 +7,24 @@ from typing import Any
 
 import click
 
-from benchmarks.contest import Contestant, absolute_difference, check_measured, compare, geometric_mean, hold
+from benchmarks.checkout import Checkout, against_lines, against_option, commits, summarize_against
+from benchmarks.contest import (
+    Contestant,
+    absolute_difference,
+    check_measured,
+    compare,
+    compare_with_before,
+    geometric_mean,
+    hold,
+    with_before,
+)
 from benchmarks.job import Job, Shape
 from benchmarks.report import (
     grouped,
     json_option,
     number_text,
     quick_option,
-    range_text,
+    ratio_cells,
     repeats_option,
     save_json,
     shape_text,
@@ -30,6 +40,10 @@ CASES: tuple[tuple[str, Shape], ...] = (
     ("forward", (64, 10, 70, 1)),
     ("forward", (4096, 10, 70, 1)),
     ("stream", (1, 10, 70, 1)),
+    ("step", (1, 10, 70, 1)),
+    ("step", (1, 10, 256, 8)),
+    ("cell", (1, 10, 70, 1)),
+    ("cell", (1, 10, 256, 8)),
 )
 
 CONTESTANTS: dict[str, dict[tuple[str, str], str]] = {
@@ -37,18 +51,40 @@ CONTESTANTS: dict[str, dict[tuple[str, str], str]] = {
         ("gru-xp", "GRUInference"): "gru-xp, GRUInference",
         ("torch", "GRU"): "PyTorch, nn.GRU",
         ("onnxruntime", "GRU"): "onnxruntime, GRU",
+        ("openvino", "GRU"): "OpenVINO, GRU",
         ("gru-xp", "gru_forward"): "gru-xp, gru_forward",
     },
     "stream": {
         ("gru-xp", "step(x, h)"): "gru-xp, GRUInference.step(x, h)",
         ("torch", "GRUCell"): "PyTorch, nn.GRUCell",
         ("onnxruntime", "GRU, T = 1"): "onnxruntime, GRU, T = 1",
+        ("openvino", "GRU, T = 1"): "OpenVINO, GRU, T = 1",
         ("gru-xp", "step(x)"): "gru-xp, GRUInference.step(x)",
+    },
+    "step": {
+        ("gru-xp", "gru_step"): "gru-xp, gru_step",
+        ("torch", "GRUCell, no_grad"): "PyTorch, nn.GRUCell, no_grad",
+    },
+    "cell": {
+        ("gru-xp", "gru_cell_forward"): "gru-xp, gru_cell_forward",
+        ("torch", "GRUCell, no_grad"): "PyTorch, nn.GRUCell, no_grad",
+        ("torch", "GRUCell, autograd"): "PyTorch, nn.GRUCell, autograd",
     },
 }
 """By task; the first one is ours, which the others are held against."""
 
-NEEDED = {"gru-xp": ("numpy",), "torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime")}
+NEEDED = {
+    "gru-xp": ("numpy",),
+    "torch": ("torch",),
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+}
+TASKS = {
+    "forward": "whole sequences",
+    "stream": "a streaming step",
+    "step": "gru_step",
+    "cell": "gru_cell_forward",
+}
 TOLERANCE = 1e-5
 """Largest difference of two states, which lie between -1 and 1."""
 
@@ -63,7 +99,11 @@ def rows_of(contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
     ours = contestants[0]
     rows = []
     for contestant in contestants:
-        row = contestant.row() | compare(ours, contestant)
+        row = contestant.row()
+        if contestant.checkout is not None:
+            row |= compare_with_before(contestants, contestant)
+        else:
+            row |= compare(ours, contestant)
         if ours.problem is None and contestant.problem is None:
             row["difference"] = absolute_difference(contestant.arrays, ours.arrays)
         rows.append(row)
@@ -73,13 +113,15 @@ def rows_of(contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
 @click.command(cls=Command)
 @threads_option
 @repeats_option(5)
+@against_option
 @quick_option("Two rounds of a few calls")
 @json_option
-def infer(threads: int | None, repeats: int, quick: bool, json_file: Path | None) -> None:
-    """Time the states of whole sequences, and a streaming step, on the CPU beside PyTorch and onnxruntime.
+def infer(threads: int | None, repeats: int, against: Checkout | None, quick: bool, json_file: Path | None) -> None:
+    """Time the states of whole sequences and single steps on the CPU beside PyTorch, onnxruntime and OpenVINO.
 
-    In float32, without gradients. The libraries take turns, each turn in a fresh process; it is checked that all
-    compute the same states.
+    In float32, without gradients. Steps are taken with prepared weights (streaming), by gru_step, and by
+    gru_cell_forward. The libraries take turns, each turn in a fresh process; it is checked that all compute the same
+    states.
     """
     threads = threads or resolve_device("cpu").threads
     repeats = min(repeats, 2) if quick else repeats
@@ -92,6 +134,7 @@ def infer(threads: int | None, repeats: int, quick: bool, json_file: Path | None
             for library, variant in CONTESTANTS[task]
             if not absent[library]
         ]
+        contestants = with_before(contestants, against)
         hold([[contestant] for contestant in contestants], repeats, label=f"{task}, {shape_text(shape)}")
         rows += rows_of(contestants)
 
@@ -112,7 +155,7 @@ def infer(threads: int | None, repeats: int, quick: bool, json_file: Path | None
         left=3,
     )
     summary = summarize(rows)
-    for line in _summary_lines(summary):
+    for line in (*_summary_lines(summary), *against_lines(against, summary)):
         click.echo(line)
     for library, packages in absent.items():
         if packages:
@@ -124,32 +167,35 @@ def infer(threads: int | None, repeats: int, quick: bool, json_file: Path | None
         "dtype": "float32",
         "tolerance": TOLERANCE,
         **timing(quick, seconds=0.5),
+        **commits(against),
     }
     save_json(json_file, "infer", settings, rows, summary)
     _check(rows)
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Our times beside those of each library, over the shapes of a task."""
+    """Our times beside those of the first contestant of each library, over the shapes of a task."""
     summary: dict[str, Any] = {}
-    for task in CONTESTANTS:
-        for library in ("torch", "onnxruntime"):
+    for task, contestants in CONTESTANTS.items():
+        for library in ("torch", "onnxruntime", "openvino"):
+            first = next((name for name in contestants if name[0] == library), None)
             faster = [
                 row["times_as_fast"]
                 for row in rows
-                if (row["task"], row["library"]) == (task, library) and "times_as_fast" in row
+                if row["task"] == task and (row["library"], row["variant"]) == first and "times_as_fast" in row
             ]
             if faster:
                 summary[f"{task}_by_{library}"] = {"geometric_mean": geometric_mean(faster), "lowest": min(faster)}
-    return summary
+    return summary | summarize_against(rows, geometric_mean)
 
 
 def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
-    tasks = {"forward": "whole sequences", "stream": "a streaming step"}
     for name, numbers in summary.items():
-        task, _, library = name.partition("_by_")
-        text = f"{tasks[task]}: {numbers['geometric_mean']:.2f} times as fast as {library}"
-        yield text + (f" (geometric mean), lowest {numbers['lowest']:.2f}" if task == "forward" else "")
+        task, by, library = name.partition("_by_")
+        if by:
+            text = f"{TASKS[task]}: {numbers['geometric_mean']:.2f} times as fast as {library}"
+            n_shapes = sum(case == task for case, _ in CASES)
+            yield text + (f" (geometric mean), lowest {numbers['lowest']:.2f}" if n_shapes > 1 else "")
 
 
 def _check(rows: Sequence[dict[str, Any]]) -> None:
@@ -166,6 +212,7 @@ def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[tuple[str, ...], tu
     for row in rows:
         group = (shape_text(row["shape"].values()), row["task"])
         label = CONTESTANTS[row["task"]][row["library"], row["variant"]]
+        label += f", {row['checkout']}" if "checkout" in row else ""
         if row["problem"]:
             yield group, (f"{label}: {row['problem']}",)
             continue
@@ -175,8 +222,4 @@ def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[tuple[str, ...], tu
             number_text(1e3 * row["min_ms"]),
             f"{number_text(1e3 * row['q1_ms'])} to {number_text(1e3 * row['q3_ms'])}",
         ]
-        if "times_as_fast" in row:
-            cells += [f"{row['times_as_fast']:.2f}", range_text(row["times_as_fast_min"], row["times_as_fast_max"])]
-        else:
-            cells += ["", ""]
-        yield group, (*cells, f"{row['difference']:.1e}" if "difference" in row else "")
+        yield group, (*cells, *ratio_cells(row), f"{row['difference']:.1e}" if "difference" in row else "")

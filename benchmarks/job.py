@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ class Job:
     Attributes
     ----------
     task
-        ``"train"`` (training steps), ``"variant"`` (layers of ``stacks.py``, forward and back), ``"forward"`` (the
-        states of whole sequences) or ``"stream"`` (one step of one sequence after the other).
+        ``"train"`` (training steps), ``"variant"`` (layers of ``stacks.py``, forward and back), ``"layer"`` (one
+        layer, by the functions that users call), ``"forward"`` (the states of whole sequences), ``"stream"`` (one step
+        of one sequence after the other, with prepared weights), ``"step"`` (without), or ``"cell"`` (without, and with
+        what the way back needs).
     library
-        ``"gru-xp"``, ``"torch"``, ``"onnxruntime"`` or ``"products"``.
+        A key of ``worker.MODULES``.
     variant
         Which of the library's ways; each library's module says what there is.
     shape
@@ -71,6 +73,15 @@ class Job:
     pipelined_steps: int = 0
     environment: dict[str, str] = field(default_factory=dict)
     arrays_file: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON can hold it: other checkouts may not know all the rest."""
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        return {
+            field.name: value
+            for field, value in values
+            if value != (field.default if field.default_factory is MISSING else field.default_factory())
+        }
 
     def problem(self) -> tuple[NetworkParams, Array, Array]:
         """Starting weights, sequences ``(B, T, I)`` and targets ``(B, 1)``; every library's are the same.

@@ -2,7 +2,8 @@
 
 Variants: of ``train`` the form of the reset gate, ``after`` or ``before``; of ``variant`` those of ``stacks.py``; of
 ``forward`` ``GRUInference`` or ``gru_forward``; of ``stream`` ``step(x, h)``, which gets the state as PyTorch's cell
-does, or ``step(x)``, which goes on from its own.
+does, or ``step(x)``, which goes on from its own. The tasks ``layer``, ``step`` and ``cell`` call public functions as
+users do, with all checks.
 """
 
 import time
@@ -14,6 +15,7 @@ import numpy as np
 from benchmarks import stacks
 from benchmarks.job import LEARNING_RATE, Array, Job, Measurement, PeakMemory, Stopwatch, time_calls
 from gru_xp.devices import Device, resolve_device, to_device, to_host
+from gru_xp.nn.cell import gru_cell_forward, gru_step
 from gru_xp.nn.gru import gru_backward, gru_forward
 from gru_xp.nn.inference import GRUInference
 from gru_xp.nn.network import NetworkParams
@@ -31,8 +33,12 @@ def measure(job: Job) -> Measurement:
         return _measure_training(job, device)
     if job.task == "variant":
         return _measure_variant(job, device)
+    if job.task == "layer":
+        return _measure_layer(job)
     params, x, _ = job.problem()
     ((gru,),) = params.gru
+    if job.task in ("step", "cell"):
+        return _measure_steps(job, gru, x)
     with device.use():
         if job.task == "forward":
             return _measure_forward(job, _forward(job, device, gru), x)
@@ -126,6 +132,22 @@ def _measure_variant(job: Job, device: Device) -> Measurement:
     return Measurement(times, memory.growth())
 
 
+def _measure_layer(job: Job) -> Measurement:
+    problem = stacks.problem(job)
+    ((params,),) = problem.layers
+    x, dh = problem.x, problem.dh
+
+    def forward_and_back() -> tuple[Any, ...]:
+        h, h_last, cache = gru_forward(x, None, params)
+        return h, h_last, *gru_backward(dh, cache)
+
+    h, h_last, dx, _, dparams = forward_and_back()
+    job.save({"h": h, "h_last": h_last, "dx": dx, **dict(named_arrays(dparams, "0.0."))})
+    memory = PeakMemory()
+    times = time_calls(job, forward_and_back)
+    return Measurement(times, memory.growth())
+
+
 # --- inference --------------------------------------------------------------------------------------------------
 
 
@@ -148,17 +170,30 @@ def _measure_forward(job: Job, forward: Callable[[Array], tuple[Array, Array]], 
 
 
 def _measure_stream(job: Job, layer: GRUInference, x: Array) -> Measurement:
+    take_step = save_states(job, x, layer.step)
+    x_t = x[:, 0, :]
+    return Measurement(time_calls(job, take_step if job.variant == "step(x, h)" else lambda: layer.step(x_t)))
+
+
+def _measure_steps(job: Job, gru: GRUParams, x: Array) -> Measurement:
+    def step(x_t: Array, h: Array) -> Array:
+        return gru_step(x_t, h, gru) if job.task == "step" else gru_cell_forward(x_t, h, gru)[0]
+
+    return Measurement(time_calls(job, save_states(job, x, step)))
+
+
+def save_states(job: Job, x: Array, step: Callable[[Array, Array], Array]) -> Callable[[], None]:
+    """Save the states of all steps; return a function without arguments that takes one more from the last state."""
     h = np.zeros((x.shape[0], job.shape[2]), x.dtype)
     states = []
     for t in range(x.shape[1]):
-        h = layer.step(x[:, t, :], h)
+        h = step(x[:, t, :], h)
         states.append(h.copy())
     job.save({"h": np.stack(states, axis=1)})
     x_t = x[:, 0, :]
 
-    def step_with_state() -> None:
+    def take_step() -> None:
         nonlocal h
-        h = layer.step(x_t, h)
+        h = step(x_t, h)
 
-    call = step_with_state if job.variant == "step(x, h)" else lambda: layer.step(x_t)
-    return Measurement(time_calls(job, call))
+    return take_step

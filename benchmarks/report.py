@@ -109,6 +109,14 @@ def range_text(low: float, high: float) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
+def ratio_cells(row: dict[str, Any]) -> tuple[str, str]:
+    """How many times as fast as a row's contestant we are, and in rounds; with another checkout, in three digits."""
+    for name, digits in (("times_as_fast", 2), ("times_as_fast_as_before", 3)):
+        if name in row:
+            return f"{row[name]:.{digits}f}", range_text(row[f"{name}_min"], row[f"{name}_max"])
+    return "", ""
+
+
 def grouped(rows: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> Iterator[tuple[str, ...]]:
     """A table's rows from their group and the other cells: a gap between groups, each named once."""
     last: tuple[str, ...] | None = None
@@ -165,6 +173,8 @@ def describe_machine() -> dict[str, Any]:
             "blas": ", ".join(cpu["blas"]),
             "torch": package_version("torch"),
             "onnxruntime": package_version("onnxruntime"),
+            "openvino": package_version("openvino"),
+            "jax": package_version("jax"),
             "cupy": cuda.get("cupy"),
             "cuda_runtime": cuda.get("runtime"),
             "cuda_driver": cuda.get("driver"),

@@ -59,9 +59,9 @@ class Problem(NamedTuple):
 
 
 def problem(job: Job) -> Problem:
-    """What a job of the task ``variant`` computes with; every library's is the same."""
+    """What a job of the task ``variant`` or ``layer`` computes with; every library's is the same."""
     B, T, H, I = job.shape  # noqa: E741
-    stack = STACKS[job.variant]
+    stack = Stack() if job.task == "layer" else STACKS[job.variant]
     rng = np.random.default_rng(SEED)
     x = rng.standard_normal((B, T, I), dtype=np.float32)
     width = H * (2 if stack.bidirectional else 1)

@@ -2,7 +2,8 @@
 
 Variants of ``train``: ``float32`` on the CPU; on CUDA ``ieee`` (float32 throughout) and ``tf32`` (products of numbers
 with fewer bits), each with ``, graph`` captured in a CUDA graph, too. ``forward`` is ``nn.GRU``, ``stream`` is
-``nn.GRUCell``, both in inference mode.
+``nn.GRUCell``, both in inference mode. ``step`` and ``cell`` are ``nn.GRUCell`` under ``no_grad``, or recording what
+autograd needs.
 """
 
 from collections.abc import Callable
@@ -78,8 +79,11 @@ def measure(job: Job) -> Measurement:
         raise RuntimeError("this PyTorch finds no CUDA device")
     if job.task == "train":
         return _measure_training(job)
-    if job.task == "variant":
+    if job.task in ("variant", "layer"):
         return _measure_variant(job)
+    if job.task in ("step", "cell"):
+        with torch.set_grad_enabled("no_grad" not in job.variant):
+            return _measure_stream(job)
     with torch.inference_mode():
         return _measure_forward(job) if job.task == "forward" else _measure_stream(job)
 
@@ -236,7 +240,7 @@ def _measure_stream(job: Job) -> Measurement:
     states = []
     for t in range(T):
         h = cell(x[:, t], h)
-        states.append(h)
+        states.append(h.detach())
     job.save({"h": torch.stack(states, 1).numpy()})
     x_t = x[:, 0].contiguous()
 
@@ -244,4 +248,8 @@ def _measure_stream(job: Job) -> Measurement:
         nonlocal h
         h = cell(x_t, h)
 
-    return Measurement(time_calls(job, step))
+    def detached_step() -> None:
+        nonlocal h
+        h = cell(x_t, h.detach())  # else the graph would grow
+
+    return Measurement(time_calls(job, detached_step if torch.is_grad_enabled() else step))

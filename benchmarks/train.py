@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-from benchmarks.contest import Contestant, check_measured, compare, geometric_mean, hold, relative_difference
+from benchmarks.checkout import Checkout, against_lines, against_option, commits, summarize_against
+from benchmarks.contest import (
+    Contestant,
+    check_measured,
+    compare,
+    compare_with_before,
+    geometric_mean,
+    hold,
+    relative_difference,
+    with_before,
+)
 from benchmarks.job import Job, Shape
 from benchmarks.report import (
     grouped,
@@ -15,6 +25,7 @@ from benchmarks.report import (
     number_text,
     quick_option,
     range_text,
+    ratio_cells,
     repeats_option,
     save_json,
     shape_text,
@@ -46,6 +57,8 @@ def rows_of(contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
     rows = []
     for contestant in contestants:
         row = contestant.row()
+        if contestant.checkout is not None:
+            row |= compare_with_before(contestants, contestant)
         compared = compare(ours, contestant)
         if ours is not None and compared and contestant.name == TORCH:
             row |= compared
@@ -62,7 +75,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the shapes have in common."""
     faster = [row["times_as_fast"] for row in rows if "times_as_fast" in row]
     floors = [row["ours_by_floor"] for row in rows if "ours_by_floor" in row]
-    summary: dict[str, Any] = {}
+    summary: dict[str, Any] = summarize_against(rows, geometric_mean)
     if faster:
         summary |= {"times_as_fast_geometric_mean": geometric_mean(faster), "times_as_fast_lowest": min(faster)}
     if floors:
@@ -81,6 +94,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 )
 @threads_option
 @repeats_option(5)
+@against_option
 @quick_option("Two rounds of a few steps")
 @json_option
 def train(
@@ -88,6 +102,7 @@ def train(
     reset: str,
     threads: int | None,
     repeats: int,
+    against: Checkout | None,
     quick: bool,
     json_file: Path | None,
 ) -> None:
@@ -106,6 +121,7 @@ def train(
             Contestant(Job("train", library, variant, shape, threads=threads, **timing(quick)))
             for library, variant in entrants(reset, torch_is_there)
         ]
+        contestants = with_before(contestants, against)
         hold([[contestant] for contestant in contestants], repeats, label=shape_text(shape))
         rows += rows_of(contestants)
 
@@ -137,6 +153,8 @@ def train(
             f"{summary['ours_by_floor_geometric_mean']:.2f} times the products alone (geometric mean), "
             f"highest {summary['ours_by_floor_highest']:.2f}"
         )
+    for line in against_lines(against, summary):
+        click.echo(line)
     if not torch_is_there:
         note("PyTorch is not installed: there are no times of it, and our gradient is not checked against it")
     elif reset == "before":
@@ -150,6 +168,7 @@ def train(
         "torch_measured": torch_is_there and reset != "before",
         "gradient_tolerance": GRADIENT_TOLERANCE,
         **timing(quick),
+        **commits(against),
     }
     save_json(json_file, "train", settings, rows, summary)
     check(rows)
@@ -170,7 +189,7 @@ def check(rows: Sequence[dict[str, Any]]) -> None:
 
 def _label(row: dict[str, Any]) -> str:
     labels = {"gru-xp": f'gru-xp, reset="{row["variant"]}"', "torch": "PyTorch", "products": "products alone"}
-    return labels[row["library"]]
+    return labels[row["library"]] + (f", {row['checkout']}" if "checkout" in row else "")
 
 
 def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -179,11 +198,9 @@ def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[tuple[str, ...], tu
         if row["problem"]:
             yield group, (f"{label}: {row['problem']}",)
             continue
-        faster, rounds, floor, difference = "", "", "", ""
-        if "times_as_fast" in row:
-            faster = f"{row['times_as_fast']:.2f}"
-            rounds = range_text(row["times_as_fast_min"], row["times_as_fast_max"])
-            difference = f"{row['gradient_difference']:.1e}"
+        faster, rounds = ratio_cells(row)
+        difference = f"{row['gradient_difference']:.1e}" if "gradient_difference" in row else ""
+        floor = ""
         if "ours_by_floor" in row:
             floor = f"{row['ours_by_floor']:.2f}"
             rounds = range_text(row["ours_by_floor_min"], row["ours_by_floor_max"])

@@ -16,6 +16,8 @@ MODULES = {
     "gru-xp": "benchmarks.own_gru",
     "torch": "benchmarks.torch_gru",
     "onnxruntime": "benchmarks.onnx_gru",
+    "openvino": "benchmarks.openvino_gru",
+    "jax": "benchmarks.jax_gru",
     "products": "benchmarks.products",
 }
 """The module of each library; it has a function ``measure(job)``."""

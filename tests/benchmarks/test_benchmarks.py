@@ -1,6 +1,7 @@
 """Every command of ``python -m benchmarks``, on the smallest sizes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,11 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click import ClickException
 from click.testing import CliRunner
 
-from benchmarks import article, contest, defaults, gpu, infer, reading, stacks, train, variants
+from benchmarks import article, checkout, contest, defaults, gpu, infer, layer, reading, stacks, train, variants
 from benchmarks.__main__ import benchmarks
 from benchmarks.gpu_floor import Peak
 from benchmarks.job import Job, Measurement
@@ -69,7 +71,7 @@ def run_json(tmp_path: Path) -> Callable[..., tuple[dict[str, Any], str]]:
 def jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run in this process, not in one of their own."""
 
-    def run_here(jobs: Sequence[Job], folder: Path, limit: float) -> tuple[list[Measurement], str | None, str]:
+    def run_here(jobs: Sequence[Job], *_: object) -> tuple[list[Measurement], str | None, str]:
         return [import_module(MODULES[job.library]).measure(job) for job in jobs], None, ""
 
     monkeypatch.setattr(contest, "run_process", run_here)
@@ -77,8 +79,8 @@ def jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither PyTorch nor onnxruntime is found."""
-    for module in (train, infer, variants, gpu):
+    """Neither PyTorch nor any other library is found."""
+    for module in (train, layer, infer, variants, gpu):
         monkeypatch.setattr(module, "find_spec", lambda name: find_spec(name) if name == "numpy" else None)
 
 
@@ -89,6 +91,7 @@ def check_times(row: dict[str, Any], rounds: int) -> None:
 
 
 @pytest.mark.peer
+@pytest.mark.usefixtures("jobs_here")
 def test_train_with_torch(run_json: Callable[..., Any]) -> None:
     pytest.importorskip("torch")
     result, text = run_json(*TRAIN)
@@ -130,18 +133,71 @@ def test_train_without_torch_as_a_user_runs_it(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("jobs_here", "no_peers")
 def test_infer(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any]) -> None:
-    cases = (("forward", (1, 3, 5, 1)), ("forward", (64, 3, 5, 2)), ("stream", (1, 3, 5, 1)))
+    cases = [("forward", (1, 3, 5, 1)), ("forward", (64, 3, 5, 2))]
+    cases += [(task, (1, 3, 5, 1)) for task in ("stream", "step", "cell")]
     monkeypatch.setattr(infer, "CASES", cases)
     result, text = run_json("infer", "--quick", "--threads", "1")
     assert [(row["task"], row["shape"]["B"], row["variant"]) for row in result["rows"]] == [
         *[("forward", B, variant) for B in (1, 64) for variant in ("GRUInference", "gru_forward")],
         *[("stream", 1, variant) for variant in ("step(x, h)", "step(x)")],
+        ("step", 1, "gru_step"),
+        ("cell", 1, "gru_cell_forward"),
     ]
     for row in result["rows"]:
         check_times(row, 2)
         assert row["difference"] < 1e-6
     assert "torch not installed" in text
     assert "onnx and onnxruntime not installed" in text
+
+
+@pytest.mark.usefixtures("jobs_here", "no_peers")
+def test_layer_against_another_checkout(run_json: Callable[..., Any]) -> None:
+    result, text = run_json("layer", "--quick", "--threads", "1", "--shapes", "9,4,5,2", "--against", str(ROOT))
+    ours, before = result["rows"]
+    assert [row.get("checkout") for row in result["rows"]] == [None, str(ROOT)]
+    for row in result["rows"]:
+        check_times(row, 2)
+    assert before["times_as_fast_as_before"] == pytest.approx(before["median_ms"] / ours["median_ms"])
+    assert result["summary"] == {"against": dict.fromkeys(MEANS, before["times_as_fast_as_before"])}
+    assert result["settings"]["against"]["name"] == str(ROOT)
+    assert "jax is not installed" in text
+
+
+MEANS = ("geometric_mean", "lowest")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_sources_of_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a repository whose last commit has other tasks than the one before."""
+
+    def git(*arguments: str) -> None:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+
+    git("init")
+    for task in ("old", "new"):
+        for name in (*checkout.NEEDED, "benchmarks/own_gru.py"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(f'if task == "{task}"', encoding="utf-8")
+        git("add", ".")
+        git("commit", "-m", task)
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)
+    found: list[checkout.Checkout] = []
+
+    @click.command()
+    @checkout.against_option
+    def command(against: checkout.Checkout) -> None:
+        found.append(against)
+        assert [against.knows(task) for task in ("old", "new", "stream")] == [True, False, True]
+
+    done = CliRunner().invoke(command, ("--against", "HEAD~1"))
+    assert done.exit_code == 0, done.output
+    assert not found[0].folder.exists()
+    assert checkout.commit_of(tmp_path) not in (None, found[0].commit)
+    for wrong in ("no-such-revision", str(tmp_path / "gru_xp")):
+        done = CliRunner().invoke(command, ("--against", wrong))
+        assert done.exit_code == 2
+        check_error(done.output, wrong)
 
 
 @pytest.mark.usefixtures("jobs_here", "no_peers")

@@ -60,17 +60,30 @@ def test_weights_come_back_from_torch() -> None:
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
+TASKS = {"forward": "GRUInference", "stream": "step(x, h)", "step": "gru_step", "cell": "gru_cell_forward"}
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize(
-    ("library", "module"), [("torch", "benchmarks.torch_gru"), ("onnxruntime", "benchmarks.onnx_gru")]
+    ("library", "tasks"), [("torch", list(TASKS)), *[(name, ["forward", "stream"]) for name in ("onnx", "openvino")]]
 )
-def test_peers_compute_the_same_states(library: str, module: str, tmp_path: Path) -> None:
-    peer = pytest.importorskip(module, exc_type=ImportError)
-    for task, variant in {"forward": "GRUInference", "stream": "step(x, h)"}.items():
-        ours = arrays_of(own_gru.measure, job(task, variant=variant), tmp_path)
+def test_peers_compute_the_same_states(library: str, tasks: list[str], tmp_path: Path) -> None:
+    peer = pytest.importorskip(f"benchmarks.{library}_gru", exc_type=ImportError)
+    for task in tasks:
+        ours = arrays_of(own_gru.measure, job(task, variant=TASKS[task]), tmp_path)
         theirs = arrays_of(peer.measure, job(task, library), tmp_path)
         assert ours["h"].shape == (6, 4, 5), task
         assert absolute_difference(theirs, ours) < 1e-6, task
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("library", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_peers_compute_the_same_layer(library: str, tmp_path: Path) -> None:
+    peer = pytest.importorskip(f"benchmarks.{library}_gru", exc_type=ImportError)
+    ours = arrays_of(own_gru.measure, job("layer"), tmp_path)
+    for variant in ("one layer",) if library == "torch" else peer.FUNCTIONS:
+        theirs = arrays_of(peer.measure, job("layer", library, variant), tmp_path)
+        assert relative_difference(theirs, ours) < 1e-5, variant
 
 
 def test_our_own_ways_compute_the_same_states(tmp_path: Path) -> None:
