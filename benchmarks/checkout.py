@@ -44,34 +44,43 @@ def against_option(command: F) -> F:
     return click.option(
         "--against",
         metavar="FOLDER|REVISION",
-        callback=_open,
         help="Also measure another checkout of gru-xp in turn with this one: its folder, or a revision of git.",
     )(command)
 
 
-def _open(ctx: click.Context, param: click.Parameter, value: str | None) -> Checkout | None:
-    """The checkout; the files of a revision are in a temporary folder until the command ends."""
-    if value is None or ctx.resilient_parsing:
+def open_checkout(name: str | None) -> Checkout | None:
+    """The checkout that ``--against`` names; the files of a revision are in a temporary folder until the command ends.
+
+    Raises
+    ------
+    click.BadParameter
+        There is no such checkout, or it has no benchmarks.
+    """
+    if name is None:
         return None
-    if Path(value).is_dir():
-        folder = Path(value).resolve()
-        _check_files(value, [file for file in NEEDED if (folder / file).is_file()])
-        return Checkout(value, folder, commit_of(folder))
+    if Path(name).is_dir():
+        folder = Path(name).resolve()
+        _check_files(name, [file for file in NEEDED if (folder / file).is_file()])
+        return Checkout(name, folder, commit_of(folder))
     try:
-        commit = _git(ROOT, "rev-parse", "--short", "--verify", "--end-of-options", f"{value}^{{commit}}").decode()
+        commit = _git(ROOT, "rev-parse", "--short", "--verify", "--end-of-options", f"{name}^{{commit}}").decode()
         archive = _git(ROOT, "archive", "--format=tar", commit.strip())
     except (OSError, subprocess.CalledProcessError) as error:
-        raise click.BadParameter(f"{value!r} is neither a folder nor a revision of this repository") from error
+        raise click.BadParameter(
+            f"--against: {name!r} is neither a folder nor a revision of this repository"
+        ) from error
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        _check_files(value, files.getnames())
-        folder = Path(ctx.with_resource(tempfile.TemporaryDirectory()))
+        _check_files(name, files.getnames())
+        folder = Path(click.get_current_context().with_resource(tempfile.TemporaryDirectory()))
         files.extractall(folder, filter="data")
-    return Checkout(value, folder, commit.strip())
+    return Checkout(name, folder, commit.strip())
 
 
 def _check_files(name: str, files: Sequence[str]) -> None:
     if missing := [file for file in NEEDED if file not in files]:
-        raise click.BadParameter(f"{name} has no {missing[0]}; give a folder or revision of gru-xp with its benchmarks")
+        raise click.BadParameter(
+            f"--against: {name} has no {missing[0]}; give a checkout of gru-xp with its benchmarks"
+        )
 
 
 def commit_of(folder: Path) -> str | None:

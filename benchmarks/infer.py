@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmarks.checkout import Checkout, against_lines, against_option, commits, summarize_against
+from benchmarks.checkout import against_lines, against_option, commits, open_checkout, summarize_against
 from benchmarks.contest import (
     Contestant,
     absolute_difference,
@@ -116,13 +116,14 @@ def rows_of(contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
 @against_option
 @quick_option("Two rounds of a few calls")
 @json_option
-def infer(threads: int | None, repeats: int, against: Checkout | None, quick: bool, json_file: Path | None) -> None:
+def infer(threads: int | None, repeats: int, against: str | None, quick: bool, json_file: Path | None) -> None:
     """Time the states of whole sequences and single steps on the CPU beside PyTorch, onnxruntime and OpenVINO.
 
     In float32, without gradients. Steps are taken with prepared weights (streaming), by gru_step, and by
     gru_cell_forward. The libraries take turns, each turn in a fresh process; it is checked that all compute the same
     states.
     """
+    checkout = open_checkout(against)
     threads = threads or resolve_device("cpu").threads
     repeats = min(repeats, 2) if quick else repeats
     absent = {library: missing(library) for library in NEEDED}
@@ -134,7 +135,7 @@ def infer(threads: int | None, repeats: int, against: Checkout | None, quick: bo
             for library, variant in CONTESTANTS[task]
             if not absent[library]
         ]
-        contestants = with_before(contestants, against)
+        contestants = with_before(contestants, checkout)
         hold([[contestant] for contestant in contestants], repeats, label=f"{task}, {shape_text(shape)}")
         rows += rows_of(contestants)
 
@@ -155,7 +156,7 @@ def infer(threads: int | None, repeats: int, against: Checkout | None, quick: bo
         left=3,
     )
     summary = summarize(rows)
-    for line in (*_summary_lines(summary), *against_lines(against, summary)):
+    for line in (*_summary_lines(summary), *against_lines(checkout, summary)):
         click.echo(line)
     for library, packages in absent.items():
         if packages:
@@ -167,7 +168,7 @@ def infer(threads: int | None, repeats: int, against: Checkout | None, quick: bo
         "dtype": "float32",
         "tolerance": TOLERANCE,
         **timing(quick, seconds=0.5),
-        **commits(against),
+        **commits(checkout),
     }
     save_json(json_file, "infer", settings, rows, summary)
     _check(rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmarks.checkout import Checkout, against_lines, against_option, commits, summarize_against
+from benchmarks.checkout import against_lines, against_option, commits, open_checkout, summarize_against
 from benchmarks.contest import (
     Contestant,
     check_measured,
@@ -97,7 +97,7 @@ def layer(
     shapes: tuple[Shape, ...],
     threads: int | None,
     repeats: int,
-    against: Checkout | None,
+    against: str | None,
     quick: bool,
     json_file: Path | None,
 ) -> None:
@@ -107,6 +107,7 @@ def layer(
     `reset` is "after", which PyTorch has. JAX runs our forward and backward, and our forward with its own gradient.
     The libraries take turns, each turn in a fresh process, and it is checked that they compute the same.
     """
+    checkout = open_checkout(against)
     threads = threads or resolve_device("cpu").threads
     repeats = min(repeats, 2) if quick else repeats
     absent = [library for library in ("torch", "jax") if find_spec(library) is None]
@@ -118,7 +119,7 @@ def layer(
             for library, variant in CONTESTANTS
             if library not in absent
         ]
-        contestants = with_before(contestants, against)
+        contestants = with_before(contestants, checkout)
         hold([[contestant] for contestant in contestants], repeats, label=shape_text(shape))
         rows += rows_of(contestants)
 
@@ -136,12 +137,12 @@ def layer(
                 f"{numbers['geometric_mean']:.2f} times as fast as {label} (geometric mean), "
                 f"lowest {numbers['lowest']:.2f}"
             )
-    for line in against_lines(against, summary):
+    for line in against_lines(checkout, summary):
         click.echo(line)
     for library in absent:
         note(f"{library} is not installed: there are no times of it")
     settings = {"threads": threads, "repeats": repeats, "quick": quick, "dtype": "float32", "reset": "after"}
-    save_json(json_file, "layer", settings | {"tolerance": TOLERANCE} | times | commits(against), rows, summary)
+    save_json(json_file, "layer", settings | {"tolerance": TOLERANCE} | times | commits(checkout), rows, summary)
     for row in rows:
         if not row.get("difference", 0.0) <= TOLERANCE:
             raise click.ClickException(

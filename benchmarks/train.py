@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmarks.checkout import Checkout, against_lines, against_option, commits, summarize_against
+from benchmarks.checkout import against_lines, against_option, commits, open_checkout, summarize_against
 from benchmarks.contest import (
     Contestant,
     check_measured,
@@ -102,7 +102,7 @@ def train(
     reset: str,
     threads: int | None,
     repeats: int,
-    against: Checkout | None,
+    against: str | None,
     quick: bool,
     json_file: Path | None,
 ) -> None:
@@ -111,6 +111,7 @@ def train(
     The libraries take turns, each turn in a fresh process. It is checked that both take the same step. The floor is
     the time of the step's matrix products alone.
     """
+    checkout = open_checkout(against)
     threads = threads or resolve_device("cpu").threads
     repeats = min(repeats, 2) if quick else repeats
     torch_is_there = find_spec("torch") is not None
@@ -121,7 +122,7 @@ def train(
             Contestant(Job("train", library, variant, shape, threads=threads, **timing(quick)))
             for library, variant in entrants(reset, torch_is_there)
         ]
-        contestants = with_before(contestants, against)
+        contestants = with_before(contestants, checkout)
         hold([[contestant] for contestant in contestants], repeats, label=shape_text(shape))
         rows += rows_of(contestants)
 
@@ -153,7 +154,7 @@ def train(
             f"{summary['ours_by_floor_geometric_mean']:.2f} times the products alone (geometric mean), "
             f"highest {summary['ours_by_floor_highest']:.2f}"
         )
-    for line in against_lines(against, summary):
+    for line in against_lines(checkout, summary):
         click.echo(line)
     if not torch_is_there:
         note("PyTorch is not installed: there are no times of it, and our gradient is not checked against it")
@@ -168,7 +169,7 @@ def train(
         "torch_measured": torch_is_there and reset != "before",
         "gradient_tolerance": GRADIENT_TOLERANCE,
         **timing(quick),
-        **commits(against),
+        **commits(checkout),
     }
     save_json(json_file, "train", settings, rows, summary)
     check(rows)

@@ -15,12 +15,14 @@ import click
 import pytest
 from click import ClickException
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from benchmarks import article, checkout, contest, defaults, gpu, infer, layer, reading, stacks, train, variants
 from benchmarks.__main__ import benchmarks
 from benchmarks.gpu_floor import Peak
 from benchmarks.job import Job, Measurement
 from benchmarks.worker import MODULES
+from gru_xp.cli import cli
 from gru_xp.devices import cuda_problem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +84,19 @@ def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither PyTorch nor any other library is found."""
     for module in (train, layer, infer, variants, gpu):
         monkeypatch.setattr(module, "find_spec", lambda name: find_spec(name) if name == "numpy" else None)
+
+
+@pytest.fixture
+def panels(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Numbers of panels of the figures that are saved, by name; nothing is drawn, which takes seconds."""
+    saved = {}
+
+    def savefig(figure: Figure, path: Path, **_: object) -> None:
+        path.touch()
+        saved[path.name] = len(figure.axes)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
 
 
 def check_times(row: dict[str, Any], rounds: int) -> None:
@@ -186,9 +201,11 @@ def test_the_sources_of_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     @click.command()
     @checkout.against_option
-    def command(against: checkout.Checkout) -> None:
-        found.append(against)
-        assert [against.knows(task) for task in ("old", "new", "stream")] == [True, False, True]
+    def command(against: str) -> None:
+        opened = checkout.open_checkout(against)
+        assert opened is not None
+        assert [opened.knows(task) for task in ("old", "new", "stream")] == [True, False, True]
+        found.append(opened)
 
     done = CliRunner().invoke(command, ("--against", "HEAD~1"))
     assert done.exit_code == 0, done.output
@@ -245,7 +262,7 @@ def test_gpu_without_one() -> None:
 
 
 @pytest.mark.usefixtures("jobs_here")
-def test_scaling(run_json: Callable[..., Any], tmp_path: Path) -> None:
+def test_scaling(run_json: Callable[..., Any], panels: dict[str, int], tmp_path: Path) -> None:
     result, text = run_json("scaling", "--quick", "--threads", "2", "--plot", str(tmp_path / "scaling.png"))
     sizes = [(row["against"], row["size"], row["threads"]) for row in result["rows"]]
     assert sizes == [
@@ -258,10 +275,19 @@ def test_scaling(run_json: Callable[..., Any], tmp_path: Path) -> None:
         check_times(row, 1)
     assert result["summary"].keys() == {"B", "T", "H", "threads"}
     assert "steps T: time grows with exponent" in text
-    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    assert panels == {"scaling.png": 8}  # four, with two axes each
 
 
-def test_article(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any], tmp_path: Path) -> None:
+def test_article(
+    monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any], panels: dict[str, int], tmp_path: Path
+) -> None:
+    """With the command in this process."""
+
+    def run_here(command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
+        done = CliRunner().invoke(cli, command[command.index("train") :])
+        return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
+
+    monkeypatch.setattr(subprocess, "run", run_here)
     monkeypatch.setitem(article.SETTINGS, "hidden_size", 8)
     result, text = run_json("article", "--device", "cpu", "--quick", "--plots", str(tmp_path / "plots"))
     assert [row["rows"] for row in result["rows"]] == [2148, 250]
@@ -275,7 +301,9 @@ def test_article(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any], 
     }
     assert "published" in text
     assert result["summary"]["command_seconds"] > 0
-    assert len(list((tmp_path / "plots").glob("*.png"))) == 6
+    names = [path.name for path in (tmp_path / "plots").glob("*.png")]
+    assert len(names) == 6
+    assert panels.keys() > set(names)  # and those of the command
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch, run_json: Callable[..., Any]) -> None:
@@ -310,11 +338,11 @@ def test_reading_in_a_process(tmp_path: Path) -> None:
     form = "%d/%m/%Y %H:%M:%S"
     reading.write_rows(tmp_path / "rows.csv", form, 20)
     arguments = (form, tmp_path / "rows.csv", tmp_path / "rows.csv")
-    measured = [reading.measure_in_process(library, *arguments) for library in ("gru-xp", "pandas")]
-    assert {one.content[:2] for one in measured} == {("2006-12-16T17:24:00", "2006-12-16T17:43:00")}
-    assert len(reading.rows_of(form, {"gru-xp": measured[:1], "pandas": measured[1:]})) == 2
+    measured = reading.measure_in_process("gru-xp", *arguments)
+    assert measured.content[:2] == ("2006-12-16T17:24:00", "2006-12-16T17:43:00")
+    assert len(reading.rows_of(form, {"gru-xp": [measured], "pandas": [measured]})) == 2
     with pytest.raises(ClickException, match="gru-xp reads 20 rows"):
-        reading.rows_of(form, {"gru-xp": measured[:1], "pandas": [replace(measured[1], rows=19)]})
+        reading.rows_of(form, {"gru-xp": [measured], "pandas": [replace(measured, rows=19)]})
     with pytest.raises(ClickException, match="pandas cannot read"):
         reading.measure_in_process("pandas", "%Y", *arguments[1:])
 

@@ -55,7 +55,7 @@ def test_no_part_hides_another(smoke: Any) -> None:
         script("crash", "import os, signal; print('here', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"),
         script("hang", "import time; print('waiting', flush=True); time.sleep(1000)", share=0.0),
         script("last", "pass"),
-        minutes="0.08",
+        minutes="0.05",
     )
     assert code == 1
     assert {name: row["status"] for name, row in rows.items()} == {
