@@ -2,13 +2,14 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gru_xp.errors import printable
+from gru_xp.errors import DeviceWarning, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,23 @@ def note(text: str, *, quiet: bool = False) -> None:
     """One line on stderr."""
     if not quiet:
         click.echo(printable(text, None), err=True)
+
+
+@contextmanager
+def device_warnings_as_notes() -> Iterator[None]:
+    """Context in which each `DeviceWarning` is a line on stderr, also where other warnings are ignored."""
+    show = warnings.showwarning
+
+    def show_or_note(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        if issubclass(category, DeviceWarning):
+            note(f"warning: {message}")
+        else:
+            show(message, category, *args, **kwargs)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DeviceWarning)
+        warnings.showwarning = show_or_note
+        yield
 
 
 def choose_device(request: "DeviceRequest", *, quiet: bool) -> "Device":

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gru_xp.errors import DeviceWarning
+
 from .messages import choose_device, note, number_text, print_json, print_parts
 from .options import (
     Command,
@@ -278,6 +280,7 @@ def train(
             witness = Witness(checkpoints) if verify_cpu else None  # its snapshot is for that alone
             with watch(forecaster.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite is reported below
+                warnings.simplefilter("always", DeviceWarning)
                 forecaster.fit(
                     run.learned, device=chosen, callback=callback, pause=witness or checkpoints, state=run.state
                 )

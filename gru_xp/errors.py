@@ -29,6 +29,10 @@ class DeviceError(GruXpError, RuntimeError):
     """The device that was asked for cannot be used."""
 
 
+class DeviceWarning(RuntimeWarning):
+    """A fast path of a device is switched off, as it does not work there."""
+
+
 class DeviceNameError(DeviceError, ArgumentError):
     """What was asked for is not the name of a device."""
 

@@ -17,6 +17,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from gru_xp.devices.fast_paths import is_on, is_trying
 from gru_xp.errors import DeviceError
 from gru_xp.nn.scan import Array
 
@@ -240,12 +241,17 @@ def current() -> Cublas | None:
     """This thread's handle on the current device, made at the first call; None if that failed, which is logged."""
     import cupy
 
+    if not is_on("cublas"):
+        return None
     handles = _HANDLES.by_device
     device = cupy.cuda.runtime.getDevice()
     if device not in handles:
         try:
             handles[device] = Cublas(load())
-        except Exception as error:  # no library, an unknown one, no memory: CuPy can multiply by itself
+        except Exception as error:
+            if is_trying():
+                raise
+            # no library, an unknown one, no memory: CuPy can multiply by itself
             _LOGGER.debug("cuBLAS is left to CuPy: %s", (str(error) or type(error).__name__).splitlines()[0])
             handles[device] = None
     return handles[device]

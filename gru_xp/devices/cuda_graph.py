@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from gru_xp.devices.fast_paths import is_on, is_trying
+
 Result = TypeVar("Result")
 
 _LOGGER = logging.getLogger("gru_xp")
@@ -52,7 +54,7 @@ def capture(function: Callable[[], Result], keep: object = None) -> Callable[[],
     """
     import cupy
 
-    if _THREAD.capturing:
+    if _THREAD.capturing or not is_on("graphs"):
         function()
         return function
     caller, device = cupy.cuda.get_current_stream(), cupy.cuda.runtime.getDevice()
@@ -69,6 +71,8 @@ def capture(function: Callable[[], Result], keep: object = None) -> Callable[[],
                 return _Replay(function, stream, keep)
             except Exception as error:
                 del _THREAD.streams[device]  # in case it is still of no use for anything else
+                if is_trying():
+                    raise
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 _LOGGER.debug("no CUDA graph, its kernels are launched one by one: %s", reason)
                 return function

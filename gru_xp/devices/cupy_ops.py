@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from gru_xp.devices import cublas, cuda_graph
 from gru_xp.devices.c_code import C_CODE
+from gru_xp.devices.fast_paths import is_on
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, compile_loop
 from gru_xp.devices.primitives import PLAIN_OPS, Body, Ops, even_slices, rounds_for_memory
@@ -55,6 +56,9 @@ class CupyOps(Lowered):
     def pointwise(self, body: Body, inputs: tuple[Array | float | None, ...], out: tuple[Array, ...]) -> None:
         if self._traces(Pointwise(body, inputs, out)):
             return
+        if not is_on("kernels"):
+            PLAIN_OPS.pointwise(body, inputs, out)
+            return
         given = tuple([getattr(a, "shape", a) for a in inputs])
         kernel = self._kernels.get((body, given))
         if kernel is None:
@@ -62,8 +66,12 @@ class CupyOps(Lowered):
         kernel((*[a for a in inputs if hasattr(a, "shape")], *out))
 
     def norm(self, a: Array, out: Array) -> None:
-        if not self._traces("norm"):
-            _norm_kernel(a.dtype.char)(a.reshape(-1), out, axis=0, keepdims=True)
+        if self._traces("norm"):
+            return
+        if not is_on("norm"):
+            PLAIN_OPS.norm(a, out)
+            return
+        _norm_kernel(a.dtype.char)(a.reshape(-1), out, axis=0, keepdims=True)
 
     def block_length(self, T: int, B: int, H: int) -> int:
         return T
@@ -71,7 +79,7 @@ class CupyOps(Lowered):
     def loop(self, step: Callable[[int], None], times: Sequence[int]) -> None:
         import cupy
 
-        if len(times) > 1:
+        if len(times) > 1 and is_on("loops"):
             first, second, last = (self._trace(step, t) for t in (times[0], times[1], times[-1]))
             multiprocessors, shared_bytes, _ = _limits(cupy.cuda.runtime.getDevice())
             one_launch = compile_loop(

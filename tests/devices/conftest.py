@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from gru_xp.devices import fast_paths
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.primitives import Ops, PlainOps, even_slices
 from gru_xp.devices.recording import record
@@ -103,6 +104,12 @@ def _run_every_body(ops: Ops, H: int = 7) -> None:
         step = Update(rng.standard_normal(H), config, ops)
         step.start_epoch()
         step.step(rng.standard_normal(H), B)
+
+
+@pytest.fixture
+def checked_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two CUDA devices that have passed their self-check, for what stands for CuPy without computing."""
+    monkeypatch.setattr(fast_paths, "_OFF", {0: set(), 1: set()})
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def gemm(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, b
 
 
 @pytest.fixture
-def fake_cupy(monkeypatch):
+def fake_cupy(monkeypatch, checked_devices):
     """As much of CuPy as products need, on host memory."""
     cupy = SimpleNamespace(ndarray=type("ndarray", (), {}), stream=SimpleNamespace(ptr=0), device=0, copies=0)
 

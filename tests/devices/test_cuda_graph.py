@@ -107,7 +107,7 @@ class FakeCupy(SimpleNamespace):
 
 
 @pytest.fixture
-def cupy(monkeypatch):
+def cupy(monkeypatch, checked_devices):
     cupy = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(cuda_graph, "_THREAD", cuda_graph._Thread())

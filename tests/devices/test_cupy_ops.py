@@ -305,7 +305,7 @@ class HostBlas:
 
 
 @pytest.fixture
-def fake_cupy(monkeypatch):
+def fake_cupy(monkeypatch, checked_devices):
     device = SimpleNamespace(
         attributes={"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 1000}, mem_info=(1, 80 * 10**9)
     )

@@ -364,11 +364,10 @@ def apply(name, function, *args, out=None, **kwargs):
             if np.shape(f) != o.shape:
                 raise ValueError(f"Output shape {o.shape} is not {np.shape(f)}")
     wheres = [o._where() for o in outs]
-    pending = [first]
+    pending = [first] if get_current_stream().recorded is None else []  # what is recorded runs later
 
     def work():
-        result = pending.pop() if pending and get_current_stream().recorded is None else compute()
-        pending.clear()
+        result = pending.pop() if pending else compute()
         for where, r in zip(wheres, result if several else (result,), strict=True):
             view_of(*where)[...] = r
 

@@ -1,0 +1,126 @@
+"""Which fast paths of a CUDA device are on: those that its self-check passed, see ``self_check.py``."""
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import NamedTuple
+
+from gru_xp.errors import DeviceError, DeviceWarning
+
+NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
+
+PATHS = {
+    "kernels": "one kernel for several elementwise functions",
+    "norm": "one kernel for a norm",
+    "cublas": "matrix products by cuBLAS",
+    "loops": "one kernel for all steps of a loop",
+    "graphs": "CUDA graphs",
+}
+"""What each fast path is, in the order in which they are checked."""
+
+
+class Verdict(NamedTuple):
+    """The result of checking a fast path.
+
+    Attributes
+    ----------
+    problem
+        Why it cannot be used, in one line, or None.
+    seconds
+        How long it took to check, compiling included.
+    """
+
+    problem: str | None
+    seconds: float
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.tried: Collection[str] | None = None
+
+
+_THREAD = _Thread()
+_LOCK = threading.RLock()
+_OFF: dict[int, set[str]] = {}
+"""The paths that are off, for each device that is in use."""
+
+
+def is_on(path: str) -> bool:
+    """Whether to use a fast path on the current device, which is checked at its first use by a process.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot be used at all, or a path is off and ``GRU_XP_NO_FALLBACK`` is set.
+    """
+    if _THREAD.tried is not None:
+        return path in _THREAD.tried
+    import cupy
+
+    device = cupy.cuda.runtime.getDevice()
+    off: Collection[str] | None = _OFF.get(device)
+    if off is None:
+        if cupy.cuda.get_current_stream().is_capturing():
+            return True  # by the caller, and nothing can be compared meanwhile
+        off = _first_use(device)
+    return path not in off
+
+
+def _first_use(device: int) -> Collection[str]:
+    with _LOCK:
+        if device not in _OFF:
+            verdicts: Mapping[str, Verdict] = import_module("gru_xp.devices.self_check").verdicts_of(device)
+            problems = {path: verdict.problem for path, verdict in verdicts.items() if verdict.problem is not None}
+            if problems:
+                _report(device, problems)
+            _OFF[device] = set(problems)
+        return _OFF[device]
+
+
+def switch_off(path: str, device: int, problem: str) -> None:
+    """Use the plain path in place of a fast one from now on, and warn.
+
+    Raises
+    ------
+    DeviceError
+        ``GRU_XP_NO_FALLBACK`` is set.
+    """
+    with _LOCK:
+        _report(device, {path: problem})
+        _OFF.setdefault(device, set()).add(path)
+
+
+def _report(device: int, problems: Mapping[str, str]) -> None:
+    paths_of: dict[str, list[str]] = {}
+    for path, problem in problems.items():
+        paths_of.setdefault(problem, []).append(PATHS[path])
+    what = "; ".join(f"{', '.join(paths)} ({problem})" for problem, paths in paths_of.items())
+    if os.environ.get(NO_FALLBACK_VARIABLE, "0") not in ("", "0"):
+        raise DeviceError(
+            f"a self-check of cuda:{device} failed: {what}; unset {NO_FALLBACK_VARIABLE} to compute without, or set "
+            "GRU_XP_PLAIN=1"
+        )
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "gru_xp":
+        level, frame = level + 1, frame.f_back
+    text = f"switched off on cuda:{device}, as a self-check failed: {what}; slower, with the same results"
+    warnings.warn(text, DeviceWarning, stacklevel=level)
+
+
+def is_trying() -> bool:
+    """Whether this thread checks a fast path, so that an error must be raised instead of being worked around."""
+    return _THREAD.tried is not None
+
+
+@contextmanager
+def trying(paths: Collection[str]) -> Iterator[None]:
+    """Context in which this thread uses these fast paths alone."""
+    before, _THREAD.tried = _THREAD.tried, paths
+    try:
+        yield
+    finally:
+        _THREAD.tried = before

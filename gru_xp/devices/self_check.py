@@ -1,0 +1,118 @@
+"""Compare the fast paths of a CUDA device with plain operations, once a process, before the device is used.
+
+A compiler, a driver or a library that does not go with the others shows in a tiny GRU as well as in a large one.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Collection
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from gru_xp.devices.cupy_ops import CupyOps
+from gru_xp.devices.fast_paths import PATHS, Verdict, is_on, trying
+from gru_xp.devices.primitives import PLAIN_OPS, Ops
+from gru_xp.errors import DeviceError, printable
+from gru_xp.nn.gru import gru_backward, gru_forward
+from gru_xp.nn.params import GRUParams, arrays_of, map_arrays
+from gru_xp.nn.scan import Array
+
+_LOGGER = logging.getLogger("gru_xp")
+_LOCK = threading.RLock()
+_FOUND: dict[int, dict[str, Verdict] | str] = {}
+"""The verdicts on each device that was checked, or the message of an error."""
+
+B, T, I, H = 5, 4, 3, 6  # noqa: E741
+LIMITS = {"float32": 1e-4, "float64": 1e-9}
+"""By how much results may differ: a part of the largest one of an array, or of 1 where that is smaller."""
+
+
+def verdicts_of(device: int) -> dict[str, Verdict]:
+    """The verdict on each of `PATHS` on a CUDA device; the first call of a process checks them.
+
+    Raises
+    ------
+    DeviceError
+        The device does not compute correctly any more after a path has failed, even without fast paths.
+    """
+    with _LOCK:
+        found = _FOUND.get(device)
+        if found is None:
+            import cupy
+
+            with cupy.cuda.Device(device):
+                try:
+                    found = _check(device)
+                except DeviceError as error:
+                    found = str(error)
+            _FOUND[device] = found
+    if isinstance(found, str):
+        raise DeviceError(found)
+    return found
+
+
+def _check(device: int) -> dict[str, Verdict]:
+    """Try one path more at a time, so that a failure is that path's; what failed is left off."""
+    _LOGGER.info("compiling kernels for cuda:%d and comparing them with plain operations, once a process", device)
+    verdicts, works = {}, set[str]()
+    for path, what in PATHS.items():
+        start = time.perf_counter()
+        problem = _problem({*works, path}) if path != "graphs" or "cublas" in works else "it needs cuBLAS"
+        verdicts[path] = Verdict(problem, time.perf_counter() - start)
+        if problem is None:
+            works.add(path)
+        elif (without := _problem(set())) is not None:
+            raise DeviceError(
+                f"cuda:{device} does not compute correctly, neither with {what} ({problem}) nor then without it "
+                f"({without}); set GRU_XP_PLAIN=1 to use no fast path, or use the CPU"
+            )
+    return verdicts
+
+
+def _problem(paths: Collection[str]) -> str | None:
+    """What goes wrong with these fast paths alone; None if nothing does."""
+    import cupy
+
+    try:
+        with trying(paths):
+            for arguments, expected in _cases():
+                ops = CupyOps()
+                run = partial(_results, ops, *map_arrays(cupy.asarray, arguments))
+                results = ops.capture(run)() if "graphs" in paths else run()
+                cupy.cuda.get_current_stream().synchronize()  # so that an error meets what caused it
+                for a, e in zip(results, expected, strict=False):  # results may lack the norm
+                    difference = np.abs(a.get() - e).max() / max(1.0, np.abs(e).max())
+                    if not difference <= LIMITS[e.dtype.name]:  # nor NaN
+                        return f"{e.dtype} results differ by {difference:.1g}"
+    except Exception as error:  # of CuPy, a compiler, a driver, a library
+        return printable((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+    return None
+
+
+def _results(ops: Ops, x: Array, h0: Array, params: GRUParams, dh: Array, dh_last: Array) -> list[Array]:
+    """Of a layer, forward and backward, and the norm of a gradient if that has a kernel to be checked."""
+    h, h_last, cache = gru_forward(x, h0, params, ops=ops)
+    assert cache is not None
+    dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
+    results = [h, h_last, dx, dh0, *arrays_of(dparams)]
+    if ops is PLAIN_OPS or is_on("norm"):
+        ops.norm(dparams.weight_hh, out=(norm := ops.empty((1,), like=dx)))
+        results.append(norm)
+    return results
+
+
+@cache
+def _cases() -> list[tuple[tuple[Any, ...], list[Array]]]:
+    """Arguments of `_results` for both forms in both precisions, and the results, by NumPy."""
+    rng = np.random.default_rng(0)
+    shapes = (B, T, I), (B, H), (3 * H, I), (3 * H, H), (3 * H,), (H,), (B, T, H), (B, H)
+    cases = []
+    for dtype in LIMITS:
+        x, h0, *weights, dh, dh_last = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+        for params in (GRUParams(*weights), GRUParams(*weights[:3])):
+            arguments = (x, h0, params, dh, dh_last)
+            cases.append((arguments, _results(PLAIN_OPS, *arguments)))
+    return cases
