@@ -1,6 +1,8 @@
-"""The functions that a recorded body may call, in CUDA C++."""
+"""The functions that a recorded body may call, in CUDA C++, and its numbers."""
 
 from collections.abc import Callable
+
+import numpy as np
 
 C_CODE: dict[str, Callable[..., str]] = {
     "add": "{} + {}".format,
@@ -15,3 +17,9 @@ C_CODE: dict[str, Callable[..., str]] = {
     "tanh": "tanh({})".format,
     "where": "{} ? {} : {}".format,
 }
+
+
+def rounded(number: float, dtype: str) -> float:
+    """The nearest number of a type; infinite beyond the largest one."""
+    with np.errstate(over="ignore"):
+        return float(np.dtype(dtype).type(number))

@@ -1,12 +1,17 @@
-"""CuPy's primitives, see ``primitives.py``: one kernel for a pointwise body, products without copies, CUDA graphs."""
+"""CuPy's primitives, see ``primitives.py``: one kernel for a pointwise body, products without copies, CUDA graphs.
+
+The text of a kernel has no number: those of a body are parameters, as arrays are. So a kernel depends on which calls a
+body makes, and on which of its arrays have one column or several blocks of columns, but neither on sizes nor on
+numbers such as a learning rate.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from gru_xp.devices import cublas, cuda_graph
-from gru_xp.devices.c_code import C_CODE
+from gru_xp.devices.c_code import C_CODE, rounded
 from gru_xp.devices.fast_paths import is_on
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, compile_loop
@@ -17,11 +22,16 @@ from gru_xp.nn.scan import Array
 Result = TypeVar("Result")
 
 
+MAX_CALLS = 1024
+"""Calls of `pointwise`, by body, shapes and numbers, to keep."""
+
+
 class CupyOps(Lowered):
     """`gru_xp.devices.primitives.Ops` for CuPy arrays on the current device."""
 
     def __init__(self) -> None:
-        self._kernels: dict[Any, Callable[[tuple[Array, ...]], None]] = {}
+        self._kernels: dict[tuple[str, ...], Any] = {}
+        self._call = lru_cache(MAX_CALLS)(self._new_call)
         self._traced: list[Any] | None = None  # calls that are only written down, while a step of a loop is traced
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
@@ -59,11 +69,8 @@ class CupyOps(Lowered):
         if not is_on("kernels"):
             PLAIN_OPS.pointwise(body, inputs, out)
             return
-        given = tuple([getattr(a, "shape", a) for a in inputs])
-        kernel = self._kernels.get((body, given))
-        if kernel is None:
-            kernel = self._kernels[body, given] = _kernel(body, given)
-        kernel((*[a for a in inputs if hasattr(a, "shape")], *out))
+        call = self._call(body, tuple(map(_given, inputs)), out[0].dtype.char)
+        call((*[a for a in inputs if hasattr(a, "shape")], *out))
 
     def norm(self, a: Array, out: Array) -> None:
         if self._traces("norm"):
@@ -102,6 +109,23 @@ class CupyOps(Lowered):
 
     def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
         return cuda_graph.capture(function, keep=cublas.current())
+
+    def _new_call(self, body: Body, given: tuple[Any, ...], dtype: str) -> Callable[[tuple[Array, ...]], None]:
+        """A function of the inputs that are arrays, and the outputs."""
+        import cupy
+
+        numbers = [float.fromhex(a) if isinstance(a, str) else a for a in given]
+        source = kernel_source(record(body, numbers))
+        text = source.in_params, source.out_params, source.code, "gru_xp_" + body.__name__.strip("<_>")
+        kernel = self._kernels.get(text)
+        if kernel is None:
+            kernel = self._kernels[text] = cupy.ElementwiseKernel(*text, no_return=True)
+        arguments = [rounded(a, dtype) if isinstance(a, float) else a for a in source.arguments]
+
+        def run(arrays: tuple[Array, ...]) -> None:
+            kernel(*[a if isinstance(a, float) else _columns(arrays, *a) for a in arguments])
+
+        return run
 
     def _trace(self, step: Callable[[int], None], t: int) -> list[Any]:
         """What a step would do, without doing it."""
@@ -169,7 +193,7 @@ _View: TypeAlias = tuple[int, slice | None]
 
 
 class KernelSource(NamedTuple):
-    """An elementwise kernel: parameters, C code, and which arrays or columns of arrays to call it with.
+    """An elementwise kernel: parameters, C code, and which numbers, arrays or columns of arrays to call it with.
 
     Arrays are numbered: the inputs that are arrays, then the outputs.
     """
@@ -177,13 +201,23 @@ class KernelSource(NamedTuple):
     in_params: str
     out_params: str
     code: str
-    arguments: list[_View]
+    arguments: list[_View | float]
+
+
+def _given(value: Array | float | None) -> tuple[int, ...] | str | None:
+    """What a call depends on: the shape of an array; of a number all bits, as 0.0 and -0.0 are equal."""
+    return getattr(value, "shape", None) if value is None or hasattr(value, "shape") else float.hex(float(value))
+
+
+def _columns(arrays: tuple[Array, ...], number: int, columns: slice | None) -> Array:
+    return arrays[number] if columns is None else arrays[number][..., columns]
 
 
 def kernel_source(recording: Recording) -> KernelSource:
     """The kernel that does what was recorded.
 
-    The type of all arrays is ``T``. An array that is several times as wide as others are is passed as so many blocks
+    The type of all arrays and numbers is ``T``. Each number has a parameter of its own, even where several are equal:
+    they may differ in another call. An array that is several times as wide as others are is passed as so many blocks
     of columns, so that one element of the kernel has a variable for each: z, r and so on of one unit of one sequence.
     Every result is a local variable and outputs are written last, so that an output may be the memory of an input.
     """
@@ -191,6 +225,7 @@ def kernel_source(recording: Recording) -> KernelSource:
     names = {id(symbol): f"in{i}" for i, symbol in enumerate(recording.inputs)}
     names |= {id(call.result): f"v{i}" for i, call in enumerate(recording.calls)}
     read: dict[str, _View] = {}
+    numbers: dict[str, float] = {}
 
     def blocks(symbol: Symbol) -> int:
         return max(1, symbol.shape[-1] // width)  # one column stands for any number of them
@@ -199,9 +234,16 @@ def kernel_source(recording: Recording) -> KernelSource:
         whole = symbol.shape[-1] in (1, width)
         return number, None if whole else slice(block * width, (block + 1) * width)
 
-    def text(operand: Operand, block: int) -> str:
-        if not isinstance(operand, Symbol):
-            return f"T({float(operand)!r})"
+    def named(operand: Operand) -> Symbol | str:
+        if isinstance(operand, Symbol):
+            return operand
+        name = f"number{len(numbers)}"
+        numbers[name] = float(operand)
+        return name
+
+    def text(operand: Symbol | str, block: int) -> str:
+        if isinstance(operand, str):
+            return operand
         block = operand.start // width + (block if blocks(operand) > 1 else 0)
         name = f"{names[id(operand.root)]}_{block}"
         for number, symbol in enumerate(recording.inputs):
@@ -209,29 +251,18 @@ def kernel_source(recording: Recording) -> KernelSource:
                 read[name] = view(number, symbol, block)
         return name
 
-    lines = [
-        f"const T {names[id(result)]}_{block} = {C_CODE[function](*[text(operand, block) for operand in operands])};"
-        for function, operands, result in recording.calls
-        for block in range(blocks(result))
-    ]
+    lines = []
+    for function, operands, result in recording.calls:
+        texts = list(map(named, operands))
+        lines += [
+            f"const T {names[id(result)]}_{block} = {C_CODE[function](*[text(operand, block) for operand in texts])};"
+            for block in range(blocks(result))
+        ]
     written: dict[str, _View] = {}
     for i, symbol in enumerate(recording.outputs):
         for block in range(blocks(symbol)):
             written[f"out{i}_{block}"] = view(len(recording.inputs) + i, symbol, block)
             lines.append(f"out{i}_{block} = {names[id(symbol)]}_{block};")
-    in_params, out_params = (", ".join(f"T {name}" for name in views) for views in (read, written))
-    return KernelSource(in_params, out_params, "\n".join(lines), [*read.values(), *written.values()])
-
-
-def _kernel(body: Body, given: tuple[Any, ...]) -> Callable[[tuple[Array, ...]], None]:
-    """A function of the inputs that are arrays, and the outputs."""
-    import cupy
-
-    in_params, out_params, code, arguments = kernel_source(record(body, given))
-    name = "gru_xp_" + body.__name__.strip("<_>")
-    kernel = cupy.ElementwiseKernel(in_params, out_params, code, name, no_return=True)
-
-    def run(arrays: tuple[Array, ...]) -> None:
-        kernel(*[arrays[i] if columns is None else arrays[i][..., columns] for i, columns in arguments])
-
-    return run
+    in_params, out_params = (", ".join(f"T {name}" for name in some) for some in ([*read, *numbers], written))
+    arguments: list[_View | float] = [*read.values(), *numbers.values(), *written.values()]
+    return KernelSource(in_params, out_params, "\n".join(lines), arguments)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from gru_xp.devices.persistent_code import kernel_parameters, kernel_source
 from gru_xp.devices.persistent_steps import Matmul, Pointwise, UnfitError, analyse, make_schedule, operands_of
-from gru_xp.devices.persistent_tile import Tile, fastest_tile
+from gru_xp.devices.persistent_tile import Limits, LoopSize, Tile, fastest_tile
 from gru_xp.nn.scan import Array
 
 __all__ = ["Matmul", "PersistentLoop", "Pointwise", "Tile", "compile_loop"]
@@ -32,11 +32,11 @@ class PersistentLoop(NamedTuple):
     Attributes
     ----------
     source
-        CUDA C++ of the kernel, named ``steps``; the same for loops that differ in addresses and strides over rows.
+        CUDA C++ of the kernel, named ``steps``. It has the sizes of rows and the tile; all else is an argument.
     grid, threads, shared_bytes
         Of the launch.
     arguments
-        Numbers and addresses.
+        Sizes, addresses and strides, then the numbers of bodies, as floats.
     arrays
         What the addresses belong to, kept alive.
     """
@@ -45,7 +45,7 @@ class PersistentLoop(NamedTuple):
     grid: int
     threads: int
     shared_bytes: int
-    arguments: tuple[int, ...]
+    arguments: tuple[int | float, ...]
     arrays: tuple[Array, ...]
 
     def launch(self) -> None:
@@ -57,7 +57,8 @@ class PersistentLoop(NamedTuple):
         import numpy as np
 
         kernel = _kernel(self.source, self.shared_bytes, cupy.cuda.runtime.getDevice())
-        kernel((self.grid,), (self.threads,), tuple(map(np.int64, self.arguments)), shared_mem=self.shared_bytes)
+        arguments = tuple([np.float32(a) if isinstance(a, float) else np.int64(a) for a in self.arguments])
+        kernel((self.grid,), (self.threads,), arguments, shared_mem=self.shared_bytes)
 
 
 @cache
@@ -101,8 +102,8 @@ def compile_loop(
         loop = analyse(first, second, last, n_steps)
         plan = make_schedule(loop)
         if tile is None:
-            size = loop.n_rows, loop.width, loop.products, len(loop.memory)
-            tile = fastest_tile(*size, multiprocessors, shared_bytes)
+            size = LoopSize(loop.n_rows, loop.width, loop.products, len(loop.memory))
+            tile = fastest_tile(size, Limits(multiprocessors, shared_bytes))
     except UnfitError as reason:
         _log.debug("a loop runs call by call: %s", reason)
         return None

@@ -1,7 +1,9 @@
 """The CUDA C++ of a persistent kernel."""
 
-from gru_xp.devices.c_code import C_CODE
-from gru_xp.devices.persistent_steps import Elementwise, Product, Schedule, Steps, keys_of
+from collections.abc import Iterator
+
+from gru_xp.devices.c_code import C_CODE, rounded
+from gru_xp.devices.persistent_steps import Elementwise, Product, Region, Schedule, Steps, keys_of
 from gru_xp.devices.persistent_tile import Tile, multiple, pitch
 from gru_xp.devices.recording import Symbol
 
@@ -12,10 +14,9 @@ constexpr int J = W / U, P = SHARED > S ? SHARED / S : 1, E = P * U;
 #define EACH _Pragma("unroll") for
 
 // For rows that do not exist another is loaded, so that loads need no branch.
-template <int COLUMN>
-__device__ __forceinline__ void load(float (&x)[E], const float *from, long long row, int rows)
+__device__ __forceinline__ void load(float (&x)[E], const float *from, long long row, long long column, int rows)
 {
-    EACH (int e = 0; e < E; ++e) x[e] = from[(e % P < rows ? e % P : 0) * row + e / P * J * COLUMN];
+    EACH (int e = 0; e < E; ++e) x[e] = from[(e % P < rows ? e % P : 0) * row + e / P * J * column];
 }
 
 __device__ __forceinline__ void store(const float (&x)[E], float *to, long long row, int rows)
@@ -27,12 +28,13 @@ __device__ __forceinline__ void store(const float (&x)[E], float *to, long long 
 // N columns that no step writes, of all rows of the block.
 template <int N> constexpr int SHARE = (G * R * N + THREADS - 1) / THREADS;
 
-template <int N, int COLUMN>
-__device__ __forceinline__ void load_columns(float (&x)[SHARE<N>], const float *from, long long row, int rows)
+template <int N>
+__device__ __forceinline__
+void load_columns(float (&x)[SHARE<N>], const float *from, long long row, long long column, int rows)
 {
     EACH (int i = 0; i < SHARE<N>; ++i) {
         const int at = threadIdx.x + i * THREADS;
-        x[i] = from[(at / N < rows ? at / N : 0) * row + at % N * COLUMN];
+        x[i] = from[(at / N < rows ? at / N : 0) * row + at % N * column];
     }
 }
 
@@ -133,19 +135,32 @@ _START = """
 """
 
 
-def kernel_parameters(loop: Steps) -> dict[str, int]:
-    """The kernel's arguments by name: numbers, addresses, and strides."""
-    parameters = {"n_rows": loop.n_rows, "n_steps": loop.n_steps}
+def kernel_parameters(loop: Steps) -> dict[str, int | float]:
+    """The kernel's arguments by name: sizes, addresses and strides, and the numbers of pointwise bodies."""
+    parameters: dict[str, int | float] = {"n_rows": loop.n_rows, "n_steps": loop.n_steps}
     for name, region in loop.memory.items():
         parameters |= {name: 4 * region.address, f"{name}_row": region.row, f"{name}_time": region.time}
-    return parameters
+        if not name.startswith("w") and region.column not in (0, 1):
+            parameters[f"{name}_column"] = region.column
+    calls = [call for stage in loop.stages if isinstance(stage, Elementwise) for call in stage.recording.calls]
+    numbers = [operand for call in calls for operand in call.operands if not isinstance(operand, Symbol)]
+    return parameters | {f"number{i}": rounded(number, "float32") for i, number in enumerate(numbers)}
+
+
+def _column(name: str, region: Region) -> str:
+    """The stride over columns: 0 or 1, which the compiler should know, or else a parameter."""
+    return str(region.column) if region.column in (0, 1) else f"{name}_column"
 
 
 def kernel_source(loop: Steps, plan: Schedule, tile: Tile) -> str:
-    """CUDA C++ of the kernel. It does not depend on where arrays are, nor on the numbers of rows and steps."""
+    """CUDA C++ of the kernel. It depends on sizes in a row alone: on no address, number of rows or steps, or number."""
     sizes = {**dict(zip("GRUS", tile, strict=True)), "W": loop.width, "PITCH": pitch(loop.products)}
     sizes |= {"THREADS": tile.threads(loop.width), "SHARED": tile.shared_rows}
-    parameters = (f"{'float *' if name in loop.memory else 'long long '}{name}" for name in kernel_parameters(loop))
+    parameters = [
+        f"{'float *' if name in loop.memory else 'float ' if isinstance(value, float) else 'long long '}{name}"
+        for name, value in kernel_parameters(loop).items()
+    ]
+    numbers = (name for name, value in kernel_parameters(loop).items() if isinstance(value, float))
     lines = [f"constexpr int {', '.join(f'{name} = {size}' for name, size in sizes.items())};", _FUNCTIONS]
     lines += [f'extern "C" __global__ void __launch_bounds__(THREADS, 1) steps({", ".join(parameters)})', "{", _START]
     used = 0
@@ -160,7 +175,7 @@ def kernel_source(loop: Steps, plan: Schedule, tile: Tile) -> str:
             lines.append(f"{name} += block_row * {name}_row;")
         else:
             lines.append(f"float x{name[1:]}[E];")
-            lines.append(f"{name} += row * {name}_row + j * {region.column};")
+            lines.append(f"{name} += row * {name}_row + j * {_column(name, region)};")
     lines.append(f"float *const tile = (float *)shared + {used};")
     lines += [_load(loop, name) for name in plan.at_start]
     lines += ["wait_for_weights();", "for (long long t = 0; t < n_steps; ++t) {"]
@@ -169,7 +184,7 @@ def kernel_source(loop: Steps, plan: Schedule, tile: Tile) -> str:
         if isinstance(stage, Product):
             lines += _product_lines(loop, stage, plan.during[i])
         else:
-            lines += _elementwise_lines(loop, stage)
+            lines += _elementwise_lines(loop, stage, numbers)
         lines += [f"store(x{name[1:]}, {name}, {name}_row, rows);" for name in plan.after[i]]
     for name, source in plan.carried.items():
         lines.append(f"EACH (int e = 0; e < E; ++e) x{name[1:]}[e] = x{source[1:]}[e];")
@@ -181,11 +196,9 @@ def kernel_source(loop: Steps, plan: Schedule, tile: Tile) -> str:
 
 def _load(loop: Steps, name: str, ahead: bool = False) -> str:
     region = loop.memory[name]
-    if name.startswith("f"):
-        function, rows = f"load_columns<{region.width}, {region.column}>", "block_rows"
-    else:
-        function, rows = f"load<{region.column}>", "rows"
-    return f"{function}(x{name[1:]}, {name}{f' + {name}_time' if ahead else ''}, {name}_row, {rows});"
+    function, rows = (f"load_columns<{region.width}>", "block_rows") if name.startswith("f") else ("load", "rows")
+    place = f"{name}{f' + {name}_time' if ahead else ''}, {name}_row, {_column(name, region)}"
+    return f"{function}(x{name[1:]}, {place}, {rows});"
 
 
 def _product_lines(loop: Steps, stage: Product, loads: list[tuple[str, bool]]) -> list[str]:
@@ -210,18 +223,18 @@ def _product_lines(loop: Steps, stage: Product, loads: list[tuple[str, bool]]) -
     return [*lines, "}"]
 
 
-def _elementwise_lines(loop: Steps, stage: Elementwise) -> list[str]:
-    """Every result is a variable and outputs are written last, so that an output may be the memory of an input."""
+def _elementwise_lines(loop: Steps, stage: Elementwise, numbers: Iterator[str]) -> list[str]:
+    """Every result is a variable and outputs are written last, so that an output may be the memory of an input.
+
+    `numbers` are the names of the kernel's, of which the next ones are this stage's.
+    """
     values = {key: f"x{name[1:]}[e]" for key, name in stage.reads.items()}
     lines = ["EACH (int e = 0; e < E; ++e) {"]
     for n, (function, operands, result) in enumerate(stage.recording.calls):
         keys = keys_of(result, result, loop.width)
-        places = [keys_of(operand, result, loop.width) for operand in operands]
+        places = [keys_of(operand, result, loop.width) or next(numbers) for operand in operands]
         for block, key in enumerate(keys):
-            texts = (
-                values[place[block]] if isinstance(operand, Symbol) else f"{float(operand)!r}f"
-                for operand, place in zip(operands, places, strict=True)
-            )
+            texts = (place if isinstance(place, str) else values[place[block]] for place in places)
             lines.append(f"const float v{n}_{block} = {C_CODE[function](*texts)};")
             values[key] = f"v{n}_{block}"
     outputs = [values[key] for symbol in stage.recording.outputs for key in keys_of(symbol, symbol, loop.width)]

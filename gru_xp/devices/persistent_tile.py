@@ -52,11 +52,42 @@ def pitch(products: Sequence[tuple[int, int]]) -> int:
     return multiple(max(K for K, _ in products), 4)
 
 
-@lru_cache(maxsize=1024)
-def fastest_tile(
-    n_rows: int, width: int, products: tuple[tuple[int, int], ...], n_cells: int, multiprocessors: int, limit: int
-) -> Tile:
-    """The tile for which the estimated time is least, among those that need no more shared memory than `limit`."""
+class LoopSize(NamedTuple):
+    """What the time that a tile takes depends on.
+
+    Attributes
+    ----------
+    n_rows, width
+        Of results: how many rows, and columns of a cell.
+    products
+        Of each product, K, and M in cells.
+    n_cells
+        Different cells, and other pieces of memory, of a step.
+    """
+
+    n_rows: int
+    width: int
+    products: tuple[tuple[int, int], ...]
+    n_cells: int
+
+
+class Limits(NamedTuple):
+    """Multiprocessors of a device, and the bytes of shared memory that a block of threads may have."""
+
+    multiprocessors: int
+    shared_bytes: int
+
+
+def feasible_tiles(loop: LoopSize, limits: Limits) -> list[Tile]:
+    """Tiles that a device can run, those with the least estimated time first.
+
+    Raises
+    ------
+    UnfitError
+        There is none: the weights do not fit into shared memory, or a step into registers.
+    """
+    n_rows, width, products, n_cells = loop
+    multiprocessors, limit = limits
     cycles: dict[Tile, float] = {}
     for columns, lanes in itertools.product((c for c in range(1, 9) if width % c == 0), (1, 2, 4, 8, 16)):
         for rows in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16):
@@ -65,10 +96,29 @@ def fastest_tile(
                 if tile.shared_bytes(width, products) <= limit:
                     turns = -(-n_rows // (groups * rows * multiprocessors))
                     cycles[tile] = turns * _step_cycles(tile, width, products, n_cells)
-    best = min(cycles, key=cycles.__getitem__, default=None)
-    if best is None or cycles[best] == math.inf:
+    found = sorted((tile for tile in cycles if cycles[tile] < math.inf), key=cycles.__getitem__)
+    if not found:
         raise UnfitError(f"weights do not fit into {limit} bytes of shared memory")
-    return best
+    return found
+
+
+@lru_cache(maxsize=1024)
+def fastest_tile(loop: LoopSize, limits: Limits) -> Tile:
+    """The tile with the least estimated time for the largest number of rows in the class of `loop`.
+
+    A kernel is compiled for its tile, so numbers of rows have to share tiles: those that make the busiest
+    multiprocessor compute 1, 2, 3, 4, 6, 8, 12, 16 ... rows or less. A tile may not depend on what was run before: the
+    order of its sums decides about the last bits of results.
+
+    Raises
+    ------
+    UnfitError
+        See `feasible_tiles`.
+    """
+    share = -(-loop.n_rows // limits.multiprocessors)
+    power = 1 << (share - 1).bit_length()
+    rounded_up = power * 3 // 4 if share <= power * 3 // 4 and power > 2 else power
+    return feasible_tiles(loop._replace(n_rows=rounded_up * limits.multiprocessors), limits)[0]
 
 
 def _step_cycles(tile: Tile, width: int, products: tuple[tuple[int, int], ...], n_cells: int) -> float:

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import cublas, cupy_ops, resolve_device, to_device, to_host
-from gru_xp.devices.c_code import C_CODE
+from gru_xp.devices.c_code import C_CODE, rounded
 from gru_xp.devices.cupy_ops import CupyOps, kernel_source
 from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.devices.recording import FUNCTIONS, record
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
+from gru_xp.nn.network import init_network_params
 from gru_xp.nn.params import arrays_of, map_arrays
 from gru_xp.nn.scan import device_scan
+from gru_xp.training.trainer import TrainingConfig, train
+from gru_xp.training.truncated import train_on_chunks
 
 C_TYPES = {"float32": "float", "float64": "double"}
 RESULTS = ("h", "h_last", "dx", "dh0", "dweight_ih", "dweight_hh", "dbias", "dbias_hn")
@@ -157,8 +160,15 @@ def c_function(name, source, dtype):
 
 
 def views(source, arrays):
-    """What a kernel is called with."""
-    return [arrays[i] if columns is None else arrays[i][..., columns] for i, columns in source.arguments]
+    """What a kernel is called with, numbers as arrays."""
+    return [
+        np.asarray(rounded(view, arrays[-1].dtype), arrays[-1].dtype)
+        if isinstance(view, float)
+        else arrays[view[0]]
+        if view[1] is None
+        else arrays[view[0]][..., view[1]]
+        for view in source.arguments
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")
@@ -215,17 +225,17 @@ def test_maximum_of_what_is_not_a_number():
 
 
 def test_source_of_a_small_body():
-    source = kernel_source(record(lambda xp, a, b, rate: (xp.tanh(a) * rate, a - b), [(2,), (2,), 0.5]))
-    assert source.in_params == "T in0_0, T in1_0"
+    source = kernel_source(record(lambda xp, a, b, rate: (xp.tanh(a) * rate, 2 - b), [(2,), (2,), 0.5]))
+    assert source.in_params == "T in0_0, T in1_0, T number0, T number1"
     assert source.out_params == "T out0_0, T out1_0"
     assert source.code.splitlines() == [
         "const T v0_0 = tanh(in0_0);",
-        "const T v1_0 = v0_0 * T(0.5);",
-        "const T v2_0 = in0_0 - in1_0;",
+        "const T v1_0 = v0_0 * number0;",
+        "const T v2_0 = number1 - in1_0;",
         "out0_0 = v1_0;",
         "out1_0 = v2_0;",
     ]
-    assert source.arguments == [(0, None), (1, None), (2, None), (3, None)]
+    assert source.arguments == [(0, None), (1, None), 0.5, 2.0, (2, None), (3, None)]
 
 
 def test_source_of_blocks():
@@ -349,14 +359,27 @@ def test_layer(fake_cupy, products, layer, reset):
                 assert_close(array, desired, 1e-12, f"{name} {sizes}")
 
 
-def test_kernels_are_made_for_each_constant_and_shape(fake_cupy):
+def test_a_kernel_serves_all_numbers_and_shapes(fake_cupy):
     ops, made = CupyOps(), FakeElementwiseKernel.made
-    for H in (2, 3):
-        for number in (0.5, 2.0, 0.5):
-            a, out = np.ones((4, H)), np.empty((4, H))
+    for rows, H in ((4, 2), (4, 3), (1, 5)):
+        for number in (0.5, 2, 0.5, -0.0, 0.0, np.inf):
+            a, out = np.ones((rows, H)), np.empty((rows, H))
             ops.pointwise(broadcast_by, (a, number), (out,))
-            assert out.tolist() == (a * number).tolist()
-    assert FakeElementwiseKernel.made == made + 4
+            np.testing.assert_array_equal(out, a * number)
+            assert np.signbit(out).all() == np.signbit(number)
+    assert FakeElementwiseKernel.made == made + 1
+
+
+def test_numbers_are_rounded_as_arrays_are(fake_cupy):
+    """To the type of the arrays, where there are larger numbers than it has."""
+    for number in (0.1, -0.0, 1e39, -np.inf, float(np.finfo("float32").max)):
+        for dtype in ("float32", "float64"):
+            out = np.empty((2, 3), dtype)
+            CupyOps().pointwise(broadcast_by, (np.ones((2, 3), dtype), number), (out,))
+            with np.errstate(over="ignore"):
+                expected = np.full((2, 3), number).astype(dtype)
+            np.testing.assert_array_equal(out, expected)
+            assert np.signbit(out).all() == np.signbit(number)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")
@@ -637,3 +660,29 @@ def test_cuda_norm(cuda, draw, dtype, large, tolerance):
         CupyOps().norm(to_device(a * a.dtype.type(scale), cuda), out)
         expected = np.linalg.norm(a.astype("float64")) * scale
         np.testing.assert_allclose(to_host(out), [expected], rtol=tolerance, err_msg=f"{shape} {scale}")
+
+
+# --- what is compiled -------------------------------------------------------------------------------------------
+
+
+def learn(device, *, B, T, batch_size, chunk_length, **config):
+    """Train a network on whole sequences in mini-batches, and on chunks of other sequences."""
+    rng = np.random.default_rng(B)
+    params = init_network_params(2, 6, 1, xp=np, seed=1, dtype=np.float32)
+    params = map_arrays(lambda array: to_device(array, device), params)
+    x, y, y_chunks = (to_device(rng.random(shape), device, "float32") for shape in ((B, T, 2), (B, 1), (B, T, 1)))
+    mini_batches = TrainingConfig(num_epochs=1, batch_size=batch_size, **config)
+    train(params, x, y, config=mini_batches, device=device, validation=(x[1:], y[1:]))
+    chunks = TrainingConfig(num_epochs=1, learning_rate=config["learning_rate"], clip_norm=config["clip_norm"])
+    train_on_chunks(params, x, y_chunks, chunk_length=chunk_length, config=chunks, device=device)
+
+
+@pytest.mark.cuda
+def test_a_training_with_other_numbers_compiles_nothing(cuda):
+    """Other rates, sizes of batches, numbers of sequences and steps, and chunks of lengths that no training had."""
+    stats = pytest.importorskip("cupy._device", reason="only the stand-in counts").STATS
+    learn(cuda, B=10, T=5, batch_size=4, chunk_length=3, learning_rate=0.01, clip_norm=1.0, zoneout=0.2)
+    compiled = stats["kernels loaded"]
+    assert compiled > 10
+    learn(cuda, B=17, T=9, batch_size=5, chunk_length=5, learning_rate=0.2, clip_norm=0.5, zoneout=0.1)
+    assert stats["kernels loaded"] == compiled

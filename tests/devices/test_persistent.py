@@ -15,6 +15,7 @@ import pytest
 
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, Tile, compile_loop
+from gru_xp.devices.persistent_tile import Limits, LoopSize, fastest_tile, feasible_tiles
 from gru_xp.devices.primitives import PlainOps
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.params import arrays_of
@@ -239,11 +240,12 @@ def run_on_host():
     """``run_on_host(program, backwards)``: the kernel as C++, one thread after the other from barrier to barrier."""
     if shutil.which("g++") is None:
         pytest.skip("there is no g++")
-    compile_kernel = functools.cache(runpy.run_path(str(COMPILING))["compile_loop_kernel"])
+    compiling = runpy.run_path(str(COMPILING))
+    compile_kernel = functools.cache(compiling["compile_loop_kernel"])
 
     def run(program, backwards=False):
         library, _ = compile_kernel(program.source, "steps")
-        arguments = (ctypes.c_longlong * len(program.arguments))(*program.arguments)
+        arguments = compiling["packed"](program.arguments)
         shape = (program.grid, program.threads, program.shared_bytes, int(backwards))
         library.launch(*map(ctypes.c_int, shape), arguments)
 
@@ -400,14 +402,17 @@ def everything(xp, a, b, c, d):
 
 def test_functions_constants_and_broadcasts(run_on_host, rng):
     arrays = {"a": (3, 4, 6), "b": (3, 6), "c": (4, 1), "d": (6,), "W": (6, 6), "p": (3, 4, 6), "q": (3, 4, 6)}
+    arrays |= {"x": (3, 4, 6), "y": (3, 4, 6)}
     arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in arrays.items()}
+    arrays["b"], arrays["x"] = (np.asarray(arrays[name], order="F") for name in ("b", "x"))  # columns far apart
     expected = {name: array.copy() for name, array in arrays.items()}
 
-    def steps(a, b, c, d, W, p, q):
+    def steps(a, b, c, d, W, p, q, x, y):
         def step(t, ops):
             ops.pointwise(everything, (a[t], b[t], c, d), out=(p[t], q[t]))
             ops.matmul(p[t], W, out=a[t])
             ops.pointwise(scaled_sum, (a[t], 0.3, a[t]), out=(a[t],))
+            ops.matmul(x[t], W, out=y[t])
 
         return step
 
@@ -532,13 +537,31 @@ def test_what_is_none_leaves_no_trace():
         for given in [(scaled, None), (add,), (scaled, 1.0)]
     ]
     assert programs[0].source == programs[1].source != programs[2].source
+    assert programs[2].arguments[-1] == 1.0
     assert all(array is not None for array in programs[0].arrays)
 
 
-def test_source_is_the_same_for_other_memory_and_lengths(reset):
-    tile = Tile(groups=1, rows=2, columns=1, lanes=1)
-    sources = {compiled(Loops(B, T, 2, 5, reset), "backward", T, tile=tile).source for B, T in ((6, 3), (9, 4))}
+def test_source_is_the_same_for_other_memory_numbers_and_lengths(reset):
+    """Also with other strides: those of a mask with the sequences, or the steps, last."""
+    sources = set()
+    for B, T, update in ((6, 3, 0.5), (9, 4, -0.0), (1, 2, 3.0)):
+        loops = Loops(B, T, 2, 5, reset, update="number")
+        loops.update, loops.candidate = update, np.ones((5, B + 1), np.float32).T[:B]
+        sources.add(compiled(loops, "backward", T, multiprocessors=9).source)
     assert len(sources) == 1
+
+
+@pytest.mark.parametrize("n_rows", [1, 132, 133, 397, 700, 10**6])
+def test_the_rows_of_a_tile(n_rows):
+    """The tile is the fastest for its class of numbers of rows, and near the fastest for each."""
+    limits = Limits(132, 227 * 1024)
+    loop = LoopSize(n_rows, 70, ((72, 3),), 10)
+    tile, best = fastest_tile(loop, limits), feasible_tiles(loop, limits)
+    assert best.index(tile) < len(best) / 20
+    classes = [(1, 132), (133, 264), (265, 396), (397, 528), (529, 792), (793, 1056)]
+    for low, high in classes:
+        some = {fastest_tile(loop._replace(n_rows=n), limits) for n in (low, (low + high) // 2, high)}
+        assert some == {feasible_tiles(loop._replace(n_rows=high), limits)[0]}
 
 
 # --- what is left to single calls -------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 CACHE = Path(os.environ.get("FAKE_CUPY_CACHE") or Path(__file__).parent / "__pycache__")
 COMMAND = ("g++", "-O2", "-w", "-std=c++17", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-lm")
@@ -132,8 +134,30 @@ def compile_source(source: str) -> tuple[ctypes.CDLL, bool]:
 def compile_loop_kernel(source: str, name: str) -> tuple[ctypes.CDLL, bool]:
     """Compile a kernel of whole blocks: ``launch(blocks, threads, shared_bytes, backwards, arguments)``."""
     kinds = parameters(source, name)
-    given = ", ".join(f"({'float *' if '*' in kind else 'long long'})given[{i}]" for i, kind in enumerate(kinds))
+    given = ", ".join(_argument(kind, i) for i, kind in enumerate(kinds))
     return compile_source(MATHS + BLOCKS % (source, name, given))
+
+
+def _argument(kind: str, number: int) -> str:
+    if "*" in kind:
+        return f"(float *)given[{number}]"
+    return f"*(const float *)&given[{number}]" if is_number(kind) else f"given[{number}]"
+
+
+def is_number(parameter: str) -> bool:
+    """Whether a parameter is a float32 number, rather than an address or an integer."""
+    return parameter.startswith("float ") and "*" not in parameter
+
+
+def packed(arguments: Sequence[int | float]) -> Any:
+    """The arguments of a kernel of whole blocks, eight bytes each: integers, and float32 numbers at the beginning."""
+    given = (ctypes.c_longlong * len(arguments))()
+    for number, argument in enumerate(arguments):
+        if isinstance(argument, float):
+            ctypes.c_float.from_buffer(given, 8 * number).value = argument
+        else:
+            given[number] = argument
+    return given
 
 
 def parameters(source: str, name: str) -> list[str]:

@@ -2,13 +2,14 @@
 
 import ctypes
 import re
+import types
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cupy._array import check_device, ndarray
-from cupy._compiling import MATHS, CompileError, compile_loop_kernel, compile_source, parameters
+from cupy._compiling import MATHS, CompileError, compile_loop_kernel, compile_source, is_number, packed, parameters
 from cupy._device import CUDADriverError, Device, alloc, count, get_current_stream, launch, should_fail
 
 C_TYPES = {"f": "float", "d": "double", "i": "int", "l": "long long", "?": "bool"}
@@ -20,7 +21,18 @@ class CompileException(Exception):  # noqa: N818
     __module__ = "cupy.cuda.compiler"
 
 
-def _compile(how: Any, *source: str) -> ctypes.CDLL:
+_COMPILED: dict[Any, ctypes.CDLL] = {}
+"""By what CuPy tells compiled kernels apart in a process."""
+
+
+def _compile(how: Any, *source: str, variant: Any = None) -> ctypes.CDLL:
+    key = Device().id, how, source, variant
+    if key not in _COMPILED:
+        _COMPILED[key] = _compile_first(how, source)
+    return _COMPILED[key]
+
+
+def _compile_first(how: Any, source: tuple[str, ...]) -> ctypes.CDLL:
     count("kernels loaded")
     if get_current_stream().recorded is not None:
         count("kernels loaded while capturing")
@@ -59,6 +71,37 @@ def _check_arrays(args: Sequence[Any]) -> None:
         check_device(a)
 
 
+def _layout(arrays: Sequence[Any], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """What CuPy compiles a kernel for: how many axes are left when some are joined, and which arrays are packed."""
+    views = [np.broadcast_to(a._raw(), shape) for a in arrays]
+    packed_ones = tuple(view.flags.c_contiguous for view in views)
+    if all(packed_ones) or len(shape) <= 1:
+        return min(len(shape), 1), packed_ones
+    if len(shape) == 2:
+        return 2, packed_ones
+    sizes, axes, last = list(shape), 0, None
+    for axis, size in enumerate(shape):
+        if size == 1:
+            continue
+        if last is not None:
+            joined = all(v.strides[axis] * size == v.strides[last] for v in views if not v.flags.c_contiguous)
+            axes += not joined
+            sizes[axis] *= sizes[last] if joined else 1
+        last = axis
+    return axes + 1, packed_ones
+
+
+class _Number:
+    """A scalar argument, in memory as if it were an array; the launch holds it, as a graph holds its value."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = np.array(value)
+        self.data = types.SimpleNamespace(ptr=self._value.ctypes.data)
+
+    def _raw(self) -> Any:
+        return self._value
+
+
 class ElementwiseKernel:
     """One C++ expression for each element of arrays that are broadcast together."""
 
@@ -76,18 +119,23 @@ class ElementwiseKernel:
         n_in = len(self.ins)
         if len(args) != n_in + len(self.outs):
             raise TypeError(f"Wrong number of arguments for {self.name}")
-        _check_arrays(args)
-        shape = np.broadcast_shapes(*(a.shape for a in args))
+        arrays = [a for a in args if type(a) is not float]
+        _check_arrays(arrays)
+        shape = np.broadcast_shapes(*(a.shape for a in arrays))
         for a in args[n_in:]:
             if a.shape != shape:
                 raise ValueError(f"Out shape is mismatched: {a.shape} is not {shape}")
-        types = _types_of(self.name, self.ins + self.outs, args)
+        params = [param for param, a in zip(self.ins + self.outs, args, strict=True) if type(a) is not float]
+        kinds = _types_of(self.name, params, arrays)
         if 0 in shape:
             return
-        key = tuple(a.dtype.char for a in args), len(shape)
+        key = tuple(getattr(a, "dtype", None) for a in args), len(shape), _layout(arrays, shape)
         if key not in self.compiled:
-            self.compiled[key] = _compile(compile_source, self._source(types, len(shape))).kernel
+            self.compiled[key] = _compile(compile_source, self._source(kinds, len(shape)), variant=key).kernel
         function = self.compiled[key]
+        dtypes = [kinds[kind] for kind, _ in self.ins + self.outs]
+        numbers = [a if type(a) is not float else dtype.type(a) for a, dtype in zip(args, dtypes, strict=True)]
+        args = [a if isinstance(a, ndarray) else _Number(a) for a in numbers]
         steps = [step for a in args for step in np.broadcast_to(a._raw(), shape).strides]
         given = (
             ctypes.c_longlong(int(np.prod(shape))),
@@ -95,7 +143,8 @@ class ElementwiseKernel:
             (ctypes.c_longlong * len(args))(*(a.data.ptr for a in args)),
             (ctypes.c_longlong * max(len(steps), 1))(*steps),
         )
-        launch(lambda: function(*given))
+        held = [a for a in args if isinstance(a, _Number)]
+        launch(lambda: function(*given) or held)
 
     def _source(self, types: dict[str, np.dtype[Any]], ndim: int) -> str:
         lines = [MATHS]
@@ -180,7 +229,7 @@ class RawKernel:
 
     def __init__(self, code: str, name: str) -> None:
         self._shared = 48 * 1024
-        self._count = len(parameters(code, name))
+        self._types = [np.float32 if is_number(kind) else np.int64 for kind in parameters(code, name)]
         self._library = _compile(compile_loop_kernel, code, name)
 
     @property
@@ -197,9 +246,9 @@ class RawKernel:
     def __call__(self, grid: tuple[int], block: tuple[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
         if shared_mem > self._shared or not 1 <= block[0] <= 1024 or not 1 <= grid[0] < 2**31:
             raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-        if len(args) != self._count or any(type(a) is not np.int64 for a in args):
-            raise TypeError(f"{self._count} numbers of 64 bits are expected, not {args}")
+        if [type(a) for a in args] != self._types:
+            raise TypeError(f"numbers of {self._types} are expected, not {args}")
         count("launches of raw kernels")
-        given = (ctypes.c_longlong * len(args))(*map(int, args))
+        given = packed([a.item() for a in args])
         shape = [ctypes.c_int(number) for number in (grid[0], block[0], shared_mem, False)]
         launch(lambda: self._library.launch(*shape, given))
