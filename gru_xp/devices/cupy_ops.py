@@ -206,7 +206,9 @@ class KernelSource(NamedTuple):
 
 def _given(value: Array | float | None) -> tuple[int, ...] | str | None:
     """What a call depends on: the shape of an array; of a number all bits, as 0.0 and -0.0 are equal."""
-    return getattr(value, "shape", None) if value is None or hasattr(value, "shape") else float.hex(float(value))
+    if value is None or hasattr(value, "shape"):
+        return getattr(value, "shape", None)
+    return float.hex(float(value))
 
 
 def _columns(arrays: tuple[Array, ...], number: int, columns: slice | None) -> Array:
