@@ -29,7 +29,7 @@ from gru_xp.devices.step_plan import (
     scan_plan,
     structure_of,
 )
-from gru_xp.devices.tracing import Symbol
+from gru_xp.devices.tracing import ROWS, Symbol
 from gru_xp.nn.pointwise import add
 from gru_xp.nn.scan import Array, Namespace
 
@@ -141,7 +141,7 @@ class Lowered:
         split = next((x.rows for x in given if isinstance(x, Kept)), None)
         if split is None or any(isinstance(x, Kept) and x.rows != split for x in given):
             split = [some for some, _ in workers]
-        keys = structure_of(weights), structure_of(carry), structure_of(rows)
+        key = structure_of(weights)
         tasks = []
         whole = None if carry is None or len(split) == 1 else ops.empty(carry.shape, like=carry)
         for number, some in enumerate(split):
@@ -150,10 +150,11 @@ class Lowered:
             xs_part = [x if one and not isinstance(x, Kept) else _part(x, some, number, split) for x in given]
             carry_part = carry if one or carry is None else carry[some]
             rows_part = rows if one else tuple([None if a is None else a[some] for a in rows])
-            keys_xs = tuple([None if x is None else ("array", some.stop - some.start, x.shape[2]) for x in xs])
-            if not one:
-                keys = keys[0], structure_of(carry_part), structure_of(rows_part)
-            plan = scan_plan(step, keys[0], keys[1], ("tuple", tuple, keys_xs), keys[2], like.dtype)
+            n = some.stop - some.start
+            key_xs = tuple([None if x is None else ("array", ROWS if n > 1 else 1, x.shape[2]) for x in xs])
+            plan = scan_plan(
+                step, key, structure_of(carry_part, n), ("tuple", tuple, key_xs), structure_of(rows_part, n)
+            )
             inputs = {"weight": leaves_of(weights), "row": leaves_of(rows_part), "x": xs_part}
             into = None if whole is None else whole[some]
             tasks.append((worker, partial(_scan_part, worker, plan.plan, inputs, carry_part, T, reverse, into)))
@@ -181,7 +182,7 @@ class Lowered:
             Shapes do not go together.
         """
         leaves = leaves_of(arguments)
-        plan, result, only_copied = call_plan(function, structure_of(arguments), leaves[0].dtype)
+        plan, result, only_copied = call_plan(function, structure_of(arguments))
         leaves = [a if number in only_copied else _joined(a) for number, a in enumerate(leaves)]
         like = leaves[0].parts[0][1] if isinstance(leaves[0], Kept) else leaves[0]
         memory = _Memory(plan, self, {"weight": leaves}, like, 0, 0, False)
@@ -229,13 +230,14 @@ class _Memory:
         self._taken: dict[Buffer, Array] = {}
         self.inputs = {kind: list(map(self._for_calls, arrays)) for kind, arrays in inputs.items()}
         self._arrays: dict[Buffer, Array] = {}
-        self._views: dict[int, tuple[Array, Kind]] = {}
+        self._views: dict[Symbol, tuple[Array, Kind]] = {}
 
     def array(self, buffer: Buffer) -> Array:
         array = self._arrays.get(buffer)
         if array is None:
             lead = ((), (self._block_length,), (self._T + buffer.carries,))[buffer.kind]
-            self._taken[buffer] = self._ops.empty((*lead, *buffer.shape), like=self._like)
+            shape = [self._like.shape[-2] if n is ROWS else n for n in buffer.shape]
+            self._taken[buffer] = self._ops.empty((*lead, *shape), like=self._like)
             array = self._arrays[buffer] = self._for_calls(self._taken[buffer])
         return array
 
@@ -264,13 +266,13 @@ class _Memory:
 
     def view(self, s: Symbol) -> tuple[Array, Kind]:
         """Where a symbol lies, for all steps if it has several places."""
-        found = self._views.get(id(s))
+        found = self._views.get(s)
         if found is None:
-            found = self._views[id(s)] = self._view(s)
+            found = self._views[s] = self._view(s)
         return found
 
     def _view(self, s: Symbol) -> tuple[Array, Kind]:
-        place = self._plan.places.get(id(s))
+        place = self._plan.places.get(s)
         if place is not None:
             return self.of_place(place), place.buffer.kind
         if s.op == "input":
@@ -360,7 +362,8 @@ def _scan_part(
 
 def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into: Array | None) -> Array:
     """The carry after the step that is run last."""
-    place = plan.places[id(plan.carry_in)]
+    assert plan.carry_in is not None
+    place = plan.places[plan.carry_in]
     last = memory.of_place(place)
     if place.buffer.kind == Kind.TIME:
         last = memory.array(place.buffer)[0 if reverse else T]

@@ -5,6 +5,7 @@ its results belong to the caller.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import compress
 from operator import attrgetter, itemgetter, methodcaller
@@ -192,22 +193,27 @@ def _without_constants(program: Program) -> Program:
     """The calls whose results are not the same each time; the others are made, now."""
     arrays = [[a for a in arguments if isinstance(a, np.ndarray)] for _, arguments in program]
     written = [_written(function, some) for (function, _), some in zip(program, arrays, strict=True)]
-    roots = [[id(_root(a)) for a in some] for some in written]
-    kept: list[int] = []
+    writes: dict[int, dict[int, list[Array]]] = defaultdict(dict)  # by memory and number of a call that is kept: where
+    for number, some in enumerate(written):
+        for out in some:
+            writes[id(_root(out))].setdefault(number, []).append(out)
+    kept = []
     for number, (function, arguments) in enumerate(program):
-        others = {root for i in (*kept, *range(number + 1, len(program))) for root in roots[i]}
-        sources = [a for a in arrays[number] if not any(a is out for out in written[number])]
+        outs = written[number]
+        others = [writes[id(_root(a))] for a in arrays[number] if not any(a is out for out in outs)]
         may_differ = not isinstance(function, np.ufunc) and function is not np.copyto
-        may_differ |= any(isinstance(a, Input) for a in arguments) or any(id(_root(a)) in others for a in sources)
+        may_differ |= any(isinstance(a, Input) for a in arguments) or any(some.keys() - {number} for some in others)
         if not may_differ:
-            (out,) = written[number]
-            rivals = [i for i in (*kept, *range(number + 1, len(program))) if id(_root(out)) in roots[i]]
-            may_differ = any(_overlap(out, other) for i in rivals for other in written[i])
+            (out,) = outs
+            rivals = writes[id(_root(out))]
+            may_differ = any(_overlap(out, a) for i, some in rivals.items() if i != number for a in some)
         if may_differ:
-            kept.append(number)
+            kept.append(program[number])
         else:
             function(*arguments)
-    return [program[i] for i in kept]
+            for out in outs:
+                writes[id(_root(out))].pop(number, None)
+    return kept
 
 
 def _written(function: Callable[..., Any], arrays: Sequence[Array]) -> Sequence[Array]:
@@ -232,6 +238,9 @@ def _overlap(a: Array, b: Array) -> bool:
 
 
 # --- which programs to keep -------------------------------------------------------------------------------------
+
+N_WITHOUT = 2
+"""How many calls of a kind are made without a program: one takes as long to make as three calls."""
 
 MAX_CALLS = 256
 """Kinds of small calls to know."""
@@ -298,7 +307,7 @@ class SmallCalls:
 
 
 class _SmallCall:
-    """Calls of one kind: the first one is made as any other, a program is made for the second one."""
+    """Calls of one kind: the first ones are made as any other, then a program is made."""
 
     __slots__ = ("_make", "_n_without", "_ops", "_owner", "program")
 
@@ -315,10 +324,12 @@ class _SmallCall:
         ops, program = self._ops, self.program
         if program is not None and ops.program is None:
             return program(arrays)
-        self._n_without += 1
-        if self._n_without == 2 and all(type(a) is np.ndarray for a in arrays):
+        if ops.program is None:
+            self._n_without += 1
+        if self._n_without == N_WITHOUT + 1 and ops.program is None and all(type(a) is np.ndarray for a in arrays):
             program, nbytes = ops.bound(self._make, arguments, arrays)
             if nbytes <= MAX_PROGRAM_BYTES:
                 self.program = program
                 self._owner.keep(self, nbytes)
+                return program(arrays)
         return self._make(ops, arguments)

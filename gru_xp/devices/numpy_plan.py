@@ -1,8 +1,8 @@
 """Plans: a recorded pointwise body as NumPy ufuncs with ``out=``, their temporaries in a few kept arrays."""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -70,8 +70,9 @@ class Plan:
 def make_plan(recording: Recording, dtype: Any, scratch: Scratch) -> Plan:
     """Give each result of the recorded body a place: an output, or scratch that is free by then."""
     inputs, outputs, calls = recording
-    numbers = {id(symbol): number for number, symbol in enumerate((*inputs, *outputs))}
-    numbers |= _in_outputs(recording, numbers)
+    numbers = {symbol: number for number, symbol in enumerate((*inputs, *outputs))}
+    roots = [_roots(call) for call in calls]
+    numbers |= _in_outputs(recording, roots, numbers)
     kept: list[Array] = []
 
     def keep(array: Array) -> int:
@@ -85,7 +86,7 @@ def make_plan(recording: Recording, dtype: Any, scratch: Scratch) -> Plan:
                 constants[text] = keep(np.asarray(operand, dtype))
             return constants[text], None
         columns = None if operand.parent is None else slice(operand.start, operand.start + operand.shape[-1])
-        return numbers[id(operand.root)], columns
+        return numbers[operand.root], columns
 
     def take(shape: tuple[int, ...], kind: Any) -> int:
         pool = free[shape, kind]
@@ -95,11 +96,11 @@ def make_plan(recording: Recording, dtype: Any, scratch: Scratch) -> Plan:
         return pool.pop()
 
     bits = np.dtype(f"i{dtype.itemsize}")
-    last_use = {id(root): index for index, call in enumerate(calls) for root in _roots(call)}
+    last_use = {root: index for index, some in enumerate(roots) for root in some}
     constants: dict[str, int] = {}
     free: dict[tuple[tuple[int, ...], Any], list[int]] = defaultdict(list)
     made: dict[tuple[tuple[int, ...], Any], int] = defaultdict(int)
-    in_scratch: dict[int, Any] = {}
+    in_scratch: dict[Symbol, Any] = {}
     steps = []
     for index, call in enumerate(calls):
         function, result = _UFUNCS[call.function], call.result
@@ -111,13 +112,13 @@ def make_plan(recording: Recording, dtype: Any, scratch: Scratch) -> Plan:
             different = take(result.shape, bits)
             free[result.shape, bits].append(different)
             places.append((different, None))
-        for root in _roots(call):
-            if id(root) in in_scratch and last_use[id(root)] == index:
-                free[root.shape, in_scratch.pop(id(root))].append(numbers[id(root)])
-        if id(result) not in numbers:
-            kind = in_scratch[id(result)] = bits if call.function == "greater" else dtype
-            numbers[id(result)] = take(result.shape, kind)
-        steps.append((function, (*places, (numbers[id(result)], None))))
+        for root in roots[index]:
+            if root in in_scratch and last_use[root] == index:
+                free[root.shape, in_scratch.pop(root)].append(numbers[root])
+        if result not in numbers:
+            kind = in_scratch[result] = bits if call.function == "greater" else dtype
+            numbers[result] = take(result.shape, kind)
+        steps.append((function, (*places, (numbers[result], None))))
     return Plan(steps, tuple(kept))
 
 
@@ -128,42 +129,38 @@ def _is_zero(operand: Operand) -> bool:
 
 def _roots(call: Call) -> list[Symbol]:
     """The symbols whose memory a call reads, each once."""
-    return list({id(operand.root): operand.root for operand in call.operands if isinstance(operand, Symbol)}.values())
+    return list(dict.fromkeys(a.root for a in call.operands if isinstance(a, Symbol)))
 
 
-def _in_outputs(recording: Recording, numbers: dict[int, int]) -> dict[int, int]:
+def _in_outputs(
+    recording: Recording, roots: Sequence[Sequence[Symbol]], numbers: dict[Symbol, int]
+) -> dict[Symbol, int]:
     """Which results can stand in the memory of an output that is made of them, and its number.
 
     That memory may be an input's as well, so nothing may read inputs from then until the output is there.
     """
     inputs, outputs, calls = recording
-    input_ids = {id(symbol) for symbol in inputs}
-    made_by = {id(call.result): index for index, call in enumerate(calls)}
-    conditions = {id(call.result) for call in calls if call.function == "greater"}
-    uses: dict[int, int] = defaultdict(int)
-    for call in calls:
-        for root in _roots(call):
-            uses[id(root)] += 1
+    made_by = {call.result: index for index, call in enumerate(calls)}
+    conditions = {call.result for call in calls if call.function == "greater"}
+    uses = Counter(root for some in roots for root in some)
+    reads_input = [any(root in inputs for root in some) for some in roots]
 
-    def reads_input(some: list[Call]) -> bool:
-        return any(id(root) in input_ids for call in some for root in _roots(call))
-
-    found: dict[int, int] = {}
+    found: dict[Symbol, int] = {}
     for output in outputs:
-        index = last = made_by[id(output)]
+        index = last = made_by[output]
         while True:
             earlier = [
-                made_by[id(root)]
-                for root in _roots(calls[index])
-                if id(root) in made_by
-                and id(root) not in numbers
-                and id(root) not in conditions
-                and uses[id(root)] == 1
+                made_by[root]
+                for root in roots[index]
+                if root in made_by
+                and root not in numbers
+                and root not in conditions
+                and uses[root] == 1
                 and root.shape == output.shape
             ]
-            earlier = [i for i in earlier if not reads_input(calls[i + 1 : last + 1])]
+            earlier = [i for i in earlier if not any(reads_input[i + 1 : last + 1])]
             if not earlier:
                 break
             index = max(earlier)
-            found[id(calls[index].result)] = numbers[id(output)]
+            found[calls[index].result] = numbers[output]
     return found

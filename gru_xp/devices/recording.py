@@ -5,7 +5,7 @@ A device then plays the calls back its own way: NumPy as ufuncs into kept memory
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from gru_xp.devices.primitives import Body
 
@@ -128,18 +128,27 @@ def _call(function: str, *operands: Operand) -> Symbol:
     calls = symbols[0]._calls
     if any(operand is None for operand in operands):
         raise TypeError(f"a pointwise body calls {function} on None; it must do without inputs that are None")
-    result = Symbol(_broadcast([symbol.shape for symbol in symbols]), calls)
+    result = Symbol(broadcast([symbol.shape for symbol in symbols], "a pointwise body"), calls)
     calls.append(Call(function, operands, result))
     return result
 
 
-def _broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+def broadcast(shapes: Sequence[tuple[Any, ...]], where: str) -> tuple[Any, ...]:
+    """The shape of an elementwise result of arrays of given shapes.
+
+    Raises
+    ------
+    ValueError
+        They do not go together.
+    """
+    if len(set(shapes)) == 1:
+        return shapes[0]
     ndim = max(map(len, shapes))
     padded = [(1,) * (ndim - len(shape)) + shape for shape in shapes]
-    result = tuple(max(sizes) for sizes in zip(*padded, strict=True))
-    if any(size not in (1, out) for shape in padded for size, out in zip(shape, result, strict=True)):
-        raise ValueError(f"shapes {', '.join(map(str, shapes))} do not go together in a pointwise body")
-    return result
+    sizes = [{n for n in axis if n != 1} or {1} for axis in zip(*padded, strict=True)]
+    if any(len(some) > 1 for some in sizes):
+        raise ValueError(f"shapes {', '.join(map(str, shapes))} do not go together in {where}")
+    return tuple([some.pop() for some in sizes])
 
 
 def record(body: Body, inputs: Sequence[tuple[int, ...] | float | None]) -> Recording:

@@ -11,7 +11,7 @@ several such rows lie in it once.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -22,11 +22,13 @@ from gru_xp.devices.tracing import (
     LOOP,
     MAX_PADDING,
     ONCE,
+    ROWS,
     VIEWS,
     JoinedColumns,
     JoinedProducts,
     Operand,
     ScaledWeights,
+    Shape,
     SumsOfProducts,
     Symbol,
     Trace,
@@ -62,35 +64,31 @@ class Buffer:
     """Memory ``shape``, for each step or not; one that `carries` has a place more, for the state at the end."""
 
     kind: Kind
-    shape: tuple[int, ...]
+    shape: Shape
     carries: bool = False
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where along each axis of a buffer a value begins and ends; `after` for the next step's place.
+class Place(NamedTuple):
+    """Where along each axis of a buffer a value begins and ends.
 
     Attributes
     ----------
+    after
+        Whether it is the next step's place.
     slices
-        The same as slices; None for all of the buffer.
+        The edges as slices; None for all of the buffer.
     """
 
     buffer: Buffer
-    edges: tuple[tuple[int, int], ...]
-    after: bool = False
-    slices: tuple[Any, ...] | None = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        is_whole = self.edges == tuple((0, n) for n in self.buffer.shape)
-        slices = None if is_whole else (..., *(slice(*edges) for edges in self.edges))
-        object.__setattr__(self, "slices", slices)
+    edges: tuple[tuple[int, Any], ...]
+    after: bool
+    slices: tuple[Any, ...] | None
 
     def within(self, axis: int, start: int, stop: int) -> "Place":
         """A part of this place."""
         first = self.edges[axis][0]
         edges = (*self.edges[:axis], (first + start, first + stop), *self.edges[axis + 1 :])
-        return Place(self.buffer, edges, self.after)
+        return _place(self.buffer, edges, self.after)
 
     def columns(self, start: int, stop: int) -> "Place":
         """Some of its columns."""
@@ -98,12 +96,18 @@ class Place:
 
     def in_next_step(self) -> "Place":
         """The same in the next step's place."""
-        return Place(self.buffer, self.edges, after=True)
+        return self._replace(after=True)
 
 
-def _whole(kind: Kind, shape: tuple[int, ...]) -> Place:
+def _place(buffer: Buffer, edges: tuple[tuple[int, Any], ...], after: bool = False) -> Place:
+    slices = [slice(None) if some == (0, n) else slice(*some) for some, n in zip(edges, buffer.shape, strict=True)]
+    is_whole = all(part.stop is None for part in slices)
+    return Place(buffer, edges, after, None if is_whole else (..., *slices))
+
+
+def _whole(kind: Kind, shape: Shape) -> Place:
     """A buffer of its own."""
-    return Place(Buffer(kind, shape), tuple((0, n) for n in shape))
+    return _place(Buffer(kind, shape), tuple([(0, n) for n in shape]))
 
 
 class Product(NamedTuple):
@@ -158,7 +162,7 @@ class StepPlan:
     written
         What is written before the loop into rows, for all steps.
     places
-        Of symbols, by id.
+        Of symbols.
     contractions
         The sums over steps.
     carry_in, carry_out, ys
@@ -180,31 +184,32 @@ class StepPlan:
         pairs: Sequence[tuple[Symbol, Symbol]],
     ) -> None:
         self.carry_in, self.carry_out, self.ys = carry_in, carry_out, tuple(ys)
-        self.places: dict[int, Place] = {}
+        self.places: dict[Symbol, Place] = {}
         self.written: list[Copy] = []
         members = [m for pair in pairs for m in pair]
         self._results = [*ys, *members]
         self._carried = [] if carry_out is None else [carry_out]
+        self._kept_roots = {r.root for r in (*self._results, *self._carried)}
         self.symbols = needed(symbols, [*self._results, *self._carried])
-        self._index = {id(s): i for i, s in enumerate(self.symbols)}
-        self._consumers: dict[int, list[Symbol]] = defaultdict(list)
+        self._index = {s: i for i, s in enumerate(self.symbols)}
+        self._consumers: dict[Symbol, list[Symbol]] = defaultdict(list)
         for s in self.symbols:
             if s.op not in VIEWS:
                 for a in s.operands:
-                    self._consumers[id(a.root)].append(s)
-        self._copies: dict[int, list[Copy]] = defaultdict(list)  # of concats: pieces that lie elsewhere, too
-        self._copied: set[int] = set()
-        self._shared: set[int] = set()  # what stands in the place of columns of a product that it is made of
-        self._want: dict[int, Kind] = {}
+                    self._consumers[a.root].append(s)
+        self._copies: dict[Symbol, list[Copy]] = defaultdict(list)  # of concats: pieces that lie elsewhere, too
+        self._copied: set[Symbol] = set()
+        self._shared: set[Symbol] = set()  # what stands in the place of columns of a product that it is made of
+        self._want: dict[Symbol, Kind] = {}
         for some, kind in ((members, Kind.BLOCK), (ys, Kind.TIME)):
             for s in some:
-                self._want[id(s.root)] = kind
+                self._want[s.root] = kind
         self._level = self._levels()
         self._want_more()
         self._place_once()
         self._place_rows()
         self._place_carry()
-        done = {id(s) for s in self.symbols if s.op == "input"}
+        done = {s for s in self.symbols if s.op == "input"}
         self.once = self._schedule(ONCE, done)
         self.before = self._schedule(ALL, done)
         self.loop = self._schedule(LOOP, done)
@@ -213,21 +218,17 @@ class StepPlan:
         self.carry_copied = self._carry_over()
         self._share_products()
         for s in self.symbols:
-            if id(s) in self._want and s.op not in NO_CALLS and s.level > ONCE:
-                self._give(s, self._want[id(s)])
+            if s in self._want and s.op not in NO_CALLS and s.level > ONCE:
+                self._give(s, self._want[s])
         self._work_in_results()
         self._place_rest()
         self.contractions = self._contractions(pairs)
         self.kept = self._kept_buffers()
-        self.alone = [self._in_steps(y) and self.places[id(y.root)].buffer not in self.kept for y in self.ys]
+        self.alone = [self._in_steps(y) and self.places[y.root].buffer not in self.kept for y in self.ys]
 
     @property
     def _all_stages(self) -> list[list[Stage]]:
         return [self.once, self.before, self.loop, self.after]
-
-    @property
-    def _kept_roots(self) -> list[Symbol]:
-        return [r.root for r in (*self._results, *self._carried)]
 
     @property
     def in_blocks(self) -> bool:
@@ -236,13 +237,13 @@ class StepPlan:
 
     # --- levels ---
 
-    def _levels(self) -> dict[int, int]:
-        level = {id(s): ONCE if s.level == ONCE else LOOP for s in self.symbols}
+    def _levels(self) -> dict[Symbol, int]:
+        level = {s: ONCE if s.level == ONCE else LOOP for s in self.symbols}
 
         def hoist(s: Symbol) -> None:
             s = s.root
-            if s.level == ALL and s.op != "input" and level[id(s)] != ALL:
-                level[id(s)] = ALL
+            if s.level == ALL and s.op != "input" and level[s] != ALL:
+                level[s] = ALL
                 for a in s.operands:
                     hoist(a)
 
@@ -254,67 +255,67 @@ class StepPlan:
                     hoist(piece)
         return level | dict.fromkeys(self._after(level), AFTER)
 
-    def _after(self, level: dict[int, int]) -> set[int]:
+    def _after(self, level: dict[Symbol, int]) -> set[Symbol]:
         """Products that the carry does not depend on, and what is made of them."""
         feeds = ancestors(self._carried)
-        late = [s for s in self.symbols if level[id(s)] == LOOP and id(s) not in feeds and s.op not in NO_CALLS]
-        found = {id(s) for s in late if s.op == "matmul"}
+        late = [s for s in self.symbols if level[s] == LOOP and s not in feeds and s.op not in NO_CALLS]
+        found = {s for s in late if s.op == "matmul"}
 
         def there(a: Symbol) -> bool:
             a = a.root
-            return a.op == "input" or level[id(a)] != LOOP or id(a) in found or id(a) in self._want
+            return a.op == "input" or level[a] != LOOP or a in found or a in self._want
 
         for s in late:
             roots = [a.root for a in _inputs(s)]
-            if s.op not in ("matmul", "greater") and any(id(a) in found for a in roots) and all(map(there, roots)):
-                found.add(id(s))
+            if s.op not in ("matmul", "greater") and any(a in found for a in roots) and all(map(there, roots)):
+                found.add(s)
         before = None
         while before != found:
             before = set(found)
             for s in late:
-                if id(s) in found and not (
-                    all(id(c) in found or (c.op == "greater") for c in self._consumers[id(s)])
-                    and all(id(w) in found for c in self._consumers[id(s)] for w in self._chosen_by(c))
+                if s in found and not (
+                    all(c in found or (c.op == "greater") for c in self._consumers[s])
+                    and all(w in found for c in self._consumers[s] for w in self._chosen_by(c))
                     and (s.op == "matmul" or all(there(a) for a in _inputs(s)))
                 ):
-                    found.remove(id(s))
+                    found.remove(s)
         return found
 
     def _chosen_by(self, condition: Symbol) -> list[Symbol]:
-        return self._consumers[id(condition)] if condition.op == "greater" else []
+        return self._consumers[condition] if condition.op == "greater" else []
 
     def _want_more(self) -> None:
         """Keep what is read after the loop; what is computed before it is there for all steps anyway."""
         for s in self.symbols:
-            if self._level[id(s)] == AFTER:
+            if self._level[s] == AFTER:
                 for a in _inputs(s):
-                    if self._level[id(a.root)] == LOOP:
-                        self._want.setdefault(id(a.root), Kind.BLOCK)
-            if self._level[id(s)] == ALL and id(s) in self._want:
-                self._want[id(s)] = Kind.TIME
+                    if self._level[a.root] == LOOP:
+                        self._want.setdefault(a.root, Kind.BLOCK)
+            if self._level[s] == ALL and s in self._want:
+                self._want[s] = Kind.TIME
 
     # --- rows and the carry ---
 
     def _give(self, s: Symbol, kind: Kind) -> None:
-        if id(s) not in self.places:
-            self.places[id(s)] = _whole(kind, s.shape)
+        if s not in self.places:
+            self.places[s] = _whole(kind, s.shape)
 
     def _place_once(self) -> None:
         """Give arrays that are put together once, and numbers, memory; what is computed for it is computed there."""
         for s in reversed(self.symbols):
-            if s.op == "fill" and (any(c.op != "concat" for c in self._consumers[id(s)]) or s in self._kept_roots):
+            if s.op == "fill" and (any(c.op != "concat" for c in self._consumers[s]) or s in self._kept_roots):
                 self._give(s, Kind.STEP)
             if s.op != "concat" or s.level > ONCE:
                 continue
             self._give(s, Kind.STEP)
             axis, start = s.args[-1], 0
             for piece in s.pieces:
-                place = self.places[id(s)].within(axis, start, start + piece.shape[axis])
+                place = self.places[s].within(axis, start, start + piece.shape[axis])
                 start += piece.shape[axis]
-                if (piece.op in NO_CALLS and piece.op != "concat") or id(piece) in self.places:
-                    self._copies[id(s)].append(Copy(piece.args[0] if piece.op == "fill" else piece, place))
+                if (piece.op in NO_CALLS and piece.op != "concat") or piece in self.places:
+                    self._copies[s].append(Copy(piece.args[0] if piece.op == "fill" else piece, place))
                 else:
-                    self.places[id(piece)] = place
+                    self.places[piece] = place
 
     def _place_rows(self) -> None:
         """Give rows, and the pieces that stand side by side in them, memory."""
@@ -327,18 +328,18 @@ class StepPlan:
                 at.append(Copy(piece, place))
                 if piece.op == "fill":
                     self.written.append(Copy(piece.args[0], place))
-                elif piece.root.level == ONCE or (piece.level == ALL and self._level[id(piece.root)] != ALL):
+                elif piece.root.level == ONCE or (piece.level == ALL and self._level[piece.root] != ALL):
                     self.written.append(Copy(piece, place))
-                elif piece.op in VIEWS or piece.op == "concat" or id(piece) in self.places or piece in pieces[:i]:
+                elif piece.op in VIEWS or piece.op == "concat" or piece in self.places or piece in pieces[:i]:
                     for concat in concats:
                         if _first_of(pieces, concat) <= i < _first_of(pieces, concat) + len(concat.pieces):
-                            self._copies[id(concat)].append(at[i])
+                            self._copies[concat].append(at[i])
                 else:
-                    self.places[id(piece)] = place
+                    self.places[piece] = place
             for concat in concats:
                 first = _first_of(pieces, concat)
                 start = edges_of(pieces)[first]
-                self.places[id(concat)] = whole.columns(start, start + concat.shape[1])
+                self.places[concat] = whole.columns(start, start + concat.shape[1])
 
     def _rows(self) -> list[tuple[list[Symbol], list[Symbol]]]:
         """Rows that have pieces in common as one: its pieces, and which rows it holds."""
@@ -368,7 +369,7 @@ class StepPlan:
         return n > 0
 
     def _kind_of_row(self, pieces: Sequence[Symbol], concats: Sequence[Symbol]) -> Kind:
-        kind = max(self._want.get(id(s), Kind.STEP) for s in (*pieces, *concats))
+        kind = max(self._want.get(s, Kind.STEP) for s in (*pieces, *concats))
         if any(p.level == ALL for p in pieces):
             return Kind.TIME
         return Kind.TIME if kind and self.carry_in in pieces else kind
@@ -377,42 +378,42 @@ class StepPlan:
         if self.carry_in is None:
             return
         assert self.carry_out is not None
-        computed = id(self.carry_out) not in self.places and self._is_computed(self.carry_out)
-        if computed and self._want.get(id(self.carry_out)) == Kind.TIME:
-            self._want[id(self.carry_in)] = Kind.TIME
-        self._give(self.carry_in, Kind.TIME if id(self.carry_in) in self._want else Kind.STEP)
-        place = self.places[id(self.carry_in)]
+        computed = self.carry_out not in self.places and self._is_computed(self.carry_out)
+        if computed and self._want.get(self.carry_out) == Kind.TIME:
+            self._want[self.carry_in] = Kind.TIME
+        self._give(self.carry_in, Kind.TIME if self.carry_in in self._want else Kind.STEP)
+        place = self.places[self.carry_in]
         if place.buffer.kind == Kind.TIME:
             place.buffer.carries = True
             if computed:
-                self.places[id(self.carry_out)] = place.in_next_step()
+                self.places[self.carry_out] = place.in_next_step()
 
     def _is_computed(self, s: Symbol) -> bool:
         """Whether it is a result of the loop itself."""
-        return s.op not in NO_CALLS and self._level[id(s)] == LOOP
+        return s.op not in NO_CALLS and self._level[s] == LOOP
 
     def _carry_over(self) -> Place | None:
         """Where to copy the new state at the end of a step; it is computed there, if that can be."""
         if self.carry_in is None or (self.carry_out is self.carry_in and not self._carries_in_time):
             return None
         assert self.carry_out is not None
-        target = self.places[id(self.carry_in)]
+        target = self.places[self.carry_in]
         if self._carries_in_time:
             target = target.in_next_step()
-            return None if self.places.get(id(self.carry_out)) == target else target
-        elsewhere = id(self.carry_out) in self.places or id(self.carry_out) in self._want
+            return None if self.places.get(self.carry_out) == target else target
+        elsewhere = self.carry_out in self.places or self.carry_out in self._want
         if elsewhere or not self._is_computed(self.carry_out):
             return target
         number = self._stage_of(self.carry_out)
-        read_later = any(id(self.carry_in) in reads for reads in self._reads[LOOP][number + 1 :])
+        read_later = any(self.carry_in in reads for reads in self._reads[LOOP][number + 1 :])
         if read_later or not _may_overwrite(self.loop[number], self.carry_in, self.carry_out):
             return target
-        self.places[id(self.carry_out)] = target
+        self.places[self.carry_out] = target
         return None
 
     @property
     def _carries_in_time(self) -> bool:
-        return self.carry_in is not None and self.places[id(self.carry_in)].buffer.carries
+        return self.carry_in is not None and self.places[self.carry_in].buffer.carries
 
     def _stage_of(self, s: Symbol) -> int:
         """In which stage of the loop a symbol is computed."""
@@ -420,71 +421,71 @@ class StepPlan:
 
     # --- order ---
 
-    def _schedule(self, level: int, done: set[int]) -> list[Stage]:
-        """The stages of a level; `done` are the ids of what is there, and of what is there after it."""
-        todo = [s for s in self.symbols if self._level[id(s)] == level and s.op not in NO_CALLS and s.op != "greater"]
+    def _schedule(self, level: int, done: set[Symbol]) -> list[Stage]:
+        """The stages of a level; `done` is what is there, and what is there after it."""
+        todo = [s for s in self.symbols if self._level[s] == level and s.op not in NO_CALLS and s.op != "greater"]
         todo = [s for s in todo if not self._is_lazy(s)]
-        fills = [s for s in self.symbols if s.op == "fill" and id(s) in self.places and level == ONCE]
-        stages: list[Stage] = [Copy(s.args[0], self.places[id(s)]) for s in fills]
+        fills = [s for s in self.symbols if s.op == "fill" and s in self.places and level == ONCE]
+        stages: list[Stage] = [Copy(s.args[0], self.places[s]) for s in fills]
         concats = [s for s in self.symbols if s.op == "concat" and s.level == level]
         while True:
             for concat in concats:
-                if id(concat) not in self._copied and all(self._ready(p, done) for p in concat.pieces):
-                    self._copied.add(id(concat))
-                    stages += [copy for copy in self._copies[id(concat)] if copy not in stages]
+                if concat not in self._copied and all(self._ready(p, done) for p in concat.pieces):
+                    self._copied.add(concat)
+                    stages += [copy for copy in self._copies[concat] if copy not in stages]
             if not todo:
                 return stages
             some = [s for s in todo if s.op in ("matmul", "spread") and self._ready(s.args[0], done)]
             some = [s for s in some if all(self._ready(a, done) for a in s.operands)]
             if some:
                 stages += [Product(s) if s.op == "matmul" else Copy(s.args[0], self._spread(s)) for s in some]
-                done |= {id(s) for s in some}
+                done |= set(some)
             else:
                 run = self._run_of(todo, done)
                 assert run, "a symbol is never ready"
                 stages += [self._body(calls) for calls in self._split(run, level)]
-                done |= {id(s) for s in run if s.op != "greater"}
-            todo = [s for s in todo if id(s) not in done]
+                done |= {s for s in run if s.op != "greater"}
+            todo = [s for s in todo if s not in done]
 
     def _spread(self, s: Symbol) -> Place:
         self._give(s, Kind.TIME)
-        return self.places[id(s)]
+        return self.places[s]
 
     def _is_lazy(self, s: Symbol) -> bool:
         """Whether it is computed where it is used first: it depends on no carry, and nobody else wants it."""
-        computed = s.op not in NO_CALLS and s.level == ALL and self._level[id(s)] == LOOP
+        computed = s.op not in NO_CALLS and s.level == ALL and self._level[s] == LOOP
         return computed and s not in self._kept_roots
 
-    def _ready(self, a: Symbol, done: set[int]) -> bool:
+    def _ready(self, a: Symbol, done: set[Symbol]) -> bool:
         a = a.root
-        if a.op in ("input", "fill") or id(a) in done:
+        if a.op in ("input", "fill") or a in done:
             return True
         if a.op == "concat":
-            return id(a) in self._copied and all(self._ready(p, done) for p in a.pieces)
+            return a in self._copied and all(self._ready(p, done) for p in a.pieces)
         lazy = a.op == "greater" or self._is_lazy(a)
         return lazy and all(self._ready(b, done) for b in a.operands)
 
-    def _run_of(self, todo: Sequence[Symbol], done: set[int]) -> list[Symbol]:
+    def _run_of(self, todo: Sequence[Symbol], done: set[Symbol]) -> list[Symbol]:
         """All elementwise calls that can be made now, in order."""
-        run: dict[int, Symbol] = {}
+        run: dict[Symbol, None] = {}
 
         def there(a: Symbol) -> bool:
             a = a.root
-            if id(a) in run or self._ready(a, done):
+            if a in run or self._ready(a, done):
                 return True
             return (a.op == "greater" or self._is_lazy(a)) and all(map(there, a.operands))
 
         def add(s: Symbol) -> None:
             for a in s.operands:
                 a = a.root
-                if id(a) not in run and id(a) not in done and (a.op == "greater" or self._is_lazy(a)):
+                if a not in run and a not in done and (a.op == "greater" or self._is_lazy(a)):
                     add(a)
-            run[id(s)] = s
+            run[s] = None
 
         for s in todo:
             if s.op not in ("matmul", "spread") and all(map(there, s.operands)):
                 add(s)
-        return list(run.values())
+        return list(run)
 
     def _split(self, run: Sequence[Symbol], level: int) -> list[list[Symbol]]:
         """Calls as one body, or, where their columns or rows are too different for that, as several."""
@@ -495,44 +496,43 @@ class StepPlan:
             return [list(run)]
         groups: list[list[Symbol]] = []
         for s in run:
-            ids = {id(a.root) for a in s.operands}
-            mine = [group for group in groups if any(id(other) in ids for other in group)]
+            roots = {a.root for a in s.operands}
+            mine = [group for group in groups if any(other in roots for other in group)]
             groups = [group for group in groups if group not in mine]
             groups.append([*(other for group in mine for other in group), s])
         return [sorted(group, key=run.index) for group in groups]
 
     def _body(self, run: Sequence[Symbol]) -> Run:
         """Calls as a pointwise body."""
-        inside = {id(s): i for i, s in enumerate(run)}
-        inputs: dict[int, Symbol] = {}
+        inside = {s: i for i, s in enumerate(run)}
+        inputs: dict[Symbol, int] = {}
 
         def operand(a: Operand) -> Any:
             if not isinstance(a, Symbol):
                 return float.hex(a)
-            if id(a.root) not in inside:
-                inputs.setdefault(id(a), a)
-                return "input", list(inputs).index(id(a))
+            if a.root not in inside:
+                return "input", inputs.setdefault(a, len(inputs))
             columns = a.args[1:] if a.op == "slice" else ()
-            return "value", inside[id(a.root)], *columns
+            return "value", inside[a.root], *columns
 
         calls = tuple((s.op, *map(operand, s.args)) for s in run)
         outputs = [s for s in run if s.op != "greater" and self._is_used_outside(s, inside)]
-        body = _pointwise_body(calls, tuple(inside[id(s)] for s in outputs))
-        return Run(body, tuple(inputs.values()), tuple(outputs), tuple(run))
+        body = _pointwise_body(calls, tuple(inside[s] for s in outputs))
+        return Run(body, tuple(inputs), tuple(outputs), tuple(run))
 
-    def _is_used_outside(self, s: Symbol, inside: dict[int, int]) -> bool:
+    def _is_used_outside(self, s: Symbol, inside: dict[Symbol, int]) -> bool:
         return s in self._kept_roots or any(
-            id(c) not in inside or any(id(w) not in inside for w in self._chosen_by(c)) for c in self._consumers[id(s)]
+            c not in inside or any(w not in inside for w in self._chosen_by(c)) for c in self._consumers[s]
         )
 
-    def _reads_of(self, stage: Stage) -> dict[int, int]:
-        """Whose memory a stage reads, by id, and in which of its calls it does last."""
+    def _reads_of(self, stage: Stage) -> dict[Symbol, int]:
+        """Whose memory a stage reads, and in which of its calls it does last."""
         if isinstance(stage, Run):
             operands = [(i, a) for i, call in enumerate(stage.calls) for a in call.operands]
         else:
             sources = stage.symbol.operands if isinstance(stage, Product) else [stage.source]
             operands = [(0, a) for a in sources if isinstance(a, Symbol)]
-        return {id(s.root): i for i, a in operands for s in (a.root, *a.root.pieces)}
+        return {s.root: i for i, a in operands for s in (a.root, *a.root.pieces)}
 
     # --- memory of results ---
 
@@ -540,16 +540,16 @@ class StepPlan:
         """Compute what is made of columns of a product in the place of these columns, if all of them are kept."""
         for stage in self.loop:
             product = stage.symbol if isinstance(stage, Product) else None
-            if product is not None and id(product) not in self.places and product not in self._results:
+            if product is not None and product not in self.places and product not in self._results:
                 slices = [s for s in self.symbols if s.op == "slice" and s.args[0] is product]
                 self._share_product(product, slices)
 
     def _share_product(self, product: Symbol, slices: Sequence[Symbol]) -> None:
-        readers = [i for i, reads in enumerate(self._reads[LOOP]) if id(product) in reads]
+        readers = [i for i, reads in enumerate(self._reads[LOOP]) if product in reads]
         run = self.loop[readers[0]] if readers else None
         if len(readers) > 1 or not isinstance(run, Run) or any(product in s.args for s in run.calls):
             return
-        if any(self._level[id(c)] == AFTER for c in self._consumers[id(product)]):
+        if any(self._level[c] == AFTER for c in self._consumers[product]):
             return
         kinds: list[Kind] = []
         taken: list[tuple[Symbol, Symbol]] = []
@@ -561,9 +561,9 @@ class StepPlan:
                 break
             target = self._target(run, region, [t for t, _ in taken])
             if region in self._results:
-                kinds.append(self._want[id(product)])
+                kinds.append(self._want[product])
             elif target is not None:
-                kinds.append(self._want[id(target)])
+                kinds.append(self._want[target])
                 taken.append((target, region))
             else:
                 break
@@ -572,15 +572,15 @@ class StepPlan:
             return
         self._give(product, max(kinds))
         for target, region in taken:
-            self.places[id(target)] = self.places[id(product)].columns(*region.args[1:])
-            self._shared.add(id(target))
+            self.places[target] = self.places[product].columns(*region.args[1:])
+            self._shared.add(target)
 
     def _target(self, run: Run, region: Symbol, taken: Sequence[Symbol]) -> Symbol | None:
         """What of a body's results is kept, and can stand where it reads `region`."""
         for output in run.outputs:
             if output in taken:
                 continue
-            free = id(output) in self._want and id(output) not in self.places and output.shape == region.shape
+            free = output in self._want and output not in self.places and output.shape == region.shape
             if free and _may_overwrite(run, region, output):
                 return output
         return None
@@ -593,20 +593,20 @@ class StepPlan:
                 if level == ONCE or not isinstance(stage, Run):
                     continue
                 for output in stage.outputs:
-                    place = self.places.get(id(output))
-                    if place is None or place.buffer.kind == Kind.STEP or id(output) in self._shared:
+                    place = self.places.get(output)
+                    if place is None or place.buffer.kind == Kind.STEP or output in self._shared:
                         continue
                     found = [a for a in stage.inputs if self._may_stand(a, output, place, level, number)]
                     if found:
-                        best = max(found, key=lambda a: (self._level[id(a)] == ALL, self._index[id(a)]))
-                        self.places[id(best)] = place
+                        best = max(found, key=lambda a: (self._level[a] == ALL, self._index[a]))
+                        self.places[best] = place
 
     def _may_stand(self, a: Symbol, output: Symbol, place: Place, level: int, number: int) -> bool:
-        if a.op in NO_CALLS or a.level == ONCE or id(a) in self.places or a in self._kept_roots or id(a) in self._want:
+        if a.op in NO_CALLS or a.level == ONCE or a in self.places or a in self._kept_roots or a in self._want:
             return False
-        if a.shape != output.shape or (self._level[id(a)] == ALL and place.buffer.kind != Kind.TIME):
+        if a.shape != output.shape or (self._level[a] == ALL and place.buffer.kind != Kind.TIME):
             return False
-        reads = [(at, i) for at, levels in enumerate(self._reads) for i, reads in enumerate(levels) if id(a) in reads]
+        reads = [(at, i) for at, levels in enumerate(self._reads) for i, reads in enumerate(levels) if a in reads]
         return reads == [(level, number)] and _may_overwrite(self._all_stages[level][number], a, output)
 
     def _place_rest(self) -> None:
@@ -614,29 +614,31 @@ class StepPlan:
         for level, stages in enumerate(self._all_stages):
             kind = (Kind.STEP, Kind.TIME, Kind.STEP, Kind.BLOCK)[level]
             last = {s: i for i, reads in enumerate(self._reads[level]) for s in reads}
-            free: dict[tuple[int, ...], list[Place]] = defaultdict(list)
-            mine: dict[int, Symbol] = {}
+            free: dict[Shape, list[Place]] = defaultdict(list)
+            mine: list[Symbol] = []
             for number, stage in enumerate(stages):
                 for s in _results_of(stage):
-                    if id(s) in self.places:
+                    if s in self.places:
                         continue
-                    dying = [a for a in mine.values() if last.get(id(a)) == number and a.shape == s.shape]
+                    dying = [a for a in mine if last.get(a) == number and a.shape == s.shape]
                     over = [a for a in dying if isinstance(stage, Run) and _may_overwrite(stage, a, s)]
                     if over:
-                        self.places[id(s)] = self.places[id(mine.pop(id(over[0])))]
+                        mine.remove(over[0])
+                        self.places[s] = self.places[over[0]]
                     elif free[s.shape]:
-                        self.places[id(s)] = free[s.shape].pop()
+                        self.places[s] = free[s.shape].pop()
                     else:
                         self._give(s, kind)
                     if level in (LOOP, AFTER):
-                        mine[id(s)] = s
-                for a in list(mine.values()):
-                    if last.get(id(a), math.inf) <= number:
-                        free[a.shape].append(self.places[id(mine.pop(id(a)))])
+                        mine.append(s)
+                for a in list(mine):
+                    if last.get(a, math.inf) <= number:
+                        mine.remove(a)
+                        free[a.shape].append(self.places[a])
 
     def _in_steps(self, s: Symbol) -> bool:
         """Whether it lies in a buffer, and differs from step to step."""
-        return s.level > ONCE and id(s.root) in self.places
+        return s.level > ONCE and s.root in self.places
 
     def _kept_buffers(self) -> set[Buffer]:
         """Buffers most of whose columns are results."""
@@ -651,7 +653,7 @@ class StepPlan:
     def span(self, s: Symbol) -> Span:
         """Where a symbol lies that is not the same in all steps."""
         root, (start, stop) = s.root, s.args[1:] if s.op == "slice" else (0, s.shape[-1])
-        place = self.places.get(id(root))
+        place = self.places.get(root)
         if place is None:
             assert root.op == "input"
             return Span(root.args[1], False, start, stop)
@@ -777,16 +779,18 @@ Structure: TypeAlias = Any
 """A nested tuple of arguments as a key: of arrays, their shapes; numbers as they are."""
 
 
-def structure_of(tree: Any) -> Structure:
-    """What of an argument a plan depends on."""
+def structure_of(tree: Any, B: int = 1) -> Structure:
+    """What of an argument a plan depends on; of B sequences, not how many they are, unless there is one alone."""
     if tree is None:
         return None
     if isinstance(tree, tuple | list):
-        return "tuple", type(tree), tuple([structure_of(part) for part in tree])
+        return "tuple", type(tree), tuple([structure_of(part, B) for part in tree])
     if isinstance(tree, float):
         return "float", float(tree).hex()  # 0.0 and -0.0 are equal, but not the same
     shape = getattr(tree, "shape", None)
-    return ("constant", type(tree), tree) if shape is None else ("array", *shape)
+    if shape is None:
+        return "constant", type(tree), tree
+    return ("array", ROWS, *shape[1:]) if B > 1 and shape[:1] == (B,) else ("array", *shape)
 
 
 def leaves_of(tree: Any) -> list[Any]:
@@ -796,7 +800,7 @@ def leaves_of(tree: Any) -> list[Any]:
     return [] if tree is None or not hasattr(tree, "shape") or isinstance(tree, float) else [tree]
 
 
-def built(structure: Structure, leaf: Callable[[tuple[int, ...]], Any]) -> Any:
+def built(structure: Structure, leaf: Callable[[Shape], Any]) -> Any:
     """An argument with that structure, whose arrays are ``leaf(shape)``."""
     if structure is None:
         return None
@@ -833,7 +837,7 @@ class _Inputs:
     def __init__(self, trace: Trace, kind: str, level: int) -> None:
         self._trace, self._kind, self._level, self._n = trace, kind, level, 0
 
-    def __call__(self, shape: tuple[int, ...]) -> Symbol:
+    def __call__(self, shape: Shape) -> Symbol:
         self._n += 1
         return self._trace.input(self._kind, self._n - 1, shape, self._level)
 
@@ -846,7 +850,7 @@ class ScanPlan(NamedTuple):
 
 
 @lru_cache(MAX_PLANS)
-def scan_plan(step: Any, weights: Structure, carry: Structure, xs: Structure, rows: Structure, dtype: Any) -> ScanPlan:
+def scan_plan(step: Any, weights: Structure, carry: Structure, xs: Structure, rows: Structure) -> ScanPlan:
     """The plan of a step; shapes of `xs` are those of one step."""
     trace = Trace()
     given = built(weights, _Inputs(trace, "weight", ONCE))
@@ -896,7 +900,7 @@ class CallPlan(NamedTuple):
 
 
 @lru_cache(MAX_PLANS)
-def call_plan(function: Any, arguments: Structure, dtype: Any) -> CallPlan:
+def call_plan(function: Any, arguments: Structure) -> CallPlan:
     """The plan of a function."""
     trace = Trace()
     returned = function(trace, *built(arguments, _Inputs(trace, "weight", ONCE)))
@@ -929,5 +933,5 @@ def _only_copied(plan: StepPlan) -> frozenset[int]:
             used += stage.symbol.operands
         elif isinstance(stage.source, Symbol) and stage.source.op != "input":
             used.append(stage.source)
-    roots = {id(s.root) for s in used}
-    return frozenset(s.args[1] for s in plan.symbols if s.op == "input" and id(s) not in roots)
+    roots = {s.root for s in used}
+    return frozenset(s.args[1] for s in plan.symbols if s.op == "input" and s not in roots)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gru_xp.devices.recording import FUNCTIONS
+from gru_xp.devices.recording import FUNCTIONS, broadcast
 
 ONCE, ALL, LOOP = range(3)
 """Levels: what is the same in all steps; what differs, but does not depend on the carry; and what does."""
@@ -32,6 +32,20 @@ def refuse(what: str) -> TypeError:
     return TypeError(f"a step {what}; it may use {ALLOWED}")
 
 
+class Rows:
+    """The number of sequences while a step is traced, for any of them but 1; it differs from all numbers."""
+
+    def __repr__(self) -> str:
+        return "B"
+
+
+ROWS = Rows()
+"""In a shape: as many as there are sequences."""
+
+Shape: TypeAlias = tuple[Any, ...]
+"""Sizes; the first may be `ROWS`."""
+
+
 class Symbol:
     """An array while a function is traced.
 
@@ -48,29 +62,22 @@ class Symbol:
         `ONCE`, `ALL` or `LOOP`.
     trace
         What it belongs to.
+    operands
+        The symbols among `args`.
+    root
+        The symbol of which this one is a view, or the symbol itself.
     """
 
-    __slots__ = ("args", "level", "op", "shape", "trace")
+    __slots__ = ("args", "level", "op", "operands", "root", "shape", "trace")
     __array_ufunc__ = None  # NumPy's numbers leave operators to this class
 
-    def __init__(self, op: str, args: tuple[Any, ...], shape: tuple[int, ...], level: int, trace: "Trace") -> None:
+    def __init__(self, op: str, args: tuple[Any, ...], shape: Shape, level: int, trace: "Trace") -> None:
         self.op, self.args, self.shape, self.level, self.trace = op, args, shape, level, trace
+        self.operands = [a for a in args if isinstance(a, Symbol)]
+        self.root: Symbol = self.operands[0].root if op in VIEWS else self
 
     def __repr__(self) -> str:
         return f"<{self.op} {self.shape}>"
-
-    @property
-    def operands(self) -> "list[Symbol]":
-        """The symbols it is made of."""
-        return [a for a in self.args if isinstance(a, Symbol)]
-
-    @property
-    def root(self) -> "Symbol":
-        """The symbol of which this one is a view, or the symbol itself."""
-        symbol = self
-        while symbol.op in VIEWS:
-            symbol = symbol.args[0]
-        return symbol
 
     @property
     def pieces(self) -> "tuple[Symbol, ...]":
@@ -85,7 +92,7 @@ class Symbol:
     @property
     def T(self) -> "Symbol":
         """The transpose, of weights."""
-        if self.level > ONCE or self.ndim != 2:
+        if self.level > ONCE or self.ndim != 2 or ROWS in self.shape:
             raise refuse("transposes what is no matrix of weights")
         return self.args[0] if self.op == "transpose" else self.trace.symbol("transpose", (self,), self.shape[::-1])
 
@@ -94,7 +101,7 @@ class Symbol:
         if self.ndim == 2 and isinstance(columns, slice) and columns.step in (None, 1):
             start, stop, _ = columns.indices(self.shape[1])
             return self.trace.columns(self, start, max(start, stop))
-        if self.level > ONCE:
+        if self.level > ONCE or ROWS in self.shape:
             raise refuse(f"slices an array by {key!r}")
         return self.trace.part(self, key)
 
@@ -141,9 +148,9 @@ class Trace:
         self.symbols: list[Symbol] = []
         self._known: dict[Any, Symbol] = {}
 
-    def symbol(self, op: str, args: tuple[Any, ...], shape: tuple[int, ...], level: int | None = None) -> Symbol:
+    def symbol(self, op: str, args: tuple[Any, ...], shape: Shape, level: int | None = None) -> Symbol:
         """The symbol for a value, the same one each time."""
-        key = (op, shape, *(id(a) if isinstance(a, Symbol) else repr(a) for a in args))
+        key = (op, shape, *(a if isinstance(a, Symbol) else repr(a) for a in args))
         found = self._known.get(key)
         if found is None:
             if level is None:
@@ -152,7 +159,7 @@ class Trace:
             self.symbols.append(found)
         return found
 
-    def input(self, kind: str, number: int, shape: tuple[int, ...], level: int) -> Symbol:
+    def input(self, kind: str, number: int, shape: Shape, level: int) -> Symbol:
         """Input `number` of a kind."""
         return self.symbol("input", (kind, number), shape, level)
 
@@ -173,11 +180,12 @@ class Trace:
         keys = key if isinstance(key, tuple) else (key,)
         if not all(k is None or k is ... or isinstance(k, (slice, int)) for k in keys):
             raise refuse(f"slices weights by {key!r}")
-        return self.symbol("part", (a, key), np.broadcast_to(np.empty((), np.bool_), a.shape)[key].shape)
+        example = np.ndarray(a.shape, np.bool_, b"0", strides=(0,) * a.ndim)
+        return self.symbol("part", (a, key), example[key].shape)
 
     def product(self, a: Any, b: Any) -> Symbol:
         """``a @ b``."""
-        if not isinstance(b, Symbol) or b.level > ONCE or b.ndim != 2 or a.ndim < 2:
+        if not isinstance(b, Symbol) or b.level > ONCE or b.ndim != 2 or ROWS in b.shape or a.ndim < 2:
             raise refuse("multiplies by a matrix that is no weights")
         if a.shape[-1] != b.shape[0]:
             raise ValueError(f"shapes {a.shape} and {b.shape} do not go together in a product")
@@ -192,12 +200,7 @@ class Trace:
         conditions = [place for place, a in enumerate(given) if isinstance(a, Symbol) and a.op == "greater"]
         if conditions != ([0] if function == "where" else []):
             raise refuse("chooses by a number, or computes with a comparison")
-        try:
-            shape = np.broadcast_shapes(*(a.shape for a in symbols))
-        except ValueError:
-            shapes = ", ".join(str(a.shape) for a in symbols)
-            raise ValueError(f"shapes {shapes} do not go together in {function}") from None
-        return self.symbol(function, tuple(given), shape)
+        return self.symbol(function, tuple(given), broadcast([a.shape for a in symbols], function))
 
     def concat(self, arrays: Sequence[Any], *, axis: int = 0) -> Symbol:
         """Arrays side by side."""
@@ -219,7 +222,7 @@ class Trace:
         shape = (*first.shape[:axis], size, *first.shape[axis + 1 :])
         return self.symbol("concat", (*flat, axis), shape)
 
-    def fill(self, value: float, shape: tuple[int, ...]) -> Symbol:
+    def fill(self, value: float, shape: Shape) -> Symbol:
         """An array of the same number everywhere."""
         return self.symbol("fill", (value,), shape, ONCE)
 
@@ -254,17 +257,17 @@ def edges_of(pieces: Sequence[Symbol]) -> list[int]:
 def needed(symbols: Sequence[Symbol], results: Iterable[Symbol]) -> list[Symbol]:
     """Those that results depend on, in order."""
     wanted = ancestors(results)
-    return [s for s in symbols if id(s) in wanted]
+    return [s for s in symbols if s in wanted]
 
 
-def ancestors(results: Iterable[Symbol]) -> set[int]:
-    """The ids of all symbols that results are made of, and theirs."""
-    found: set[int] = set()
+def ancestors(results: Iterable[Symbol]) -> set[Symbol]:
+    """All symbols that results are made of, themselves included."""
+    found: set[Symbol] = set()
     stack = list(results)
     while stack:
         symbol = stack.pop()
-        if id(symbol) not in found:
-            found.add(id(symbol))
+        if symbol not in found:
+            found.add(symbol)
             stack += symbol.operands
     return found
 
@@ -273,19 +276,23 @@ def ancestors(results: Iterable[Symbol]) -> set[int]:
 
 
 class _Rewriting:
-    """Symbols of a trace, made again in a new one; `replace` may make something else of some."""
+    """Symbols of a trace, made again in a new one, but for those that `replace` makes something else of.
 
-    def __init__(self, symbols: Sequence[Symbol]) -> None:
-        self.trace = Trace()
-        self._made: dict[int, Symbol] = {}
+    If it is known that there are none of these, the symbols are left as they are.
+    """
+
+    def __init__(self, symbols: Sequence[Symbol], replaces: bool = True) -> None:
+        self.trace = Trace() if replaces or not symbols else symbols[0].trace
+        self._made: dict[Symbol, Symbol] = {} if replaces else {s: s for s in symbols}
         for symbol in symbols:
             self.of(symbol)
 
     def of(self, symbol: Symbol) -> Symbol:
-        if id(symbol) not in self._made:
+        made = self._made.get(symbol)
+        if made is None:
             made = self.replace(symbol)
-            self._made[id(symbol)] = self._again(symbol) if made is None else made
-        return self._made[id(symbol)]
+            made = self._made[symbol] = self._again(symbol) if made is None else made
+        return made
 
     def replace(self, symbol: Symbol) -> Symbol | None:
         raise NotImplementedError
@@ -303,20 +310,26 @@ class ScaledWeights(_Rewriting):
     """``number * (a @ w)`` as ``a @ (number * w)``: weights serve for all steps."""
 
     def __init__(self, symbols: Sequence[Symbol], results: Iterable[Symbol]) -> None:
-        self._shared = {id(r) for r in results}
-        seen: set[int] = set()
+        self._shared = set(results)
+        seen: set[Symbol] = set()
         for symbol in symbols:
             for a in symbol.operands:
-                (self._shared if id(a) in seen else seen).add(id(a))
-        super().__init__(symbols)
+                (self._shared if a in seen else seen).add(a)
+        super().__init__(symbols, any(map(self._is_scaled, symbols)))
 
     def replace(self, symbol: Symbol) -> Symbol | None:
-        if symbol.op != "multiply" or symbol.level == ONCE:
+        if not self._is_scaled(symbol):
             return None
-        number, a = symbol.args if isinstance(symbol.args[1], Symbol) else symbol.args[::-1]
-        if isinstance(number, Symbol) or a.op != "matmul" or id(a) in self._shared:
-            return None
+        (a,) = symbol.operands
+        number = symbol.args[0] if symbol.args[1] is a else symbol.args[1]
         return self.trace.product(self.of(a.args[0]), self._scaled(self.of(a.args[1]), number))
+
+    def _is_scaled(self, symbol: Symbol) -> bool:
+        """Whether it is a number times a product that nobody else wants."""
+        if symbol.op != "multiply" or symbol.level == ONCE or len(symbol.operands) > 1:
+            return False
+        (a,) = symbol.operands
+        return a.op == "matmul" and a not in self._shared
 
     def _scaled(self, w: Symbol, number: float) -> Symbol:
         if w.op == "transpose":
@@ -343,18 +356,18 @@ class JoinedProducts(_Rewriting):
             if product.op != "matmul" or product.level == ONCE:
                 continue
             # products of one depth do not depend on each other
-            kind = depths[id(product)], product.level, product.args[1].op == "transpose", id(product) in feeds
+            kind = depths[product], product.level, product.args[1].op == "transpose", product in feeds
             group = next((group for group in groups[kind] if _can_join(group, product)), None)
             if group is None:
                 groups[kind].append([product])
             else:
                 group.append(product)
         found = [group for some in groups.values() for group in some if len(group) > 1]
-        self._group = {id(product): group for group in found for product in group}
-        super().__init__(symbols)
+        self._group = {product: group for group in found for product in group}
+        super().__init__(symbols, bool(found))
 
     def replace(self, symbol: Symbol) -> Symbol | None:
-        group = self._group.get(id(symbol))
+        group = self._group.get(symbol)
         if group is None:
             return None
         row, trace = group[0].args[0], self.trace
@@ -376,11 +389,11 @@ class JoinedProducts(_Rewriting):
         return trace.columns(whole, edges[number], edges[number + 1])
 
 
-def _depths(symbols: Sequence[Symbol]) -> dict[int, int]:
+def _depths(symbols: Sequence[Symbol]) -> dict[Symbol, int]:
     """How many products lead to each symbol, one after the other, itself included."""
-    depths: dict[int, int] = {}
+    depths: dict[Symbol, int] = {}
     for s in symbols:
-        depths[id(s)] = max((depths[id(a)] for a in s.operands), default=0) + (s.op == "matmul")
+        depths[s] = max((depths[a] for a in s.operands), default=0) + (s.op == "matmul")
     return depths
 
 
@@ -404,6 +417,9 @@ def _columns_in(row: Symbol, a: Symbol) -> Any:
 
 class SumsOfProducts(_Rewriting):
     """Products of pieces side by side as sums of their products, with weights as they are: for a single step."""
+
+    def __init__(self, symbols: Sequence[Symbol]) -> None:
+        super().__init__(symbols, any(s.op == "matmul" and s.args[0].op == "concat" for s in symbols))
 
     def replace(self, symbol: Symbol) -> Symbol | None:
         if symbol.op != "matmul" or symbol.args[0].op != "concat":
@@ -436,17 +452,17 @@ class JoinedColumns(_Rewriting):
     """Products with rows of the same weights, and sums with such, as one: all of it serves for each."""
 
     def __init__(self, symbols: Sequence[Symbol]) -> None:
-        self._columns: dict[int, tuple[Symbol, int, int]] = {}
-        self._found: dict[int, set[tuple[int, int]]] = defaultdict(set)
+        self._columns: dict[Symbol, tuple[Symbol, int, int]] = {}
+        self._found: dict[Symbol, set[tuple[int, int]]] = defaultdict(set)
         for s in symbols:
             columns = self._columns_of(s)
             if columns is not None:
-                self._columns[id(s)] = columns
-                self._found[id(columns[0])].add(columns[1:])
-        super().__init__(symbols)
+                self._columns[s] = columns
+                self._found[columns[0]].add(columns[1:])
+        super().__init__(symbols, bool(self._columns))
 
     def replace(self, symbol: Symbol) -> Symbol | None:
-        whole, start, stop = self._columns.get(id(symbol), (None, 0, 0))
+        whole, start, stop = self._columns.get(symbol, (None, 0, 0))
         if whole is None or symbol.op not in ("matmul", "add") or not self._is_used(whole):
             return None
         return self.trace.columns(self.of(whole), start, stop)
@@ -454,7 +470,7 @@ class JoinedColumns(_Rewriting):
     def _is_used(self, whole: Symbol) -> bool:
         """Whether the columns that are used are all there are, each once."""
         edge = 0
-        for start, stop in sorted(self._found[id(whole)]):
+        for start, stop in sorted(self._found[whole]):
             if start != edge:
                 return False
             edge = stop
@@ -466,7 +482,7 @@ class JoinedColumns(_Rewriting):
             return _rows_of(s.args[0])
         if s.op not in ("matmul", "add"):
             return None
-        known = [self._columns.get(id(a)) for a in s.args if isinstance(a, Symbol)]
+        known = [self._columns.get(a) for a in s.args if isinstance(a, Symbol)]
         if s.op == "matmul":
             a, w = s.args[0], known[1]
             return None if w is None else (s.trace.product(a, w[0]), *w[1:])

@@ -271,7 +271,7 @@ def gru_cell_backward(dh: Array, cache: CellCache) -> tuple[Array, Array, GRUPar
     scan = scan_of(dh, ops)
     xs = (None, None, *(a[None, ...] for a in saved))
     dh_prev, (dx,), sums = scan.scan(backward_step, params, dh, xs, rows=(None,))
-    return whole(dx, scan)[0, ...], dh_prev, scan.call(params_gradient, sums)
+    return whole(dx)[0, ...], dh_prev, scan.call(params_gradient, sums)
 
 
 def gru_step(x: Array, h: Array, params: GRUParams, *, reset: Reset | None = None, ops: Scan | None = None) -> Array:

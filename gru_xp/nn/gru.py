@@ -146,7 +146,7 @@ def gru_forward(
     valid = None if lengths is None else valid_steps(check_lengths(lengths, x), x)
     inputs = inputs_of(time_first(x), x, update_mask, candidate_mask, valid)
     h, h_last, cache = run_layer(inputs, h0, params, reverse, keep_every, ops, with_h, with_cache)
-    return batch_first(h, scan_of(x, ops)), h_last, cache
+    return batch_first(h), h_last, cache
 
 
 def gru_backward(
@@ -186,7 +186,7 @@ def gru_backward(
     check_optional("dh", dh, (B, T, H), like=like)
     check_optional("dh_last", dh_last, (B, H), like=like)
     dx, dh0, dparams = back_through_layer(time_first(dh), dh_last, cache, with_dx)
-    return batch_first(dx, scan_of(cache.params.bias, cache.ops)), dh0, dparams
+    return batch_first(dx), dh0, dparams
 
 
 # --- without checks, time first ---------------------------------------------------------------------------------
@@ -255,9 +255,9 @@ def time_first(a: Array | None) -> Array | None:
     return None if a is None else array_namespace(a).permute_dims(a, (1, 0, 2))
 
 
-def batch_first(a: Array | None, scan: Scan) -> Array | None:
+def batch_first(a: Array | None) -> Array | None:
     """What a scan gave as an array ``(B, T, ...)``; None stays None."""
-    return None if a is None else time_first(whole(a, scan))
+    return None if a is None else time_first(whole(a))
 
 
 def valid_steps(lengths: Array, x: Array) -> Array:

@@ -85,7 +85,7 @@ class GRUInference:
             run = run_of_scan(self._scan, FORWARD_STEPS[True, False], self._weights, h, xs)
             self._known.add(kind, run)
         h, (all_h,), _ = run((h, xs, (None,)), (h, xs[0]))
-        return permute(all_h if type(all_h) is type(x) else whole(all_h, self._scan), (1, 0, 2)), h
+        return permute(whole(all_h), (1, 0, 2)), h
 
     def step(self, x: Array, h: Array | None = None) -> Array:
         """One step.

@@ -68,7 +68,7 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, LinearParams]
     scan = scan_of(x, ops)
     xs = (time_first(dy), time_first(x)) if x.ndim == 3 else (dy[None, ...], x[None, ...])
     _, (dx,), sums = scan.scan(_linear_backward, params, None, xs)
-    dx = whole(dx, scan)
+    dx = whole(dx)
     return time_first(dx) if x.ndim == 3 else dx[0, ...], scan.call(_params_gradient, sums)
 
 

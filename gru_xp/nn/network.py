@@ -156,4 +156,4 @@ def network_backward(dy: Array, cache: NetworkCache, *, with_dx: bool = True) ->
     H = dh.shape[-1] // D
     dlasts = [None] * ((L - 1) * D) + [dh[..., d * H : (d + 1) * H] for d in range(D)]
     dx, _, dgru = back_through_layers(None, dlasts, cache.gru, with_dx=with_dx)
-    return batch_first(dx, scan_of(dy, cache.gru.ops)), NetworkParams(dgru, dlinear)
+    return batch_first(dx), NetworkParams(dgru, dlinear)

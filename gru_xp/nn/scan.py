@@ -7,6 +7,8 @@ computes, and play that back faster; therefore a step is a function at the level
   ``maximum``, and ``xp.where`` of a comparison;
 - columns ``a[..., i:j]``, ``xp.concat`` along the last axis, and ``xp.ones_like(x[:, :1])``;
 - of weights, ``.T``, any slice, ``w[:, None]``, and ``xp.concat`` along any axis.
+
+It serves for any number of sequences, with which it computes nothing.
 """
 
 import os
@@ -64,7 +66,7 @@ class Scan(Protocol):
             The state after the step that is run last.
         ys : tuple of arrays, shape ``(T, B, K_i)``
             The results of the steps, in the order of time. A device may keep them in a form of its own, of which
-            ``a[i:j, ...]`` takes some steps; `call` turns them into an array.
+            ``a[i:j, ...]`` takes some steps, and whose method `joined` makes an array of it, as `call` does.
         sums : tuple of arrays, shape ``(P, Q)``
             For each pair (a, b), the sum of ``aᵀ b`` over the steps.
         """
@@ -270,14 +272,10 @@ def plain_wanted() -> bool:
     return os.environ.get(PLAIN_VARIABLE, "") not in ("", "0")
 
 
-def whole(a: Array, scan: Scan) -> Array:
+def whole(a: Array) -> Array:
     """One of the `ys` of a scan as an array."""
-    (array,) = scan.call(_same, a)
-    return array
-
-
-def _same(xp: Namespace, a: Array) -> Arrays:
-    return (a,)
+    joined = getattr(a, "joined", None)
+    return a if joined is None else joined()
 
 
 @cache

@@ -199,7 +199,7 @@ def gru_stack_forward(
         with_cache=with_cache,
     )
     scan = scan_of(x, ops)
-    return batch_first(h, scan), scan.call(_stacked, tuple(lasts))[0], cache
+    return batch_first(h), scan.call(_stacked, tuple(lasts))[0], cache
 
 
 def gru_stack_backward(
@@ -241,7 +241,7 @@ def gru_stack_backward(
     dlasts = [None if dh_last is None else dh_last[i, ...] for i in range(L * D)]
     dx, dh0s, dlayers = back_through_layers(time_first(dh), dlasts, cache, with_dx=with_dx)
     scan = scan_of(top.params.bias, cache.ops)
-    return batch_first(dx, scan), scan.call(_stacked, tuple(dh0s))[0], dlayers
+    return batch_first(dx), scan.call(_stacked, tuple(dh0s))[0], dlayers
 
 
 def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset | None = None, ops: Scan | None = None) -> Array:

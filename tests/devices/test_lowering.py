@@ -15,6 +15,7 @@ from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.lowering import Kept, Lowered
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PlainOps, even_slices
+from gru_xp.devices.step_plan import scan_plan
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.cell import FORWARD_STEPS, backward_step, joint_weights, params_gradient, state_after
 from gru_xp.nn.params import GRUParams
@@ -529,14 +530,35 @@ def test_functions_that_are_refused():
     [
         (lambda xp, w, h, xs, rows: (h[:, :1], (), ()), "makes <slice .* of a carry"),
         (lambda xp, w, h, xs, rows: (None, (), ()), "makes None of a carry"),
-        (lambda xp, w, h, xs, rows: (h, (w,), ()), "returns <input .* beside arrays of 3 rows"),
-        (lambda xp, w, h, xs, rows: (h, (1.0,), ()), "returns 1.0 beside arrays of 3 rows"),
+        (lambda xp, w, h, xs, rows: (h, (w,), ()), "returns <input .* beside arrays of B rows"),
+        (lambda xp, w, h, xs, rows: (h, (1.0,), ()), "returns 1.0 beside arrays of B rows"),
         (lambda xp, w, h, xs, rows: (h, (), ((h, h > 0.0),)), "returns <greater"),
+        (lambda xp, w, h, xs, rows: (h * h.shape[0], (), ()), "calls multiply on a Rows"),
+        (lambda xp, w, h, xs, rows: (h + rows[0][:1, :], (), ()), "slices an array"),
+        (lambda xp, w, h, xs, rows: (h @ rows[0].T, (), ()), "transposes what is no matrix of weights"),
+        (lambda xp, w, h, xs, rows: (h @ rows[0], (), ()), "multiplies by a matrix that is no weights"),
     ],
 )
 def test_steps_that_are_refused(step, message):
     with pytest.raises(TypeError, match=message):
-        CheckedOps().scan(step, np.ones((2, 5)), np.ones((3, 2)), (np.ones((4, 3, 1)),))
+        CheckedOps().scan(step, np.ones((2, 5)), np.ones((3, 2)), (np.ones((4, 3, 1)),), rows=(np.ones((3, 2)),))
+
+
+def test_a_plan_serves_any_number_of_sequences():
+    """But one alone, whose row might be the same for all."""
+
+    def step(xp, w, h, xs, rows):
+        row = xp.concat([h, xs[0], xp.ones_like(h[:, :1])], axis=1)
+        new = xp.where(h > rows[0], xp.tanh(row @ w.first), rows[1])
+        return new, (row, rows[0]), ((row, new),)
+
+    rng, ops, n_plans = np.random.default_rng(0), CheckedOps(), scan_plan.cache_info().misses
+    w = Pair(rng.standard_normal((6, 3)), None)
+    for B in (2, 1, 5, 3, 1, 6):  # 3 and 6 are also sizes of weights
+        arguments = step, w, rng.standard_normal((B, 3)), (rng.standard_normal((4, B, 2)),)
+        rows = rng.standard_normal((B, 3)), rng.standard_normal((1, 3))
+        assert_same(results(ops, *arguments, rows=rows), results(PLAIN, *arguments, rows=rows))
+    assert scan_plan.cache_info().misses == n_plans + 2
 
 
 def test_what_a_step_does_without():
