@@ -1,6 +1,7 @@
 """What the commands say: results on stdout, everything else on stderr."""
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,26 @@ def note(text: str, *, quiet: bool = False) -> None:
     """One line on stderr."""
     if not quiet:
         click.echo(printable(text, None), err=True)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+@contextmanager
+def log_as_notes(*, quiet: bool) -> Iterator[None]:
+    """Context in which what the package logs for users, such as that it compiles, is a line on stderr."""
+    logger, handler = logging.getLogger("gru_xp"), _Notes(logging.INFO)
+    level = logger.level
+    if not quiet:
+        logger.setLevel(min(level or logging.INFO, logging.INFO))
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import click
 from gru_xp.errors import GruXpError, MemoryLimitError, printable
 from gru_xp.io.messages import command_line
 
-from .messages import device_warnings_as_notes
+from .messages import device_warnings_as_notes, log_as_notes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,7 +49,8 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug")
         try:
-            with command_line(), device_warnings_as_notes():
+            quiet = bool(ctx.params.get("quiet"))
+            with command_line(), device_warnings_as_notes(), log_as_notes(quiet=quiet):
                 return super().invoke(ctx)
         except GruXpError as error:
             if debug:

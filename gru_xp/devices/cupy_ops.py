@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from gru_xp.devices import cublas, cuda_graph
 from gru_xp.devices.c_code import C_CODE, rounded
+from gru_xp.devices.compiling import FirstLaunch
 from gru_xp.devices.fast_paths import is_on
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, compile_loop
@@ -30,7 +31,7 @@ class CupyOps(Lowered):
     """`gru_xp.devices.primitives.Ops` for CuPy arrays on the current device."""
 
     def __init__(self) -> None:
-        self._kernels: dict[tuple[str, ...], Any] = {}
+        self._kernels: dict[tuple[str, ...], FirstLaunch] = {}
         self._call = lru_cache(MAX_CALLS)(self._new_call)
         self._traced: list[Any] | None = None  # calls that are only written down, while a step of a loop is traced
 
@@ -117,9 +118,9 @@ class CupyOps(Lowered):
         numbers = [float.fromhex(a) if isinstance(a, str) else a for a in given]
         source = kernel_source(record(body, numbers))
         text = source.in_params, source.out_params, source.code, "gru_xp_" + body.__name__.strip("<_>")
-        kernel = self._kernels.get(text)
+        kernel = self._kernels.get((*text, dtype))
         if kernel is None:
-            kernel = self._kernels[text] = cupy.ElementwiseKernel(*text, no_return=True)
+            kernel = self._kernels[*text, dtype] = FirstLaunch(cupy.ElementwiseKernel(*text, no_return=True))
         arguments = [rounded(a, dtype) if isinstance(a, float) else a for a in source.arguments]
 
         def run(arrays: tuple[Array, ...]) -> None:
@@ -177,13 +178,14 @@ def _limits(index: int) -> _Limits:
 
 
 @cache
-def _norm_kernel(dtype: str) -> Any:
+def _norm_kernel(dtype: str) -> FirstLaunch:
     """Square root of the sum of squares in float64, where no square of a float32 number overflows."""
     import cupy
 
     square, add = {"f": ("double(x) * double(x)", "a + b"), "d": ("abs(x)", "hypot(a, b)")}[dtype]
     root = {"f": "y = sqrt(a)", "d": "y = a"}[dtype]
-    return cupy.ReductionKernel("T x", "T y", square, add, root, "0", f"gru_xp_norm_{dtype}", reduce_type="double")
+    kernel = cupy.ReductionKernel("T x", "T y", square, add, root, "0", f"gru_xp_norm_{dtype}", reduce_type="double")
+    return FirstLaunch(kernel)
 
 
 # --- pointwise bodies -------------------------------------------------------------------------------------------

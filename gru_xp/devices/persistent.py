@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from gru_xp.devices.compiling import compiling
 from gru_xp.devices.persistent_code import kernel_parameters, kernel_source
 from gru_xp.devices.persistent_steps import Matmul, Pointwise, UnfitError, analyse, make_schedule, operands_of
 from gru_xp.devices.persistent_tile import Limits, LoopSize, Tile, fastest_tile
@@ -65,7 +66,8 @@ class PersistentLoop(NamedTuple):
 def _kernel(source: str, shared_bytes: int, device: int) -> Any:
     import cupy
 
-    kernel = cupy.RawModule(code=source, options=("-std=c++17",)).get_function("steps")
+    with compiling():
+        kernel = cupy.RawModule(code=source, options=("-std=c++17",)).get_function("steps")
     kernel.max_dynamic_shared_size_bytes = shared_bytes
     return kernel
 

@@ -56,7 +56,7 @@ def verdicts_of(device: int) -> dict[str, Verdict]:
 
 def _check(device: int) -> dict[str, Verdict]:
     """Try one path more at a time, so that a failure is that path's; what failed is left off."""
-    _LOGGER.info("compiling kernels for cuda:%d and comparing them with plain operations, once a process", device)
+    _LOGGER.info("comparing the fast paths of cuda:%d with plain operations, once a process", device)
     verdicts, works = {}, set[str]()
     for path, what in PATHS.items():
         start = time.perf_counter()

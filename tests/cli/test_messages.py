@@ -1,3 +1,4 @@
+import logging
 import re
 
 import numpy as np
@@ -28,6 +29,17 @@ def test_notes_go_to_stderr(capsys):
     messages.note("once")
     messages.note("never", quiet=True)
     assert capsys.readouterr() == ("", "once\n")
+
+
+def test_what_the_package_logs_for_users_goes_to_stderr(capsys):
+    logger = logging.getLogger("gru_xp")
+    before = logger.level, list(logger.handlers)
+    for quiet in (False, True):
+        with messages.log_as_notes(quiet=quiet):
+            logger.info("one of %d", 3)
+            logger.debug("for developers")
+        assert capsys.readouterr().err == ("" if quiet else "one of 3\n")
+    assert (logger.level, logger.handlers) == before
 
 
 def test_json(capsys):

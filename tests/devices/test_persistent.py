@@ -4,20 +4,25 @@ import functools
 import importlib.util
 import itertools
 import logging
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gru_xp.devices import cupy_ops
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, Tile, compile_loop
 from gru_xp.devices.persistent_tile import Limits, LoopSize, fastest_tile, feasible_tiles
 from gru_xp.devices.primitives import PlainOps
-from gru_xp.nn import gru_backward, gru_forward
+from gru_xp.devices.recording import record
+from gru_xp.nn import gru_backward, gru_forward, init_gru_params
 from gru_xp.nn.params import arrays_of
 
 COMPILING = Path(__file__).parents[1] / "fake_cupy" / "cupy" / "_compiling.py"
@@ -549,6 +554,51 @@ def test_source_is_the_same_for_other_memory_numbers_and_lengths(reset):
         loops.update, loops.candidate = update, np.ones((5, B + 1), np.float32).T[:B]
         sources.add(compiled(loops, "backward", T, multiprocessors=9).source)
     assert len(sources) == 1
+
+
+class Sources(Lowered, PlainOps):
+    """Prints the kernels of a layer."""
+
+    def pointwise(self, body, inputs, out):
+        if not hasattr(self, "log"):
+            print(cupy_ops.kernel_source(record(body, [getattr(a, "shape", a) for a in inputs])))
+            super().pointwise(body, inputs, out)
+        else:
+            self.log.pointwise(body, inputs, out)
+
+    def matmul(self, a, b, out):
+        return self.log.matmul(a, b, out) if hasattr(self, "log") else super().matmul(a, b, out)
+
+    def loop(self, step, times):
+        calls = []
+        for t in (times[0], times[1], times[-1]):
+            self.log = Log()
+            step(t)
+            calls.append(self.log.calls)
+        del self.log
+        print(compile_loop(*calls, len(times)).source)
+        super().loop(step, times)
+
+
+def print_sources():
+    rng = np.random.default_rng(0)
+    x, mask = (rng.random(shape).astype(np.float32) for shape in ((4, 3, 2), (4, 3, 5)))
+    for reset in ("before", "after"):
+        params = init_gru_params(2, 5, reset=reset, xp=np, seed=1, dtype=np.float32)
+        _, _, cache = gru_forward(x, None, params, lengths=[3, 0, 2, 1], update_mask=mask, ops=Sources())
+        gru_backward(mask, cache)
+
+
+def test_sources_are_the_same_in_all_processes():
+    """So that CuPy finds them in its kernel cache."""
+    command = [sys.executable, "-c", f"from {__name__} import print_sources; print_sources()"]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        for seed in ("1", "2")
+    ]
+    texts = [process.communicate()[0] for process in processes]
+    assert texts[0] == texts[1]
+    assert texts[0].count("__global__") == 4
 
 
 @pytest.mark.parametrize("n_rows", [1, 132, 133, 397, 700, 10**6])
