@@ -1,7 +1,7 @@
 """The time that compiling takes, and the line that says so to a user who waits for it.
 
-CuPy compiles a kernel at its first launch, or loads it from the cache on disk (``CUPY_CACHE_DIR``) if an earlier process
-has compiled the same source. It does not tell which of the two it did; only the first takes long.
+CuPy compiles a kernel at its first launch, or loads it from the cache on disk (``CUPY_CACHE_DIR``) if another process
+has compiled the same source before. It does not tell which of the two it did; only the former takes long.
 """
 
 import logging
@@ -52,13 +52,13 @@ class FirstLaunch:
     """A kernel of CuPy that its first launch compiles."""
 
     def __init__(self, kernel: Callable[..., Any]) -> None:
-        self._kernel = kernel
+        self.kernel = kernel
         self._launched = False
 
     def __call__(self, *arguments: Any, **options: Any) -> None:
         if self._launched:
-            self._kernel(*arguments, **options)
+            self.kernel(*arguments, **options)
             return
         with compiling():
-            self._kernel(*arguments, **options)
+            self.kernel(*arguments, **options)
         self._launched = True

@@ -258,7 +258,7 @@ def test_cupy_takes_the_code(calls):
         kernel = cupy.ElementwiseKernel(source.in_params, source.out_params, source.code, body.__name__)
         assert kernel.nin + kernel.nout == len(source.arguments)
     for dtype in "fd":
-        assert cupy_ops._norm_kernel(dtype).nin == 1
+        assert cupy_ops._norm_kernel(dtype).kernel.nin == 1
 
 
 # --- everything on a CuPy of NumPy arrays -----------------------------------------------------------------------
