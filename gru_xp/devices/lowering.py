@@ -298,12 +298,36 @@ def _emit(stage: Stage, ops: Ops, of: Callable[[Symbol], Array], of_place: Calla
         ops.pointwise(stage.body, tuple([of(a) for a in stage.inputs]), out=tuple([of(a) for a in stage.outputs]))
 
 
-class _LoopCall(NamedTuple):
+class LoopCall(NamedTuple):
     """A stage of the loop: what it reads and writes, each with the steps that it has."""
 
     stage: Stage
     reads: list[tuple[Any, Kind]]
     writes: list[tuple[Array, Kind]]
+
+
+class LoopSteps(NamedTuple):
+    """The steps of a block that begins at `start`: ``steps(t)`` makes the calls of step `t`."""
+
+    ops: Ops
+    calls: Sequence[LoopCall]
+    start: int
+
+    def __call__(self, t: int) -> None:
+        self.make(t, self.ops)
+
+    def make(self, t: int, ops: Ops) -> None:
+        """The calls of step `t`, of other ops."""
+        index = (None, t - self.start, t)  # of each Kind
+        for stage, reads, writes in self.calls:
+            given = tuple([a[index[kind]] if kind else a for a, kind in reads])
+            out = tuple([a[index[kind]] if kind else a for a, kind in writes])
+            if isinstance(stage, Run):
+                ops.pointwise(stage.body, given, out=out)
+            elif isinstance(stage, Product):
+                ops.matmul(given[0], given[1], out=out[0])
+            else:
+                ops.copy(given[0], out[0])
 
 
 def _scan_part(
@@ -341,7 +365,7 @@ def _scan_part(
     for number, block in enumerate(_blocks(T, length, reverse)):
         times = range(block.start, block.stop)
         if calls:
-            ops.loop(partial(_step, ops, calls, block.start), times[::-1] if reverse else times)
+            ops.loop(LoopSteps(ops, calls, block.start), times[::-1] if reverse else times)
         at = partial(_of_block, block)
         for stage in plan.after:
             _emit(stage, ops, lambda s, at=at: at(*memory.view(s)), memory.of_place)  # type: ignore[misc]
@@ -375,27 +399,13 @@ def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into
     return last
 
 
-def _loop_call(stage: Stage, memory: _Memory) -> _LoopCall:
+def _loop_call(stage: Stage, memory: _Memory) -> LoopCall:
     if isinstance(stage, Product):
-        return _LoopCall(stage, [memory.view(a) for a in stage.symbol.args], [memory.view(stage.symbol)])
+        return LoopCall(stage, [memory.view(a) for a in stage.symbol.args], [memory.view(stage.symbol)])
     if isinstance(stage, Run):
-        return _LoopCall(stage, [memory.view(a) for a in stage.inputs], [memory.view(a) for a in stage.outputs])
+        return LoopCall(stage, [memory.view(a) for a in stage.inputs], [memory.view(a) for a in stage.outputs])
     source = memory.view(stage.source) if isinstance(stage.source, Symbol) else (stage.source, Kind.STEP)
-    return _LoopCall(stage, [source], [(memory.of_place(stage.place), stage.place.buffer.kind)])
-
-
-def _step(ops: Ops, calls: Sequence[_LoopCall], start: int, t: int) -> None:
-    """The calls of step `t`, of a block that begins at `start`."""
-    index = (None, t - start, t)  # of each Kind
-    for stage, reads, writes in calls:
-        given = tuple([a[index[kind]] if kind else a for a, kind in reads])
-        out = tuple([a[index[kind]] if kind else a for a, kind in writes])
-        if isinstance(stage, Run):
-            ops.pointwise(stage.body, given, out=out)
-        elif isinstance(stage, Product):
-            ops.matmul(given[0], given[1], out=out[0])
-        else:
-            ops.copy(given[0], out[0])
+    return LoopCall(stage, [source], [(memory.of_place(stage.place), stage.place.buffer.kind)])
 
 
 def _of_block(block: slice, array: Array, kind: Kind) -> Array:
