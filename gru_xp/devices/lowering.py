@@ -6,6 +6,7 @@ What a step does is planned once for each shape, and then emitted as calls of `e
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -306,7 +307,8 @@ class LoopCall(NamedTuple):
     writes: list[tuple[Array, Kind]]
 
 
-class LoopSteps(NamedTuple):
+@dataclass(frozen=True)
+class LoopSteps:
     """The steps of a block that begins at `start`: ``steps(t)`` makes the calls of step `t`."""
 
     ops: Ops
