@@ -63,6 +63,9 @@ SCANS = {
 `gru_xp.nn`, which knows no devices, looks here, and imports the module when it has the first such array.
 """
 
+PLAIN_SCANS = {"cupy": "gru_xp.devices.cupy_ops"}
+"""Which module makes the plain scan, by its `plain_ops`, where that has to know the device."""
+
 _MOVED = {
     "gru_xp.devices": ("Device", "to_device", "to_host"),
     "gru_xp.errors": ("CheckpointError", "DataError", "DeviceError", "MemoryLimitError", "ShapeError"),

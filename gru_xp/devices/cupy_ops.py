@@ -7,6 +7,7 @@ numbers such as a learning rate.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -14,11 +15,11 @@ from gru_xp.devices import cublas, cuda_graph
 from gru_xp.devices.c_code import C_CODE, rounded
 from gru_xp.devices.compiling import FirstLaunch
 from gru_xp.devices.fast_paths import is_on
-from gru_xp.devices.lowering import Lowered
+from gru_xp.devices.lowering import Kept, Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, compile_loop
-from gru_xp.devices.primitives import PLAIN_OPS, Body, Ops, even_slices, rounds_for_memory
+from gru_xp.devices.primitives import PLAIN_OPS, Body, Ops, PlainOps, even_slices, rounds_for_memory
 from gru_xp.devices.recording import Operand, Recording, Symbol, record
-from gru_xp.nn.scan import Array
+from gru_xp.nn.scan import Array, Arrays, Step
 
 Result = TypeVar("Result")
 
@@ -34,6 +35,14 @@ class CupyOps(Lowered):
         self._kernels: dict[tuple[str, ...], FirstLaunch] = {}
         self._call = lru_cache(MAX_CALLS)(self._new_call)
         self._traced: list[Any] | None = None  # calls that are only written down, while a step of a loop is traced
+
+    def scan(self, step: Step, weights: Any, carry: Any, xs: Arrays, **options: Any) -> tuple[Any, Arrays, Arrays]:
+        with _device_of(xs):
+            return super().scan(step, weights, carry, xs, **options)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        with _device_of(arguments):
+            return super().call(function, *arguments)
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         import cupy
@@ -145,9 +154,46 @@ class CupyOps(Lowered):
         return True
 
 
+class PlainCupyOps(PlainOps):
+    """The plain ops, on the device of their arrays."""
+
+    def scan(self, step: Step, weights: Any, carry: Any, xs: Arrays, **options: Any) -> tuple[Any, Arrays, Arrays]:
+        with _device_of(xs):
+            return super().scan(step, weights, carry, xs, **options)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        with _device_of(arguments):
+            return super().call(function, *arguments)
+
+
 def new_ops() -> CupyOps:
     """Ops that nobody else has."""
     return CupyOps()
+
+
+def plain_ops() -> PlainCupyOps:
+    """Ops without fast paths."""
+    return PlainCupyOps()
+
+
+def _device_of(values: Arrays) -> AbstractContextManager[Any]:
+    """Context in which the device of the first array in (nested) values is the current one."""
+    import cupy
+
+    index = _device_index(values)
+    return nullcontext() if index in (None, cupy.cuda.runtime.getDevice()) else cupy.cuda.Device(index)
+
+
+def _device_index(values: Arrays) -> int | None:
+    for value in values:
+        if isinstance(value, tuple):
+            index = _device_index(value)
+        else:
+            array = value.parts[0][1] if isinstance(value, Kept) else value
+            index = getattr(getattr(array, "data", None), "device_id", None)
+        if index is not None:
+            return index
+    return None
 
 
 class _Limits(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from gru_xp.devices.cupy_ops import CupyOps
+from gru_xp.devices.cupy_ops import CupyOps, plain_ops
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
@@ -64,7 +64,7 @@ class Device:
     def ops(self) -> Ops:
         """How this device allocates, multiplies and runs pointwise expressions, for one thread of the caller."""
         if plain_wanted():
-            return PLAIN_OPS
+            return plain_ops() if self.is_cuda else PLAIN_OPS
         return CupyOps() if self.is_cuda else NumpyOps(threads=self.threads)
 
     def use(self) -> AbstractContextManager[Any]:
@@ -249,6 +249,7 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
         raise ArgumentError(f"device is {shown(device)}; it must be a Device, from resolve_device")
     if dtype is not None:
         check_choice("dtype", dtype, ("float32", "float64", "int64"))
+    array = _packed_elsewhere(array, device)
     with device.use():
         try:
             placed = device.xp.asarray(array, dtype=None if dtype is None else getattr(device.xp, dtype))
@@ -262,6 +263,16 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
     if not is_numeric:
         raise ArgumentError(f"array has dtype {placed.dtype}; it must consist of numbers")
     return placed
+
+
+def _packed_elsewhere(array: Any, device: Device) -> Any:
+    """The array, or a copy in one piece if it is on another CUDA device: CuPy copies nothing else between devices."""
+    if not array_api_compat.is_cupy_array(array) or not device.is_cuda or array.device.id == _cuda_index(device.name):
+        return array
+    import cupy
+
+    with array.device:
+        return cupy.ascontiguousarray(array)
 
 
 def to_host(array: Array) -> np.ndarray[Any, Any]:
@@ -284,7 +295,8 @@ def to_host(array: Array) -> np.ndarray[Any, Any]:
     if not array_api_compat.is_array_api_obj(array):
         raise ArgumentError(f"array is a {type(array).__name__}; it must be an array of NumPy, CuPy or PyTorch")
     if array_api_compat.is_cupy_array(array):
-        return np.asarray(array.get())
+        with array.device:  # whose current stream the array was computed on
+            return np.asarray(array.get())
     if array_api_compat.is_torch_array(array):
         return np.asarray(array.detach().cpu().numpy())
     if array_api_compat.is_array_api_strict_namespace(array_api_compat.array_namespace(array)):

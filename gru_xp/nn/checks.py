@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from array_api_compat import array_namespace, device, is_array_api_obj, is_lazy_array
 
 from gru_xp.errors import ArgumentError, GruXpError, ShapeError, printable
-from gru_xp.nn.scan import Array, Namespace
+from gru_xp.nn.scan import Array, Namespace, on_its_device
 
 Dims = Sequence[int | str]
 """Expected sizes: a number where the size is known, the dimension's letter where any size will do."""
@@ -71,12 +71,13 @@ def check_beside(name: str, value: Array, other_name: str, other: Array) -> None
     _check_same(name, "namespace", _namespace_name(value), other_name, _namespace_name(other))
     devices = device(value), device(other)
     if None not in devices:  # as long as a function is traced, its arrays are on none
-        _check_same(name, "device", devices[0], other_name, devices[1])
+        advice = "; copy one of them to the other device"
+        _check_same(name, "device", devices[0], other_name, devices[1], advice)
 
 
-def _check_same(name: str, what: str, got: object, other_name: str, expected: object) -> None:
+def _check_same(name: str, what: str, got: object, other_name: str, expected: object, advice: str = "") -> None:
     if got != expected:
-        raise ShapeError(f"{name} has {what} {got}; it must be that of {other_name}, {expected}")
+        raise ShapeError(f"{name} has {what} {got}; it must be that of {other_name}, {expected}{advice}")
 
 
 def _namespace_name(a: Array) -> str:
@@ -92,6 +93,7 @@ def check_rows(name: str, value: Array, rows: str, columns: str) -> None:
         check_array(name, value, (rows, columns), why="" if axes == 2 else f" or (B, T, {columns})")
 
 
+@on_its_device
 def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
     """How many steps of each sequence of `x` ``(B, T, I)`` count, ``(B,)``, on the device of `x`.
 

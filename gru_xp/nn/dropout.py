@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ArgumentError
 from gru_xp.nn.checks import generator, rate, shown, whole_number
-from gru_xp.nn.scan import Array
+from gru_xp.nn.scan import Array, on_its_device
 
 _BITS = 32
 
@@ -38,6 +38,7 @@ class DropoutRates(NamedTuple):
             rate(name, value)
 
 
+@on_its_device
 def dropout_mask(shape: tuple[int, ...], dropout: float, *, seed: int | random.Random, like: Array) -> Array:
     """Factors that leave out elements at random: 0 with probability `dropout`, else ``1 / (1 - dropout)``.
 
@@ -74,6 +75,7 @@ def dropout_mask(shape: tuple[int, ...], dropout: float, *, seed: int | random.R
     return keep_mask(shape, dropout, seed=seed, like=like) / (1.0 - dropout)
 
 
+@on_its_device
 def keep_mask(shape: tuple[int, ...], zoneout: float, *, seed: int | random.Random, like: Array) -> Array:
     """Factors of updates: 0 with probability `zoneout`, else 1; see `dropout_mask` for the rest."""
     zoneout = rate("zoneout", zoneout)

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 from gru_xp.errors import ShapeError
 from gru_xp.nn.checks import check_choice, check_function, generator, positive_number, shown
 from gru_xp.nn.params import map_arrays, named_arrays
-from gru_xp.nn.scan import Array
+from gru_xp.nn.scan import Array, on_its_device
 
 MODES = ("elements", "direction")
 
@@ -65,6 +65,7 @@ class GradcheckReport(NamedTuple):
         return "\n".join(lines)
 
 
+@on_its_device
 def gradcheck(
     forward: Callable[..., tuple[Any, ...]],
     backward: Callable[..., Any],

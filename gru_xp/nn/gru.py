@@ -12,7 +12,7 @@ from gru_xp.nn.cell import FORWARD_STEPS, Mask, backward_step, check_params, joi
 from gru_xp.nn.checks import check_array, check_flag, check_kind, check_lengths, check_optional, share, whole_number
 from gru_xp.nn.params import GRUParams, Reset, check_reset
 from gru_xp.nn.pointwise import only_valid
-from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, scan_of, whole
+from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, on_its_device, scan_of, whole
 
 
 class Inputs(NamedTuple):
@@ -260,6 +260,7 @@ def batch_first(a: Array | None) -> Array | None:
     return None if a is None else time_first(whole(a))
 
 
+@on_its_device
 def valid_steps(lengths: Array, x: Array) -> Array:
     """``(T, B, 1)``: 1 before a sequence's end, 0 after it."""
     xp = array_namespace(x)
@@ -267,6 +268,7 @@ def valid_steps(lengths: Array, x: Array) -> Array:
     return xp.astype(xp.reshape(times, (-1, 1, 1)) < xp.reshape(lengths, (1, -1, 1)), x.dtype)
 
 
+@on_its_device
 def filled(number: float, shape: tuple[int, ...], like: Array) -> Array:
     """An array of one number."""
     return array_namespace(like).full(shape, number, dtype=like.dtype, device=device(like))

@@ -6,7 +6,7 @@ from gru_xp.nn.cell import FORWARD_STEPS, check_params, joint_weights
 from gru_xp.nn.checks import check_array, check_kind
 from gru_xp.nn.gru import filled
 from gru_xp.nn.params import GRUParams, Reset, check_reset, map_arrays
-from gru_xp.nn.scan import Array, Known, Run, Scan, kind_of, run_of_scan, scan_of, whole
+from gru_xp.nn.scan import Array, Known, Run, Scan, kind_of, on_its_device, run_of_scan, scan_of, whole
 
 
 class GRUInference:
@@ -40,6 +40,7 @@ class GRUInference:
     ((3, 4, 5), (3, 5))
     """
 
+    @on_its_device
     def __init__(self, params: GRUParams, *, reset: Reset | None = None, ops: Scan | None = None) -> None:
         check_kind("params", params, GRUParams, "a GRUParams")
         check_params(params, params.weight_ih)

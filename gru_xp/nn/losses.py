@@ -4,7 +4,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
 from gru_xp.nn.checks import check_array, check_beside, check_choice, check_rows, may_hold
-from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, checked_call
+from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, checked_call, on_its_device
 
 REDUCTIONS = ("mean", "sum")
 
@@ -56,6 +56,7 @@ def _squared_error(xp: Namespace, y_pred: Array, y_true: Array, B: int = 1) -> A
     return total @ xp.ones_like(total).T, 2.0 * scaled
 
 
+@on_its_device
 def softmax_cross_entropy(
     logits: Array, labels: Array, *, mask: Array | None = None, reduction: str = "mean"
 ) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 
 from gru_xp.errors import ArgumentError, ShapeError, printable
 from gru_xp.nn.checks import check_array, check_choice, check_namespace, generator, shown, whole_number
-from gru_xp.nn.scan import Array, Namespace
+from gru_xp.nn.scan import Array, Namespace, on_its_device
 
 ParamsT = TypeVar("ParamsT", bound=tuple[Any, ...])
 
@@ -91,15 +91,18 @@ class GRUParams(NamedTuple):
     def _rows(self, gate: int) -> slice:
         return slice(gate * self.hidden_size, (gate + 1) * self.hidden_size)
 
+    @on_its_device
     def _textbook_bias(self, gate: int) -> Array:
         return array_namespace(self.bias).asarray(self.bias[self._rows(gate)], copy=True)
 
+    @on_its_device
     def _textbook_weight(self, gate: int) -> Array:
         rows = self._rows(gate)
         xp = array_namespace(self.weight_hh)
         return xp.concat([self.weight_hh[rows, :], self.weight_ih[rows, :]], axis=1)
 
     @classmethod
+    @on_its_device
     def from_textbook(
         cls,
         *,
@@ -291,11 +294,13 @@ def _uniform(
     if dtype is not None and not _is_floating(dtype, xp):
         raise ShapeError(f"dtype is {shown(dtype)}; it must be the namespace's float32 or float64")
     where = {} if device is None else {"device": device}
+    xp = array_namespace(xp.empty(0)) if where else xp  # whose functions take a device
+    name = xp.__name__.removeprefix("array_api_compat.")
     try:
         xp.asarray([0.0], dtype=dtype, **where)
     except Exception as error:  # libraries refuse a device in many ways
         raise ArgumentError(
-            f"device is {shown(device)}; it must be a device of {xp.__name__}, or None ({printable(str(error))})"
+            f"device is {shown(device)}; it must be a device of {name}, or None ({printable(str(error))})"
         ) from error
     got = " and ".join(f"{name} is {shown(size)}" for name, size in sizes.items())
     too_large = ArgumentError(f"{got}, which need an array too large for memory; use smaller sizes")
@@ -350,6 +355,7 @@ def map_arrays(function: Callable[[Array], Any], params: ParamsT) -> ParamsT:
     return type(params)(*values) if hasattr(params, "_fields") else type(params)(values)
 
 
+@on_its_device
 def flatten(params: tuple[Any, ...]) -> Array:
     """All parameters, or gradients, as one vector of shape ``(P,)``, a copy."""
     arrays = arrays_of(params)

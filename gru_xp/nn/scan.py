@@ -13,15 +13,17 @@ It serves for any number of sequences, with which it computes nothing.
 
 import os
 import threading
-from collections.abc import Callable, Hashable, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cache, partial, wraps
 from importlib import import_module
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from array_api_compat import array_namespace
 
-from gru_xp import SCANS
+from gru_xp import PLAIN_SCANS, SCANS
 from gru_xp.errors import ArgumentError, ShapeError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Array: TypeAlias = Any
 """An array of any Array API namespace."""
@@ -123,8 +125,8 @@ def scan_of(like: Array, ops: Scan | None = None, *, new: bool = False) -> Scan:
         raise ArgumentError(f"ops is a {type(ops).__name__}; it must be a Scan, such as PlainScan(xp), or None")
     xp = array_namespace(like)
     name = xp.__name__.removeprefix("array_api_compat.")
-    if ops is None and not plain_wanted():
-        ops = device_scan(name, new=new)
+    if ops is None:
+        ops = plain_scan(name) if plain_wanted() else device_scan(name, new=new)
     if ops is not None:
         return ops
     if not _can_scan(xp):
@@ -151,6 +153,41 @@ def device_scan(namespace_name: str, *, new: bool = False) -> Scan | None:
         if not new:
             vars(_thread).update({namespace_name: scan})
     return scan
+
+
+def plain_scan(namespace_name: str) -> Scan | None:
+    """Return the plain scan that a device has for arrays of a namespace; None if `PlainScan` will do."""
+    return import_module(PLAIN_SCANS[namespace_name]).plain_ops() if namespace_name in PLAIN_SCANS else None
+
+
+def on_its_device(function: F) -> F:
+    """Let a function run on the device of its first array, where a library has a current device to compute on."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        device = _device_to_enter((*args, *kwargs.values()))
+        if device is None:
+            return function(*args, **kwargs)
+        with device:
+            return function(*args, **kwargs)
+
+    return cast(F, run)
+
+
+def _device_to_enter(values: Iterable[Any]) -> Any:
+    """The device of the first array in (nested) values, if a device has a scan for such arrays and can be entered."""
+    found: Any = None
+    for value in values:
+        if isinstance(value, tuple | list | Mapping):
+            found = _device_to_enter(value.values() if isinstance(value, Mapping) else value)
+        elif hasattr(value, "shape") and hasattr(type(found := getattr(value, "device", None)), "__enter__"):
+            name = array_namespace(value).__name__.removeprefix("array_api_compat.")
+            return found if name in SCANS else None
+        else:
+            found = None
+        if found is not None:
+            return found
+    return None
 
 
 # --- checked once -----------------------------------------------------------------------------------------------

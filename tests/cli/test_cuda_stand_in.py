@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 FAKE_CUPY = Path(__file__).parents[1] / "fake_cupy"
-CUDA = ("--device", "cuda", "--no-fallback")
+CUDA = ("--device", "cuda:1", "--no-fallback")
+NONE_ON_THE_FIRST = "0,1e10"
+"""Memory of two devices in bytes: whatever is put on the first one fails."""
 
 
 @pytest.fixture
@@ -20,18 +22,23 @@ def on_stand_in(run_script, tmp_path):
 
     def on_stand_in(*arguments, **variables):
         path = os.pathsep.join([str(FAKE_CUPY), os.environ["PYTHONPATH"]])
-        return run_script(*arguments, cwd=tmp_path, env={"PYTHONPATH": path, "MPLBACKEND": "agg", **variables})
+        variables = {"PYTHONPATH": path, "MPLBACKEND": "agg", "FAKE_CUPY_MEMORY": NONE_ON_THE_FIRST, **variables}
+        return run_script(*arguments, cwd=tmp_path, env=variables)
 
     return on_stand_in
 
 
-def test_train_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_path):
+def test_train_resume_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_path):
     write_csv(rows=40)
     settings = ("--hidden-size", "3", "--num-epochs", "2", "--seq-length", "5", "--validation-ratio", "0", "--quiet")
     trained = on_stand_in("train", "own.csv", *settings, *CUDA, "--out", "cuda")
     assert (trained.code, trained.err) == (0, "")
-    assert app("train", "own.csv", *settings, "--device", "cpu", "--out", "cpu").code == 0
-    assert json.loads((tmp_path / "cuda/metrics.json").read_text())["best_epoch"] > 0
+    resumed = on_stand_in("train", "--resume", "cuda", "--num-epochs", "4", "--allow-changes", "--quiet")
+    assert (resumed.code, resumed.err) == (0, "")
+    metrics = json.loads((tmp_path / "cuda/metrics.json").read_text())
+    assert (metrics["device"]["used"], metrics["epochs"]) == ("cuda:1", 4)
+    assert app("train", "own.csv", *settings, "--num-epochs", "4", "--device", "cpu", "--out", "cpu").code == 0
+    assert metrics["best_epoch"] > 0
     numbers = []
     for outcome in (
         on_stand_in("forecast", "cuda", "--steps", "3", *CUDA),

@@ -1,7 +1,8 @@
 """A stand-in for CuPy without a GPU; README.md in the folder above says what it can tell and what not.
 
-Environment: FAKE_CUPY_DEVICES (2), FAKE_CUPY_MEMORY (8 GiB), FAKE_CUPY_SMS (132 multiprocessors), FAKE_CUPY_SHARED (227
-KiB of shared memory), FAKE_CUPY_CACHE (folder of compiled kernels), FAKE_CUPY_FAIL (what is to fail, such as
+Environment: FAKE_CUPY_DEVICES (2), FAKE_CUPY_MEMORY (8 GiB; a list for devices of different sizes),
+FAKE_CUPY_PEER (0; 1 lets devices access each other's memory), FAKE_CUPY_SMS (132 multiprocessors), FAKE_CUPY_SHARED
+(227 KiB of shared memory), FAKE_CUPY_CACHE (folder of compiled kernels), FAKE_CUPY_FAIL (what is to fail, such as
 "RawModule,ElementwiseKernel": also ReductionKernel, begin_capture, launch, cublasGemmEx, getDeviceCount).
 """
 
@@ -247,7 +248,7 @@ cuda = _module(
         memGetInfo=lambda: _device.Device().mem_info,
         getDeviceProperties=lambda number: {
             "name": b"stand-in for a GPU",
-            "totalGlobalMem": _device.TOTAL,
+            "totalGlobalMem": _device.TOTAL[number],
             "major": 9,
             "minor": 0,
         },

@@ -5,7 +5,17 @@ import warnings
 
 import numpy as np
 
-from cupy._device import THREAD, Device, MemoryPointer, alloc, count, get_current_stream, launch, refuse_while_capturing
+from cupy._device import (
+    PEER_ACCESS,
+    THREAD,
+    Device,
+    MemoryPointer,
+    alloc,
+    count,
+    get_current_stream,
+    launch,
+    refuse_while_capturing,
+)
 
 SCALARS = (bool, int, float, complex, np.generic)
 
@@ -295,7 +305,18 @@ class ndarray:  # noqa: N801
         return apply("astype", lambda a: a.astype(dtype), self)
 
     def copy(self, order="C"):
+        if self.data.device_id != THREAD.device:
+            return self._copy_from_other_device()
         return apply("copy", lambda a: np.array(a, order="C"), self)
+
+    def _copy_from_other_device(self):
+        if not (self.flags.c_contiguous or self.flags.f_contiguous):
+            raise NotImplementedError("CuPy cannot copy non-contiguous array between devices.")
+        count("copies between devices")
+        result = ndarray(self.shape, self.dtype, strides=self.strides)
+        source, target = self._where(), result._where()
+        launch(lambda: np.copyto(view_of(*target), view_of(*source)))
+        return result
 
     def take(self, indices, axis=None, out=None):
         import cupy
@@ -310,14 +331,15 @@ class ndarray:  # noqa: N801
 
 
 def check_device(a):
-    """Warn as CuPy does about an array of another device than the current one."""
+    """Refuse an array of another device than the current one; warn, as CuPy does, if devices access each other."""
     if a.data.device_id != THREAD.device:
-        warnings.warn(
+        what = (
             f"The device where the array resides ({a.data.device_id}) is different from the current device "
-            f"({THREAD.device}). Peer access has been activated automatically.",
-            PerformanceWarning,
-            stacklevel=3,
+            f"({THREAD.device})."
         )
+        if not PEER_ACCESS:
+            raise ValueError(f"{what} Peer access is unavailable between these devices.")
+        warnings.warn(f"{what} Peer access has been activated automatically.", PerformanceWarning, stacklevel=3)
 
 
 def apply(name, function, *args, out=None, **kwargs):
@@ -336,6 +358,8 @@ def apply(name, function, *args, out=None, **kwargs):
         elif isinstance(a, (list, tuple)) and any(isinstance(x, ndarray) for x in a):
             if not all(isinstance(x, ndarray) for x in a):
                 refuse(a, name)
+            for x in a:
+                check_device(x)
             places.append(("list", [x._where() for x in a]))
         else:
             places.append(("value", a))
@@ -441,6 +465,8 @@ for _name in ("sum", "max", "min", "all", "any", "mean", "std", "var", "prod", "
 def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False):
     """An array of the current device, copied from the host where it is not there."""
     if isinstance(obj, ndarray):
+        if obj.data.device_id != THREAD.device:
+            obj, copy = obj.copy(), False
         if not copy and (dtype is None or obj.dtype == np.dtype(dtype)):
             return obj
         return obj.astype(obj.dtype if dtype is None else dtype)

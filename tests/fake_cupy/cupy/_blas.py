@@ -17,19 +17,24 @@ class Gemm(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("dtype", "lda", "ldb", "ldc", "compute")),
         *((name, ctypes.c_double) for name in ("alpha", "beta")),
         *((name, ctypes.c_void_p) for name in ("a", "b", "c", "stream")),
+        ("device", ctypes.c_int),
     )
 
 
 @cache
 def load() -> tuple[ctypes.CDLL, Any]:
-    """The library, and the function that it calls before each product, which must stay alive."""
+    """The library, and the functions that it calls, which must stay alive."""
     library, _ = compile_source(Path(__file__).with_name("cublas.cpp").read_text(encoding="utf-8"))
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Gemm))
     def record(given: Any) -> int:
         """0 to run the product now, 1 where it is recorded, 2 where it is to fail."""
         _device.count("products")
-        if _device.should_fail("cublasGemmEx"):
+        if _device.should_fail("cublasGemmEx") or given.contents.device != _device.THREAD.device:
+            return 2
+        try:
+            _device.check_addresses(filter(None, (given.contents.a, given.contents.b, given.contents.c)))
+        except _device.CUDARuntimeError:
             return 2
         pointer = given.contents.stream or 0
         if pointer != _device.get_current_stream().ptr:
@@ -41,5 +46,6 @@ def load() -> tuple[ctypes.CDLL, Any]:
         stream.recorded.append(lambda: library.fake_run(ctypes.byref(gemm)))
         return 1
 
-    library.fake_set_record(record)
-    return library, record
+    device = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: _device.THREAD.device)
+    library.fake_set_callbacks(record, device)
+    return library, (record, device)

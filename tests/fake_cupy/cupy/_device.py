@@ -1,17 +1,21 @@
 """Devices, streams, graphs and memory."""
 
+import bisect
 import ctypes
 import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 
 N_DEVICES = int(os.environ.get("FAKE_CUPY_DEVICES", "2"))
-TOTAL = int(float(os.environ.get("FAKE_CUPY_MEMORY", 8 * 2**30)))
+_MEMORY = [int(float(size)) for size in os.environ.get("FAKE_CUPY_MEMORY", str(8 * 2**30)).split(",")]
+TOTAL = [_MEMORY[min(number, len(_MEMORY) - 1)] for number in range(N_DEVICES)]
+PEER_ACCESS = os.environ.get("FAKE_CUPY_PEER", "0") != "0"
 ATTRIBUTES = {
     "MultiProcessorCount": int(os.environ.get("FAKE_CUPY_SMS", "132")),
     "MaxSharedMemoryPerBlockOptin": int(os.environ.get("FAKE_CUPY_SHARED", 227 * 1024)),
@@ -114,7 +118,7 @@ class Device:
     @property
     def mem_info(self) -> tuple[int, int]:
         """Free bytes and all bytes."""
-        return TOTAL - POOL.held[self.id], TOTAL
+        return TOTAL[self.id] - POOL.held[self.id], TOTAL[self.id]
 
 
 # --- streams and graphs -----------------------------------------------------------------------------------------
@@ -127,7 +131,7 @@ class Event:
     """A point in a stream."""
 
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
-        self.ptr = id(self)
+        self.ptr, self.device_id = id(self), THREAD.device
 
     def record(self, stream: "Stream | None" = None) -> None:
         """Put it into a stream."""
@@ -194,7 +198,10 @@ class Stream:
     def record(self, event: Event | None = None) -> Event:
         """Put an event into it."""
         self.check()
-        return event or Event()
+        event = event or Event()
+        if self.device_id not in (-1, event.device_id):
+            raise CUDARuntimeError(400, "cudaErrorInvalidResourceHandle: an event of another device")
+        return event
 
     def wait_event(self, event: Event) -> None:
         """Let later work wait."""
@@ -221,7 +228,7 @@ class Stream:
             self.check()
         finally:
             self.invalid = False
-        return Graph(recorded)
+        return Graph(recorded, self.device_id)
 
     def is_capturing(self) -> bool:
         """Whether work is recorded."""
@@ -231,8 +238,8 @@ class Stream:
 class Graph:
     """Recorded work, which finds its arrays by address."""
 
-    def __init__(self, work: list[Work]) -> None:
-        self.work = work
+    def __init__(self, work: list[Work], device: int) -> None:
+        self.work, self.device_id = work, device
         count("graphs")
 
     def upload(self, stream: Stream | None = None) -> None:
@@ -242,6 +249,8 @@ class Graph:
         """Do the work."""
         if (stream or get_current_stream()).recorded is not None:
             raise CUDARuntimeError(900, "cudaErrorStreamCaptureUnsupported: a graph in a graph")
+        if THREAD.device != self.device_id:
+            raise CUDARuntimeError(400, "cudaErrorInvalidResourceHandle: a graph of another device")
         count("launches of graphs")
         for work in self.work:
             work()
@@ -261,6 +270,13 @@ def refuse_while_capturing(what: str) -> None:
     count("synchronisations")
     if get_current_stream().recorded is not None:
         raise RuntimeError(f"the current stream is capturing, so synchronous API calls are disallowed ({what})")
+
+
+def check_addresses(addresses: Iterable[int]) -> None:
+    """Fail where a kernel would find the memory of a device that the current one has no access to."""
+    for address in addresses:
+        if POOL.device_at(address) not in (None, THREAD.device) and not PEER_ACCESS:
+            raise CUDARuntimeError(700, "cudaErrorIllegalAddress: an illegal memory access was encountered")
 
 
 def launch(work: Work) -> None:
@@ -317,11 +333,14 @@ class MemoryPool:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._free: dict[tuple[int, int], dict[int, list[_Chunk]]] = {}
+        self._places: list[tuple[int, int, int]] = []  # begin, end and device of all chunks, by address
         self.used, self.held, self.limit, self.peak = ([0] * N_DEVICES for _ in range(4))
 
     def malloc(self, size: int) -> MemoryPointer:
         """Memory of the current device and stream."""
-        size = max(ALIGNMENT, -(-int(size) // ALIGNMENT) * ALIGNMENT)
+        if size == 0:
+            return MemoryPointer(SimpleNamespace(ptr=0, size=0, device_id=THREAD.device), 0)
+        size = -(-int(size) // ALIGNMENT) * ALIGNMENT
         device, arena = THREAD.device, (THREAD.device, get_current_stream().ptr)
         with self._lock:
             chunks = self._free.setdefault(arena, {}).setdefault(size, [])
@@ -332,12 +351,14 @@ class MemoryPool:
         return MemoryPointer(PooledMemory(self, chunk, arena), 0)
 
     def _new_chunk(self, device: int, size: int) -> _Chunk:
-        limit = self.limit[device] or TOTAL
+        limit = self.limit[device] or TOTAL[device]
         for collect in (lambda: None, self.free_all_blocks, gc.collect, self.free_all_blocks):
             collect()
             if self.held[device] + size <= limit:
                 self.held[device] += size
-                return _Chunk(size)
+                chunk = _Chunk(size)
+                bisect.insort(self._places, (chunk.ptr, chunk.ptr + size, device))
+                return chunk
         raise OutOfMemoryError(size, self.held[device], self.limit[device])
 
     def take_back(self, chunk: _Chunk, arena: tuple[int, int]) -> None:
@@ -352,7 +373,16 @@ class MemoryPool:
         with self._lock:
             for (device, _), sizes in self._free.items():
                 self.held[device] -= sum(size * len(chunks) for size, chunks in sizes.items())
+                freed = {chunk.ptr for chunks in sizes.values() for chunk in chunks}
+                self._places = [place for place in self._places if place[0] not in freed]
             self._free = {}
+
+    def device_at(self, address: int) -> int | None:
+        """The device that has memory at an address."""
+        with self._lock:
+            number = bisect.bisect_right(self._places, (address + 1,)) - 1
+            begin, end, device = self._places[number] if number >= 0 else (0, 0, -1)
+            return device if begin <= address < end else None
 
     def used_bytes(self) -> int:
         """Of the current device."""
@@ -368,7 +398,7 @@ class MemoryPool:
 
     def set_limit(self, size: int | None = None, fraction: float = 0.0) -> None:
         """Of the current device; 0 for none."""
-        self.limit[THREAD.device] = int(fraction * TOTAL if size is None else size)
+        self.limit[THREAD.device] = int(fraction * TOTAL[THREAD.device] if size is None else size)
 
     def get_limit(self) -> int:
         """Of the current device; 0 for none."""

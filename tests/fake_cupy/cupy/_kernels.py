@@ -10,7 +10,16 @@ import numpy as np
 
 from cupy._array import check_device, ndarray
 from cupy._compiling import MATHS, CompileError, compile_loop_kernel, compile_source, is_number, packed, parameters
-from cupy._device import CUDADriverError, Device, alloc, count, get_current_stream, launch, should_fail
+from cupy._device import (
+    CUDADriverError,
+    Device,
+    alloc,
+    check_addresses,
+    count,
+    get_current_stream,
+    launch,
+    should_fail,
+)
 
 C_TYPES = {"f": "float", "d": "double", "i": "int", "l": "long long", "?": "bool"}
 
@@ -249,6 +258,7 @@ class RawKernel:
         if [type(a) for a in args] != self._types:
             raise TypeError(f"numbers of {self._types} are expected, not {args}")
         count("launches of raw kernels")
+        check_addresses(int(a) for a in args if type(a) is np.int64)
         given = packed([a.item() for a in args])
         shape = [ctypes.c_int(number) for number in (grid[0], block[0], shared_mem, False)]
         launch(lambda: self._library.launch(*shape, given))

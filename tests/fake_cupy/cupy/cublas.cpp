@@ -1,16 +1,18 @@
 // The part of cuBLAS that gru-xp calls. It multiplies on the host, checks its arguments as cuBLAS does, and asks Python
 // whether the stream is capturing: then Python runs the product later.
 typedef unsigned long size_t;
-struct Handle { void *stream, *workspace; bool alive; };
+struct Handle { void *stream, *workspace; bool alive; int device; };
 struct Gemm {
     int transpose_a, transpose_b, m, n, k, dtype, lda, ldb, ldc, compute;
     double alpha, beta;
     void *a, *b, *c, *stream;
+    int device;
 };
 enum { SUCCESS, NOT_INITIALIZED, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
 enum { R_32F, R_64F };
 enum { COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_32F_FAST_TF32 = 77 };
 static int (*record)(const Gemm *);
+static int (*current_device)(void);
 
 template <typename T> static void multiply(const Gemm &g)
 {
@@ -36,12 +38,16 @@ template <typename T> static void multiply(const Gemm &g)
 static bool short_of(int leading, int rows) { return leading < (rows > 1 ? rows : 1); }
 
 extern "C" {
-void fake_set_record(int (*function)(const Gemm *)) { record = function; }
+void fake_set_callbacks(int (*for_products)(const Gemm *), int (*for_devices)(void))
+{
+    record = for_products;
+    current_device = for_devices;
+}
 void fake_run(const Gemm *g) { g->dtype == R_32F ? multiply<float>(*g) : multiply<double>(*g); }
 int cublasCreate_v2(Handle **handle)
 {
     if (!handle) return INVALID_VALUE;
-    *handle = new Handle{0, 0, true};
+    *handle = new Handle{0, 0, true, current_device ? current_device() : 0};
     return SUCCESS;
 }
 int cublasDestroy_v2(Handle *handle)
@@ -88,7 +94,7 @@ int cublasGemmEx(Handle *handle, int ta, int tb, int m, int n, int k, const void
     const Gemm gemm = {ta, tb, m, n, k, a_type, lda, ldb, ldc, compute,
                        is_float ? *(const float *)alpha : *(const double *)alpha,
                        is_float ? *(const float *)beta : *(const double *)beta,
-                       (void *)a, (void *)b, c, handle->stream};
+                       (void *)a, (void *)b, c, handle->stream, handle->device};
     const int done = record ? record(&gemm) : 0;
     if (!done) fake_run(&gemm);
     return done == 2 ? EXECUTION_FAILED : SUCCESS;
