@@ -1,27 +1,20 @@
 """``gpu --smoke``: everything that needs a CUDA device, in order of risk, each part in a process of its own."""
 
 import os
-import re
 import shlex
-import signal
-import subprocess
-import sys
 import tempfile
+import threading
 import time
-import xml.etree.ElementTree as ET
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 
-from benchmarks import ended_tests
-from benchmarks.contest import DETAILS, OTHER_SETTINGS, ROOT, error_line
-from benchmarks.junit import TestCase, read_cases
 from benchmarks.report import package_version, save_json
+from benchmarks.smoke_part import Outcome, Part, run_part
 from gru_xp.cli.messages import note, print_table
 
 MINUTES = 4.0
@@ -31,217 +24,123 @@ RESERVE = 0.02
 MIN_SECONDS = 1.0
 """The shortest time to run a part for."""
 
-BENCHMARK_SHAPE = "64,10,70,1"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A command that succeeds, fails, or does not end in its time.
-
-    Attributes
-    ----------
-    name
-        For people.
-    share
-        Of the time: what earlier parts leave is added, and later parts keep theirs.
-    tests
-        Arguments of pytest, which runs the tests with `marks` there.
-    command
-        Arguments of Python, where these are no tests.
-    marks
-        An expression of pytest's option ``-m``.
-    in_spare_time
-        Whether the part runs after all others, in the time that they leave.
-    """
-
-    name: str
-    share: float
-    tests: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    marks: str = "cuda and not slow"
-    in_spare_time: bool = False
-
-
-SELECTED = re.compile(r"collected (?:\d+ items? / .*\b)?(\d+) (?:selected|items?)")
-ENDED = re.compile(r"\S*::(.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b.*\[ *\d+%\]$")
-OUTCOMES = {"PASSED": "passed", "XPASS": "passed", "FAILED": "failed", "ERROR": "failed"} | dict.fromkeys(
-    ("SKIPPED", "XFAIL"), "skipped"
-)
+MAX_TOGETHER = 6
+CORES_EACH = 2
+"""How many parts run at once: at most so many, and one for so many cores."""
 
 DEVICES = "tests/devices/test_{}.py"
+TILES = ("-m", "benchmarks.gpu_tiles")
+TIMES = ("-m", "benchmarks", "gpu", "--json", "{json}", "--minutes", "{minutes}")
 PARTS: tuple[Part, ...] = (
-    Part("device and memory", 0.07, (DEVICES.format("device"),)),
-    Part("plain operations", 0.11, ("tests/nn",)),
-    Part("cuBLAS", 0.07, (DEVICES.format("cublas"),)),
-    Part("elementwise kernels and reductions", 0.10, (DEVICES.format("cupy_ops"), "-k", "not captured")),
-    Part("graphs", 0.08, (DEVICES.format("cuda_graph"), DEVICES.format("cupy_ops"), "-k", "cuda_graph or captured")),
-    Part("persistent kernels", 0.14, (DEVICES.format("persistent"),)),
-    Part("training", 0.12, ("tests/training", "tests/forecasting")),
-    Part("command line", 0.07, ("tests/cli",)),
+    Part("device and memory", 0.06, (DEVICES.format("device"),), alone=True),
+    Part("plain operations", 0.09, ("tests/nn",)),
+    Part("cuBLAS", 0.05, (DEVICES.format("cublas"),)),
+    Part("elementwise kernels and reductions", 0.06, (DEVICES.format("cupy_ops"), "-k", "not captured")),
+    Part("graphs", 0.06, (DEVICES.format("cuda_graph"), DEVICES.format("cupy_ops"), "-k", "cuda_graph or captured")),
+    Part("persistent kernels", 0.10, (DEVICES.format("persistent"),)),
+    Part("training", 0.09, ("tests/training", "tests/forecasting")),
+    Part("command line", 0.05, ("tests/cli",)),
     Part("the other tests", 0.05, ("tests",)),
-    Part("equal to the CPU", 0.05, command=("-m", "benchmarks.gpu_checks", "cpu")),
-    Part("the same training twice", 0.05, command=("-m", "benchmarks.gpu_checks", "twice")),
-    Part("one benchmark", 0.05, command=("-m", "benchmarks", "gpu", "--quick", "--shapes", BENCHMARK_SHAPE)),
+    Part("equal to the CPU", 0.03, command=("-m", "benchmarks.gpu_checks", "cpu")),
+    Part("the same training twice", 0.03, command=("-m", "benchmarks.gpu_checks", "twice")),
+    Part("kernels of the shapes", 0.03, command=(*TIMES, "--quick", "--all-shapes")),
+    Part("kernels of the tiles", 0.03, command=(*TILES, "compile", "{seconds}", "{json}")),
+    Part("times", 0.17, command=(*TIMES, "--repeats", "1", "--seconds", "0.2"), alone=True),
+    Part("tiles", 0.06, command=(*TILES, "time", "{seconds}", "{json}"), alone=True),
     Part("slow tests", 0.04, ("tests",), marks="cuda and slow", in_spare_time=True),
 )
 """In order of risk. Of parts with the same marks, a path that is in several, or in another path, runs in one: the most
-specific. The share of the slow tests suffices to collect them; they run in the time that the other parts leave."""
+specific. The parts before the times compile most of their kernels. The share of the slow tests suffices to collect
+them; they run in the time that the other parts leave."""
 
 
-@dataclass
-class Outcome:
-    """How a part ended; `problem` is its first error, and `details` the end of its output.
+def parts_at_once() -> int:
+    """How many processes may use the device, and have enough cores."""
+    import cupy
 
-    The status is ``"passed"``, ``"failed"``, ``"skipped"`` or ``"incomplete"``: ended when its time was over, without a
-    failure. `not_reached` is the number of tests that did not run to their end; None if the part has no tests, or was
-    ended before they were collected.
+    if cupy.cuda.Device(0).attributes.get("ComputeMode", 0) != 0:  # it admits one process, or none
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_TOGETHER, cores // CORES_EACH))
+
+
+class Schedule:
+    """Runs parts, and says for how long each may run.
+
+    Parameters
+    ----------
+    seconds
+        For all parts.
+    lanes
+        How many parts may run at once.
+    folder
+        For their files.
+
+    Attributes
+    ----------
+    done
+        How parts ended, by name.
     """
 
-    name: str
-    status: str
-    seconds: float
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    not_reached: int | None = None
-    problem: str | None = None
-    details: str = ""
+    def __init__(self, seconds: float, lanes: int, folder: Path) -> None:
+        self._seconds, self._lanes, self._folder = seconds, lanes, folder
+        self._end = time.monotonic() + seconds
+        self._lock = threading.Lock()
+        self.done: dict[str, Outcome] = {}
 
-    def continued(self, rest: "Outcome") -> "Outcome":
-        """The outcome of this run, which was incomplete, together with that of the rest of the tests."""
-        passed, failed, skipped = self.passed + rest.passed, self.failed + rest.failed, self.skipped + rest.skipped
-        seconds = round(self.seconds + rest.seconds, 2)
-        status = "passed" if rest.status == "skipped" and passed else rest.status
-        return replace(rest, status=status, seconds=seconds, passed=passed, failed=failed, skipped=skipped)
+    def run(self, parts: Sequence[Part], later: Sequence[Part]) -> None:
+        """Run parts in order, as many at once as may, and leave `later` ones their share of the time."""
+        groups = groups_of(parts)
+        for number, group in enumerate(groups):
+            self._run_group(group, self._needs_all([*groups[number + 1 :], *groups_of(later)]))
 
+    def run_rest(self, parts: Sequence[Part], later: Sequence[Part]) -> None:
+        """Continue those parts that were ended before they were complete, if there is time."""
+        if self._end - time.monotonic() - self._needs_all(groups_of(later)) > MIN_SECONDS:
+            self.run([part for part in parts if self.done[part.name].status == "incomplete"], later)
 
-def command_of(part: Part, report: Path, parts: Sequence[Part]) -> list[str]:
-    """The process of a part; of tests, with a JUnit report. Paths below its own that other parts have are left out."""
-    if part.command:
-        return [sys.executable, *part.command]
-    beside = [other for other in parts if other is not part and other.marks == part.marks]
-    others = {path for other in beside for path in other.tests if path.startswith("tests/")}
-    ignored = [f"--ignore={path}" for path in sorted(others) if any(path.startswith(f"{own}/") for own in part.tests)]
-    options = [
-        "-c",
-        "pyproject.toml",
-        "-v",
-        "-m",
-        part.marks,
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "benchmarks.ended_tests",
-        f"--junitxml={report}",
-    ]
-    options += ["-o", "addopts=--strict-markers --import-mode=importlib"]  # pytest-xdist is not needed, nor is it safe
-    return [sys.executable, "-m", "pytest", *options, *part.tests, *ignored]
+    def _needs(self, parts: Sequence[Part], width: int) -> float:
+        """Seconds that parts have as their share, with as many at once."""
+        return self._seconds * sum(part.share for part in parts) / width
 
+    def _needs_all(self, groups: Sequence[Sequence[Part]]) -> float:
+        return sum(self._needs(group, self._width(group)) for group in groups)
 
-def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part] = PARTS) -> Outcome:
-    """Run a part in a process of its own, and end that and all it started after `limit` seconds.
+    def _width(self, group: Sequence[Part]) -> int:
+        return min(self._lanes, len(group))
 
-    Tests that ended in an earlier run with the same folder are left out.
-    """
-    output, report = folder / "output", folder / "report.xml"
-    report.unlink(missing_ok=True)
-    environment = {name: value for name, value in os.environ.items() if name not in OTHER_SETTINGS}
-    environment |= {"GRU_XP_NO_FALLBACK": "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-    is_rest = (folder / "ended").exists()
-    environment[ended_tests.VARIABLE] = str(folder / "ended")
-    start = time.monotonic()
-    with output.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command_of(part, report, parts),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            if process.poll() is None:
-                _kill(process)
-    outcome = Outcome(part.name, "passed", round(time.monotonic() - start, 2))
-    text = output.read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    outcome.details = text.strip()[-DETAILS:]
-    first, reason = _read(report, outcome, lines)
-    if code is None:
-        outcome.status = "failed" if outcome.failed else "incomplete"
-        ended = _cut(outcome, limit) if part.tests else f"ended after {limit:.0f} s"
-        outcome.problem = f"{f'{first}; ' if first else ''}{ended}; {_running(lines)}"
-        return outcome
-    if code < 0:
-        outcome.problem = f"ended by {_signal_name(-code)}; {_running(lines)}"
-    elif first is not None:
-        outcome.problem = first
-    elif part.tests and code == 5:  # pytest found no tests
-        outcome.status = "skipped"
-    elif code:
-        outcome.problem = error_line(text) or f"ended with status {code}"
-    elif part.tests and not outcome.passed and not is_rest:
-        outcome.problem = f"all tests were skipped: {reason}"
-    if outcome.problem is not None:
-        outcome.status = "failed"
-    return outcome
+    def _run_group(self, group: Sequence[Part], later: float) -> None:
+        """Run parts that may run at once; each may use what those that start after it, or `later`, do not need."""
+        width, waiting = self._width(group), list(group)
+        running: list[Part] = []
+
+        def run_next(part: Part) -> None:
+            with self._lock:
+                waiting.remove(part)
+                running.append(part)
+                needed = later + self._needs(waiting[width - len(running) :], width)
+                limit = max(self._end - time.monotonic() - needed, MIN_SECONDS)
+                note(f"{part.name}: {limit:.0f} s at most")
+            folder = self._folder / part.name
+            folder.mkdir(exist_ok=True)
+            outcome, before = run_part(part, folder, limit, PARTS), self.done.get(part.name)
+            with self._lock:
+                running.remove(part)
+                self.done[part.name] = outcome if before is None else before.continued(outcome)
+
+        with ThreadPoolExecutor(width) as pool:
+            list(pool.map(run_next, group))
 
 
-def _cut(outcome: Outcome, limit: float) -> str:
-    """How far a part came that was ended after `limit` seconds."""
-    if outcome.not_reached is None:
-        return f"ended after {limit:.0f} s, before its tests were collected"
-    ran = outcome.passed + outcome.failed + outcome.skipped
-    return f"ended after {limit:.0f} s: {ran} of {ran + outcome.not_reached} tests ran, {outcome.not_reached} did not"
-
-
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """And all processes that it started, where the system has groups of processes."""
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _running(lines: Sequence[str]) -> str:
-    """The test that pytest named last, which it does before it runs it."""
-    started = [line.partition(" ")[0] for line in lines if "::" in line.partition(" ")[0]]
-    return f"last: {started[-1] if started else lines[-1] if lines else 'nothing'}"
-
-
-def _read(report: Path, outcome: Outcome, lines: Sequence[str]) -> tuple[str | None, str]:
-    """Count the tests in the report, or without one in the output; return the first failure and a reason for a skip."""
-    selected = next((int(found[1]) for line in lines if (found := SELECTED.search(line))), None)
-    try:
-        cases = list(read_cases(report))
-    except (OSError, ET.ParseError):  # the process did not get so far
-        ended = {found[1]: OUTCOMES[found[2]] for line in lines if (found := ENDED.match(line))}
-        cases = [TestCase("", name, ending, "failed", 0.0) for name, ending in ended.items()]
-        outcome.not_reached = None if selected is None else selected - len(cases)
-    else:
-        outcome.not_reached = 0
-    counts = Counter(case.outcome for case in cases)
-    outcome.passed, outcome.failed, outcome.skipped = (counts[kind] for kind in ("passed", "failed", "skipped"))
-    failures = [case for case in cases if case.outcome == "failed"]
-    reasons = [case.message for case in cases if case.outcome == "skipped"]
-    first = None
-    if failures:
-        line = " ".join(failures[0].message.split("\n")[0].split())
-        first = f"{failures[0].name}: {line}"
-    return first, reasons[-1] if reasons else ""
+def groups_of(parts: Sequence[Part]) -> list[list[Part]]:
+    """Neighbours that may run at once, in order."""
+    groups: list[list[Part]] = []
+    for part in parts:
+        if groups and not part.alone and not groups[-1][-1].alone:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    return groups
 
 
 def smoke(minutes: float, json_file: Path | None) -> None:
@@ -254,52 +153,24 @@ def smoke(minutes: float, json_file: Path | None) -> None:
     """
     if find_spec("pytest") is None:
         raise click.ClickException('pytest is not installed; install it with: pip install -e ".[test]"')
-    total = 60 * minutes * (1 - RESERVE)
-    end = time.monotonic() + total
-
-    def seconds_left(later: Sequence[Part]) -> float:
-        return end - time.monotonic() - total * sum(part.share for part in later)
-
-    def run(part: Part, later: Sequence[Part]) -> Outcome:
-        limit = max(seconds_left(later), MIN_SECONDS)
-        note(f"{part.name}: {limit:.0f} s at most")
-        own_folder = Path(folder, part.name)
-        own_folder.mkdir(exist_ok=True)
-        return run_part(part, own_folder, limit, PARTS)
-
+    start, lanes = time.monotonic(), parts_at_once()
     regular, spare = ([part for part in PARTS if part.in_spare_time is kind] for kind in (False, True))
-    done: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, part in enumerate(regular):
-            done[part.name] = run(part, [*regular[number + 1 :], *spare])
-        for part in regular:
-            if done[part.name].status == "incomplete" and seconds_left(spare) > MIN_SECONDS:
-                done[part.name] = done[part.name].continued(run(part, spare))
-        for number, part in enumerate(spare):
-            done[part.name] = run(part, spare[number + 1 :])
-    outcomes = [done[part.name] for part in PARTS]
-    rows: list[dict[str, Any]] = [asdict(outcome) for outcome in outcomes]
-    headers = ("part", "", "passed", "failed", "skipped", "not reached", "seconds", "first error")
-    cells = [
-        (
-            o.name,
-            o.status,
-            *map(str, (o.passed, o.failed, o.skipped)),
-            "" if o.not_reached is None else str(o.not_reached),
-            f"{o.seconds:.1f}",
-            _short(o.problem or ""),
-        )
-        for o in outcomes
-    ]
-    print_table("Checks of the CUDA path", headers, cells, left=len(headers))
-    failed = [outcome.name for outcome in outcomes if outcome.status == "failed"]
-    incomplete = [outcome.name for outcome in outcomes if outcome.status == "incomplete"]
-    summary = {
-        "failed": failed,
-        "incomplete": incomplete,
-        "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
-    }
-    settings = {"smoke": True, "minutes": minutes, "pytest": package_version("pytest")}
+        schedule = Schedule(60 * minutes * (1 - RESERVE), lanes, Path(folder))
+        schedule.run(regular, spare)
+        schedule.run_rest(regular, spare)
+        schedule.run(spare, [])
+    outcomes = [schedule.done[part.name] for part in PARTS]
+    for outcome in outcomes:
+        if outcome.results is not None and outcome.results["rows"]:
+            click.echo(outcome.output)
+    print_table("Checks of the CUDA path", HEADERS, [_cells(outcome) for outcome in outcomes], left=len(HEADERS))
+    rows = [{name: value for name, value in asdict(o).items() if name != "output"} for o in outcomes]
+    failed, incomplete = (
+        [outcome.name for outcome in outcomes if outcome.status == status] for status in ("failed", "incomplete")
+    )
+    summary = {"failed": failed, "incomplete": incomplete, "seconds": round(time.monotonic() - start, 1)}
+    settings = {"smoke": True, "minutes": minutes, "parts_at_once": lanes, "pytest": package_version("pytest")}
     save_json(json_file, "gpu", settings, rows, summary)
     for part, outcome in zip(PARTS, outcomes, strict=True):
         if outcome.status == "incomplete":
@@ -307,6 +178,22 @@ def smoke(minutes: float, json_file: Path | None) -> None:
             note(f"{outcome.name}: {outcome.problem}; to run all of it: {command}")
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(rows)} parts failed: {', '.join(failed)}")
+
+
+HEADERS = ("part", "", "passed", "failed", "skipped", "not reached", "seconds", "first error")
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    counts = outcome.passed, outcome.failed, outcome.skipped
+    not_reached = "" if outcome.not_reached is None else str(outcome.not_reached)
+    return (
+        outcome.name,
+        outcome.status,
+        *map(str, counts),
+        not_reached,
+        f"{outcome.seconds:.1f}",
+        _short(outcome.problem or ""),
+    )
 
 
 def _short(text: str) -> str:

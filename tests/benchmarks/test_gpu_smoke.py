@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from benchmarks import gpu, gpu_checks, gpu_smoke
 from benchmarks.__main__ import benchmarks
-from benchmarks.gpu_smoke import PARTS, Part
+from benchmarks.gpu_smoke import PARTS, groups_of
+from benchmarks.smoke_part import Part, command_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,10 +29,11 @@ def test_killed(): %s
 
 @pytest.fixture
 def smoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """``smoke(*parts, minutes="4")``: the exit code, the rows and the text."""
+    """``smoke(*parts, minutes="4", lanes=1)``: the exit code, the rows and the text."""
 
-    def smoke(*parts: Part, minutes: str = "4") -> tuple[int, dict[str, dict[str, Any]], str]:
+    def smoke(*parts: Part, minutes: str = "4", lanes: int = 1) -> tuple[int, dict[str, dict[str, Any]], str]:
         monkeypatch.setattr(gpu_smoke, "PARTS", parts)
+        monkeypatch.setattr(gpu_smoke, "parts_at_once", lambda: lanes)
         monkeypatch.setattr(gpu, "cuda_problem", lambda: None)
         file = tmp_path / "result.json"
         done = CliRunner().invoke(benchmarks, ("gpu", "--smoke", "--minutes", minutes, "--json", str(file)))
@@ -43,8 +45,8 @@ def smoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return smoke
 
 
-def script(name: str, text: str, share: float = 0.1) -> Part:
-    return Part(name, share, command=("-c", text))
+def script(name: str, text: str, share: float = 0.1, *arguments: str, alone: bool = False) -> Part:
+    return Part(name, share, command=("-c", text, *arguments), alone=alone)
 
 
 def test_no_part_hides_another(smoke: Any) -> None:
@@ -168,16 +170,46 @@ def test_earlier_parts_leave_later_ones_their_share(smoke: Any) -> None:
     assert 105 <= limits[2] <= 120
 
 
+def test_parts_side_by_side_and_alone(smoke: Any, tmp_path: Path) -> None:
+    """Two wait for each other; the last one runs when they have ended, and gets what they left."""
+    meet = """
+        import pathlib, sys, time
+        pathlib.Path(sys.argv[1], sys.argv[2]).touch()
+        while len(list(pathlib.Path(sys.argv[1]).iterdir())) < 2: time.sleep(0.01)
+    """
+    two = [script(name, textwrap.dedent(meet), 0.4, str(tmp_path / "met"), name) for name in "ab"]
+    (tmp_path / "met").mkdir()
+    write = "import pathlib, sys; print('a table'); pathlib.Path(sys.argv[1]).write_text(sys.argv[2] % sys.argv[3])"
+    text = '{"settings": {"minutes": %s}, "summary": {}, "rows": [1, 2], "machine": {}}'
+    last = script("alone", write, 0.4, "{json}", text, "{minutes}", alone=True)
+    code, rows, out = smoke(*two, last, minutes="1", lanes=2)
+    assert code == 0, out
+    assert rows["alone"]["results"]["rows"] == [1, 2]
+    assert "machine" not in rows["alone"]["results"]
+    assert "a table" in out
+    limits = [int(number) for number in re.findall(r": (\d+) s at most", out)]
+    assert limits[0] == limits[1] == 35  # of 58.8, less 0.4 for the last part
+    assert 45 <= limits[2] <= 59
+    assert 0.7 < rows["alone"]["results"]["settings"]["minutes"] < limits[2] / 60
+
+
+def test_groups_of_parts() -> None:
+    names = [[part.name for part in group] for group in groups_of(PARTS)]
+    assert names[0] == ["device and memory"]
+    assert names[-3:-1] == [["times"], ["tiles"]]
+    assert [name for group in names for name in group] == [part.name for part in PARTS]
+
+
 def test_every_cuda_test_is_in_a_part_and_the_time_suffices() -> None:
     assert sum(part.share for part in PARTS) == pytest.approx(1.0)
     paths = [path for part in PARTS for path in part.tests if path.startswith("tests")]
     assert all((ROOT / path).exists() for path in paths)
     assert "tests" in paths
     others = next(part for part in PARTS if "tests" in part.tests)
-    command = gpu_smoke.command_of(others, Path("report.xml"), PARTS)
+    command = command_of(others, Path("report.xml"), PARTS)
     assert {f"--ignore={path}" for path in paths if path != "tests"} <= set(command)
     last = PARTS[-1]
-    command = gpu_smoke.command_of(last, Path("report.xml"), PARTS)
+    command = command_of(last, Path("report.xml"), PARTS)
     assert (last.tests, last.in_spare_time) == (("tests",), True)
     assert "cuda and slow" in command
     assert not any(argument.startswith("--ignore") for argument in command)
