@@ -33,7 +33,10 @@ MAX_EPOCHS = 3
 PEERS = re.compile(r"^\s*(import|from) (torch|keras|onnx\w*)\b|\.(onnx|pt)\b|\b\w+_onnx\b", re.MULTILINE)
 """In a block that needs one of these libraries."""
 
-NOT_RUN = ("mutmut ", "python -m benchmarks.mutation", "rm -r mutants", "pytest", "export ")
+MODULES = ("mutation", "offline")
+"""Of the benchmarks, with a command line of their own."""
+
+NOT_RUN = ("mutmut ", *(f"python -m benchmarks.{name}" for name in MODULES), "rm -r mutants", "pytest", "export ")
 """Commands that are not gru-xp's."""
 
 QUOTE = re.compile(r"# \w+\.py\n")
@@ -263,7 +266,8 @@ def test_options_that_pages_name_exist():
     known = {
         option for group in groups for command in group.commands.values() for p in command.params for option in p.opts
     }
-    known |= set(re.findall(r'"(--[a-z-]+)"', (ROOT / "benchmarks/mutation.py").read_text(encoding="utf-8")))
+    for name in MODULES:
+        known |= set(re.findall(r'"(--[a-z-]+)"', (ROOT / f"benchmarks/{name}.py").read_text(encoding="utf-8")))
     known |= {"--help", "--version", "--share"}
     unknown = []
     for page in PAGES:

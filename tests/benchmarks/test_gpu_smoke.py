@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import gpu, gpu_checks, gpu_smoke
+from benchmarks import gpu, gpu_checks, gpu_smoke, offline
 from benchmarks.__main__ import benchmarks
 from benchmarks.gpu_smoke import PARTS, groups_of
 from benchmarks.smoke_part import Part, command_of
@@ -198,6 +198,35 @@ def test_groups_of_parts() -> None:
     assert names[0] == ["device and memory"]
     assert names[-3:-1] == [["times"], ["tiles"]]
     assert [name for group in names for name in group] == [part.name for part in PARTS]
+
+
+@pytest.mark.cuda
+def test_tiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each loop of a training step runs with the tile that is chosen, and with the next one."""
+    gpu_tiles = pytest.importorskip("benchmarks.gpu_tiles")
+    for name, value in {"SHAPES": ((6, 4, 8, 1),), "N_BEST": 2, "N_OTHERS": 0, "LAUNCHES": 2, "REPEATS": 1}.items():
+        monkeypatch.setattr(gpu_tiles, name, value)
+    file = tmp_path / "tiles.json"
+    for what in ("compile", "time"):
+        done = CliRunner().invoke(gpu_tiles.main, (what, "60", str(file)))
+        assert done.exit_code == 0, done.output
+    result = json.loads(file.read_text(encoding="utf-8"))
+    rows = [(row["loop"], row["chosen"], row["estimated_rank"]) for row in result["rows"]]
+    assert rows == [("forward", True, 0), ("backward", True, 0), ("forward", False, 1), ("backward", False, 1)]
+    assert all(row["median_ms"] > 0 for row in result["rows"])
+    assert all(numbers["chosen_by_fastest"] >= 1 for numbers in result["summary"].values())
+    assert "(chosen)" in done.output
+
+
+def test_packages_to_carry_to_a_machine_without_a_network(capsys: pytest.CaptureFixture[str]) -> None:
+    there = offline.installed("numpy==2.4.6\nPytest_XDist @ file:///somewhere\n# no package\n-e git+https://x\n")
+    assert there == {"numpy", "pytest-xdist"}
+    names = (("numpy", "2.4.6"), ("rich", "15.0.0"), ("gru-xp", "0.1.0"), ("pytest-xdist", "3.8.0"))
+    report = {"install": [{"metadata": {"name": name, "version": version}} for name, version in names]}
+    assert offline.missing(report, there) == ["rich==15.0.0"]
+    with pytest.raises(SystemExit):
+        offline.main(["run", "no-such-folder"])
+    assert "no-such-folder" in capsys.readouterr().err
 
 
 def test_every_cuda_test_is_in_a_part_and_the_time_suffices() -> None:
