@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,13 +53,13 @@ class RecordingOps(CupyOps):
 
 
 class Loop(NamedTuple):
-    """A loop of a training step, with the tiles to compare, those with the least estimated time first."""
+    """A loop of a training step, with the tiles to compare, and the place of each by its estimated time, from 0."""
 
     shape: Shape
     name: str
     calls: tuple[list[Any], list[Any], list[Any], int]
-    tiles: list[Tile]
     chosen: Tile
+    places: dict[Tile, int]
 
     def compile(self, tile: Tile) -> PersistentLoop:
         """The loop with a tile."""
@@ -85,13 +86,14 @@ def loops_of(shape: Shape, device: Device) -> Iterator[Loop]:
         except UnfitError:
             continue
         others = tiles[N_BEST :: max(1, (len(tiles) - N_BEST) // N_OTHERS)][:N_OTHERS]
-        yield Loop(shape, name, calls, list(dict.fromkeys([chosen, *tiles[:N_BEST], *others])), chosen)
+        places = {tile: tiles.index(tile) for tile in (chosen, *tiles[:N_BEST], *others)}
+        yield Loop(shape, name, calls, chosen, places)
 
 
 def turns(loops: Sequence[Loop]) -> list[tuple[Loop, Tile]]:
-    """The most promising tile of each loop, then the next one of each, and so on."""
-    most = max((len(loop.tiles) for loop in loops), default=0)
-    return [(loop, loop.tiles[number]) for number in range(most) for loop in loops if number < len(loop.tiles)]
+    """The chosen tile of each loop, then the next one of each, and so on."""
+    rounds = zip_longest(*([(loop, tile) for tile in loop.places] for loop in loops))
+    return [turn for turns in rounds for turn in turns if turn is not None]
 
 
 def compile_all(loops: Sequence[Loop], device: Device, until: float) -> int:
@@ -131,7 +133,7 @@ def measure(loop: Loop, tile: Tile) -> dict[str, Any]:
         "shape": dict(zip("BTHI", loop.shape, strict=True)),
         "loop": loop.name,
         "tile": tile._asdict(),
-        "estimated_rank": loop.tiles.index(tile),
+        "estimated_place": loop.places[tile],
         "chosen": tile == loop.chosen,
         "grid": compiled.grid,
         "threads": compiled.threads,
@@ -157,11 +159,11 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     def cells() -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
         for row in sorted(rows, key=lambda row: (*row["shape"].values(), row["loop"], row["median_ms"])):
             tile = ", ".join(map(str, row["tile"].values())) + (" (chosen)" if row["chosen"] else "")
-            numbers = row["estimated_rank"], row["grid"], row["threads"]
+            numbers = row["estimated_place"], row["grid"], row["threads"]
             group = shape_text(row["shape"].values()), row["loop"]
             yield group, (tile, number_text(1e3 * row["median_ms"]), *map(str, numbers))
 
-    header = ("B, T, H, I", "loop", "groups, rows, columns, lanes", "microseconds", "rank", "blocks", "threads")
+    header = ("B, T, H, I", "loop", "groups, rows, columns, lanes", "microseconds", "place", "blocks", "threads")
     print_table("Tiles of persistent kernels", header, list(grouped(cells())), left=3)
 
 

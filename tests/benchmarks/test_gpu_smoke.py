@@ -202,17 +202,18 @@ def test_groups_of_parts() -> None:
 
 @pytest.mark.cuda
 def test_tiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each loop of a training step runs with the tile that is chosen, and with the next one."""
+    """Each loop of a training step runs with the tile that is chosen, and with another one."""
     gpu_tiles = pytest.importorskip("benchmarks.gpu_tiles")
-    for name, value in {"SHAPES": ((6, 4, 8, 1),), "N_BEST": 2, "N_OTHERS": 0, "LAUNCHES": 2, "REPEATS": 1}.items():
+    for name, value in {"SHAPES": ((6, 4, 8, 1),), "N_BEST": 1, "N_OTHERS": 1, "LAUNCHES": 2, "REPEATS": 1}.items():
         monkeypatch.setattr(gpu_tiles, name, value)
     file = tmp_path / "tiles.json"
     for what in ("compile", "time"):
         done = CliRunner().invoke(gpu_tiles.main, (what, "60", str(file)))
         assert done.exit_code == 0, done.output
     result = json.loads(file.read_text(encoding="utf-8"))
-    rows = [(row["loop"], row["chosen"], row["estimated_rank"]) for row in result["rows"]]
-    assert rows == [("forward", True, 0), ("backward", True, 0), ("forward", False, 1), ("backward", False, 1)]
+    assert [(row["loop"], row["chosen"]) for row in result["rows"][:2]] == [("forward", True), ("backward", True)]
+    assert {row["loop"] for row in result["rows"][2:]} == {"forward", "backward"}
+    assert not any(row["chosen"] for row in result["rows"][2:])
     assert all(row["median_ms"] > 0 for row in result["rows"])
     assert all(numbers["chosen_by_fastest"] >= 1 for numbers in result["summary"].values())
     assert "(chosen)" in done.output
