@@ -9,10 +9,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from gru_xp.devices.free_parts import FreeParts, Part
 from gru_xp.nn.scan import Array
 
 LINE = 64
@@ -37,14 +38,6 @@ def _size(shape: tuple[int, ...], dtype: Any) -> int:
     return math.prod(shape) * int(dtype.itemsize)
 
 
-class _Part(NamedTuple):
-    """Some bytes of the buffer of a number."""
-
-    buffer: int
-    start: int
-    stop: int
-
-
 class _Loan:
     """Memory of an arena, lent to one array; it is given back when neither that array nor a view of it is left.
 
@@ -54,7 +47,7 @@ class _Loan:
         An array of the same memory that does not refer to the loan.
     """
 
-    def __init__(self, arena: "Arena", array: Array, part: _Part, number: int) -> None:
+    def __init__(self, arena: "Arena", array: Array, part: Part, number: int) -> None:
         self._arena, self.array, self._part, self._number = arena, array, part, number
         self.__array_interface__ = array.__array_interface__
 
@@ -72,8 +65,8 @@ class Arena:
 
     def __init__(self) -> None:
         self._buffers: list[Array] = []
-        self._free: list[_Part] = []
-        self._waiting: list[_Part] = []  # for the end of `side_by_side`
+        self._free = FreeParts()
+        self._waiting: list[Part] = []  # for the end of `side_by_side`
         self._n_lent = 0
         self._first = self._first_beside = 0  # loans up to these are of other functions, or older than `side_by_side`
 
@@ -84,15 +77,20 @@ class Arena:
 
     def rewind(self) -> None:
         """Begin another function: make all memory free, and drop the buffers that nobody refers to."""
-        self._buffers = self._needed()
-        self._free = [_all_of(number, buffer) for number, buffer in enumerate(self._buffers)]
+        self._buffers = [buffer for buffer in self._buffers if sys.getrefcount(buffer) > _UNUSED]
+        self._free = FreeParts([_all_of(number, buffer) for number, buffer in enumerate(self._buffers)])
         self._waiting.clear()
         self._first = self._first_beside = self._n_lent
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        part = self._take(-(-_size(shape, dtype) // LINE) * LINE)
+        nbytes = -(-_size(shape, dtype) // LINE) * LINE
+        part = self._free.take(nbytes)
+        if part is None:
+            self._buffers.append(np.empty(nbytes + LINE - 1, np.uint8))
+            part = _all_of(len(self._buffers) - 1, self._buffers[-1])
         self._n_lent += 1
-        return np.asarray(_Loan(self, self._array(part, shape, dtype), part, self._n_lent))
+        array = _feature_major(self._buffers[part.buffer][part.start : part.stop], shape, dtype)
+        return np.asarray(_Loan(self, array, part, self._n_lent))
 
     @contextmanager
     def side_by_side(self) -> Iterator[None]:
@@ -106,54 +104,24 @@ class Arena:
         finally:
             self._first_beside = self._first
             while self._waiting:
-                self._add(self._waiting.pop())
+                self._free.add(self._waiting.pop())
 
-    def give_back(self, part: _Part, number: int) -> None:
+    def give_back(self, part: Part, number: int) -> None:
         """End the loan of a number."""
         if number > self._first_beside:
-            self._add(part)
+            self._free.add(part)
         elif number > self._first:
             self._waiting.append(part)
-
-    def _take(self, nbytes: int) -> _Part:
-        """Cut memory from the smallest free part that is large enough, or make a new buffer."""
-        fitting = [part for part in self._free if part.stop - part.start >= nbytes]
-        if not fitting:
-            self._buffers.append(self._buffer(nbytes))
-            return _all_of(len(self._buffers) - 1, self._buffers[-1])
-        part = min(fitting, key=lambda part: part.stop - part.start)
-        self._free.remove(part)
-        middle = part.start + nbytes
-        if middle < part.stop:
-            self._free.append(part._replace(start=middle))
-        return part._replace(stop=middle)
-
-    def _add(self, part: _Part) -> None:
-        """Make a part free, joined with free parts next to it."""
-        number, start, stop = part
-        for other in [p for p in self._free if p.buffer == number and (p.stop == start or p.start == stop)]:
-            self._free.remove(other)
-            start, stop = min(start, other.start), max(stop, other.stop)
-        self._free.append(_Part(number, start, stop))
-
-    def _buffer(self, nbytes: int) -> Array:
-        return np.empty(nbytes + LINE - 1, np.uint8)
-
-    def _needed(self) -> list[Array]:
-        return [buffer for buffer in self._buffers if sys.getrefcount(buffer) > _UNUSED]
-
-    def _array(self, part: _Part, shape: tuple[int, ...], dtype: Any) -> Array:
-        return _feature_major(self._buffers[part.buffer][part.start : part.stop], shape, dtype)
 
 
 def _usable(buffer: Array) -> int:
     return int(buffer.size) - LINE + 1
 
 
-def _all_of(number: int, buffer: Array) -> _Part:
+def _all_of(number: int, buffer: Array) -> Part:
     """All of a buffer, from the beginning of a cache line."""
     start = -buffer.ctypes.data % LINE
-    return _Part(number, start, start + _usable(buffer))
+    return Part(number, start, start + _usable(buffer))
 
 
 def detached(a: Any) -> Any:

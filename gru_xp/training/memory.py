@@ -2,25 +2,29 @@
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from gru_xp.devices import Device
-from gru_xp.devices.counting import counting_ops, shape_alone
+from gru_xp.devices.cublas import WORKSPACE_BYTES
+from gru_xp.devices.plan_memory import PlannedMemory, shape_alone
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import MemoryLimitError
-from gru_xp.nn.network import NetworkParams
+from gru_xp.nn.dropout import DropoutRates
+from gru_xp.nn.losses import mse_loss
+from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.params import GRUParams, LinearParams, Reset, arrays_of
 from gru_xp.nn.scan import Array
-from gru_xp.nn.stack import StackMasks
-from gru_xp.training.objective import Objective, predict
+from gru_xp.nn.stack import StackMasks, mean_masks
+from gru_xp.training.objective import NO_DROPOUT, batch_parts
 from gru_xp.training.trainer import TrainingConfig
 
-_VECTORS = 5
-"""Vectors of all parameters: where they start, as they are, the best ones, and two that come and go."""
+_VECTORS = 6
+"""Vectors of all parameters: at the start, now, before an update, the best ones, and two that come and go."""
 
 _OPTIMIZER_VECTORS = {"sgd": 1, "momentum": 2, "adam": 4}
 """Those of optimizers: what they remember, and what they compute with."""
@@ -34,8 +38,8 @@ _DRAW_BYTES = 13
 _MARGIN = 1.1
 """How many times the estimate must be free: memory falls into pieces, and the estimate is about right only."""
 
-_MOST_STEPS = 200_000
-"""Of all layers together, over one sequence: to count the memory of more would take minutes."""
+_MAX_SEGMENTS = 10_000
+"""Segments between stored states, of all layers together: to count the memory of more would take long."""
 
 _OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -81,20 +85,15 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
     ----------
     shapes, config, device
         What is trained, how, and where. On the CPU, the windows that are scaled in float64 before are counted, too; on
-        a CUDA device, no graphs are, as kernels are launched one by one where there is no memory for those.
+        a CUDA device, the workspace of cuBLAS is.
 
     Returns
     -------
     int
     """
     with device.use():
-        ops = counting_ops(device.ops())
-        data = _Data.of(shapes, ops)
-        params = _params(shapes, data.x.dtype)
-        passing = _passes(data, params, shapes, config, ops)
-    vectors = _VECTORS + _OPTIMIZER_VECTORS[config.optimizer]
-    training = int(ops.nbytes + passing + vectors * data.x.itemsize * _size(params))
-    return training if device.is_cuda else max(training, _scaling_bytes(shapes))
+        training = _Estimate(shapes, device.ops()).add_training(config)
+    return training + WORKSPACE_BYTES if device.is_cuda else max(training, _scaling_bytes(shapes))
 
 
 def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
@@ -117,14 +116,11 @@ def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device
 
 def _prediction_memory(s: TrainingShapes, device: Device) -> int:
     """For all sequences, whose windows are scaled in float64; parts of two sizes have each their own memory."""
-    n = s.n_train + s.n_validation
-    with device.use():
-        ops = counting_ops(device.ops())
-        x = shape_alone((n, s.seq_length, s.input_size), s.dtype)
-        ops.capture(partial(predict, _params(s, x.dtype), x, ops))
-        n_steps = s.seq_length * s.num_layers * (1 + s.bidirectional)
-        n_sizes = 1 + (len(ops.parts(n, n_steps, s.input_size, s.hidden_size)) > device.threads)
-    return n_sizes * ops.nbytes + _nbytes(x) + 8 * int(x.size)
+    n, ops = s.n_train + s.n_validation, device.ops()
+    predicting = _Estimate(s, ops)
+    n_parts = predicting.add_pass(n)
+    n_numbers = n * s.seq_length * s.input_size
+    return (1 + (n_parts > device.threads)) * predicting.nbytes + (predicting.itemsize + 8) * n_numbers
 
 
 def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> None:
@@ -140,11 +136,12 @@ def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device)
     MemoryLimitError
         It says how much is needed, how much is free, and what would fit.
     """
-    steps = shapes.seq_length * shapes.num_layers * (1 + shapes.bidirectional)
-    if steps > _MOST_STEPS:
+    n_segments = math.ceil(shapes.seq_length / config.keep_every) if config.keep_every else 1
+    n_segments *= shapes.num_layers * (1 + shapes.bidirectional)
+    if n_segments > _MAX_SEGMENTS:
         raise MemoryLimitError(
-            f"each sequence takes {steps:,} steps of layers, and a training at most {_MOST_STEPS:,}; use a smaller "
-            "seq_length or fewer layers"
+            f"keep_every={config.keep_every} makes {n_segments:,} segments of each sequence in all layers, and a "
+            f"training may have {_MAX_SEGMENTS:,}; use a larger keep_every, or fewer layers"
         )
     needed, free = needed_memory(shapes, config, device), device.free_memory()
     if needed > free:
@@ -283,58 +280,104 @@ def _text(nbytes: int) -> str:
     return f"{nbytes / unit:.3g} {name}" if nbytes < 1000 * unit else f"{nbytes / unit:.0f} {name}"
 
 
-class _Data(NamedTuple):
-    """Sequences and targets, of training and of validation."""
+class _Estimate:
+    """Adds up what passes of a network over sequences take, in parts and threads as they will be made."""
 
-    x: Array
-    y: Array
-    x_validation: Array
-    y_validation: Array
+    def __init__(self, s: TrainingShapes, ops: Ops) -> None:
+        self._shapes, self._ops = s, ops
+        self._params = _params(s)
+        self.itemsize = int(self._params.linear.bias.itemsize)
+        self._n_params = sum(int(array.size) for array in arrays_of(self._params))
+        self._planned: dict[int, PlannedMemory] = {}  # of each worker
 
-    @classmethod
-    def of(cls, s: TrainingShapes, ops: Ops) -> "_Data":
-        like = shape_alone((), s.dtype)
-        sizes = (s.seq_length, s.input_size), (s.output_size,)
-        return cls(*(ops.empty((n, *size), like=like) for n in (s.n_train, s.n_validation) for size in sizes))
+    @property
+    def nbytes(self) -> int:
+        """Of all passes so far."""
+        return sum(planned.nbytes for planned in self._planned.values())
+
+    def add_pass(
+        self,
+        n: int,
+        *,
+        backward: bool = False,
+        rates: DropoutRates = NO_DROPOUT,
+        drawn: bool = False,
+        keep_every: int | None = None,
+    ) -> int:
+        """Add a captured function: the cost of `n` sequences, and its gradient if it goes `backward`.
+
+        Parameters
+        ----------
+        rates, drawn, keep_every
+            Of dropout, by masks that are drawn or by their means; see `Objective`.
+
+        Returns
+        -------
+        int
+            In how many parts it is computed.
+        """
+        s, params = self._shapes, self._params
+
+        def compute(size: int, planned: PlannedMemory) -> None:
+            x = self._array(size, s.seq_length, s.input_size)
+            masks = self.masks(size, rates) if drawn else mean_masks(params.gru, rates)
+            options: dict[str, Any] = {"masks": masks, "keep_every": keep_every, "ops": planned}
+            y_pred, cache = network_forward(x, params, with_cache=backward, **options)
+            _, dpred = mse_loss(y_pred, self._array(size, s.output_size), reduction="sum", ops=planned)
+            if cache is not None:
+                network_backward(dpred, cache, with_dx=False)
+
+        parts = batch_parts(params, self._array(n, s.seq_length, s.input_size), self._ops, keep_every)
+        sizes = Counter((id(worker), rows.stop - rows.start) for rows, worker in parts)
+        for (worker, size), times in sizes.items():
+            if worker not in self._planned:
+                self._planned[worker] = PlannedMemory(self._ops)
+            self._planned[worker].count(partial(compute, size), times)
+        return len(parts)
+
+    def add_training(self, config: TrainingConfig) -> int:
+        """Bytes that all takes that `train` has, and that is captured for it, in the same order."""
+        s, rates = self._shapes, config.rates
+        batch_size = min(config.batch_size or s.n_train, s.n_train)
+        whole_batch = batch_size == s.n_train and not any(rates)
+        options: dict[str, Any] = {"rates": rates, "keep_every": config.keep_every}
+        n_sums = self.add_pass(s.n_train, backward=whole_batch, **options)
+        if s.n_validation:
+            n_sums += self.add_pass(s.n_validation, **options)
+        n_sequences, masks, passing = s.n_train + s.n_validation, 0, 0
+        for size in () if whole_batch else filter(None, (batch_size, s.n_train % batch_size)):
+            n_sums += self.add_pass(size, backward=True, drawn=any(rates), **options)
+            n_sequences += size
+            sizes = [int(array.size) for array in arrays_of(self.masks(size, rates))]
+            masks += sum(sizes)
+            drawing = self.itemsize * sum(sizes) + _DRAW_BYTES * max(sizes, default=0)
+            passing = max(passing, drawing, self.itemsize * size * s.seq_length * s.input_size)
+        vectors = _VECTORS + _OPTIMIZER_VECTORS[config.optimizer] + n_sums
+        numbers = n_sequences * (s.seq_length * s.input_size + s.output_size) + masks + vectors * self._n_params
+        return self.itemsize * numbers + passing + self.nbytes
+
+    def masks(self, size: int, rates: DropoutRates) -> StackMasks:
+        """As `draw_masks` gives them."""
+        s = self._shapes
+        L, D, H = s.num_layers, 1 + s.bidirectional, s.hidden_size
+
+        def mask(rate: float, *shape: int) -> Array | None:
+            return self._array(*shape) if rate > 0 else None
+
+        def each(rate: float, *shape: int) -> tuple[tuple[Array | None, ...], ...]:
+            return tuple(tuple(mask(rate, *shape) for _ in range(D)) for _ in range(L))
+
+        between = (mask(rates.between, size, s.seq_length, D * H) for _ in range(L - 1))
+        recurrent, zoneout = each(rates.recurrent, size, H), each(rates.zoneout, size, s.seq_length, H)
+        return StackMasks((None, *between), recurrent, zoneout)
+
+    def _array(self, *shape: int) -> Array:
+        return shape_alone(shape, self._shapes.dtype)
 
 
-def _passes(data: _Data, params: NetworkParams, s: TrainingShapes, config: TrainingConfig, ops: Ops) -> int:
-    """Have `ops` count what `train` has it do; the bytes beside that which are taken for a while."""
-
-    def objective(x: Array, y: Array, masks: StackMasks | None = None) -> Objective:
-        return Objective(params, x, y, ops, rates=config.rates, masks=masks, keep_every=config.keep_every)
-
-    n = s.n_train
-    batch_size = min(config.batch_size or n, n)
-    whole_batch = batch_size == n and not any(config.rates)
-    whole = objective(data.x, data.y)
-    validation = objective(data.x_validation, data.y_validation) if s.n_validation else None
-
-    def evaluate() -> None:
-        if whole_batch:
-            whole.evaluate()
-        else:
-            whole.evaluate_cost()
-        if validation is not None:
-            validation.evaluate_cost()
-
-    ops.capture(evaluate)
-    if whole_batch:
-        return 0
-    passing = 0
-    for size in {batch_size, n % batch_size} - {0}:
-        x, y = (ops.empty((size, *a.shape[1:]), like=a) for a in (data.x, data.y))
-        masks = _masks(params, x, config, ops)
-        ops.capture(objective(x, y, masks).evaluate)
-        drawn = arrays_of(masks)
-        drawing = sum(map(_nbytes, drawn)) + max((_DRAW_BYTES * mask.size for mask in drawn), default=0)
-        passing = max(passing, _nbytes(x), drawing)
-    return passing
-
-
-def _params(s: TrainingShapes, dtype: Any) -> NetworkParams:
+def _params(s: TrainingShapes) -> NetworkParams:
     H, D = s.hidden_size, 1 + s.bidirectional
-    empty = partial(shape_alone, dtype=dtype)
+    empty = partial(shape_alone, dtype=s.dtype)
 
     def layer(I: int) -> GRUParams:  # noqa: E741
         bias_hn = empty((H,)) if s.reset == "after" else None
@@ -345,30 +388,7 @@ def _params(s: TrainingShapes, dtype: Any) -> NetworkParams:
     return NetworkParams(tuple(layers), LinearParams(empty((s.output_size, D * H)), empty((s.output_size,))))
 
 
-def _masks(params: NetworkParams, x: Array, config: TrainingConfig, ops: Ops) -> StackMasks:
-    """As `draw_masks` gives them."""
-    L, D, H = len(params.gru), len(params.gru[0]), params.gru[0][0].hidden_size
-    (B, T, _), rates = x.shape, config.rates
-
-    def empty(shape: tuple[int, ...], rate: float) -> Array | None:
-        return ops.empty(shape, like=x) if rate > 0 else None
-
-    def each(shape: tuple[int, ...], rate: float) -> tuple[tuple[Array | None, ...], ...]:
-        return tuple(tuple(empty(shape, rate) for _ in range(D)) for _ in range(L))
-
-    between = (empty((B, T, D * H), rates.between) for _ in range(L - 1))
-    return StackMasks((None, *between), each((B, H), rates.recurrent), each((B, T, H), rates.zoneout))
-
-
 def _scaling_bytes(s: TrainingShapes) -> int:
     """While windows are scaled: in float64, twice, beside those of training that are there already."""
     numbers, itemsize = s.seq_length * s.input_size, 8 if s.dtype == "float64" else 4
     return max(16 * s.n_train, itemsize * s.n_train + 16 * s.n_validation) * numbers
-
-
-def _size(params: NetworkParams) -> int:
-    return sum(array.size for array in arrays_of(params))
-
-
-def _nbytes(array: Array) -> int:
-    return int(array.size * array.itemsize)

@@ -28,7 +28,7 @@ def predict(
         result, _ = network_forward(x[rows, ...], params, masks=masks, reset=reset, ops=ops, with_cache=False)
         ops.copy(result, y_pred[rows, :])
 
-    ops.run([(part_ops, partial(forward, rows, part_ops)) for rows, part_ops in _parts(params, x, ops)])
+    ops.run([(part_ops, partial(forward, rows, part_ops)) for rows, part_ops in batch_parts(params, x, ops)])
     return y_pred
 
 
@@ -75,7 +75,7 @@ class Objective:
         self._options: dict[str, Any] = {"keep_every": keep_every}
         self._mean_masks = mean_masks(params.gru, rates)
         self._masks = masks or self._mean_masks
-        self._parts = _parts(params, x, ops, keep_every)
+        self._parts = batch_parts(params, x, ops, keep_every)
         size = sum(array.size for array in arrays_of(params))
         # One array a part: its gradient, and its cost as the last number.
         self._sums = [ops.empty((size + 1,), like=x) for _ in self._parts]
@@ -129,7 +129,7 @@ class Objective:
         self._ops.pointwise(divide, (self._sums[0][-1:], float(self._x.shape[0])), out=(self.cost,))
 
 
-def _parts(params: NetworkParams, x: Array, ops: Ops, keep_every: int | None = None) -> list[tuple[slice, Ops]]:
+def batch_parts(params: NetworkParams, x: Array, ops: Ops, keep_every: int | None = None) -> list[tuple[slice, Ops]]:
     """Which sequences to compute together: so many that what all layers keep of their steps fits into memory."""
     B, T, I = x.shape  # noqa: E741
     D, n_grus = len(params.gru[0]), sum(map(len, params.gru))
