@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
+from importlib import import_module
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from gru_xp.devices import cublas, cuda_graph
 from gru_xp.devices.c_code import C_CODE, rounded
 from gru_xp.devices.compiling import FirstLaunch
-from gru_xp.devices.fast_paths import is_on
+from gru_xp.devices.fast_paths import is_on, may_launch
 from gru_xp.devices.lowering import Kept, Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, compile_loop
 from gru_xp.devices.primitives import PLAIN_OPS, Body, Ops, PlainOps, even_slices, rounds_for_memory
@@ -34,11 +35,16 @@ class CupyOps(Lowered):
     def __init__(self) -> None:
         self._kernels: dict[tuple[str, ...], FirstLaunch] = {}
         self._call = lru_cache(MAX_CALLS)(self._new_call)
+        self._scanned: tuple[Any, ...] | None = None  # the arguments of the scan that is run
         self._traced: list[Any] | None = None  # calls that are only written down, while a step of a loop is traced
 
     def scan(self, step: Step, weights: Any, carry: Any, xs: Arrays, **options: Any) -> tuple[Any, Arrays, Arrays]:
-        with _device_of(xs):
-            return super().scan(step, weights, carry, xs, **options)
+        self._scanned = step, weights, carry, xs, options
+        try:
+            with _device_of(xs):
+                return super().scan(step, weights, carry, xs, **options)
+        finally:
+            self._scanned = None
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with _device_of(arguments):
@@ -102,7 +108,7 @@ class CupyOps(Lowered):
             one_launch = compile_loop(
                 first, second, last, len(times), multiprocessors=multiprocessors, shared_bytes=shared_bytes
             )
-            if one_launch is not None:
+            if one_launch is not None and may_launch(one_launch.source, self._problem_of_loop):
                 one_launch.launch()
                 return
         for t in times:
@@ -136,6 +142,12 @@ class CupyOps(Lowered):
             kernel(*[a if isinstance(a, float) else _columns(arrays, *a) for a in arguments])
 
         return run
+
+    def _problem_of_loop(self) -> str | None:
+        if self._scanned is None:
+            return None
+        problem: str | None = import_module("gru_xp.devices.self_check").problem_of_loop(*self._scanned)
+        return problem
 
     def _trace(self, step: Callable[[int], None], t: int) -> list[Any]:
         """What a step would do, without doing it."""

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import NamedTuple
@@ -14,13 +14,13 @@ from gru_xp.errors import DeviceError, DeviceWarning
 NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
 
 PATHS = {
-    "kernels": "one kernel for several elementwise functions",
-    "norm": "one kernel for a norm",
-    "cublas": "matrix products by cuBLAS",
-    "loops": "one kernel for all steps of a loop",
+    "kernels": "fused kernels",
+    "norm": "norm kernel",
+    "cublas": "cuBLAS",
+    "loops": "persistent kernels",
     "graphs": "CUDA graphs",
 }
-"""What each fast path is, in the order in which they are checked."""
+"""Names of the fast paths, in the order in which they are checked."""
 
 
 class Verdict(NamedTuple):
@@ -47,6 +47,8 @@ _THREAD = _Thread()
 _LOCK = threading.RLock()
 _OFF: dict[int, set[str]] = {}
 """The paths that are off, for each device that is in use."""
+_CHECKED: set[tuple[int, str]] = set()
+"""Devices, and sources of persistent kernels that work on them."""
 
 
 def is_on(path: str) -> bool:
@@ -94,6 +96,39 @@ def switch_off(path: str, device: int, problem: str) -> None:
         _OFF.setdefault(device, set()).add(path)
 
 
+def may_launch(source: str, check: Callable[[], str | None]) -> bool:
+    """Whether to run a loop by a persistent kernel: at the first use of a source on a device, `check` decides.
+
+    Parameters
+    ----------
+    source
+        Of the kernel.
+    check
+        Finds why it cannot be used, in one line, or None.
+
+    Raises
+    ------
+    DeviceError
+        As `switch_off` and `check` do.
+    """
+    import cupy
+
+    if _THREAD.tried is not None:
+        return True
+    device = cupy.cuda.runtime.getDevice()
+    if (device, source) in _CHECKED:
+        return True
+    if cupy.cuda.get_current_stream().is_capturing():
+        return True
+    with _LOCK:
+        problem = check()
+        if problem is not None:
+            switch_off("loops", device, problem)
+            return False
+        _CHECKED.add((device, source))
+    return True
+
+
 def _report(device: int, problems: Mapping[str, str]) -> None:
     paths_of: dict[str, list[str]] = {}
     for path, problem in problems.items():
@@ -101,13 +136,13 @@ def _report(device: int, problems: Mapping[str, str]) -> None:
     what = "; ".join(f"{', '.join(paths)} ({problem})" for problem, paths in paths_of.items())
     if os.environ.get(NO_FALLBACK_VARIABLE, "0") not in ("", "0"):
         raise DeviceError(
-            f"a self-check of cuda:{device} failed: {what}; unset {NO_FALLBACK_VARIABLE} to compute without, or set "
-            "GRU_XP_PLAIN=1"
+            f"a self-check of cuda:{device} failed: {what}; unset {NO_FALLBACK_VARIABLE} to use plain operations "
+            "instead, or set GRU_XP_PLAIN=1 to use no others"
         )
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "gru_xp":
         level, frame = level + 1, frame.f_back
-    text = f"switched off on cuda:{device}, as a self-check failed: {what}; slower, with the same results"
+    text = f"switched off on cuda:{device}: {what}; using plain operations instead, which are slower"
     warnings.warn(text, DeviceWarning, stacklevel=level)
 
 

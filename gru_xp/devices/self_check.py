@@ -1,12 +1,13 @@
 """Compare the fast paths of a CUDA device with plain operations, once a process, before the device is used.
 
-A compiler, a driver or a library that does not go with the others shows in a tiny GRU as well as in a large one.
+A compiler, a driver or a library that does not go with the others shows in a tiny GRU as well as in a large one. Only
+persistent kernels differ from one size to the next, so each is compared before it is launched for the first time.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -15,10 +16,11 @@ import numpy as np
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.fast_paths import PATHS, Verdict, is_on, trying
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
+from gru_xp.devices.step_plan import built, leaves_of, structure_of
 from gru_xp.errors import DeviceError, printable
 from gru_xp.nn.gru import gru_backward, gru_forward
 from gru_xp.nn.params import GRUParams, arrays_of, map_arrays
-from gru_xp.nn.scan import Array
+from gru_xp.nn.scan import Array, Arrays, Step
 
 _LOGGER = logging.getLogger("gru_xp")
 _LOCK = threading.RLock()
@@ -38,11 +40,11 @@ def verdicts_of(device: int) -> dict[str, Verdict]:
     DeviceError
         The device does not compute correctly any more after a path has failed, even without fast paths.
     """
+    import cupy
+
     with _LOCK:
         found = _FOUND.get(device)
         if found is None:
-            import cupy
-
             with cupy.cuda.Device(device):
                 try:
                     found = _check(device)
@@ -58,17 +60,14 @@ def _check(device: int) -> dict[str, Verdict]:
     """Try one path more at a time, so that a failure is that path's; what failed is left off."""
     _LOGGER.info("comparing the fast paths of cuda:%d with plain operations, once a process", device)
     verdicts, works = {}, set[str]()
-    for path, what in PATHS.items():
+    for path in PATHS:
         start = time.perf_counter()
-        problem = _problem({*works, path}) if path != "graphs" or "cublas" in works else "it needs cuBLAS"
+        problem = _problem({*works, path}) if path != "graphs" or "cublas" in works else "needs cuBLAS"
         verdicts[path] = Verdict(problem, time.perf_counter() - start)
         if problem is None:
             works.add(path)
-        elif (without := _problem(set())) is not None:
-            raise DeviceError(
-                f"cuda:{device} does not compute correctly, neither with {what} ({problem}) nor then without it "
-                f"({without}); set GRU_XP_PLAIN=1 to use no fast path, or use the CPU"
-            )
+        else:
+            _check_without(device, path, problem)
     return verdicts
 
 
@@ -83,17 +82,45 @@ def _problem(paths: Collection[str]) -> str | None:
                 run = partial(_results, ops, *map_arrays(cupy.asarray, arguments))
                 results = ops.capture(run)() if "graphs" in paths else run()
                 cupy.cuda.get_current_stream().synchronize()  # so that an error meets what caused it
-                for a, e in zip(results, expected, strict=False):  # results may lack the norm
-                    difference = np.abs(a.get() - e).max() / max(1.0, np.abs(e).max())
-                    if not difference <= LIMITS[e.dtype.name]:  # nor NaN
-                        return f"{e.dtype} results differ by {difference:.1g}"
+                problem = _difference([a.get() for a in results], expected)
+                if problem is not None:
+                    return problem
     except Exception as error:  # of CuPy, a compiler, a driver, a library
-        return printable((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+        return _first_line(error)
     return None
 
 
+def _check_without(device: int, path: str, problem: str) -> None:
+    """Raise a DeviceError if the device computes nothing right any more after a path has failed."""
+    without = _problem(set())
+    if without is not None:
+        reasons = problem if without == problem else f"{problem}; without it, {without}"
+        raise DeviceError(
+            f"cuda:{device} does not work any more after a self-check of {PATHS[path]} ({reasons}); set "
+            "GRU_XP_PLAIN=1 to run without fast paths, or use the CPU"
+        )
+
+
+def _difference(results: Sequence[Any], expected: Sequence[Any]) -> str | None:
+    """By how much arrays differ, if that is too much."""
+    for a, e in zip(results, expected, strict=False):  # results may lack the norm
+        difference = np.abs(a - e).max(initial=0) / max(1.0, np.abs(e).max(initial=0))
+        if not difference <= LIMITS[e.dtype.name]:  # nor NaN
+            return f"{e.dtype} results differ by {difference:.1g}"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    """The reason that an error gives, without the advice that ours end with."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return printable(line.partition("; ")[0] if isinstance(error, DeviceError) else line, 200)
+
+
+# --- a tiny layer -----------------------------------------------------------------------------------------------
+
+
 def _results(ops: Ops, x: Array, h0: Array, params: GRUParams, dh: Array, dh_last: Array) -> list[Array]:
-    """Of a layer, forward and backward, and the norm of a gradient if that has a kernel to be checked."""
+    """Of a layer, forward and backward, and the norm of a gradient, unless its kernel is off."""
     h, h_last, cache = gru_forward(x, h0, params, ops=ops)
     assert cache is not None
     dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
@@ -116,3 +143,54 @@ def _cases() -> list[tuple[tuple[Any, ...], list[Array]]]:
             arguments = (x, h0, params, dh, dh_last)
             cases.append((arguments, _results(PLAIN_OPS, *arguments)))
     return cases
+
+
+# --- persistent kernels -----------------------------------------------------------------------------------------
+
+
+def problem_of_loop(
+    step: Step, weights: Any, carry: Array | None, xs: Arrays, options: Mapping[str, Any]
+) -> str | None:
+    """What is wrong with the persistent kernel of a scan, on random numbers and a few steps; None if nothing is.
+
+    Parameters
+    ----------
+    step, weights, carry, xs, options
+        The arguments of `gru_xp.nn.scan.Scan.scan`, of which no number of an array is read.
+
+    Raises
+    ------
+    DeviceError
+        The device does not compute correctly any more afterwards.
+    """
+    import cupy
+
+    others = {path for path in PATHS if path != "loops" and is_on(path)}
+    like = next(x for x in (carry, *xs) if x is not None)
+    sizes = next(x.shape for x in xs if x is not None)
+    n = CupyOps().parts(sizes[1], sizes[0], sizes[2], like.shape[-1])[0][0].stop  # sequences computed together
+    numbers = np.random.default_rng(0).standard_normal(65521)  # a prime number, so that no two rows are the same
+
+    def draw(shape: tuple[int, ...], scale: float = 0.5) -> Array:
+        return cupy.asarray(scale * np.resize(numbers, shape), like.dtype)
+
+    def run(paths: Collection[str]) -> list[Any]:
+        with trying(paths):
+            results = CupyOps().scan(
+                step,
+                built(structure_of(weights), lambda shape: draw(shape, shape[-1] ** -0.5)),
+                None if carry is None else draw((n, carry.shape[-1])),
+                tuple([None if x is None else draw((min(T, sizes[0]), n, x.shape[2])) for x in xs]),
+                rows=tuple([None if a is None else draw((n, a.shape[-1])) for a in options.get("rows", ())]),
+                reverse=options.get("reverse", False),
+            )
+            return [a.get() for a in leaves_of(results)]
+
+    expected = run(others)
+    try:
+        problem = _difference(run({*others, "loops"}), expected)
+    except Exception as error:  # of CuPy, a compiler, a driver, a library
+        problem = _first_line(error)
+    if problem is not None:
+        _check_without(cupy.cuda.runtime.getDevice(), "loops", problem)
+    return problem

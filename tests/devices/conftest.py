@@ -110,6 +110,7 @@ def _run_every_body(ops: Ops, H: int = 7) -> None:
 def checked_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two CUDA devices that have passed their self-check, for what stands for CuPy without computing."""
     monkeypatch.setattr(fast_paths, "_OFF", {0: set(), 1: set()})
+    monkeypatch.setattr(fast_paths, "_CHECKED", {(0, "checked")})  # and the source of a persistent kernel
 
 
 @pytest.fixture(scope="session")

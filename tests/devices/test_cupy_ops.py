@@ -478,7 +478,7 @@ def test_loop_in_one_launch(steps, blas, monkeypatch):
             assert body is sum_of_two
             assert inputs[0] is out[0] is total
             assert inputs[1] is matmul[2]
-        return SimpleNamespace(launch=lambda: launched.append(True))
+        return SimpleNamespace(source="checked", launch=lambda: launched.append(True))
 
     monkeypatch.setattr(cupy_ops, "compile_loop", compile_loop)
     ops.loop(step, range(3, 0, -1))

@@ -3,7 +3,12 @@
 Environment: FAKE_CUPY_DEVICES (2), FAKE_CUPY_MEMORY (8 GiB; a list for devices of different sizes),
 FAKE_CUPY_PEER (0; 1 lets devices access each other's memory), FAKE_CUPY_SMS (132 multiprocessors), FAKE_CUPY_SHARED
 (227 KiB of shared memory), FAKE_CUPY_CACHE (folder of compiled kernels), FAKE_CUPY_FAIL (what is to fail, such as
-"RawModule,ElementwiseKernel": also ReductionKernel, begin_capture, launch, cublasGemmEx, getDeviceCount).
+"RawModule,begin_capture"; below).
+
+These raise an error: RawModule, ElementwiseKernel and ReductionKernel, when they are compiled; begin_capture, launch,
+cublasCreate (no memory), cublasGemmEx, getDeviceCount. Of the kernels of one kind, "launch RawModule" fails when they
+are launched, "wrong RawModule" computes wrong numbers (also: wrong cublasGemmEx, wrong Graph), and "illegal RawModule"
+uses an illegal address, after which the device refuses everything.
 """
 
 import builtins as _builtins

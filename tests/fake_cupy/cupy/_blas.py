@@ -28,7 +28,7 @@ def load() -> tuple[ctypes.CDLL, Any]:
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Gemm))
     def record(given: Any) -> int:
-        """0 to run the product now, 1 where it is recorded, 2 where it is to fail."""
+        """0 to run the product now, 1 where it is recorded or done, 2 where it is to fail."""
         _device.count("products")
         if _device.should_fail("cublasGemmEx") or given.contents.device != _device.THREAD.device:
             return 2
@@ -40,9 +40,14 @@ def load() -> tuple[ctypes.CDLL, Any]:
         if pointer != _device.get_current_stream().ptr:
             _device.count("products on another stream than the current one")
         stream = _device.CAPTURING.get(pointer)
-        if stream is None:
-            return 0
         gemm = Gemm.from_buffer_copy(given.contents)
+        if _device.should_fail("wrong cublasGemmEx"):
+            gemm.alpha *= 1.01
+        elif stream is None:
+            return 0
+        if stream is None:
+            library.fake_run(ctypes.byref(gemm))
+            return 1
         stream.recorded.append(lambda: library.fake_run(ctypes.byref(gemm)))
         return 1
 

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -35,6 +36,16 @@ def count(what: str) -> None:
 def should_fail(what: str) -> bool:
     """Whether the environment variable FAKE_CUPY_FAIL names it."""
     return what in os.environ.get("FAKE_CUPY_FAIL", "").split(",")
+
+
+DEAD: set[int] = set()
+"""Devices that refuse everything, as a kernel has used an address that is none of theirs."""
+
+
+def check_alive() -> None:
+    """Fail as every call does after such a kernel."""
+    if THREAD.device in DEAD:
+        raise CUDARuntimeError(700, "cudaErrorIllegalAddress: an illegal memory access was encountered")
 
 
 class CUDARuntimeError(RuntimeError):
@@ -191,6 +202,7 @@ class Stream:
 
     def synchronize(self) -> None:
         """Wait, which makes a capture invalid."""
+        check_alive()
         if self.recorded is not None:
             self.invalid = True
             raise CUDARuntimeError(900, "cudaErrorStreamCaptureUnsupported: operation not permitted when capturing")
@@ -252,7 +264,8 @@ class Graph:
         if THREAD.device != self.device_id:
             raise CUDARuntimeError(400, "cudaErrorInvalidResourceHandle: a graph of another device")
         count("launches of graphs")
-        for work in self.work:
+        check_alive()
+        for work in self.work[: len(self.work) - should_fail("wrong Graph")]:
             work()
 
 
@@ -268,6 +281,7 @@ def get_current_stream(device_id: int = -1) -> Stream:
 def refuse_while_capturing(what: str) -> None:
     """Fail as CuPy does where it would wait for the device while the current stream is capturing."""
     count("synchronisations")
+    check_alive()
     if get_current_stream().recorded is not None:
         raise RuntimeError(f"the current stream is capturing, so synchronous API calls are disallowed ({what})")
 
@@ -279,17 +293,27 @@ def check_addresses(addresses: Iterable[int]) -> None:
             raise CUDARuntimeError(700, "cudaErrorIllegalAddress: an illegal memory access was encountered")
 
 
-def launch(work: Work) -> None:
-    """Do work now, or record it."""
+def launch(work: Work, kind: str = "", spoil: Work | None = None) -> None:
+    """Do work now, or record it. Of a kind of kernel that is to compute wrong numbers, `spoil` does so afterwards."""
     count("launches")
-    if should_fail("launch"):
-        raise CUDADriverError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
+    check_alive()
+    if should_fail("launch") or should_fail(f"launch {kind}"):
+        raise CUDADriverError("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: too many resources requested for launch")
+    if should_fail(f"illegal {kind}"):
+        work = partial(DEAD.add, THREAD.device)
+    elif spoil is not None and should_fail(f"wrong {kind}"):
+        work = partial(_do_both, work, spoil)
     stream = get_current_stream()
     stream.check()
     if stream.recorded is None:
         work()
     else:
         stream.recorded.append(work)
+
+
+def _do_both(first: Work, second: Work) -> None:
+    first()
+    second()
 
 
 # --- memory -----------------------------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 import ctypes
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from cupy._array import check_device, ndarray
+from cupy._array import check_device, ndarray, view_of
 from cupy._compiling import MATHS, CompileError, compile_loop_kernel, compile_source, is_number, packed, parameters
 from cupy._device import (
     CUDADriverError,
@@ -111,6 +111,16 @@ class _Number:
         return self._value
 
 
+def _spoiling(array: ndarray) -> Callable[[], None]:
+    """What adds 1 to one number of an array."""
+    where, first = array._where(), (0,) * array.ndim
+
+    def spoil() -> None:
+        view_of(*where)[first] += 1
+
+    return spoil
+
+
 class ElementwiseKernel:
     """One C++ expression for each element of arrays that are broadcast together."""
 
@@ -153,7 +163,7 @@ class ElementwiseKernel:
             (ctypes.c_longlong * max(len(steps), 1))(*steps),
         )
         held = [a for a in args if isinstance(a, _Number)]
-        launch(lambda: function(*given) or held)
+        launch(lambda: function(*given) or held, "ElementwiseKernel", _spoiling(args[-1]))
 
     def _source(self, types: dict[str, np.dtype[Any]], ndim: int) -> str:
         lines = [MATHS]
@@ -204,7 +214,7 @@ class ReductionKernel:
         function = self.compiled[kind]
         alloc(512)  # partial results
         given = *map(ctypes.c_longlong, (a.size, a.data.ptr, a.strides[0])), ctypes.c_void_p(out.data.ptr)
-        launch(lambda: function(*given))
+        launch(lambda: function(*given), "ReductionKernel", _spoiling(out))
         return out
 
     def _source(self, dtype: str) -> str:
@@ -260,5 +270,6 @@ class RawKernel:
         count("launches of raw kernels")
         check_addresses(int(a) for a in args if type(a) is np.int64)
         given = packed([a.item() for a in args])
-        shape = [ctypes.c_int(number) for number in (grid[0], block[0], shared_mem, False)]
-        launch(lambda: self._library.launch(*shape, given))
+        blocks = grid[0] - should_fail("wrong RawModule")
+        shape = [ctypes.c_int(number) for number in (blocks, block[0], shared_mem, False)]
+        launch(lambda: self._library.launch(*shape, given), "RawModule")

@@ -1,6 +1,8 @@
 // The part of cuBLAS that gru-xp calls. It multiplies on the host, checks its arguments as cuBLAS does, and asks Python
 // whether the stream is capturing: then Python runs the product later.
 typedef unsigned long size_t;
+extern "C" char *getenv(const char *);
+extern "C" const char *strstr(const char *, const char *);
 struct Handle { void *stream, *workspace; bool alive; int device; };
 struct Gemm {
     int transpose_a, transpose_b, m, n, k, dtype, lda, ldb, ldc, compute;
@@ -8,7 +10,7 @@ struct Gemm {
     void *a, *b, *c, *stream;
     int device;
 };
-enum { SUCCESS, NOT_INITIALIZED, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
+enum { SUCCESS, NOT_INITIALIZED, ALLOC_FAILED = 3, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
 enum { R_32F, R_64F };
 enum { COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_32F_FAST_TF32 = 77 };
 static int (*record)(const Gemm *);
@@ -47,6 +49,8 @@ void fake_run(const Gemm *g) { g->dtype == R_32F ? multiply<float>(*g) : multipl
 int cublasCreate_v2(Handle **handle)
 {
     if (!handle) return INVALID_VALUE;
+    const char *faults = getenv("FAKE_CUPY_FAIL");
+    if (faults && strstr(faults, "cublasCreate")) return ALLOC_FAILED;
     *handle = new Handle{0, 0, true, current_device ? current_device() : 0};
     return SUCCESS;
 }
@@ -73,6 +77,7 @@ int cublasSetWorkspace_v2(Handle *handle, void *workspace, size_t)
 const char *cublasGetStatusName(int status)
 {
     return status == INVALID_VALUE      ? "CUBLAS_STATUS_INVALID_VALUE"
+           : status == ALLOC_FAILED     ? "CUBLAS_STATUS_ALLOC_FAILED"
            : status == NOT_INITIALIZED  ? "CUBLAS_STATUS_NOT_INITIALIZED"
            : status == EXECUTION_FAILED ? "CUBLAS_STATUS_EXECUTION_FAILED"
            : status == NOT_SUPPORTED    ? "CUBLAS_STATUS_NOT_SUPPORTED"

@@ -1,0 +1,176 @@
+"""The self-check of a CUDA device, on the stand-in for CuPy, which can be made to fail."""
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gru_xp.devices import cublas, cupy_ops, fast_paths, persistent, resolve_device, self_check, to_device, to_host
+from gru_xp.devices.fast_paths import PATHS
+from gru_xp.errors import DeviceError, DeviceWarning
+from gru_xp.nn import gru_backward, gru_forward
+from gru_xp.nn.params import arrays_of, map_arrays
+from gru_xp.training.trainer import TrainingConfig, train
+
+pytestmark = pytest.mark.cuda
+
+KERNELS = {"RawModule": "loops", "ElementwiseKernel": "kernels", "ReductionKernel": "norm"}
+FAULTS = {
+    **{f"{how}{kind}": path for kind, path in KERNELS.items() for how in ("", "launch ", "wrong ")},
+    "cublasCreate": "cublas",
+    "cublasGemmEx": "cublas",
+    "wrong cublasGemmEx": "cublas",
+    "begin_capture": "graphs",
+    "wrong Graph": "graphs",
+}
+"""Faults of the stand-in, and the fast path that each breaks."""
+
+
+@pytest.fixture
+def fail(monkeypatch):
+    """``fail("RawModule")``: let parts of the stand-in fail, as if nothing had been checked or compiled before."""
+    _device = pytest.importorskip("cupy._device", reason="a real GPU does not fail on request")
+    for module, name, value in (
+        (fast_paths, "_OFF", {}),
+        (fast_paths, "_CHECKED", set()),
+        (self_check, "_FOUND", {}),
+        (cublas, "_HANDLES", cublas._Handles()),
+        (_device, "DEAD", set()),
+    ):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
+    kernels = (cupy_ops._norm_kernel, persistent._kernel)
+
+    def fail(*what):
+        monkeypatch.setenv("FAKE_CUPY_FAIL", ",".join(what))
+        for made in kernels:
+            made.cache_clear()
+
+    yield fail
+    for made in kernels:
+        made.cache_clear()
+
+
+@pytest.fixture
+def learn(draw, draw_network):
+    """``learn()``: the parameters that a few epochs end with, on cuda:0."""
+    params = draw_network(np, 2, 5, 1, "float32")
+    x, y = draw(np, (7, 6, 2), "float32"), draw(np, (7, 1), "float32")
+    config = TrainingConfig(num_epochs=3, learning_rate=0.01, clip_norm=0.5, batch_size=4)
+
+    def learn():
+        device = resolve_device("cuda", fallback=False)
+        with device.use():
+            on_device = map_arrays(lambda a: to_device(a, device), params)
+        result = train(on_device, to_device(x, device), to_device(y, device), config=config, device=device)
+        return [to_host(a) for a in arrays_of(result.params)]
+
+    return learn
+
+
+@pytest.fixture
+def layer(draw, draw_params):
+    """``layer(H=5, T=4)``: the results of a layer, by CuPy and by NumPy."""
+
+    def layer(H=5, T=4):
+        import cupy
+
+        results = []
+        numbers = np.random.default_rng(3)
+        params = draw_params(np, 2, H, "float32", reset="before")
+        x, dh = (numbers.standard_normal(shape).astype("float32") for shape in ((6, T, 2), (6, T, H)))
+        for xp in (cupy, np):
+            h, _, cache = gru_forward(xp.asarray(x), None, map_arrays(xp.asarray, params))
+            dx, _, dparams = gru_backward(xp.asarray(dh), cache)
+            results.append([to_host(a) for a in (h, dx, *arrays_of(dparams))])
+        return SimpleNamespace(cupy=results[0], numpy=results[1])
+
+    return layer
+
+
+def off():
+    return {path for path, verdict in self_check.verdicts_of(0).items() if verdict.problem is not None}
+
+
+def assert_close(results, expected, tolerance=1e-5):
+    for a, e in zip(results, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * max(1.0, np.abs(e).max()))
+
+
+def test_what_works_is_on_and_nothing_is_said(fail, learn, monkeypatch):
+    fail()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fast = learn()
+    verdicts = self_check.verdicts_of(0)
+    assert list(verdicts) == list(PATHS)
+    assert all(verdict.problem is None and verdict.seconds > 0 for verdict in verdicts.values()), verdicts
+    monkeypatch.setenv("GRU_XP_PLAIN", "1")
+    assert_close(fast, learn())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_fails_is_done_without(fail, learn, monkeypatch, fault):
+    """With one warning, and the numbers of the plain path."""
+    fail(fault)
+    with pytest.warns(DeviceWarning) as record:
+        fast = learn()
+    (warning,) = record
+    assert "cuda:0" in str(warning.message)
+    assert PATHS[FAULTS[fault]] in str(warning.message)
+    assert warning.filename == __file__
+    assert off() == {FAULTS[fault]} | ({"graphs"} if FAULTS[fault] == "cublas" else set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        assert_close(learn(), fast)
+    monkeypatch.setenv("GRU_XP_PLAIN", "1")
+    assert_close(fast, learn())
+
+
+def test_public_functions_are_checked_before_they_compute(fail, layer):
+    fail("wrong ElementwiseKernel", "wrong cublasGemmEx", "wrong RawModule")
+    with pytest.warns(DeviceWarning) as record:
+        results = layer()
+    assert len(record) == 1
+    assert off() == {"kernels", "cublas", "loops", "graphs"}
+    assert_close(results.cupy, results.numpy)
+
+
+def test_each_persistent_kernel_is_checked_before_its_first_launch(fail, layer):
+    fail()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer()
+        layer(T=7)  # by the same kernels, one forward and one backward
+    assert len(fast_paths._CHECKED) == 2
+    fail("wrong RawModule")
+    with pytest.warns(DeviceWarning, match=f"cuda:0: {PATHS['loops']}") as record:
+        results = layer(9)
+    assert len(record) == 1
+    assert_close(results.cupy, results.numpy)
+    assert fast_paths._OFF[0] == {"loops"}
+
+
+@pytest.mark.parametrize("kind", ["ElementwiseKernel", "RawModule"])
+def test_an_illegal_address_found_by_the_self_check(fail, layer, kind):
+    fail(f"illegal {kind}")
+    for use in (layer, lambda: self_check.verdicts_of(0)):  # whatever uses the device next
+        with pytest.raises(DeviceError, match=r"cuda:0 .*IllegalAddress.*GRU_XP_PLAIN=1"):
+            use()
+
+
+def test_an_illegal_address_at_the_first_launch_of_a_kernel(fail, layer):
+    fail()
+    layer()
+    fail("illegal RawModule")
+    with pytest.raises(DeviceError, match=r"cuda:0 .*IllegalAddress.*GRU_XP_PLAIN=1"):
+        layer(9)
+
+
+def test_no_fallback(fail, layer, monkeypatch):
+    monkeypatch.setenv("GRU_XP_NO_FALLBACK", "1")
+    fail("ReductionKernel")
+    for _ in range(2):
+        with pytest.raises(DeviceError, match=r"cuda:0 .*ReductionKernel.*GRU_XP_NO_FALLBACK"):
+            layer()
