@@ -21,8 +21,9 @@ from benchmarks.report import grouped, number_text, save_json, shape_text
 from gru_xp.cli.messages import print_table
 from gru_xp.devices import Device, resolve_device, to_device
 from gru_xp.devices.cupy_ops import CupyOps
-from gru_xp.devices.persistent import PersistentLoop, compile_loop
-from gru_xp.devices.persistent_steps import UnfitError, analyse
+from gru_xp.devices.lowering import LoopSteps
+from gru_xp.devices.persistent import PersistentLoop
+from gru_xp.devices.persistent_loops import PersistentLoops
 from gru_xp.devices.persistent_tile import Limits, LoopSize, Tile, fastest_tile, feasible_tiles
 from gru_xp.nn.params import flatten, unflatten
 from gru_xp.training.objective import Objective
@@ -43,12 +44,11 @@ class RecordingOps(CupyOps):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loops: list[tuple[list[Any], list[Any], list[Any], int]] = []
+        self.loops: list[tuple[LoopSteps, Sequence[int]]] = []
 
     def loop(self, step: Callable[[int], None], times: Sequence[int]) -> None:
-        if len(times) > 1:
-            first, second, last = (self._trace(step, t) for t in (times[0], times[1], times[-1]))
-            self.loops.append((first, second, last, len(times)))
+        if len(times) > 1 and isinstance(step, LoopSteps):
+            self.loops.append((step, times))
         super().loop(step, times)
 
 
@@ -57,13 +57,14 @@ class Loop(NamedTuple):
 
     shape: Shape
     name: str
-    calls: tuple[list[Any], list[Any], list[Any], int]
+    steps: tuple[LoopSteps, Sequence[int]]
+    limits: Limits
     chosen: Tile
     places: dict[Tile, int]
 
     def compile(self, tile: Tile) -> PersistentLoop:
         """The loop with a tile."""
-        compiled = compile_loop(*self.calls, tile=tile)
+        compiled = PersistentLoops(lambda size, limits: tile).find(*self.steps, self.limits)
         assert compiled is not None
         return compiled
 
@@ -78,16 +79,19 @@ def loops_of(shape: Shape, device: Device) -> Iterator[Loop]:
     Objective(params, *(to_device(array, device) for array in data), ops).evaluate()
     attributes = cupy.cuda.Device().attributes
     limits = Limits(attributes["MultiProcessorCount"], attributes["MaxSharedMemoryPerBlockOptin"])
-    for name, calls in zip(("forward", "backward"), ops.loops, strict=False):
-        try:
-            loop = analyse(*calls)
-            size = LoopSize(loop.n_rows, loop.width, loop.products, len(loop.memory))
-            tiles, chosen = feasible_tiles(size, limits), fastest_tile(size, limits)
-        except UnfitError:
+    sizes: list[LoopSize] = []
+
+    def choose(size: LoopSize, limits: Limits) -> Tile:
+        sizes.append(size)
+        return fastest_tile(size, limits)
+
+    for name, steps in zip(("forward", "backward"), ops.loops, strict=False):
+        if PersistentLoops(choose).find(*steps, limits) is None:
             continue
+        tiles, chosen = feasible_tiles(sizes[-1], limits), fastest_tile(sizes[-1], limits)
         others = tiles[N_BEST :: max(1, (len(tiles) - N_BEST) // N_OTHERS)][:N_OTHERS]
         places = {tile: tiles.index(tile) for tile in (chosen, *tiles[:N_BEST], *others)}
-        yield Loop(shape, name, calls, chosen, places)
+        yield Loop(shape, name, steps, limits, chosen, places)
 
 
 def turns(loops: Sequence[Loop]) -> list[tuple[Loop, Tile]]:

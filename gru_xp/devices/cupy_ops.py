@@ -16,8 +16,9 @@ from gru_xp.devices import cublas, cuda_graph
 from gru_xp.devices.c_code import C_CODE, rounded
 from gru_xp.devices.compiling import FirstLaunch
 from gru_xp.devices.fast_paths import is_on, may_launch
-from gru_xp.devices.lowering import Kept, Lowered
-from gru_xp.devices.persistent import Matmul, Pointwise, compile_loop
+from gru_xp.devices.lowering import Kept, LoopSteps, Lowered
+from gru_xp.devices.persistent_loops import PersistentLoops, TileChoice
+from gru_xp.devices.persistent_tile import Limits, fastest_tile
 from gru_xp.devices.primitives import PLAIN_OPS, Body, Ops, PlainOps, even_slices, rounds_for_memory
 from gru_xp.devices.recording import Operand, Recording, Symbol, record
 from gru_xp.nn.scan import Array, Arrays, Step
@@ -30,13 +31,19 @@ MAX_CALLS = 1024
 
 
 class CupyOps(Lowered):
-    """`gru_xp.devices.primitives.Ops` for CuPy arrays on the current device."""
+    """`gru_xp.devices.primitives.Ops` for CuPy arrays on the current device.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    choose_tile
+        See `PersistentLoops`; by default, the tile with the least estimated time.
+    """
+
+    def __init__(self, choose_tile: TileChoice = fastest_tile) -> None:
         self._kernels: dict[tuple[str, ...], FirstLaunch] = {}
         self._call = lru_cache(MAX_CALLS)(self._new_call)
+        self._loops = PersistentLoops(choose_tile)
         self._scanned: tuple[Any, ...] | None = None  # the arguments of the scan that is run
-        self._traced: list[Any] | None = None  # calls that are only written down, while a step of a loop is traced
 
     def scan(self, step: Step, weights: Any, carry: Any, xs: Arrays, **options: Any) -> tuple[Any, Arrays, Arrays]:
         self._scanned = step, weights, carry, xs, options
@@ -56,12 +63,9 @@ class CupyOps(Lowered):
         return cupy.empty(shape, like.dtype)
 
     def copy(self, source: Array | float, out: Array) -> None:
-        if not self._traces("copy"):
-            out[...] = source
+        out[...] = source
 
     def matmul(self, a: Array, b: Array, out: Array) -> Array:
-        if self._traces(Matmul(a, b, out)):
-            return out
         blas = cublas.current()
         if blas is not None:
             blas.product(a, b, out)
@@ -71,8 +75,6 @@ class CupyOps(Lowered):
         return out
 
     def contract(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Array:
-        if self._traces("contract"):
-            return out
         blas = cublas.current()
         if blas is None:
             return PLAIN_OPS.contract(a, b, out, add=add)
@@ -80,8 +82,6 @@ class CupyOps(Lowered):
         return out
 
     def pointwise(self, body: Body, inputs: tuple[Array | float | None, ...], out: tuple[Array, ...]) -> None:
-        if self._traces(Pointwise(body, inputs, out)):
-            return
         if not is_on("kernels"):
             PLAIN_OPS.pointwise(body, inputs, out)
             return
@@ -89,8 +89,6 @@ class CupyOps(Lowered):
         call((*[a for a in inputs if hasattr(a, "shape")], *out))
 
     def norm(self, a: Array, out: Array) -> None:
-        if self._traces("norm"):
-            return
         if not is_on("norm"):
             PLAIN_OPS.norm(a, out)
             return
@@ -102,14 +100,10 @@ class CupyOps(Lowered):
     def loop(self, step: Callable[[int], None], times: Sequence[int]) -> None:
         import cupy
 
-        if len(times) > 1 and is_on("loops"):
-            first, second, last = (self._trace(step, t) for t in (times[0], times[1], times[-1]))
-            multiprocessors, shared_bytes, _ = _limits(cupy.cuda.runtime.getDevice())
-            one_launch = compile_loop(
-                first, second, last, len(times), multiprocessors=multiprocessors, shared_bytes=shared_bytes
-            )
-            if one_launch is not None and may_launch(one_launch.source, self._problem_of_loop):
-                one_launch.launch()
+        if len(times) > 1 and isinstance(step, LoopSteps) and is_on("loops"):
+            program = self._loops.find(step, times, _limits(cupy.cuda.runtime.getDevice()).of_a_block)
+            if program is not None and may_launch(program.source, self._problem_of_loop):
+                program.launch()
                 return
         for t in times:
             step(t)
@@ -148,22 +142,6 @@ class CupyOps(Lowered):
             return None
         problem: str | None = import_module("gru_xp.devices.self_check").problem_of_loop(*self._scanned)
         return problem
-
-    def _trace(self, step: Callable[[int], None], t: int) -> list[Any]:
-        """What a step would do, without doing it."""
-        calls: list[Any] = []
-        self._traced = calls
-        try:
-            step(t)
-        finally:
-            self._traced = None
-        return calls
-
-    def _traces(self, call: Any) -> bool:
-        if self._traced is None:
-            return False
-        self._traced.append(call)
-        return True
 
 
 class PlainCupyOps(PlainOps):
@@ -213,14 +191,13 @@ class _Limits(NamedTuple):
 
     Attributes
     ----------
-    multiprocessors, shared_bytes
-        How many multiprocessors there are, and how much shared memory a block of threads may have.
+    of_a_block
+        Multiprocessors, and the shared memory of a block of threads.
     memory_share
         How many times as much memory as `rounds_for_memory` counts on a part may take: in float64, a quarter of all.
     """
 
-    multiprocessors: int
-    shared_bytes: int
+    of_a_block: Limits
     memory_share: int
 
 
@@ -232,7 +209,7 @@ def _limits(index: int) -> _Limits:
     multiprocessors, shared_bytes = (
         device.attributes[name] for name in ("MultiProcessorCount", "MaxSharedMemoryPerBlockOptin")
     )
-    return _Limits(multiprocessors, shared_bytes, max(1, int(device.mem_info[1]) // 2**32))
+    return _Limits(Limits(multiprocessors, shared_bytes), max(1, int(device.mem_info[1]) // 2**32))
 
 
 @cache

@@ -12,14 +12,15 @@ weights stay from the first step to the last.
 """
 
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from gru_xp.devices.compiling import compiling
 from gru_xp.devices.persistent_code import kernel_parameters, kernel_source
 from gru_xp.devices.persistent_steps import Matmul, Pointwise, UnfitError, analyse, make_schedule, operands_of
-from gru_xp.devices.persistent_tile import Limits, LoopSize, Tile, fastest_tile
+from gru_xp.devices.persistent_tile import H100, Limits, LoopSize, Tile, fastest_tile
 from gru_xp.nn.scan import Array
 
 __all__ = ["Matmul", "PersistentLoop", "Pointwise", "Tile", "compile_loop"]
@@ -33,11 +34,13 @@ class PersistentLoop(NamedTuple):
     Attributes
     ----------
     source
-        CUDA C++ of the kernel, named ``steps``. It has the sizes of rows and the tile; all else is an argument.
+        CUDA C++ of the kernel, named ``steps``. Numbers, addresses, strides, and rows and steps are its arguments.
     grid, threads, shared_bytes
         Of the launch.
     arguments
         Sizes, addresses and strides, then the numbers of bodies, as floats.
+    addresses
+        The positions of addresses among the arguments.
     arrays
         What the addresses belong to, kept alive.
     """
@@ -47,6 +50,7 @@ class PersistentLoop(NamedTuple):
     threads: int
     shared_bytes: int
     arguments: tuple[int | float, ...]
+    addresses: tuple[int, ...]
     arrays: tuple[Array, ...]
 
     def launch(self) -> None:
@@ -78,9 +82,8 @@ def compile_loop(
     last: Sequence[Any],
     n_steps: int,
     *,
-    multiprocessors: int = 132,
-    shared_bytes: int = 227 * 1024,
-    tile: Tile | None = None,
+    limits: Limits = H100,
+    tile: Tile | Callable[[LoopSize, Limits], Tile] = fastest_tile,
 ) -> PersistentLoop | None:
     """Make one kernel of a loop.
 
@@ -90,10 +93,10 @@ def compile_loop(
         The calls of those steps: of :class:`Matmul` and :class:`Pointwise`; anything else is refused.
     n_steps
         How many steps there are, 2 or more; arrays move evenly from the first to the last.
-    multiprocessors, shared_bytes
-        Of the device: how many multiprocessors, and how much shared memory a block may have.
+    limits
+        Of the device.
     tile
-        How to share out the work, instead of what is estimated to be fastest.
+        How to share out the work, or ``tile(loop, limits)``, which chooses one of `feasible_tiles`.
 
     Returns
     -------
@@ -103,16 +106,18 @@ def compile_loop(
     try:
         loop = analyse(first, second, last, n_steps)
         plan = make_schedule(loop)
-        if tile is None:
-            size = LoopSize(loop.n_rows, loop.width, loop.products, len(loop.memory))
-            tile = fastest_tile(size, Limits(multiprocessors, shared_bytes))
+        if not isinstance(tile, Tile):
+            tile = tile(LoopSize(loop.n_rows, loop.width, loop.products, len(loop.memory)), limits)
     except UnfitError as reason:
         _log.debug("a loop runs call by call: %s", reason)
         return None
-    grid = -(-loop.n_rows // (tile.groups * tile.rows))
-    arrays = tuple(array for call in first for array in operands_of(call))
-    needed = tile.shared_bytes(loop.width, loop.products)
-    source = kernel_source(loop, plan, tile)
+    parameters = kernel_parameters(loop)
     return PersistentLoop(
-        source, grid, tile.threads(loop.width), needed, tuple(kernel_parameters(loop).values()), arrays
+        sys.intern(kernel_source(loop, plan, tile)),
+        grid=-(-loop.n_rows // (tile.groups * tile.rows)),
+        threads=tile.threads(loop.width),
+        shared_bytes=tile.shared_bytes(loop.width, loop.products),
+        arguments=tuple(parameters.values()),
+        addresses=tuple([position for position, name in enumerate(parameters) if name in loop.memory]),
+        arrays=tuple(array for call in first for array in operands_of(call)),
     )

@@ -78,6 +78,9 @@ class Limits(NamedTuple):
     shared_bytes: int
 
 
+H100 = Limits(132, 227 * 1024)
+
+
 def feasible_tiles(loop: LoopSize, limits: Limits) -> list[Tile]:
     """Tiles that a device can run, those with the least estimated time first.
 

@@ -11,11 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gru_xp.devices import cublas, cupy_ops, resolve_device, to_device, to_host
+from gru_xp.devices import cublas, cupy_ops, persistent_loops, resolve_device, to_device, to_host
 from gru_xp.devices.c_code import C_CODE, rounded
 from gru_xp.devices.cupy_ops import CupyOps, kernel_source
+from gru_xp.devices.lowering import LoopCall, LoopSteps
 from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.devices.recording import FUNCTIONS, record
+from gru_xp.devices.step_plan import Kind, Product, Run
 from gru_xp.nn import gradcheck, gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from gru_xp.nn.network import init_network_params
 from gru_xp.nn.params import arrays_of, map_arrays
@@ -329,7 +331,7 @@ def fake_cupy(monkeypatch, checked_devices):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(cupy_ops, "_limits", functools.cache(cupy_ops._limits.__wrapped__))
     monkeypatch.setattr(cupy_ops, "_norm_kernel", functools.cache(cupy_ops._norm_kernel.__wrapped__))
-    monkeypatch.setattr(cupy_ops, "compile_loop", lambda *calls, **limits: None)
+    monkeypatch.setattr(persistent_loops, "compile_loop", lambda *calls, **limits: None)
     return cupy
 
 
@@ -465,58 +467,26 @@ def test_loop_call_by_call(steps):
 
 
 def test_loop_in_one_launch(steps, blas, monkeypatch):
-    """Only the first, the second and the last step are traced, which computes nothing."""
-    ops, step, x, total = steps
-    launched = []
+    ops, _, x, total = steps
+    product, calls, found = np.empty((1, 3)), [], []
+    calls.append(LoopCall(Product(None), [(x[:, None], Kind.TIME), (np.eye(3), Kind.STEP)], [(product, Kind.STEP)]))
+    calls.append(
+        LoopCall(Run(sum_of_two, (), (), ()), [(total, Kind.STEP), (product, Kind.STEP)], [(total, Kind.STEP)])
+    )
+    loop_steps = LoopSteps(ops, calls, 0)
 
-    def compile_loop(first, second, last, n_steps, **limits):
-        assert (n_steps, limits) == (3, {"multiprocessors": 132, "shared_bytes": 1000})
-        for t, (matmul, pointwise) in zip((3, 2, 1), (first, second, last), strict=True):
-            assert matmul[0].tolist() == x[t : t + 1].tolist()
-            assert np.shares_memory(matmul[0], x)
-            body, inputs, out = pointwise
-            assert body is sum_of_two
-            assert inputs[0] is out[0] is total
-            assert inputs[1] is matmul[2]
-        return SimpleNamespace(source="checked", launch=lambda: launched.append(True))
+    def find(self, *arguments):
+        found.append(arguments)
+        return SimpleNamespace(source="checked", launch=lambda: found.append("launched"))
 
-    monkeypatch.setattr(cupy_ops, "compile_loop", compile_loop)
-    ops.loop(step, range(3, 0, -1))
-    assert launched == [True]
+    monkeypatch.setattr(persistent_loops.PersistentLoops, "find", find)
+    ops.loop(loop_steps, range(3, 0, -1))
+    assert found == [(loop_steps, range(3, 0, -1), (132, 1000)), "launched"]
     assert blas.products == 0
     assert total.tolist() == [[0.0] * 3]
-    ops.loop(step, [1])  # too short for it
+    ops.loop(loop_steps, [1])  # too short for it
     assert total.tolist() == [x[1].tolist()]
-
-
-def test_nothing_else_is_done_while_a_step_is_traced(steps, monkeypatch):
-    ops, _, _, total = steps
-    seen = []
-
-    def step(t):
-        ops.copy(1.0, total)
-        ops.contract(total, total, out=total)
-        ops.norm(total, out=total[0, :1])
-
-    monkeypatch.setattr(cupy_ops, "compile_loop", lambda *calls, **_: seen.append(calls))
-    monkeypatch.setattr(
-        CupyOps, "_traces", lambda self, call: self._traced is None or self._traced.append(call) is None
-    )
-    ops.loop(step, range(2))
-    assert seen[0][0] == ["copy", "contract", "norm"]
-    assert total.tolist() == [[0.0] * 3]
-
-
-def test_a_step_that_fails(steps):
-    ops, step, _, total = steps
-
-    def fails(t):
-        raise ValueError("no such step")
-
-    with pytest.raises(ValueError, match="no such step"):
-        ops.loop(fails, range(3))
-    ops.loop(step, [1])
-    assert total.any()
+    assert len(found) == 2
 
 
 # --- with a GPU -------------------------------------------------------------------------------------------------

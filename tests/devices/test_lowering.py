@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from gru_xp.devices import cupy_ops, lowering, numpy_ops, persistent, resolve_device, to_device, to_host
+from gru_xp.devices import lowering, numpy_ops, persistent, persistent_loops, resolve_device, to_device, to_host
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.lowering import Kept, Lowered
 from gru_xp.devices.numpy_ops import NumpyOps
@@ -372,7 +372,7 @@ def test_cuda_layers(reset, monkeypatch):
         compiled.append(persistent.compile_loop(*arguments, **options))
         return compiled[-1]
 
-    monkeypatch.setattr(cupy_ops, "compile_loop", compile_loop)
+    monkeypatch.setattr(persistent_loops, "compile_loop", compile_loop)
     with device.use():
         for masks, reverse in zip(MASKS, itertools.cycle((False, True)), strict=False):
             ops = CupyOps()
@@ -381,6 +381,7 @@ def test_cuda_layers(reset, monkeypatch):
             replay = ops.capture(lambda case=case, ops=ops: case.run(ops))
             for ran in (case.run(ops), replay()):
                 assert_same([None if a is None else to_host(a) for a in ran], expected, 1e-5)
+    assert compiled
     assert all(compiled)
 
 

@@ -19,7 +19,8 @@ import pytest
 from gru_xp.devices import cupy_ops
 from gru_xp.devices.lowering import Lowered
 from gru_xp.devices.persistent import Matmul, Pointwise, Tile, compile_loop
-from gru_xp.devices.persistent_tile import Limits, LoopSize, fastest_tile, feasible_tiles
+from gru_xp.devices.persistent_loops import PersistentLoops
+from gru_xp.devices.persistent_tile import H100, LoopSize, fastest_tile, feasible_tiles
 from gru_xp.devices.primitives import PlainOps
 from gru_xp.devices.recording import record
 from gru_xp.nn import gru_backward, gru_forward, init_gru_params
@@ -230,9 +231,13 @@ def times_of(direction, T, reverse=False):
     return range(T) if (direction == "forward") != reverse else range(T - 1, -1, -1)
 
 
-def compiled(loops, direction, T, **options):
+def compile_calls(calls, n_steps, tile=None, **limits):
+    return compile_loop(*calls, n_steps, limits=H100._replace(**limits), tile=tile or fastest_tile)
+
+
+def compiled(loops, direction, T, tile=None, **limits):
     times = times_of(direction, T, loops.reverse)
-    program = compile_loop(*logged(getattr(loops, direction), times), T, **options)
+    program = compile_calls(logged(getattr(loops, direction), times), T, tile, **limits)
     assert program is not None
     return program
 
@@ -342,26 +347,15 @@ class HostOps(Lowered, PlainOps):
     """Runs every loop of a layer as a kernel on the host."""
 
     def __init__(self, run_on_host):
-        self.run_on_host, self.log, self.n_kernels = run_on_host, None, 0
-
-    def matmul(self, a, b, out):
-        return super().matmul(a, b, out) if self.log is None else self.log.matmul(a, b, out)
-
-    def pointwise(self, body, inputs, out):
-        (super() if self.log is None else self.log).pointwise(body, inputs, out)
+        self.run_on_host, self.n_kernels = run_on_host, 0
+        self.loops = PersistentLoops(lambda loop, limits: Tile(groups=2, rows=2, columns=1, lanes=2))
 
     def loop(self, step, times):
         if len(times) == 1:
-            return super().loop(step, times)
-        calls = []
-        for t in (times[0], times[1], times[-1]):
-            self.log = Log()
-            step(t)
-            calls.append(self.log.calls)
-        self.log = None
-        self.run_on_host(compile_loop(*calls, len(times), tile=Tile(groups=2, rows=2, columns=1, lanes=2)))
+            super().loop(step, times)
+            return
+        self.run_on_host(self.loops.find(step, times, H100))
         self.n_kernels += 1
-        return None
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -375,14 +369,15 @@ def test_layers_and_their_variants(run_on_host, rng, draw, draw_params, reset, l
     candidate = None if update is None else (rng.random((5, 3)) > 0.4).astype(np.float32) * 1.25
     update = (rng.random((5, 5, 3)) > 0.4).astype(np.float32) if update == "mask" else update
     given = {"lengths": lengths, "update_mask": update, "candidate_mask": candidate, "reverse": reverse}
-    params, results = draw_params(np, 2, 3, "float32"), []
-    for ops in (HostOps(run_on_host), PlainOps()):
+    params, results, host = draw_params(np, 2, 3, "float32"), [], HostOps(run_on_host)
+    for ops in (PlainOps(), host, host):
         h, h_last, cache = gru_forward(x, h0, params, reset=reset, ops=ops, **given)
         dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
         results.append((h, h_last, dx, dh0, *arrays_of(dparams)))
-        assert getattr(ops, "n_kernels", 2) == 2
-    for actual, desired in zip(*results, strict=True):
-        np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-5 * max(1.0, np.abs(desired).max()))
+    assert host.n_kernels == 4  # in the second round with arguments for other memory
+    for desired, *actual in zip(*results, strict=True):
+        for a in actual:
+            np.testing.assert_allclose(a, desired, rtol=0, atol=1e-5 * max(1.0, np.abs(desired).max()))
 
 
 def test_gradient_of_the_last_state_alone(run_on_host, reset):
@@ -503,7 +498,7 @@ def nvrtc():
 def test_kernel_compiles_for_cuda(nvrtc, reset, direction, B, n_in, H, architecture, limits):
     loops = Loops(B, 2, n_in, H, reset)
     if architecture == "sm_80" and H == 128:
-        assert compile_loop(*logged(getattr(loops, direction), times_of(direction, 2)), 2, **limits) is None
+        assert compile_calls(logged(getattr(loops, direction), times_of(direction, 2)), 2, **limits) is None
         return
     program = compiled(loops, direction, 2, **limits)
     assert program.threads <= 512
@@ -560,23 +555,11 @@ class Sources(Lowered, PlainOps):
     """Prints the kernels of a layer."""
 
     def pointwise(self, body, inputs, out):
-        if not hasattr(self, "log"):
-            print(cupy_ops.kernel_source(record(body, [getattr(a, "shape", a) for a in inputs])))
-            super().pointwise(body, inputs, out)
-        else:
-            self.log.pointwise(body, inputs, out)
-
-    def matmul(self, a, b, out):
-        return self.log.matmul(a, b, out) if hasattr(self, "log") else super().matmul(a, b, out)
+        print(cupy_ops.kernel_source(record(body, [getattr(a, "shape", a) for a in inputs])))
+        super().pointwise(body, inputs, out)
 
     def loop(self, step, times):
-        calls = []
-        for t in (times[0], times[1], times[-1]):
-            self.log = Log()
-            step(t)
-            calls.append(self.log.calls)
-        del self.log
-        print(compile_loop(*calls, len(times)).source)
+        print(PersistentLoops().find(step, times, H100).source)
         super().loop(step, times)
 
 
@@ -604,14 +587,13 @@ def test_sources_are_the_same_in_all_processes():
 @pytest.mark.parametrize("n_rows", [1, 132, 133, 397, 700, 10**6])
 def test_the_rows_of_a_tile(n_rows):
     """The tile is the fastest for its class of numbers of rows, and near the fastest for each."""
-    limits = Limits(132, 227 * 1024)
     loop = LoopSize(n_rows, 70, ((72, 3),), 10)
-    tile, best = fastest_tile(loop, limits), feasible_tiles(loop, limits)
+    tile, best = fastest_tile(loop, H100), feasible_tiles(loop, H100)
     assert best.index(tile) < len(best) / 20
     classes = [(1, 132), (133, 264), (265, 396), (397, 528), (529, 792), (793, 1056)]
     for low, high in classes:
-        some = {fastest_tile(loop._replace(n_rows=n), limits) for n in (low, (low + high) // 2, high)}
-        assert some == {feasible_tiles(loop._replace(n_rows=high), limits)[0]}
+        some = {fastest_tile(loop._replace(n_rows=n), H100) for n in (low, (low + high) // 2, high)}
+        assert some == {feasible_tiles(loop._replace(n_rows=high), H100)[0]}
 
 
 # --- what is left to single calls -------------------------------------------------------------------------------
@@ -619,7 +601,7 @@ def test_the_rows_of_a_tile(n_rows):
 
 def refusal(caplog, calls, n_steps=3, **options):
     with caplog.at_level(logging.DEBUG, logger="gru_xp.devices.persistent"):
-        assert compile_loop(*calls, n_steps, **options) is None
+        assert compile_calls(calls, n_steps, **options) is None
     return caplog.text
 
 
@@ -746,7 +728,7 @@ def test_cuda_loop(reset, direction, B, T, n_in, H, tile):
 
     sizes = (B, T, n_in, H, reset)
     loops = Loops(*sizes, xp=cupy)
-    program = compile_loop(*logged(getattr(loops, direction), times_of(direction, T)), T, tile=tile)
+    program = compile_calls(logged(getattr(loops, direction), times_of(direction, T)), T, tile)
     if program is None:
         pytest.skip("the kernel needs more shared memory than this device has")
     program.launch()
