@@ -1,7 +1,6 @@
 """``gpu --smoke``: everything that needs a CUDA device, in order of risk, each part in a process of its own."""
 
 import os
-import shlex
 import tempfile
 import threading
 import time
@@ -29,24 +28,26 @@ CORES_EACH = 2
 """How many parts run at once: at most so many, and one for so many cores."""
 
 DEVICES = "tests/devices/test_{}.py"
+CONFORMANCE = ("-m", "benchmarks", "conformance")
 TILES = ("-m", "benchmarks.gpu_tiles")
-TIMES = ("-m", "benchmarks", "gpu", "--json", "{json}", "--minutes", "{minutes}")
+TIMES = ("-m", "benchmarks", "gpu", "--minutes", "{minutes}", "--json", "{json}")
 PARTS: tuple[Part, ...] = (
     Part("device and memory", 0.06, (DEVICES.format("device"),), alone=True),
-    Part("plain operations", 0.09, ("tests/nn",)),
+    Part("plain operations", 0.08, ("tests/nn",)),
     Part("cuBLAS", 0.05, (DEVICES.format("cublas"),)),
     Part("elementwise kernels and reductions", 0.06, (DEVICES.format("cupy_ops"), "-k", "not captured")),
     Part("graphs", 0.06, (DEVICES.format("cuda_graph"), DEVICES.format("cupy_ops"), "-k", "cuda_graph or captured")),
     Part("persistent kernels", 0.10, (DEVICES.format("persistent"),)),
-    Part("training", 0.09, ("tests/training", "tests/forecasting")),
+    Part("training", 0.08, ("tests/training", "tests/forecasting")),
     Part("command line", 0.05, ("tests/cli",)),
-    Part("the other tests", 0.05, ("tests",)),
-    Part("equal to the CPU", 0.03, command=("-m", "benchmarks.gpu_checks", "cpu")),
+    Part("the other tests", 0.04, ("tests",)),
+    Part("functions equal to the CPU's", 0.03, command=(*CONFORMANCE, "--peer", "cuda", "--json", "{json}")),
+    Part("trainings equal to the CPU's", 0.03, command=("-m", "benchmarks.gpu_checks", "cpu")),
     Part("the same training twice", 0.03, command=("-m", "benchmarks.gpu_checks", "twice")),
     Part("kernels of the shapes", 0.03, command=(*TIMES, "--quick", "--all-shapes")),
-    Part("kernels of the tiles", 0.03, command=(*TILES, "compile", "{seconds}", "{json}")),
+    Part("kernels of the tiles", 0.03, command=(*TILES, "compile", "--seconds", "{seconds}")),
     Part("times", 0.17, command=(*TIMES, "--repeats", "1", "--seconds", "0.2"), alone=True),
-    Part("tiles", 0.06, command=(*TILES, "time", "{seconds}", "{json}"), alone=True),
+    Part("tiles", 0.06, command=(*TILES, "time", "--seconds", "{seconds}", "--json", "{json}"), alone=True),
     Part("slow tests", 0.04, ("tests",), marks="cuda and slow", in_spare_time=True),
 )
 """In order of risk. Of parts with the same marks, a path that is in several, or in another path, runs in one: the most
@@ -174,8 +175,7 @@ def smoke(minutes: float, json_file: Path | None) -> None:
     save_json(json_file, "gpu", settings, rows, summary)
     for part, outcome in zip(PARTS, outcomes, strict=True):
         if outcome.status == "incomplete":
-            command = f"pytest -n0 -m '{part.marks}'" if part.tests else f"python {shlex.join(part.command)}"
-            note(f"{outcome.name}: {outcome.problem}; to run all of it: {command}")
+            note(f"{outcome.name}: {outcome.problem}; to run all of it: {part.by_hand()}")
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(rows)} parts failed: {', '.join(failed)}")
 

@@ -1,10 +1,11 @@
-"""Tiles of persistent kernels, a part of ``gpu --smoke``: ``python -m benchmarks.gpu_tiles compile|time SECONDS FILE``.
+"""Tiles of persistent kernels, a part of ``gpu --smoke``: ``python -m benchmarks.gpu_tiles compile|time``.
 
 A tile is how a block of threads shares out rows and columns; `persistent_tile.py` estimates which one is the fastest.
 Here the best ones by that estimate, and a few others, run the loops of a training step, and the estimate is compared
 with the fastest.
 """
 
+import math
 import statistics
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import click
 
 from benchmarks.job import Job, Shape
-from benchmarks.report import grouped, number_text, save_json, shape_text
+from benchmarks.report import grouped, json_option, number_text, save_json, shape_text
 from gru_xp.cli.messages import print_table
 from gru_xp.devices import Device, resolve_device, to_device
 from gru_xp.devices.cupy_ops import CupyOps
@@ -173,10 +174,10 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 @click.command()
 @click.argument("what", type=click.Choice(["compile", "time"]))
-@click.argument("seconds", type=float)
-@click.argument("file", type=click.Path(path_type=Path))
-def main(what: str, seconds: float, file: Path) -> None:
-    """Compile the kernels, or time them, for at most so many seconds."""
+@click.option("--seconds", type=float, default=math.inf, help="When to stop; what is not done by then is left out.")
+@json_option
+def main(what: str, seconds: float, json_file: Path | None) -> None:
+    """Compile the kernels, or time them."""
     until = time.monotonic() + seconds
     device = resolve_device("cuda", fallback=False)
     with device.use():
@@ -191,7 +192,7 @@ def main(what: str, seconds: float, file: Path) -> None:
             if time.monotonic() < until or tile == loop.chosen:
                 rows.append(measure(loop, tile))
     show(rows)
-    save_json(file, "gpu tiles", {"launches": LAUNCHES, "repeats": REPEATS}, rows, summarize(rows))
+    save_json(json_file, "gpu tiles", {"launches": LAUNCHES, "repeats": REPEATS}, rows, summarize(rows))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -36,8 +37,8 @@ class Part:
     tests
         Arguments of pytest, which runs the tests with `marks` there.
     command
-        Arguments of Python, where these are no tests. ``{minutes}``, ``{seconds}`` and ``{json}`` are replaced by the
-        time that the part has, and by the file for its results.
+        Arguments of Python, where these are no tests. The values ``{minutes}``, ``{seconds}`` and ``{json}`` of options
+        are replaced by the time that the part has, and by the file for its results.
     marks
         An expression of pytest's option ``-m``.
     alone
@@ -53,6 +54,14 @@ class Part:
     marks: str = "cuda and not slow"
     alone: bool = False
     in_spare_time: bool = False
+
+    def by_hand(self) -> str:
+        """What runs all of it, without a limit."""
+        if self.tests:
+            return f"pytest -n0 -m '{self.marks}'"
+        pairs = zip(self.command, (*self.command[1:], ""), strict=True)
+        given = [word for word, following in pairs if "{" not in word + following]
+        return f"python {shlex.join(given)}"
 
 
 SELECTED = re.compile(r"collected (?:\d+ items? / .*\b)?(\d+) (?:selected|items?)")
@@ -121,7 +130,7 @@ def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part]) -> O
 
     Tests that ended in an earlier run with the same folder are left out.
     """
-    output, report = folder / "output", folder / "report.xml"
+    output, report = folder / "output", folder / ("report.xml" if part.tests else "results.json")
     report.unlink(missing_ok=True)
     environment = {name: value for name, value in os.environ.items() if name not in OTHER_SETTINGS}
     environment |= {"GRU_XP_NO_FALLBACK": "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}

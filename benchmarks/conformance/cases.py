@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from gru_xp.devices import cuda_problem
 from gru_xp.interop.gates import HostArray, PeerGates, from_peer, to_peer
 from gru_xp.nn.params import GRUParams, Reset
 from gru_xp.nn.stack import Layers, gru_stack_backward, gru_stack_forward
@@ -32,7 +33,7 @@ class Case:
     name
         Distinguishes the case from the others of its variant.
     dtype
-        ``"float32"`` or ``"float64"``.
+        ``"float32"``, ``"float64"``, or ``"tf32"`` for float32 with products in TF32.
     limit
         Largest allowed difference.
     measure
@@ -84,6 +85,14 @@ class Peer:
         return [case for name in self.modules for case in import_module(f"benchmarks.conformance.{name}").cases()]
 
 
+class CudaPeer(Peer):
+    """CUDA, which a machine may have a library for without a device."""
+
+    def missing(self) -> list[str]:
+        """What the comparison lacks."""
+        return super().missing() or (["a CUDA device"] if cuda_problem() is not None else [])
+
+
 def _installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
@@ -126,6 +135,22 @@ PEERS = (
         "Differences from the expected outputs are absolute. In all but one test, all weights are equal, so these "
         "tests would pass even if the update and reset gates were swapped; the onnxruntime cases would fail.",
     ),
+    Peer(
+        "jax",
+        "JAX",
+        ("jax",),
+        ("jax_cases",),
+        "JAX has no GRU layer. The gradients of gru-xp on NumPy arrays are compared with those that `jax.vjp` derives "
+        "from gru-xp's forward functions on JAX arrays.",
+    ),
+    CudaPeer(
+        "cuda",
+        "CUDA",
+        ("cupy",),
+        ("cuda_cases",),
+        "gru-xp on arrays of CuPy, with its fast paths, compared with gru-xp on arrays of NumPy. In TF32, products use "
+        "float32 numbers that are rounded to 11 bits; the CPU's results are those of float32.",
+    ),
 )
 
 
@@ -167,6 +192,7 @@ def draw_problem(
     directions: int = 1,
     lengths: str | None = None,
     with_h0: bool = True,
+    sizes: tuple[int, int, int, int] | None = None,
 ) -> Problem:
     """Draw a problem, and its sizes, from a name.
 
@@ -180,13 +206,16 @@ def draw_problem(
         Of the problem.
     lengths
         ``"random"`` (at least 1), ``"zeros"`` (random, and some 0), ``"equal"`` (all the same), or None.
+    sizes
+        B, T, I, H, instead of drawn ones.
 
     Returns
     -------
     Problem
     """
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    B, T, I, H = (int(rng.integers(low, high)) for low, high in ((2, 6), (3, 10), (1, 6), (2, 8)))  # noqa: E741
+    drawn = [int(rng.integers(low, high)) for low, high in ((2, 6), (3, 10), (1, 6), (2, 8))]
+    B, T, I, H = sizes or drawn  # noqa: E741
 
     def draw(*shape: int, size: float = 1.0) -> HostArray:
         return (size * rng.standard_normal(shape)).astype(dtype)

@@ -22,7 +22,7 @@ def run_peer(peer: Peer) -> Section:
     versions = {_distribution(package): package_version(_distribution(package)) for package in peer.packages}
     section = Section(peer, {name: version for name, version in versions.items() if version}, missing)
     if missing:
-        note(f"{peer.name}: skipped, not installed: {', '.join(missing)}")
+        note(f"{peer.name}: skipped, missing here: {', '.join(missing)}")
         return section
     cases = peer.cases()
     note(f"{peer.name}: {len(cases)} cases")
@@ -47,7 +47,7 @@ def _distribution(package: str) -> str:
 @file_option("--page", "page_file", "Write the page to FILE.  [default: benchmarks/conformance.md; with --peer, none]")
 @json_option
 def conformance(keys: tuple[str, ...], page_file: Path | None, json_file: Path | None) -> None:
-    """Compare our GRU with PyTorch, Keras, ONNX and onnxruntime.
+    """Compare our GRU with PyTorch, Keras, ONNX and onnxruntime, and CUDA with the CPU.
 
     Shows the largest differences of outputs and gradients, relative to the largest element of each array, and fails
     if a difference exceeds its limit.
@@ -94,4 +94,4 @@ def check(sections: Sequence[Section]) -> None:
         )
     if not any(section.cases for section in sections):
         needed = sorted({package for section in sections for package in section.missing})
-        raise click.ClickException(f"nothing was compared; pip install {' '.join(needed)}")
+        raise click.ClickException(f"nothing was compared; missing here: {', '.join(needed)}")

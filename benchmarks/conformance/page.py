@@ -41,8 +41,8 @@ CONVENTIONS = (
     "against finite differences in `tests/nn`.",
     '**`mse_loss`** with `reduction="sum"` sums over sequences and averages over outputs; PyTorch\'s sum is divided by '
     "the number of outputs. Labels that gru-xp's `mask` excludes are set to PyTorch's `ignore_index`.",
-    "**JAX** has no GRU layer of its own to compare with. gru-xp runs on its arrays, and `tests/nn` compares the "
-    "gradients with those of `jax.grad`.",
+    "**Other array libraries.** gru-xp also runs on arrays of PyTorch, JAX, dask and array-api-strict; `tests/nn` "
+    "compares the results with those on NumPy arrays, and gradients with those of PyTorch's autograd and `jax.grad`.",
 )
 
 
@@ -141,11 +141,14 @@ def _lines(sections: Sequence[Section], machine: dict[str, Any], versions: dict[
     yield ""
     yield from _table(("library", "version", "cases", "outputs", "gradients"), list(_summary(sections)), left=2)
     yield ""
-    yield "*outputs* and *gradients* are the largest differences in any row below, for float64 and then for float32."
+    yield (
+        "*outputs* and *gradients* are the largest differences in any row below, for float64, then for float32, and "
+        "with CUDA then for TF32."
+    )
     for section in sections:
         if section.missing:
             yield ""
-            yield f"Not compared with {section.peer.name}, because of missing packages: {', '.join(section.missing)}."
+            yield f"Not compared with {section.peer.name}; missing here: {', '.join(section.missing)}."
     yield ""
     yield "## Conventions"
     yield ""
@@ -168,7 +171,7 @@ def _lines(sections: Sequence[Section], machine: dict[str, Any], versions: dict[
 def _summary(sections: Sequence[Section]) -> Iterator[tuple[str, ...]]:
     for section in sections:
         if section.missing:
-            yield section.peer.name, "not installed", "0", "", ""
+            yield section.peer.name, "not compared", "0", "", ""
             continue
         versions = ", ".join(f"{package} {version}" for package, version in section.versions.items())
         yield section.peer.name, versions, str(section.cases), *(_largest(section, kind) for kind in KINDS)
@@ -177,7 +180,7 @@ def _summary(sections: Sequence[Section]) -> Iterator[tuple[str, ...]]:
 def _largest(section: Section, kind: str) -> str:
     """Return the largest difference in each precision."""
     texts = []
-    for dtype in ("float64", "float32"):
+    for dtype in ("float64", "float32", "tf32"):
         rows = [row for row in section.rows if row.dtype == dtype and kind in row.largest]
         if rows:
             worst = max(rows, key=lambda row: row.largest[kind])

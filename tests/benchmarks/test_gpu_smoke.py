@@ -197,6 +197,7 @@ def test_groups_of_parts() -> None:
     names = [[part.name for part in group] for group in groups_of(PARTS)]
     assert names[0] == ["device and memory"]
     assert names[-3:-1] == [["times"], ["tiles"]]
+    assert PARTS[-2].by_hand() == "python -m benchmarks.gpu_tiles time"
     assert [name for group in names for name in group] == [part.name for part in PARTS]
 
 
@@ -208,7 +209,7 @@ def test_tiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(gpu_tiles, name, value)
     file = tmp_path / "tiles.json"
     for what in ("compile", "time"):
-        done = CliRunner().invoke(gpu_tiles.main, (what, "60", str(file)))
+        done = CliRunner().invoke(gpu_tiles.main, (what, "--json", str(file)))
         assert done.exit_code == 0, done.output
     result = json.loads(file.read_text(encoding="utf-8"))
     assert [(row["loop"], row["chosen"]) for row in result["rows"][:2]] == [("forward", True), ("backward", True)]
