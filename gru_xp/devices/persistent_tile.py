@@ -105,7 +105,6 @@ def feasible_tiles(loop: LoopSize, limits: Limits) -> list[Tile]:
     return found
 
 
-@lru_cache(maxsize=1024)
 def fastest_tile(loop: LoopSize, limits: Limits) -> Tile:
     """The tile with the least estimated time for the largest number of rows in the class of `loop`.
 
@@ -121,7 +120,12 @@ def fastest_tile(loop: LoopSize, limits: Limits) -> Tile:
     share = -(-loop.n_rows // limits.multiprocessors)
     power = 1 << (share - 1).bit_length()
     rounded_up = power * 3 // 4 if share <= power * 3 // 4 and power > 2 else power
-    return feasible_tiles(loop._replace(n_rows=rounded_up * limits.multiprocessors), limits)[0]
+    return _fastest_tile(loop._replace(n_rows=rounded_up * limits.multiprocessors), limits)
+
+
+@lru_cache(maxsize=1024)
+def _fastest_tile(loop: LoopSize, limits: Limits) -> Tile:
+    return feasible_tiles(loop, limits)[0]
 
 
 def _step_cycles(tile: Tile, width: int, products: tuple[tuple[int, int], ...], n_cells: int) -> float:
