@@ -263,6 +263,26 @@ def test_cupy_takes_the_code(calls):
         assert cupy_ops._norm_kernel(dtype).kernel.nin == 1
 
 
+def test_code_compiles_for_cuda(calls, nvrtc):
+    """In float32 throughout, numbers included."""
+    kernels = []
+    for number, source in enumerate({source.code: source for source in map(recorded, calls)}.values()):
+        names = [parameter.removeprefix("T ") for parameter in f"{source.in_params}, {source.out_params}".split(", ")]
+        kinds = ["const T " if isinstance(view, float) else "T *" for view in source.arguments]
+        parameters = [f"{kind}{name}{'_' * (kind == 'T *')}" for kind, name in zip(kinds, names, strict=True)]
+        lines = [f"T &{name} = {name}_[threadIdx.x];" for kind, name in zip(kinds, names, strict=True) if kind == "T *"]
+        kernels.append(f'extern "C" __global__ void k{number}({", ".join(parameters)}) {{')
+        kernels += [*lines, source.code, "}"]
+    ptx, _ = nvrtc("\n".join(["typedef float T;", *kernels]), "sm_90")
+    assert ptx.count(".entry") > 20
+    assert ".f64" not in ptx
+
+
+def recorded(call):
+    body, given = call
+    return kernel_source(record(body, given))
+
+
 # --- everything on a CuPy of NumPy arrays -----------------------------------------------------------------------
 
 

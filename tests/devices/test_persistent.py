@@ -1,7 +1,6 @@
 import ctypes
 import ctypes.util
 import functools
-import importlib.util
 import itertools
 import logging
 import os
@@ -10,7 +9,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -428,53 +426,6 @@ def scaled_sum(xp, a, factor, b):
 
 
 # --- the kernel for a GPU ---------------------------------------------------------------------------------------
-
-
-def load_nvrtc():
-    """NVRTC as CuPy finds it, by cuda-pathfinder, or as the package nvidia-cuda-nvrtc has it."""
-    problems = []
-    with suppress(ImportError):
-        pathfinder = importlib.import_module("cuda.pathfinder")
-        try:
-            return ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("nvrtc").abs_path)
-        except (OSError, RuntimeError) as error:  # it is not found, or needs a library that is not there
-            problems.append(error)
-    spec = importlib.util.find_spec("nvidia")
-    folders = map(Path, spec.submodule_search_locations if spec else ())
-    paths = [str(path) for folder in folders for path in sorted(folder.glob("*/lib/libnvrtc.so.*"))]
-    for name in filter(None, [*paths, ctypes.util.find_library("nvrtc")]):
-        try:
-            return ctypes.CDLL(name)
-        except OSError as error:
-            problems.append(error)
-    reasons = "; ".join(str(problem).partition("\n")[0] for problem in problems)
-    return pytest.skip(f"NVRTC cannot be loaded ({reasons})" if reasons else "there is no NVRTC")
-
-
-@pytest.fixture(scope="session")
-def nvrtc():
-    """``nvrtc(source, architecture)``: PTX and the assembler's report."""
-    library = load_nvrtc()
-
-    def text(program, what):
-        size = ctypes.c_size_t()
-        getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value)
-        getattr(library, f"nvrtcGet{what}")(program, buffer)
-        return buffer.value.decode()
-
-    def nvrtc(source, architecture):
-        program = ctypes.c_void_p()
-        library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"steps.cu", 0, None, None)
-        options = [f"--gpu-architecture={architecture}".encode(), b"-std=c++17", b"--ptxas-options=-v"]
-        status = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-        log = text(program, "ProgramLog")
-        assert status == 0, log
-        ptx = text(program, "PTX")
-        library.nvrtcDestroyProgram(ctypes.byref(program))
-        return ptx, log
-
-    return nvrtc
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
