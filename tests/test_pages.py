@@ -33,7 +33,7 @@ MAX_EPOCHS = 3
 PEERS = re.compile(r"^\s*(import|from) (torch|keras|onnx\w*)\b|\.(onnx|pt)\b|\b\w+_onnx\b", re.MULTILINE)
 """In a block that needs one of these libraries."""
 
-MODULES = ("mutation", "offline")
+MODULES = ("mutation", "offline", "tables")
 """Of the benchmarks, with a command line of their own."""
 
 NOT_RUN = ("mutmut ", *(f"python -m benchmarks.{name}" for name in MODULES), "rm -r mutants", "pytest", "export ")

@@ -1,0 +1,186 @@
+"""Tables of the READMEs, from the files in ``results/``: ``python -m benchmarks.tables`` writes them anew."""
+
+import json
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import shape_text
+
+FOLDER = Path(__file__).resolve().parent
+README, ROOT_README = FOLDER / "README.md", FOLDER.parent / "README.md"
+
+Rows = Sequence[dict[str, Any]]
+Table = list[tuple[str, ...]]
+
+ROOT_HEADER = ("sequences, steps, hidden, input", "gru-xp", "PyTorch", "faster by", "peak memory, gru-xp / PyTorch")
+ROOT_SHAPES = ("704, 10, 70, 1", "2048, 32, 128, 8", "256, 100, 256, 8")
+NONE = "–"
+
+
+def find(rows: Rows, library: str, variant: str, **wanted: Any) -> dict[str, Any]:
+    """The row of a contestant of this checkout; an empty one if there is none, or it has a problem."""
+    wanted |= {"library": library, "variant": variant, "problem": None}
+    found = [row for row in rows if "checkout" not in row and all(row.get(key) == wanted[key] for key in wanted)]
+    return found[0] if found else {}
+
+
+def shapes_of(rows: Rows) -> list[dict[str, int]]:
+    """Different ones, in order."""
+    return [dict(sizes) for sizes in dict.fromkeys(tuple(row["shape"].items()) for row in rows)]
+
+
+def time_text(row: dict[str, Any], unit: float = 1.0) -> str:
+    """The median, in milliseconds divided by `unit`."""
+    if "median_ms" not in row:
+        return NONE
+    number = row["median_ms"] / unit
+    return f"{number:,.0f}" if number >= 100 else f"{number:#.3g}".removesuffix(".")
+
+
+def times_text(row: dict[str, Any], name: str = "times_as_fast", sign: str = " ×") -> str:
+    """A ratio, such as ``2.5 ×``."""
+    return f"{row[name]:.1f}{sign}" if name in row else NONE
+
+
+def memory_text(*rows: dict[str, Any]) -> str:
+    """Such as ``7 / 19 MiB``."""
+    peaks = [row.get("peak_bytes") for row in rows]
+    return " / ".join(NONE if peak is None else f"{peak / 2**20:.0f}" for peak in peaks) + " MiB"
+
+
+# --- the tables -------------------------------------------------------------------------------------------------
+
+
+def train_table(rows: Rows) -> Table:
+    """The trainer's step."""
+    floor = "times its matrix products alone"
+    table: Table = [(*ROOT_HEADER[:4], floor, "memory, gru-xp / PyTorch")]
+    for shape in shapes_of(rows):
+        ours, torch, products = (
+            find(rows, *name, shape=shape)
+            for name in (("gru-xp", "after"), ("torch", "float32"), ("products", "after"))
+        )
+        cells = time_text(ours), time_text(torch), times_text(torch), times_text(products, "ours_by_floor", "")
+        table.append((shape_text(shape.values()), *cells, memory_text(ours, torch)))
+    return table
+
+
+def root_table(rows: Rows) -> Table:
+    """The same in short."""
+    table: Table = [ROOT_HEADER]
+    for shape in shapes_of(rows):
+        if (name := shape_text(shape.values())) in ROOT_SHAPES:
+            ours, torch = find(rows, "gru-xp", "after", shape=shape), find(rows, "torch", "float32", shape=shape)
+            times = f"{time_text(ours)} ms", f"{time_text(torch)} ms"
+            table.append((name, *times, times_text(torch), memory_text(ours, torch)))
+    return table
+
+
+def layer_table(rows: Rows) -> Table:
+    """Public functions of one layer."""
+    others = {("torch", "one layer"): "PyTorch", ("jax", "jit"): "gru-xp in `jax.jit`"}
+    others[("jax", "own gradient")] = "with JAX's own gradient"
+    table: Table = [("sequences, steps, hidden, input", "gru-xp", *others.values(), "faster than PyTorch by")]
+    for shape in shapes_of(rows):
+        found = [find(rows, *name, shape=shape) for name in (("gru-xp", "public"), *others)]
+        table.append((shape_text(shape.values()), *map(time_text, found), times_text(found[1])))
+    return table
+
+
+def infer_table(rows: Rows) -> Table:
+    """Whole sequences, streaming steps, and steps with unprepared weights."""
+    header = ("", "gru-xp", "PyTorch", "onnxruntime", "OpenVINO", "faster than PyTorch by")
+    ways: list[tuple[str, str, tuple[str, ...]]] = [
+        ("`GRUInference`, {B:,} × {T} steps", "forward", ("GRUInference", "GRU", "GRU", "GRU")),
+        ("`gru_forward`, {B:,} × {T} steps", "forward", ("gru_forward", "GRU", "GRU", "GRU")),
+        ("`GRUInference.step`", "stream", ("step(x, h)", "GRUCell", "GRU, T = 1", "GRU, T = 1")),
+        ("`gru_step`, H = {H}, I = {I}", "step", ("gru_step", "GRUCell, no_grad", "", "")),
+        ("`gru_cell_forward`, H = {H}, I = {I}", "cell", ("gru_cell_forward", "GRUCell, no_grad", "", "")),
+    ]
+    table: Table = [header]
+    for label, task, variants in ways:
+        for shape in shapes_of([row for row in rows if row["task"] == task]):
+            libraries = ("gru-xp", "torch", "onnxruntime", "openvino")
+            names = zip(libraries, variants, strict=True)
+            found = [find(rows, *name, task=task, shape=shape) for name in names]
+            ratio = {"times": found[1]["median_ms"] / found[0]["median_ms"]} if all(found[:2]) else {}
+            times = (time_text(row, 1e-3) for row in found)
+            table.append((label.format(**shape), *times, times_text(ratio, "times")))
+    return table
+
+
+def variants_table(rows: Rows) -> Table:
+    """Variants of layers."""
+    shapes = shapes_of(rows)
+    table: Table = [("", *(name for shape in shapes for name in (f"gru-xp, {shape_text(shape.values())}", "PyTorch")))]
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        found = [find(rows, library, variant, shape=shape) for shape in shapes for library in ("gru-xp", "torch")]
+        table.append((variant, *map(time_text, found)))
+    return table
+
+
+TABLES: dict[str, tuple[str, Callable[[Rows], Table]]] = {
+    "train-cpu": ('medians in milliseconds, `reset="after"`, and the largest growth of memory', train_table),
+    "layer-cpu": ('medians in milliseconds, `reset="after"`', layer_table),
+    "infer-cpu": ("medians in microseconds", infer_table),
+    "variants-cpu": ("medians in milliseconds", variants_table),
+}
+
+
+def markdown(table: Table) -> str:
+    """Its lines."""
+    header, *rows = table
+    lines = [f"| {' | '.join(cells)} |\n" for cells in (header, *rows)]
+    return "".join([lines[0].replace("|  |", "| |"), f"|{'---|' * len(header)}\n", *lines[1:]])
+
+
+def block(name: str, record: dict[str, Any]) -> str:
+    """What a README says of a file of results."""
+    text, table = TABLES[name]
+    machine, versions, settings = record["machine"], record["versions"], record["settings"]
+    packages = {"torch": "PyTorch", "jax": "JAX", "onnxruntime": "onnxruntime", "openvino": "OpenVINO"}
+    libraries = {row["library"] for row in record["rows"]}
+    peers = [f"{label} {versions[key]}" for key, label in packages.items() if key in libraries]
+    numpy = f"NumPy {versions['numpy']} with {versions['blas']}"
+    sentences = [
+        f"Results ([{name}.json](results/{name}.json), {record['date'][:10]}), {text}, on {machine['cpu']} with "
+        f"{machine['cores']} cores and {settings['threads']} threads: {', '.join([numpy, *peers])}."
+    ]
+    if "against" in record["summary"]:
+        numbers, before = record["summary"]["against"], settings["against"]
+        sentences.append(
+            f"gru-xp at {settings['commit']} is {numbers['geometric_mean']:.3f} times as fast as at {before['commit']} "
+            f"(geometric mean), lowest {numbers['lowest']:.3f}."
+        )
+    return f"{textwrap.fill(' '.join(sentences), 120, break_on_hyphens=False)}\n\n{markdown(table(record['rows']))}"
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """The READMEs as they should be."""
+    records = {
+        name: json.loads(file.read_text(encoding="utf-8"))
+        for name in TABLES
+        if (file := FOLDER / "results" / f"{name}.json").exists()
+    }
+    text = README.read_text(encoding="utf-8")
+    for name, record in records.items():
+        before, rest = text.split(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->\n")
+        text = f"{before}<!-- {name} -->\n{block(name, record)}{end}{after}"
+    yield README, text
+    text = ROOT_README.read_text(encoding="utf-8")
+    table = markdown(root_table(records["train-cpu"]["rows"]))
+    start = text.index(table.splitlines()[0])
+    yield ROOT_README, text[:start] + table + text[text.index("\n\n", start) + 1 :]
+
+
+def main() -> None:
+    """Write the READMEs."""
+    for file, text in pages():
+        file.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
