@@ -142,8 +142,8 @@ class Lowered:
         split = next((x.rows for x in given if isinstance(x, Kept)), None)
         if split is None or any(isinstance(x, Kept) and x.rows != split for x in given):
             split = [some for some, _ in workers]
-        key = structure_of(weights)
-        tasks = []
+        key, leaves = structure_of(weights), tuple(leaves_of(weights))
+        tasks: list[tuple[Ops, Callable[[], Any]]] = []
         whole = None if carry is None or len(split) == 1 else ops.empty(carry.shape, like=carry)
         for number, some in enumerate(split):
             one = len(split) == 1
@@ -156,9 +156,9 @@ class Lowered:
             plan = scan_plan(
                 step, key, structure_of(carry_part, n), ("tuple", tuple, key_xs), structure_of(rows_part, n)
             )
-            inputs = {"weight": leaves_of(weights), "row": leaves_of(rows_part), "x": xs_part}
             into = None if whole is None else whole[some]
-            tasks.append((worker, partial(_scan_part, worker, plan.plan, inputs, carry_part, T, reverse, into)))
+            inputs = leaves, tuple(leaves_of(rows_part)), tuple(xs_part)
+            tasks.append((worker, ScanPart(worker, (plan.plan, *inputs, carry_part, into, T, reverse))))
         results = ops.run(tasks)
         carried, ys, sums = results[0]
         for _, _, more in results[1:]:
@@ -218,7 +218,7 @@ class _Memory:
         self,
         plan: StepPlan,
         ops: Ops,
-        inputs: dict[str, list[Array]],
+        inputs: dict[str, Sequence[Array]],
         like: Array,
         T: int,
         block_length: int,
@@ -229,7 +229,9 @@ class _Memory:
         self._for_calls = ops.for_calls if isinstance(ops, Lowered) else _same
         self._given = inputs
         self._taken: dict[Buffer, Array] = {}
-        self.inputs = {kind: list(map(self._for_calls, arrays)) for kind, arrays in inputs.items()}
+        self.inputs: dict[str, Sequence[Array]] = {
+            kind: list(map(self._for_calls, arrays)) for kind, arrays in inputs.items()
+        }
         self._arrays: dict[Buffer, Array] = {}
         self._views: dict[Symbol, tuple[Array, Kind]] = {}
 
@@ -332,20 +334,33 @@ class LoopSteps:
                 ops.copy(given[0], out[0])
 
 
-def _scan_part(
+@dataclass(frozen=True)
+class ScanPart:
+    """The scan of some sequences, which a call of this object does; `arguments` are those of `scan_part`."""
+
+    ops: Any
+    arguments: tuple[Any, ...]
+
+    def __call__(self) -> tuple[Array | None, list[Array], list[Array]]:
+        return scan_part(self.ops, *self.arguments)
+
+
+def scan_part(
     ops: Ops,
     plan: StepPlan,
-    inputs: dict[str, list[Array]],
+    weights: Sequence[Array],
+    rows: Sequence[Array],
+    xs: Sequence[Array],
     carry: Array | None,
+    into: Array | None,
     T: int,
     reverse: bool,
-    into: Array | None,
 ) -> tuple[Array | None, list[Array], list[Array]]:
     """The scan of some sequences: the last carry, also written `into` an array, ys, and sums."""
-    like = inputs["x"][0] if carry is None else carry
+    like = xs[0] if carry is None else carry
     H = like.shape[-1]
     length = max(1, min(T, ops.block_length(T, like.shape[-2], H))) if plan.loop and plan.in_blocks else T
-    memory = _Memory(plan, ops, inputs, like, T, length, reverse)
+    memory = _Memory(plan, ops, {"weight": weights, "row": rows, "x": xs}, like, T, length, reverse)
     for stage in (*plan.once, *plan.written, *plan.before):
         _emit(stage, ops, memory.whole, memory.of_place)
     if plan.carry_in is not None:

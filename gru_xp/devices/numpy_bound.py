@@ -5,6 +5,7 @@ its results belong to the caller.
 """
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import compress
@@ -24,6 +25,10 @@ Seen: TypeAlias = Callable[[Any], Any]
 
 MIN_SHARED_WORK = 2**17
 """Products of numbers in a product of matrices that BLAS might share among threads, which wait for each other."""
+
+
+LENT_NDIM = 3
+"""Axes of results over time, which may be lent."""
 
 
 class Input:
@@ -97,13 +102,18 @@ class BoundProgram:
         Functions and their arguments.
     result
         Arrays of the program, or inputs, in a (nested, named) tuple.
+    lends
+        Whether results over time are lent, and not copied: the program must not be run while it is not free.
     """
 
-    def __init__(self, inputs: Sequence[Input], program: Program, result: Any) -> None:
+    def __init__(self, inputs: Sequence[Input], program: Program, result: Any, lends: bool = False) -> None:
+        self._lends = lends
+        self._lent = list({id(r): r for r in map(_root, _over_time(result))}.values()) if lends else []
+        self._n_own: list[int] = []
         self._numbers = {a.key: number for number, a in enumerate(inputs)}
         self._views: list[tuple[Seen, int]] = []
         self._own: list[Any] = []
-        program = _without_constants(program)
+        program = _without_constants(program, self._lent)
         bound = [any(isinstance(a, Input) for a in arguments) for _, arguments in program]
         for _, arguments in compress(program, bound):
             for a in arguments:
@@ -155,8 +165,20 @@ class BoundProgram:
         if isinstance(tree, Input):
             self._results.append((None, self._number(tree)))
         else:
-            self._results.append((tree.__copy__, 0))
+            self._results.append((tree.view if self._lends and tree.ndim == LENT_NDIM else tree.__copy__, 0))
         return len(self._results) - 1
+
+    def begin_to_lend(self) -> None:
+        """To be called while nobody has results, nor what they were made with."""
+        self._n_own = self._n_users()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody has results that it has lent."""
+        return self._n_users() == self._n_own
+
+    def _n_users(self) -> list[int]:
+        return [sys.getrefcount(a) for a in self._lent]
 
     def __call__(self, arrays: Sequence[Array]) -> Any:
         """Run it on arrays."""
@@ -189,8 +211,8 @@ def _work(a: Any, b: Any, out: Any) -> int:
     return int(math.prod(out.shape[-2:]) * a.shape[-1])
 
 
-def _without_constants(program: Program) -> Program:
-    """The calls whose results are not the same each time; the others are made, now."""
+def _without_constants(program: Program, lent: Sequence[Array]) -> Program:
+    """The calls whose results are not the same each time, or are in memory that is lent; the others are made, now."""
     arrays = [[a for a in arguments if isinstance(a, np.ndarray)] for _, arguments in program]
     written = [_written(function, some) for (function, _), some in zip(program, arrays, strict=True)]
     writes: dict[int, dict[int, list[Array]]] = defaultdict(dict)  # by memory and number of a call that is kept: where
@@ -206,7 +228,9 @@ def _without_constants(program: Program) -> Program:
         if not may_differ:
             (out,) = outs
             rivals = writes[id(_root(out))]
-            may_differ = any(_overlap(out, a) for i, some in rivals.items() if i != number for a in some)
+            may_differ = any(np.may_share_memory(out, a) for a in lent) or any(
+                _overlap(out, a) for i, some in rivals.items() if i != number for a in some
+            )
         if may_differ:
             kept.append(program[number])
         else:
@@ -228,6 +252,13 @@ def _root(a: Array) -> Array:
     while isinstance(a.base, np.ndarray):
         a = a.base
     return a
+
+
+def _over_time(tree: Any) -> list[Array]:
+    """The results that have steps."""
+    if isinstance(tree, tuple | list):
+        return [a for part in tree for a in _over_time(part)]
+    return [tree] if isinstance(tree, np.ndarray) and tree.ndim == LENT_NDIM else []
 
 
 def _overlap(a: Array, b: Array) -> bool:

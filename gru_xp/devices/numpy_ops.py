@@ -15,9 +15,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from gru_xp.devices.lowering import Lowered
+from gru_xp.devices.lowering import Lowered, ScanPart
 from gru_xp.devices.numpy_bound import CALL_BYTES, BoundProgram, SmallCalls, inputs_like, replaced
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch, detached
+from gru_xp.devices.numpy_parts import PartPrograms
 from gru_xp.devices.numpy_plan import Plan, Program, make_plan
 from gru_xp.devices.primitives import Body, Ops, even_slices, rounds_for_memory
 from gru_xp.devices.recording import record
@@ -46,6 +47,9 @@ MAX_BLOCK_NUMBERS = 2**16
 
 MAX_STEPS = 128
 """Of a scan that a program is made for, as of a small call."""
+
+PROGRAMS_SHARE = 4
+"""One part in this many of the memory that is kept is for the programs of parts of scans."""
 
 MIN_ROWS = 256
 """Sequences that are computed together even if their states have more than `MAX_STATE_NUMBERS` numbers, so that the
@@ -89,7 +93,8 @@ class NumpyOps(Lowered):
     def __init__(self, threads: int = 1, *, max_kept: int = 2**29) -> None:
         self.threads = threads
         self._max_kept = max_kept // (threads + 1)  # here, and for each worker
-        self._memory = RecycledMemory(self._max_kept)
+        self._memory = RecycledMemory(self._max_kept - self._max_kept // PROGRAMS_SHARE)
+        self._part_programs = PartPrograms(self._max_kept // PROGRAMS_SHARE)
         self._workers: list[NumpyOps] = []
         self._plans: dict[Any, Plan] = {}
         self._scratch = Scratch()
@@ -217,8 +222,9 @@ class NumpyOps(Lowered):
             self.program.append((run_side_by_side, (programs,)))
             return [replay.result for _, replay in replays]
         if len(tasks) == 1:
+            worker, function = _own(tasks)[0]
             with one_blas_thread:
-                return [function() for _, function in tasks]
+                return [(worker._program_of(function) or function)()]
         # Python code of several threads would wait for each other: what there is to do is written down here, and the
         # threads do that. One task a worker at a time, so that those to come do not take memory yet.
         results = []
@@ -226,8 +232,14 @@ class NumpyOps(Lowered):
         n = len({id(ops) for ops, _ in own})
         for start in range(0, len(own), n):
             wave = own[start : start + n]
-            results += run_side_by_side([(ops, ops._record(function, ops._memory)) for ops, function in wave])
+            prepared = [(ops, ops._program_of(f) or ops._record(f, ops._memory)) for ops, f in wave]
+            results += run_side_by_side(prepared)
         return results
+
+    def _program_of(self, function: Callable[[], Result]) -> Callable[[], Result] | None:
+        """What does the same, if it was written down for an earlier call like this one."""
+        found = self._part_programs.of(function) if isinstance(function, ScanPart) and self.keeps_programs else None
+        return None if found is None else partial(found[0], found[1])
 
     def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
         for ops in (self, *self._workers):
@@ -237,13 +249,17 @@ class NumpyOps(Lowered):
         return replay
 
     def bound(
-        self, make: Callable[["NumpyOps", Arrays], Any], arguments: Arrays, arrays: Sequence[Array]
+        self,
+        make: Callable[["NumpyOps", Arrays], Any],
+        arguments: Arrays,
+        arrays: Sequence[Array],
+        lends: bool = False,
     ) -> tuple[BoundProgram, int]:
-        """A program for calls with arguments such as these, and how many bytes it takes."""
+        """A program for calls with arguments such as these, and how many bytes it takes; see `BoundProgram`."""
         ops, inputs = self._worker(), inputs_like(arrays)
         replay = ops._record(partial(make, ops, replaced(arguments, iter(inputs))), ops._arena)
         nbytes = ops._arena.nbytes + ops._scratch.nbytes + ops._products.nbytes + CALL_BYTES * len(replay.program)
-        return BoundProgram(inputs, replay.program, replay.result), nbytes
+        return BoundProgram(inputs, replay.program, replay.result, lends), nbytes
 
     def _worker(self) -> "NumpyOps":
         """Ops for another thread."""
