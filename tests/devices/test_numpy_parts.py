@@ -53,7 +53,7 @@ def test_results_that_are_held_are_not_overwritten(draw, draw_params, reset, thr
     n_programs = len(programs_of(ops))
     assert n_programs > 4 * threads
     del held, kept, found
-    (kept, found), expected = layer(draw, params, ops)
+    (_, found), expected = layer(draw, params, ops)
     assert_close(found, expected)
     assert len(programs_of(ops)) == n_programs
 
@@ -63,8 +63,9 @@ def test_results_may_be_written_into(draw, draw_params, reset):
     for _ in range(6):
         (kept, found), expected = layer(draw, params, ops)
         assert_close(found, expected)
-        for a in [part for a in kept for part in ([part for _, part in a.parts] if hasattr(a, "parts") else [a])]:
-            a[...] = np.nan
+        for result in kept:
+            for _, array in getattr(result, "parts", [(None, result)]):
+                array[...] = np.nan
     assert programs_of(ops)
 
 
