@@ -238,9 +238,8 @@ class _Memory:
     def array(self, buffer: Buffer) -> Array:
         array = self._arrays.get(buffer)
         if array is None:
-            lead = ((), (self._block_length,), (self._T + buffer.carries,))[buffer.kind]
-            shape = [self._like.shape[-2] if n is ROWS else n for n in buffer.shape]
-            self._taken[buffer] = self._ops.empty((*lead, *shape), like=self._like)
+            shape = _shape_of(buffer, self._like, self._T, self._block_length)
+            self._taken[buffer] = self._ops.empty(shape, like=self._like)
             array = self._arrays[buffer] = self._for_calls(self._taken[buffer])
         return array
 
@@ -301,6 +300,11 @@ def _emit(stage: Stage, ops: Ops, of: Callable[[Symbol], Array], of_place: Calla
         ops.pointwise(stage.body, tuple([of(a) for a in stage.inputs]), out=tuple([of(a) for a in stage.outputs]))
 
 
+def _shape_of(buffer: Buffer, like: Array, T: int, block_length: int) -> tuple[int, ...]:
+    lead = ((), (block_length,), (T + buffer.carries,))[buffer.kind]
+    return *lead, *(like.shape[-2] if n is ROWS else n for n in buffer.shape)
+
+
 class LoopCall(NamedTuple):
     """A stage of the loop: what it reads and writes, each with the steps that it has."""
 
@@ -344,6 +348,15 @@ class ScanPart:
     def __call__(self) -> tuple[Array | None, list[Array], list[Array]]:
         return scan_part(self.ops, *self.arguments)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes."""
+        plan, _, _, xs, carry, _, T, _ = self.arguments
+        like = xs[0] if carry is None else carry
+        length = _block_length(self.ops, plan, like, T)
+        sizes = [math.prod(_shape_of(buffer, like, T, length)) for buffer in plan.buffers]
+        return sum(sizes) * int(like.dtype.itemsize)
+
 
 def scan_part(
     ops: Ops,
@@ -358,8 +371,7 @@ def scan_part(
 ) -> tuple[Array | None, list[Array], list[Array]]:
     """The scan of some sequences: the last carry, also written `into` an array, ys, and sums."""
     like = xs[0] if carry is None else carry
-    H = like.shape[-1]
-    length = max(1, min(T, ops.block_length(T, like.shape[-2], H))) if plan.loop and plan.in_blocks else T
+    length = _block_length(ops, plan, like, T)
     memory = _Memory(plan, ops, {"weight": weights, "row": rows, "x": xs}, like, T, length, reverse)
     for stage in (*plan.once, *plan.written, *plan.before):
         _emit(stage, ops, memory.whole, memory.of_place)
@@ -399,6 +411,13 @@ def scan_part(
         ys.append(y)
     last = None if carry is None else _last(ops, plan, memory, T, reverse, into)
     return last, ys, sums
+
+
+def _block_length(ops: Ops, plan: StepPlan, like: Array, T: int) -> int:
+    """After how many steps of the loop something else is done for all of them."""
+    if not plan.loop or not plan.in_blocks:
+        return T
+    return max(1, min(T, ops.block_length(T, *like.shape[-2:])))
 
 
 def _last(ops: Ops, plan: StepPlan, memory: _Memory, T: int, reverse: bool, into: Array | None) -> Array:

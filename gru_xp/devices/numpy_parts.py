@@ -16,11 +16,10 @@ MAX_KINDS = 64
 
 
 class _Kind:
-    """Parts of the same plan and the same shapes."""
+    """Parts of the same plan and the same shapes; `nbytes` are those of one program."""
 
-    def __init__(self) -> None:
-        self.n_without = 0
-        self.nbytes = 0  # of a program, once there was one
+    def __init__(self, nbytes: int) -> None:
+        self.n_without, self.nbytes = 0, nbytes
         self.programs: list[BoundProgram] = []
 
 
@@ -47,7 +46,7 @@ class PartPrograms:
         key, arrays = kind_of(part.arguments)
         if key is None:
             return None
-        kind = self._kinds[key] = self._kinds.pop(key) if key in self._kinds else _Kind()
+        kind = self._kinds[key] = self._kinds.pop(key) if key in self._kinds else _Kind(part.nbytes)
         if len(self._kinds) > MAX_KINDS:
             del self._kinds[next(iter(self._kinds))]
         program = next((program for program in kind.programs if program.is_free), None)

@@ -231,6 +231,11 @@ class StepPlan:
         return [self.once, self.before, self.loop, self.after]
 
     @property
+    def buffers(self) -> set[Buffer]:
+        """All memory."""
+        return {place.buffer for place in self.places.values()}
+
+    @property
     def in_blocks(self) -> bool:
         """Whether something is to be done after each block of steps."""
         return bool(self.after or self.contractions)

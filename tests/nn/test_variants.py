@@ -557,7 +557,7 @@ def test_memory_as_python_sees_it(draw_call, variant, keep_every, make_ops):
     """With the fast ops, which have notes of all calls of a pass, and with the plain ones."""
     call = draw_call(variant, sizes=(64, 400, 3, 48), lengths=[30] * 64)
     ops = make_ops()
-    for _ in passes(call._replace(x=call.x[:, :40], dh=call.dh[:, :40]), keep_every, ops):
+    for _ in passes(call._replace(x=call.x[:, :80], dh=call.dh[:, :80]), keep_every, ops):
         """What is kept however long the sequences are is there now."""
     tracemalloc.start()
     try:
@@ -611,7 +611,7 @@ def test_memory_of_long_sequences(draw, draw_params, B, T, H, k, with_lengths):
             tracemalloc.stop()
 
     peak(220, None)
-    peak(2 * k, k)
+    peak(4 * k, k)
     a_step = (peak(220, None) - peak(20, None)) / 200
     assert peak(T, k) < 4 * math.sqrt(T) * a_step
 
