@@ -32,7 +32,7 @@ CONFORMANCE = ("-m", "benchmarks", "conformance")
 TILES = ("-m", "benchmarks.gpu_tiles")
 TIMES = ("-m", "benchmarks", "gpu", "--minutes", "{minutes}", "--json", "{json}")
 PARTS: tuple[Part, ...] = (
-    Part("device and memory", 0.06, (DEVICES.format("device"),), alone=True),
+    Part("device and self-check", 0.06, (DEVICES.format("device"), DEVICES.format("self_check")), alone=True),
     Part("plain operations", 0.08, ("tests/nn",)),
     Part("cuBLAS", 0.05, (DEVICES.format("cublas"),)),
     Part("elementwise kernels and reductions", 0.06, (DEVICES.format("cupy_ops"), "-k", "not captured")),

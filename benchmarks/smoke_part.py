@@ -134,6 +134,7 @@ def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part]) -> O
     report.unlink(missing_ok=True)
     environment = {name: value for name, value in os.environ.items() if name not in OTHER_SETTINGS}
     environment |= {"GRU_XP_NO_FALLBACK": "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed must not matter
     is_rest = (folder / "ended").exists()
     environment[ended_tests.VARIABLE] = str(folder / "ended")
     start = time.monotonic()

@@ -195,7 +195,7 @@ def test_parts_side_by_side_and_alone(smoke: Any, tmp_path: Path) -> None:
 
 def test_groups_of_parts() -> None:
     names = [[part.name for part in group] for group in groups_of(PARTS)]
-    assert names[0] == ["device and memory"]
+    assert names[0] == ["device and self-check"]
     assert names[-3:-1] == [["times"], ["tiles"]]
     assert PARTS[-2].by_hand() == "python -m benchmarks.gpu_tiles time"
     assert [name for group in names for name in group] == [part.name for part in PARTS]
