@@ -1,5 +1,4 @@
 import ctypes
-import ctypes.util
 import functools
 import itertools
 import logging
