@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,9 +36,14 @@ def note(text: str, *, quiet: bool = False) -> None:
         click.echo(printable(text, None), err=True)
 
 
+def _note_while_running(text: str) -> None:
+    """One line on stderr, above the progress bar, which replaces `sys.stderr` while it is shown."""
+    click.echo(printable(text, None), file=sys.stderr)
+
+
 class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        _note_while_running(record.getMessage())
 
 
 @contextmanager
@@ -62,7 +68,7 @@ def device_warnings_as_notes() -> Iterator[None]:
 
     def show_or_note(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, DeviceWarning):
-            note(f"warning: {message}")
+            _note_while_running(f"warning: {message}")
         else:
             show(message, category, *args, **kwargs)
 

@@ -1,11 +1,13 @@
 import io
 import json
+import logging
 import os
 import re
 import select
 import signal
 import sys
 import time
+import warnings
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from gru_xp import Forecaster, cli
 from gru_xp.devices import device
+from gru_xp.errors import DeviceWarning
 from gru_xp.forecasting.checkpoint import load_checkpoint
 from gru_xp.reporting import run_folder
 from gru_xp.training.checkpoint import Checkpoints
@@ -120,6 +123,23 @@ def test_a_line_says_how_long_it_will_take(capsys, monkeypatch):
     assert out == ""
     for part in ("epoch 20/100", "training loss 0.5000", "best training loss 0.2500", "20 s left"):
         assert part in err
+
+
+def test_what_is_said_meanwhile_is_a_line_above_the_bar(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with (
+        progress.watch(100, quiet=False) as callback,
+        cli.messages.log_as_notes(quiet=False),
+        cli.messages.device_warnings_as_notes(),
+    ):
+        callback(record(20))
+        logging.getLogger("gru_xp").info("compiling kernels")
+        warnings.warn("switched off", DeviceWarning, stacklevel=1)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.buffer.getvalue().decode())
+    assert {"compiling kernels", "warning: switched off"} < set(re.split(r"[\r\n]+", shown))
 
 
 @pytest.mark.parametrize("width", [80, 120])
