@@ -8,7 +8,7 @@ import runpy
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import combinations, zip_longest
 from pathlib import Path
@@ -489,6 +489,21 @@ def make_numpy_ops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(numpy_ops, "MIN_ROWS", 1)
     assert len(NumpyOps(threads).parts(7, 5, 2, 4)) == n_parts
     return lambda: NumpyOps(threads)
+
+
+@pytest.fixture(params=["some", pytest.param("all", marks=pytest.mark.slow)])
+def some(request: pytest.FixtureRequest, share: float) -> Callable[..., list[Any]]:
+    """``some(cases, step=3)``: every third case, from another one on for each split of `make_numpy_ops`.
+
+    So each case meets two of the splits; with ``-m slow``, all of them. For tests that have `make_numpy_ops`.
+    """
+    turn = list(SPLITS).index(request.node.callspec.params["make_numpy_ops"])
+
+    def some(cases: Iterable[Any], step: int = 3) -> list[Any]:
+        step = step if request.param == "some" else max(1, round(1 / share))
+        return list(cases)[turn % step :: step]
+
+    return some
 
 
 RESULTS = ("h", "h_last", "dx", "dh0", "dweight_ih", "dweight_hh", "dbias", "dbias_hn")

@@ -176,8 +176,8 @@ def test_masks_of_ones_change_nothing_and_others_do(draw, draw_network, reset):
         assert (np.abs(other - whole) > 1e-3).any(axis=1).all(), name
 
 
-def test_any_ops_give_the_same(draw, draw_stacks, make_numpy_ops, assert_params_close):
-    for (params, reset), with_masks in zip(draw_stacks(np, 2, 4, 3), WITH_MASKS, strict=True):
+def test_any_ops_give_the_same(draw, draw_stacks, make_numpy_ops, some, assert_params_close):
+    for (params, reset), with_masks in some(zip(draw_stacks(np, 2, 4, 3), WITH_MASKS, strict=True)):
         x, dy = draw(np, (7, 5, 2)), draw(np, (7, 3))
         masks = draw_masks(params.gru, x, RATES, 1)
         options = {"lengths": [5, 0, 3, 1, 5, 2, 4], "masks": masks} if with_masks else {}
@@ -198,7 +198,7 @@ def test_any_ops_give_the_same(draw, draw_stacks, make_numpy_ops, assert_params_
 def test_states_that_are_computed_again(xp, draw, draw_stacks):
     """The same results and gradients, with masks and lengths."""
     stacks = list(draw_stacks(xp, 2, 4, 2))
-    every = [(1, 2, 5, 8)] * 8
+    every = [(1, 5), (2, 8), (5, 2), (8, 1)] * 2
     if "numpy" not in xp.__name__:  # slower, so less of each
         stacks, every = [stacks[number] for number in (0, 3, 4, 7)], [(1,), (2, 8), (5,), (2,)]
     for (params, reset), numbers in zip(stacks, every, strict=True):

@@ -338,19 +338,18 @@ def test_no_initial_state_is_a_state_of_zeros(xp, draw_call):
 
 @pytest.mark.filterwarnings("error")
 def test_what_stands_past_the_length_is_not_looked_at(xp, draw_call):
-    for D, reset, settings in (
-        (1, "before", {"lengths": LENGTHS}),
-        (2, "after", {"lengths": LENGTHS}),
-        (1, "after", EVERYTHING),
-        (2, "before", EVERYTHING),
+    for D, reset, settings, number in (
+        (1, "before", {"lengths": LENGTHS}, math.nan),
+        (2, "after", {"lengths": LENGTHS}, math.inf),
+        (1, "after", EVERYTHING, -math.inf),
+        (2, "before", EVERYTHING, math.nan),
     ):
         call = draw_call(2, D, reset=reset)
         expected = call.to(xp)(reset=reset, **settings)
-        for number in (math.nan, math.inf):
-            for b, length in enumerate(LENGTHS):
-                call.x[b, length:] = call.dh[b, length:] = number
-            results = call.to(xp)(reset=reset, **settings)
-            assert equal_bits(results, expected), (D, settings, number)
+        for b, length in enumerate(LENGTHS):
+            call.x[b, length:] = call.dh[b, length:] = number
+        results = call.to(xp)(reset=reset, **settings)
+        assert equal_bits(results, expected), (D, settings, number)
         h, h_last, dx, dh0, _ = results
         for b, length in enumerate(LENGTHS):
             assert not to_host(h)[b, length:].any(), (D, settings)
@@ -467,7 +466,7 @@ def test_masks(draw_call):
 def test_fast_and_plain_ops_agree(draw_call, assert_close, dtype, limit):
     """At odd sizes, with weights as small as at the start of training, so that rounding stays small."""
     settings = EVERYTHING | {"lengths": [(5 * b) % 10 for b in range(37)]}
-    for L, D, reset in product([1, 2, 3], [1, 2], RESETS):
+    for L, D, reset in STACKS:
         call = draw_call(L, D, (37, 9, 3, 17), reset=reset)
         call = call._replace(layers=map_arrays(lambda array: 0.3 * array, call.layers)).to(np, dtype)
         plain = call(reset=reset, ops=PLAIN_OPS, **settings)

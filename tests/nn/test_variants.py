@@ -275,7 +275,7 @@ def test_float32(xp, draw_call, assert_same_results):
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-12), ("float32", 2e-6)])
 def test_fast_and_plain_ops_agree(draw_call, assert_same_results, dtype, limit):
     """At odd sizes, with weights as small as at the start of training, so that rounding stays small."""
-    for variant in VARIANTS:
+    for variant in VARIANTS if dtype == "float64" else PAIRS:
         call = draw_call(variant, sizes=(37, 9, 3, 17), lengths=[(5 * b) % 10 for b in range(37)])
         call = call._replace(params=map_arrays(lambda array: 0.3 * array, call.params)).to(np, dtype)
         assert_same_results(call(), call(ops=PLAIN_OPS), limit)
@@ -499,7 +499,7 @@ def test_keep_every_of_a_long_sequence(draw_call, assert_same_results):
     for variant, ops in zip(PAIRS, [PLAIN_OPS, None] * 3, strict=True):
         call = draw_call(variant, sizes=(2, 101, 3, 4), lengths=[101, 64])
         expected = call(ops=ops)
-        for keep_every in (1, 10, 33, 100):
+        for keep_every in (1, 33) if variant.reset == "before" else (10, 100):
             results = call(ops=ops, keep_every=keep_every)
             assert equal_bits(results[:4], expected[:4]), (variant, keep_every)
             assert_same_results(results, expected, 1e-14)
@@ -552,7 +552,13 @@ def test_memory_of_a_prediction(draw_call):
         pytest.param(LONG[0], None, id="all, all lengths", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("make_ops", [lambda: NumpyOps(max_kept=0), lambda: PLAIN_OPS], ids=["fast", "plain"])
+@pytest.mark.parametrize(
+    "make_ops",
+    [
+        pytest.param(lambda: NumpyOps(max_kept=0), id="fast", marks=pytest.mark.slow),
+        pytest.param(lambda: PLAIN_OPS, id="plain"),
+    ],
+)
 def test_memory_as_python_sees_it(draw_call, variant, keep_every, make_ops):
     """With the fast ops, which have notes of all calls of a pass, and with the plain ones."""
     call = draw_call(variant, sizes=(64, 400, 3, 48), lengths=[30] * 64)
@@ -579,12 +585,11 @@ def test_memory_as_python_sees_it(draw_call, variant, keep_every, make_ops):
 @pytest.mark.parametrize(
     ("B", "T", "H", "k", "with_lengths"),
     [
-        pytest.param(64, 900, 32, 30, True, id="900"),
+        pytest.param(64, 500, 32, 22, True, id="500"),
         *(
             pytest.param(*sizes, with_lengths, id=f"{sizes[1]}-{with_lengths}", marks=pytest.mark.slow)
             for sizes in [(8, 2500, 32, 50), (64, 900, 32, 30), (700, 300, 16, 17)]
             for with_lengths in (False, True)
-            if (sizes[1], with_lengths) != (900, True)
         ),
     ],
 )
@@ -671,9 +676,9 @@ def test_a_step_is_refused_as_a_sequence_is(draw_call, refuses):
 # --- what is wanted ---------------------------------------------------------------------------------------------
 
 
-def test_only_what_is_wanted(draw_call, make_numpy_ops, variants):
-    pairs = product(PAIRS, KEEP_EVERY) if variants is PAIRS else zip(variants, map(kept, variants), strict=True)
-    for variant, keep_every in pairs:
+def test_only_what_is_wanted(draw_call, make_numpy_ops, some):
+    for number, variant in some(enumerate([*PAIRS, *VARIANTS[1::2]])):
+        keep_every = KEEP_EVERY[number % len(KEEP_EVERY)]
         call = draw_call(variant, sizes=(7, 5, 2, 4), lengths=[3, 5, 0, 1, 5, 2, 4])
         options = call.options | {"keep_every": keep_every}
         ops = make_numpy_ops()
@@ -687,7 +692,7 @@ def test_only_what_is_wanted(draw_call, make_numpy_ops, variants):
             if with_h:
                 assert equal_bits([actual_h], [h]), (variant, keep_every)
             if with_cache:
-                for with_dx in (False, True):
+                for with_dx in (False, True) if with_h else (False,):
                     actual_dx, *others = gru_backward(call.dh, cache, dh_last=call.dh_last, with_dx=with_dx)
                     assert (actual_dx is None) == (not with_dx), (variant, keep_every)
                     assert equal_bits([others[0], *arrays_of(others[1])], [dh0, *arrays_of(dparams)]), (
@@ -698,8 +703,8 @@ def test_only_what_is_wanted(draw_call, make_numpy_ops, variants):
                         assert equal_bits([actual_dx], [dx]), variant
 
 
-def test_gradients_of_both_results_add_up(draw_call, assert_same_results):
-    for variant in VARIANTS:
+def test_gradients_of_both_results_add_up(draw_call, assert_same_results, variants):
+    for variant in variants:
         call = draw_call(variant)
         h, h_last, cache = gru_forward(call.x, call.h0, call.params, **call.options, keep_every=kept(variant))
         (dx, dh0, dparams), (dx_last, dh0_last, dparams_last) = (

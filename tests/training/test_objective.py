@@ -78,9 +78,9 @@ def change(p, rng):
 
 
 @pytest.mark.compat
-def test_parts_and_replays_give_what_one_piece_gives(problem, make_numpy_ops, rng):
+def test_parts_and_replays_give_what_one_piece_gives(problem, make_numpy_ops, some, rng):
     """Predictions, costs and gradients; replayed with other sequences and parameters in the same arrays."""
-    for (B, layers, dtype, tolerance), reset in zip(CASES, itertools.cycle(RESETS)):
+    for (B, layers, dtype, tolerance), reset in some(zip(CASES, itertools.cycle(RESETS))):
         p, ops = problem(B=B, H=4, dtype=dtype, **layers, reset=reset), make_numpy_ops()
         y_pred, _, _ = whole(p.params, p.x, p.y, reset)
         predicted = predict(p.params, p.x, ops)
@@ -114,8 +114,8 @@ def test_two_captured_objectives_in_turn(problem, make_numpy_ops, rng):
                 assert_objective(objective, a, reset)
 
 
-def test_the_same_call_gives_the_same_bits(problem, make_numpy_ops):
-    for reset, captured in itertools.product(RESETS, (False, True)):
+def test_the_same_call_gives_the_same_bits(problem, make_numpy_ops, some):
+    for reset, captured in some(itertools.product(RESETS, (False, True))):
         p, seen = problem(B=7, H=4, dtype="float32"), set()
         for _ in range(2):
             ops = make_numpy_ops()
@@ -181,16 +181,17 @@ def test_parts_are_smaller_where_there_are_more_layers(problem, monkeypatch, for
 # --- states that are computed again -----------------------------------------------------------------------------
 
 
-def test_keep_every(problem, make_numpy_ops, rng):
+def test_keep_every(problem, make_numpy_ops, some, rng):
     one, two, deep = LAYERS
-    for layers, keep_every, reset, captured in (
+    cases = (
         (one, 1, "before", True),
         (one, 5, "after", False),
         (two, 2, "before", False),
         (two, 1, "after", True),
         (deep, 5, "before", True),
         (deep, 2, "after", True),
-    ):
+    )
+    for layers, keep_every, reset, captured in some(cases):
         p, ops = problem(B=7, T=5, H=4, **layers, reset=reset), make_numpy_ops()
         masks = draw_masks(p.params.gru, p.x, RATES, 3)
         objective = Objective(p.params, p.x, p.y, ops, rates=RATES, masks=masks, keep_every=keep_every)
@@ -217,9 +218,9 @@ def test_more_sequences_together_where_states_are_computed_again(problem, monkey
 # --- dropout ----------------------------------------------------------------------------------------------------
 
 
-def test_the_gradient_has_masks_and_the_cost_has_none(problem, make_numpy_ops, rng):
+def test_the_gradient_has_masks_and_the_cost_has_none(problem, make_numpy_ops, some, rng):
     """Nor does the cost alone change the gradient; captured, the gradient sees masks that change in place."""
-    for (B, layers, dtype, tolerance), reset in zip(CASES, itertools.cycle(RESETS[::-1])):
+    for (B, layers, dtype, tolerance), reset in some(zip(CASES, itertools.cycle(RESETS[::-1]))):
         p, ops = problem(B=B, H=4, dtype=dtype, **layers, reset=reset), make_numpy_ops()
         masks = draw_masks(p.params.gru, p.x, RATES, 3)
         objective = Objective(p.params, p.x, p.y, ops, rates=RATES, masks=masks)
