@@ -46,6 +46,12 @@ class Outcome(NamedTuple):
         assert not missing, f"{self.error!r} does not name {missing}"
 
 
+@pytest.fixture(scope="session")
+def outcome_of():
+    """``outcome_of(code, out, err)``: how a command ended."""
+    return Outcome
+
+
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch):
     """Let the runs in this process draw no plots, which takes longer than all the rest."""
@@ -150,15 +156,6 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def goog(run_script, tmp_path_factory):
-    """A run on a bundled file, by a process of its own and with plots; tests only look at it."""
-    folder = tmp_path_factory.mktemp("goog")
-    outcome = run_script("train", "GOOG.csv", *SMALL, "--device", "cpu", "--out", "run", cwd=folder)
-    assert outcome.code == 0, outcome.err
-    return Run(folder / "run", outcome)
-
-
-@pytest.fixture(scope="session")
 def train_once(run_here, tmp_path_factory):
     """``train_once(file, *options)``: a run in this process that several tests look at."""
 
@@ -169,6 +166,12 @@ def train_once(run_here, tmp_path_factory):
         return Run(folder / "run", outcome)
 
     return train_once
+
+
+@pytest.fixture(scope="session")
+def goog(train_once):
+    """A run on a bundled file; tests only look at it."""
+    return train_once("GOOG.csv")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,69 @@ NONE_ON_THE_FIRST = "0,1e10"
 """Memory of two devices in bytes: whatever is put on the first one fails."""
 
 
-@pytest.fixture
-def on_stand_in(run_script, tmp_path):
-    """``on_stand_in("train", ..., NAME="value")``: the command in an empty folder, with environment variables."""
+RUN_IN_CHILDREN = """
+import json, os, sys
+import array_api_compat.cupy, cupy, pandas
+import gru_xp.cli.training_run, gru_xp.devices.cupy_ops, gru_xp.forecasting.evaluation
+from gru_xp import cli
+from gru_xp.reporting import run_folder
+
+run_folder.write_plots = lambda *arguments: None
+for line in sys.stdin:
+    folder, sys.argv, variables = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.environ.update(variables)
+        os.chdir(folder)
+        for number, name in ((1, ".out"), (2, ".err")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(leaving.code)
+        finally:
+            os._exit(99)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""To start Python and import the program takes longer than what the tests do with it."""
+
+
+@pytest.fixture(scope="module")
+def run_in_child():
+    """``run_in_child(folder, arguments, variables)``: the exit code of the command in a child of one process."""
     if shutil.which("g++") is None:
         pytest.skip("the stand-in for CuPy needs g++")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(FAKE_CUPY), os.environ["PYTHONPATH"]]),
+        "FAKE_CUPY_MEMORY": NONE_ON_THE_FIRST,
+        "OPENBLAS_NUM_THREADS": "1",  # threads do not outlive a fork
+        "OMP_NUM_THREADS": "1",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN_IN_CHILDREN],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def run_in_child(folder, arguments, variables):
+            process.stdin.write(json.dumps([str(folder), ["gru-xp", *arguments], variables]) + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield run_in_child
+
+
+@pytest.fixture
+def on_stand_in(run_in_child, outcome_of, tmp_path):
+    """``on_stand_in("train", ..., NAME="value")``: the command in an empty folder, with environment variables."""
 
     def on_stand_in(*arguments, **variables):
-        path = os.pathsep.join([str(FAKE_CUPY), os.environ["PYTHONPATH"]])
-        variables = {"PYTHONPATH": path, "MPLBACKEND": "agg", "FAKE_CUPY_MEMORY": NONE_ON_THE_FIRST, **variables}
-        return run_script(*arguments, cwd=tmp_path, env=variables)
+        code = run_in_child(tmp_path, arguments, variables)
+        return outcome_of(code, *((tmp_path / name).read_text(encoding="utf-8") for name in (".out", ".err")))
 
     return on_stand_in
 

@@ -52,9 +52,17 @@ def tensors(path):
 # --- what a run leaves behind -----------------------------------------------------------------------------------
 
 
-def test_all_files_of_a_run_are_there(goog, contents):
-    assert sorted(contents(goog.folder)) == sorted([*RUN_FILES, *(f"plots/{name}.png" for name in PLOTS)])
-    assert os.listdir(goog.folder.parent) == ["run"]  # nothing temporary
+def test_all_files_of_a_run_are_there(run_script, quick, contents, goog, results, tmp_path):
+    """With plots of their sizes, and with the numbers of the same run in the process of the tests."""
+    outcome = run_script("train", "GOOG.csv", *quick, "--device", "cpu", "--out", "run", cwd=tmp_path)
+    assert (outcome.code, outcome.out) == (0, goog.outcome.out)
+    assert os.listdir(tmp_path) == ["run"]  # nothing temporary
+    assert sorted(contents(tmp_path / "run")) == sorted([*RUN_FILES, *(f"plots/{name}.png" for name in PLOTS)])
+    assert results(tmp_path / "run") == results(goog.folder)
+    for name, (width, height) in PLOTS.items():
+        path = tmp_path / "run/plots" / f"{name}.png"
+        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"), name
+        assert matplotlib.image.imread(path).shape[:2] == (height, width), name
 
 
 def test_train_on_a_path(app, write_csv, quick, contents, tmp_path):
@@ -82,13 +90,6 @@ def test_train_on_a_path(app, write_csv, quick, contents, tmp_path):
         "device_reason",
         "threads",
     }
-
-
-def test_plots_have_their_sizes(goog):
-    for name, (width, height) in PLOTS.items():
-        path = goog.folder / "plots" / f"{name}.png"
-        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"), name
-        assert matplotlib.image.imread(path).shape[:2] == (height, width), name
 
 
 def test_history_has_a_row_an_epoch(goog):

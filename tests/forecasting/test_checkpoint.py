@@ -151,10 +151,10 @@ MASKED = [SETTINGS[1], SETTINGS[3]]
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(path, learn, series, cpu, rng, settings):
-    """From every batch of the first epochs, as a file holds it."""
+    """From batches of the first epochs, as a file holds them."""
     whole = series(2, observed=rng.random((ROWS, 2)) < 0.9 if settings in MASKED else None)
     forecaster, states = learn(whole.head(36), **({"num_epochs": 2} | settings))
-    for at, state in states.items():
+    for at, state in list(states.items())[SETTINGS.index(settings) % 3 :: 3]:
         save_checkpoint(path, forecaster, state, whole, RUN)
         checkpoint = load_checkpoint(path)
         assert_same_state(checkpoint.state, state)

