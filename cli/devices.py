@@ -1,6 +1,7 @@
 """``gru-xp devices``."""
 
 from textwrap import wrap
+from typing import Any
 
 import click
 
@@ -16,7 +17,8 @@ TEXT_WIDTH = 66
 def devices(as_json: bool) -> None:
     """List the available devices, with versions.
 
-    If there is no CUDA device, the reason is shown.
+    For each CUDA device, the fast paths that pass a self-check are listed, and the time that it took. If there is no
+    CUDA device, the reason is shown.
     """
     from gru_xp.devices.inventory import inventory
 
@@ -29,13 +31,14 @@ def devices(as_json: bool) -> None:
     if cuda["problem"] is not None:
         rows.append(("cuda", f"not available: {cuda['problem']}"))
     for device in cuda["devices"]:
-        rows.append(
+        rows += [
             (
                 device["device"],
                 f"{device['name']}, {device['memory_gib']:.0f} GiB, compute capability {device['compute_capability']}, "
                 f"CuPy {cuda['cupy']}, CUDA runtime {cuda['runtime']}, driver {cuda['driver']}",
-            )
-        )
+            ),
+            *(("", text) for text in _self_check(device["check"])),
+        ]
     rows.append(("auto", found["auto"]))
     lines = [
         (name if number == 0 else "", line)
@@ -43,3 +46,16 @@ def devices(as_json: bool) -> None:
         for number, line in enumerate(wrap(text, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False))
     ]
     print_table("Devices", ("device", "description"), lines, left=2)
+
+
+def _self_check(check: dict[str, Any] | None) -> list[str]:
+    """Which fast paths of a CUDA device are on and off, and how long that took to find out."""
+    if check is None:
+        return ["fast paths: off (GRU_XP_PLAIN is set)"]
+    if check["problem"] is not None:
+        return [f"not usable: {check['problem']}"]
+    paths = check["paths"].values()
+    on = ", ".join(path["name"] for path in paths if path["problem"] is None)
+    off = [f"off: {path['name']} ({path['problem']})" for path in paths if path["problem"] is not None]
+    took = f"self-check: {check['seconds']:.1f} s, of which {check['compile_seconds']:.1f} s compiling"
+    return [f"fast paths: {on or 'none'}", *off, took]

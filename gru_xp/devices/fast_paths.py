@@ -30,12 +30,13 @@ class Verdict(NamedTuple):
     ----------
     problem
         Why it cannot be used, in one line, or None.
-    seconds
-        How long it took to check, compiling included.
+    seconds, compile_seconds
+        How long it took to check, and how much of that to compile kernels, or to load them.
     """
 
     problem: str | None
     seconds: float
+    compile_seconds: float
 
 
 class _Thread(threading.local):

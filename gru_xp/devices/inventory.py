@@ -9,6 +9,9 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from gru_xp.devices.device import Device, cupy_version, resolve_device
+from gru_xp.devices.fast_paths import PATHS
+from gru_xp.errors import DeviceError
+from gru_xp.nn.scan import plain_wanted
 
 
 def inventory() -> dict[str, Any]:
@@ -17,9 +20,19 @@ def inventory() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``auto`` (the device that ``auto`` means), ``cpu`` (``name``, ``threads``, ``numpy``, ``blas``) and ``cuda``
-        (``problem``, why there is none, or None; ``cupy``, its version or None; ``devices``; where there are any,
-        the versions of ``runtime`` and ``driver``).
+        ``auto``
+            The device that ``auto`` means.
+        ``cpu``
+            ``name``, ``threads``, ``numpy`` and ``blas``.
+        ``cuda``
+            ``problem``, why there is no device, or None; ``cupy``, its version or None; ``devices``; where there are
+            any, the versions of ``runtime`` and ``driver``. Each device has ``device``, ``name``, ``memory_gib``,
+            ``compute_capability`` and ``check``.
+        ``check``
+            The self-check of a device, which the first call of a process makes: ``problem``, why the device cannot be
+            used, or None; ``paths``, by the keys of `gru_xp.devices.fast_paths.PATHS`, each with ``name``, ``problem``
+            (why it is off, or None), ``seconds`` and ``compile_seconds``; their sums ``seconds`` and
+            ``compile_seconds``. None if ``GRU_XP_PLAIN`` switches all fast paths off.
     """
     cpu = resolve_device("cpu")
     auto = resolve_device("auto")
@@ -72,12 +85,27 @@ def _cuda() -> dict[str, Any]:
                 "name": properties["name"].decode(),
                 "memory_gib": properties["totalGlobalMem"] / 2**30,
                 "compute_capability": f"{properties['major']}.{properties['minor']}",
+                "check": None if plain_wanted() else _self_check(index),
             }
         )
     return {
         "devices": devices,
         "runtime": _cuda_version(runtime.runtimeGetVersion()),
         "driver": _cuda_version(runtime.driverGetVersion()),
+    }
+
+
+def _self_check(index: int) -> dict[str, Any]:
+    from gru_xp.devices.self_check import verdicts_of
+
+    try:
+        problem, verdicts = None, verdicts_of(index)
+    except DeviceError as error:
+        problem, verdicts = str(error), {}
+    return {
+        "problem": problem,
+        "paths": {path: {"name": PATHS[path], **verdict._asdict()} for path, verdict in verdicts.items()},
+        **{name: sum(getattr(v, name) for v in verdicts.values()) for name in ("seconds", "compile_seconds")},
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gru_xp.devices.compiling import compile_seconds
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.fast_paths import PATHS, Verdict, is_on, trying
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
@@ -58,12 +59,12 @@ def verdicts_of(device: int) -> dict[str, Verdict]:
 
 def _check(device: int) -> dict[str, Verdict]:
     """Try one path more at a time, so that a failure is that path's; what failed is left off."""
-    _LOGGER.info("comparing the fast paths of cuda:%d with plain operations, once a process", device)
+    _LOGGER.info("checking the fast paths of cuda:%d", device)
     verdicts, works = {}, set[str]()
     for path in PATHS:
-        start = time.perf_counter()
+        start, compiled = time.perf_counter(), compile_seconds()
         problem = _problem({*works, path}) if path != "graphs" or "cublas" in works else "needs cuBLAS"
-        verdicts[path] = Verdict(problem, time.perf_counter() - start)
+        verdicts[path] = Verdict(problem, time.perf_counter() - start, compile_seconds() - compiled)
         if problem is None:
             works.add(path)
         else:
