@@ -3,9 +3,11 @@
 import functools
 import io
 import math
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
@@ -112,12 +114,29 @@ class DeviceRequest(NamedTuple):
     reason: str | None = None
 
 
+@contextmanager
+def _fallback_forbidden() -> Iterator[None]:
+    """Context in which neither the CPU nor plain operations replace what does not work."""
+    from gru_xp.devices.fast_paths import NO_FALLBACK_VARIABLE
+
+    before = os.environ.get(NO_FALLBACK_VARIABLE)
+    os.environ[NO_FALLBACK_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[NO_FALLBACK_VARIABLE]
+        else:
+            os.environ[NO_FALLBACK_VARIABLE] = before
+
+
 def device_options(command: F) -> F:
     """``--device``, ``--no-fallback`` and ``--threads``, which reach the command as one `DeviceRequest`."""
 
     @functools.wraps(command)
     def with_request(*args: Any, device: str, no_fallback: bool, threads: int | None, **others: Any) -> Any:
-        return command(*args, device=DeviceRequest(device, no_fallback, threads), **others)
+        with _fallback_forbidden() if no_fallback else nullcontext():
+            return command(*args, device=DeviceRequest(device, no_fallback, threads), **others)
 
     options = (
         click.option(
@@ -132,8 +151,8 @@ def device_options(command: F) -> F:
         click.option(
             "--no-fallback",
             is_flag=True,
-            help="Fail if the requested CUDA device does not work, instead of falling back to the CPU. "
-            "Same as GRU_XP_NO_FALLBACK=1.",
+            help="Fail if the requested CUDA device, or a fast path of it, does not work, instead of using the CPU or "
+            "plain operations. Same as GRU_XP_NO_FALLBACK=1.",
         ),
         click.option(
             "--threads",

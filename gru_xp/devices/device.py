@@ -13,6 +13,7 @@ import array_api_compat
 import numpy as np
 
 from gru_xp.devices.cupy_ops import CupyOps, plain_ops
+from gru_xp.devices.fast_paths import fallback_allowed
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
@@ -22,9 +23,13 @@ from gru_xp.nn.checks import check_choice, shown, whole_number
 from gru_xp.nn.scan import Array, Namespace, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
-NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
-_LIBRARY_PATTERN = re.compile(r"nvrtc|cublas|cudart|headers?\b|shared object|dynamic(ally)?.*librar|DLL|\.so\b", re.I)
+_LIBRARY_PATTERN = re.compile(
+    r"nvrtc|cublas|cudart|headers?\b|cannot open source file|shared object|dynamic.*(lib|librar)|DLL|\.so\b|CUDA_PATH",
+    re.I,
+)
 """Of messages about a part of the CUDA toolkit that is not there."""
+_DRIVER_PATTERN = re.compile(r"InsufficientDriver|UnsupportedPtx|UNSUPPORTED_PTX|unsupported toolchain")
+"""Of messages about a driver that is not there, or older than the CUDA version of CuPy."""
 FREE_MEMORY_VARIABLE = "GRU_XP_FREE_MEMORY"
 """Bytes of memory to take for free, where the system says something else."""
 
@@ -143,7 +148,7 @@ def device_for_caller(name: str = "auto", *, fallback: bool | None = None, threa
     if name == "auto":
         return cpu(problem)
     if fallback is None:
-        fallback = os.environ.get(NO_FALLBACK_VARIABLE, "0") in ("", "0")
+        fallback = fallback_allowed()
     if not fallback:
         raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
     warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=3)
@@ -179,7 +184,7 @@ def cuda_problem(index: int = 0) -> str | None:
 
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # a broken install fails in many ways, and each means that there is no device
-        return f"{_cupy()} finds no CUDA device ({_first_line(error)}){_missing_libraries(error)}"
+        return f"{_cupy()} finds no CUDA device ({_first_line(error)}){_remedy(error)}"
     if index >= count:
         return f"there is no cuda:{index}; {_cupy()} finds {count} CUDA device{'s' * (count != 1)}"
     try:
@@ -187,9 +192,7 @@ def cuda_problem(index: int = 0) -> str | None:
             probe = cupy.ones((2, 2), dtype=cupy.float32)
             works = float(cupy.sum(cupy.matmul(probe, cupy.tanh(probe) * 0 + 2))) == 16.0
     except Exception as error:
-        return (
-            f"cuda:{index} was found, but a test computation failed ({_first_line(error)}){_missing_libraries(error)}"
-        )
+        return f"cuda:{index} was found, but a test computation failed ({_first_line(error)}){_remedy(error)}"
     return None if works else f"cuda:{index} was found, but a test computation gave wrong results"
 
 
@@ -197,12 +200,30 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _missing_libraries(error: Exception) -> str:
-    """What to install where a part of the CUDA toolkit is missing; CuPy's own hint names another package."""
+def _remedy(error: Exception) -> str:
+    """What to install instead, or in addition; CuPy's own hints name other packages."""
     package, _ = _cupy_package()
-    if package in (None, "cupy") or not _LIBRARY_PATTERN.search(f"{type(error).__name__}: {error}"):
+    text = f"{type(error).__name__}: {error}"
+    if _DRIVER_PATTERN.search(text):
+        return _remedy_of_driver(package)
+    if package in (None, "cupy") or not _LIBRARY_PATTERN.search(text):
         return ""
     return f"; a CUDA library is missing: pip install '{package}[ctk]'"
+
+
+def _remedy_of_driver(package: str | None) -> str:
+    try:
+        import cupy
+
+        number = int(cupy.cuda.runtime.driverGetVersion())
+    except Exception:  # as CuPy cannot be imported, or the driver not be asked
+        return ""
+    if number == 0:
+        return "; no NVIDIA driver is installed"
+    supported = f"; the driver supports CUDA {number // 1000}.{number % 1000 // 10}"
+    if package == "cupy-cuda13x" and number // 1000 == 12:
+        return f"{supported}: pip uninstall {package}, then pip install 'gru-xp[cuda12]'; or update the driver"
+    return f"{supported}: update it"
 
 
 def cupy_version() -> str | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from gru_xp.errors import DeviceError, DeviceWarning
 
 NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
+"""Environment variable that forbids to replace what does not work, if it is set to something else than ``0``."""
 
 PATHS = {
     "kernels": "fused kernels",
@@ -50,6 +51,11 @@ _OFF: dict[int, set[str]] = {}
 """The paths that are off, for each device that is in use."""
 _CHECKED: set[tuple[int, str]] = set()
 """Devices, and sources of persistent kernels that work on them."""
+
+
+def fallback_allowed() -> bool:
+    """Whether the environment allows to replace what does not work."""
+    return os.environ.get(NO_FALLBACK_VARIABLE, "") in ("", "0")
 
 
 def is_on(path: str) -> bool:
@@ -135,10 +141,10 @@ def _report(device: int, problems: Mapping[str, str]) -> None:
     for path, problem in problems.items():
         paths_of.setdefault(problem, []).append(PATHS[path])
     what = "; ".join(f"{', '.join(paths)} ({problem})" for problem, paths in paths_of.items())
-    if os.environ.get(NO_FALLBACK_VARIABLE, "0") not in ("", "0"):
+    if not fallback_allowed():
         raise DeviceError(
-            f"a self-check of cuda:{device} failed: {what}; unset {NO_FALLBACK_VARIABLE} to use plain operations "
-            "instead, or set GRU_XP_PLAIN=1 to use no others"
+            f"a self-check of cuda:{device} failed: {what}; allow the fallback to plain operations, or set "
+            "GRU_XP_PLAIN=1 to use no others"
         )
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "gru_xp":

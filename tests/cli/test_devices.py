@@ -10,12 +10,27 @@ from gru_xp.forecasting import Forecaster
 pytestmark = pytest.mark.compat
 
 
+CHECK = {
+    "problem": None,
+    "paths": {
+        "kernels": {"name": "fused kernels", "problem": None, "seconds": 0.7, "compile_seconds": 0.6},
+        "cublas": {"name": "cuBLAS", "problem": "no " + 9 * "memory, ", "seconds": 0.6, "compile_seconds": 0.0},
+        "loops": {"name": "persistent kernels", "problem": None, "seconds": 1.1, "compile_seconds": 1.0},
+    },
+    "seconds": 2.4,
+    "compile_seconds": 1.6,
+}
+
+
 @pytest.fixture
 def cuda_listed(monkeypatch):
     """A machine with a CUDA device, as the inventory tells it."""
     found = inventory.inventory()
-    device = {"device": "cuda:0", "name": "Some GPU", "memory_gib": 79.6, "compute_capability": "9.0"}
-    cuda = {"problem": None, "devices": [device], "cupy": "14.0.1", "runtime": "13.0", "driver": "13.1"}
+    devices = [
+        {"device": f"cuda:{n}", "name": "Some GPU", "memory_gib": 79.6, "compute_capability": "9.0", "check": check}
+        for n, check in enumerate((CHECK, CHECK | {"problem": "the device is unwell", "paths": {}}, None))
+    ]
+    cuda = {"problem": None, "devices": devices, "cupy": "14.0.1", "runtime": "13.0", "driver": "13.1"}
     monkeypatch.setattr(inventory, "inventory", lambda: {**found, "cuda": cuda, "auto": "cuda:0"})
 
 
@@ -42,6 +57,14 @@ def test_the_table_lists_cuda_devices(app, cuda_listed):
     assert "CuPy 14.0.1, CUDA runtime 13.0, driver 13.1" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
     assert lines["auto"].split() == ["auto", "cuda:0"]
+
+
+def test_the_table_shows_which_fast_paths_pass(app, cuda_listed):
+    _, first, second, third = " ".join(app("devices").out.split()).split("cuda:", 3)
+    assert "fast paths: fused kernels, persistent kernels off: cuBLAS (no memory," in first
+    assert "2.4 s, of which 1.6 s" in first
+    assert "not usable: the device is unwell" in second
+    assert "GRU_XP_PLAIN" in third
 
 
 def test_json(app, no_cuda):

@@ -304,6 +304,9 @@ def test_a_missing_cuda_library_is_named_with_the_command_for_the_cupy_that_is_i
         RuntimeError("Failed to find CUDA headers; try pip install cupy-cuda12x[ctk]"),
         ImportError("libnvrtc.so.12: cannot open shared object file: No such file or directory"),
         RuntimeError("Failed to dynamically load a library: cublas"),
+        type("DynamicLibNotFoundError", (RuntimeError,), {})('Failure finding "libcudart": No such file'),
+        RuntimeError('steps.cu(1): catastrophic error: cannot open source file "cuda_fp16.h"'),
+        RuntimeError("CUDA path could not be detected. Set CUDA_PATH environment variable"),
     )
     for package in ("cupy-cuda12x", "cupy-cuda13x"):
         installed = {package: "14.2"}
@@ -313,6 +316,24 @@ def test_a_missing_cuda_library_is_named_with_the_command_for_the_cupy_that_is_i
     for other in (RuntimeError("an illegal memory access was encountered"), KeyError()):
         monkeypatch.setattr(fake_cupy, "matmul", fail_with(other))
         assert "[ctk]" not in cuda_problem(), other
+
+
+def test_a_driver_that_is_too_old_is_named_with_the_cupy_that_it_supports(fake_cupy, monkeypatch):
+    error = RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version")
+    fake_cupy.cuda.runtime.getDeviceCount = fail_with(error)
+    no_package = device.PackageNotFoundError()
+    for package, driver, advice in (
+        ("cupy-cuda13x", 12040, "supports CUDA 12.4: pip uninstall cupy-cuda13x, then pip install 'gru-xp[cuda12]'"),
+        ("cupy-cuda13x", 11080, "supports CUDA 11.8: update it"),
+        ("cupy-cuda12x", 11080, "supports CUDA 11.8: update it"),
+        ("cupy-cuda13x", 0, "no NVIDIA driver"),
+    ):
+        installed = {package: "14.2"}
+        monkeypatch.setattr(device, "version", lambda name, i=installed: i.get(name) or fail_with(no_package)())
+        fake_cupy.cuda.runtime.driverGetVersion = lambda driver=driver: driver
+        assert advice in cuda_problem(), (package, driver)
+    fake_cupy.cuda.runtime.driverGetVersion = fail_with(error)
+    assert cuda_problem().endswith("CUDA runtime version)")
 
 
 def test_cupy_cannot_be_imported(fake_cupy, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from gru_xp.devices import cublas, cupy_ops, fast_paths, persistent, resolve_device, self_check, to_device, to_host
 from gru_xp.devices.fast_paths import PATHS
+from gru_xp.devices.inventory import inventory
 from gru_xp.errors import DeviceError, DeviceWarning
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.params import arrays_of, map_arrays
@@ -128,6 +129,25 @@ def test_what_fails_is_done_without(fail, learn, monkeypatch, fault):
     assert_close(fast, learn())
 
 
+def test_the_inventory_has_the_self_check_of_each_device(fail, monkeypatch):
+    fail("ReductionKernel")
+    cuda = inventory()["cuda"]
+    for device in cuda["devices"]:
+        check = device["check"]
+        assert {path: row["problem"] for path, row in check["paths"].items() if row["problem"]} == {
+            "norm": "ReductionKernel fails because FAKE_CUPY_FAIL names it"
+        }
+        assert list(check["paths"]) == list(PATHS)
+        assert check["problem"] is None
+        assert check["seconds"] >= check["compile_seconds"] > 0
+    monkeypatch.setenv("GRU_XP_PLAIN", "1")
+    assert inventory()["cuda"]["devices"][0]["check"] is None
+    monkeypatch.delenv("GRU_XP_PLAIN")
+    fail("illegal RawModule")
+    self_check._FOUND.clear()
+    assert "IllegalAddress" in inventory()["cuda"]["devices"][1]["check"]["problem"]
+
+
 def test_public_functions_are_checked_before_they_compute(fail, layer):
     fail("wrong ElementwiseKernel", "wrong cublasGemmEx", "wrong RawModule")
     with pytest.warns(DeviceWarning) as record:
@@ -172,5 +192,5 @@ def test_no_fallback(fail, layer, monkeypatch):
     monkeypatch.setenv("GRU_XP_NO_FALLBACK", "1")
     fail("ReductionKernel")
     for _ in range(2):
-        with pytest.raises(DeviceError, match=r"cuda:0 .*ReductionKernel.*GRU_XP_NO_FALLBACK"):
+        with pytest.raises(DeviceError, match=r"cuda:0 .*ReductionKernel.*GRU_XP_PLAIN=1"):
             layer()
