@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 
 MAX_CALLS = 1024
-"""Calls of `pointwise`, by body, shapes and numbers, to keep."""
+"""Calls of `pointwise`, by body, columns and numbers, to keep."""
 
 
 class CupyOps(Lowered):
@@ -242,10 +242,14 @@ class KernelSource(NamedTuple):
 
 
 def _given(value: Array | float | None) -> tuple[int, ...] | str | None:
-    """What a call depends on: the shape of an array; of a number all bits, as 0.0 and -0.0 are equal."""
-    if value is None or hasattr(value, "shape"):
-        return getattr(value, "shape", None)
-    return float.hex(float(value))
+    """What a call depends on: of an array its columns, and which other axes have one place, or 2 for several.
+
+    Of a number it is all bits, as 0.0 and -0.0 are equal.
+    """
+    if value is None:
+        return None
+    shape = getattr(value, "shape", None)
+    return float.hex(float(value)) if shape is None else (*[min(n, 2) for n in shape[:-1]], *shape[-1:])
 
 
 def _columns(arrays: tuple[Array, ...], number: int, columns: slice | None) -> Array:

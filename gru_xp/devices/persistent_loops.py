@@ -14,7 +14,7 @@ from gru_xp.devices.persistent_tile import Limits, LoopSize, Tile, fastest_tile
 from gru_xp.devices.step_plan import Copy, Run
 from gru_xp.nn.scan import Array
 
-MAX_LOOPS = 512
+MAX_LOOPS = 2048
 """Plans of loops to keep: with other numbers of sequences and steps, each has one of its own."""
 
 TileChoice: TypeAlias = Callable[[LoopSize, Limits], Tile]

@@ -392,6 +392,18 @@ def test_a_kernel_serves_all_numbers_and_shapes(fake_cupy):
     assert FakeElementwiseKernel.made == made + 1
 
 
+def test_a_call_serves_all_numbers_of_rows(fake_cupy, monkeypatch):
+    """What it is recorded for has several rows; a single row, or column, is another matter, as it may be broadcast."""
+    recorded = []
+    monkeypatch.setattr(cupy_ops, "record", lambda *arguments: recorded.append(arguments) or record(*arguments))
+    ops = CupyOps()
+    for rows, columns, n_recorded in ((2, 3, 1), (7, 3, 1), (400, 3, 1), (1, 3, 2), (5, 1, 3), (9, 1, 3), (5, 3, 3)):
+        a, b, out = np.full((4, rows, columns), 2.0), np.full((rows, 3), 3.0), np.empty((4, rows, 3))
+        ops.pointwise(sum_of_two, (a, b), (out,))
+        assert (out == 5.0).all()
+        assert len(recorded) == n_recorded
+
+
 def test_numbers_are_rounded_as_arrays_are(fake_cupy):
     """To the type of the arrays, where there are larger numbers than it has."""
     for number in (0.1, -0.0, 1e39, -np.inf, float(np.finfo("float32").max)):
