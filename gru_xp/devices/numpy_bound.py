@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gru_xp.devices.numpy_plan import Program
-from gru_xp.devices.step_plan import filled, rebuilt
+from gru_xp.devices.step_plan import rebuilt
 from gru_xp.devices.threads import one_blas_thread
 from gru_xp.nn.scan import Array
 
@@ -108,11 +108,14 @@ class BoundProgram:
 
     def __init__(self, inputs: Sequence[Input], program: Program, result: Any, lends: bool = False) -> None:
         self._lends = lends
-        self._lent = list({id(r): r for r in map(_root, _over_time(result))}.values()) if lends else []
+        over_time = [a for a in _arrays_of(result) if a.ndim == LENT_NDIM]
+        self._lent = list({id(r): r for r in map(_root, over_time)}.values()) if lends else []
         self._n_own: list[int] = []
         self._numbers = {a.key: number for number, a in enumerate(inputs)}
         self._views: list[tuple[Seen, int]] = []
         self._own: list[Any] = []
+        if not lends:
+            program, result = _without_last_copies(program, result)
         program = _without_constants(program, self._lent)
         bound = [any(isinstance(a, Input) for a in arguments) for _, arguments in program]
         for _, arguments in compress(program, bound):
@@ -120,8 +123,7 @@ class BoundProgram:
                 if isinstance(a, Input):
                     self._number(a)
         self._results: list[tuple[Callable[[], Array] | None, int]] = []  # what copies one, or the number of an input
-        self._result = self._of_result(result)
-        self._is_flat = type(result) is tuple and self._result == tuple(range(len(self._results)))
+        self._build = _builder_of(self._of_result(result))
         # a function with the arguments that it always has, or with the numbers of those it gets
         self._calls: list[tuple[Callable[..., Any], Any, Any]] = []
         n = max(compress(range(len(program)), bound), default=-1) + 1
@@ -203,7 +205,42 @@ class BoundProgram:
         for function, own in self._last_calls:
             function(*own)
         results = [at[number] if copy is None else copy() for copy, number in self._results]
-        return tuple(results) if self._is_flat else filled(self._result, results)
+        return self._build(results)
+
+
+def _builder_of(tree: Any) -> Callable[[list[Array]], Any]:
+    """What puts results in the places of their numbers in a tree."""
+    if isinstance(tree, int):
+        return itemgetter(tree)
+    if not tree:
+        return lambda results: tree
+    if tree == tuple(range(len(tree))) and type(tree) is tuple:
+        return tuple
+    parts = [_builder_of(part) for part in tree]
+    if type(tree) is tuple:
+        return lambda results: tuple([build(results) for build in parts])
+    return lambda results: rebuilt(type(tree), [build(results) for build in parts])
+
+
+def _without_last_copies(program: Program, result: Any) -> tuple[Program, Any]:
+    """Without copies, at the end, into results, which are then what was copied: results are copied anyway."""
+    program = list(program)
+    while program and program[-1][0] is np.copyto:
+        out, source = program[-1][1]
+        same = [a for a in _arrays_of(result) if isinstance(out, np.ndarray) and np.may_share_memory(a, out)]
+        is_array = isinstance(source, np.ndarray) and source.shape == out.shape
+        if len(same) != 1 or not is_array or same[0].__array_interface__ != out.__array_interface__:
+            break
+        result = _with(source, same[0], result)
+        program.pop()
+    return program, result
+
+
+def _with(source: Array, out: Array, tree: Any) -> Any:
+    """A tree with one array in place of another one."""
+    if isinstance(tree, tuple | list):
+        return rebuilt(type(tree), [_with(source, out, part) for part in tree])
+    return source if tree is out else tree
 
 
 def _work(a: Any, b: Any, out: Any) -> int:
@@ -254,11 +291,11 @@ def _root(a: Array) -> Array:
     return a
 
 
-def _over_time(tree: Any) -> list[Array]:
-    """The results that have steps."""
+def _arrays_of(tree: Any) -> list[Array]:
+    """The arrays of a program among its results."""
     if isinstance(tree, tuple | list):
-        return [a for part in tree for a in _over_time(part)]
-    return [tree] if isinstance(tree, np.ndarray) and tree.ndim == LENT_NDIM else []
+        return [a for part in tree for a in _arrays_of(part)]
+    return [tree] if isinstance(tree, np.ndarray) else []
 
 
 def _overlap(a: Array, b: Array) -> bool:

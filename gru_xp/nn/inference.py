@@ -109,9 +109,9 @@ class GRUInference:
         ShapeError
             A shape does not fit.
         """
-        if h is None and self._h is not None and self._h.shape[:1] == getattr(x, "shape", ())[:1]:
-            h = self._h
-        kind, _ = kind_of((x, h))
+        is_own = h is None and self._h is not None and self._h.shape[:1] == getattr(x, "shape", ())[:1]
+        h = self._h if is_own else h
+        kind, _ = kind_of((x,) if is_own else (x, h))
         run: Run | None = self._known_steps.get(kind)
         if run is None:
             check_array("x", x, ("B", self._params.input_size), like=("params", self._params.bias))
@@ -120,7 +120,11 @@ class GRUInference:
         h = self._zeros_for(x.shape[0]) if h is None else h
         xs = x[None, ...], None
         if run is None:
-            run = run_of_scan(self._scan, FORWARD_STEPS[False, False], self._weights, h, xs)
+            same = type(x), type(h), x.shape  # for every state that fits
+            run = self._known_steps.get(same)
+            if run is None:
+                run = run_of_scan(self._scan, FORWARD_STEPS[False, False], self._weights, h, xs)
+                self._known_steps.add(same, run)
             self._known_steps.add(kind, run)
         self._h, _, _ = run((h, xs, (None,)), (h, xs[0]))
         return self._h
