@@ -86,7 +86,7 @@ class Schedule:
     def __init__(self, seconds: float, lanes: int, folder: Path) -> None:
         self._seconds, self._lanes, self._folder = seconds, lanes, folder
         self._end = time.monotonic() + seconds
-        self._lock = threading.Lock()
+        self._lock, self._stopped = threading.Lock(), threading.Event()
         self.done: dict[str, Outcome] = {}
 
     def run(self, parts: Sequence[Part], later: Sequence[Part]) -> None:
@@ -124,13 +124,20 @@ class Schedule:
                 note(f"{part.name}: {limit:.0f} s at most")
             folder = self._folder / part.name
             folder.mkdir(exist_ok=True)
-            outcome, before = run_part(part, folder, limit, PARTS), self.done.get(part.name)
+            outcome, before = run_part(part, folder, limit, PARTS, self._stopped), self.done.get(part.name)
             with self._lock:
                 running.remove(part)
                 self.done[part.name] = outcome if before is None else before.continued(outcome)
 
-        with ThreadPoolExecutor(width) as pool:
-            list(pool.map(run_next, group))
+        pool = ThreadPoolExecutor(width)
+        try:
+            for future in [pool.submit(run_next, part) for part in group]:
+                future.result()
+        except BaseException:  # such as Ctrl-C, which the threads do not see
+            self._stopped.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def groups_of(parts: Sequence[Part]) -> list[list[Part]]:

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -22,6 +23,9 @@ from benchmarks.junit import TestCase, read_cases
 
 MARGIN = 2.0
 """Seconds that a command has for writing its results, before it is ended."""
+
+WAIT_SECONDS = 0.2
+"""How often to look whether all parts are stopped."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,8 @@ def command_of(part: Part, report: Path, parts: Sequence[Part], limit: float = m
     return [sys.executable, "-m", "pytest", *options, *part.tests, *ignored]
 
 
-def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part]) -> Outcome:
-    """Run a part in a process of its own, and end that and all it started after `limit` seconds.
+def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part], stopped: threading.Event) -> Outcome:
+    """Run a part in a process of its own, and end that and all it started after `limit` seconds, or if it is `stopped`.
 
     Tests that ended in an earlier run with the same folder are left out.
     """
@@ -149,9 +153,7 @@ def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part]) -> O
             start_new_session=True,
         )
         try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _wait(process, start + limit, stopped)
         finally:
             if process.poll() is None:
                 _kill(process)
@@ -197,6 +199,16 @@ def _cut(outcome: Outcome, limit: float) -> str:
         return f"ended after {limit:.0f} s, before its tests were collected"
     ran = outcome.passed + outcome.failed + outcome.skipped
     return f"ended after {limit:.0f} s: {ran} of {ran + outcome.not_reached} tests ran, {outcome.not_reached} did not"
+
+
+def _wait(process: "subprocess.Popen[bytes]", until: float, stopped: threading.Event) -> int | None:
+    """The status of a process; None if it has not ended in time, or all are stopped."""
+    while (left := until - time.monotonic()) > 0 and not stopped.is_set():
+        try:
+            return process.wait(min(left, WAIT_SECONDS))
+        except subprocess.TimeoutExpired:
+            continue
+    return process.poll()
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
