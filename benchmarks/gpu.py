@@ -46,7 +46,7 @@ TIMING_MINUTES = 6.0
 
 def jobs_of(precision: str, shapes: Sequence[Shape], torch_is_there: bool, times: dict[str, Any]) -> list[list[Job]]:
     """Those of our contestant, then of PyTorch's, a list of all shapes each."""
-    own = {"environment": {"CUPY_TF32": "1"} if precision == "tf32" else {}, "device": DEVICE, **times}
+    own = {"tf32": precision == "tf32" and DEVICE != "cpu", "device": DEVICE, **times}
     jobs = [[Job("train", "gru-xp", "after", shape, **own) for shape in shapes]]
     for way in TORCH_WAYS if torch_is_there else ():
         variant = f"{precision}{way}"

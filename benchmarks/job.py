@@ -53,6 +53,8 @@ class Job:
         How many samples to take; None for the first round.
     pipelined_steps
         How many training steps to time once more without reading the cost after each; none if 0.
+    tf32
+        Whether gru-xp's products use TF32.
     environment
         Further environment variables of the process.
     arrays_file
@@ -71,6 +73,7 @@ class Job:
     seconds: float = 1.0
     steps: int | None = None
     pipelined_steps: int = 0
+    tf32: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     arrays_file: str | None = None
 

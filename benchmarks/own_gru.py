@@ -28,7 +28,8 @@ from gru_xp.training.trainer import TrainingConfig, train
 
 def measure(job: Job) -> Measurement:
     """Do the job."""
-    device = resolve_device(job.device, fallback=False, threads=job.threads)
+    tf32 = {"tf32": True} if job.tf32 else {}  # another checkout may not know it
+    device = resolve_device(job.device, fallback=False, threads=job.threads, **tf32)
     if job.task == "train":
         return _measure_training(job, device)
     if job.task == "variant":

@@ -61,7 +61,7 @@ def evaluate(
                 "run": run,
                 "file": str(source.path),
                 "target": source.target,
-                "device": {"requested": device.name, "used": used.name, "reason": used.reason},
+                "device": {"requested": device.name, "used": used.name, "tf32": used.tf32, "reason": used.reason},
                 "parts": {part.name: part.metrics for part in evaluated},
             }
         )

@@ -81,14 +81,19 @@ def device_warnings_as_notes() -> Iterator[None]:
 def choose_device(request: "DeviceRequest", *, quiet: bool) -> "Device":
     """The device that the options ask for; one line says which it is and why."""
     from gru_xp.devices import resolve_device
+    from gru_xp.devices.device import tf32_problem
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # it is said below
-        device = resolve_device(request.name, fallback=False if request.no_fallback else None, threads=request.threads)
+        fallback = False if request.no_fallback else None
+        device = resolve_device(request.name, fallback=fallback, threads=request.threads, tf32=request.tf32)
     if device.fallback:
         note(f"warning: device {request.name} cannot be used: {device.reason}; using the CPU")
     else:
-        note(f"device: {device.name} ({request.reason or device.reason})", quiet=quiet)
+        in_tf32 = ", in TF32" if device.tf32 else ""
+        note(f"device: {device.name}{in_tf32} ({request.reason or device.reason})", quiet=quiet)
+    if request.tf32 and not device.tf32:
+        note(f"warning: --tf32 has no effect: {tf32_problem(device.name)}")
     return device
 
 

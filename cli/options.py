@@ -112,6 +112,7 @@ class DeviceRequest(NamedTuple):
     no_fallback: bool
     threads: int | None
     reason: str | None = None
+    tf32: bool = False
 
 
 @contextmanager
@@ -131,12 +132,14 @@ def _fallback_forbidden() -> Iterator[None]:
 
 
 def device_options(command: F) -> F:
-    """``--device``, ``--no-fallback`` and ``--threads``, which reach the command as one `DeviceRequest`."""
+    """``--device``, ``--no-fallback``, ``--threads`` and ``--tf32``, which reach the command as one `DeviceRequest`."""
 
     @functools.wraps(command)
-    def with_request(*args: Any, device: str, no_fallback: bool, threads: int | None, **others: Any) -> Any:
+    def with_request(*args: Any, device: str, no_fallback: bool, threads: int | None, tf32: bool, **others: Any) -> Any:
+        if tf32 and device == "cpu":
+            raise click.UsageError("--tf32 cannot be combined with --device cpu, which has no TF32")
         with _fallback_forbidden() if no_fallback else nullcontext():
-            return command(*args, device=DeviceRequest(device, no_fallback, threads), **others)
+            return command(*args, device=DeviceRequest(device, no_fallback, threads, tf32=tf32), **others)
 
     options = (
         click.option(
@@ -159,6 +162,11 @@ def device_options(command: F) -> F:
             type=click.IntRange(1, 4096),
             metavar="N",
             help="Number of CPU threads.  [default: OMP_NUM_THREADS, else all cores]",
+        ),
+        click.option(
+            "--tf32",
+            is_flag=True,
+            help="Compute matrix products of float32 in TF32 on a CUDA device: faster, with about three digits.",
         ),
     )
     for option in reversed(options):

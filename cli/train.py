@@ -198,7 +198,7 @@ LAYERS = click.IntRange(1, 1000)
     "--allow-changes",
     is_flag=True,
     help="With --resume: accept a changed file, or another --num-epochs, --learning-rate, --clip-norm, --patience, "
-    "--keep-every, --device or --threads.",
+    "--keep-every, --device, --threads or --tf32.",
 )
 @click.option(
     "--verify-cpu",
@@ -253,6 +253,8 @@ def train(
         if allow_changes:
             raise click.UsageError("--allow-changes needs --resume")
         settings |= {"validation_ratio": validation_ratio, "patience": settings["patience"] or None}
+        if device.tf32 and settings["dtype"] != "float32":
+            raise click.UsageError(f"--tf32 cannot be combined with --dtype {settings['dtype']}; TF32 is for float32")
         if settings["dropout"] > 0 and settings["num_layers"] == 1:
             raise click.UsageError(
                 "--dropout applies between layers; use --num-layers 2 or more, or --recurrent-dropout"
@@ -360,12 +362,14 @@ def _verify(run: TrainingRun, witness: "Witness", interrupt: Interrupt) -> "Drif
 
 def _say_drift(drift: "Drift") -> None:
     """How far the training is from that on the CPU; an error where it is too far."""
+    what = "their change" if drift.tf32 else "the largest"
     said = (
-        f"compared with {drift.reference}: parameters differ by {drift.first_epoch:.1e} of the largest after epoch 1 "
+        f"compared with {drift.reference}: parameters differ by {drift.first_epoch:.1e} of {what} after epoch 1 "
         f"(limit {drift.limit:.0e})"
     )
     if not drift.is_within_limit:
-        raise click.ClickException(f"{said}; do not trust this device, or switch TF32 off (CUPY_TF32=0)")
+        other = "train without --tf32" if drift.tf32 else "set GRU_XP_PLAIN=1 to use no fast paths"
+        raise click.ClickException(f"{said}; do not trust this device, or {other}")
     note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, losses by {drift.cost:.1e}")
 
 
@@ -373,9 +377,10 @@ def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool
     training = forecaster.training
     last = training.history[-1]
     why = {"patience": ", stopped by --patience", "paused": ", interrupted"}.get(training.stop_reason, "")
+    in_tf32 = " in TF32" if forecaster.device.tf32 else ""
     note(
         f"epoch {last.epoch}/{forecaster.num_epochs}: training loss {number_text(last.cost)}, "
-        f"best epoch {training.best_epoch}, {last.seconds:.1f} s{why}",
+        f"best epoch {training.best_epoch}, {last.seconds:.1f} s{in_tf32}{why}",
         quiet=quiet,
     )
     if has_test:
@@ -425,6 +430,7 @@ def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[d
         "device": {
             "requested": forecaster.notes["requested_device"],
             "used": forecaster.device.name,
+            "tf32": forecaster.device.tf32,
             "reason": forecaster.device.reason,
         },
         "epochs": training.history[-1].epoch,

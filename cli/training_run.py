@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gru_xp.io.series import TimeSeries
     from gru_xp.training.trainer import TrainingState
 
-CHANGEABLE = ("num_epochs", "learning_rate", "clip_norm", "patience", "keep_every", "device", "threads")
+CHANGEABLE = ("num_epochs", "learning_rate", "clip_norm", "patience", "keep_every", "device", "threads", "tf32")
 """Options that a resumed run may change, with --allow-changes."""
 
 _FREE = ("checkpoint_every", "checkpoint_seconds", "no_fallback")  # they change nothing of what is computed
@@ -127,7 +127,11 @@ def resumed_run(
     name = changes.pop("device", None)
     no_fallback = name is None or bool(given.get("no_fallback"))
     reason = "as in the run" if name is None else None
-    device = DeviceRequest(name or checkpoint.device, no_fallback, changes.pop("threads", facts["threads"]), reason)
+    tf32 = changes.pop("tf32", checkpoint.tf32 and name != "cpu")
+    if tf32 and (name or checkpoint.device) == "cpu":
+        _refuse(path, "--tf32 needs a CUDA device, and the run is on cpu; leave it out, or add --device cuda")
+    threads = changes.pop("threads", facts["threads"])
+    device = DeviceRequest(name or checkpoint.device, no_fallback, threads, reason, tf32)
     for name, value in changes.items():
         setattr(forecaster, name, value)
     facts |= {name: given[name] for name in ("checkpoint_every", "checkpoint_seconds") if name in given}
@@ -176,6 +180,7 @@ def _changed_options(
         "features": columns[1:],
         "device": checkpoint.device,
         "threads": checkpoint.run["threads"],
+        "tf32": checkpoint.tf32,
     }
     changes = {}
     for name, value in given.items():

@@ -1,20 +1,12 @@
-"""Compare CUDA with the CPU: the same functions on arrays of CuPy and of NumPy, in IEEE arithmetic and in TF32.
+"""Compare CUDA with the CPU: the same functions on arrays of CuPy and of NumPy, in IEEE arithmetic and in TF32."""
 
-CuPy reads ``CUPY_TF32`` once, so the cases in TF32 run in a process of their own, which this module is: it prints
-their differences as JSON.
-"""
-
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from benchmarks.conformance.cases import LIMITS, Arrays, Case, Problem, differences, draw_problem
-from benchmarks.contest import ROOT, error_line
 from gru_xp.devices import Device, resolve_device, to_device, to_host
+from gru_xp.devices.primitives import Ops
 from gru_xp.nn.cell import gru_cell_backward, gru_cell_forward, gru_step
 from gru_xp.nn.dropout import dropout_mask, keep_mask
 from gru_xp.nn.gru import gru_backward, gru_forward
@@ -38,9 +30,9 @@ def cases() -> list[Case]:
     found = []
     for name, number, dtype, draw, run in _problems():
         found.append(Case(name, str(number), dtype, LIMITS[dtype], partial(compare, draw, run)))
-    for name, number, dtype, *_ in _problems():
+    for name, number, dtype, draw, run in _problems():
         if dtype == "float32":
-            found.append(Case(name, str(number), "tf32", TF32_LIMIT, partial(_from_process, f"{name} {number}")))
+            found.append(Case(name, str(number), "tf32", TF32_LIMIT, partial(compare, draw, run, tf32=True)))
     return found
 
 
@@ -68,16 +60,21 @@ def _problems() -> Iterator[tuple[str, int, str, Callable[[], Problem], Callable
                     yield name, number, dtype, draw, run
 
 
-def compare(draw: Callable[[], Problem], run: Callable[..., Results]) -> dict[str, float]:
-    """Differences of the results on the CUDA device from those on the CPU."""
+def compare(draw: Callable[[], Problem], run: Callable[..., Results], *, tf32: bool = False) -> dict[str, float]:
+    """Differences of the results on the CUDA device, in TF32 or not, from those on the CPU."""
     results = []
     for name in ("cuda", "cpu"):
-        device = resolve_device(name, fallback=False)
+        device = resolve_device(name, fallback=False, tf32=tf32 and name != "cpu")
         with device.use():
             outputs, gradients = run(_placed(draw(), device), device)
             results.append(tuple({key: to_host(array) for key, array in part.items()} for part in (outputs, gradients)))
     found = differences(*results)
     return found if results[0][1] else {"outputs": found["outputs"]}
+
+
+def _ops(device: Device) -> Ops | None:
+    """What a function needs to compute in TF32; None for what it does by itself."""
+    return device.ops() if device.tf32 else None
 
 
 def _placed(problem: Problem, device: Device) -> Problem:
@@ -93,7 +90,8 @@ def _placed(problem: Problem, device: Device) -> Problem:
 
 def stack(problem: Problem, device: Device, **options: Any) -> Results:
     """All states and all gradients."""
-    h, h_last, cache = gru_stack_forward(problem.x, problem.h0, problem.layers, lengths=problem.lengths, **options)
+    options |= {"lengths": problem.lengths, "ops": _ops(device)}
+    h, h_last, cache = gru_stack_forward(problem.x, problem.h0, problem.layers, **options)
     assert cache is not None
     dx, dh0, dlayers = gru_stack_backward(problem.dh, cache, dh_last=problem.dh_last)
     return {"h": h, "h_last": h_last}, {"x": dx, "h0": dh0, **dict(named_arrays(dlayers))}
@@ -106,7 +104,8 @@ def masked(problem: Problem, device: Device) -> Results:
         "update_mask": keep_mask(problem.dh.shape, 0.3, seed=1, like=problem.x),
         "candidate_mask": dropout_mask(problem.dh_last.shape[1:], 0.3, seed=2, like=problem.x),
     }
-    h, h_last, cache = gru_forward(problem.x, problem.h0[0], problem.params(), reverse=True, **masks)
+    options = {"reverse": True, "ops": _ops(device)}
+    h, h_last, cache = gru_forward(problem.x, problem.h0[0], problem.params(), **masks, **options)
     dx, dh0, dparams = gru_backward(problem.dh, cache, dh_last=problem.dh_last[0])
     return {"h": h, "h_last": h_last}, {"x": dx, "h0": dh0, **dict(named_arrays(dparams))}
 
@@ -115,15 +114,16 @@ def step(problem: Problem, device: Device) -> Results:
     """`gru_cell_forward` and `gru_cell_backward`, and `gru_step`."""
     assert problem.h0 is not None
     x, h0, params = problem.x[:, 0], problem.h0[0], problem.params()
-    h, cache = gru_cell_forward(x, h0, params)
+    ops = _ops(device)
+    h, cache = gru_cell_forward(x, h0, params, ops=ops)
     dx, dh0, dparams = gru_cell_backward(problem.dh_last[0], cache)
-    return {"h": h, "step": gru_step(x, h0, params)}, {"x": dx, "h0": dh0, **dict(named_arrays(dparams))}
+    return {"h": h, "step": gru_step(x, h0, params, ops=ops)}, {"x": dx, "h0": dh0, **dict(named_arrays(dparams))}
 
 
 def prepared(problem: Problem, device: Device) -> Results:
     """Whole sequences, and one step."""
     assert problem.h0 is not None
-    layer = GRUInference(problem.params())
+    layer = GRUInference(problem.params(), ops=_ops(device))
     h, h_last = layer(problem.x, problem.h0[0])
     return {"h": h, "h_last": h_last, "step": layer.step(problem.x[:, 0], h_last)}, {}
 
@@ -134,41 +134,3 @@ def objective(problem: Problem, device: Device) -> Results:
     function = Objective(NetworkParams(problem.layers, linear), problem.x, problem.dh[:, 0, :1], device.ops())
     device.ops().capture(function.evaluate)()
     return {"cost": function.cost}, {"gradient": function.gradient}
-
-
-# --- TF32 -------------------------------------------------------------------------------------------------------
-
-
-def _from_process(name: str) -> dict[str, float]:
-    found = _tf32_differences()[name]
-    if isinstance(found, str):
-        raise RuntimeError(found)
-    return found
-
-
-@cache
-def _tf32_differences() -> dict[str, dict[str, float] | str]:
-    """Of the cases in float32 with products in TF32, by variant and number; messages of those that failed."""
-    environment = {**os.environ, "CUPY_TF32": "1"}
-    command = [sys.executable, "-m", "benchmarks.conformance.cuda_cases"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(error_line(done.stderr) or f"the process ended with status {done.returncode}")
-    differences: dict[str, dict[str, float] | str] = json.loads(done.stdout.splitlines()[-1])
-    return differences
-
-
-def main() -> None:
-    """Print the differences of the cases in float32."""
-    found: dict[str, dict[str, float] | str] = {}
-    for name, number, dtype, draw, run in _problems():
-        if dtype == "float32":
-            try:
-                found[f"{name} {number}"] = compare(draw, run)
-            except Exception as error:
-                found[f"{name} {number}"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

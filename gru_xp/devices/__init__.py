@@ -1,5 +1,13 @@
 """Where arrays live. The only room that may name CuPy or PyTorch."""
 
-from gru_xp.devices.device import Device, cuda_problem, device_for_caller, resolve_device, to_device, to_host
+from gru_xp.devices.device import (
+    Device,
+    check_tf32,
+    cuda_problem,
+    device_for_caller,
+    resolve_device,
+    to_device,
+    to_host,
+)
 
-__all__ = ["Device", "cuda_problem", "device_for_caller", "resolve_device", "to_device", "to_host"]
+__all__ = ["Device", "check_tf32", "cuda_problem", "device_for_caller", "resolve_device", "to_device", "to_host"]

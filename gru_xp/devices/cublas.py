@@ -10,9 +10,10 @@ asked for ``out^T = b^T a^T``; whether an operand's rows or columns are packed o
 import ctypes
 import logging
 import math
-import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -120,7 +121,6 @@ class Cublas:
         import cupy
 
         self._library = library
-        self._tf32 = int(os.environ.get("CUPY_TF32", "0")) > 0  # CuPy's convention for its own products
         self._workspace = cupy.cuda.alloc(WORKSPACE_BYTES)
         self._stream: int | None = None
         handle = ctypes.c_void_p()
@@ -129,7 +129,9 @@ class Cublas:
         # At exit, the driver takes everything back by itself.
         weakref.finalize(self, library.cublasDestroy_v2, handle).atexit = False
 
-    def product(self, a: Array, b: Array, out: Array, *, transpose_a: bool = False, add: bool = False) -> None:
+    def product(
+        self, a: Array, b: Array, out: Array, *, transpose_a: bool = False, add: bool = False, tf32: bool = False
+    ) -> None:
         """Write ``a b`` into `out`, or add it, on CuPy's current stream; all rows of an array are one matrix.
 
         Parameters
@@ -141,6 +143,8 @@ class Cublas:
             Whether to write ``a^T b`` instead.
         add
             Whether to add to `out`.
+        tf32
+            Whether to round float32 factors to TF32.
 
         Raises
         ------
@@ -152,11 +156,11 @@ class Cublas:
         if not a.dtype == b.dtype == out.dtype:
             raise ValueError(f"a product of {a.dtype} and {b.dtype} into {out.dtype}; all must be the same")
         (a, a_matrix), (b, b_matrix), (target, out_matrix) = map(_packed, (a, b, out))
-        self._gemm(a_matrix.T if transpose_a else a_matrix, b_matrix, out_matrix, out.dtype.char, add)
+        self._gemm(a_matrix.T if transpose_a else a_matrix, b_matrix, out_matrix, out.dtype.char, add, tf32)
         if target is not out:
             out[...] = target
 
-    def _gemm(self, a: Matrix, b: Matrix, out: Matrix, dtype: str, add: bool) -> None:
+    def _gemm(self, a: Matrix, b: Matrix, out: Matrix, dtype: str, add: bool, tf32: bool) -> None:
         if (a.rows, a.columns, b.columns) != (out.rows, b.rows, out.columns):
             shapes = " and ".join(f"{m.rows} x {m.columns}" for m in (a, b))
             raise ValueError(f"a product of {shapes} into {out.rows} x {out.columns}")
@@ -174,7 +178,7 @@ class Cublas:
             *(b.pointer, kind.data, b_leading, a.pointer, kind.data, a_leading),
             ctypes.byref(kind.one if add else kind.zero),
             *(out.pointer, kind.data, out.leading),
-            _COMPUTE_TF32 if self._tf32 and dtype == "f" else kind.compute,
+            _COMPUTE_TF32 if tf32 and dtype == "f" else kind.compute,
             _ANY_ALGORITHM,
         )
 
@@ -255,3 +259,25 @@ def current() -> Cublas | None:
             _LOGGER.debug("cuBLAS is left to CuPy: %s", (str(error) or type(error).__name__).splitlines()[0])
             handles[device] = None
     return handles[device]
+
+
+_COMPUTE_TYPE_LOCK = threading.RLock()
+
+
+@contextmanager
+def cupys_products(tf32: bool) -> Iterator[None]:
+    """Context in which CuPy's own products of float32 use TF32 or not, whatever ``CUPY_TF32`` says.
+
+    CuPy has one setting for all threads; other ones of gru-xp wait meanwhile.
+    """
+    from cupy import _core
+
+    linalg = import_module("cupy._core._routines_linalg")
+    wanted = linalg.COMPUTE_TYPE_TF32 if tf32 else linalg.COMPUTE_TYPE_DEFAULT
+    with _COMPUTE_TYPE_LOCK:
+        before = _core.get_compute_type("float32")
+        _core.set_compute_type("float32", wanted)
+        try:
+            yield
+        finally:
+            _core.set_compute_type("float32", before)

@@ -37,9 +37,12 @@ class CupyOps(Lowered):
     ----------
     choose_tile
         See `PersistentLoops`; by default, the tile with the least estimated time.
+    tf32
+        Whether products of float32 round their factors to TF32; a loop that is one kernel is computed without.
     """
 
-    def __init__(self, choose_tile: TileChoice = fastest_tile) -> None:
+    def __init__(self, choose_tile: TileChoice = fastest_tile, *, tf32: bool = False) -> None:
+        self._tf32 = tf32
         self._kernels: dict[tuple[str, ...], FirstLaunch] = {}
         self._call = lru_cache(MAX_CALLS)(self._new_call)
         self._loops = PersistentLoops(choose_tile)
@@ -68,17 +71,19 @@ class CupyOps(Lowered):
     def matmul(self, a: Array, b: Array, out: Array) -> Array:
         blas = cublas.current()
         if blas is not None:
-            blas.product(a, b, out)
+            blas.product(a, b, out, tf32=self._tf32)
         else:
-            # A product of stacked matrices would build arrays of pointers; all rows at once are one product.
-            out[...] = (a.reshape(-1, a.shape[-1]) @ b).reshape(out.shape)
+            with cublas.cupys_products(self._tf32):
+                # A product of stacked matrices would build arrays of pointers; all rows at once are one product.
+                out[...] = (a.reshape(-1, a.shape[-1]) @ b).reshape(out.shape)
         return out
 
     def contract(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Array:
         blas = cublas.current()
         if blas is None:
-            return PLAIN_OPS.contract(a, b, out, add=add)
-        blas.product(a, b, out, transpose_a=True, add=add)
+            with cublas.cupys_products(self._tf32):
+                return PLAIN_OPS.contract(a, b, out, add=add)
+        blas.product(a, b, out, transpose_a=True, add=add, tf32=self._tf32)
         return out
 
     def pointwise(self, body: Body, inputs: tuple[Array | float | None, ...], out: tuple[Array, ...]) -> None:
@@ -145,15 +150,26 @@ class CupyOps(Lowered):
 
 
 class PlainCupyOps(PlainOps):
-    """The plain ops, on the device of their arrays."""
+    """The plain ops, on the device of their arrays, with products as for `CupyOps`."""
+
+    def __init__(self, *, tf32: bool = False) -> None:
+        self._tf32 = tf32
 
     def scan(self, step: Step, weights: Any, carry: Any, xs: Arrays, **options: Any) -> tuple[Any, Arrays, Arrays]:
-        with _device_of(xs):
+        with _device_of(xs), cublas.cupys_products(self._tf32):
             return super().scan(step, weights, carry, xs, **options)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        with _device_of(arguments):
+        with _device_of(arguments), cublas.cupys_products(self._tf32):
             return super().call(function, *arguments)
+
+    def matmul(self, a: Array, b: Array, out: Array) -> Array:
+        with cublas.cupys_products(self._tf32):
+            return super().matmul(a, b, out)
+
+    def contract(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Array:
+        with cublas.cupys_products(self._tf32):
+            return super().contract(a, b, out, add=add)
 
 
 def new_ops() -> CupyOps:
@@ -161,9 +177,9 @@ def new_ops() -> CupyOps:
     return CupyOps()
 
 
-def plain_ops() -> PlainCupyOps:
+def plain_ops(*, tf32: bool = False) -> PlainCupyOps:
     """Ops without fast paths."""
-    return PlainCupyOps()
+    return PlainCupyOps(tf32=tf32)
 
 
 def _device_of(values: Arrays) -> AbstractContextManager[Any]:

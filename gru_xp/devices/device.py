@@ -19,7 +19,7 @@ from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.devices.threads import MOST_THREADS, default_threads
 from gru_xp.errors import ArgumentError, DeviceError, DeviceNameError, printable
-from gru_xp.nn.checks import check_choice, shown, whole_number
+from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.scan import Array, Namespace, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -30,6 +30,8 @@ _LIBRARY_PATTERN = re.compile(
 """Of messages about a part of the CUDA toolkit that is not there."""
 _DRIVER_PATTERN = re.compile(r"InsufficientDriver|UnsupportedPtx|UNSUPPORTED_PTX|unsupported toolchain")
 """Of messages about a driver that is not there, or older than the CUDA version of CuPy."""
+MIN_TF32_CAPABILITY = 80
+"""Compute capability from which GPUs have TF32, without its point."""
 FREE_MEMORY_VARIABLE = "GRU_XP_FREE_MEMORY"
 """Bytes of memory to take for free, where the system says something else."""
 
@@ -52,6 +54,8 @@ class Device:
         The Array API namespace of its arrays.
     threads
         How many threads of a CPU to compute with; 1 for a CUDA device.
+    tf32
+        Whether its matrix products of float32 round their factors to TF32, which has 10 bits after the point.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Device:
     fallback: bool
     xp: Namespace
     threads: int = 1
+    tf32: bool = False
 
     @property
     def is_cuda(self) -> bool:
@@ -69,8 +74,8 @@ class Device:
     def ops(self) -> Ops:
         """How this device allocates, multiplies and runs pointwise expressions, for one thread of the caller."""
         if plain_wanted():
-            return plain_ops() if self.is_cuda else PLAIN_OPS
-        return CupyOps() if self.is_cuda else NumpyOps(threads=self.threads)
+            return plain_ops(tf32=self.tf32) if self.is_cuda else PLAIN_OPS
+        return CupyOps(tf32=self.tf32) if self.is_cuda else NumpyOps(threads=self.threads)
 
     def use(self) -> AbstractContextManager[Any]:
         """Context in which new arrays are made on this device, and in which overflow is left to its results to show."""
@@ -102,7 +107,9 @@ class Device:
             return int(min(free, limit - pool.used_bytes()) if limit else free)
 
 
-def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads: int | None = None) -> Device:
+def resolve_device(
+    name: str = "auto", *, fallback: bool | None = None, threads: int | None = None, tf32: bool = False
+) -> Device:
     """Find the device to compute on.
 
     Parameters
@@ -114,6 +121,10 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
         environment variable ``GRU_XP_NO_FALLBACK`` is set to something else than ``0``.
     threads
         How many threads of a CPU to compute with. None: ``OMP_NUM_THREADS`` if that is set, else all cores.
+    tf32
+        Whether matrix products of float32 round their factors to TF32, for speed, on a GPU of compute capability 8.0 or
+        higher. It is off unless asked for here; CuPy's ``CUPY_TF32`` does not matter. On a device without TF32,
+        products are exact, with a RuntimeWarning, or an error is raised, as `fallback` says.
 
     Returns
     -------
@@ -123,15 +134,23 @@ def resolve_device(name: str = "auto", *, fallback: bool | None = None, threads:
     ------
     DeviceError
         `name` is none of the above, or the device does not work and nothing may stand in for it.
+    ArgumentError
+        `threads` or `tf32` is out of range, or `tf32` is True for the CPU.
     """
-    return device_for_caller(name, fallback=fallback, threads=threads)
+    return device_for_caller(name, fallback=fallback, threads=threads, tf32=tf32)
 
 
-def device_for_caller(name: str = "auto", *, fallback: bool | None = None, threads: int | None = None) -> Device:
+def device_for_caller(
+    name: str = "auto", *, fallback: bool | None = None, threads: int | None = None, tf32: bool = False
+) -> Device:
     """As `resolve_device`, but for use inside another function: a warning names the line that called that function."""
     if not isinstance(name, str) or not DEVICE_PATTERN.fullmatch(name):
         raise DeviceNameError(f"device is {shown(name)}; it must be auto, cpu, cuda or cuda:N, such as cuda:0")
     threads = default_threads() if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
+    if check_flag("tf32", tf32) and name == "cpu":
+        raise ArgumentError("tf32 is True and the device is cpu, which has no TF32; leave tf32 out, or use device cuda")
+    if fallback is None:
+        fallback = fallback_allowed()
 
     def cpu(reason: str, fallback: bool = False) -> Device:
         return Device("cpu", name, reason, fallback, array_api_compat.array_namespace(np.empty(0)), threads)
@@ -140,19 +159,42 @@ def device_for_caller(name: str = "auto", *, fallback: bool | None = None, threa
         return cpu("as asked")
     index = 0 if name == "auto" else _cuda_index(name)
     problem = cuda_problem(index)
+    if problem is not None and name != "auto" and not fallback:
+        raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
+    without_tf32 = tf32 and tf32_problem("cpu" if problem else f"cuda:{index}")
+    if without_tf32 and not fallback:
+        raise DeviceError(f"TF32 cannot be used: {without_tf32}; leave tf32 out, or allow the fallback")
+    if without_tf32:
+        warnings.warn(f"TF32 has no effect: {without_tf32}", RuntimeWarning, stacklevel=3)
     if problem is None:
         from array_api_compat import cupy as cupy_namespace
 
         reason = "CuPy finds a working device" if name == "auto" else "as asked"
-        return Device(f"cuda:{index}", name, reason, False, cupy_namespace)
+        return Device(f"cuda:{index}", name, reason, False, cupy_namespace, tf32=bool(tf32 and not without_tf32))
     if name == "auto":
         return cpu(problem)
-    if fallback is None:
-        fallback = fallback_allowed()
-    if not fallback:
-        raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
     warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=3)
     return cpu(problem, fallback=True)
+
+
+def tf32_problem(name: str) -> str | None:
+    """Why a device that works has no TF32; None if it has."""
+    if name == "cpu":
+        return "the CPU has none"
+    import cupy
+
+    capability = int(cupy.cuda.Device(_cuda_index(name)).compute_capability)
+    if capability >= MIN_TF32_CAPABILITY:
+        return None
+    return f"{name} has compute capability {capability // 10}.{capability % 10}, and TF32 needs 8.0"
+
+
+def check_tf32(device: Device, dtype: str) -> None:
+    """Raise ArgumentError if a device is to use TF32 for a dtype other than float32."""
+    if device.tf32 and dtype != "float32":
+        raise ArgumentError(
+            f"dtype is {dtype} and the device uses TF32, which is for float32; leave tf32 out, or use dtype float32"
+        )
 
 
 def _wanted_memory() -> int | None:

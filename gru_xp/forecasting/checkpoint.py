@@ -64,6 +64,8 @@ class Checkpoint:
         All rows, as they were read.
     device
         The device that it was trained on, by name.
+    tf32
+        Whether its products used TF32.
     versions
         Of Python and the libraries that it was trained with.
     run
@@ -74,6 +76,7 @@ class Checkpoint:
     state: TrainingState
     series: TimeSeries
     device: str
+    tf32: bool
     versions: dict[str, str]
     run: dict[str, Any]
 
@@ -129,6 +132,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             state_from_parts(description["state"], arrays),
             _series_from_parts(description["series"], series),
             described["device"],
+            described.get("tf32", False),
             described["versions"],
             description["run"],
         )

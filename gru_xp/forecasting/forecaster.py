@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gru_xp.devices import Device, device_for_caller, to_device, to_host
+from gru_xp.devices import Device, check_tf32, device_for_caller, to_device, to_host
 from gru_xp.devices.inventory import versions
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, CheckpointError, DataError, NotFittedError, printable
@@ -60,6 +60,7 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
     "columns": (list, tuple),
     "sees_gaps": bool,
     "device": str,
+    "tf32": bool,
     "versions": dict,
     "best_epoch": int,
     "notes": dict,
@@ -164,7 +165,7 @@ class Forecaster:
         """The attributes, with arrays of the host and the device by its name, for pickle and copy."""
         state = vars(self).copy()
         if "device" in state:
-            state["device"] = (self.device.name, self.device.threads)
+            state["device"] = (self.device.name, self.device.threads, self.device.tf32)
         if "params" in state:
             state["params"] = map_arrays(to_host, self.params)
         if self.training is not None:
@@ -175,8 +176,8 @@ class Forecaster:
         """Take the attributes over, on the device they were on, or on the CPU, with a warning, if it does not work."""
         vars(self).update(state)
         if "device" in state:
-            name, threads = state["device"]
-            self.device = device_for_caller(name, threads=threads)
+            name, threads, *tf32 = state["device"]  # older ones do not say
+            self.device = device_for_caller(name, threads=threads, tf32=any(tf32))
             place = partial(to_device, device=self.device)
             if "params" in state:
                 self.params = map_arrays(place, self.params)
@@ -258,6 +259,7 @@ class Forecaster:
         series = series_to_learn(series, target, features, how)
         warn_of_notices(given, series, stacklevel=2)
         device = device if isinstance(device, Device) else device_for_caller(device)
+        check_tf32(device, self.dtype)
         with naming(series):
             check_magnitude(series)
             split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
@@ -452,6 +454,7 @@ class Forecaster:
             "columns": self.columns,
             "sees_gaps": self.sees_gaps,
             "device": self.device.name,
+            **({"tf32": True} if self.device.tf32 else {}),
             "versions": versions(self.device),
             "best_epoch": self.best_epoch,
             "notes": self.notes,
@@ -508,6 +511,7 @@ class Forecaster:
             raise CheckpointError("a gru-xp model whose weights do not have the shapes that it describes")
         if any(array.dtype != getattr(device.xp, forecaster.dtype) for array in arrays_of(params)):
             raise CheckpointError(f"a gru-xp model whose weights are not {forecaster.dtype}, as it describes them")
+        check_tf32(device, forecaster.dtype)
         forecaster.params = params
         forecaster.device = device
         return forecaster
@@ -515,7 +519,7 @@ class Forecaster:
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> "Forecaster":
         """One without parameters, of what `describe` gave; an error of `DAMAGED` if that is damaged."""
-        description = {"sees_gaps": False, **description}  # older files do not say
+        description = {"sees_gaps": False, "tf32": False, **description}  # not all files say
         check_fields("it", description, _DESCRIPTION)
         known = {f.name for f in fields(cls) if f.init}
         if unknown := sorted(description["settings"].keys() - known):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
-from gru_xp.devices import Device, device_for_caller, to_device, to_host
+from gru_xp.devices import Device, check_tf32, device_for_caller, to_device, to_host
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.checks import check_array, check_function, check_kind, check_lengths, whole_number
@@ -154,6 +154,7 @@ def train_on_chunks(
     with device.use():
         ops = device.ops()
         dtype = "float32" if params.linear.bias.dtype == array_namespace(params.linear.bias).float32 else "float64"
+        check_tf32(device, dtype)
         counts = _check_sequences(params, x, y, lengths, device.xp, dtype, reset, squared_error=loss is None)
         theta = flatten(params)
         training = _Training(

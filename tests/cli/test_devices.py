@@ -95,7 +95,7 @@ def test_the_cpu_stands_in_with_a_warning(app, write_csv, quick, no_cuda, tmp_pa
         (warning,) = (line for line in outcome.err.splitlines() if "warning" in line.lower())
         assert all(part in warning for part in (f"device {name} ", no_cuda, "CPU")), warning
         metrics = json.loads((tmp_path / "run/metrics.json").read_text())
-        assert metrics["device"] == {"requested": name, "used": "cpu", "reason": no_cuda}
+        assert metrics["device"] == {"requested": name, "used": "cpu", "tf32": False, "reason": no_cuda}
         forecaster = Forecaster.load(tmp_path / "run/model.safetensors", device="cpu")
         assert forecaster.notes["requested_device"] == name
         assert forecaster.notes["device_reason"] == no_cuda

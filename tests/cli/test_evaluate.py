@@ -32,7 +32,7 @@ def test_json_names_everything(app, goog, no_cuda):
     assert document["run"] == str(goog.folder)
     assert document["file"] == "GOOG.csv"
     assert document["target"] == "Close"
-    assert document["device"] == {"requested": "auto", "used": "cpu", "reason": no_cuda}
+    assert document["device"] == {"requested": "auto", "used": "cpu", "tf32": False, "reason": no_cuda}
 
 
 def test_the_table_is_that_of_the_training(app, goog):

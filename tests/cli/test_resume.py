@@ -578,9 +578,28 @@ def flag(name, value):
 @pytest.mark.compat
 def test_what_each_option_does_to_a_run_that_goes_on_is_known():
     options = {option.name for option in cli.commands["train"].params if isinstance(option, click.Option)}
-    known = [*CHANGES, *OTHERS, *FREE, *NEW_RUNS, "resume", "allow_changes", "quiet", "as_json", "debug", "help"]
+    known = [
+        *CHANGES,
+        *OTHERS,
+        *FREE,
+        *NEW_RUNS,
+        "tf32",
+        "resume",
+        "allow_changes",
+        "quiet",
+        "as_json",
+        "debug",
+        "help",
+    ]
     assert len(known) == len(set(known))
     assert options | {"help"} == set(known)
+
+
+def test_tf32_needs_another_device_than_the_cpu(app, restore, unchanged):
+    restore()
+    with unchanged():
+        app("train", "--resume", "run", "--tf32").assert_refused("--tf32 is False in the run and True here")
+        app("train", "--resume", "run", "--tf32", "--allow-changes").assert_refused("--tf32", "cpu", "--device cuda")
 
 
 def test_options_that_may_change_if_that_is_said(app, restore, unchanged):

@@ -223,15 +223,13 @@ def test_what_does_not_fit_is_refused(fake_cupy, blas):
 
 
 def test_precision(fake_cupy, library, monkeypatch):
-    """CUPY_TF32 decides as it does for CuPy's own products."""
-    singles, doubles = [(None, 68), ("0", 68), ("1", 77)], [(None, 70), ("1", 70)]
-    for case in [*(("float32", *single) for single in singles), *(("float64", *double) for double in doubles)]:
-        dtype, variable, compute = case
-        monkeypatch.delenv("CUPY_TF32", raising=False)
-        if variable is not None:
-            monkeypatch.setenv("CUPY_TF32", variable)
+    """The argument decides, and CUPY_TF32 does not; float64 has no TF32."""
+    for case in product(("float32", "float64"), (False, True), ("0", "1")):
+        dtype, tf32, variable = case
+        monkeypatch.setenv("CUPY_TF32", variable)
         a = np.ones((2, 2), dtype).view(HostArray)
-        cublas.Cublas(library).product(a, a, a.copy())
+        cublas.Cublas(library).product(a, a, a.copy(), tf32=tf32)
+        compute = 70 if dtype == "float64" else 77 if tf32 else 68
         assert library.last["computeType"] == compute, case
         assert library.last["Atype"] == {"float32": 0, "float64": 1}[dtype], case
         assert library.last["algo"] == -1, case
@@ -328,10 +326,9 @@ def test_cuda_library_is_the_one_that_cupy_uses():
 
 @pytest.mark.cuda
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
-def test_cuda_product(rng, monkeypatch, dtype, tolerance):
+def test_cuda_product(rng, dtype, tolerance):
     import cupy
 
-    monkeypatch.setenv("CUPY_TF32", "0")
     with resolve_device("cuda", fallback=False).use():
         blas = cublas.Cublas(cublas.load())
         sizes_of_all = [(1, 1, 1), (5, 1, 3), (3, 4, 1), (65, 33, 17), (128, 70, 210)]

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -329,7 +330,7 @@ class HostBlas:
     def __init__(self):
         self.products = 0
 
-    def product(self, a, b, out, *, transpose_a=False, add=False):
+    def product(self, a, b, out, *, transpose_a=False, add=False, tf32=False):
         self.products += 1
         a = a.reshape(-1, a.shape[-1])
         result = (a.T if transpose_a else a) @ b.reshape(-1, b.shape[-1])
@@ -367,6 +368,7 @@ def products(request, monkeypatch, blas):
     """Products by cuBLAS, and where it cannot be had."""
     if request.param == "cupy":
         monkeypatch.setattr(cublas, "current", lambda: None)
+        monkeypatch.setattr(cublas, "cupys_products", lambda tf32: nullcontext())
     return request.param
 
 

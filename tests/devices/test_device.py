@@ -1,3 +1,4 @@
+import re
 import sys
 import types
 import warnings
@@ -137,6 +138,39 @@ def test_this_machine():
         assert "\n" not in problem
         assert (found.name, found.reason) == ("cpu", problem)
     assert to_host(found.xp.asarray([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.compat
+def test_tf32_is_refused_or_said_to_have_no_effect(gpu, monkeypatch):
+    """On the CPU, on a GPU that lacks it, and where there is no GPU."""
+    with pytest.raises(ArgumentError, match=r"^tf32 is True .* cpu.*; leave tf32 out"):
+        resolve_device("cpu", tf32=True)
+    with pytest.raises(ArgumentError, match=r"^tf32 is 2; it must be True or False"):
+        resolve_device("cuda", tf32=2)
+    capability = types.SimpleNamespace(compute_capability="86")
+    cuda = types.SimpleNamespace(Device=lambda index: capability)
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda))
+    for capability.compute_capability in ("80", "90", "120"):
+        for name in ("auto", "cuda:1"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert resolve_device(name, tf32=True).tf32
+                assert not resolve_device(name).tf32
+    capability.compute_capability = "75"
+    without = {"cuda:1": (r"cuda:1 .* 7\.5.* 8\.0", "cuda:1"), "auto": ("the CPU", "cpu"), "cuda": ("the CPU", "cpu")}
+    for name, (reason, used) in without.items():
+        if used == "cpu":
+            monkeypatch.setattr(device, "cuda_problem", lambda index=0: PROBLEM)
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            found = resolve_device(name, tf32=True)
+        assert re.match(f"TF32 has no effect: {reason}", str(record[0].message))
+        assert (found.name, found.tf32) == (used, False)
+        assert {warning.filename for warning in record} == {__file__}
+        with pytest.raises(
+            DeviceError, match=PROBLEM if name == "cuda" else f"^TF32 cannot be used: {reason}.*; leave"
+        ):
+            resolve_device(name, tf32=True, fallback=False)
 
 
 # --- Device -----------------------------------------------------------------------------------------------------

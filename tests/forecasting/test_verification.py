@@ -7,7 +7,7 @@ import pytest
 from gru_xp.devices import Device, resolve_device
 from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.forecasting import Forecaster
-from gru_xp.forecasting.verification import LIMITS, Drift, Witness, compare_with_cpu
+from gru_xp.forecasting.verification import LIMITS, TF32_LIMIT, Drift, Witness, compare_with_cpu
 from gru_xp.nn.params import flatten
 
 
@@ -250,9 +250,8 @@ def test_within_the_limit_means_up_to_it():
     ],
     ids=str,
 )
-def test_cuda_repeats_itself_and_agrees_with_the_cpu(walk, monkeypatch, settings):
-    """The same bits again, and within the limits of the CPU after one epoch, without TF32."""
-    monkeypatch.setenv("CUPY_TF32", "0")
+def test_cuda_repeats_itself_and_agrees_with_the_cpu(walk, settings):
+    """The same bits again, and within the limits of the CPU after one epoch."""
     series, cuda = walk(400, 2), resolve_device("cuda", fallback=False)
     for dtype, limit in LIMITS.items():
         options = {"num_epochs": 10, "hidden_size": 24, "dtype": dtype, "seed": 5} | settings
@@ -266,3 +265,21 @@ def test_cuda_repeats_itself_and_agrees_with_the_cpu(walk, monkeypatch, settings
         assert drift.reference == "the CPU", dtype
         assert drift.epochs == 10, dtype
         assert drift.first_epoch <= limit, dtype
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("settings", [{}, {"reset": "after", "num_layers": 2, "batch_size": 20}], ids=str)
+def test_tf32_has_a_limit_of_its_own(walk, settings):
+    """Rounding stays far within it, and what changes parameters by too little does not."""
+    series, witness = walk(60, 1), Witness()
+    device = resolve_device("cuda", fallback=False, tf32=True)
+    forecaster = Forecaster(hidden_size=9, seq_length=6, num_epochs=2, **settings).fit(
+        series, device=device, pause=witness
+    )
+    drift = compare_with_cpu(forecaster, series, witness)
+    print(drift)
+    assert (drift.tf32, drift.limit) == (True, TF32_LIMIT)
+    assert LIMITS["float32"] < drift.first_epoch < TF32_LIMIT / 3
+    start = flatten(forecaster._start()).get()
+    witness.first = start + 0.7 * (witness.first - start)
+    assert not compare_with_cpu(forecaster, series, witness).is_within_limit

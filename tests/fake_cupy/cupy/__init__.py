@@ -1,9 +1,9 @@
 """A stand-in for CuPy without a GPU; README.md in the folder above says what it can tell and what not.
 
-Environment: FAKE_CUPY_DEVICES (2), FAKE_CUPY_MEMORY (8 GiB; a list for devices of different sizes),
-FAKE_CUPY_PEER (0; 1 lets devices access each other's memory), FAKE_CUPY_SMS (132 multiprocessors), FAKE_CUPY_SHARED
-(227 KiB of shared memory), FAKE_CUPY_CACHE (folder of compiled kernels), FAKE_CUPY_FAIL (what is to fail, such as
-"RawModule,begin_capture"; below).
+Environment: FAKE_CUPY_DEVICES (2), FAKE_CUPY_MEMORY (8 GiB; a list for devices of different sizes), FAKE_CUPY_PEER (0;
+1 lets devices access each other's memory), FAKE_CUPY_CAPABILITY (90, compute capability 9.0), FAKE_CUPY_SMS (132
+multiprocessors), FAKE_CUPY_SHARED (227 KiB of shared memory), FAKE_CUPY_CACHE (folder of compiled kernels),
+FAKE_CUPY_FAIL (what is to fail, such as "RawModule,begin_capture"; below).
 
 These raise an error: RawModule, ElementwiseKernel and ReductionKernel, when they are compiled; begin_capture, launch,
 cublasCreate (no memory), cublasGemmEx, getDeviceCount. Of the kernels of one kind, "launch RawModule" fails when they
@@ -254,8 +254,8 @@ cuda = _module(
         getDeviceProperties=lambda number: {
             "name": b"stand-in for a GPU",
             "totalGlobalMem": _device.TOTAL[number],
-            "major": 9,
-            "minor": 0,
+            "major": int(_device.CAPABILITY[:-1]),
+            "minor": int(_device.CAPABILITY[-1]),
         },
         runtimeGetVersion=lambda: 13000,
         driverGetVersion=lambda: 13000,
@@ -268,6 +268,17 @@ cuda = _module(
     stream=_module("cuda.stream", Stream=_device.Stream, Event=_device.Event),
     memory=_module("cuda.memory", OutOfMemoryError=_device.OutOfMemoryError),
     **{name: getattr(_device, name) for name in _CUDA.split()},
+)
+_routines_linalg = _module(
+    "_core._routines_linalg",
+    **{name: getattr(_array, name) for name in ("COMPUTE_TYPE_DEFAULT", "COMPUTE_TYPE_TF32")},
+)
+_core = _module(
+    "_core",
+    __path__=[],
+    _routines_linalg=_routines_linalg,
+    get_compute_type=_array.get_compute_type,
+    set_compute_type=_array.set_compute_type,
 )
 linalg = _module("linalg", **{name: _missing(f"linalg.{name}") for name in _LINALG.split()})
 fft = _module("fft", **{name: _missing(f"fft.{name}") for name in _FFT.split()})

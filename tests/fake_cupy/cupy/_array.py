@@ -1,6 +1,7 @@
 """Arrays, which refuse what those of CuPy refuse."""
 
 import ctypes
+import os
 import warnings
 
 import numpy as np
@@ -342,8 +343,37 @@ def check_device(a):
         warnings.warn(f"{what} Peer access has been activated automatically.", PerformanceWarning, stacklevel=3)
 
 
+COMPUTE_TYPE_DEFAULT, COMPUTE_TYPE_TF32 = 1, 7
+_compute_types = {}
+
+
+def get_compute_type(dtype):
+    """How products of a dtype are computed: as CUPY_TF32 says, until it is set."""
+    tf32 = np.dtype(dtype) == np.float32 and int(os.environ.get("CUPY_TF32", "0")) > 0
+    return _compute_types.setdefault(np.dtype(dtype), COMPUTE_TYPE_TF32 if tf32 else COMPUTE_TYPE_DEFAULT)
+
+
+def set_compute_type(dtype, compute_type):
+    """Change it, for all threads."""
+    _compute_types[np.dtype(dtype)] = compute_type
+
+
+def _matmul_of_now():
+    """NumPy's product of factors in the precision that is set now."""
+    tf32 = get_compute_type(np.float32) == COMPUTE_TYPE_TF32
+    return lambda *factors: np.matmul(*(_rounded(a) if tf32 and a.dtype == np.float32 else a for a in factors))
+
+
+def _rounded(a):
+    """To 10 bits after the point, as cublas.cpp does it."""
+    bits = np.ascontiguousarray(a).view(np.uint32)
+    return ((bits + 0xFFF + ((bits >> 13) & 1)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
 def apply(name, function, *args, out=None, **kwargs):
     """A NumPy function of arrays as work on the device: into `out`, or into a new array."""
+    if name == "matmul":
+        function = _matmul_of_now()
     dtype = kwargs.get("dtype")
     if dtype is not None:
         kwargs["dtype"] = np.dtype(dtype)

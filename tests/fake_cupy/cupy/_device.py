@@ -21,6 +21,7 @@ ATTRIBUTES = {
     "MultiProcessorCount": int(os.environ.get("FAKE_CUPY_SMS", "132")),
     "MaxSharedMemoryPerBlockOptin": int(os.environ.get("FAKE_CUPY_SHARED", 227 * 1024)),
 }
+CAPABILITY = os.environ.get("FAKE_CUPY_CAPABILITY", "90")
 POISON = 0xFF  # four or eight such bytes are not a number
 ALIGNMENT = 512
 
@@ -124,7 +125,7 @@ class Device:
         refuse_while_capturing("synchronize")
 
     attributes = ATTRIBUTES
-    compute_capability = "90"
+    compute_capability = CAPABILITY
 
     @property
     def mem_info(self) -> tuple[int, int]:

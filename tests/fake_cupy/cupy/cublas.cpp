@@ -16,9 +16,21 @@ enum { COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_32F_FAST_TF32 = 77 };
 static int (*record)(const Gemm *);
 static int (*current_device)(void);
 
+// A factor as the product uses it: TF32 has 10 bits after the point, and is the nearest such number, ties to even.
+static double factor(double x, bool) { return x; }
+static double factor(float x, bool is_tf32)
+{
+    unsigned bits;
+    __builtin_memcpy(&bits, &x, 4);
+    if (!is_tf32 || (bits & 0x7f800000) == 0x7f800000) return x;
+    bits = (bits + 0xfff + ((bits >> 13) & 1)) & ~0x1fffu;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+}
 template <typename T> static void multiply(const Gemm &g)
 {
     const T *a = (T *)g.a, *b = (T *)g.b;
+    const bool tf32 = g.compute == COMPUTE_32F_FAST_TF32;
     double *sums = new double[g.m + 1];
     for (int j = 0; j < g.n; ++j) {
         for (int i = 0; i < g.m; ++i) sums[i] = 0;
@@ -26,10 +38,12 @@ template <typename T> static void multiply(const Gemm &g)
         const size_t step = g.transpose_b ? g.ldb : 1;
         if (g.transpose_a)
             for (int i = 0; i < g.m; ++i)
-                for (int l = 0; l < g.k; ++l) sums[i] += (double)a[l + (size_t)i * g.lda] * (double)column[l * step];
+                for (int l = 0; l < g.k; ++l)
+                    sums[i] += factor(a[l + (size_t)i * g.lda], tf32) * factor(column[l * step], tf32);
         else
             for (int l = 0; l < g.k; ++l)
-                for (int i = 0; i < g.m; ++i) sums[i] += (double)a[i + (size_t)l * g.lda] * (double)column[l * step];
+                for (int i = 0; i < g.m; ++i)
+                    sums[i] += factor(a[i + (size_t)l * g.lda], tf32) * factor(column[l * step], tf32);
         for (int i = 0; i < g.m; ++i) {
             T &c = ((T *)g.c)[i + (size_t)j * g.ldc];
             c = (T)(g.alpha * sums[i] + (g.beta == 0 ? 0 : g.beta * (double)c));
