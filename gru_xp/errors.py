@@ -30,7 +30,7 @@ class DeviceError(GruXpError, RuntimeError):
 
 
 class DeviceWarning(RuntimeWarning):
-    """A fast path of a device is switched off, as it does not work there."""
+    """A fast path of a device is not used, as it does not work there, or there is no memory for it."""
 
 
 class DeviceNameError(DeviceError, ArgumentError):

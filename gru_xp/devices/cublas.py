@@ -11,6 +11,8 @@ import ctypes
 import logging
 import math
 import threading
+import time
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from gru_xp.devices.fast_paths import is_on, is_trying
-from gru_xp.errors import DeviceError
+from gru_xp.errors import DeviceError, DeviceWarning
 from gru_xp.nn.scan import Array
 
 _LOGGER = logging.getLogger("gru_xp")
@@ -46,6 +48,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
 
 _PLAIN, _TRANSPOSED = 0, 1  # CUBLAS_OP_N, CUBLAS_OP_T
 _ANY_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
+_ALLOC_FAILED = 3  # CUBLAS_STATUS_ALLOC_FAILED
 _COMPUTE_TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
 
 
@@ -60,6 +63,10 @@ _TYPES = {
     "f": _Type(0, 68, ctypes.c_float(0.0), ctypes.c_float(1.0)),
     "d": _Type(1, 70, ctypes.c_double(0.0), ctypes.c_double(1.0)),
 }
+
+
+class _ShortOfMemoryError(DeviceError, MemoryError):
+    """cuBLAS has no memory."""
 
 
 class Matrix(NamedTuple):
@@ -122,7 +129,7 @@ class Cublas:
 
         self._library = library
         self._workspace = cupy.cuda.alloc(WORKSPACE_BYTES)
-        self._stream: int | None = None
+        self._stream: Any = None
         handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(handle))
         self._handle = handle
@@ -169,7 +176,7 @@ class Cublas:
         kind = _TYPES[dtype]
         b_transposed, b_leading = _as_stored(b)
         a_transposed, a_leading = _as_stored(a)
-        self._use_current_stream()
+        self.use_current_stream()
         self._call(
             "cublasGemmEx",
             self._handle,
@@ -182,21 +189,29 @@ class Cublas:
             _ANY_ALGORITHM,
         )
 
-    def _use_current_stream(self) -> None:
+    def use_current_stream(self) -> None:
+        """Let what follows on CuPy's current stream have the workspace.
+
+        There is one workspace, for products and for graphs of products, so that a stream waits for the last one.
+        """
         import cupy
 
-        stream = cupy.cuda.get_current_stream().ptr
-        if stream != self._stream:
-            self._call("cublasSetStream_v2", self._handle, stream)  # which makes it forget the workspace
-            self._call("cublasSetWorkspace_v2", self._handle, self._workspace.ptr, WORKSPACE_BYTES)
-            self._stream = stream
+        stream, last = cupy.cuda.get_current_stream(), self._stream
+        if last is not None and stream.ptr == last.ptr:
+            return
+        if last is not None and not (last.is_capturing() or stream.is_capturing()):  # which must not wait for others
+            stream.wait_event(last.record(cupy.cuda.Event(disable_timing=True)))
+        self._call("cublasSetStream_v2", self._handle, stream.ptr)  # which makes it forget the workspace
+        self._call("cublasSetWorkspace_v2", self._handle, self._workspace.ptr, WORKSPACE_BYTES)
+        self._stream = stream
 
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
         if status != 0:
             reason = self._library.cublasGetStatusName(status).decode()
+            kind = _ShortOfMemoryError if status == _ALLOC_FAILED else DeviceError
             advice = "set GRU_XP_PLAIN=1 to run without the fast paths, or use the CPU"
-            raise DeviceError(f"{name} failed: {reason}; {advice}")
+            raise kind(f"{name} failed: {reason}; {advice}")
 
 
 def _packed(array: Array) -> tuple[Array, Matrix]:
@@ -232,33 +247,63 @@ def load() -> Any:
 
 
 class _Handles(threading.local):
-    """Of each thread, by device; None where there is none to be had."""
+    """Of each thread, by device; None where there is none to be had, and, if memory was short, when that was so."""
 
     def __init__(self) -> None:
         self.by_device: dict[int, Cublas | None] = {}
+        self.short: dict[int, float] = {}
 
 
 _HANDLES = _Handles()
 
+RETRY_SECONDS = 1.0
+"""How long to wait before memory that was short is asked for again."""
+
 
 def current() -> Cublas | None:
-    """This thread's handle on the current device, made at the first call; None if that failed, which is logged."""
+    """This thread's handle on the current device, made at the first call; None if there is none, which is logged.
+
+    If memory was short, a warning says so, and later calls try again.
+    """
     import cupy
 
     if not is_on("cublas"):
         return None
     handles = _HANDLES.by_device
     device = cupy.cuda.runtime.getDevice()
-    if device not in handles:
+    if device not in handles or _may_try_again(device):
         try:
             handles[device] = Cublas(load())
+            _HANDLES.short.pop(device, None)
         except Exception as error:
-            if is_trying():
+            is_short = isinstance(error, MemoryError)
+            if is_trying() and not is_short:
                 raise
             # no library, an unknown one, no memory: CuPy can multiply by itself
             _LOGGER.debug("cuBLAS is left to CuPy: %s", (str(error) or type(error).__name__).splitlines()[0])
             handles[device] = None
+            if is_short:
+                if device not in _HANDLES.short:
+                    text = f"no memory for cuBLAS on cuda:{device}; CuPy multiplies until there is, more slowly"
+                    warnings.warn(text, DeviceWarning, stacklevel=2)
+                _HANDLES.short[device] = time.monotonic()
     return handles[device]
+
+
+def lacks_memory() -> bool:
+    """Whether this thread has no handle on the current device because memory was short."""
+    import cupy
+
+    return cupy.cuda.runtime.getDevice() in _HANDLES.short
+
+
+def _may_try_again(device: int) -> bool:
+    import cupy
+
+    since = _HANDLES.short.get(device)
+    if since is None or time.monotonic() - since < RETRY_SECONDS:
+        return False
+    return not cupy.cuda.get_current_stream().is_capturing()  # which allows no allocation
 
 
 _COMPUTE_TYPE_LOCK = threading.RLock()

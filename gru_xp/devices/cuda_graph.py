@@ -32,7 +32,9 @@ class _Thread(threading.local):
 _THREAD = _Thread()
 
 
-def capture(function: Callable[[], Result], keep: object = None) -> Callable[[], Result]:
+def capture(
+    function: Callable[[], Result], keep: object = None, before: Callable[[], object] | None = None
+) -> Callable[[], Result]:
     """Make a CUDA graph of what `function` does.
 
     `function` is called twice, but its work is done once: the first call does it, compiles kernels and asks for what
@@ -44,6 +46,8 @@ def capture(function: Callable[[], Result], keep: object = None) -> Callable[[],
         Called without arguments, on the current device.
     keep
         What else must live as long as the graph.
+    before
+        Called before each launch of the graph.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def capture(function: Callable[[], Result], keep: object = None) -> Callable[[],
             # Here, too, so that the memory which is free again afterwards is there for the second call.
             function()
             try:
-                return _Replay(function, stream, keep)
+                return _Replay(function, stream, keep, before)
             except Exception as error:
                 del _THREAD.streams[device]  # in case it is still of no use for anything else
                 if is_trying():
@@ -89,10 +93,12 @@ class _Replay(Generic[Result]):
     that somebody still holds with it.)
     """
 
-    def __init__(self, function: Callable[[], Result], stream: Any, keep: object) -> None:
+    def __init__(
+        self, function: Callable[[], Result], stream: Any, keep: object, before: Callable[[], object] | None
+    ) -> None:
         import cupy
 
-        self._function = function
+        self._function, self._before = function, before
         self._kept: list[object] = [keep]
         with cupy.cuda.using_allocator(self._allocate):
             stream.begin_capture()
@@ -114,6 +120,8 @@ class _Replay(Generic[Result]):
     def __call__(self) -> Result:
         if _THREAD.capturing:  # a graph cannot be launched into another one
             return self._function()
+        if self._before is not None:
+            self._before()
         # On the current stream: after what was asked for before, and before what will be; and a graph never runs
         # beside itself.
         self._graph.launch()

@@ -123,7 +123,8 @@ class CupyOps(Lowered):
         return [function() for _, function in tasks]
 
     def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
-        return cuda_graph.capture(function, keep=cublas.current())
+        blas = cublas.current()
+        return cuda_graph.capture(function, keep=blas, before=None if blas is None else blas.use_current_stream)
 
     def _new_call(self, body: Body, given: tuple[Any, ...], dtype: str) -> Callable[[tuple[Array, ...]], None]:
         """A function of the inputs that are arrays, and the outputs."""

@@ -89,6 +89,9 @@ class Device:
     def free_memory(self) -> int:
         """Bytes that this process can still get on it.
 
+        On a CUDA device, that includes the free memory of the pool that CuPy allocates from at the moment, but not that
+        of an allocator of another library, such as RMM.
+
         Raises
         ------
         DeviceError
@@ -101,10 +104,14 @@ class Device:
         import cupy
 
         with self.use():
-            pool = cupy.get_default_memory_pool()
-            free = cupy.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
-            limit = pool.get_limit()  # 0 for none
-            return int(min(free, limit - pool.used_bytes()) if limit else free)
+            free = cupy.cuda.runtime.memGetInfo()[0]
+            pool: Any = getattr(cupy.cuda.get_allocator(), "__self__", None)
+            try:
+                limit, used = pool.get_limit(), pool.used_bytes()  # a limit of 0 for none
+                free += pool.free_bytes()
+            except (AttributeError, NotImplementedError, RuntimeError):  # no pool of CuPy, which alone tells
+                return int(free)
+            return int(min(free, limit - used) if limit else free)
 
 
 def resolve_device(

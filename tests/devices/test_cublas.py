@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import cublas, resolve_device, to_host
-from gru_xp.errors import DeviceError
+from gru_xp.errors import DeviceError, DeviceWarning
 
 CTYPES = {0: ctypes.c_float, 1: ctypes.c_double}
 
@@ -22,6 +22,23 @@ class HostArray(np.ndarray):
     @property
     def data(self):
         return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class FakeStream:
+    """A stream that remembers which events of others it waits for."""
+
+    def __init__(self, ptr):
+        self.ptr, self.capturing, self.events, self.waits_for = ptr, False, [], []
+
+    def is_capturing(self):
+        return self.capturing
+
+    def record(self, event):
+        self.events.append(event)
+        return event
+
+    def wait_event(self, event):
+        self.waits_for.append(event)
 
 
 class FakeLibrary:
@@ -82,7 +99,7 @@ def gemm(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, b
 @pytest.fixture
 def fake_cupy(monkeypatch, checked_devices):
     """As much of CuPy as products need, on host memory."""
-    cupy = SimpleNamespace(ndarray=type("ndarray", (), {}), stream=SimpleNamespace(ptr=0), device=0, copies=0)
+    cupy = SimpleNamespace(ndarray=type("ndarray", (), {}), stream=FakeStream(0), device=0, copies=0)
 
     def ascontiguousarray(array):
         cupy.copies += 1
@@ -92,6 +109,7 @@ def fake_cupy(monkeypatch, checked_devices):
     cupy.cuda = SimpleNamespace(
         alloc=lambda nbytes: SimpleNamespace(ptr=777),
         get_current_stream=lambda: cupy.stream,
+        Event=lambda disable_timing: object(),
         runtime=SimpleNamespace(getDevice=lambda: cupy.device),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -242,7 +260,7 @@ def test_stream_then_workspace_when_the_stream_changes(fake_cupy, blas, library)
     a = np.ones((2, 2)).view(HostArray)
     blas.product(a, a, a.copy())
     blas.product(a, a, a.copy())
-    fake_cupy.stream = SimpleNamespace(ptr=99)
+    fake_cupy.stream = FakeStream(99)
     blas.product(a, a, a.copy())
     switch = ["cublasSetStream_v2", "cublasSetWorkspace_v2"]
     assert library.names == ["cublasCreate_v2", *switch, "cublasGemmEx", "cublasGemmEx", *switch, "cublasGemmEx"]
@@ -250,6 +268,23 @@ def test_stream_then_workspace_when_the_stream_changes(fake_cupy, blas, library)
     assert streams == [[4321, None], [4321, 99]]
     workspaces = [arguments for name, *arguments in library.calls if name == "cublasSetWorkspace_v2"]
     assert workspaces == [[4321, 777, cublas.WORKSPACE_BYTES]] * 2
+
+
+def test_streams_take_turns_with_the_workspace(fake_cupy, blas):
+    """The next one waits for the last one, unless one of them is capturing, which must not wait for others."""
+    a, streams = np.ones((2, 2)).view(HostArray), [FakeStream(number) for number in range(3)]
+    for fake_cupy.stream in (*streams, streams[0], streams[0]):
+        blas.product(a, a, a.copy())
+    assert [len(stream.events) for stream in streams] == [1, 1, 1]
+    assert [stream.waits_for for stream in streams] == [streams[2].events, streams[0].events, streams[1].events]
+    fake_cupy.stream = streams[1]
+    blas.use_current_stream()  # as before a graph is launched there
+    assert streams[1].waits_for[1:] == streams[0].events[1:] != []
+    for capturing, other in ((2, 1), (0, 2)):
+        streams[capturing].capturing = True
+        fake_cupy.stream = streams[capturing]
+        blas.product(a, a, a.copy())
+        assert [len(stream.events) for stream in streams] == [2, 1, 1], (capturing, other)
 
 
 def test_a_handle_is_destroyed(fake_cupy, library):
@@ -302,6 +337,39 @@ def test_without_cublas(fake_cupy, fresh, library, monkeypatch, caplog, problem)
     (message,) = caplog.messages
     assert f": {reason}" in message
     assert len(calls) == (problem == "library")
+
+
+def test_memory_that_was_short_is_asked_for_again(fake_cupy, fresh, library, monkeypatch):
+    """For the workspace, or in cuBLAS; not at once, and not while the stream is capturing."""
+    short = {"workspace": True, "cuBLAS": False}
+    now = 0.0
+    monkeypatch.setattr(cublas.time, "monotonic", lambda: now)
+
+    def alloc(nbytes):
+        if short["workspace"]:
+            raise MemoryError
+        return SimpleNamespace(ptr=777)
+
+    fake_cupy.cuda.alloc = alloc
+    with pytest.warns(DeviceWarning, match="no memory for cuBLAS on cuda:0"):
+        assert cublas.current() is None
+    assert cublas.lacks_memory()
+    short["workspace"], library.statuses["cublasCreate_v2"] = False, 3
+    assert cublas.current() is None
+    now += 1.5 * cublas.RETRY_SECONDS
+    assert cublas.current() is None
+    assert library.names.count("cublasCreate_v2") == 1
+    library.statuses.clear()
+    now += 0.5 * cublas.RETRY_SECONDS
+    assert cublas.current() is None
+    fake_cupy.stream.capturing = True
+    now += cublas.RETRY_SECONDS
+    assert cublas.current() is None
+    fake_cupy.stream.capturing = False
+    found = cublas.current()
+    assert found is not None
+    assert cublas.current() is found
+    assert not cublas.lacks_memory()
 
 
 # --- with a GPU -------------------------------------------------------------------------------------------------

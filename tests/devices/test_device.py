@@ -258,7 +258,7 @@ def test_free_memory_of_the_cpu(monkeypatch):
 def test_free_memory_of_a_gpu(gpu, fake_cupy):
     """What the driver has, and what CuPy keeps; no more than CuPy may take."""
     pool = types.SimpleNamespace(free_bytes=lambda: 30_000, used_bytes=lambda: 50_000)
-    fake_cupy.get_default_memory_pool = lambda: pool
+    fake_cupy.cuda.get_allocator = lambda: types.SimpleNamespace(__self__=pool)
     fake_cupy.cuda.runtime.memGetInfo = lambda: (1_000_000, 80_000_000)
     for limit, expected in {0: 1_000_000 + 30_000, 10**7: 1_000_000 + 30_000, 300_000: 300_000 - 50_000}.items():
         pool.get_limit = lambda limit=limit: limit

@@ -130,7 +130,7 @@ class Device:
     @property
     def mem_info(self) -> tuple[int, int]:
         """Free bytes and all bytes."""
-        return TOTAL[self.id] - POOL.held[self.id], TOTAL[self.id]
+        return TOTAL[self.id] - sum(pool.held[self.id] for pool in POOLS), TOTAL[self.id]
 
 
 # --- streams and graphs -----------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def refuse_while_capturing(what: str) -> None:
 def check_addresses(addresses: Iterable[int]) -> None:
     """Fail where a kernel would find the memory of a device that the current one has no access to."""
     for address in addresses:
-        if POOL.device_at(address) not in (None, THREAD.device) and not PEER_ACCESS:
+        if any(pool.device_at(address) not in (None, THREAD.device) for pool in POOLS) and not PEER_ACCESS:
             raise CUDARuntimeError(700, "cudaErrorIllegalAddress: an illegal memory access was encountered")
 
 
@@ -358,6 +358,7 @@ class MemoryPool:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._free: dict[tuple[int, int], dict[int, list[_Chunk]]] = {}
+        POOLS.add(self)
         self._places: list[tuple[int, int, int]] = []  # begin, end and device of all chunks, by address
         self.used, self.held, self.limit, self.peak = ([0] * N_DEVICES for _ in range(4))
 
@@ -376,7 +377,7 @@ class MemoryPool:
         return MemoryPointer(PooledMemory(self, chunk, arena), 0)
 
     def _new_chunk(self, device: int, size: int) -> _Chunk:
-        limit = self.limit[device] or TOTAL[device]
+        limit = self.limit[device] or TOTAL[device] - sum(pool.held[device] for pool in POOLS - {self})
         for collect in (lambda: None, self.free_all_blocks, gc.collect, self.free_all_blocks):
             collect()
             if self.held[device] + size <= limit:
@@ -432,8 +433,19 @@ class MemoryPool:
 
 def alloc(size: int) -> MemoryPointer:
     """Memory from the current allocator."""
-    allocate = THREAD.allocators[-1] if THREAD.allocators else POOL.malloc
-    return allocate(size)
+    return get_allocator()(size)
+
+
+def get_allocator() -> Callable[[int], MemoryPointer]:
+    """The current allocator of this thread."""
+    return THREAD.allocators[-1] if THREAD.allocators else ALLOCATORS[-1]
+
+
+def set_allocator(allocator: Callable[[int], MemoryPointer] | None = None) -> None:
+    """Change it for all threads; None for memory without a pool."""
+    if THREAD.allocators:
+        raise ValueError("Can't change the global allocator inside `using_allocator` context manager")
+    ALLOCATORS[:] = [MemoryPool().malloc if allocator is None else allocator]
 
 
 class using_allocator:  # noqa: N801
@@ -452,4 +464,7 @@ class using_allocator:  # noqa: N801
 Stream.null = Stream(null=True)
 Stream.ptds = Stream(ptds=True)
 THREAD = _Thread()
+POOLS: set[MemoryPool] = set()
 POOL = MemoryPool()
+ALLOCATORS: list[Callable[[int], MemoryPointer]] = [POOL.malloc]
+"""The current allocator, of all threads that have none of their own."""
