@@ -132,9 +132,10 @@ def gpu(
         for precision in PRECISIONS
         for jobs in jobs_of(precision, chosen, torch_is_there, times)
     ]
-    processes = [contestants for _, contestants in turns if contestants[0].job.library == "gru-xp"]
-    if torch_is_there:  # one process for all of its ways: starting it takes longer than measuring
-        processes.append([c for _, contestants in turns for c in contestants if c.job.library == "torch"])
+    processes = [  # one for all precisions of a library: starting it takes longer than measuring
+        [c for _, contestants in turns for c in contestants if c.job.library == library]
+        for library in ("gru-xp", *(["torch"] if torch_is_there else []))
+    ]
     hold(processes, 1 if quick else repeats, label=DEVICE, limit=60 * minutes / 2, until=until)
     rows = [
         row
