@@ -32,6 +32,11 @@ class _Thread(threading.local):
 _THREAD = _Thread()
 
 
+def is_capturing() -> bool:
+    """Whether this thread is inside of a function that is being captured."""
+    return _THREAD.capturing
+
+
 def capture(
     function: Callable[[], Result], keep: object = None, before: Callable[[], object] | None = None
 ) -> Callable[[], Result]:

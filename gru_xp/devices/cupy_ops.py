@@ -16,12 +16,13 @@ from gru_xp.devices import cublas, cuda_graph
 from gru_xp.devices.c_code import C_CODE, rounded
 from gru_xp.devices.compiling import FirstLaunch
 from gru_xp.devices.fast_paths import is_on, may_launch
+from gru_xp.devices.graphed_scans import MAX_NUMBERS, GraphedScans
 from gru_xp.devices.lowering import Kept, LoopSteps, Lowered
 from gru_xp.devices.persistent_loops import PersistentLoops, TileChoice
 from gru_xp.devices.persistent_tile import Limits, fastest_tile
 from gru_xp.devices.primitives import PLAIN_OPS, Body, Ops, PlainOps, even_slices, rounds_for_memory
 from gru_xp.devices.recording import Operand, Recording, Symbol, record
-from gru_xp.nn.scan import Array, Arrays, Step
+from gru_xp.nn.scan import Array, Arrays, Run, Step
 
 Result = TypeVar("Result")
 
@@ -46,6 +47,7 @@ class CupyOps(Lowered):
         self._kernels: dict[tuple[str, ...], FirstLaunch] = {}
         self._call = lru_cache(MAX_CALLS)(self._new_call)
         self._loops = PersistentLoops(choose_tile)
+        self._graphed_scans = GraphedScans(self, _device_of)
         self._scanned: tuple[Any, ...] | None = None  # the arguments of the scan that is run
 
     def scan(self, step: Step, weights: Any, carry: Any, xs: Arrays, **options: Any) -> tuple[Any, Arrays, Arrays]:
@@ -59,6 +61,12 @@ class CupyOps(Lowered):
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with _device_of(arguments):
             return super().call(function, *arguments)
+
+    def scan_of_fixed(self, step: Step, weights: Any, carry: Any, xs: Arrays) -> Run | None:
+        """What makes scans such as this one; see `gru_xp.nn.scan.run_of_scan`."""
+        T, B, K = next(x.shape for x in xs if x is not None)
+        is_small = T * B * (K if carry is None else carry.shape[1]) <= MAX_NUMBERS
+        return self._graphed_scans.of(step, weights) if is_small else None
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         import cupy

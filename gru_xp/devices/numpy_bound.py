@@ -7,7 +7,7 @@ its results belong to the caller.
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import compress
 from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, TypeAlias
@@ -82,13 +82,6 @@ class Input:
 def inputs_like(arrays: Sequence[Array]) -> list[Input]:
     """Inputs of the same shapes and types."""
     return [Input(np.broadcast_to(np.empty((), a.dtype), a.shape), number) for number, a in enumerate(arrays)]
-
-
-def replaced(tree: Any, inputs: Iterator[Input]) -> Any:
-    """Arguments with inputs instead of their arrays, in order."""
-    if isinstance(tree, tuple):
-        return rebuilt(type(tree), [replaced(part, inputs) for part in tree])
-    return next(inputs) if hasattr(tree, "shape") else tree
 
 
 class BoundProgram:

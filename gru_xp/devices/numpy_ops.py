@@ -16,12 +16,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from gru_xp.devices.lowering import Lowered, ScanPart
-from gru_xp.devices.numpy_bound import CALL_BYTES, BoundProgram, SmallCalls, inputs_like, replaced
+from gru_xp.devices.numpy_bound import CALL_BYTES, BoundProgram, SmallCalls, inputs_like
 from gru_xp.devices.numpy_memory import Arena, RecycledMemory, Scratch, detached
 from gru_xp.devices.numpy_parts import PartPrograms
 from gru_xp.devices.numpy_plan import Plan, Program, make_plan
 from gru_xp.devices.primitives import Body, Ops, even_slices, rounds_for_memory
 from gru_xp.devices.recording import record
+from gru_xp.devices.step_plan import replaced
 from gru_xp.devices.threads import default_threads, one_blas_thread, run_side_by_side
 from gru_xp.nn.scan import Array, Arrays, Run, Step, kind_of
 

@@ -10,7 +10,7 @@ several such rows lie in it once.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -823,6 +823,13 @@ def built(structure: Structure, leaf: Callable[[Shape], Any]) -> Any:
 def rebuilt(type_: Any, parts: Sequence[Any]) -> Any:
     """A tuple, a named one or a list of parts."""
     return type_._make(parts) if hasattr(type_, "_make") else type_(parts)
+
+
+def replaced(tree: Any, arrays: Iterator[Any]) -> Any:
+    """Arguments with other arrays in place of theirs, in order."""
+    if isinstance(tree, tuple):
+        return rebuilt(type(tree), [replaced(part, arrays) for part in tree])
+    return next(arrays) if hasattr(tree, "shape") else tree
 
 
 def filled(tree: Any, values: Sequence[Any]) -> Any:
