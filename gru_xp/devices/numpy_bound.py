@@ -116,7 +116,9 @@ class BoundProgram:
                 if isinstance(a, Input):
                     self._number(a)
         self._results: list[tuple[Callable[[], Array] | None, int]] = []  # what copies one, or the number of an input
-        self._build = _builder_of(self._of_result(result))
+        tree = self._of_result(result)
+        is_flat = type(tree) is tuple and tree == tuple(range(len(self._results)))
+        self._build: Callable[[list[Array]], Any] = tuple if is_flat else _builder_of(tree)
         # a function with the arguments that it always has, or with the numbers of those it gets
         self._calls: list[tuple[Callable[..., Any], Any, Any]] = []
         n = max(compress(range(len(program)), bound), default=-1) + 1
@@ -207,8 +209,6 @@ def _builder_of(tree: Any) -> Callable[[list[Array]], Any]:
         return itemgetter(tree)
     if not tree:
         return lambda results: tree
-    if tree == tuple(range(len(tree))) and type(tree) is tuple:
-        return tuple
     parts = [_builder_of(part) for part in tree]
     if type(tree) is tuple:
         return lambda results: tuple([build(results) for build in parts])

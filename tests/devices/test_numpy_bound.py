@@ -108,6 +108,29 @@ def test_scans(reset, reverse):
     assert programs_of(ops)
 
 
+def test_results_of_any_form():
+    """In the trees that the plain scan gives, without a carry as well."""
+
+    def function(xp, a, b):
+        return (a + b, None, (a * b,)), (), GRUParams(a - b, a, b, None), [2.0 * a]
+
+    def step(xp, weights, carry, xs, rows):
+        return None, (xs[0] @ weights,), ((xs[0], xs[1]), (xs[1], xs[1]))
+
+    ops, rng = NumpyOps(), np.random.default_rng(13)
+    for _ in range(4):
+        a, b = rng.uniform(-1, 1, (2, 3, 4))
+        for found, plain in (
+            (s.call(function, a, b) for s in (ops, PLAIN)),
+            (s.scan(step, np.ones((4, 2)), None, (a[None], b[None])) for s in (ops, PLAIN)),
+        ):
+            assert [type(part) for part in found] == [type(part) for part in plain]
+            assert map_arrays(np.shape, found) == map_arrays(np.shape, plain)
+            for actual, desired in zip(arrays_of(found), arrays_of(plain), strict=True):
+                assert_close(actual, desired)
+    assert len(programs_of(ops)) == 2
+
+
 def test_captured_calls_follow_their_inputs(reset):
     """A program would do what it does once."""
     ops, rng = NumpyOps(), np.random.default_rng(5)
