@@ -77,7 +77,8 @@ def loops_of(shape: Shape, device: Device) -> Iterator[Loop]:
     ops = RecordingOps()
     host_params, *data = Job("train", "gru-xp", "after", shape).problem()
     params = unflatten(to_device(flatten(host_params), device), host_params)
-    Objective(params, *(to_device(array, device) for array in data), ops).evaluate()
+    x, y = (to_device(array, device) for array in data)
+    Objective(params, x, y, ops).evaluate()
     attributes = cupy.cuda.Device().attributes
     limits = Limits(attributes["MultiProcessorCount"], attributes["MaxSharedMemoryPerBlockOptin"])
     sizes: list[LoopSize] = []

@@ -20,7 +20,8 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.contest import OTHER_SETTINGS, ROOT, TIME_LIMIT, error_line
+from benchmarks.checkout import ROOT
+from benchmarks.contest import OTHER_SETTINGS, TIME_LIMIT, error_line
 from benchmarks.job import SEED, PeakMemory
 from benchmarks.report import (
     grouped,

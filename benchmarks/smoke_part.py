@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ended_tests
-from benchmarks.contest import DETAILS, OTHER_SETTINGS, ROOT, error_line
+from benchmarks.checkout import ROOT
+from benchmarks.contest import DETAILS, OTHER_SETTINGS, error_line
 from benchmarks.junit import TestCase, read_cases
 
 MARGIN = 2.0

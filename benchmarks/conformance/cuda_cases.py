@@ -57,13 +57,18 @@ def compare(draw: Callable[[], Problem], run: Run, precision: str) -> dict[str, 
     """Differences of the results on the CUDA device from those on the CPU; none in TF32 if the device has none."""
     if precision == "tf32" and tf32_problem(resolve_device("cuda", fallback=False).name) is not None:
         return {}
-    results = []
-    for device in (resolve_device("cuda", fallback=False, tf32=precision == "tf32"), resolve_device("cpu")):
-        with device.use():
-            outputs, gradients = run(_placed(draw(), device), device)
-            results.append(tuple({key: to_host(array) for key, array in part.items()} for part in (outputs, gradients)))
-    found = differences(*results)
-    return found if results[0][1] else {"outputs": found["outputs"]}
+    on_cuda, on_cpu = (
+        _results(draw(), run, device)
+        for device in (resolve_device("cuda", fallback=False, tf32=precision == "tf32"), resolve_device("cpu"))
+    )
+    found = differences(on_cuda, on_cpu)
+    return found if on_cuda[1] else {"outputs": found["outputs"]}
+
+
+def _results(problem: Problem, run: Run, device: Device) -> Results:
+    with device.use():
+        outputs, gradients = run(_placed(problem, device), device)
+        return {k: to_host(a) for k, a in outputs.items()}, {k: to_host(a) for k, a in gradients.items()}
 
 
 def _placed(problem: Problem, device: Device) -> Problem:
