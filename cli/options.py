@@ -166,7 +166,7 @@ def device_options(command: F) -> F:
         click.option(
             "--tf32",
             is_flag=True,
-            help="Compute matrix products of float32 in TF32 on a CUDA device: faster, with about three digits.",
+            help="Let matrix products of float32 round their factors to TF32, about three digits, on a CUDA device.",
         ),
     )
     for option in reversed(options):

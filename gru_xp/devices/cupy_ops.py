@@ -32,7 +32,7 @@ MAX_CALLS = 1024
 
 
 class CupyOps(Lowered):
-    """`gru_xp.devices.primitives.Ops` for CuPy arrays on the current device.
+    """`gru_xp.devices.primitives.Ops` for CuPy arrays; primitives run on the current device, scans on the arrays'.
 
     Parameters
     ----------
@@ -71,10 +71,12 @@ class CupyOps(Lowered):
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         import cupy
 
-        return cupy.empty(shape, like.dtype)
+        with _device_of((like,)):
+            return cupy.empty(shape, like.dtype)
 
     def copy(self, source: Array | float, out: Array) -> None:
-        out[...] = source
+        with _device_of((out,)):
+            out[...] = source
 
     def matmul(self, a: Array, b: Array, out: Array) -> Array:
         blas = cublas.current()

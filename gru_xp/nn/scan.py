@@ -175,19 +175,22 @@ def on_its_device(function: F) -> F:
 
 
 def _device_to_enter(values: Iterable[Any]) -> Any:
-    """The device of the first array in (nested) values, if a device has a scan for such arrays and can be entered."""
-    found: Any = None
+    """The device of the first array in (nested) values that is on one which can be entered; None if there is none."""
     for value in values:
         if isinstance(value, tuple | list | Mapping):
-            found = _device_to_enter(value.values() if isinstance(value, Mapping) else value)
-        elif hasattr(value, "shape") and hasattr(type(found := getattr(value, "device", None)), "__enter__"):
-            name = array_namespace(value).__name__.removeprefix("array_api_compat.")
-            return found if name in SCANS else None
+            device = _device_to_enter(value.values() if isinstance(value, Mapping) else value)
         else:
-            found = None
-        if found is not None:
-            return found
+            device = value.device if _has_device_to_enter(value) else None
+        if device is not None:
+            return device
     return None
+
+
+def _has_device_to_enter(value: Any) -> bool:
+    """Whether it is an array for which a device has a scan, and that device is a context, to be the current one."""
+    if not hasattr(value, "shape") or not hasattr(type(getattr(value, "device", None)), "__enter__"):
+        return False
+    return array_namespace(value).__name__.removeprefix("array_api_compat.") in SCANS
 
 
 # --- checked once -----------------------------------------------------------------------------------------------

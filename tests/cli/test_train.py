@@ -159,7 +159,7 @@ def test_metrics_agree_with_the_history(goog):
     assert metrics["stop_reason"] == "num_epochs"
     assert metrics["file"] == "GOOG.csv"
     assert metrics["target"] == "Close"
-    assert metrics["device"] == {"requested": "cpu", "used": "cpu", "reason": "as asked"}
+    assert metrics["device"] == {"requested": "cpu", "used": "cpu", "tf32": False, "reason": "as asked"}
     # the cost is the error in units of the one-step changes
     unit = metadata(goog.folder / "model.safetensors")["scaler"]["change_std"][0]
     for cost, part in (("cost", "train"), ("validation_cost", "validation")):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gru_xp.devices import cuda_graph, resolve_device, to_device, to_host
+from gru_xp.devices import cublas, cuda_graph, resolve_device, to_device, to_host
 from gru_xp.devices.cuda_graph import capture
 from gru_xp.devices.cupy_ops import CupyOps
 
@@ -152,6 +152,15 @@ def test_replays_run_on_the_stream_that_is_current_then(cupy, counter):
     with FakeStream(cupy, "other"):
         replay()
     assert cupy.log[-1] == "launch other"
+
+
+def test_something_comes_before_each_launch(cupy, counter):
+    """Such as waiting for the stream that has the workspace."""
+    replay = capture(counter.function, before=lambda: cupy.log.append("before"))
+    cupy.log.clear()
+    replay()
+    replay()
+    assert cupy.log == ["before", "launch caller"] * 2
 
 
 def test_the_graph_keeps_all_memory_and_no_longer(cupy, counter):
@@ -385,3 +394,21 @@ def test_cuda_an_operation_that_refuses(cuda, caplog):
     ops = CupyOps()
     out = ops.empty((2, 2), like=a)
     assert ops.capture(lambda: ops.matmul(a, a, out=out))().tolist() == [[2.0, 2.0]] * 2
+
+
+@pytest.mark.cuda
+def test_cuda_graphs_of_products_take_turns_with_the_workspace(cuda):
+    """On two streams: the handle follows, so that each waits for the other."""
+    import cupy
+
+    blas, ops = cublas.current(), cuda.ops()
+    a, b, out = (to_device(np.random.default_rng(n).standard_normal((5, 5)), cuda) for n in range(3))
+    replay = ops.capture(lambda: ops.matmul(a, b, out))
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
+    for stream in (*streams, streams[0]):
+        cupy.cuda.get_current_stream().synchronize()
+        with stream:
+            replay()
+            assert blas._stream is stream
+        stream.synchronize()
+    np.testing.assert_allclose(to_host(out), to_host(a) @ to_host(b), rtol=1e-12)

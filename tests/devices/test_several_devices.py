@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gru_xp.devices import resolve_device, to_device, to_host
+from gru_xp.devices import cupy_ops, resolve_device, to_device, to_host
 from gru_xp.errors import ShapeError
 from gru_xp.forecasting import Forecaster
 from gru_xp.nn import (
@@ -34,6 +34,7 @@ from gru_xp.nn import (
 )
 from gru_xp.nn.network import network_backward, network_forward
 from gru_xp.nn.params import flatten, map_arrays, unflatten
+from gru_xp.training import TrainingConfig, train_on_chunks
 
 pytestmark = pytest.mark.cuda
 
@@ -121,6 +122,38 @@ def test_functions_run_on_the_device_of_their_arrays(second, monkeypatch, plain)
             for a, d in zip(leaves(actual[name]), leaves(desired[name]), strict=True):
                 assert a.device.id == 1, name
                 np.testing.assert_allclose(to_host(a), d, rtol=1e-9, atol=1e-11, err_msg=str(name))
+
+
+def test_parts_of_a_batch_are_joined_there(second, monkeypatch):
+    import cupy
+
+    monkeypatch.setattr(cupy_ops, "rounds_for_memory", lambda *sizes: 10**9)  # one for each sequence
+    rng = np.random.default_rng(4)
+    x, dh = rng.standard_normal((B, T, I)), rng.standard_normal((B, T, H))
+    results = []
+    for xp, place, device in ((np, np.asarray, None), (cupy, lambda a: to_device(a, second), 1)):
+        params = init_gru_params(I, H, xp=xp, seed=1, dtype=xp.float64, device=device)
+        with nothing_on_the_first():
+            h, h_last, cache = gru_forward(place(x), None, params)
+            results.append([to_host(a) for a in (h, h_last, *leaves(gru_backward(place(dh), cache)))])
+    for actual, desired in zip(*results[::-1], strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-9, atol=1e-11)
+
+
+def test_training_on_chunks(second):
+    rng = np.random.default_rng(6)
+    x, y = (rng.standard_normal((B, 9, 1)) for _ in range(2))
+    results = []
+    for device in ("cpu", "cuda:1"):
+        device = resolve_device(device, fallback=False)
+        with device.use():
+            params = init_network_params(1, H, 1, xp=device.xp, dtype=device.xp.float64)
+        with nothing_on_the_first():
+            config = TrainingConfig(num_epochs=2, learning_rate=0.1)
+            trained = train_on_chunks(params, x, y, config=config, chunk_length=4, device=device)
+        results.append(list(map(to_host, leaves(trained.params))))
+    for actual, desired in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-8, atol=1e-10)
 
 
 def leaves(value):
