@@ -50,7 +50,8 @@ def test_it_is_recorded_and_kept(app, write_csv, quick, tmp_path, monkeypatch):
     assert "TF32" in begun
     assert "TF32" in ended
     assert f"limit {TF32_LIMIT:.0e}" in compared
-    for options in ((), ("--tf32",), ("--num-epochs", "5", "--allow-changes")):
+    assert b"tf32" in (tmp_path / "run/model.safetensors").read_bytes()
+    for options in (("--tf32",), ("--num-epochs", "5", "--allow-changes")):
         metrics = json.loads((tmp_path / "run/metrics.json").read_text())
         assert metrics["device"]["tf32"] is True
         assert load_checkpoint(tmp_path / "run/checkpoint.safetensors").tf32
