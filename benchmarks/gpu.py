@@ -116,9 +116,9 @@ def gpu(
     if problem is not None:
         raise click.ClickException(f"there is no CUDA device: {problem}")
     if is_smoke:
-        if shapes or quick:
-            raise click.UsageError("--smoke takes --minutes and --json only; leave out --shapes and --quick")
-        smoke(MINUTES if minutes is None else minutes, json_file)
+        if quick:
+            raise click.UsageError("--smoke takes --minutes, --shapes and --json only; leave out --quick")
+        smoke(MINUTES if minutes is None else minutes, shapes, json_file)
         return
     minutes = TIMING_MINUTES if minutes is None else minutes
     peak = _known_peak()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.job import Shape
 from benchmarks.report import package_version, save_json
 from benchmarks.smoke_part import Outcome, Part, run_part
 from gru_xp.cli.messages import note, print_table
@@ -44,10 +45,16 @@ PARTS: tuple[Part, ...] = (
     Part("functions equal to the CPU's", 0.03, command=(*CONFORMANCE, "--peer", "cuda", "--json", "{json}")),
     Part("trainings equal to the CPU's", 0.03, command=("-m", "benchmarks.gpu_checks", "cpu")),
     Part("the same training twice", 0.03, command=("-m", "benchmarks.gpu_checks", "twice")),
-    Part("kernels of the shapes", 0.03, command=(*TIMES, "--quick", "--all-shapes")),
-    Part("kernels of the tiles", 0.03, command=(*TILES, "compile", "--seconds", "{seconds}")),
-    Part("times", 0.17, command=(*TIMES, "--repeats", "1", "--seconds", "0.2"), alone=True),
-    Part("tiles", 0.06, command=(*TILES, "time", "--seconds", "{seconds}", "--json", "{json}"), alone=True),
+    Part("kernels of the shapes", 0.03, command=(*TIMES, "--quick", "--all-shapes"), takes_shapes=True),
+    Part("kernels of the tiles", 0.03, command=(*TILES, "compile", "--seconds", "{seconds}"), takes_shapes=True),
+    Part("times", 0.17, command=(*TIMES, "--repeats", "1", "--seconds", "0.2"), alone=True, takes_shapes=True),
+    Part(
+        "tiles",
+        0.06,
+        command=(*TILES, "time", "--seconds", "{seconds}", "--json", "{json}"),
+        alone=True,
+        takes_shapes=True,
+    ),
     Part("slow tests", 0.04, ("tests",), marks="cuda and slow", in_spare_time=True),
 )
 """In order of risk. Of parts with the same marks, a path that is in several, or in another path, runs in one: the most
@@ -151,8 +158,8 @@ def groups_of(parts: Sequence[Part]) -> list[list[Part]]:
     return groups
 
 
-def smoke(minutes: float, json_file: Path | None) -> None:
-    """Run all parts and print how each ended.
+def smoke(minutes: float, shapes: Sequence[Shape], json_file: Path | None) -> None:
+    """Run all parts and print how each ended; measure given shapes, or those of each part if there are none.
 
     Raises
     ------
@@ -162,13 +169,14 @@ def smoke(minutes: float, json_file: Path | None) -> None:
     if find_spec("pytest") is None:
         raise click.ClickException('pytest is not installed; install it with: pip install -e ".[test]"')
     start, lanes = time.monotonic(), parts_at_once()
-    regular, spare = ([part for part in PARTS if part.in_spare_time is kind] for kind in (False, True))
+    parts = [part.with_shapes(shapes) for part in PARTS]
+    regular, spare = ([part for part in parts if part.in_spare_time is kind] for kind in (False, True))
     with tempfile.TemporaryDirectory() as folder:
         schedule = Schedule(60 * minutes * (1 - RESERVE), lanes, Path(folder))
         schedule.run(regular, spare)
         schedule.run_rest(regular, spare)
         schedule.run(spare, [])
-    outcomes = [schedule.done[part.name] for part in PARTS]
+    outcomes = [schedule.done[part.name] for part in parts]
     for outcome in outcomes:
         if outcome.results is not None and outcome.results["rows"]:
             click.echo(outcome.output)
@@ -178,9 +186,15 @@ def smoke(minutes: float, json_file: Path | None) -> None:
         [outcome.name for outcome in outcomes if outcome.status == status] for status in ("failed", "incomplete")
     )
     summary = {"failed": failed, "incomplete": incomplete, "seconds": round(time.monotonic() - start, 1)}
-    settings = {"smoke": True, "minutes": minutes, "parts_at_once": lanes, "pytest": package_version("pytest")}
+    settings = {
+        "smoke": True,
+        "minutes": minutes,
+        "parts_at_once": lanes,
+        "shapes": list(shapes),
+        "pytest": package_version("pytest"),
+    }
     save_json(json_file, "gpu", settings, rows, summary)
-    for part, outcome in zip(PARTS, outcomes, strict=True):
+    for part, outcome in zip(parts, outcomes, strict=True):
         if outcome.status == "incomplete":
             note(f"{outcome.name}: {outcome.problem}; to run all of it: {part.by_hand()}")
     if failed:

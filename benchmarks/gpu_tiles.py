@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import click
 
 from benchmarks.job import Job, Shape
-from benchmarks.report import grouped, json_option, number_text, save_json, shape_text
+from benchmarks.report import grouped, json_option, number_text, save_json, shape_text, shapes_option
 from gru_xp.cli.messages import print_table
 from gru_xp.devices import Device, resolve_device, to_device
 from gru_xp.devices.cupy_ops import CupyOps
@@ -176,13 +176,14 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 @click.command()
 @click.argument("what", type=click.Choice(["compile", "time"]))
 @click.option("--seconds", type=float, default=math.inf, help="When to stop; what is not done by then is left out.")
+@shapes_option
 @json_option
-def main(what: str, seconds: float, json_file: Path | None) -> None:
+def main(what: str, seconds: float, shapes: tuple[Shape, ...], json_file: Path | None) -> None:
     """Compile the kernels, or time them."""
     until = time.monotonic() + seconds
     device = resolve_device("cuda", fallback=False)
     with device.use():
-        loops = [loop for shape in SHAPES for loop in loops_of(shape, device)]
+        loops = [loop for shape in shapes or SHAPES for loop in loops_of(shape, device)]
         if not loops:
             sys.exit("Error: no loop is a persistent kernel on this device")
         if what == "compile":

@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks import ended_tests
 from benchmarks.checkout import ROOT
 from benchmarks.contest import DETAILS, OTHER_SETTINGS, error_line
+from benchmarks.job import Shape
 from benchmarks.junit import TestCase, read_cases
 
 MARGIN = 2.0
@@ -50,6 +51,8 @@ class Part:
         Whether no other part may run beside it: it measures times or memory.
     in_spare_time
         Whether the part runs after all others, in the time that they leave.
+    takes_shapes
+        Whether the command has the option ``--shapes``.
     """
 
     name: str
@@ -59,6 +62,13 @@ class Part:
     marks: str = "cuda and not slow"
     alone: bool = False
     in_spare_time: bool = False
+    takes_shapes: bool = False
+
+    def with_shapes(self, shapes: Sequence[Shape]) -> "Part":
+        """The part, with other shapes if there are any and it takes them."""
+        if not shapes or not self.takes_shapes:
+            return self
+        return replace(self, command=(*self.command, "--shapes", " ".join(",".join(map(str, s)) for s in shapes)))
 
     def by_hand(self) -> str:
         """What runs all of it, without a limit."""

@@ -198,6 +198,9 @@ def test_groups_of_parts() -> None:
     assert names[0] == ["device and self-check"]
     assert names[-3:-1] == [["times"], ["tiles"]]
     assert PARTS[-2].by_hand() == "python -m benchmarks.gpu_tiles time"
+    given = ((6, 4, 8, 1), (5, 3, 4, 2))
+    assert PARTS[-2].with_shapes(given).by_hand() == "python -m benchmarks.gpu_tiles time --shapes '6,4,8,1 5,3,4,2'"
+    assert PARTS[0].with_shapes(given) == PARTS[0]
     assert [name for group in names for name in group] == [part.name for part in PARTS]
 
 
@@ -205,11 +208,11 @@ def test_groups_of_parts() -> None:
 def test_tiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each loop of a training step runs with the tile that is chosen, and with another one."""
     gpu_tiles = pytest.importorskip("benchmarks.gpu_tiles")
-    for name, value in {"SHAPES": ((6, 4, 8, 1),), "N_BEST": 1, "N_OTHERS": 1, "LAUNCHES": 2, "REPEATS": 1}.items():
+    for name, value in {"N_BEST": 1, "N_OTHERS": 1, "LAUNCHES": 2, "REPEATS": 1}.items():
         monkeypatch.setattr(gpu_tiles, name, value)
     file = tmp_path / "tiles.json"
     for what in ("compile", "time"):
-        done = CliRunner().invoke(gpu_tiles.main, (what, "--json", str(file)))
+        done = CliRunner().invoke(gpu_tiles.main, (what, "--shapes", "6,4,8,1", "--json", str(file)))
         assert done.exit_code == 0, done.output
     result = json.loads(file.read_text(encoding="utf-8"))
     assert [(row["loop"], row["chosen"]) for row in result["rows"][:2]] == [("forward", True), ("backward", True)]
