@@ -22,7 +22,8 @@ RESERVE = 0.02
 """Share of the time that no part gets: for starting, ending processes and the report."""
 
 MIN_SECONDS = 1.0
-"""The shortest time to run a part for."""
+MIN_SECONDS_AGAIN = 5.0
+"""The shortest time to run a part for, and to continue it for."""
 
 MAX_TOGETHER = 6
 CORES_EACH = 2
@@ -103,9 +104,9 @@ class Schedule:
             self._run_group(group, self._needs_all([*groups[number + 1 :], *groups_of(later)]))
 
     def run_rest(self, parts: Sequence[Part], later: Sequence[Part]) -> None:
-        """Continue those parts that were ended before they were complete, if there is time."""
-        if self._end - time.monotonic() - self._needs_all(groups_of(later)) > MIN_SECONDS:
-            self.run([part for part in parts if self.done[part.name].status == "incomplete"], later)
+        """Continue in order those parts that were ended before they were complete, as far as there is time."""
+        for group in groups_of([part for part in parts if self.done[part.name].status == "incomplete"]):
+            self._run_group(group, self._needs_all(groups_of(later)), again=True)
 
     def _needs(self, parts: Sequence[Part], width: int) -> float:
         """Seconds that parts have as their share, with as many at once."""
@@ -117,8 +118,11 @@ class Schedule:
     def _width(self, group: Sequence[Part]) -> int:
         return min(self._lanes, len(group))
 
-    def _run_group(self, group: Sequence[Part], later: float) -> None:
-        """Run parts that may run at once; each may use what those that start after it, or `later`, do not need."""
+    def _run_group(self, group: Sequence[Part], later: float, *, again: bool = False) -> None:
+        """Run parts that may run at once; each may use what those that start after it, or `later`, do not need.
+
+        Parts that run `again` need nothing before they start.
+        """
         width, waiting = self._width(group), list(group)
         running: list[Part] = []
 
@@ -126,8 +130,11 @@ class Schedule:
             with self._lock:
                 waiting.remove(part)
                 running.append(part)
-                needed = later + self._needs(waiting[width - len(running) :], width)
-                limit = max(self._end - time.monotonic() - needed, MIN_SECONDS)
+                needed = 0.0 if again else self._needs(waiting[width - len(running) :], width)
+                left = self._end - time.monotonic() - later - needed
+                if again and left < MIN_SECONDS_AGAIN:
+                    return
+                limit = max(left, MIN_SECONDS)
                 note(f"{part.name}: {limit:.0f} s at most")
             folder = self._folder / part.name
             folder.mkdir(exist_ok=True)

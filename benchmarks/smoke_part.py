@@ -111,6 +111,8 @@ class Outcome:
         """The outcome of this run, which was incomplete, together with that of the rest of the tests."""
         passed, failed, skipped = self.passed + rest.passed, self.failed + rest.failed, self.skipped + rest.skipped
         seconds = round(self.seconds + rest.seconds, 2)
+        if rest.status == "incomplete" and rest.not_reached is None:  # it came no further
+            return replace(self, seconds=seconds)
         status = "passed" if rest.status == "skipped" and passed else rest.status
         return replace(rest, status=status, seconds=seconds, passed=passed, failed=failed, skipped=skipped)
 
