@@ -361,7 +361,7 @@ def test_a_bundled_file(app, when, results, resumed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGKILL"])
 def test_processes_that_are_stopped(start, run_script, own, tmp_path, results, trained, by):
     """As the tests above, but all of it real."""
     number = getattr(signal, by, None)

@@ -102,7 +102,7 @@ def test_gradients(draw, draw_params, make_numpy_ops, some):
         report = gradcheck(
             lambda x, h0, params, ops=ops: gru_forward(x, h0, params, ops=ops),
             lambda dh, dh_last, cache: gru_backward(dh, cache, dh_last=dh_last),
-            {"x": draw(np, (3, 3, 2)), "h0": draw(np, (3, 4)), "params": draw_params(np, 2, 4, reset=reset)},
+            {"x": draw(np, (3, 3, 1)), "h0": draw(np, (3, 3)), "params": draw_params(np, 1, 3, reset=reset)},
         )
         assert report.ok, (reset, report)
 

@@ -268,7 +268,7 @@ def test_many_threads_of_the_user(draw_layer, assert_same_results, reset, monkey
         rng, held = np.random.default_rng(seed), []
         try:
             start.wait()
-            for _ in range(25):
+            for _ in range(15):
                 number = rng.integers(len(layers))
                 held.append((number, layers[number](None, reset)))
                 del held[: rng.integers(3)]
