@@ -3,7 +3,8 @@
 import os
 import re
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -24,7 +25,8 @@ from gru_xp.nn.scan import Array, Namespace, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
 _LIBRARY_PATTERN = re.compile(
-    r"nvrtc|cublas|cudart|headers?\b|cannot open source file|shared object|dynamic.*(lib|librar)|DLL|\.so\b|CUDA_PATH",
+    r"(nvrtc|cublas|cudart)(?!_|error)|NVRTC_ERROR_BUILTIN|headers?\b|cannot open source file|shared object"
+    r"|dynamic.*lib|DLL|\.so\b|CUDA_PATH",
     re.I,
 )
 """Of messages about a part of the CUDA toolkit that is not there."""
@@ -78,13 +80,11 @@ class Device:
         return CupyOps(tf32=self.tf32) if self.is_cuda else NumpyOps(threads=self.threads)
 
     def use(self) -> AbstractContextManager[Any]:
-        """Context in which new arrays are made on this device, and in which overflow is left to its results to show."""
-        if not self.is_cuda:
-            return np.errstate(over="ignore", invalid="ignore")
-        import cupy
+        """Context in which new arrays are made on this device, and in which overflow is left to its results to show.
 
-        device: AbstractContextManager[Any] = cupy.cuda.Device(_cuda_index(self.name))
-        return device
+        In it, errors of CUDA and its libraries, but for a lack of memory, become a DeviceError that says what to do.
+        """
+        return _using_cuda(self.name) if self.is_cuda else np.errstate(over="ignore", invalid="ignore")
 
     def free_memory(self) -> int:
         """Bytes that this process can still get on it.
@@ -202,6 +202,23 @@ def check_tf32(device: Device, dtype: str) -> None:
         raise ArgumentError(
             f"dtype is {dtype} and the device uses TF32, which is for float32; leave tf32 out, or use dtype float32"
         )
+
+
+@contextmanager
+def _using_cuda(name: str) -> Iterator[None]:
+    import cupy
+
+    try:
+        with cupy.cuda.Device(_cuda_index(name)):
+            yield
+    except Exception as error:
+        is_of_cupy = type(error).__module__.partition(".")[0] in ("cupy", "cupyx", "cupy_backends")
+        if not is_of_cupy or isinstance(error, MemoryError):
+            raise
+        raise DeviceError(
+            f"{name} failed: {type(error).__name__}: {printable(_first_line(error), 200)}{_remedy(error)}; set "
+            "GRU_XP_PLAIN=1 to run without fast paths, or use device cpu"
+        ) from error
 
 
 def _wanted_memory() -> int | None:

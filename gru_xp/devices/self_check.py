@@ -125,12 +125,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _results(ops: Ops, x: Array, h0: Array, params: GRUParams, dh: Array, dh_last: Array) -> list[Array]:
-    """Of a layer, forward and backward, and the norm of a gradient, unless its kernel is off."""
+    """Of a layer, forward and backward, and the norm of a gradient, if a kernel or a graph of it is to be checked."""
     h, h_last, cache = gru_forward(x, h0, params, ops=ops)
     assert cache is not None
     dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
     results = [h, h_last, dx, dh0, *arrays_of(dparams)]
-    if ops is PLAIN_OPS or is_on("norm"):
+    if ops is PLAIN_OPS or is_on("norm") or is_on("graphs"):
         ops.norm(dparams.weight_hh, out=(norm := ops.empty((1,), like=dx)))
         results.append(norm)
     return results

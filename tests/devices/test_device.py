@@ -330,6 +330,10 @@ def test_no_driver(fake_cupy):
         assert cuda_problem().startswith(f"CuPy 14.2 finds no CUDA device ({text})")
 
 
+STATUSES = ("CUBLAS_STATUS_NOT_INITIALIZED", "NVRTC_ERROR_COMPILATION (6)")
+"""What libraries say that are there."""
+
+
 def test_a_missing_cuda_library_is_named_with_the_command_for_the_cupy_that_is_installed(fake_cupy, monkeypatch):
     installed = {}
     monkeypatch.setattr(device, "version", lambda package: installed.get(package) or fail_with(no_package)())
@@ -347,7 +351,8 @@ def test_a_missing_cuda_library_is_named_with_the_command_for_the_cupy_that_is_i
         for error in errors:
             monkeypatch.setattr(fake_cupy, "matmul", fail_with(error))
             assert cuda_problem().endswith(f"pip install '{package}[ctk]'"), error
-    for other in (RuntimeError("an illegal memory access was encountered"), KeyError()):
+    statuses = [type(f"{name.partition('_')[0]}Error", (RuntimeError,), {})(name) for name in STATUSES]
+    for other in (RuntimeError("an illegal memory access was encountered"), KeyError(), *statuses):
         monkeypatch.setattr(fake_cupy, "matmul", fail_with(other))
         assert "[ctk]" not in cuda_problem(), other
 

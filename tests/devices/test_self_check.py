@@ -188,6 +188,18 @@ def test_an_illegal_address_at_the_first_launch_of_a_kernel(fail, layer):
         layer(9)
 
 
+def test_a_failure_after_the_self_check_says_what_to_do(fail, learn):
+    fail()
+    learn()
+    for fault, cause in (
+        ("launch ElementwiseKernel", "OUT_OF_RESOURCES"),
+        ("illegal ReductionKernel", "IllegalAddress"),
+    ):
+        fail(fault)
+        with pytest.raises(DeviceError, match=rf"^cuda:0 failed: .*{cause}.*GRU_XP_PLAIN=1"):
+            learn()
+
+
 def test_no_fallback(fail, layer, monkeypatch):
     monkeypatch.setenv("GRU_XP_NO_FALLBACK", "1")
     fail("ReductionKernel")
