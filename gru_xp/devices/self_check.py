@@ -41,6 +41,8 @@ def verdicts_of(device: int) -> dict[str, Verdict]:
     ------
     DeviceError
         The device does not compute correctly any more after a path has failed, even without fast paths.
+    MemoryError
+        There is no memory even for a tiny layer; a later call checks again.
     """
     import cupy
 
@@ -91,6 +93,8 @@ def _problem(paths: Collection[str]) -> str | None:
                 if problem is not None:
                     return problem
     except Exception as error:  # of CuPy, a compiler, a driver, a library
+        if isinstance(error, MemoryError) and not paths:  # which says nothing of the device
+            raise
         return _first_line(error)
     return None
 

@@ -1,5 +1,6 @@
 """The self-check of a CUDA device, on the stand-in for CuPy, which can be made to fail."""
 
+import threading
 import warnings
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import cublas, cupy_ops, fast_paths, persistent, resolve_device, self_check, to_device, to_host
+from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.fast_paths import PATHS
 from gru_xp.devices.inventory import inventory
 from gru_xp.errors import DeviceError, DeviceWarning
@@ -186,6 +188,45 @@ def test_an_illegal_address_at_the_first_launch_of_a_kernel(fail, layer):
     fail("illegal RawModule")
     with pytest.raises(DeviceError, match=r"cuda:0 .*IllegalAddress.*GRU_XP_PLAIN=1"):
         layer(9)
+
+
+def test_a_lack_of_memory_is_no_verdict(fail, layer):
+    import cupy
+
+    fail()
+    pool = cupy.get_default_memory_pool()
+    x = cupy.zeros((2, 3, 4), "float32")
+    pool.set_limit(pool.used_bytes() + 512)
+    try:
+        with pytest.raises(MemoryError):
+            CupyOps().matmul(x, cupy.zeros((4, 4), "float32"), out=x)
+    finally:
+        pool.set_limit(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer()
+    assert off() == set()
+
+
+def test_threads_wait_for_the_check(fail, layer):
+    """It is made once, and none of them computes before."""
+    fail("wrong ElementwiseKernel")
+    results = []
+
+    def use():
+        results.append(layer())
+
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(record) == 1
+    assert len(results) == 3
+    for result in results:
+        assert_close(result.cupy, result.numpy)
 
 
 def test_a_failure_after_the_self_check_says_what_to_do(fail, learn):
