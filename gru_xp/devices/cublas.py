@@ -12,7 +12,6 @@ import logging
 import math
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from gru_xp.devices.fast_paths import is_on, is_trying
-from gru_xp.errors import DeviceError, DeviceWarning
+from gru_xp.devices.fast_paths import is_on, is_trying, warn
+from gru_xp.errors import DeviceError
 from gru_xp.nn.scan import Array
 
 _LOGGER = logging.getLogger("gru_xp")
@@ -284,8 +283,7 @@ def current() -> Cublas | None:
             handles[device] = None
             if is_short:
                 if device not in _HANDLES.short:
-                    text = f"no memory for cuBLAS on cuda:{device}; CuPy multiplies until there is, more slowly"
-                    warnings.warn(text, DeviceWarning, stacklevel=2)
+                    warn(f"no memory for cuBLAS on cuda:{device}; CuPy multiplies until there is, more slowly")
                 _HANDLES.short[device] = time.monotonic()
     return handles[device]
 

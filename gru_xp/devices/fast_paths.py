@@ -146,10 +146,14 @@ def _report(device: int, problems: Mapping[str, str]) -> None:
             f"a self-check of cuda:{device} failed: {what}; allow the fallback to plain operations, or set "
             "GRU_XP_PLAIN=1 to use no others"
         )
+    warn(f"switched off on cuda:{device}: {what}; using plain operations instead, which are slower")
+
+
+def warn(text: str) -> None:
+    """A `DeviceWarning` at the line outside of the package that has led here."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "gru_xp":
         level, frame = level + 1, frame.f_back
-    text = f"switched off on cuda:{device}: {what}; using plain operations instead, which are slower"
     warnings.warn(text, DeviceWarning, stacklevel=level)
 
 

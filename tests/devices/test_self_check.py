@@ -123,7 +123,8 @@ def test_what_fails_is_done_without(fail, learn, monkeypatch, fault):
     assert "cuda:0" in str(warning.message)
     assert PATHS[FAULTS[fault]] in str(warning.message)
     assert warning.filename == __file__
-    assert off() == {FAULTS[fault]} | ({"graphs"} if FAULTS[fault] == "cublas" else set())
+    broken = {FAULTS[fault]} | ({"graphs"} if FAULTS[fault] == "cublas" else set())
+    assert off() == (broken if fault != "cublasCreate" else set())  # there may be memory later
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it is said once
         assert_close(learn(), fast)
@@ -196,6 +197,7 @@ def test_a_lack_of_memory_is_no_verdict(fail, layer):
     fail()
     pool = cupy.get_default_memory_pool()
     x = cupy.zeros((2, 3, 4), "float32")
+    pool.free_all_blocks()
     pool.set_limit(pool.used_bytes() + 512)
     try:
         with pytest.raises(MemoryError):

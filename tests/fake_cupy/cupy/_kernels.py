@@ -2,8 +2,10 @@
 
 import ctypes
 import re
+import threading
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -231,6 +233,15 @@ class ReductionKernel:
         )
 
 
+_ALONE = threading.Lock()
+
+
+def _launch_alone(library: ctypes.CDLL, *arguments: Any) -> None:
+    """Run a kernel while no other thread does: those of its block take turns in memory of its library."""
+    with _ALONE:
+        library.launch(*arguments)
+
+
 class RawModule:
     """Source whose kernels are compiled when they are asked for."""
 
@@ -272,4 +283,4 @@ class RawKernel:
         given = packed([a.item() for a in args])
         blocks = grid[0] - should_fail("wrong RawModule")
         shape = [ctypes.c_int(number) for number in (blocks, block[0], shared_mem, False)]
-        launch(lambda: self._library.launch(*shape, given), "RawModule")
+        launch(partial(_launch_alone, self._library, *shape, given), "RawModule")
