@@ -205,14 +205,18 @@ class RecycledMemory:
             self._keep(buffer)
         return _feature_major(buffer, shape, dtype)
 
+    def drop_unused(self) -> None:
+        """Give back what nothing refers to."""
+        for buffers in self._buffers.values():
+            while (unused := _unused(buffers)) is not None:
+                self._kept -= unused.size
+                _remove(buffers, unused)
+        for size in [size for size, buffers in self._buffers.items() if not buffers]:
+            del self._buffers[size]
+
     def _keep(self, buffer: Array) -> None:
         if self._kept + buffer.size > self._limit:
-            for buffers in self._buffers.values():
-                while (unused := _unused(buffers)) is not None:
-                    self._kept -= unused.size
-                    _remove(buffers, unused)
-            for size in [size for size, buffers in self._buffers.items() if not buffers]:
-                del self._buffers[size]
+            self.drop_unused()
         if self._kept + buffer.size <= self._limit:
             self._kept += buffer.size
             self._buffers[buffer.size].append(buffer)

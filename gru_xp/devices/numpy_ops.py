@@ -257,6 +257,8 @@ class NumpyOps(Lowered):
         lends: bool = False,
     ) -> tuple[BoundProgram, int]:
         """A program for calls with arguments such as these, and how many bytes it takes; see `BoundProgram`."""
+        if lends:
+            self._memory.drop_unused()  # that was for calls without a program
         ops, inputs = self._worker(), inputs_like(arrays)
         replay = ops._record(partial(make, ops, replaced(arguments, iter(inputs))), ops._arena)
         nbytes = ops._arena.nbytes + ops._scratch.nbytes + ops._products.nbytes + CALL_BYTES * len(replay.program)
