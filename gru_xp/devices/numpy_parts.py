@@ -7,6 +7,8 @@ only when nobody has these results any more; where somebody has them, there is a
 from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
+
 from gru_xp.devices.lowering import ScanPart, scan_part
 from gru_xp.devices.numpy_bound import N_WITHOUT, BoundProgram
 from gru_xp.nn.scan import Array, Arrays, kind_of
@@ -44,7 +46,7 @@ class PartPrograms:
     def of(self, part: ScanPart) -> tuple[BoundProgram, list[Array]] | None:
         """A program that computes a part, and the arrays to run it with; None if there is no program for it."""
         key, arrays = kind_of(part.arguments)
-        if key is None:
+        if key is None or any(type(a) is not np.ndarray for a in arrays):
             return None
         kind = self._kinds[key] = self._kinds.pop(key) if key in self._kinds else _Kind(part.nbytes)
         if len(self._kinds) > MAX_KINDS:

@@ -92,6 +92,15 @@ def test_arrays_are_let_go(draw, draw_params, reset):
     assert [ref() for ref in gone] == [None, None]
 
 
+def test_subclasses_of_arrays_have_no_program(draw, draw_params):
+    ops, params = NumpyOps(2), draw_params(np, 2, 4)
+    for _ in range(4):
+        x = draw(np, (5, 3, 2))
+        h, _, _ = gru_forward(np.ma.array(x), None, params, ops=ops)
+        assert_close([h], gru_forward(x, None, params, ops=PLAIN)[:1])
+    assert not programs_of(ops)
+
+
 def test_programs_are_bounded(draw, draw_params):
     """Old kinds make room for new ones; a program that is too large is not kept."""
     ops, params = NumpyOps(2, max_kept=3 * 4 * 2**17), draw_params(np, 2, 4)
