@@ -4,17 +4,20 @@ A kernel takes the CPU about as long to launch as the GPU to run; a graph of all
 by capturing: the function runs on a stream of its own, where its kernels are written down instead of being run. What
 is written down are addresses and numbers, so
 
-- arrays must stay where they are: the graph keeps all memory that the function asked for;
+- arrays must stay where they are: the graph keeps the memory that the function asked for;
 - Python numbers stay what they were: what changes from one run to the next must stand in arrays;
 - nothing may wait for the GPU in between, as ``float(array)`` does.
 """
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
 from gru_xp.devices.fast_paths import is_on, is_trying
+from gru_xp.devices.free_parts import FreeParts, Part
 
 Result = TypeVar("Result")
 
@@ -26,6 +29,7 @@ class _Thread(threading.local):
 
     def __init__(self) -> None:
         self.capturing = False
+        self.allocate: Callable[[int], Any] | None = None  # as it is outside of the function
         self.streams: dict[int, Any] = {}
 
 
@@ -37,8 +41,71 @@ def is_capturing() -> bool:
     return _THREAD.capturing
 
 
+ALIGNMENT = 512
+"""Bytes of which every array takes a whole number, as in CuPy's pool."""
+
+
+class GraphMemory:
+    """Memory for captured functions, which share it.
+
+    Memory that a function lets go of serves for its later arrays, and for those of other functions: a graph does its
+    work in order, so old numbers are read before they are overwritten. Results that somebody holds stay. Memory comes
+    in buffers from the allocator that is CuPy's current one: its pool, or a user's.
+
+    Attributes
+    ----------
+    buffers
+        All of it. Graphs hold them, and so does each array.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep nothing for later functions: buffers are free when no graph and no array holds them any more."""
+        self.buffers: list[Any] = []
+        self._free = FreeParts()
+        self._returned: deque[Part] = deque()  # by any thread, at any time
+
+    def allocator(self) -> Callable[[int], Any]:
+        """An allocator for CuPy to use, of memory in these buffers."""
+        import cupy
+
+        allocate = cupy.cuda.get_allocator()
+
+        def allocate_part(nbytes: int) -> Any:
+            if nbytes == 0:
+                return allocate(0)
+            size = -(-nbytes // ALIGNMENT) * ALIGNMENT
+            while self._returned:
+                self._free.add(self._returned.popleft())
+            part = self._free.take(size)
+            if part is None:
+                self.buffers.append(allocate(size))
+                part = Part(len(self.buffers) - 1, 0, size)
+            buffer = self.buffers[part.buffer]
+            loan = _Loan(buffer, part, self._returned)
+            memory = cupy.cuda.UnownedMemory(buffer.ptr + part.start, nbytes, loan, buffer.device_id)
+            return cupy.cuda.MemoryPointer(memory, 0)
+
+        return allocate_part
+
+
+class _Loan:
+    """A part of a buffer, which is given back when nothing refers to its memory any more."""
+
+    def __init__(self, buffer: Any, part: Part, returned: deque[Part]) -> None:
+        self._buffer, self._part, self._returned = buffer, part, returned
+
+    def __del__(self) -> None:
+        self._returned.append(self._part)
+
+
 def capture(
-    function: Callable[[], Result], keep: object = None, before: Callable[[], object] | None = None
+    function: Callable[[], Result],
+    memory: GraphMemory | None = None,
+    keep: object = None,
+    before: Callable[[], object] | None = None,
 ) -> Callable[[], Result]:
     """Make a CUDA graph of what `function` does.
 
@@ -49,6 +116,9 @@ def capture(
     ----------
     function
         Called without arguments, on the current device.
+    memory
+        Where its arrays come from; memory of its own if left out. Graphs that share it may not run side by side, and
+        one overwrites what another has computed, but for results that somebody holds when it is captured.
     keep
         What else must live as long as the graph.
     before
@@ -71,14 +141,15 @@ def capture(
     if stream is None:
         stream = _THREAD.streams[device] = cupy.cuda.Stream(non_blocking=True)
     stream.wait_event(caller.record(_event()))
-    _THREAD.capturing = True
+    memory = GraphMemory() if memory is None else memory
+    _THREAD.capturing, _THREAD.allocate = True, cupy.cuda.get_allocator()
     try:
-        with stream:
-            # Here, too, so that the memory which is free again afterwards is there for the second call.
-            function()
+        with stream, cupy.cuda.using_allocator(memory.allocator()):
+            function()  # with memory that is there, free again, for the second call
             try:
-                return _Replay(function, stream, keep, before)
+                return _Replay(function, stream, memory, keep, before)
             except Exception as error:
+                memory.forget()
                 del _THREAD.streams[device]  # in case it is still of no use for anything else
                 if is_trying():
                     raise
@@ -90,37 +161,37 @@ def capture(
         caller.wait_event(stream.record(_event()))
 
 
-class _Replay(Generic[Result]):
-    """A captured function.
+def usual_memory() -> AbstractContextManager[Any]:
+    """Context for what is done once while a function is captured: its arrays take no memory of the graph's."""
+    if not _THREAD.capturing:
+        return nullcontext()
+    import cupy
 
-    Its memory comes from CuPy's usual pool and is not handed out again before the graph is gone, even where the
-    function let go of it. (A pool of its own would save what temporaries could share, but take the memory of results
-    that somebody still holds with it.)
-    """
+    usual: AbstractContextManager[Any] = cupy.cuda.using_allocator(_THREAD.allocate)
+    return usual
+
+
+class _Replay(Generic[Result]):
+    """A captured function."""
 
     def __init__(
-        self, function: Callable[[], Result], stream: Any, keep: object, before: Callable[[], object] | None
+        self,
+        function: Callable[[], Result],
+        stream: Any,
+        memory: GraphMemory,
+        keep: object,
+        before: Callable[[], object] | None,
     ) -> None:
-        import cupy
-
         self._function, self._before = function, before
-        self._kept: list[object] = [keep]
-        with cupy.cuda.using_allocator(self._allocate):
-            stream.begin_capture()
-            try:
-                self._result = function()
-            except BaseException:
-                _abandon(stream)
-                raise
-            self._graph = stream.end_capture()
+        stream.begin_capture()
+        try:
+            self._result = function()
+        except BaseException:
+            _abandon(stream)
+            raise
+        self._graph = stream.end_capture()
+        self._kept = keep, tuple(memory.buffers)
         self._graph.upload(stream)
-
-    def _allocate(self, nbytes: int) -> Any:
-        import cupy
-
-        memory = cupy.get_default_memory_pool().malloc(nbytes)
-        self._kept.append(memory)
-        return memory
 
     def __call__(self) -> Result:
         if _THREAD.capturing:  # a graph cannot be launched into another one

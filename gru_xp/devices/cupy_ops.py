@@ -49,6 +49,7 @@ class CupyOps(Lowered):
         self._loops = PersistentLoops(choose_tile)
         self._graphed_scans = GraphedScans(self, _device_of)
         self._scanned: tuple[Any, ...] | None = None  # the arguments of the scan that is run
+        self._graph_memory = cuda_graph.GraphMemory()
 
     def scan(self, step: Step, weights: Any, carry: Any, xs: Arrays, **options: Any) -> tuple[Any, Arrays, Arrays]:
         self._scanned = step, weights, carry, xs, options
@@ -134,7 +135,8 @@ class CupyOps(Lowered):
 
     def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
         blas = cublas.current()
-        return cuda_graph.capture(function, keep=blas, before=None if blas is None else blas.use_current_stream)
+        before = None if blas is None else blas.use_current_stream
+        return cuda_graph.capture(function, self._graph_memory, keep=blas, before=before)
 
     def _new_call(self, body: Body, given: tuple[Any, ...], dtype: str) -> Callable[[tuple[Array, ...]], None]:
         """A function of the inputs that are arrays, and the outputs."""
@@ -156,7 +158,8 @@ class CupyOps(Lowered):
     def _problem_of_loop(self) -> str | None:
         if self._scanned is None:
             return None
-        problem: str | None = import_module("gru_xp.devices.self_check").problem_of_loop(*self._scanned)
+        with cuda_graph.usual_memory():
+            problem: str | None = import_module("gru_xp.devices.self_check").problem_of_loop(*self._scanned)
         return problem
 
 

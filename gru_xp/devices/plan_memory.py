@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gru_xp.devices.cuda_graph import ALIGNMENT
 from gru_xp.devices.free_parts import FreeParts, Part
 from gru_xp.devices.numpy_memory import LINE, Scratch
 from gru_xp.devices.numpy_ops import MAX_PRODUCT_NUMBERS, NumpyOps
@@ -61,6 +62,7 @@ class PlannedMemory:
     def __init__(self, ops: Ops) -> None:
         self.array_bytes = self.noted_bytes = 0
         self._ops, self._is_numpy = ops, isinstance(ops, NumpyOps)
+        self._alignment = LINE if self._is_numpy else ALIGNMENT
         self._temporaries: Temporaries = Counter()
         self._free, self._n_buffers = FreeParts(), 0
 
@@ -138,7 +140,7 @@ class PlannedMemory:
     def memory(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Memory for a shape, which is taken as long as anything refers to what is returned."""
         memory = np.zeros(1, dtype)
-        nbytes = -(-math.prod(shape) * memory.itemsize // LINE) * LINE
+        nbytes = -(-math.prod(shape) * memory.itemsize // self._alignment) * self._alignment
         part = self._free.take(nbytes)
         if part is None:
             part = Part(self._n_buffers, 0, nbytes)

@@ -13,6 +13,7 @@ from gru_xp.devices import Device
 from gru_xp.devices.cublas import WORKSPACE_BYTES
 from gru_xp.devices.plan_memory import PlannedMemory, shape_alone
 from gru_xp.devices.primitives import Ops
+from gru_xp.devices.self_check import T as CHECKED_STEPS
 from gru_xp.errors import MemoryLimitError
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import mse_loss
@@ -85,15 +86,18 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
     ----------
     shapes, config, device
         What is trained, how, and where. On the CPU, the windows that are scaled in float64 before are counted, too; on
-        a CUDA device, the workspace of cuBLAS is.
+        a CUDA device, the workspace of cuBLAS, and what it takes to check kernels before their first launch.
 
     Returns
     -------
     int
     """
     with device.use():
-        training = _Estimate(shapes, device.ops()).add_training(config)
-    return training + WORKSPACE_BYTES if device.is_cuda else max(training, _scaling_bytes(shapes))
+        ops = device.ops()
+        training = _Estimate(shapes, ops).add_training(config)
+        if device.is_cuda:
+            return training + WORKSPACE_BYTES + _check_bytes(shapes, config, ops)
+    return max(training, _scaling_bytes(shapes))
 
 
 def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
@@ -112,6 +116,15 @@ def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device
     """
     after = 0 if device.is_cuda else _prediction_memory(shapes, device)
     return int(_MARGIN * (training_memory(shapes, config, device) + after))
+
+
+def _check_bytes(s: TrainingShapes, config: TrainingConfig, ops: Ops) -> int:
+    """While kernels of whole loops, which are in float32, are compared with others on a few steps of one layer."""
+    widest = s.input_size if s.num_layers == 1 else max(s.input_size, s.hidden_size * (1 + s.bidirectional))
+    layer = _Estimate(replace(s, num_layers=1, bidirectional=False, input_size=widest), ops, n_steps=CHECKED_STEPS)
+    if s.dtype == "float32":
+        layer.add_training(replace(config, dropout=0.0))
+    return layer.nbytes
 
 
 def _prediction_memory(s: TrainingShapes, device: Device) -> int:
@@ -281,10 +294,13 @@ def _text(nbytes: int) -> str:
 
 
 class _Estimate:
-    """Adds up what passes of a network over sequences take, in parts and threads as they will be made."""
+    """Adds up what passes of a network over sequences take, in parts and threads as they will be made.
 
-    def __init__(self, s: TrainingShapes, ops: Ops) -> None:
-        self._shapes, self._ops = s, ops
+    With `n_steps`, the parts are the same, but only so many steps of each sequence count.
+    """
+
+    def __init__(self, s: TrainingShapes, ops: Ops, n_steps: int | None = None) -> None:
+        self._shapes, self._ops, self._n_steps = s, ops, min(n_steps or s.seq_length, s.seq_length)
         self._params = _params(s)
         self.itemsize = int(self._params.linear.bias.itemsize)
         self._n_params = sum(int(array.size) for array in arrays_of(self._params))
@@ -319,7 +335,7 @@ class _Estimate:
         s, params = self._shapes, self._params
 
         def compute(size: int, planned: PlannedMemory) -> None:
-            x = self._array(size, s.seq_length, s.input_size)
+            x = self._array(size, self._n_steps, s.input_size)
             masks = self.masks(size, rates) if drawn else mean_masks(params.gru, rates)
             options: dict[str, Any] = {"masks": masks, "keep_every": keep_every, "ops": planned}
             y_pred, cache = network_forward(x, params, with_cache=backward, **options)
@@ -367,8 +383,8 @@ class _Estimate:
         def each(rate: float, *shape: int) -> tuple[tuple[Array | None, ...], ...]:
             return tuple(tuple(mask(rate, *shape) for _ in range(D)) for _ in range(L))
 
-        between = (mask(rates.between, size, s.seq_length, D * H) for _ in range(L - 1))
-        recurrent, zoneout = each(rates.recurrent, size, H), each(rates.zoneout, size, s.seq_length, H)
+        between = (mask(rates.between, size, self._n_steps, D * H) for _ in range(L - 1))
+        recurrent, zoneout = each(rates.recurrent, size, H), each(rates.zoneout, size, self._n_steps, H)
         return StackMasks((None, *between), recurrent, zoneout)
 
     def _array(self, *shape: int) -> Array:

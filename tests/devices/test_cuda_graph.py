@@ -15,7 +15,12 @@ from gru_xp.devices.cupy_ops import CupyOps
 
 
 class FakeMemory:
-    """What a pool hands out."""
+    """What a pool hands out, and places in it."""
+
+    device_id = 0
+
+    def __init__(self, nbytes, ptr=0, owner=None):
+        self.nbytes, self.ptr, self.owner = nbytes, ptr, owner
 
 
 class FakeStream:
@@ -75,9 +80,12 @@ class FakeCupy(SimpleNamespace):
             get_current_stream=lambda: self.stream,
             Stream=lambda non_blocking: FakeStream(self, "own", non_blocking),
             Event=lambda disable_timing: "event",
+            get_allocator=lambda: self.malloc if self.allocator is None else self.allocator,
             using_allocator=self.using_allocator,
+            UnownedMemory=lambda ptr, nbytes, owner, device_id: FakeMemory(nbytes, ptr, owner),
+            MemoryPointer=lambda memory, offset: memory,
         )
-        self.get_default_memory_pool = lambda: SimpleNamespace(malloc=lambda nbytes: FakeMemory())
+        self.buffers = []
 
     @property
     def stream(self):
@@ -85,14 +93,19 @@ class FakeCupy(SimpleNamespace):
 
     @contextmanager
     def using_allocator(self, allocator):
-        self.allocator = allocator
+        before, self.allocator = self.allocator, allocator
         try:
             yield
         finally:
-            self.allocator = None
+            self.allocator = before
 
-    def alloc(self):
-        return FakeMemory() if self.allocator is None else self.allocator(512)
+    def malloc(self, nbytes):
+        buffer = FakeMemory(nbytes, 10_000 * len(self.buffers))
+        self.buffers.append(weakref.ref(buffer))
+        return buffer
+
+    def alloc(self, nbytes=512):
+        return self.cuda.get_allocator()(nbytes)
 
     def do(self, work):
         if self.stream.captured is None:
@@ -117,12 +130,11 @@ def cupy(monkeypatch, checked_devices):
 @pytest.fixture
 def counter(cupy):
     """A function that counts what is done, and allocates memory."""
-    counter = SimpleNamespace(calls=0, done=0, temporaries=[])
+    counter = SimpleNamespace(calls=0, done=0)
 
     def function():
         counter.calls += 1
-        temporary, result = cupy.alloc(), cupy.alloc()
-        counter.temporaries.append(weakref.ref(temporary))
+        _, result = cupy.alloc(), cupy.alloc()
         cupy.do(lambda: setattr(counter, "done", counter.done + 1))
         return result
 
@@ -163,23 +175,58 @@ def test_something_comes_before_each_launch(cupy, counter):
     assert cupy.log == ["before", "launch caller"] * 2
 
 
-def test_the_graph_keeps_all_memory_and_no_longer(cupy, counter):
-    kept = FakeMemory()
+def test_memory_that_is_let_go_of_serves_again(cupy):
+    def function():
+        places = [cupy.alloc(nbytes).ptr for nbytes in (1000, 100, 512)]
+        first, second = cupy.alloc(512), cupy.alloc(300)
+        return places, first.ptr, second
+
+    places, first, second = capture(function)()
+    assert places == [0, 0, 0]
+    assert (first, second.ptr) == (0, 512)
+    assert [buffer().nbytes for buffer in cupy.buffers] == [1024]
+    assert cupy.alloc(0).nbytes == 0
+
+
+def test_functions_share_memory_but_not_that_of_results(cupy):
+    memory = cuda_graph.GraphMemory()
+
+    def function():
+        temporary, result = cupy.alloc(1024), cupy.alloc(2048)
+        return temporary.ptr, result
+
+    (first_place, first), (second_place, second) = (capture(function, memory)() for _ in range(2))
+    assert first_place == second_place == 0
+    assert first.ptr != second.ptr
+    assert [buffer().nbytes for buffer in cupy.buffers] == [1024, 2048, 2048]
+
+
+def test_memory_lives_as_long_as_graphs_and_results_and_no_longer(cupy, counter):
+    kept, memory = FakeMemory(1), cuda_graph.GraphMemory()
     reference = weakref.ref(kept)
-    replay = capture(counter.function, keep=kept)
+    replay = capture(counter.function, memory, keep=kept)
     del kept
+    memory.forget()
     gc.collect()
-    warm_up, captured = counter.temporaries
-    assert warm_up() is None
-    assert captured() is not None
+    assert [buffer() is None for buffer in cupy.buffers] == [False, False]
     assert reference() is not None
     result = replay()
     del replay
     gc.collect()
-    assert captured() is None
+    assert [buffer() is None for buffer in cupy.buffers] == [True, False]  # one is the result's
     assert reference() is None
-    assert isinstance(result, FakeMemory)
+    del result
+    gc.collect()
+    assert cupy.buffers[1]() is None
     assert cupy.allocator is None
+
+
+def test_memory_comes_from_the_allocator_that_is_set(cupy, counter):
+    asked = []
+    with cupy.using_allocator(lambda nbytes: asked.append(nbytes) or FakeMemory(nbytes)):
+        capture(counter.function)
+    assert asked == [512, 512]
+    assert not cupy.buffers
 
 
 def test_the_stream_is_used_again(cupy, counter):
@@ -212,7 +259,9 @@ def test_where_it_cannot_be_captured(cupy, counter, caplog, where):
     replay()
     assert counter.done == 2
 
-    cupy.problems.clear()
+    cupy.problems.clear()  # an error holds what its frames refer to
+    gc.collect()
+    assert all(buffer() is None for buffer in cupy.buffers)
     replay = capture(counter.function)
     assert replay is not counter.function
     replay()

@@ -5,7 +5,6 @@ import pytest
 
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.plan_memory import CALL_BYTES, PlannedMemory, shape_alone
-from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
@@ -26,7 +25,7 @@ def test_an_array_that_is_a_shape_alone():
 
 
 def test_memory_that_is_let_go_of_serves_again():
-    planned = PlannedMemory(PLAIN_OPS)
+    planned = PlannedMemory(NumpyOps())
     first = planned.array((1000, 3), LIKE.dtype)
     assert planned.nbytes == 12_032  # whole cache lines
     view = first[5:, 1]

@@ -35,8 +35,8 @@ _OTHER_FUNCTIONS = """
     tensordot dot matmul trace diff flip roll tile repeat outer vdot isclose round searchsorted
 """
 _CUDA = """
-    Device Stream Event Graph MemoryPointer MemoryPool alloc get_current_stream using_allocator get_allocator
-    set_allocator
+    Device Stream Event Graph MemoryPointer MemoryPool UnownedMemory alloc get_allocator set_allocator
+    using_allocator get_current_stream
 """
 _LINALG = """
     norm cholesky cond cross det eig eigh eigvals eigvalsh inv lstsq matrix_power matrix_rank pinv qr slogdet solve svd

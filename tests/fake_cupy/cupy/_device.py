@@ -340,10 +340,24 @@ class PooledMemory:
         weakref.finalize(self, pool.take_back, chunk, arena).atexit = False
 
 
-class MemoryPointer:
-    """An address in pooled memory."""
+class UnownedMemory:
+    """Memory at an address, for as long as its owner is there. It is poisoned, in a graph at each launch."""
 
-    def __init__(self, mem: PooledMemory, offset: int) -> None:
+    def __init__(self, ptr: int, size: int, owner: object, device_id: int = -1) -> None:
+        if device_id < 0:
+            raise NotImplementedError("the stand-in for CuPy cannot find the device of memory; pass device_id")
+        self.ptr, self.size, self.device_id, self._owner = ptr, size, device_id, owner
+        stream = get_current_stream()
+        if stream.recorded is None:
+            ctypes.memset(ptr, POISON, size)
+        else:
+            stream.recorded.append(lambda: ctypes.memset(ptr, POISON, size))
+
+
+class MemoryPointer:
+    """An address in memory."""
+
+    def __init__(self, mem: "PooledMemory | UnownedMemory", offset: int) -> None:
         self.mem, self.ptr, self.device_id = mem, mem.ptr + offset, mem.device_id
 
     @property
