@@ -5,9 +5,19 @@ from gru_xp.devices.device import (
     check_tf32,
     cuda_problem,
     device_for_caller,
+    is_out_of_memory,
     resolve_device,
     to_device,
     to_host,
 )
 
-__all__ = ["Device", "check_tf32", "cuda_problem", "device_for_caller", "resolve_device", "to_device", "to_host"]
+__all__ = [
+    "Device",
+    "check_tf32",
+    "cuda_problem",
+    "device_for_caller",
+    "is_out_of_memory",
+    "resolve_device",
+    "to_device",
+    "to_host",
+]

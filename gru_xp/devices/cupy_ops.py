@@ -138,6 +138,12 @@ class CupyOps(Lowered):
         before = None if blas is None else blas.use_current_stream
         return cuda_graph.capture(function, self._graph_memory, keep=blas, before=before)
 
+    def release(self) -> None:
+        import cupy
+
+        self._graph_memory.forget()
+        cupy.get_default_memory_pool().free_all_blocks()
+
     def _new_call(self, body: Body, given: tuple[Any, ...], dtype: str) -> Callable[[tuple[Array, ...]], None]:
         """A function of the inputs that are arrays, and the outputs."""
         import cupy

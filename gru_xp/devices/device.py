@@ -238,6 +238,14 @@ def _cuda_index(name: str) -> int:
     return int(name.partition(":")[2] or 0)
 
 
+_OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that there is too little memory, on whatever device."""
+    return isinstance(error, MemoryError) or any(name in str(error) for name in _OUT_OF_MEMORY)
+
+
 def cuda_problem(index: int = 0) -> str | None:
     """Why CUDA device `index` cannot be used, or None if it works: it is made to compute something."""
     if find_spec("cupy") is None:

@@ -249,6 +249,14 @@ class NumpyOps(Lowered):
         replay()
         return replay
 
+    def release(self) -> None:
+        for ops in (self, *self._workers):
+            ops._arena.rewind()
+            ops._memory = RecycledMemory(ops._max_kept)
+            ops._plans.clear()
+            ops._scratch.clear()
+            ops._products.clear()
+
     def bound(
         self,
         make: Callable[["NumpyOps", Arrays], Any],

@@ -79,6 +79,9 @@ class Ops(Scan, Protocol):
         another captured function of the same ops runs.
         """
 
+    def release(self) -> None:
+        """Let go of memory that is kept for later calls; that of captured functions is free once they are gone."""
+
 
 class PlainOps:
     """:class:`Ops` by the Array API standard alone, for every namespace."""
@@ -125,6 +128,9 @@ class PlainOps:
     def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
         function()
         return function
+
+    def release(self) -> None:
+        pass
 
     def scan(
         self, step: Step, weights: Any, carry: Any, xs: Arrays, *, rows: Arrays = (), reverse: bool = False

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from gru_xp.devices import Device
+from gru_xp.devices import Device, is_out_of_memory
 from gru_xp.devices.cublas import WORKSPACE_BYTES
+from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.plan_memory import PlannedMemory, shape_alone
 from gru_xp.devices.primitives import Ops
 from gru_xp.devices.self_check import T as CHECKED_STEPS
@@ -41,8 +42,6 @@ _MARGIN = 1.1
 
 _MAX_SEGMENTS = 10_000
 """Segments between stored states, of all layers together: to count the memory of more would take long."""
-
-_OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _check_bytes(s: TrainingShapes, config: TrainingConfig, ops: Ops) -> int:
     """While kernels of whole loops, which are in float32, are compared with others on a few steps of one layer."""
     widest = s.input_size if s.num_layers == 1 else max(s.input_size, s.hidden_size * (1 + s.bidirectional))
     layer = _Estimate(replace(s, num_layers=1, bidirectional=False, input_size=widest), ops, n_steps=CHECKED_STEPS)
-    if s.dtype == "float32":
+    if s.dtype == "float32" and isinstance(ops, CupyOps):
         layer.add_training(replace(config, dropout=0.0))
     return layer.nbytes
 
@@ -220,7 +219,7 @@ def _told_of_memory(device: Device, advice: Callable[[str], str]) -> Iterator[No
     except MemoryLimitError:
         raise
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise MemoryLimitError(f"{device.name} has not enough memory{advice(_what(error))}") from error
 
@@ -228,11 +227,6 @@ def _told_of_memory(device: Device, advice: Callable[[str], str]) -> Iterator[No
 def _what(error: Exception) -> str:
     """What it says, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether it says that memory is not enough, on whatever device."""
-    return isinstance(error, MemoryError) or any(name in str(error) for name in _OUT_OF_MEMORY)
 
 
 def _advice(shapes: TrainingShapes, config: TrainingConfig, device: Device, limit: int) -> str:

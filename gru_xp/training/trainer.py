@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
-from gru_xp.devices import Device, to_device, to_host
+from gru_xp.devices import Device, is_out_of_memory, to_device, to_host
+from gru_xp.devices.fast_paths import warn
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError
 from gru_xp.nn.checks import check_array, check_choice, check_function, check_kind, positive_number, whole_number
@@ -25,6 +26,7 @@ from gru_xp.nn.stack import StackMasks, draw_masks
 from gru_xp.training.objective import Objective
 from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS
 
+Result = TypeVar("Result")
 StopReason = Literal["num_epochs", "patience", "callback", "paused", "non_finite"]
 
 
@@ -278,7 +280,8 @@ def train(
         batch_size = min(config.batch_size or n, n)
         # Without dropout, the gradient is that of the reported cost.
         whole_batch = batch_size == n and not any(rates)
-        batches = None if whole_batch else _Batches(current, x, y, batch_size, device, ops, update)
+        captures = _Captures(ops, device, update)
+        batches = None if whole_batch else _Batches(current, x, y, batch_size, device, ops, update, captures)
 
         def evaluate() -> None:
             if whole_batch:  # the gradient is for the next epoch's update
@@ -288,20 +291,24 @@ def train(
             if validation_objective is not None:
                 validation_objective.evaluate_cost()
 
-        evaluation = _Captured(evaluate, ops)
-        whole_update = _Captured(partial(update.step, objective.gradient, n), ops)
+        whole_update = partial(update.step, objective.gradient, n)
+
+        def learn_again() -> None:  # where the gradient may have been scaled already
+            objective.evaluate()
+            whole_update()
 
         def costs() -> tuple[float, float | None]:
-            evaluation()
+            captures.run(evaluate)
             validation_cost = None if validation_objective is None else float(validation_objective.cost[0])
             return float(objective.cost[0]), validation_cost
 
         def learn_from_all(epoch: int, done: int) -> Iterator[int]:
             if done == 0:
-                whole_update()
+                captures.run(whole_update, again=learn_again)
                 yield 1
 
         def gradient(epoch: int, batch: int) -> Array:
+            captures.drop()  # for the memory of what is computed now
             return objective.gradient if batches is None else batches.gradient(epoch, batch)
 
         return run_epochs(
@@ -492,19 +499,55 @@ def _check_sequences(x_name: str, x: Array, y_name: str, y: Array, params: Netwo
     check_array(y_name, y, (x.shape[0], O), like=("params", first.weight_ih))
 
 
-class _Captured:
-    """A function that is captured when it is called for the first time."""
+class _Captures:
+    """The functions of a training, each captured when it is run for the first time.
 
-    def __init__(self, function: Callable[[], object], ops: Ops) -> None:
-        self._function = function
-        self._ops = ops
-        self._replay: Callable[[], object] | None = None
+    Where memory runs out, all of them are dropped, and functions are called as they are from then on.
+    """
 
-    def __call__(self) -> None:
-        if self._replay is None:
-            self._replay = self._ops.capture(self._function)
+    def __init__(self, ops: Ops, device: Device, update: "Update") -> None:
+        self._ops, self._device, self._update = ops, device, update
+        self._replays: dict[Callable[[], object], Callable[[], object]] = {}
+        self._is_capturing = True
+
+    def run(self, function: Callable[[], object], again: Callable[[], object] | None = None) -> None:
+        """Run a function; `again` does the same after an attempt that failed before the parameters were changed."""
+        if not self._attempt(partial(self._run, function)):
+            (again or function)()
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """The result of a function that is not captured."""
+        results: list[Result] = []
+        if not self._attempt(lambda: results.append(function())):
+            return function()
+        return results[0]
+
+    def drop(self) -> None:
+        """Let go of all functions, and of their memory."""
+        self._is_capturing = False
+        self._replays.clear()
+        self._ops.release()
+
+    def _run(self, function: Callable[[], object]) -> None:
+        replay = self._replays.get(function)
+        if replay is not None:
+            replay()
+        elif self._is_capturing:
+            self._replays[function] = self._ops.capture(function)
         else:
-            self._replay()
+            function()
+
+    def _attempt(self, function: Callable[[], object]) -> bool:
+        """Whether a function has run; if memory ran out, all that was captured has been dropped."""
+        try:
+            function()
+            return True
+        except Exception as error:
+            if not self._is_capturing or self._update.is_changing or not is_out_of_memory(error):
+                raise
+        self.drop()  # here, where the error is gone, with all that its frames refer to
+        warn(f"{self._device.name} ran out of memory; continuing without captured steps, which is slower")
+        return False
 
 
 class Update:
@@ -521,6 +564,7 @@ class Update:
         self._norm = ops.empty((1,), like=theta)
         numbers = array_namespace(theta).finfo(theta.dtype)
         self._largest_finite = float(numbers.max)
+        self.is_changing = False  # the parameters, so that a step cannot be repeated
         norm = config.clip_norm  # as a number that the dtype has
         self._clip_norm = norm and min(max(float(norm), float(numbers.smallest_normal)), self._largest_finite)
         self.largest_norm = ops.empty((1,), like=theta)
@@ -550,6 +594,7 @@ class Update:
         if self.config.resolved_reduction == "mean":
             ops.pointwise(divide, (gradient, float(n)), out=(gradient,))
         ops.norm(gradient, out=self._norm)
+        self.is_changing = True
         watched = (self.largest_norm, self._good_steps)
         ops.pointwise(_watch, (self._norm, *watched, limit), out=watched)
         if self._clip_norm is not None:
@@ -557,6 +602,7 @@ class Update:
         ops.copy(theta, self._before)
         self.optimizer.step(gradient, ops)
         ops.pointwise(_while_finite, (theta, self._before, self.largest_norm, limit), out=(theta,))
+        self.is_changing = False
 
 
 def _watch(xp: Namespace, norm: Array, largest: Array, good_steps: Array, limit: float) -> tuple[Array, Array]:
@@ -587,10 +633,12 @@ class _Batches:
         device: Device,
         ops: Ops,
         update: Update,
+        captures: _Captures,
     ) -> None:
         self._x, self._y, self._batch_size, self._device = x, y, batch_size, device
+        self._captures = captures
         self._layers, self._rates, self._seed = current.gru, update.config.rates, update.config.seed
-        self._prepared: dict[int, tuple[Array, Array, StackMasks, Objective, _Captured]] = {}
+        self._prepared: dict[int, tuple[Array, Array, StackMasks, Objective, Callable[[], None]]] = {}
         for size in {batch_size, x.shape[0] % batch_size} - {0}:
             x_batch, y_batch = (ops.empty((size, *a.shape[1:]), like=a) for a in (x, y))
             masks = self._draw(x_batch, 0, 0)
@@ -601,17 +649,17 @@ class _Batches:
                 objective.evaluate()
                 update.step(objective.gradient, size)
 
-            self._prepared[size] = x_batch, y_batch, masks, objective, _Captured(learn, ops)
+            self._prepared[size] = x_batch, y_batch, masks, objective, learn
 
     def _draw(self, x: Array, epoch: int, batch: int) -> StackMasks:
         return draw_masks(self._layers, x, self._rates, random.Random(f"dropout {self._seed} {epoch} {batch}"))
 
     def learn(self, epoch: int, done: int) -> Iterator[int]:
         """Learn from every sequence once, in an order that is drawn on the host; `done` batches are done already."""
-        order = self._order(epoch)
+        order = self._captures.call(partial(self._order, epoch))
         for batch in range(done + 1, math.ceil(self._x.shape[0] / self._batch_size) + 1):
-            _, learn = self._gather(order, epoch, batch)
-            learn()
+            _, learn = self._captures.call(partial(self._gather, order, epoch, batch))
+            self._captures.run(learn)
             yield batch
 
     def gradient(self, epoch: int, batch: int) -> Array:
@@ -625,7 +673,7 @@ class _Batches:
         random.Random(f"order {self._seed} {epoch}").shuffle(indices)
         return to_device(indices, self._device, "int64")
 
-    def _gather(self, order: Array, epoch: int, batch: int) -> tuple[Objective, _Captured]:
+    def _gather(self, order: Array, epoch: int, batch: int) -> tuple[Objective, Callable[[], None]]:
         """Put a batch, and what dropout leaves out of it, where it is learned from."""
         xp, last = self._device.xp, batch * self._batch_size
         part = order[last - self._batch_size : last]

@@ -1,3 +1,4 @@
+import gc
 import itertools
 import json
 import math
@@ -11,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gru_xp.devices import Device, plan_memory
+from gru_xp.devices import Device, cublas, fast_paths, plan_memory, resolve_device
 from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import GruXpError, MemoryLimitError
 from gru_xp.nn.network import init_network_params
@@ -30,23 +31,27 @@ CONFIG = TrainingConfig(num_epochs=2, learning_rate=1e-6)
 MIB = 2**20
 
 
+def train_on_random_numbers(shapes, config, device):
+    rng, s, xp = np.random.default_rng(0), shapes, device.xp
+    layers = {"num_layers": s.num_layers, "bidirectional": s.bidirectional, "reset": s.reset}
+    with device.use():
+        dtype = getattr(xp, s.dtype)
+        params = init_network_params(s.input_size, s.hidden_size, s.output_size, **layers, xp=xp, dtype=dtype)
+        learned, validation = (
+            [
+                xp.asarray(rng.standard_normal((n, *size)).astype(s.dtype))
+                for size in ((s.seq_length, s.input_size), (s.output_size,))
+            ]
+            for n in (s.n_train, s.n_validation)
+        )
+    train(params, *learned, config=config, device=device, validation=validation if s.n_validation else None)
+
+
 def peak_of_training(shapes, config, device):
     """Bytes that NumPy and Python ask for."""
-    rng, s = np.random.default_rng(0), shapes
-    layers = {"num_layers": s.num_layers, "bidirectional": s.bidirectional, "reset": s.reset}
     tracemalloc.start()
     try:
-        dtype = np.dtype(s.dtype).type
-        params = init_network_params(s.input_size, s.hidden_size, s.output_size, **layers, xp=np, dtype=dtype)
-        parts = [
-            (
-                rng.standard_normal((n, s.seq_length, s.input_size)).astype(s.dtype),
-                rng.standard_normal((n, s.output_size)).astype(s.dtype),
-            )
-            for n in (s.n_train, s.n_validation)
-        ]
-        validation = parts[1] if s.n_validation else None
-        train(params, *parts[0], config=config, device=device, reset=s.reset, validation=validation)
+        train_on_random_numbers(shapes, config, device)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -88,10 +93,10 @@ def test_with_the_standard_alone(cpu, monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A CUDA device whose ops take memory as plain ones do; 256 MiB of it are free."""
+    """A CUDA device whose ops take memory as plain ones do; 288 MiB of it are free."""
     monkeypatch.setattr(Device, "ops", lambda self: PLAIN_OPS)
     monkeypatch.setattr(Device, "use", lambda self: nullcontext())
-    monkeypatch.setattr(Device, "free_memory", lambda self: 2**28)
+    monkeypatch.setattr(Device, "free_memory", lambda self: 2**28 + cublas.WORKSPACE_BYTES)
     return Device("cuda:0", "cuda", "as asked", False, np)
 
 
@@ -111,7 +116,7 @@ def test_a_gpu_is_named_where_it_has_not_enough(gpu):
     shapes = replace(SHAPES, n_train=400_000)
     config = replace(CONFIG, batch_size=100_000)
     message = refusal(shapes, config, gpu)
-    assert "and cuda:0 has 256 MiB free; use batch_size=" in message
+    assert "and cuda:0 has 288 MiB free; use batch_size=" in message
     for way in ways(message):
         check_memory(*applied(way, shapes, config), gpu)
 
@@ -140,6 +145,38 @@ def test_it_takes_no_memory_itself(cpu):
             tracemalloc.stop()
         assert needed > 10 * usual, more
         assert peak < 20 * MIB, more
+
+
+ON_CUDA = {
+    "all at once": ({}, {}),
+    "batches": ({}, {"batch_size": 40}),
+    "validation": ({"n_validation": 70}, {}),
+    "dropout": ({"n_train": 60, "num_layers": 2}, {"dropout": 0.2, "recurrent_dropout": 0.1, "zoneout": 0.1}),
+    "layers": ({"n_train": 30, "num_layers": 3, "bidirectional": True}, {}),
+    "some states": ({"n_train": 90, "seq_length": 40}, {"keep_every": 8}),
+    "float64": ({"dtype": "float64"}, {}),
+    "reset after": ({"reset": "after"}, {}),
+}
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("case", ON_CUDA)
+def test_on_cuda_it_is_about_what_is_taken(monkeypatch, case):
+    """Of the stand-in's pool, with graphs, and with kernels that are checked before their first launch."""
+    pool = pytest.importorskip("cupy._device", reason="only the stand-in knows its peak").POOL
+    shapes = TrainingShapes(n_train=150, n_validation=0, seq_length=20, input_size=3, hidden_size=24)
+    shapes, config = (replace(a, **b) for a, b in zip((shapes, CONFIG), ON_CUDA[case], strict=True))
+    device = resolve_device("cuda", fallback=False)
+    with device.use():
+        cublas.current()  # whose workspace is there once
+    monkeypatch.setattr(fast_paths, "_CHECKED", set())
+    gc.collect()
+    before = pool.peak[0] = pool.used[0]
+    train_on_random_numbers(shapes, replace(config, num_epochs=1), device)
+    taken = cublas.WORKSPACE_BYTES + pool.peak[0] - before
+    estimate = training_memory(shapes, config, device)
+    assert 0.9 < (estimate - cublas.WORKSPACE_BYTES) / (taken - cublas.WORKSPACE_BYTES) < 1.3
+    assert 0.9 < estimate / taken < 1.3
 
 
 SCRIPT = """

@@ -375,6 +375,7 @@ class MemoryPool:
         POOLS.add(self)
         self._places: list[tuple[int, int, int]] = []  # begin, end and device of all chunks, by address
         self.used, self.held, self.limit, self.peak = ([0] * N_DEVICES for _ in range(4))
+        self.fail_after: int | None = None
 
     def malloc(self, size: int) -> MemoryPointer:
         """Memory of the current device and stream."""
@@ -383,12 +384,21 @@ class MemoryPool:
         size = -(-int(size) // ALIGNMENT) * ALIGNMENT
         device, arena = THREAD.device, (THREAD.device, get_current_stream().ptr)
         with self._lock:
+            self._count_down(size)
             chunks = self._free.setdefault(arena, {}).setdefault(size, [])
             chunk = chunks.pop() if chunks else self._new_chunk(device, size)
             self.used[device] += size
             self.peak[device] = max(self.peak[device], self.used[device])
         count("allocations")
         return MemoryPointer(PooledMemory(self, chunk, arena), 0)
+
+    def _count_down(self, size: int) -> None:
+        """Fail once, after `fail_after` further allocations."""
+        if self.fail_after == 0:
+            self.fail_after = None
+            raise OutOfMemoryError(size, self.held[THREAD.device])
+        if self.fail_after is not None:
+            self.fail_after -= 1
 
     def _new_chunk(self, device: int, size: int) -> _Chunk:
         limit = self.limit[device] or TOTAL[device] - sum(pool.held[device] for pool in POOLS - {self})
