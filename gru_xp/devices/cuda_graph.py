@@ -59,6 +59,7 @@ class GraphMemory:
     """
 
     def __init__(self) -> None:
+        self._stream: Any = None
         self.forget()
 
     def forget(self) -> None:
@@ -66,6 +67,15 @@ class GraphMemory:
         self.buffers: list[Any] = []
         self._free = FreeParts()
         self._returned: deque[Part] = deque()  # by any thread, at any time
+
+    def use_current_stream(self) -> None:
+        """Let what follows on CuPy's current stream use it, after what the last other stream does with it."""
+        import cupy
+
+        stream, last = cupy.cuda.get_current_stream(), self._stream
+        if last is not None and last != stream:
+            stream.wait_event(last.record(_event()))
+        self._stream = stream
 
     def allocator(self) -> Callable[[int], Any]:
         """An allocator for CuPy to use, of memory in these buffers."""
@@ -117,8 +127,8 @@ def capture(
     function
         Called without arguments, on the current device.
     memory
-        Where its arrays come from; memory of its own if left out. Graphs that share it may not run side by side, and
-        one overwrites what another has computed, but for results that somebody holds when it is captured.
+        Where its arrays come from; memory of its own if left out. Graphs that share it run one after another, and one
+        overwrites what another has computed, but for results that somebody holds when it is captured.
     keep
         What else must live as long as the graph.
     before
@@ -140,8 +150,9 @@ def capture(
     stream = _THREAD.streams.get(device)
     if stream is None:
         stream = _THREAD.streams[device] = cupy.cuda.Stream(non_blocking=True)
-    stream.wait_event(caller.record(_event()))
     memory = GraphMemory() if memory is None else memory
+    memory.use_current_stream()
+    stream.wait_event(caller.record(_event()))
     _THREAD.capturing, _THREAD.allocate = True, cupy.cuda.get_allocator()
     try:
         with stream, cupy.cuda.using_allocator(memory.allocator()):
@@ -182,7 +193,7 @@ class _Replay(Generic[Result]):
         keep: object,
         before: Callable[[], object] | None,
     ) -> None:
-        self._function, self._before = function, before
+        self._function, self._memory, self._before = function, memory, before
         stream.begin_capture()
         try:
             self._result = function()
@@ -196,6 +207,7 @@ class _Replay(Generic[Result]):
     def __call__(self) -> Result:
         if _THREAD.capturing:  # a graph cannot be launched into another one
             return self._function()
+        self._memory.use_current_stream()
         if self._before is not None:
             self._before()
         # On the current stream: after what was asked for before, and before what will be; and a graph never runs

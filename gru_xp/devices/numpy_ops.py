@@ -94,8 +94,7 @@ class NumpyOps(Lowered):
     def __init__(self, threads: int = 1, *, max_kept: int = 2**29) -> None:
         self.threads = threads
         self._max_kept = max_kept // (threads + 1)  # here, and for each worker
-        self._memory = RecycledMemory(self._max_kept - self._max_kept // PROGRAMS_SHARE)
-        self._part_programs = PartPrograms(self._max_kept // PROGRAMS_SHARE)
+        self._memory, self._part_programs = self._new_memory()
         self._workers: list[NumpyOps] = []
         self._plans: dict[Any, Plan] = {}
         self._scratch = Scratch()
@@ -249,10 +248,15 @@ class NumpyOps(Lowered):
         replay()
         return replay
 
+    def _new_memory(self) -> tuple[RecycledMemory, PartPrograms]:
+        """Memory for arrays and programs, of which nothing is used yet."""
+        for_programs = self._max_kept // PROGRAMS_SHARE
+        return RecycledMemory(self._max_kept - for_programs), PartPrograms(for_programs)
+
     def release(self) -> None:
         for ops in (self, *self._workers):
             ops._arena.rewind()
-            ops._memory = RecycledMemory(ops._max_kept)
+            ops._memory, ops._part_programs = ops._new_memory()
             ops._plans.clear()
             ops._scratch.clear()
             ops._products.clear()

@@ -163,7 +163,8 @@ def test_replays_run_on_the_stream_that_is_current_then(cupy, counter):
     replay = capture(counter.function)
     with FakeStream(cupy, "other"):
         replay()
-    assert cupy.log[-1] == "launch other"
+        replay()
+    assert cupy.log[-4:] == ["record caller", "other waits for caller", "launch other", "launch other"]
 
 
 def test_something_comes_before_each_launch(cupy, counter):
