@@ -69,6 +69,9 @@ class Kept:
             raise TypeError(f"a result in parts is sliced by {key!r}; slice its steps alone, as in a[i:j, ...]")
         return Kept(self._ops, [(rows, array[steps]) for rows, array in self.parts])
 
+    def __reduce__(self) -> tuple[Callable[[Array], Array], tuple[Array]]:
+        return _same, (self.joined(),)  # a copy, pickled or not, is an array
+
     def joined(self) -> Array:
         """One array."""
         whole = self._ops.empty(self.shape, like=self.parts[0][1])

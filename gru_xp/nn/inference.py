@@ -47,11 +47,20 @@ class GRUInference:
         check_reset(reset, params)
         self._xp = array_namespace(params.bias)
         self._params = map_arrays(lambda array: self._xp.asarray(array, copy=True), params)
+        self._ops = ops  # as they were given
         self._scan = scan_of(params.bias, ops, new=True)
         self._weights = self._scan.call(joint_weights, self._params)
         self._zeros: Array | None = None
         self._h: Array | None = None  # the state after the last call of `step`
         self._known, self._known_steps = Known(), Known()
+
+    def __getstate__(self) -> tuple[GRUParams, Scan | None, Array | None]:
+        return self._params, self._ops, self._h
+
+    def __setstate__(self, state: tuple[GRUParams, Scan | None, Array | None]) -> None:
+        params, ops, h = state
+        self.__init__(params, ops=ops)  # type: ignore[misc]
+        self._h = h
 
     def __call__(self, x: Array, h0: Array | None = None) -> tuple[Array, Array]:
         """The states of whole sequences.
@@ -102,12 +111,16 @@ class GRUInference:
         Returns
         -------
         h : array, shape ``(B, H)``
-            The state after the step.
+            The state after the step. It is kept for the next call, too: copy it before you write into it.
 
         Raises
         ------
         ShapeError
             A shape does not fit.
+
+        Notes
+        -----
+        Inside of `jax.jit`, give `h` at each call: a state that is kept there cannot be used outside.
         """
         is_own = h is None and self._h is not None and self._h.shape[:1] == getattr(x, "shape", ())[:1]
         h = self._h if is_own else h
@@ -131,6 +144,9 @@ class GRUInference:
 
     def _zeros_for(self, B: int) -> Array:
         """States before the first step."""
-        if self._zeros is None or self._zeros.shape[0] != B:
-            self._zeros = filled(0.0, (B, self._params.hidden_size), like=self._params.bias)
-        return self._zeros
+        if self._zeros is not None and self._zeros.shape[0] == B:
+            return self._zeros
+        zeros = filled(0.0, (B, self._params.hidden_size), like=self._params.bias)
+        if type(zeros) is type(self._params.bias):  # and not of a function that is traced, such as by jax.jit
+            self._zeros = zeros
+        return zeros

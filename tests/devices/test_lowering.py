@@ -1,7 +1,9 @@
 """Pure steps by the primitives of a device, against the plain scan."""
 
+import copy
 import itertools
 import math
+import pickle
 from typing import Any, NamedTuple
 
 import array_api_compat.numpy as xp
@@ -417,6 +419,7 @@ def test_results_in_parts():
     assert (hs.shape, hs.ndim, hs.dtype) == (expected.shape, 3, expected.dtype)
     assert_same([hs[1:3, ...], hs[1:], ops.call(lambda xp, a: a, hs)], [expected[1:3], expected[1:], expected])
     assert np.asarray(hs, "float32").dtype == np.dtype("float32")
+    assert_same([pickle.loads(pickle.dumps(hs)), copy.deepcopy(hs)], [expected, expected])
     namespace = array_namespace(hs)
     assert_same([namespace.permute_dims(hs, (1, 0, 2))], [expected.transpose(1, 0, 2)])
     assert namespace.float64 is xp.float64

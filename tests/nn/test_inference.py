@@ -1,3 +1,5 @@
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -316,3 +318,23 @@ def test_layers_of_one_thread_may_go_to_others(draw, draw_params, reset):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# --- copies, and functions that are traced ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_go_on_by_themselves(draw, draw_params, again):
+    layer, (first, second) = GRUInference(draw_params(np, 2, 3)), draw(np, (2, 4, 2))
+    layer.step(first)
+    other = again(layer)
+    expected = layer.step(second)
+    layer.step(first)
+    assert_close(other.step(second), expected)
+
+
+@pytest.mark.peer
+def test_a_traced_function_leaves_the_layer_as_it_was(jax, draw, draw_params):
+    layer, x = GRUInference(draw_params(jax.numpy, 2, 3, "float32")), draw(jax.numpy, (4, 5, 2), "float32")
+    traced = jax.jit(lambda x: layer(x)[1])(x)
+    assert_close(layer(x)[1], traced, 1e-6)
