@@ -165,7 +165,7 @@ def capture(
                 if is_trying():
                     raise
                 reason = (str(error) or type(error).__name__).splitlines()[0]
-                _LOGGER.debug("no CUDA graph, its kernels are launched one by one: %s", reason)
+                _LOGGER.warning("no CUDA graph, its kernels are launched one by one: %s", reason)
                 return function
     finally:
         _THREAD.capturing = False

@@ -128,15 +128,16 @@ def _first_line(error: Exception) -> str:
 # --- a tiny layer -----------------------------------------------------------------------------------------------
 
 
-def _results(ops: Ops, x: Array, h0: Array, params: GRUParams, dh: Array, dh_last: Array) -> list[Array]:
-    """Of a layer, forward and backward, and the norm of a gradient, if a kernel or a graph of it is to be checked."""
+def _results(ops: Ops, x: Array, h0: Array, params: GRUParams, dh: Array, dh_last: Array, many: Array) -> list[Array]:
+    """Of a layer, forward and backward, and norms of few and of many numbers, if such are to be checked."""
     h, h_last, cache = gru_forward(x, h0, params, ops=ops)
     assert cache is not None
     dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
     results = [h, h_last, dx, dh0, *arrays_of(dparams)]
     if ops is PLAIN_OPS or is_on("norm") or is_on("graphs"):
-        ops.norm(dparams.weight_hh, out=(norm := ops.empty((1,), like=dx)))
-        results.append(norm)
+        for a in (dparams.weight_hh, many):  # for which CuPy has different kernels
+            ops.norm(a, out=(norm := ops.empty((1,), like=dx)))
+            results.append(norm)
     return results
 
 
@@ -144,12 +145,12 @@ def _results(ops: Ops, x: Array, h0: Array, params: GRUParams, dh: Array, dh_las
 def _cases() -> list[tuple[tuple[Any, ...], list[Array]]]:
     """Arguments of `_results` for both forms in both precisions, and the results, by NumPy."""
     rng = np.random.default_rng(0)
-    shapes = (B, T, I), (B, H), (3 * H, I), (3 * H, H), (3 * H,), (H,), (B, T, H), (B, H)
+    shapes = (B, T, I), (B, H), (3 * H, I), (3 * H, H), (3 * H,), (H,), (B, T, H), (B, H), (5000,)
     cases = []
     for dtype in LIMITS:
-        x, h0, *weights, dh, dh_last = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+        x, h0, *weights, dh, dh_last, many = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
         for params in (GRUParams(*weights), GRUParams(*weights[:3])):
-            arguments = (x, h0, params, dh, dh_last)
+            arguments = (x, h0, params, dh, dh_last, many)
             cases.append((arguments, _results(PLAIN_OPS, *arguments)))
     return cases
 

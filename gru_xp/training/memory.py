@@ -85,7 +85,8 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
     ----------
     shapes, config, device
         What is trained, how, and where. On the CPU, the windows that are scaled in float64 before are counted, too; on
-        a CUDA device, the workspace of cuBLAS, and what it takes to check kernels before their first launch.
+        a CUDA device with fast paths, the workspace of cuBLAS, and what it takes to check kernels before their first
+        launch.
 
     Returns
     -------
@@ -94,9 +95,9 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
     with device.use():
         ops = device.ops()
         training = _Estimate(shapes, ops).add_training(config)
-        if device.is_cuda:
+        if isinstance(ops, CupyOps):
             return training + WORKSPACE_BYTES + _check_bytes(shapes, config, ops)
-    return max(training, _scaling_bytes(shapes))
+    return training if device.is_cuda else max(training, _scaling_bytes(shapes))
 
 
 def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
@@ -121,7 +122,7 @@ def _check_bytes(s: TrainingShapes, config: TrainingConfig, ops: Ops) -> int:
     """While kernels of whole loops, which are in float32, are compared with others on a few steps of one layer."""
     widest = s.input_size if s.num_layers == 1 else max(s.input_size, s.hidden_size * (1 + s.bidirectional))
     layer = _Estimate(replace(s, num_layers=1, bidirectional=False, input_size=widest), ops, n_steps=CHECKED_STEPS)
-    if s.dtype == "float32" and isinstance(ops, CupyOps):
+    if s.dtype == "float32":
         layer.add_training(replace(config, dropout=0.0))
     return layer.nbytes
 
