@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,7 @@ def test_out_must_be_given(app, exported, unchanged):
 def test_out_that_exists(app, goog, after, exported, unchanged, contents):
     """The run of another model, whose other files stay."""
     shutil.copytree(goog.folder, "run")
+    Path("run/plots").mkdir(exist_ok=True)
     older = contents("run")
     with unchanged():
         outcome = app("import", exported, "--out", "run")
