@@ -26,6 +26,7 @@ from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
 from gru_xp.forecasting.windows import Floats, Split, make_windows, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
+from gru_xp.io.table import Rows
 from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.params import RESETS, Reset, arrays_of, map_arrays, named_arrays
@@ -407,17 +408,68 @@ class Forecaster:
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
         checked = self._checked(series, self.seq_length)
-        values, observed = (a[-self.seq_length :].copy() for a in (checked.values, _observed(checked)))
-        forecasts = np.empty(steps)
-        ops = self.device.ops()
-        for step in range(steps):
-            window = values[None]
-            inputs = _scaled(window, observed[None], self.scaler, self.sees_gaps)
-            forecasts[step : step + 1] = self._predict_windows(inputs, window, ops)
-            with naming(checked):
-                _check_predictions(forecasts[step : step + 1], "step {}".format, first=step + 1)
-            values, observed = (np.concatenate([a[1:], a[-1:]]) for a in (values, observed))
-            values[-1, 0], observed[-1, 0] = forecasts[step], True
+        (forecast,) = self._forecasts(checked, np.array([len(checked)]), steps)
+        return np.asarray(forecast)
+
+    def forecasts(self, series: Any, origins: Sequence[int], steps: int) -> Floats:
+        """Forecast from several origins at once, each time as if the rows from the origin on were not known yet.
+
+        Parameters
+        ----------
+        series
+            As for `fit`, with the same columns.
+        origins : sequence of int, shape ``(n,)``
+            The first row of each forecast, in chronological order: the rows before it are known, of which there must be
+            `seq_length` at least. The number of rows means the first row after the series.
+        steps
+            Number of values of each forecast.
+
+        Returns
+        -------
+        array, shape ``(n, steps)``
+            In the data's units.
+
+        Raises
+        ------
+        ArgumentError
+            An origin is out of range.
+        DataError
+            The data have other columns, or too few rows, or values that are too far from those that were learned.
+        MemoryLimitError
+            It takes more memory than there is; give fewer origins.
+
+        Warns
+        -----
+        DataWarning
+            As for `fit`.
+        """
+        steps = whole_number("steps", steps, 1, MAX_STEPS)
+        checked = self._checked(series, self.seq_length)
+        numbers = [whole_number("origin", origin, self.seq_length, len(checked)) for origin in origins]
+        return self._forecasts(checked, np.array(numbers, dtype=np.int64), steps)
+
+    def _forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
+        """Forecasts ``(n, steps)`` from all origins, in one batch a step."""
+        L = self.seq_length
+        forecasts = np.empty((len(origins), steps))
+        if not len(origins):
+            return forecasts
+        with prediction_advice(L, self.device), naming(series):
+            before = origins[:, None] + np.arange(-L, 0)
+            # The known rows and the coming ones, whose further columns stay at their last value.
+            values, observed = (
+                np.concatenate([rows, np.repeat(rows[:, -1:], steps, axis=1)], axis=1)
+                for rows in (series.values[before], _observed(series)[before])
+            )
+            observed[:, L:, 0] = True
+            ops = self.device.ops()
+            for step in range(steps):
+                window, there = values[:, step : step + L], observed[:, step : step + L]
+                forecasts[:, step] = self._predict_windows(
+                    _scaled(window, there, self.scaler, self.sees_gaps), window, ops
+                )
+                values[:, L + step, 0] = forecasts[:, step]
+                _check_predictions(forecasts[:, step], partial("step {}".format, step + 1), first=0)
         return forecasts
 
     def save(self, path: str | os.PathLike[str]) -> None:

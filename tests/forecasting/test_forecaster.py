@@ -130,6 +130,19 @@ def test_further_forecasts_build_on_those_before(fitted, frame):
     assert len(set(forecasts)) == 7
 
 
+def test_forecasts_from_many_origins_are_those_of_the_rows_before(fitted, frame, refusal):
+    origins = [60, 4, 33, 33]
+    forecasts = fitted.forecasts(frame, origins, 5)
+    expected = [fitted.forecast(frame.iloc[:origin], 5) for origin in origins]
+    np.testing.assert_allclose(forecasts, expected, rtol=1e-6)
+    later = frame.copy()
+    later.iloc[33:] += 1000.0
+    np.testing.assert_array_equal(fitted.forecasts(later, origins[1:], 5), fitted.forecasts(frame, origins[1:], 5))
+    assert fitted.forecasts(frame, [], 5).shape == (0, 5)
+    for origin in (3, 61, 4.5):
+        refusal(lambda at=origin: fitted.forecasts(frame, [at], 5), f"origin is {origin}", error=ArgumentError)
+
+
 def test_forecasting_leaves_the_series_as_it_is(fitted, frame):
     values = frame.to_numpy().copy()
     kept = values.copy()
