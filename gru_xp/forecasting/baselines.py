@@ -1,8 +1,63 @@
-"""Forecasts that any model must be held against."""
+"""Forecasts that need no training, which any model must be held against.
+
+Source: Hyndman and Athanasopoulos, Forecasting: Principles and Practice, 3rd ed., section 5.2.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
 
 from gru_xp.forecasting.windows import Floats
+from gru_xp.io.table import Rows
+
+Baseline = Callable[[Floats, Rows, int], Floats]
+"""``baseline(values, origins, horizon)``: forecasts ``(B, horizon)`` of the rows from each of ``origins (B,)`` on, from
+the rows of ``values (N,)`` before it, of which there must be one."""
+
+
+def baselines(train: Floats, seasons: Sequence[int] = ()) -> dict[str, Baseline]:
+    """All of them, by name.
+
+    Parameters
+    ----------
+    train : array, shape ``(N,)``
+        The target's training rows, for their mean.
+    seasons
+        Rows of each season; one is left out where the training rows do not cover it.
+    """
+    named: dict[str, Baseline] = {"last value": last_value, "mean": partial(constant, float(np.mean(train)))}
+    named["drift"] = drift
+    for season in sorted({season for season in seasons if 1 < season <= len(train)}):
+        name = "seasonal naive" if len(seasons) == 1 else f"seasonal naive ({season})"
+        named[name] = partial(seasonal_naive, season)
+    return named
 
 
 def naive_forecast(windows: Floats) -> Floats:
     """Tomorrow is today: the target's last value in each window ``(B, T, F)``, shape ``(B,)``."""
     return windows[:, -1, 0]
+
+
+def last_value(values: Floats, origins: Rows, horizon: int) -> Floats:
+    """The value before the origin."""
+    return np.repeat(values[origins - 1][:, None], horizon, axis=1)
+
+
+def constant(value: float, values: Floats, origins: Rows, horizon: int) -> Floats:
+    """The same value always."""
+    return np.full((len(origins), horizon), value)
+
+
+def drift(values: Floats, origins: Rows, horizon: int) -> Floats:
+    """The straight line through the first value and the one before the origin; the latter where they are the same."""
+    last = values[origins - 1]
+    slope = (last - values[0]) / np.maximum(origins - 1, 1)
+    line: Floats = last[:, None] + slope[:, None] * np.arange(1, horizon + 1)
+    return line
+
+
+def seasonal_naive(season: int, values: Floats, origins: Rows, horizon: int) -> Floats:
+    """The last season before the origin, again and again; the last value for a row that it does not cover."""
+    rows = origins[:, None] - season + np.arange(horizon) % season
+    return values[np.where(rows < 0, origins[:, None] - 1, rows)]

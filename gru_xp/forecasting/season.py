@@ -1,6 +1,7 @@
-"""The season of a series, guessed from its autocorrelation."""
+"""The seasons of a series: those that its dates suggest and its values have, or else one guessed from the values."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from statistics import NormalDist
 
 import numpy as np
@@ -9,9 +10,88 @@ from gru_xp.io.table import Floats
 
 SIGNIFICANCE = 0.01
 """Probability that some lag of a series without a season passes the limit."""
+CALENDAR_SIGNIFICANCE = 0.05
+"""Probability that a series without a season passes as one with a season that its dates suggest."""
+MIN_CORRELATION = 0.1
+"""Of rows a season apart; in long series, less may be significant, but is of no use."""
 MIN_SEASONS = 3
 MIN_HEIGHT = 0.9
 """Height of a peak relative to the highest one, which may be at a multiple of the season."""
+
+_MONTHS = {"M": 1, "Q": 3, "Y": 12}
+
+
+def find_seasons(values: Floats, freq: str | None = None) -> tuple[int, ...]:
+    """The seasons of a series, in rows, the shortest first; empty where none is significant.
+
+    They are those that the spacing of its dates suggests, as far as its values have them. Where the values have none of
+    these, a season is guessed.
+
+    Parameters
+    ----------
+    values : array, shape ``(N,)``
+        Equally spaced in time, all finite.
+    freq
+        The spacing of the rows, as a pandas offset; None if it is not known.
+    """
+    suggested = () if freq is None else calendar_seasons(freq)
+    found = tuple(season for season in suggested if has_season(values, season))
+    if not found and (guessed := guess_season(values)) is not None:
+        found = (guessed,)
+    return found
+
+
+def calendar_seasons(freq: str) -> tuple[int, ...]:
+    """How many rows a year, a week or a day has, by the spacing of the rows, as a pandas offset; the fewest first.
+
+    Examples
+    --------
+    >>> calendar_seasons("MS"), calendar_seasons("h"), calendar_seasons("YS")
+    ((12,), (24, 168), ())
+    """
+    from pandas.tseries.frequencies import to_offset
+
+    offset = to_offset(freq)
+    unit = offset.rule_code.partition("-")[0]
+    if unit in ("B", "C"):
+        return (5,) if offset.n == 1 else ()
+    if unit == "W":
+        return _whole(52, offset.n)
+    if (months := _MONTHS.get(unit.removeprefix("B")[:1])) is not None and unit != "D":
+        return _whole(12, months * offset.n)
+    seconds = round((datetime.min + offset - datetime.min).total_seconds())
+    return (*_whole(24 * 3600, seconds), *_whole(7 * 24 * 3600, seconds)) if seconds else ()
+
+
+def has_season(values: Floats, season: int) -> bool:
+    """Whether rows a season apart are alike, beside the trend.
+
+    The trend is the moving average over a season. What is left must have an autocorrelation at the lag of the season
+    that is significant by Bartlett's standard error, for the autocorrelation of the lags before its first decline below
+    zero; see `guess_season`. The series must have `MIN_SEASONS` seasons.
+
+    Parameters
+    ----------
+    values : array, shape ``(N,)``
+        Equally spaced in time, all finite.
+    season
+        In rows, at least 2.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < MIN_SEASONS * season:
+        return False
+    values = values / (np.abs(values).max() or 1.0)
+    values = values - values.mean()
+    trend = _moving_average(values, season)
+    first = (len(values) - len(trend)) // 2
+    rest = values[first : first + len(trend)] - trend
+    if np.ptp(rest) < 1e-12 * np.ptp(values) or not np.ptp(rest):
+        return False
+    rho = _autocorrelation(rest)
+    below_zero = np.flatnonzero(rho[:season] < 0)
+    decline = int(below_zero[0]) if below_zero.size else season
+    error = np.sqrt((1 + 2 * np.sum(rho[1:decline] ** 2)) / (len(rest) - season))
+    return bool(rho[season] > max(NormalDist().inv_cdf(1 - CALENDAR_SIGNIFICANCE) * error, MIN_CORRELATION))
 
 
 def guess_season(values: Floats) -> int | None:
@@ -47,6 +127,19 @@ def guess_season(values: Floats) -> int | None:
     values = np.asarray(values, dtype=np.float64)
     values = values / (np.abs(values).max(initial=0.0) or 1.0)
     return next(filter(None, map(_season, _without_trend(values))), None)
+
+
+def _moving_average(values: Floats, season: int) -> Floats:
+    """Over a season around each row; an even one begins and ends in the middle of a row."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    means = (sums[season:] - sums[:-season]) / season
+    return np.asarray(means if season % 2 else (means[1:] + means[:-1]) / 2)
+
+
+def _whole(period: int, step: int) -> tuple[int, ...]:
+    """How many steps a period has, if it is a whole number above 1."""
+    count, rest = divmod(period, step)
+    return (count,) if count > 1 and not rest else ()
 
 
 def _without_trend(values: Floats) -> Iterator[Floats]:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gru_xp.forecasting.season import guess_season
+from gru_xp.forecasting.season import calendar_seasons, find_seasons, guess_season, has_season
 
 pytestmark = pytest.mark.compat
 
@@ -63,3 +63,49 @@ def test_noise_and_random_walks_have_no_season(rng):
         noise = rng.standard_normal(N)
         found += sum(guess_season(values) is not None for values in (noise, noise.cumsum()))
     assert found <= 3  # of 80, at a probability of one percent
+
+
+def test_seasons_by_the_spacing_of_the_dates():
+    seasons = {
+        "MS": (12,),
+        "BME": (12,),
+        "QE-DEC": (4,),
+        "2MS": (6,),
+        "W-SUN": (52,),
+        "D": (7,),
+        "B": (5,),
+        "YS-JAN": (),
+    }
+    seasons |= {
+        "h": (24, 168),
+        "30min": (48, 336),
+        "15min": (96, 672),
+        "2h": (12, 84),
+        "2W": (26,),
+        "2D": (),
+        "7h": (24,),
+    }
+    assert {freq: calendar_seasons(freq) for freq in seasons} == seasons
+
+
+def test_a_season_that_dates_suggest_is_in_the_values(rng):
+    hours = np.arange(24 * 7 * 5)
+    day, week = 3 * np.sin(2 * np.pi * hours / 24), 2.0 * (hours // 24 % 7 > 4)
+    noise = rng.standard_normal(hours.size)
+    assert find_seasons(day + week + noise, "h") == (24, 168)
+    assert find_seasons(day + noise, "h")[0] == 24
+    assert find_seasons(noise.cumsum(), "h") == ()
+    months = np.arange(40)
+    trend = 0.1 * months + np.sin(2 * np.pi * months / 12 + 1) + 0.2 * rng.standard_normal(40)
+    assert find_seasons(trend, "MS") == (12,)
+    assert find_seasons(trend[:35], "MS") == ()  # not three of them
+    assert find_seasons(np.resize([9.0, 2, 2, 1, 4, 0, 3], 120), "MS") == (7,)  # by the values
+
+
+@pytest.mark.parametrize("season", [4, 7, 52])
+def test_noise_and_random_walks_have_no_season_that_dates_suggest(season, rng):
+    found = 0
+    for N in (3 * season, 6 * season, 40 * season) * 20:
+        noise = rng.standard_normal(N)
+        found += has_season(noise, season) + has_season(noise.cumsum(), season)
+    assert found <= 12  # of 120, at a probability of five percent

@@ -1,0 +1,102 @@
+"""The linear forecast of a window by ridge regression, shrunk towards the seasonal naive forecast."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from gru_xp.forecasting.windows import Floats
+from gru_xp.io.table import Rows
+
+PENALTY = 5.0
+"""Of weights that differ from the seasonal naive forecast: it counts as much as so many windows."""
+
+MAX_WINDOWS = 2**15
+"""To fit to; of more windows, so many are drawn."""
+
+_CHUNK = 2048
+"""Windows at a time, for the memory that they take."""
+
+
+class Windows(Protocol):
+    """Scaled windows of a series, the scaled values after each, and how much their errors count."""
+
+    @property
+    def n(self) -> int:
+        """How many."""
+
+    def gather(self, index: Rows) -> tuple[Floats, Floats, Floats]:
+        """Of windows by number: ``(B, L, F)`` with the target in column 0, ``(B, h)`` and ``(B, 1)``."""
+
+
+def naive_weight(seq_length: int, horizon: int, season: int = 1) -> Floats:
+    """The weights ``(h, L)`` of the seasonal naive forecast of a window; of the last value where the season is 1.
+
+    Raises
+    ------
+    ValueError
+        A season is longer than the window.
+    """
+    if season > seq_length:
+        raise ValueError(f"a season of {season} rows is longer than the window of {seq_length}")
+    weight = np.zeros((horizon, seq_length))
+    steps = np.arange(horizon)
+    weight[steps, seq_length - season + steps % season] = 1.0
+    return weight
+
+
+def fit_ridge(windows: Windows, start: Floats, *, penalty: float = PENALTY) -> Floats:
+    """Fit the weights of a linear forecast of the target from its window alone.
+
+    The weighted squared error of N windows is minimised together with the squared distance of the weights from `start`,
+    in closed form, so that few windows stay close to `start`. The distance counts ``penalty / N`` times as much as the
+    mean diagonal of the normal equations' matrix.
+
+    Parameters
+    ----------
+    windows
+        To fit to. Of more than `MAX_WINDOWS`, so many are drawn, always the same ones.
+    start : array, shape ``(h, L)``
+        The weights to shrink towards, such as `naive_weight` gives.
+    penalty
+        Strength of the shrinkage, as a number of windows; above 0.
+
+    Returns
+    -------
+    array, shape ``(h, L)``
+
+    References
+    ----------
+    .. [1] A. Hoerl and R. Kennard, "Ridge regression: Biased estimation for nonorthogonal problems", Technometrics 12
+       (1970), doi:10.1080/00401706.1970.10488634.
+    """
+    L = start.shape[1]
+    index = np.arange(windows.n)
+    if windows.n > MAX_WINDOWS:
+        index = np.sort(np.random.default_rng(0).choice(windows.n, MAX_WINDOWS, replace=False))
+    A, b = np.zeros((L, L)), np.zeros((L, len(start)))
+    for z, y, weight in _chunks(windows, index):
+        weighted = (z * weight**2).T
+        A += weighted @ z
+        b += weighted @ (y - z @ start.T)
+    scale = np.trace(A) / L
+    if not scale > 0:  # all windows are flat
+        return start.copy()
+    change = np.linalg.solve(A + penalty / len(index) * scale * np.eye(L), b)
+    fitted: Floats = start + change.T
+    return fitted
+
+
+def mean_absolute_error(windows: Windows, weight: Floats) -> float:
+    """Of the linear forecast of those weights ``(h, L)``, as the errors of windows count."""
+    total = sum(
+        float(np.sum(importance * np.abs(z @ weight.T - y)))
+        for z, y, importance in _chunks(windows, np.arange(windows.n))
+    )
+    return total / (windows.n * len(weight))
+
+
+def _chunks(windows: Windows, index: Rows) -> Iterator[tuple[Floats, Floats, Floats]]:
+    for first in range(0, len(index), _CHUNK):
+        x, y, weight = windows.gather(index[first : first + _CHUNK])
+        yield x[:, :, 0], y, weight

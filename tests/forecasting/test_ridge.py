@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from gru_xp.forecasting import ridge
+from gru_xp.forecasting.ridge import fit_ridge, mean_absolute_error, naive_weight
+
+
+class Held:
+    """Windows that are there."""
+
+    def __init__(self, z, y, weight):
+        self.parts = z[:, :, None], y, weight
+        self.n = len(z)
+
+    def gather(self, index):
+        return tuple(part[index] for part in self.parts)
+
+
+@pytest.fixture
+def windows(rng):
+    z = rng.standard_normal((57, 6)) @ rng.standard_normal((6, 6))
+    return Held(z, rng.standard_normal((57, 3)), rng.uniform(0.2, 3, (57, 1)))
+
+
+def test_the_penalised_squared_error_is_least(windows, rng):
+    start = rng.standard_normal((3, 6))
+    fitted = fit_ridge(windows, start, penalty=2.5)
+    (x, y, weight), n = windows.parts, windows.n
+    # the same as ordinary least squares with so many rows more
+    z = x[:, :, 0] * weight
+    strength = np.sqrt(2.5 / n * np.trace(z.T @ z) / 6)
+    rows = np.concatenate([z, strength * np.eye(6)])
+    targets = np.concatenate([y * weight, strength * start.T])
+    expected, *_ = np.linalg.lstsq(rows, targets, rcond=None)
+    np.testing.assert_allclose(fitted, expected.T, atol=1e-12)
+
+
+def test_few_windows_stay_close_to_the_start(windows, rng):
+    start = rng.standard_normal((3, 6))
+    few = Held(*(part[:2].squeeze(-1) if part.ndim == 3 else part[:2] for part in windows.parts))
+    many = Held(*(np.tile(part.squeeze(-1) if part.ndim == 3 else part, (20, 1)) for part in windows.parts))
+    far, near = (np.abs(fit_ridge(each, start) - start).max() for each in (many, few))
+    assert near < far
+    np.testing.assert_array_equal(fit_ridge(Held(np.zeros((4, 6)), np.ones((4, 3)), np.ones((4, 1))), start), start)
+
+
+def test_windows_are_gathered_in_parts(windows, rng, monkeypatch):
+    start = rng.standard_normal((3, 6))
+    whole = fit_ridge(windows, start), mean_absolute_error(windows, start)
+    monkeypatch.setattr(ridge, "_CHUNK", 7)
+    np.testing.assert_allclose(fit_ridge(windows, start), whole[0], rtol=1e-9)
+    assert mean_absolute_error(windows, start) == pytest.approx(whole[1])
+    monkeypatch.setattr(ridge, "MAX_WINDOWS", 40)
+    drawn = fit_ridge(windows, start)
+    assert np.abs(drawn - whole[0]).max() > 1e-3
+    np.testing.assert_array_equal(fit_ridge(windows, start), drawn)
+
+
+def test_errors_count_by_their_weight(windows):
+    x, y, weight = windows.parts
+    expected = np.mean(weight * np.abs(x[:, -1:, 0] - y))
+    assert mean_absolute_error(windows, naive_weight(6, 3)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("season", [1, 4, 6])
+def test_the_naive_weight_repeats_the_last_season(season, rng):
+    window = rng.standard_normal(6)
+    np.testing.assert_array_equal(naive_weight(6, 11, season) @ window, np.resize(window[-season:], 11))
+
+
+def test_a_season_longer_than_the_window_is_refused():
+    with pytest.raises(ValueError, match="7 rows"):
+        naive_weight(6, 2, 7)
