@@ -245,7 +245,8 @@ def draw_params(request: pytest.FixtureRequest, rng: np.random.Generator) -> Cal
 def draw_network(draw: Callable[..., Any], draw_params: Callable[..., GRUParams]) -> Callable[..., NetworkParams]:
     """``draw_network(xp, I, H, O, dtype="float64", *, num_layers=1, bidirectional=False)``: all parameters random.
 
-    Further options are those of `draw_params`.
+    With `patch`, so many rows are one step; with `skip`, there is one for sequences of that length. Further options are
+    those of `draw_params`.
     """
 
     def draw_network(
@@ -257,12 +258,18 @@ def draw_network(draw: Callable[..., Any], draw_params: Callable[..., GRUParams]
         *,
         num_layers: int = 1,
         bidirectional: bool = False,
+        patch: int = 1,
+        skip: int | None = None,
         **form: str,
     ) -> NetworkParams:
         D = 2 if bidirectional else 1
-        sizes = [I, *[D * H] * (num_layers - 1)]
+        sizes = [patch * I, *[D * H] * (num_layers - 1)]
         gru = tuple(tuple(draw_params(xp, size, H, dtype, **form) for _ in range(D)) for size in sizes)
-        return NetworkParams(gru, LinearParams(draw(xp, (O, D * H), dtype), draw(xp, (O,), dtype)))
+        linear, beside = (
+            None if n_in is None else LinearParams(draw(xp, (O, n_in), dtype), draw(xp, (O,), dtype))
+            for n_in in (D * H, skip)
+        )
+        return NetworkParams(gru, linear, beside)
 
     return draw_network
 
@@ -282,7 +289,7 @@ def assert_params_close() -> Callable[..., None]:
 
 
 class TorchNetwork:
-    """PyTorch's GRU and a linear layer on its last states, with the weights of a network whose reset gate acts after.
+    """PyTorch's GRU, a linear layer on its last states, and a skip, with the weights of a network of reset="after".
 
     PyTorch stacks r, z, n, its z is our 1 - z, and it has a second bias for r and z, which is zero here.
     """
@@ -296,6 +303,7 @@ class TorchNetwork:
             first.input_size, H, len(params.gru), batch_first=True, bidirectional=len(top) == 2, **options
         )
         self.linear = torch.nn.Linear(len(top) * H, len(bias), **options)
+        self.skip = None if params.skip is None else torch.nn.Linear(params.skip.weight.shape[1], len(bias), **options)
         with torch.no_grad():
             for suffix, layer in self._named(params.gru):
                 z, r, n = (slice(gate * H, (gate + 1) * H) for gate in range(3))
@@ -311,6 +319,9 @@ class TorchNetwork:
                 )
             self.linear.weight.copy_(torch.asarray(weight))
             self.linear.bias.copy_(torch.asarray(bias))
+            if self.skip is not None:
+                for name in ("weight", "bias"):
+                    getattr(self.skip, name).copy_(torch.asarray(getattr(params.skip, name)))
         self._like = params
 
     def _named(self, layers: Any) -> Iterator[tuple[str, Any]]:
@@ -319,13 +330,19 @@ class TorchNetwork:
                 yield f"l{number}" + "_reverse" * direction, value
 
     def __call__(self, x: Any) -> Any:
-        _, h_last = self.gru(x)
+        import torch
+
+        B, T, I = x.shape  # noqa: E741
+        k = self.gru.input_size // I
+        padded = torch.nn.functional.pad(x, (0, 0, -T % k, 0))
+        _, h_last = self.gru(padded.reshape(B, -1, k * I))
         top = h_last[-2:] if self.gru.bidirectional else h_last[-1:]
-        return self.linear(top.permute(1, 0, 2).flatten(1))
+        y = self.linear(top.permute(1, 0, 2).flatten(1))
+        return y if self.skip is None else y + self.skip(x[..., 0])
 
     def parameters(self) -> list[Any]:
         """All tensors."""
-        return [*self.gru.parameters(), *self.linear.parameters()]
+        return [*self.gru.parameters(), *self.linear.parameters(), *(self.skip.parameters() if self.skip else ())]
 
     def keep_second_biases(self) -> None:
         """Make their gradients zero, where the two biases of a gate are one here."""
@@ -347,7 +364,11 @@ class TorchNetwork:
 
         layers = iter([layer(suffix, ours.hidden_size) for suffix, ours in self._named(self._like.gru)])
         gru = tuple(tuple(next(layers) for _ in ours) for ours in self._like.gru)
-        return NetworkParams(gru, LinearParams(host(self.linear.weight), host(self.linear.bias)))
+        linear, skip = (
+            None if part is None else LinearParams(host(part.weight), host(part.bias))
+            for part in (self.linear, self.skip)
+        )
+        return NetworkParams(gru, linear, skip)
 
 
 @pytest.fixture

@@ -280,8 +280,17 @@ def gru_stack_step(x: Array, h: Array, layers: Layers, *, reset: Reset | None = 
     return scan.call(_stacked, states)[0]
 
 
-def check_layers(layers: Layers, x: Array, reset: Reset | None = None) -> None:
+def patch_size(layers: Layers, x: Array) -> int:
+    """How many rows of `x` ``(B, T, I)`` are one step of `layers`, as their input size tells; 1 if none fits."""
+    _, T, I = x.shape  # noqa: E741
+    rows, rest = divmod(layers[0][0].input_size, I)
+    return rows if rows <= T and not rest else 1
+
+
+def check_layers(layers: Layers, x: Array, reset: Reset | None = None, *, patches: bool = False) -> None:
     """Raise an error unless `layers` goes together, with the input `x`, whose last size is I, and with `reset`.
+
+    With `patches`, `x` is ``(B, T, I)``, and several rows of it may be one step.
 
     Raises
     ------
@@ -298,6 +307,10 @@ def check_layers(layers: Layers, x: Array, reset: Reset | None = None) -> None:
     if isinstance(layers[0], GRUParams) or D > 2 or any(len(layer) != D for layer in layers):
         raise ShapeError("layers must be a tuple of layers, each a tuple of one GRUParams, or each of two")
     I = int(x.shape[-1])  # noqa: E741
+    if patches:
+        check_kind("layers[0][0]", layers[0][0], GRUParams, "a GRUParams")
+        check_array("layers[0][0].weight_ih", layers[0][0].weight_ih, ("3H", "I"), like=("x", x))
+        I *= patch_size(layers, x)  # noqa: E741
     check_params(layers[0][0], x, name="layers[0][0]", input_size=I)
     H, form = layers[0][0].hidden_size, layers[0][0].reset
     for number, layer in enumerate(layers):
@@ -314,9 +327,9 @@ def check_layers(layers: Layers, x: Array, reset: Reset | None = None) -> None:
 
 
 def draw_masks(layers: Layers, x: Array, rates: DropoutRates, seed: int | random.Random) -> StackMasks:
-    """What to leave out of a training step on sequences `x` ``(B, T, I)``."""
+    """What to leave out of a training step on sequences `x` ``(B, T, I)``, in patches or not."""
     rng = generator(seed)
-    B, T, _ = x.shape
+    B, T = x.shape[0], -(-x.shape[1] // patch_size(layers, x))
     L, D, H = len(layers), len(layers[0]), layers[0][0].hidden_size
 
     def draw(draw_one: Any, shape: tuple[int, ...], rate: float) -> Array | None:
@@ -397,7 +410,7 @@ def back_through_layers(
 
 
 def side_by_side(arrays: Sequence[Array], scan: Scan) -> Array:
-    """Arrays ``(..., size)`` of two directions as one ``(..., 2 * size)``; one stays as it is."""
+    """Arrays ``(..., size)``, such as those of two directions, as one ``(..., sum of sizes)``; one stays as it is."""
     return arrays[0] if len(arrays) == 1 else scan.call(_concat, tuple(arrays))[0]
 
 

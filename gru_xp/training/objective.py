@@ -12,7 +12,7 @@ from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.params import Reset, arrays_of, unflatten
 from gru_xp.nn.pointwise import add, divide
 from gru_xp.nn.scan import Array
-from gru_xp.nn.stack import StackMasks, mean_masks
+from gru_xp.nn.stack import StackMasks, mean_masks, patch_size
 
 NO_DROPOUT = DropoutRates()
 
@@ -131,11 +131,11 @@ class Objective:
 
 def batch_parts(params: NetworkParams, x: Array, ops: Ops, keep_every: int | None = None) -> list[tuple[slice, Ops]]:
     """Which sequences to compute together: so many that what all layers keep of their steps fits into memory."""
-    B, T, I = x.shape  # noqa: E741
+    B, T = x.shape[0], -(-x.shape[1] // patch_size(params.gru, x))
     D, n_grus = len(params.gru[0]), sum(map(len, params.gru))
     n_steps = T * n_grus
     if keep_every is not None:
         # Two states a step go from one layer to the next and back, of the eight that it would keep.
         handed_on = T * (n_grus - D) // 4
         n_steps = min(n_steps, n_grus * (keep_every + math.ceil(T / keep_every)) + handed_on)
-    return ops.parts(B, n_steps, I, params.gru[0][0].hidden_size)
+    return ops.parts(B, n_steps, params.gru[0][0].input_size, params.gru[0][0].hidden_size)

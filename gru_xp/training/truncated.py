@@ -140,6 +140,10 @@ def train_on_chunks(
     check_kind("params", params, NetworkParams, "a NetworkParams")
     check_kind("params.linear", params.linear, LinearParams, "a LinearParams")
     check_array("params.linear.bias", params.linear.bias, ("O",))
+    if params.skip is not None:
+        raise ArgumentError(
+            "params has a skip, which reads whole sequences; for chunks of them, use params without skip"
+        )
     check_kind("config", config, TrainingConfig, "a TrainingConfig")
     if config.batch_size is not None:
         raise ArgumentError(
@@ -218,7 +222,7 @@ class _Training:
     # What a chunk keeps for its backward pass is a local of these, so that it is gone when the next one comes.
 
     def _learn_from(self, chunk: _Chunk, states: Array | None) -> tuple[Array, float]:
-        gru, linear = self._params
+        gru, linear = self._params.gru, self._params.linear
         options = self._options
         h, states, cache = gru_stack_forward(
             chunk.x, states, gru, lengths=chunk.lengths, seed=self._left_out, **options
@@ -233,7 +237,7 @@ class _Training:
         return states, float(value)
 
     def _evaluate(self, chunk: _Chunk, states: Array | None) -> tuple[Array, float]:
-        gru, linear = self._params
+        gru, linear = self._params.gru, self._params.linear
         options = self._options
         h, states, _ = gru_stack_forward(chunk.x, states, gru, lengths=chunk.lengths, with_cache=False, **options)
         y_pred, _ = linear_forward(h, linear, ops=options["ops"])

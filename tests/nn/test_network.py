@@ -18,6 +18,15 @@ LAYERS = pytest.mark.parametrize(("num_layers", "bidirectional"), STACKS)
 RATES = DropoutRates(between=0.3, recurrent=0.4, zoneout=0.25)
 RESETS = ["before", "after"]
 WITH_MASKS = [True, False, False, True] * 2  # for each stack and reset: each of them meets masks and none
+SHAPES = {
+    "patches": {"T": 6, "I": 2, "patch": 3},
+    "filled patches": {"T": 7, "I": 2, "patch": 3},
+    "skip": {"T": 4, "I": 1, "skip": 4},
+    "both": {"T": 5, "I": 1, "patch": 2, "skip": 5},
+    "both, with features": {"T": 5, "I": 3, "patch": 4, "skip": 5},
+}
+"""Sequences that are cut into patches, and linear skips beside the stack."""
+BESIDE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 @pytest.fixture
@@ -36,6 +45,10 @@ def reference_network(reference_gru):
     """``reference_network(x, params)``: results ``(B, O)`` of a loop over layers and directions."""
 
     def reference_network(x, params):
+        target, k = x[:, :, 0], params.gru[0][0].input_size // x.shape[2]
+        while x.shape[1] % k:
+            x = np.insert(x, 0, 0.0, axis=1)
+        x = np.stack([x[:, start : start + k].reshape(len(x), -1) for start in range(0, x.shape[1], k)], axis=1)
         for layer in params.gru:
             hs = []
             for direction, gru in enumerate(layer):
@@ -44,7 +57,10 @@ def reference_network(reference_gru):
                 hs.append(reference_gru(x_run, h0, *map(to_host, arrays_of(gru))))
             last = np.concatenate([h[:, -1] for h in hs], axis=-1)
             x = np.concatenate([hs[0], *(h[:, ::-1] for h in hs[1:])], axis=-1)
-        return last @ to_host(params.linear.weight).T + to_host(params.linear.bias)
+        y = last @ to_host(params.linear.weight).T + to_host(params.linear.bias)
+        if params.skip is not None:
+            y += np.einsum("bt,ot->bo", target, to_host(params.skip.weight)) + to_host(params.skip.bias)
+        return y
 
     return reference_network
 
@@ -61,16 +77,27 @@ def test_prediction_against_a_loop(xp, draw, draw_stacks, reference_network):
         np.testing.assert_allclose(to_host(y), expected, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.compat
+@BESIDE
+def test_patches_and_skips_against_a_loop(xp, draw, draw_network, reference_network, reset, shape):
+    T, I, *_ = shape.values()  # noqa: E741
+    x = draw(xp, (3, T, I))
+    params = draw_network(xp, I, 4, 2, num_layers=2, bidirectional=True, **dict(list(shape.items())[2:]))
+    y, _ = network_forward(x, params, reset=reset)
+    np.testing.assert_allclose(to_host(y), reference_network(to_host(x), params), rtol=1e-11, atol=1e-13)
+
+
 @pytest.mark.peer
 @LAYERS
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
 def test_parity_with_pytorch(
     draw, draw_network, torch_network, assert_params_close, num_layers, bidirectional, dtype, tolerance
 ):
-    """Results and all gradients."""
+    """Results and all gradients; the bidirectional ones of filled patches beside a skip."""
     torch = pytest.importorskip("torch")
     x, dy = draw(np, (4, 7, 3), dtype), draw(np, (4, 2), dtype)
-    params = draw_network(np, 3, 6, 2, dtype, num_layers=num_layers, bidirectional=bidirectional, reset="after")
+    layers = {"num_layers": num_layers, "bidirectional": bidirectional, "reset": "after"}
+    params = draw_network(np, 3, 6, 2, dtype, **layers, **({"patch": 2, "skip": 7} if bidirectional else {}))
     peer = torch_network(params)
     peer_x = torch.tensor(x, requires_grad=True)
     peer_y = peer(peer_x)
@@ -124,6 +151,27 @@ def test_gradients(draw, draw_network, reset, B, T, n_in, H, n_out, num_layers, 
         "params.linear.bias",
     ]
     assert report.ok, report
+
+
+@pytest.mark.compat
+@BESIDE
+def test_gradients_of_patches_and_skips(xp, draw, draw_network, reset, shape):
+    T, I, *_ = shape.values()  # noqa: E741
+    options = dict(list(shape.items())[2:])
+    layers = {"num_layers": 2, "bidirectional": True} if T % 2 else {}
+    params = draw_network(xp, I, 2, 2, **layers, **options)
+    is_numpy = "numpy" in xp.__name__
+    masks = draw_masks(params.gru, x := draw(xp, (2, T, I)), RATES, 5)
+    report = gradcheck(
+        lambda x, params: network_forward(x, params, masks=masks, keep_every=2 if T == 7 else None, reset=reset),
+        network_backward,
+        {"x": x, "params": params},
+        mode="elements" if is_numpy and not layers else "direction",
+    )
+    assert report.ok, report
+    names = [row.name for row in report.rows]
+    beside = "skip" if "skip" in options else "linear"
+    assert names[-2:] == [f"params.{beside}.weight", f"params.{beside}.bias"]
 
 
 def test_gradients_with_lengths_and_masks(xp, draw, draw_network):
@@ -231,20 +279,22 @@ def test_the_ops_that_are_given_do_all_the_work(draw, draw_stacks, guarded_ops, 
 
 @pytest.mark.peer
 def test_jax(jax, draw, draw_network, reset):
-    """The gradient of JAX's own, and ours, compiled."""
-    params = draw_network(np, 2, 4, 3, num_layers=2, bidirectional=True, reset=reset)
+    """The gradient of JAX's own, and ours, compiled; of whole sequences in patches, beside a skip, or of others."""
+    options = {"lengths": [5, 0, 3]} if reset == "before" else {}
+    beside = {} if options else {"patch": 2, "skip": 5}
+    params = draw_network(np, 2, 4, 3, num_layers=2, bidirectional=True, reset=reset, **beside)
     x, dy = draw(np, (3, 5, 2)), draw(np, (3, 3))
-    options = {"lengths": [5, 0, 3], "masks": draw_masks(params.gru, x, RATES, 1)}
+    options |= {"masks": draw_masks(params.gru, x, RATES, 1)}
     y, cache = network_forward(x, params, **options)
     expected = (y, *network_backward(dy, cache))
     x, dy, params, masks = map_arrays(jax.numpy.asarray, (x, dy, params, options["masks"]))
 
     def ours(x, params, masks):
-        y, cache = network_forward(x, params, lengths=[5, 0, 3], masks=masks)
+        y, cache = network_forward(x, params, **(options | {"masks": masks}))
         return (y, *network_backward(dy, cache))
 
     def loss(x, params):
-        return (dy * network_forward(x, params, lengths=[5, 0, 3], masks=masks)[0]).sum()
+        return (dy * network_forward(x, params, **(options | {"masks": masks}))[0]).sum()
 
     results, theirs = jax.jit(ours)(x, params, masks), jax.jit(jax.grad(loss, argnums=(0, 1)))(x, params)
     for actual in (results, (expected[0], *theirs)):
@@ -296,6 +346,17 @@ def test_wrong_arguments(draw, draw_network, refuses):
     ):
         with refuses(first, *parts):
             network_forward(*arguments)
+    beside = draw_network(np, 2, 5, 3, skip=3)
+    for wrong, *parts in (
+        (beside, "params.skip.weight", "(3, 3)", "(3, 4), from each row of x to each result"),
+        (params._replace(skip=params.linear.weight), "params.skip", "is a ndarray", "a LinearParams"),
+        (draw_network(np, 2, 5, 3, patch=5), "layers[0][0].weight_ih", "shape (15, 10)", "(15, 2)"),
+    ):
+        with refuses(*parts):
+            network_forward(x, wrong)
+    for whole, what in ((draw_network(np, 2, 5, 3, skip=4), "a skip"), (draw_network(np, 2, 5, 3, patch=3), "3 rows")):
+        with refuses("lengths", what, "leave out lengths", error=ValueError):
+            network_forward(x, whole, lengths=[4, 3, 4])
     with refuses("keep_every", "0", "whole number", "at least 1", error=ValueError):
         network_forward(x, params, keep_every=0)
     with refuses("reset is 'after'", "must be 'before'", "leave out reset", "form 'after'", error=ValueError):
@@ -356,6 +417,18 @@ def test_a_network_of_one_layer_keeps_its_initial_values():
     np.testing.assert_allclose(params.gru[0][0].weight_ih.reshape(-1), expected, rtol=1e-15)
     deeper = init_network_params(2, 5, 3, num_layers=2, xp=np, seed=11)
     assert flatten(deeper.gru[0]).tolist() == flatten(params.gru[0]).tolist()
+
+
+def test_initial_values_of_patches_skips_and_heads_of_zeros(xp):
+    """The stack's numbers do not depend on what is beside it."""
+    options = {"num_layers": 2, "xp": xp, "seed": 3, "dtype": xp.float64}
+    params = init_network_params(2, 5, 3, patch_size=4, skip_length=7, zero_head=True, **options)
+    plain = init_network_params(8, 5, 3, **options)
+    assert to_host(flatten(params.gru)).tolist() == to_host(flatten(plain.gru)).tolist()
+    assert [tuple(a.shape) for a in arrays_of((params.linear, params.skip))] == [(3, 5), (3,), (3, 7), (3,)]
+    y, _ = network_forward(xp.ones((2, 7, 2), dtype=xp.float64), params)
+    assert to_host(y).tolist() == [[0.0] * 3] * 2
+    assert init_network_params(8, 5, 3, skip_length=2, **options).linear.weight[0, 0] == plain.linear.weight[0, 0]
 
 
 def test_a_network_has_one_layer_in_one_direction_and_seed_0_if_nothing_is_said():

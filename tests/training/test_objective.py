@@ -18,6 +18,7 @@ from gru_xp.training.optimizers import Adam
 
 RESETS = ("before", "after")
 DEEP = {"num_layers": 2, "bidirectional": True}
+BESIDE = {"patch": 3, "skip": 4}  # sequences of 4 rows, in patches of 3, and a linear skip
 LAYERS = ({}, {"num_layers": 2}, DEEP)
 CASES = (
     (1, {}, "float64", 1e-12),
@@ -26,6 +27,8 @@ CASES = (
     (1, DEEP, "float32", 2e-6),
     (7, {"num_layers": 2}, "float64", 1e-12),
     (7, DEEP, "float64", 1e-12),
+    (7, BESIDE, "float64", 1e-12),
+    (7, DEEP | BESIDE, "float64", 1e-12),
 )
 """B, layers, dtype, tolerance."""
 
@@ -128,7 +131,7 @@ def test_the_same_call_gives_the_same_bits(problem, make_numpy_ops, some):
 
 
 def test_everything_is_done_by_the_ops(problem, guarded_ops, guard, reset):
-    for layers in LAYERS:
+    for layers in (*LAYERS, BESIDE):
         p = problem(**layers)
         params = guard(p.params)
         objective = Objective(params, guard(p.x), guard(p.y), guarded_ops)
