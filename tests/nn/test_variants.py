@@ -14,7 +14,7 @@ from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import ShapeError
 from gru_xp.nn import GRUParams, gradcheck, gru_backward, gru_forward, gru_step
 from gru_xp.nn.params import arrays_of, map_arrays
-from gru_xp.nn.scan import PLAIN_VARIABLE
+from gru_xp.nn.scan import PLAIN_VARIABLE, PlainScan
 
 KEEP_EVERY = [None, 1, 2, 3, 9]  # of 4 steps: divided or not, and more than there are
 LENGTHS = [2, 0, 4, 1]
@@ -701,6 +701,29 @@ def test_only_what_is_wanted(draw_call, make_numpy_ops, some):
                     )
                     if with_dx:
                         assert equal_bits([actual_dx], [dx]), variant
+
+
+class CountingScan(PlainScan):
+    """Notes how many results each scan keeps of all its steps."""
+
+    def __init__(self, xp):
+        super().__init__(xp)
+        self.numbers = []
+
+    def scan(self, *args, **options):
+        carry, ys, sums = super().scan(*args, **options)
+        self.numbers.append(len(ys))
+        return carry, ys, sums
+
+
+def test_without_a_cache_nothing_is_kept_for_the_way_back(draw_call):
+    for variant in PAIRS:
+        call = draw_call(variant, sizes=(4, 5, 2, 3))
+        for keep_every, with_h in product([None, 2], [False, True]):
+            ops = CountingScan(np)
+            options = call.options | {"keep_every": keep_every, "with_h": with_h, "with_cache": False, "ops": ops}
+            gru_forward(call.x, call.h0, call.params, **options)
+            assert set(ops.numbers) == {int(with_h)}, (variant, keep_every)
 
 
 def test_gradients_of_both_results_add_up(draw_call, assert_same_results, variants):

@@ -99,6 +99,23 @@ def test_parts_and_replays_give_what_one_piece_gives(problem, make_numpy_ops, so
         assert_objective(objective, p, reset, tolerance)
 
 
+def test_states_are_kept_as_rarely_as_is_asked_for(problem, monkeypatch):
+    """No loop is longer than that, and the numbers are the same."""
+    p, lengths, scan = problem(B=3, T=7, H=4, reset="after"), [], NumpyOps.scan
+
+    def spy(self, step, weights, carry, xs, **options):
+        lengths.append(next(x.shape[0] for x in xs if x is not None))
+        return scan(self, step, weights, carry, xs, **options)
+
+    monkeypatch.setattr(NumpyOps, "scan", spy)
+    for keep_every in (None, 3):
+        lengths.clear()
+        objective = Objective(p.params, p.x, p.y, NumpyOps(0), keep_every=keep_every)
+        objective.evaluate()
+        assert max(lengths) == (keep_every or 7)
+        assert_objective(objective, p, "after")
+
+
 def test_two_captured_objectives_in_turn(problem, make_numpy_ops, rng):
     """Of the same parameters and ops, as for training and validation; gradients and costs stay until the next turn."""
     for reset in RESETS:
