@@ -6,7 +6,15 @@ from gru_xp.nn.gradcheck import GradcheckReport, gradcheck
 from gru_xp.nn.gru import gru_backward, gru_forward
 from gru_xp.nn.inference import GRUInference
 from gru_xp.nn.linear import linear_backward, linear_forward
-from gru_xp.nn.losses import mse_loss, softmax_cross_entropy
+from gru_xp.nn.losses import (
+    gaussian_loss,
+    huber_loss,
+    mae_loss,
+    mse_loss,
+    poisson_loss,
+    quantile_loss,
+    softmax_cross_entropy,
+)
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.params import GRUParams, LinearParams, init_gru_params, init_linear_params
 from gru_xp.nn.stack import gru_stack_backward, gru_stack_forward, gru_stack_step, init_gru_stack_params
@@ -18,6 +26,7 @@ __all__ = [
     "LinearParams",
     "NetworkParams",
     "dropout_mask",
+    "gaussian_loss",
     "gradcheck",
     "gru_backward",
     "gru_cell_backward",
@@ -27,12 +36,16 @@ __all__ = [
     "gru_stack_forward",
     "gru_stack_step",
     "gru_step",
+    "huber_loss",
     "init_gru_params",
     "init_gru_stack_params",
     "init_linear_params",
     "init_network_params",
     "linear_backward",
     "linear_forward",
+    "mae_loss",
     "mse_loss",
+    "poisson_loss",
+    "quantile_loss",
     "softmax_cross_entropy",
 ]

@@ -1,21 +1,33 @@
 """Losses: value and gradient with respect to the prediction."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from array_api_compat import array_namespace, device, is_array_api_obj
 
-from gru_xp.errors import ShapeError
-from gru_xp.nn.checks import check_array, check_beside, check_choice, check_rows, may_hold
+from gru_xp.errors import ArgumentError, ShapeError
+from gru_xp.nn.checks import check_array, check_beside, check_choice, check_rows, may_hold, positive_number, shown
 from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, checked_call, on_its_device
 
 REDUCTIONS = ("mean", "sum")
 
 
-def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: Scan | None = None) -> tuple[Array, Array]:
+def mse_loss(
+    y_pred: Array,
+    y_true: Array,
+    *,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    ops: Scan | None = None,
+) -> tuple[Array, Array]:
     """Squared error.
 
     Parameters
     ----------
     y_pred, y_true : array, shape ``(B, O)``
         Prediction and target; shapes must agree, nothing is broadcast.
+    weight : array, shape ``(B, 1)``, optional
+        Factor of each sequence's errors, such as the unit of its scaled values: the squares have that of its square.
     reduction : {"mean", "sum"}
         Over sequences; over the O outputs it is always the mean.
     ops : Scan, optional
@@ -24,7 +36,7 @@ def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: Scan
     Returns
     -------
     value : array, shape ``()``
-        ``sum((y_pred - y_true)**2) / (B * O)``, or ``/ O`` with ``reduction="sum"``.
+        ``sum((weight * (y_pred - y_true))**2) / (B * O)``, or ``/ O`` with ``reduction="sum"``.
     dpred : array, shape ``(B, O)``
         Its gradient with respect to `y_pred`.
 
@@ -33,27 +45,304 @@ def mse_loss(y_pred: Array, y_true: Array, *, reduction: str = "mean", ops: Scan
     ShapeError
         The arrays do not go together.
     """
+    return _loss(_squared_error, y_pred, y_true, weight, reduction, (), ops)
+
+
+def mae_loss(
+    y_pred: Array,
+    y_true: Array,
+    *,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    ops: Scan | None = None,
+) -> tuple[Array, Array]:
+    """Absolute error; the best prediction is the median.
+
+    Parameters
+    ----------
+    y_pred, y_true, weight, reduction, ops
+        See `mse_loss`.
+
+    Returns
+    -------
+    value : array, shape ``()``
+        ``sum(abs(weight * (y_pred - y_true))) / (B * O)``, or ``/ O`` with ``reduction="sum"``.
+    dpred : array, shape ``(B, O)``
+        Its gradient with respect to `y_pred`; 0 where the error is 0.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not go together.
+    """
+    return _loss(_absolute_error, y_pred, y_true, weight, reduction, (), ops)
+
+
+def huber_loss(
+    y_pred: Array,
+    y_true: Array,
+    *,
+    delta: float = 1.0,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    ops: Scan | None = None,
+) -> tuple[Array, Array]:
+    """Half the squared error up to `delta`, and from there on straight, with the same slope.
+
+    Parameters
+    ----------
+    y_pred, y_true, weight, reduction, ops
+        See `mse_loss`.
+    delta
+        Size of a (weighted) error from which on its loss is linear.
+
+    Returns
+    -------
+    value : array, shape ``()``
+        Sum of ``e**2 / 2``, or of ``delta * (abs(e) - delta / 2)`` where ``abs(e) > delta``, over the errors
+        ``e = weight * (y_pred - y_true)``, divided by ``B * O``, or by O with ``reduction="sum"``.
+    dpred : array, shape ``(B, O)``
+        Its gradient with respect to `y_pred`.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not go together.
+    ArgumentError
+        `delta` is not above 0 and finite.
+
+    Notes
+    -----
+    Source: Huber (1964), doi:10.1214/aoms/1177703732.
+    """
+    return _loss(_huber_error, y_pred, y_true, weight, reduction, (positive_number("delta", delta),), ops)
+
+
+def quantile_loss(
+    y_pred: Array,
+    y_true: Array,
+    *,
+    quantiles: Sequence[float] = (0.5,),
+    weight: Array | None = None,
+    reduction: str = "mean",
+    ops: Scan | None = None,
+) -> tuple[Array, Array]:
+    """Quantile (pinball) loss of one or several quantiles.
+
+    Parameters
+    ----------
+    y_pred : array, shape ``(B, Q * O)``
+        Predictions of Q quantiles: O columns for the first one, then O for the next.
+    y_true : array, shape ``(B, O)``
+        Target.
+    quantiles
+        Q levels between 0 and 1.
+    weight, reduction, ops
+        See `mse_loss`.
+
+    Returns
+    -------
+    value : array, shape ``()``
+        Sum of ``max((1 - q) * e, -q * e)`` over the errors ``e = weight * (y_pred - y_true)`` of each quantile q,
+        divided by ``B * Q * O``, or by ``Q * O`` with ``reduction="sum"``. Of 0.5 alone, half the absolute error.
+    dpred : array, shape ``(B, Q * O)``
+        Its gradient with respect to `y_pred`; 0 where the error is 0.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not go together.
+    ArgumentError
+        A quantile is not between 0 and 1, or there is none.
+
+    Notes
+    -----
+    Source: Koenker and Bassett (1978), doi:10.2307/1913643. Nothing keeps predictions of different quantiles from
+    crossing; sorted, they do not, and their loss is no higher.
+    """
+    return _loss(_quantile_error, y_pred, y_true, weight, reduction, (check_quantiles(quantiles),), ops)
+
+
+def gaussian_loss(
+    y_pred: Array,
+    y_true: Array,
+    *,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    ops: Scan | None = None,
+) -> tuple[Array, Array]:
+    """Negative log-likelihood of a normal distribution, without its constant ``log(2 pi) / 2``.
+
+    Parameters
+    ----------
+    y_pred : array, shape ``(B, 2 * O)``
+        O means m, then O logarithms s of standard deviations.
+    y_true : array, shape ``(B, O)``
+        Target.
+    weight : array, shape ``(B, 1)``, optional
+        Factor of each sequence's loss. Another unit of the values would change no gradient.
+    reduction, ops
+        See `mse_loss`.
+
+    Returns
+    -------
+    value : array, shape ``()``
+        ``sum(weight * (s + ((y_true - m) / exp(s))**2 / 2)) / (B * O)``, or ``/ O`` with ``reduction="sum"``.
+    dpred : array, shape ``(B, 2 * O)``
+        Its gradient with respect to `y_pred`.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not go together.
+    """
+    return _loss(_gaussian_error, y_pred, y_true, weight, reduction, (), ops)
+
+
+def poisson_loss(
+    y_pred: Array,
+    y_true: Array,
+    *,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    ops: Scan | None = None,
+) -> tuple[Array, Array]:
+    """Negative log-likelihood of a Poisson distribution, without its constant ``log(y_true!)``.
+
+    Parameters
+    ----------
+    y_pred : array, shape ``(B, O)``
+        Logarithm of the rate.
+    y_true : array, shape ``(B, O)``
+        Target, a count; of negative numbers the loss has no minimum.
+    weight : array, shape ``(B, 1)``, optional
+        Factor of each sequence's loss.
+    reduction, ops
+        See `mse_loss`.
+
+    Returns
+    -------
+    value : array, shape ``()``
+        ``sum(weight * (exp(y_pred) - y_true * y_pred)) / (B * O)``, or ``/ O`` with ``reduction="sum"``.
+    dpred : array, shape ``(B, O)``
+        Its gradient with respect to `y_pred`.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not go together.
+    """
+    return _loss(_poisson_error, y_pred, y_true, weight, reduction, (), ops)
+
+
+def check_quantiles(quantiles: object) -> tuple[float, ...]:
+    """Quantiles as floats; raise ArgumentError unless they are numbers between 0 and 1, at least one."""
+    try:
+        levels = tuple(float(q) for q in quantiles)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        levels = ()
+    if not levels or not all(0.0 < q < 1.0 for q in levels):
+        raise ArgumentError(f"quantiles is {shown(quantiles)}; it must be numbers above 0 and below 1, such as [0.5]")
+    return levels
+
+
+def _loss(
+    function: Callable[..., Arrays],
+    y_pred: Array,
+    y_true: Array,
+    weight: Array | None,
+    reduction: str,
+    settings: tuple[Any, ...],
+    ops: Scan | None,
+) -> tuple[Array, Array]:
+    """Value ``()`` and gradient by one of the functions below, after the checks."""
     check_choice("reduction", reduction, REDUCTIONS)
-    function = _mean_squared_error if reduction == "mean" else _squared_error
-    value, dpred = checked_call(function, (y_pred, y_true), _check_target, ops=ops)
+    count = (getattr(y_pred, "shape", None) or (1,))[0] if reduction == "mean" else 1
+    levels = settings[0] if function is _quantile_error else ()
+    outputs = 2 if function is _gaussian_error else len(levels) or 1
+    arguments = (y_pred, y_true, weight, count, *settings)
+    value, dpred = checked_call(function, arguments, _check_target, (outputs,), ops)
     return array_namespace(value).reshape(value, ()), dpred
 
 
-def _check_target(y_pred: Array, y_true: Array) -> None:
-    check_array("y_pred", y_pred, ("B", "O"))
-    check_array("y_true", y_true, tuple(y_pred.shape), like=("y_pred", y_pred))
+def _check_target(y_pred: Array, y_true: Array, weight: Array | None, count: int, *others: Any) -> None:
+    outputs = others[-1]
+    check_array("y_pred", y_pred, ("B", "O" if outputs == 1 else f"{outputs} * O"))
+    B, columns = y_pred.shape
+    if columns % outputs:
+        raise ShapeError(f"y_pred has shape {(B, columns)}; it must be (B, {outputs} * O)")
+    check_array("y_true", y_true, (B, columns // outputs), like=("y_pred", y_pred))
+    if weight is not None:
+        check_array("weight", weight, (B, 1), like=("y_pred", y_pred))
 
 
-def _mean_squared_error(xp: Namespace, y_pred: Array, y_true: Array) -> Arrays:
-    return _squared_error(xp, y_pred, y_true, y_pred.shape[0])
-
-
-def _squared_error(xp: Namespace, y_pred: Array, y_true: Array, B: int = 1) -> Arrays:
-    scale = 1.0 / (B * y_pred.shape[1])
-    error = y_pred - y_true
+def _squared_error(xp: Namespace, y_pred: Array, y_true: Array, weight: Array | None, count: int) -> Arrays:
+    scale = 1.0 / (count * y_pred.shape[1])
+    error = _times(weight, y_pred - y_true)
     scaled = scale * error  # so that no square overflows unless the value does
-    total = xp.ones_like(error[:, :1]).T @ (scaled * error)  # (1, O)
-    return total @ xp.ones_like(total).T, 2.0 * scaled
+    return _sum(xp, scaled * error), _times(weight, 2.0 * scaled)
+
+
+def _absolute_error(xp: Namespace, y_pred: Array, y_true: Array, weight: Array | None, count: int) -> Arrays:
+    scale = 1.0 / (count * y_pred.shape[1])
+    error = _times(weight, y_pred - y_true)
+    slope = _slope(xp, error, scale, scale)
+    return _sum(xp, slope * error), _times(weight, slope)
+
+
+def _huber_error(xp: Namespace, y_pred: Array, y_true: Array, weight: Array | None, count: int, delta: float) -> Arrays:
+    scale = 1.0 / (count * y_pred.shape[1])
+    error = _times(weight, y_pred - y_true)
+    clipped = xp.where(error > delta, delta, xp.where(-error > delta, -delta, error))
+    slope = scale * clipped
+    return _sum(xp, slope * (error - 0.5 * clipped)), _times(weight, slope)
+
+
+def _quantile_error(
+    xp: Namespace, y_pred: Array, y_true: Array, weight: Array | None, count: int, quantiles: tuple[float, ...]
+) -> Arrays:
+    scale, O = 1.0 / (count * y_pred.shape[1]), y_true.shape[1]  # noqa: E741
+    values, slopes = [], []
+    for number, q in enumerate(quantiles):
+        error = _times(weight, y_pred[:, number * O : (number + 1) * O] - y_true)
+        slope = _slope(xp, error, scale * (1.0 - q), scale * q)
+        values.append(slope * error)
+        slopes.append(_times(weight, slope))
+    return _sum(xp, xp.concat(values, axis=1)), xp.concat(slopes, axis=1)
+
+
+def _gaussian_error(xp: Namespace, y_pred: Array, y_true: Array, weight: Array | None, count: int) -> Arrays:
+    O = y_true.shape[1]  # noqa: E741
+    scale = 1.0 / (count * O)
+    log_deviation = y_pred[:, O:]
+    root = xp.exp(-0.5 * log_deviation)  # twice, and not its square, which might overflow where the error is 0
+    error = (y_pred[:, :O] - y_true) * root * root  # in standard deviations
+    scaled = scale * error
+    value = scale * log_deviation + 0.5 * scaled * error
+    dmean, dlog_deviation = scaled * root * root, scale - scaled * error
+    return _sum(xp, _times(weight, value)), _times(weight, xp.concat([dmean, dlog_deviation], axis=1))
+
+
+def _poisson_error(xp: Namespace, y_pred: Array, y_true: Array, weight: Array | None, count: int) -> Arrays:
+    scale = 1.0 / (count * y_pred.shape[1])
+    root = xp.exp(0.5 * y_pred)
+    rate, scaled = scale * root * root, scale * y_true  # so that no rate overflows unless the value does
+    return _sum(xp, _times(weight, rate - scaled * y_pred)), _times(weight, rate - scaled)
+
+
+def _times(weight: Array | None, a: Array) -> Array:
+    return a if weight is None else weight * a
+
+
+def _slope(xp: Namespace, error: Array, above: float, below: float) -> Array:
+    """`above` where an error is positive, ``-below`` where it is negative; 0 at 0, NaN at NaN."""
+    return xp.where(error > 0.0, above, xp.where(-error > 0.0, -below, error))
+
+
+def _sum(xp: Namespace, a: Array) -> Array:
+    """Over both axes, ``(1, 1)``."""
+    total = xp.ones_like(a[:, :1]).T @ a  # (1, O)
+    return total @ xp.ones_like(total).T
 
 
 @on_its_device

@@ -1,4 +1,5 @@
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,18 +7,25 @@ from array_api_compat import array_namespace
 
 from gru_xp.devices import to_host
 from gru_xp.devices.numpy_ops import NumpyOps
+from gru_xp.errors import ArgumentError
 from gru_xp.nn import (
     LinearParams,
+    gaussian_loss,
     gradcheck,
     gru_backward,
     gru_forward,
+    huber_loss,
     init_gru_params,
     init_linear_params,
     linear_backward,
     linear_forward,
+    mae_loss,
     mse_loss,
+    poisson_loss,
+    quantile_loss,
     softmax_cross_entropy,
 )
+from gru_xp.nn.losses import REDUCTIONS
 from gru_xp.nn.params import flatten, unflatten
 from gru_xp.nn.scan import PlainScan
 
@@ -128,6 +136,182 @@ def test_refused_predictions(draw, misfits, refuses):
         mse_loss(y_pred, y_true, reduction="none")
     with refuses("ops", "str", "a Scan, such as PlainScan(xp), or None", error=ValueError):
         mse_loss(y_pred, y_true, ops="x")
+
+
+# --- losses of errors and of distributions ----------------------------------------------------------------------
+
+LOSSES = {
+    "mse": (mse_loss, {}, 1),
+    "mae": (mae_loss, {}, 1),
+    "huber": (huber_loss, {"delta": 0.7}, 1),
+    "quantile": (quantile_loss, {"quantiles": (0.1, 0.5, 0.85)}, 3),
+    "gaussian": (gaussian_loss, {}, 2),
+    "poisson": (poisson_loss, {}, 1),
+}
+"""Functions, their settings, and columns of predictions for each target."""
+
+CASES = [(name, weighted, reduction) for name in LOSSES for weighted in (False, True) for reduction in REDUCTIONS]
+
+
+@pytest.fixture
+def draw_case(rng):
+    """``draw_case(xp, name, weighted, B=5, O=3, dtype="float64")``: a loss of its prediction, which is drawn, too.
+
+    No error is near 0 or delta, where the gradients of some losses jump.
+    """
+
+    def draw_case(xp, name, weighted, B=5, O=3, dtype="float64"):  # noqa: E741
+        function, settings, columns = LOSSES[name]
+        y_true = rng.integers(0, 6, size=(B, O)) / 2.0
+        sizes = rng.uniform(0.1, 0.6, size=(B, columns * O)) + rng.integers(0, 2, size=(B, columns * O))
+        weight = rng.uniform(0.9, 1.1, size=(B, 1)) if weighted else None
+        y_pred = np.tile(y_true, columns) + rng.choice([-1.0, 1.0], size=sizes.shape) * sizes
+        y_pred, y_true, weight = (None if a is None else xp.asarray(a.astype(dtype)) for a in (y_pred, y_true, weight))
+
+        def loss(y_pred, **options):
+            return function(y_pred, y_true, weight=weight, **settings, **options)
+
+        return loss, y_pred, (y_true, weight)
+
+    return draw_case
+
+
+def by_torch(name, y_pred, y_true, weight, reduction):
+    """Value and gradient by PyTorch's losses, as far as it has them, and autograd; of host arrays."""
+    torch = pytest.importorskip("torch")
+    of_torch, settings = torch.nn.functional, LOSSES[name][1]
+    y_pred = torch.tensor(y_pred, requires_grad=True)
+    y_true, factor = torch.tensor(y_true), torch.tensor(np.ones((len(y_true), 1)) if weight is None else weight)
+    B, O = y_true.shape  # noqa: E741
+    a, b, how = factor * y_pred, factor * y_true, {"reduction": "none"}
+    if name in ("mse", "mae", "huber"):
+        terms = {"mse": of_torch.mse_loss, "mae": of_torch.l1_loss, "huber": of_torch.huber_loss}[name]
+        terms = terms(a, b, **how, **settings)
+    elif name == "quantile":
+        errors = b[:, None, :] - a.reshape(B, -1, O)
+        q = torch.tensor(settings["quantiles"], dtype=torch.float64)[:, None]
+        terms = torch.maximum(q * errors, (q - 1) * errors).reshape(B, -1)
+    elif name == "gaussian":
+        variance = torch.exp(2 * y_pred[:, O:])
+        terms = factor * of_torch.gaussian_nll_loss(y_pred[:, :O], y_true, variance, eps=1e-300, **how)
+    else:
+        terms = factor * of_torch.poisson_nll_loss(y_pred, y_true, **how)
+    value = terms.mean() if reduction == "mean" else terms.mean(dim=1).sum()
+    value.backward()
+    return value.item(), y_pred.grad.numpy()
+
+
+@pytest.mark.peer
+def test_losses_against_pytorch(xp, draw_case):
+    for name, weighted, reduction in CASES:
+        loss, y_pred, (y_true, weight) = draw_case(xp, name, weighted)
+        host = [None if a is None else to_host(a) for a in (y_pred, y_true, weight)]
+        expected, gradient = by_torch(name, *host, reduction)
+        value, dpred = loss(y_pred, reduction=reduction)
+        assert value.shape == ()
+        case = (name, weighted, reduction)
+        assert float(value) == pytest.approx(expected, rel=1e-13, abs=1e-13), case
+        np.testing.assert_allclose(to_host(dpred), gradient, rtol=1e-12, atol=1e-14, err_msg=str(case))
+
+
+@pytest.mark.compat
+def test_gradients_of_losses(xp, draw_case):
+    for name, weighted, reduction in CASES:
+        loss, y_pred, _ = draw_case(xp, name, weighted, 3, 2)
+        report = gradcheck(
+            lambda y_pred, loss=loss, reduction=reduction: loss(y_pred, reduction=reduction),
+            lambda dvalue, dpred: dvalue * dpred,
+            {"y_pred": y_pred},
+        )
+        assert report.ok, (name, weighted, reduction, report)
+
+
+def test_gradients_of_losses_by_jax(jax, draw_case):
+    """By differentiation of the value."""
+    for name in LOSSES:
+        loss, y_pred, _ = draw_case(jax.numpy, name, True)
+        value, dpred = loss(y_pred)
+        again, gradient = jax.value_and_grad(lambda y_pred, loss=loss: loss(y_pred)[0])(y_pred)
+        assert float(value) == float(again), name
+        np.testing.assert_allclose(dpred, gradient, rtol=1e-13, atol=1e-15, err_msg=name)
+
+
+def test_losses_keep_namespace_and_dtype(xp, draw_case):
+    for name in LOSSES:
+        for dtype in ("float32", "float64"):
+            loss, y_pred, _ = draw_case(xp, name, True, dtype=dtype)
+            for result in loss(y_pred):
+                assert array_namespace(result) is array_namespace(y_pred)
+                assert result.dtype == getattr(xp, dtype), name
+
+
+def test_losses_by_every_way_to_run_them(draw_case):
+    """Also captured, when they follow a prediction that changes."""
+    for name, weighted, reduction in CASES:
+        loss, y_pred, _ = draw_case(np, name, weighted, B=7)
+        plain = partial(loss, ops=PlainScan(np), reduction=reduction)
+        captured = NumpyOps()
+        again = captured.capture(partial(loss, y_pred, ops=captured, reduction=reduction))
+        y_pred += 0.03
+        expected = plain(y_pred)
+        for value, dpred in (again(), loss(np.asfortranarray(y_pred), ops=NumpyOps(2), reduction=reduction)):
+            assert float(value) == pytest.approx(float(expected[0]), rel=1e-14), name
+            np.testing.assert_allclose(dpred, expected[1], rtol=1e-14, atol=1e-16, err_msg=name)
+
+
+def test_errors_of_zero_have_no_slope(xp):
+    y_true = xp.asarray([[1.5, -2.0]])
+    for loss in (mae_loss, huber_loss, quantile_loss):
+        value, dpred = loss(y_true, y_true)
+        assert (float(value), to_host(dpred).tolist()) == (0.0, [[0.0, 0.0]]), loss
+
+
+def test_losses_overflow_only_where_their_value_does(xp):
+    """Squares, deviations and rates alone are too large, or too small, for the dtype."""
+    for dtype in ("float32", "float64"):
+        largest, log_largest = float(np.finfo(dtype).max), float(np.log(np.finfo(dtype).max))
+        number = partial(xp.asarray, dtype=getattr(xp, dtype))
+        zeros = number([[0.0, 0.0]] * 4)
+        cases = [
+            (huber_loss, [largest / 4, -largest / 4], {}, largest / 16),
+            (mae_loss, [largest / 2, -largest / 2], {}, largest / 8),
+            (quantile_loss, [largest / 2, -largest / 2], {"quantiles": (0.25,)}, largest / 16),
+            (poisson_loss, [log_largest + 1.0, 0.0], {}, largest / 8 * np.e),
+            (gaussian_loss, [0.0, 0.0, -log_largest - 9.0, 0.0], {}, -(log_largest + 9.0) / 8),
+            (gaussian_loss, [largest**0.75, 0.0, log_largest / 2, 0.0], {}, largest**0.5 / 16),
+        ]
+        for loss, row, settings, expected in cases:
+            y_pred = number([row] + [[0.0] * len(row)] * 3)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                value, dpred = loss(y_pred, zeros, **settings)
+            assert float(value) == pytest.approx(expected, rel=1e-4, abs=1.0), (loss, dtype)
+            assert np.isfinite(to_host(dpred)).all(), (loss, dtype)
+        for loss in (huber_loss, mae_loss, quantile_loss, poisson_loss):
+            value, dpred = loss(number([[np.nan, 1.0]]), zeros[:1, :])
+            assert np.isnan([float(value), to_host(dpred)[0, 0]]).all(), loss
+
+
+def test_refused_settings_of_losses(draw, misfits, refuses):
+    y_pred, y_true, weight = draw(np, (4, 6)), draw(np, (4, 3)), draw(np, (4, 1))
+    for loss, settings, prediction, target, *parts in (
+        (mae_loss, {}, y_pred, y_true, "y_true", "shape", "(4, 3)", "(4, 6)"),
+        (gaussian_loss, {}, y_pred, y_pred, "y_true", "shape", "(4, 6)", "(4, 3)"),
+        (gaussian_loss, {}, y_true, y_true, "y_pred", "shape", "(4, 3)", "(B, 2 * O)"),
+        (quantile_loss, {"quantiles": (0.1, 0.9)}, y_true, y_true, "y_pred", "shape", "(4, 3)", "(B, 2 * O)"),
+        (huber_loss, {"weight": weight[:, 0]}, y_true, y_true, "weight", "shape", "(4,)", "(4, 1)"),
+    ):
+        with refuses(*parts):
+            loss(prediction, target, **settings)
+    for bad, parts in misfits("weight", weight, "(4, 1)", like="y_pred"):
+        with refuses(*parts):
+            mae_loss(y_true, y_true, weight=bad)
+    for delta in (0.0, -1.0, np.inf, "1"):
+        with refuses("delta", "above 0 and finite", error=ArgumentError):
+            huber_loss(y_true, y_true, delta=delta)
+    for quantiles in ((), (0.0,), (0.5, 1.0), 0.5, ("a",), None):
+        with refuses("quantiles", "above 0 and below 1, such as [0.5]", error=ArgumentError):
+            quantile_loss(y_true, y_true, quantiles=quantiles)
 
 
 # --- softmax cross-entropy --------------------------------------------------------------------------------------
