@@ -154,8 +154,8 @@ def device_options(command: F) -> F:
         click.option(
             "--no-fallback",
             is_flag=True,
-            help="Fail if the requested CUDA device, or a fast path of it, does not work, instead of using the CPU or "
-            "plain operations. Same as GRU_XP_NO_FALLBACK=1.",
+            help="Fail instead of using something slower: the CPU for a requested CUDA device, plain operations for a "
+            "fast path, or full precision for --tf32. Same as GRU_XP_NO_FALLBACK=1.",
         ),
         click.option(
             "--threads",

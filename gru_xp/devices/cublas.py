@@ -8,7 +8,6 @@ asked for ``out^T = b^T a^T``; whether an operand's rows or columns are packed o
 """
 
 import ctypes
-import logging
 import math
 import threading
 import time
@@ -19,11 +18,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from gru_xp.devices.fast_paths import is_on, is_trying, warn
-from gru_xp.errors import DeviceError
+from gru_xp.devices.fast_paths import fallback_allowed, is_on, is_trying, replace
+from gru_xp.errors import DeviceError, printable
 from gru_xp.nn.scan import Array
-
-_LOGGER = logging.getLogger("gru_xp")
 
 WORKSPACE_BYTES = 2**25
 """What cuBLAS may use for intermediate results; NVIDIA recommends 32 MiB for its largest chips."""
@@ -246,10 +243,12 @@ def load() -> Any:
 
 
 class _Handles(threading.local):
-    """Of each thread, by device; None where there is none to be had, and, if memory was short, when that was so."""
+    """Of each thread, by device; None where there is none, why, and, if memory was short, when that was so."""
 
     def __init__(self) -> None:
         self.by_device: dict[int, Cublas | None] = {}
+        self.problems: dict[int, str] = {}
+        self.warned: set[int] = set()
         self.short: dict[int, float] = {}
 
 
@@ -260,9 +259,14 @@ RETRY_SECONDS = 1.0
 
 
 def current() -> Cublas | None:
-    """This thread's handle on the current device, made at the first call; None if there is none, which is logged.
+    """This thread's handle on the current device, made at the first call; None if there is none, after one warning.
 
-    If memory was short, a warning says so, and later calls try again.
+    If memory was short, later calls try again.
+
+    Raises
+    ------
+    DeviceError
+        There is no handle, and ``GRU_XP_NO_FALLBACK`` is set.
     """
     import cupy
 
@@ -274,18 +278,25 @@ def current() -> Cublas | None:
         try:
             handles[device] = Cublas(load())
             _HANDLES.short.pop(device, None)
+            _HANDLES.warned.discard(device)
         except Exception as error:
             is_short = isinstance(error, MemoryError)
             if is_trying() and not is_short:
                 raise
             # no library, an unknown one, no memory: CuPy can multiply by itself
-            _LOGGER.debug("cuBLAS is left to CuPy: %s", (str(error) or type(error).__name__).splitlines()[0])
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition("; ")[0]
             handles[device] = None
+            _HANDLES.problems[device] = f"no memory for cuBLAS on cuda:{device}"
             if is_short:
-                if device not in _HANDLES.short:
-                    warn(f"no memory for cuBLAS on cuda:{device}; CuPy multiplies until there is, more slowly")
                 _HANDLES.short[device] = time.monotonic()
-    return handles[device]
+            else:
+                _HANDLES.problems[device] = f"cuBLAS cannot be used on cuda:{device} ({printable(reason, 200)})"
+    blas = handles[device]
+    if blas is None and not is_trying() and not (device in _HANDLES.warned and fallback_allowed()):
+        _HANDLES.warned.add(device)
+        until = " until there is memory" if device in _HANDLES.short else ""
+        replace(_HANDLES.problems[device], f"CuPy's products{until}, which are slower")
+    return blas
 
 
 def lacks_memory() -> bool:

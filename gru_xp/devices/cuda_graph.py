@@ -16,8 +16,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
-from gru_xp.devices.fast_paths import is_on, is_trying
+from gru_xp.devices.fast_paths import fallback_allowed, is_on, is_trying, replace
 from gru_xp.devices.free_parts import FreeParts, Part
+from gru_xp.errors import printable
 
 Result = TypeVar("Result")
 
@@ -56,10 +57,13 @@ class GraphMemory:
     ----------
     buffers
         All of it. Graphs hold them, and so does each array.
+    has_warned
+        Whether a warning has said that a function has no graph.
     """
 
     def __init__(self) -> None:
         self._stream: Any = None
+        self.has_warned = False
         self.forget()
 
     def forget(self) -> None:
@@ -138,8 +142,13 @@ def capture(
     -------
     callable
         Does the work again, on whichever stream is the current one, and returns what the second call returned: the
-        same arrays every time. It is `function` itself where a graph is not possible, which is logged, and inside of
-        another function that is being captured.
+        same arrays every time. It is `function` itself where a graph is not possible, after one DeviceWarning for all
+        functions with the same `memory`, and inside of another function that is being captured.
+
+    Raises
+    ------
+    DeviceError
+        A graph is not possible, and ``GRU_XP_NO_FALLBACK`` is set.
     """
     import cupy
 
@@ -164,8 +173,10 @@ def capture(
                 del _THREAD.streams[device]  # in case it is still of no use for anything else
                 if is_trying():
                     raise
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                _LOGGER.warning("no CUDA graph, its kernels are launched one by one: %s", reason)
+                reason = printable((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+                if not (memory.has_warned and fallback_allowed()):
+                    memory.has_warned = True
+                    replace(f"cuda:{device} cannot capture a CUDA graph ({reason})", "one launch for each kernel")
                 return function
     finally:
         _THREAD.capturing = False

@@ -1,4 +1,13 @@
-"""Which fast paths of a CUDA device are on: those that its self-check passed, see ``self_check.py``."""
+"""Which fast paths of a CUDA device are on: those that its self-check passed, see ``self_check.py``.
+
+``GRU_XP_NO_FALLBACK``, or ``--no-fallback``, promises that nothing slower replaces what was asked for. Errors are:
+
+- a CUDA device that was asked for by name, or TF32, cannot be used (`gru_xp.devices.resolve_device`);
+- a fast path of the CUDA device in use cannot be used, or not any more: a self-check fails, cuBLAS has no memory, a
+  CUDA graph cannot be made, or captured steps are dropped for lack of memory. All of these call `replace`.
+
+``auto`` asks for no CUDA device, so it may still choose the CPU.
+"""
 
 import os
 import sys
@@ -12,7 +21,7 @@ from typing import NamedTuple
 from gru_xp.errors import DeviceError, DeviceWarning
 
 NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
-"""Environment variable that forbids to replace what does not work, if it is set to something else than ``0``."""
+"""Environment variable that forbids any fallback, if it is set to something else than ``0``."""
 
 PATHS = {
     "kernels": "fused kernels",
@@ -141,12 +150,23 @@ def _report(device: int, problems: Mapping[str, str]) -> None:
     for path, problem in problems.items():
         paths_of.setdefault(problem, []).append(PATHS[path])
     what = "; ".join(f"{', '.join(paths)} ({problem})" for problem, paths in paths_of.items())
+    replace(f"switched off on cuda:{device}: {what}", "plain operations, which are slower")
+
+
+def replace(problem: str, substitute: str) -> None:
+    """Warn that something slower is used in place of a fast path of a CUDA device.
+
+    Raises
+    ------
+    DeviceError
+        ``GRU_XP_NO_FALLBACK`` is set.
+    """
     if not fallback_allowed():
         raise DeviceError(
-            f"a self-check of cuda:{device} failed: {what}; allow the fallback to plain operations, or set "
-            "GRU_XP_PLAIN=1 to use no others"
+            f"{problem}; leave out --no-fallback and {NO_FALLBACK_VARIABLE} to use {substitute}, or set GRU_XP_PLAIN=1 "
+            "to use no fast paths"
         )
-    warn(f"switched off on cuda:{device}: {what}; using plain operations instead, which are slower")
+    warn(f"{problem}; using {substitute}")
 
 
 def warn(text: str) -> None:

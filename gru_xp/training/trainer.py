@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
 from gru_xp.devices import Device, is_out_of_memory, to_device, to_host
-from gru_xp.devices.fast_paths import warn
+from gru_xp.devices.fast_paths import replace, warn
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError
 from gru_xp.nn.checks import check_array, check_choice, check_function, check_kind, positive_number, whole_number
@@ -546,7 +546,11 @@ class _Captures:
             if not self._is_capturing or self._update.is_changing or not is_out_of_memory(error):
                 raise
         self.drop()  # here, where the error is gone, with all that its frames refer to
-        warn(f"{self._device.name} ran out of memory; continuing without captured steps, which is slower")
+        without = "steps that are not captured, which are slower"
+        if self._device.is_cuda:
+            replace(f"{self._device.name} ran out of memory", without)
+        else:
+            warn(f"{self._device.name} ran out of memory; using {without}")
         return False
 
 

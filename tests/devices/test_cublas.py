@@ -1,6 +1,5 @@
 import ctypes
 import gc
-import logging
 import sys
 import threading
 from functools import partial
@@ -14,6 +13,11 @@ from gru_xp.devices import cublas, resolve_device, to_host
 from gru_xp.errors import DeviceError, DeviceWarning
 
 CTYPES = {0: ctypes.c_float, 1: ctypes.c_double}
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
 
 
 class HostArray(np.ndarray):
@@ -319,7 +323,7 @@ def test_one_handle_a_thread_and_device(fake_cupy, fresh, library):
 
 
 @pytest.mark.parametrize("problem", ["library", "handle"])
-def test_without_cublas(fake_cupy, fresh, library, monkeypatch, caplog, problem):
+def test_without_cublas(fake_cupy, fresh, library, monkeypatch, problem):
     calls = []
 
     def fails():
@@ -330,13 +334,16 @@ def test_without_cublas(fake_cupy, fresh, library, monkeypatch, caplog, problem)
         monkeypatch.setattr(cublas, "load", fails)
     else:
         library.statuses["cublasCreate_v2"] = 1
-    with caplog.at_level(logging.DEBUG, logger="gru_xp"):
-        assert cublas.current() is None
-        assert cublas.current() is None
+    with pytest.warns(DeviceWarning) as record:
+        found = [cublas.current() for _ in range(2)]
+    assert found == [None, None]
     reason = {"library": "no such library", "handle": "cublasCreate_v2 failed: CUBLAS_STATUS_NUMBER_1"}[problem]
-    (message,) = caplog.messages
-    assert f": {reason}" in message
+    (warning,) = record
+    assert f"cuda:0 ({reason})" in str(warning.message)
     assert len(calls) == (problem == "library")
+    monkeypatch.setenv("GRU_XP_NO_FALLBACK", "1")
+    with pytest.raises(DeviceError, match=reason):
+        cublas.current()
 
 
 def test_memory_that_was_short_is_asked_for_again(fake_cupy, fresh, library, monkeypatch):

@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import cublas, cuda_graph, resolve_device, to_device, to_host
-from gru_xp.devices.cuda_graph import capture
+from gru_xp.devices.cuda_graph import GraphMemory, capture
 from gru_xp.devices.cupy_ops import CupyOps
+from gru_xp.errors import DeviceError, DeviceWarning
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
 
 
 class FakeMemory:
@@ -244,13 +250,13 @@ def test_the_stream_is_used_again(cupy, counter):
 
 
 @pytest.mark.parametrize("where", ["begin", "work", "end"])
-def test_where_it_cannot_be_captured(cupy, counter, caplog, where):
+def test_where_it_cannot_be_captured(cupy, counter, where, monkeypatch):
+    memory = GraphMemory()
     cupy.problems[where] = NotImplementedError("calling cuBLAS API during stream capture is\nunsupported")
-    with caplog.at_level(logging.DEBUG, logger="gru_xp"):
-        replay = capture(counter.function)
-    (message,) = caplog.messages
-    assert message.startswith("no CUDA graph")
-    assert message.endswith(": calling cuBLAS API during stream capture is")
+    with pytest.warns(DeviceWarning, match=r"CUDA graph \(calling cuBLAS API during stream capture is\)") as record:
+        replay = capture(counter.function, memory)
+    assert len(record) == 1
+    assert memory.has_warned
     assert replay is counter.function
     assert counter.done == 1
     assert cupy.log.count("begin") == 1
@@ -259,6 +265,12 @@ def test_where_it_cannot_be_captured(cupy, counter, caplog, where):
     assert (cupy.stream.name, cupy.allocator) == ("caller", None)
     replay()
     assert counter.done == 2
+    with monkeypatch.context() as patch:
+        patch.setenv("GRU_XP_NO_FALLBACK", "1")
+        with pytest.raises(DeviceError, match=r"^cuda:0 .*graph \(calling.*--no-fallback"):
+            capture(counter.function, memory)
+    assert capture(counter.function, memory) is counter.function  # it was said before
+    counter.done = 2
 
     cupy.problems.clear()  # an error holds what its frames refer to
     gc.collect()
@@ -271,7 +283,8 @@ def test_where_it_cannot_be_captured(cupy, counter, caplog, where):
 
 def test_an_old_cupy(cupy, counter, monkeypatch):
     monkeypatch.delattr(FakeStream, "begin_capture")
-    assert capture(counter.function) is counter.function
+    with pytest.warns(DeviceWarning, match="begin_capture"):
+        assert capture(counter.function) is counter.function
     assert counter.done == 1
 
 
@@ -426,7 +439,7 @@ def test_cuda_memory_is_not_handed_out_again(descent, cuda):
 
 
 @pytest.mark.cuda
-def test_cuda_an_operation_that_refuses(cuda, caplog):
+def test_cuda_an_operation_that_refuses(cuda):
     import cupy
 
     a = cupy.ones((2, 2))
@@ -436,10 +449,10 @@ def test_cuda_an_operation_that_refuses(cuda, caplog):
         total[...] += float(a.sum())  # waits for the GPU
         return total
 
-    with caplog.at_level(logging.DEBUG, logger="gru_xp"):
+    with pytest.warns(DeviceWarning, match="CUDA graph") as record:
         replay = capture(function)
     assert replay is function
-    assert len([message for message in caplog.messages if message.startswith("no CUDA graph")]) == 1
+    assert len(record) == 1
     assert float(replay()) == 8.0
     ops = CupyOps()
     out = ops.empty((2, 2), like=a)

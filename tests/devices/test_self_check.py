@@ -243,9 +243,20 @@ def test_a_failure_after_the_self_check_says_what_to_do(fail, learn):
             learn()
 
 
-def test_no_fallback(fail, layer, monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "is_checked"),
+    [("ReductionKernel", False), ("cublasCreate", False), ("cublasCreate", True), ("begin_capture", True)],
+)
+def test_no_fallback(fail, learn, monkeypatch, fault, is_checked):
+    """Nothing slower is used, whether a fault shows in the self-check or later."""
+    fail()
+    if is_checked:
+        learn()
+        monkeypatch.setattr(cublas, "_HANDLES", cublas._Handles())  # as in another thread
     monkeypatch.setenv("GRU_XP_NO_FALLBACK", "1")
-    fail("ReductionKernel")
+    fail(fault)
+    causes = {"cublasCreate": "no memory for cuBLAS on cuda:0", "begin_capture": "cuda:0 .*CUDA graph"}
+    cause = causes.get(fault, f"cuda:0: .*{fault}")
     for _ in range(2):
-        with pytest.raises(DeviceError, match=r"cuda:0 .*ReductionKernel.*GRU_XP_PLAIN=1"):
-            layer()
+        with pytest.raises(DeviceError, match=rf"{cause}.*--no-fallback.*GRU_XP_PLAIN=1"):
+            learn()

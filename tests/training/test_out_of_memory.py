@@ -7,7 +7,7 @@ import pytest
 
 from gru_xp.devices import resolve_device, to_device, to_host
 from gru_xp.devices.numpy_ops import NumpyOps
-from gru_xp.errors import DeviceWarning, MemoryLimitError
+from gru_xp.errors import DeviceError, DeviceWarning, MemoryLimitError
 from gru_xp.nn.params import flatten, map_arrays
 from gru_xp.training import trainer
 from gru_xp.training.memory import TrainingShapes, memory_advice
@@ -17,6 +17,11 @@ KINDS = {
     "one batch": ({}, {}),
     "batches": ({"num_layers": 2}, {"batch_size": 4, "dropout": 0.3, "zoneout": 0.1, "keep_every": 3}),
 }
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def test_a_training_goes_on_without_what_was_captured(cpu, trained, fail_after, 
         fail_after(n)
         numbers, given = trained(kind, cpu)
         assert numbers == expected, n
-        assert all(text.startswith("cpu ran out of memory; continuing") for text in given), given
+        assert all(text.startswith("cpu ran out of memory; using") for text in given), given
         n_warnings.append(len(given))
     assert n_warnings[:3] == [1, 1, 1]
 
@@ -129,7 +134,7 @@ def test_cuda_graphs_are_dropped(cuda, pool, trained, at_first_run, kind):
         numbers, given = trained(kind, cuda)
         assert numbers == expected, n
         assert len(given) <= 1, given
-        assert all(text.startswith("cuda:0 ran out of memory; continuing") for text in given), given
+        assert all(text.startswith("cuda:0 ran out of memory; using") for text in given), given
         assert given or n, "not even the first failure was seen"
 
 
@@ -152,6 +157,14 @@ def test_cuda_graphs_are_dropped_in_a_later_epoch(cuda, pool, trained):
     assert len(given) == 1
     assert cupy._device.STATS["launches of graphs"] > graphs
     assert used[3] < used[2]
+
+
+@pytest.mark.cuda
+def test_cuda_graphs_are_not_dropped_where_nothing_may_be_slower(cuda, pool, trained, at_first_run, monkeypatch):
+    monkeypatch.setenv("GRU_XP_NO_FALLBACK", "1")
+    at_first_run(lambda: setattr(pool, "fail_after", 0))
+    with pytest.raises(DeviceError, match=r"^cuda:0 .*memory.*--no-fallback"):
+        trained("batches", cuda)
 
 
 @pytest.mark.cuda
