@@ -42,7 +42,7 @@ def gru_to_torch(params: GRUParams) -> Arrays:
 
 def weights_to_torch(params: NetworkParams) -> Arrays:
     """The same for the whole network, as `Network` names its weights."""
-    ((gru,),), linear = params
+    ((gru,),), linear, _ = params
     return {
         **{f"gru.{name}_l0": array for name, array in gru_to_torch(gru).items()},
         "linear.weight": linear.weight,

@@ -78,7 +78,7 @@ def test_predictions_are_the_networks_in_the_units_of_the_data(small, frame, cpu
 def test_predictions_of_several_layers(small, frame, cpu, settings):
     """Dropout has no part in them, and zoneout's updates are their mean."""
     forecaster = small(dtype="float64", **settings).fit(frame, features=["Volume"], device=cpu)
-    layers, linear = forecaster.params
+    layers, linear, _ = forecaster.params
     D = 2 if forecaster.bidirectional else 1
     sizes = [[(params.input_size, params.hidden_size) for params in layer] for layer in layers]
     assert sizes == [[(D * 5 if number else 2, 5)] * D for number in range(forecaster.num_layers)]
@@ -534,7 +534,7 @@ def test_what_the_file_says_of_itself(fitted, tmp_path):
 
 def test_a_file_of_format_version_1(fitted, frame, tmp_path):
     """One layer, named without numbers; the settings of later versions are missing."""
-    ((gru,),), linear = fitted.params
+    ((gru,),), linear, _ = fitted.params
     unused = np.ones(gru.hidden_size, gru.bias.dtype)
     arrays = {f"gru.{name}": array for name, array in gru._replace(bias_hn=unused)._asdict().items()}
     arrays |= {f"linear.{name}": array for name, array in linear._asdict().items()}
