@@ -620,7 +620,8 @@ class Forecaster:
             rates = self._training_config().rates
             scaled = to_host(predict(self.params, x, ops, rates, reset=self.reset))[:, 0].astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            return self.scaler.unscale_predictions(scaled, windows)
+            predictions: Floats = self.scaler.unscale_predictions(scaled, windows)
+        return predictions
 
 
 def _check_predictions(predictions: Floats, where: Callable[[int], str], first: int) -> None:

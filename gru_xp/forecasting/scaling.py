@@ -1,23 +1,32 @@
 """Scaling of windows for the network, and back.
 
-Two ways, both fitted on training rows only:
+Five ways, all fitted on training rows only:
 
 - ``standard``: every column less its training mean, in units of its training standard deviation.
+- ``robust``: every column less its training median, in units of its interquartile range.
 - ``last``: every window less its own last row, in units of the standard deviation of the training rows' one-step
   changes. The network then predicts the change, and a level it has never seen is no different from any other.
+- ``window``: every window less its own last row, in units of its own standard deviation and 0.05 of that of the
+  training rows.
+- ``none``: as it is.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, device
 
 from gru_xp.errors import DataError, printable
-from gru_xp.forecasting.windows import Floats
+from gru_xp.io.table import Floats
 from gru_xp.nn.checks import check_choice
+from gru_xp.nn.scan import Array
 from gru_xp.training.strict_json import check_fields, shortened
 
-SCALINGS = ("last", "standard")
+SCALINGS = ("last", "standard", "window", "robust", "none")
+
+FLOOR = 0.05
+"""How much of the training rows' standard deviation a window's own is raised by, so that flat windows have a unit."""
 
 LARGEST = 1e150
 """Of a value: the squares of larger ones are no numbers any more."""
@@ -27,6 +36,7 @@ SMALLEST = 1e-150
 
 _MOST = 4 * LARGEST  # changes are up to twice as large as values, but for rounding
 _BOUNDS = {"mean": (-_MOST, _MOST), "std": (SMALLEST, _MOST), "change_std": (SMALLEST, _MOST)}
+_ROBUST_BOUNDS = {"median": (-_MOST, _MOST), "iqr": (SMALLEST, _MOST)}
 
 
 @dataclass(frozen=True)
@@ -35,11 +45,14 @@ class Scaler:
 
     Attributes
     ----------
-    kind : {"last", "standard"}
+    kind : {"last", "standard", "window", "robust", "none"}
     mean, std
         Of the columns, shape ``(F,)``.
     change_std
         Of their one-step changes, shape ``(F,)``.
+    median, iqr
+        Of the columns, shape ``(F,)``, with the standard deviation where half of the values or more are the same; empty
+        but for ``robust``.
 
     Raises
     ------
@@ -51,12 +64,16 @@ class Scaler:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     change_std: tuple[float, ...]
+    median: tuple[float, ...] = ()
+    iqr: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("scaler kind", self.kind, SCALINGS)
-        if not len(self.mean) == len(self.std) == len(self.change_std):
+        F = len(self.mean)
+        robust = F if self.kind == "robust" else 0
+        if not (len(self.std) == len(self.change_std) == F and len(self.median) == len(self.iqr) == robust):
             raise ValueError("the scaler has not as many numbers of each kind")
-        for name, (least, most) in _BOUNDS.items():
+        for name, (least, most) in (_BOUNDS | _ROBUST_BOUNDS).items():
             for number in getattr(self, name):
                 if not least <= number <= most:
                     raise ValueError(
@@ -86,10 +103,13 @@ class Scaler:
         change_std = np.diff(rows, axis=0).std(axis=0)
         # a straight line has a constant change: its scale is that change
         change_std = np.where(change_std > 1e-9 * std, change_std, np.abs(np.diff(rows, axis=0)).mean(axis=0))
-        for name, scale, spread in zip(names, np.minimum(std, change_std), high - low, strict=True):
+        first, median, third = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
+        iqr = np.where(third - first > 1e-9 * std, third - first, std)
+        for name, scale, spread in zip(names, np.min([std, change_std, iqr], axis=0), high - low, strict=True):
             if scale < SMALLEST:
                 raise DataError(f"{name} changes by {spread:g} in all training rows, too little; scale it up")
-        return cls(kind, tuple(rows.mean(axis=0).tolist()), tuple(std.tolist()), tuple(change_std.tolist()))
+        numbers = (rows.mean(axis=0), std, change_std, *((median, iqr) if kind == "robust" else ()))
+        return cls(kind, *(tuple(array.tolist()) for array in numbers))
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Scaler":
@@ -100,39 +120,68 @@ class Scaler:
         ValueError
             A field is missing, unknown or of another kind, or as for `Scaler`.
         """
-        check_fields("the scaler", fields, {"kind": str} | dict.fromkeys(_BOUNDS, (list, tuple)))
-        for name in _BOUNDS:
+        fields = dict.fromkeys(_ROBUST_BOUNDS, ()) | fields  # others do without
+        bounds = _BOUNDS | _ROBUST_BOUNDS
+        check_fields("the scaler", fields, {"kind": str} | dict.fromkeys(bounds, (list, tuple)))
+        for name in bounds:
             for number in fields[name]:
                 if type(number) not in (int, float):
                     raise ValueError(f"{name} of the scaler holds {shortened(number)}; it must be a number")
-        return cls(fields["kind"], *(tuple(map(float, fields[name])) for name in _BOUNDS))
+        return cls(fields["kind"], *(tuple(map(float, fields[name])) for name in bounds))
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
-        return asdict(self)
+        """The fields as JSON can hold them; without those that are empty."""
+        return {name: value for name, value in asdict(self).items() if value != () or name not in _ROBUST_BOUNDS}
 
-    def scale_windows(self, windows: Floats) -> Floats:
+    @property
+    def has_units_of_windows(self) -> bool:
+        """Whether each window has a unit of its own."""
+        return self.kind == "window"
+
+    def scales(self, windows: Array) -> tuple[Array, Array]:
+        """What is taken off windows ``(B, T, F)`` and what they are divided by then, of any namespace.
+
+        Parameters
+        ----------
+        windows : array, shape ``(B, T, F)``
+            In the data's units; the target is column 0. There may be fewer columns than were fitted.
+
+        Returns
+        -------
+        level, unit : array, shape ``(B, 1, F)`` or ``(1, 1, F)``
+        """
+        xp, F = array_namespace(windows), windows.shape[2]
+
+        def numbers(values: tuple[float, ...]) -> Array:
+            return xp.asarray([[values[:F]]], dtype=windows.dtype, device=device(windows))
+
+        if self.kind == "last":
+            return windows[:, -1:, :], numbers(self.change_std)
+        if self.kind == "window":
+            last = windows[:, -1:, :]  # and of what is left without it, whose numbers are smaller
+            return last, xp.std(windows - last, axis=1, keepdims=True) + FLOOR * numbers(self.std)
+        if self.kind == "robust":
+            return numbers(self.median), numbers(self.iqr)
+        if self.kind == "standard":
+            return numbers(self.mean), numbers(self.std)
+        return numbers((0.0,) * F), numbers((1.0,) * F)
+
+    def target_scales(self, windows: Array) -> tuple[Array, Array]:
+        """The target's level and unit after windows ``(B, T, F)``, each of shape ``(B, 1)`` or ``(1, 1)``."""
+        level, unit = self.scales(windows[:, :, :1])
+        return level[:, 0, :], unit[:, 0, :]
+
+    def scale_windows(self, windows: Array) -> Array:
         """Windows ``(B, T, F)`` as the network gets them."""
-        if self.kind == "last":
-            scaled: Floats = (windows - windows[:, -1:, :]) / np.asarray(self.change_std)
-        else:
-            scaled = (windows - np.asarray(self.mean)) / np.asarray(self.std)
-        return scaled
+        level, unit = self.scales(windows)
+        return (windows - level) / unit
 
-    def scale_targets(self, targets: Floats, windows: Floats) -> Floats:
-        """Targets ``(B,)`` as the network predicts them after `windows`."""
-        level, unit = self._target_level(windows)
-        scaled: Floats = (targets - level) / unit
-        return scaled
+    def scale_targets(self, targets: Array, windows: Array) -> Array:
+        """Targets ``(B,)``, or ``(B, h)`` of h steps, as the network predicts them after `windows`."""
+        level, unit = self.target_scales(windows)
+        return (targets - level) / unit if targets.ndim == 2 else (targets - level[:, 0]) / unit[:, 0]
 
-    def unscale_predictions(self, predictions: Floats, windows: Floats) -> Floats:
-        """Predictions ``(B,)`` after `windows`, in the data's units."""
-        level, unit = self._target_level(windows)
-        unscaled: Floats = level + predictions * unit
-        return unscaled
-
-    def _target_level(self, windows: Floats) -> tuple[Floats, float]:
-        """What is taken off the target after each window, and what it is divided by."""
-        if self.kind == "last":
-            return windows[:, -1, 0], self.change_std[0]
-        return np.asarray(self.mean[0]), self.std[0]
+    def unscale_predictions(self, predictions: Array, windows: Array) -> Array:
+        """Predictions ``(B,)`` or ``(B, h)`` after `windows`, in the data's units."""
+        level, unit = self.target_scales(windows)
+        return level + predictions * unit if predictions.ndim == 2 else level[:, 0] + predictions * unit[:, 0]

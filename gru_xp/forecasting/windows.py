@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, device
 
 from gru_xp.errors import DataError
+from gru_xp.forecasting.scaling import Scaler
+from gru_xp.nn.scan import Array
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -36,7 +39,8 @@ def make_windows(values: Floats, seq_length: int) -> tuple[Floats, Floats]:
 class Split:
     """Which rows are for training, validation and test: ``[0, train_end)``, ``[train_end, fit_end)`` and the rest.
 
-    A window belongs to the part that its target is in. It may look back into the part before, never ahead.
+    A window belongs to the part that all its targets are in. It may look back into the part before, never ahead; one
+    whose targets are in two parts belongs to neither.
 
     Attributes
     ----------
@@ -60,13 +64,14 @@ class Split:
             "test": slice(self.fit_end, self.rows),
         }[name]
 
-    def targets(self, name: str, seq_length: int) -> slice:
-        """The windows whose targets are in part `name`."""
+    def targets(self, name: str, seq_length: int, horizon: int = 1) -> slice:
+        """The windows whose targets, `horizon` rows after each, are in part `name`."""
         rows = self.part(name)
-        return slice(max(rows.start - seq_length, 0), max(rows.stop - seq_length, 0))
+        start = max(rows.start - seq_length, 0)
+        return slice(start, max(rows.stop - seq_length - horizon + 1, start))
 
 
-def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio: float) -> Split:
+def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio: float, horizon: int = 1) -> Split:
     """Divide a series in time.
 
     Parameters
@@ -79,6 +84,8 @@ def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio:
         Share of the rows, from the first, that is not test; 1 leaves no test part.
     validation_ratio
         Share of those rows, from their end, that chooses the best epoch instead of being trained on.
+    horizon
+        Rows after each window that are its targets.
 
     Raises
     ------
@@ -92,16 +99,18 @@ def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio:
 
     def fits(split: Split) -> bool:
         wanted = {"train": True, "validation": validation_ratio > 0, "test": split_ratio < 1}
-        counts = {name: split.targets(name, seq_length) for name in wanted}
+        counts = {name: split.targets(name, seq_length, horizon) for name in wanted}
         return all(counts[name].stop > counts[name].start for name in wanted if wanted[name])
 
     split = divide(rows)
     if not fits(split):
         needed = _first(lambda n: fits(divide(n)), rows + 1)
         enough = "no number of rows is enough" if needed is None else f"at least {needed} are needed"
+        ahead, or_horizon = (f" and a horizon of {horizon}", " or horizon") if horizon > 1 else ("", "")
         raise DataError(
-            f"{rows} rows are too few for windows of {seq_length} steps with split ratio {split_ratio:g} and "
-            f"validation ratio {validation_ratio:g}: {enough}; give more rows, a smaller seq length or other ratios"
+            f"{rows} rows are too few for windows of {seq_length} steps{ahead} with split ratio {split_ratio:g} and "
+            f"validation ratio {validation_ratio:g}: {enough}; give more rows, a smaller seq length{or_horizon} or "
+            "other ratios"
         )
     return split
 
@@ -120,3 +129,112 @@ def _first(holds: Callable[[int], bool], start: int) -> int | None:
     while low > start and holds(low - 1):
         low -= 1
     return low
+
+
+_CHUNK = 4096
+"""Windows that are scaled at a time, for the memory that they take in float64."""
+
+
+class WindowSequences:
+    """Windows of a series as the network gets them, with what it is to predict; a `Sequences` of training.
+
+    Windows are gathered from the rows by number, and scaled, when they are asked for: never all of them are copied.
+
+    Parameters
+    ----------
+    rows : array, shape ``(N, F)``
+        In the order of time and the data's units, on the device where the sequences are wanted; column 0 is the target.
+        float64, so that nothing is lost where values are large and changes are small.
+    starts : array of int64, shape ``(n,)``
+        The first row of each window.
+    seq_length, horizon
+        L rows a window, and h rows after it, whose targets are to be predicted.
+    scaler
+        Fitted to training rows.
+    observed : array, shape ``(N, F)``, optional
+        1 where a value was there and 0 where not, of the dtype of `rows`; the network gets it beside the values.
+    dtype
+        Of the namespace of `rows`, for the results; that of `rows` if None.
+    mean_unit
+        What the units of windows are relative to in the weights; their mean if None.
+
+    Attributes
+    ----------
+    n
+        How many windows.
+    mean_unit
+        As given, or the mean over these windows.
+    """
+
+    def __init__(
+        self,
+        rows: Array,
+        starts: Array,
+        seq_length: int,
+        horizon: int,
+        scaler: Scaler,
+        *,
+        observed: Array | None = None,
+        dtype: Any = None,
+        mean_unit: float | None = None,
+    ) -> None:
+        self._xp = array_namespace(rows)
+        self._rows, self._starts, self._observed, self._scaler = rows, starts, observed, scaler
+        self._dtype, self._h = rows.dtype if dtype is None else dtype, horizon
+        steps = self._xp.arange(seq_length + horizon, dtype=starts.dtype, device=device(rows))[None, :]
+        self._before, self._after = steps[:, :seq_length], steps[:, seq_length:]
+        self.n = int(starts.shape[0])
+        self.mean_unit = self._mean_unit() if mean_unit is None else mean_unit
+
+    def gather(self, index: Array) -> tuple[Array, Array, Array]:
+        """Some of the windows.
+
+        Parameters
+        ----------
+        index : array of int64, shape ``(B,)``
+            Their numbers, from 0 to ``n - 1``.
+
+        Returns
+        -------
+        x : array, shape ``(B, L, I)``
+            Scaled; I is F, or 2 F with `observed`.
+        y : array, shape ``(B, h)``
+            The scaled targets.
+        weight : array, shape ``(B, 1)``
+            The unit of each window relative to `mean_unit`: errors times it count in the data's units. 1 where all
+            windows have one unit.
+        """
+        parts = [self._gather(part) for part in _chunks(index)]
+        x, y, weight = parts[0] if len(parts) == 1 else map(self._xp.concat, zip(*parts, strict=True))
+        return x, y, weight
+
+    def _gather(self, index: Array) -> tuple[Array, Array, Array]:
+        xp, starts = self._xp, self._xp.take(self._starts, index, axis=0)[:, None]
+        windows = self._take(self._rows, starts + self._before)
+        level, unit = self._scaler.scales(windows)
+        x = (windows - level) / unit
+        if self._observed is not None:
+            x = xp.concat([x, self._take(self._observed, starts + self._before)], axis=2)
+        level, unit = level[:, 0, :1], unit[:, 0, :1]
+        y = (self._take(self._rows[:, :1], starts + self._after)[:, :, 0] - level) / unit
+        weight = unit / self.mean_unit if self._scaler.has_units_of_windows else xp.ones_like(y[:, :1])
+        return xp.astype(x, self._dtype), xp.astype(y, self._dtype), xp.astype(weight, self._dtype)
+
+    def _take(self, rows: Array, at: Array) -> Array:
+        """Rows ``(B, steps, F)`` by their numbers ``(B, steps)``."""
+        taken = self._xp.take(rows, self._xp.reshape(at, (-1,)), axis=0)
+        return self._xp.reshape(taken, (*at.shape, rows.shape[1]))
+
+    def _mean_unit(self) -> float:
+        if not self._scaler.has_units_of_windows:
+            return float(self._scaler.target_scales(self._rows[None, :1, :])[1][0, 0])
+        total = 0.0
+        for starts in _chunks(self._starts):
+            windows = self._take(self._rows[:, :1], starts[:, None] + self._before)
+            total += float(self._xp.sum(self._scaler.target_scales(windows)[1]))
+        return total / self.n
+
+
+def _chunks(a: Array) -> list[Array]:
+    n = a.shape[0]
+    return [a[first : min(first + _CHUNK, n)] for first in range(0, n, _CHUNK)]

@@ -336,7 +336,8 @@ def _check_forecaster(state: "Mapping[str, torch.Tensor]", forecaster: Forecaste
             _, h_last = gru(torch.from_numpy(scaler.scale_windows(windows)))  # (L * D, B, H)
             last_layer = torch.cat(list(h_last[-len(layers[0]) :]), dim=1)  # (B, D * H)
             scaled = torch.nn.functional.linear(last_layer, weight, bias)[:, 0].numpy()
-        return scaler.unscale_predictions(scaled, windows)
+        predictions: HostArray = scaler.unscale_predictions(scaled, windows)
+        return predictions
 
     check_forecaster(forecaster, predict, conversion)
 

@@ -12,8 +12,8 @@ from gru_xp.nn.stack import MAX_LAYERS
 from gru_xp.training.tensors import TensorSpec, read_tensors, write_tensors
 
 FORMAT_VERSION = 3
-"""Files of versions 1 and 2 have a `bias_hn` for ``reset="before"`` too, which is not used. Those of version 1 have one
-GRU layer, whose parameters are called ``gru.weight_ih`` and so on."""
+"""Files of versions 1 and 2 have a `bias_hn` for ``reset="before"`` too, which is not used, and neither patches nor a
+skip. Those of version 1 have one GRU layer, whose parameters are called ``gru.weight_ih`` and so on."""
 
 MOST_LAYERS, LARGEST_STATE = MAX_LAYERS, 10**6
 """Of a network in a file; more would not fit into memory, either."""
@@ -32,6 +32,10 @@ class Architecture(NamedTuple):
     dtype : {"float32", "float64"}
     reset : {"before", "after"}
         Whether there is a `bias_hn`.
+    patch_size
+        Rows of a sequence that are one step.
+    skip_length
+        Rows of the sequences that a skip reads; None for no skip.
     """
 
     input_size: int
@@ -41,6 +45,8 @@ class Architecture(NamedTuple):
     bidirectional: bool
     dtype: str
     reset: Reset
+    patch_size: int = 1
+    skip_length: int | None = None
 
     def specs(self, *, with_unused: bool = False) -> dict[str, TensorSpec]:
         """The parameters by name, in the order of `named_arrays`; ValueError if there are too many.
@@ -57,10 +63,12 @@ class Architecture(NamedTuple):
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             for direction in range(D):
-                I = D * H if layer else self.input_size  # noqa: E741
+                I = D * H if layer else self.patch_size * self.input_size  # noqa: E741
                 gru = dict(zip(GRUParams._fields, ((3 * H, I), (3 * H, H), (3 * H,), (H,)), strict=True))
                 shapes |= {f"gru.{layer}.{direction}.{name}": gru[name] for name in fields}
         shapes |= {"linear.weight": (O, D * H), "linear.bias": (O,)}
+        if self.skip_length is not None:
+            shapes |= {"skip.weight": (O, self.skip_length), "skip.bias": (O,)}
         return {name: TensorSpec(self.dtype, shape) for name, shape in shapes.items()}
 
     def build(self, arrays: Mapping[str, Array]) -> NetworkParams:
@@ -74,7 +82,12 @@ class Architecture(NamedTuple):
             tuple(GRUParams(*take(f"gru.{layer}.{direction}", self._gru_fields())) for direction in directions)
             for layer in range(self.num_layers)
         )
-        return NetworkParams(gru, LinearParams(*take("linear", LinearParams._fields)))
+        linear, skip = (
+            LinearParams(*take(name, LinearParams._fields)) if there else None
+            for name, there in (("linear", True), ("skip", self.skip_length is not None))
+        )
+        assert linear is not None
+        return NetworkParams(gru, linear, skip)
 
     def _gru_fields(self) -> tuple[str, ...]:
         return GRUParams._fields if self.reset == "after" else GRUParams._fields[:-1]
@@ -128,6 +141,8 @@ def load_model(
 
     def expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec]:
         described = architecture(description)
+        if version < 3 and (described.patch_size > 1 or described.skip_length is not None):
+            raise ValueError(f"patches or a skip, which version {version} did not have")
         specs = described.specs(with_unused=version < 3)
         if version > 1:
             return specs

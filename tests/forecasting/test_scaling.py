@@ -1,10 +1,12 @@
 import dataclasses
 import json
+import statistics
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from gru_xp.devices import to_host
 from gru_xp.errors import DataError
 from gru_xp.forecasting.baselines import naive_forecast
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
@@ -59,12 +61,48 @@ def test_windows_less_their_last_row(rows):
     assert np.std(change) == pytest.approx(1.0, rel=0.2)
 
 
+def test_windows_in_units_of_their_own(xp, rows):
+    scaler = Scaler.fit("window", rows[:40], COLUMNS)
+    windows = xp.asarray(make_windows(rows, 5)[0].copy())
+    scaled, (level, unit) = to_host(scaler.scale_windows(windows)), map(to_host, scaler.target_scales(windows))
+    assert scaled.shape == (55, 5, 3)
+    assert level.shape == unit.shape == (55, 1)
+    for i in (0, 7, 54):
+        window = rows[i : i + 5]
+        s = [statistics.pstdev(window[:, c].tolist()) + 0.05 * rows[:40, c].std() for c in range(3)]
+        np.testing.assert_allclose(scaled[i], (window - window[-1]) / s, rtol=1e-11)
+        assert (level[i, 0], unit[i, 0]) == (window[-1, 0], pytest.approx(s[0], rel=1e-12))
+    flat = np.full((1, 5, 3), 7.0)
+    assert scaler.target_scales(flat)[1] == pytest.approx(0.05 * rows[:40, 0].std(), rel=1e-12)
+
+
+def test_median_and_interquartile_range(xp, rows):
+    """An outlier counts for nothing; where most values are the same, the standard deviation is the unit."""
+    rows[11, 0] = 1e9
+    scaler = Scaler.fit("robust", rows, COLUMNS)
+    quartiles = [statistics.quantiles(column, n=4, method="inclusive") for column in rows.T.tolist()]
+    assert scaler.median == pytest.approx([q[1] for q in quartiles], rel=1e-12)
+    assert scaler.iqr == pytest.approx([q[2] - q[0] for q in quartiles], rel=1e-9)
+    windows, targets = (xp.asarray(a.copy()) for a in make_windows(rows, 5))
+    scaled = to_host(scaler.scale_windows(windows))
+    np.testing.assert_allclose(scaled[4], (rows[4:9] - scaler.median) / scaler.iqr, rtol=1e-12)
+    expected = (rows[5:, 0] - scaler.median[0]) / scaler.iqr[0]
+    np.testing.assert_allclose(to_host(scaler.scale_targets(targets, windows)), expected, rtol=1e-12)
+    mostly = np.where(np.arange(60) % 5, 3.0, np.arange(60.0))[:, None]
+    scaler = Scaler.fit("robust", mostly, ("a",))
+    assert (scaler.median, scaler.iqr) == ((3.0,), pytest.approx((mostly.std(),)))
+
+
 def test_targets_come_back(rows, kind):
     scaler = Scaler.fit(kind, rows[:30], COLUMNS)
     windows, targets = make_windows(rows, 4)
     scaled = scaler.scale_targets(targets, windows)
     np.testing.assert_allclose(scaler.unscale_predictions(scaled, windows), targets, rtol=1e-13)
-    assert np.abs(scaled - targets).min() > 0.1
+    assert (np.abs(scaled - targets).min() > 0.1) == (kind != "none")
+    several = np.stack([targets, targets[::-1]], axis=1)
+    scaled = scaler.scale_targets(several, windows)
+    assert scaled[3, 1] == scaler.scale_targets(several[:, 1], windows)[3]
+    np.testing.assert_allclose(scaler.unscale_predictions(scaled, windows), several, rtol=1e-13)
 
 
 def test_predicting_no_change_is_the_naive_forecast(rows):
@@ -154,6 +192,16 @@ def test_numbers_that_no_scaler_has(rows):
                 dataclasses.replace(scaler, **{name: (1.0, 1.0, number)})
         with pytest.raises(ValueError, match="as many numbers"):
             dataclasses.replace(scaler, **{name: (1.0,)})
+    robust = Scaler.fit("robust", rows, COLUMNS)
+    assert "iqr" not in scaler.to_dict()
+    for one, changes, match in (
+        (robust, {"iqr": (1.0, 0.0, 1.0)}, "^iqr of the scaler holds 0.0"),
+        (robust, {"median": ()}, "as many numbers"),
+        (robust, {"kind": "last"}, "as many numbers"),
+        (scaler, {"kind": "robust"}, "as many numbers"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            dataclasses.replace(one, **changes)
     with pytest.raises(ValueError, match="kind is 'first'"):
         dataclasses.replace(scaler, kind="first")
     with pytest.raises(ValueError, match="mean of the scaler holds True"):

@@ -19,16 +19,18 @@ def path(tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def architecture(params):
+def architecture(params, patch=1):
     first, linear = params.gru[0], params.linear
     return Architecture(
-        first[0].input_size,
+        first[0].input_size // patch,
         first[0].hidden_size,
         linear.weight.shape[0],
         len(params.gru),
         len(first) == 2,
         linear.weight.dtype.name,
         first[0].reset,
+        patch,
+        None if params.skip is None else params.skip.weight.shape[1],
     )
 
 
@@ -66,6 +68,7 @@ LAYERS = (
     {"num_layers": 3, "reset": "after"},
     {"bidirectional": True, "reset": "after"},
     {"num_layers": 12, "bidirectional": True},
+    {"patch": 3, "skip": 4, "reset": "after"},
 )
 
 
@@ -223,6 +226,14 @@ def test_names_of_the_other_version(path, problem, assert_refused):
     assert_refused(params, "'gru.0.0.bias' is unknown")
 
 
+def test_older_versions_had_neither_patches_nor_a_skip(path, cpu, problem, refused):
+    params = problem().params
+    write(path, with_unused(params), version=2)
+    for more in ({"patch_size": 2, "input_size": 1}, {"skip_length": 4}):
+        with refused(CheckpointError, str(path), "patches or a skip", "version 2", case=more):
+            load_model(path, cpu, lambda _, more=more: architecture(params)._replace(**more))
+
+
 # --- parts ------------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +280,8 @@ def test_a_description_of_another_network(path, problem, assert_refused):
         ({"num_layers": 2}, "'gru.1.0.bias' is missing"),
         ({"bidirectional": True}, "'gru.0.1.bias' is missing"),
         ({"reset": "after"}, "'gru.0.0.bias_hn' is missing"),
+        ({"patch": 2}, "gru.0.0.weight_ih"),
+        ({"skip": 4}, "'skip.bias' is missing"),
     ):
         assert_refused(problem(**other).params, part, case=other)
 
@@ -300,7 +313,7 @@ def test_an_architecture_names_the_parameters_in_their_order(problem):
     for layers in LAYERS:
         params = problem(H=3, dtype="float32", **layers).params
         arrays = dict(named_arrays(params))
-        specs = architecture(params).specs()
+        specs = architecture(params, layers.get("patch", 1)).specs()
         assert list(specs) == list(arrays)
         assert specs == {name: TensorSpec("float32", array.shape) for name, array in arrays.items()}
         assert_same(architecture(params).build(arrays), params)
