@@ -117,16 +117,53 @@ LAYERS = click.IntRange(1, 1000)
 @click.option("--learning-rate", type=POSITIVE, metavar="X", default=0.002, show_default=True, help="Learning rate.")
 @click.option(
     "--optimizer",
-    type=click.Choice(["adam", "sgd", "momentum"]),
+    type=click.Choice(["adam", "adamw", "sgd", "momentum"]),
     default="adam",
     show_default=True,
     help="Optimizer.",
 )
 @click.option(
+    "--beta1",
+    type=RATE,
+    metavar="X",
+    default=0.9,
+    show_default=True,
+    help="Decay of the average gradient, of adam and adamw.",
+)
+@click.option(
+    "--beta2",
+    type=RATE,
+    metavar="X",
+    default=0.999,
+    show_default=True,
+    help="Decay of the average squared gradient, of adam and adamw.",
+)
+@click.option(
+    "--weight-decay",
+    type=RATE,
+    metavar="X",
+    default=0.01,
+    show_default=True,
+    help="Weight decay of adamw, as a fraction of the learning rate.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["constant", "cosine", "one-cycle"]),
+    default="constant",
+    show_default=True,
+    help="Learning-rate schedule, over all updates.",
+)
+@click.option(
+    "--warmup",
+    type=RATE,
+    metavar="X",
+    help="Fraction of the updates in which the learning rate rises.  [default: 0.2 for one-cycle, else 0]",
+)
+@click.option(
     "--reduction",
     type=click.Choice(["mean", "sum"]),
     help="Reduction of the loss over a mini-batch; the reported loss is always the mean.  "
-    "[default: mean for adam, sum for sgd and momentum]",
+    "[default: mean for adam and adamw, else sum]",
 )
 @click.option("--batch-size", type=COUNT, metavar="N", help="Mini-batch size, in windows.  [default: all]")
 @click.option(

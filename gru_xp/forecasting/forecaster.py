@@ -88,6 +88,8 @@ class Forecaster:
         `DropoutRates`.
     num_epochs, learning_rate, optimizer, reduction, batch_size, clip_norm, patience, keep_every
         See `TrainingConfig`.
+    beta1, beta2, weight_decay, schedule, warmup
+        See `TrainingConfig`.
     validation_ratio
         Fraction of the rows, from the end, held out to select the best epoch; 0 for none.
     scaling : {"last", "standard"}
@@ -134,6 +136,11 @@ class Forecaster:
     dtype: Literal["float32", "float64"] = "float32"
     seed: int = 0
     keep_every: int | None = None
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.01
+    schedule: str = "constant"
+    warmup: float | None = None
 
     device: Device = field(init=False, repr=False)
     params: NetworkParams = field(init=False, repr=False)

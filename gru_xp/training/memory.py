@@ -28,7 +28,7 @@ from gru_xp.training.trainer import TrainingConfig
 _VECTORS = 6
 """Vectors of all parameters: at the start, now, before an update, the best ones, and two that come and go."""
 
-_OPTIMIZER_VECTORS = {"sgd": 1, "momentum": 2, "adam": 4}
+_OPTIMIZER_VECTORS = {"sgd": 1, "momentum": 2, "adam": 4, "adamw": 4}
 """Those of optimizers: what they remember, and what they compute with."""
 
 _SMALL_BATCH = 32

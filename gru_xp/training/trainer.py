@@ -15,7 +15,15 @@ from gru_xp.devices import Device, is_out_of_memory, to_device, to_host
 from gru_xp.devices.fast_paths import replace, warn
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError
-from gru_xp.nn.checks import check_array, check_choice, check_function, check_kind, positive_number, whole_number
+from gru_xp.nn.checks import (
+    check_array,
+    check_choice,
+    check_function,
+    check_kind,
+    positive_number,
+    rate,
+    whole_number,
+)
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.losses import REDUCTIONS
 from gru_xp.nn.network import NetworkParams
@@ -24,7 +32,8 @@ from gru_xp.nn.pointwise import divide
 from gru_xp.nn.scan import Array, Namespace
 from gru_xp.nn.stack import StackMasks, draw_masks
 from gru_xp.training.objective import Objective
-from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS
+from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS, Optimizer
+from gru_xp.training.schedules import DEFAULT_WARMUPS, SCHEDULES, rate_factor
 
 Result = TypeVar("Result")
 StopReason = Literal["num_epochs", "patience", "callback", "paused", "non_finite"]
@@ -40,10 +49,10 @@ class TrainingConfig:
         Passes over the training sequences.
     learning_rate
         Learning rate.
-    optimizer : {"adam", "sgd", "momentum"}
+    optimizer : {"adam", "adamw", "sgd", "momentum"}
     reduction : {"mean", "sum"}, optional
-        Reduction of the loss over a mini-batch; by default mean for adam, sum for sgd and momentum. The reported loss
-        is always the mean.
+        Reduction of the loss over a mini-batch; by default mean for adam and adamw, sum for sgd and momentum. The
+        reported loss is always the mean.
     batch_size
         Mini-batch size, in sequences; all of them if None.
     clip_norm
@@ -57,6 +66,15 @@ class TrainingConfig:
         epoch, batch), so that a resumed training draws the same numbers.
     keep_every
         Activation checkpointing: store the states of every N-th step and recompute the rest; see `gru_forward`.
+    beta1, beta2
+        Decay of the averages of the gradient and of its square, of adam and adamw.
+    weight_decay
+        Of adamw: each step shrinks all parameters by this share of the learning rate.
+    schedule : {"constant", "cosine", "one-cycle"}
+        How the learning rate changes from update to update: not at all; down to 0 along a cosine; or up and then down.
+    warmup
+        Share of the updates in which the learning rate rises, along a straight line; by default 0.2 for one-cycle, 0
+        for the others.
 
     Raises
     ------
@@ -76,8 +94,14 @@ class TrainingConfig:
     zoneout: float = 0.0
     seed: int = 0
     keep_every: int | None = None
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.01
+    schedule: str = "constant"
+    warmup: float | None = None
 
     def __post_init__(self) -> None:
+        check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
         if self.reduction is not None:
             check_choice("reduction", self.reduction, REDUCTIONS)
@@ -89,6 +113,9 @@ class TrainingConfig:
                 whole_number(name, getattr(self, name), 1)
         if self.clip_norm is not None:
             positive_number("clip_norm", self.clip_norm)
+        for name in ("beta1", "beta2", "weight_decay", "warmup"):
+            if getattr(self, name) is not None:
+                rate(name, getattr(self, name))
         self.rates.check()
 
     @property
@@ -100,6 +127,11 @@ class TrainingConfig:
     def resolved_reduction(self) -> str:
         """The reduction that is used."""
         return self.reduction or DEFAULT_REDUCTIONS[self.optimizer]
+
+    def learning_rate_at(self, step: int, total: int) -> float:
+        """The learning rate of one of `total` updates, the first of which is 0."""
+        warmup = DEFAULT_WARMUPS[self.schedule] if self.warmup is None else self.warmup
+        return self.learning_rate * rate_factor(self.schedule, warmup, step, total)
 
 
 @dataclass(frozen=True)
@@ -268,7 +300,9 @@ def train(
         ops = device.ops()
         theta = flatten(params)
         current = unflatten(theta, params)
-        update = Update(theta, config, ops)
+        n = x.shape[0]
+        batch_size = min(config.batch_size or n, n)
+        update = Update(theta, config, ops, math.ceil(n / batch_size))
         if state is not None:
             update.restore(state, device)
         rates = config.rates
@@ -276,8 +310,6 @@ def train(
         objective = Objective(current, x, y, ops, **how)
         validation_objective = None if validation is None else Objective(current, *validation, ops, **how)
 
-        n = x.shape[0]
-        batch_size = min(config.batch_size or n, n)
         # Without dropout, the gradient is that of the reported cost.
         whole_batch = batch_size == n and not any(rates)
         captures = _Captures(ops, device, update)
@@ -304,6 +336,7 @@ def train(
 
         def learn_from_all(epoch: int, done: int) -> Iterator[int]:
             if done == 0:
+                update.prepare(epoch, 1)
                 captures.run(whole_update, again=learn_again)
                 yield 1
 
@@ -560,9 +593,10 @@ class Update:
     From the first gradient of an epoch on that is not finite, `theta` stays as it is.
     """
 
-    def __init__(self, theta: Array, config: TrainingConfig, ops: Ops) -> None:
+    def __init__(self, theta: Array, config: TrainingConfig, ops: Ops, steps_per_epoch: int = 1) -> None:
         self.config = config
-        self.optimizer = OPTIMIZERS[config.optimizer](theta, config.learning_rate)
+        self.steps_per_epoch = steps_per_epoch
+        self.optimizer = _optimizer(theta, config)
         self._theta, self._ops = theta, ops
         self._before = ops.empty(theta.shape, like=theta)
         self._norm = ops.empty((1,), like=theta)
@@ -583,6 +617,11 @@ class Update:
         """Forget the norms of the epoch before."""
         self._ops.copy(0.0, self.largest_norm)
         self._ops.copy(0.0, self._good_steps)
+
+    def prepare(self, epoch: int, batch: int) -> None:
+        """Set the learning rate of the step for a batch of an epoch, both counted from 1."""
+        step, total = (epoch - 1) * self.steps_per_epoch + batch - 1, self.config.num_epochs * self.steps_per_epoch
+        self.optimizer.set_learning_rate(self.config.learning_rate_at(step, total), self._ops)
 
     def restore(self, state: TrainingState, device: Device) -> None:
         """Go on from `state`."""
@@ -607,6 +646,11 @@ class Update:
         self.optimizer.step(gradient, ops)
         ops.pointwise(_while_finite, (theta, self._before, self.largest_norm, limit), out=(theta,))
         self.is_changing = False
+
+
+def _optimizer(theta: Array, config: TrainingConfig) -> Optimizer:
+    names = {"adam": ("beta1", "beta2"), "adamw": ("beta1", "beta2", "weight_decay")}.get(config.optimizer, ())
+    return OPTIMIZERS[config.optimizer](theta, config.learning_rate, **{name: getattr(config, name) for name in names})
 
 
 def _watch(xp: Namespace, norm: Array, largest: Array, good_steps: Array, limit: float) -> tuple[Array, Array]:
@@ -640,7 +684,7 @@ class _Batches:
         captures: _Captures,
     ) -> None:
         self._x, self._y, self._batch_size, self._device = x, y, batch_size, device
-        self._captures = captures
+        self._captures, self._update = captures, update
         self._layers, self._rates, self._seed = current.gru, update.config.rates, update.config.seed
         self._prepared: dict[int, tuple[Array, Array, StackMasks, Objective, Callable[[], None]]] = {}
         for size in {batch_size, x.shape[0] % batch_size} - {0}:
@@ -663,6 +707,7 @@ class _Batches:
         order = self._captures.call(partial(self._order, epoch))
         for batch in range(done + 1, math.ceil(self._x.shape[0] / self._batch_size) + 1):
             _, learn = self._captures.call(partial(self._gather, order, epoch, batch))
+            self._update.prepare(epoch, batch)
             self._captures.run(learn)
             yield batch
 

@@ -167,7 +167,7 @@ def train_on_chunks(
             sum(counts),
             None if h0 is None else _initial_states(h0, params, x.shape[0], device, dtype),
             partial(_squared_error, ops=ops) if loss is None else loss,
-            Update(theta, config, ops),
+            Update(theta, config, ops, math.ceil(max(counts) / chunk_length)),
             {"keep_every": config.keep_every if keep_every is None else keep_every, "ops": ops},
         )
         return run_epochs(theta, params, training.update, training.learn, training.costs, callback, start=start)
@@ -201,6 +201,7 @@ class _Training:
         """An update a chunk; none any more, and no cost, once a chunk's cost is not finite."""
         states = self._h0
         for number, chunk in enumerate(self._chunks(), start=1):
+            self.update.prepare(epoch, number)
             states, value = self._learn_from(chunk, states)
             self._diverged = not math.isfinite(value)
             yield number

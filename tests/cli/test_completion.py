@@ -22,7 +22,7 @@ def complete():
 def test_commands_and_options_are_offered(complete):
     assert ("plain", "train") in complete("tr")
     assert ("plain", "--hidden-size") in complete("train", "--hid")
-    assert {value for _, value in complete("train", "--optimizer", "")} == {"adam", "sgd", "momentum"}
+    assert {value for _, value in complete("train", "--optimizer", "")} == {"adam", "adamw", "sgd", "momentum"}
     for command in ("train", "evaluate", "forecast"):
         assert [value for _, value in complete(command, "--device", "")] == ["auto", "cpu", "cuda"]
         assert [value for _, value in complete(command, "--device", "c")] == ["cpu", "cuda"]

@@ -118,7 +118,7 @@ def test_defaults_are_those_of_the_library():
 WRONG = [
     (["--colour"], ["--colour"]),
     (["--hidden_sizes", "3"], ["hidden-sizes"]),
-    (["--optimizer", "newton"], ["'adam', 'sgd', 'momentum'"]),
+    (["--optimizer", "newton"], ["'adam', 'adamw', 'sgd', 'momentum'"]),
     (["--reset", "never"], ["'before', 'after'"]),
     (["--scaling", "log"], ["'last', 'standard'"]),
     (["--dtype", "float16"], ["'float32', 'float64'"]),

@@ -42,6 +42,7 @@ KINDS = {
     "float64, states again": (*BATCHES, "--dtype", "float64", "--keep-every", "3", "--bidirectional"),
     "a feature": (*BATCHES, "--scaling", "standard", "--target", "Value", "--features", "Year", "--reset", "after"),
     "gaps": (*BATCHES, "--missing", "mask"),
+    "adamw, one-cycle": (*BATCHES, "--optimizer", "adamw", "--schedule", "one-cycle", "--beta2", "0.99"),
 }
 STOPS = [(0, 0), (0, 3), (2, 0), (3, 4), (4, 5)]
 
@@ -561,6 +562,11 @@ OTHERS = {
     "reset": "after",
     "dtype": "float64",
     "seed": 1,
+    "beta1": 0.5,
+    "beta2": 0.5,
+    "weight_decay": 0.5,
+    "schedule": "cosine",
+    "warmup": 0.5,
 }
 """Options that make another training."""
 

@@ -221,6 +221,11 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "dtype": "float64",
         "seed": 5,
         "keep_every": 2,
+        "beta1": 0.75,
+        "beta2": 0.875,
+        "weight_decay": 0.125,
+        "schedule": "cosine",
+        "warmup": 0.25,
     }
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
     assert app("train", "own.csv", *flags, "--bidirectional", "--out", "run").code == 0

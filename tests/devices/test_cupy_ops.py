@@ -688,5 +688,6 @@ def test_a_training_with_other_numbers_compiles_nothing(cuda):
     learn(cuda, B=10, T=5, batch_size=4, chunk_length=3, learning_rate=0.01, clip_norm=1.0, zoneout=0.2)
     compiled = stats["kernels loaded"]
     assert compiled > 10
-    learn(cuda, B=17, T=9, batch_size=5, chunk_length=5, learning_rate=0.2, clip_norm=0.5, zoneout=0.1)
+    others = {"learning_rate": 0.2, "clip_norm": 0.5, "zoneout": 0.1, "schedule": "one-cycle"}
+    learn(cuda, B=17, T=9, batch_size=5, chunk_length=5, **others)
     assert stats["kernels loaded"] == compiled

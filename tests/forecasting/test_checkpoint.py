@@ -454,7 +454,7 @@ def test_the_first_change_is_told(known):
 
 
 @pytest.mark.compat
-@pytest.mark.parametrize("optimizer", ["adam", "momentum", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "momentum", "sgd"])
 @pytest.mark.parametrize("reset", ["before", "after"])
 def test_version_1(learn, series, path, monkeypatch, reset, optimizer):
     """It had numbers for a `bias_hn` in both forms, which "before" did not use: they are dropped."""

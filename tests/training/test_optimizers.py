@@ -7,7 +7,7 @@ import pytest
 from gru_xp.devices import to_host
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PLAIN_OPS
-from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS, SGD, Adam, Momentum
+from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS, SGD, STATE_SHAPES, Adam, AdamW, Momentum
 
 STEPS = 50
 
@@ -51,6 +51,7 @@ def by_hand(name, theta, gradients, rate):
             else:
                 mean = 0.9 * mean + 0.1 * g
                 square = 0.999 * square + 0.001 * g**2
+                value *= 1 - 0.01 * rate if name == "adamw" else 1
                 value -= rate * (mean / (1 - 0.9**t)) / (math.sqrt(square / (1 - 0.999**t)) + 1e-8)
         results.append(value)
     return np.asarray(results)
@@ -78,6 +79,7 @@ def test_steps_are_those_of_pytorch(rng, gradients, name, way, make_ops):
         "sgd": lambda: torch.optim.SGD([theirs], lr=0.03),
         "momentum": lambda: torch.optim.SGD([theirs], lr=0.03, momentum=0.9),
         "adam": lambda: torch.optim.Adam([theirs], lr=0.03),
+        "adamw": lambda: torch.optim.AdamW([theirs], lr=0.03),
     }[name]()
     ours, given = start.copy(), np.empty(7)
     step = way(OPTIMIZERS[name](ours, 0.03), given, make_ops())
@@ -95,6 +97,11 @@ def test_other_coefficients(rng, gradients):
     cases = (
         (lambda theta: Momentum(theta, 0.02, decay=0.5), "SGD", {"momentum": 0.5}),
         (lambda theta: Adam(theta, 0.02, 0.7, 0.8, epsilon=1e-2), "Adam", {"betas": (0.7, 0.8), "eps": 1e-2}),
+        (
+            lambda theta: AdamW(theta, 0.02, 0.9, 0.99, weight_decay=0.3),
+            "AdamW",
+            {"betas": (0.9, 0.99), "weight_decay": 0.3},
+        ),
     )
     for (ours, theirs, options), ops in itertools.product(cases, (PLAIN_OPS, NumpyOps())):
         theta = rng.standard_normal(7)
@@ -139,4 +146,21 @@ def test_the_first_adam_step_is_as_long_as_the_learning_rate(rng):
 
 def test_every_optimizer_has_a_default_reduction():
     assert DEFAULT_REDUCTIONS.keys() == OPTIMIZERS.keys()
-    assert {"sgd": SGD, "momentum": Momentum, "adam": Adam} == OPTIMIZERS
+    assert DEFAULT_REDUCTIONS.keys() == STATE_SHAPES.keys()
+    assert {"sgd": SGD, "momentum": Momentum, "adam": Adam, "adamw": AdamW} == OPTIMIZERS
+
+
+def test_captured_steps_follow_the_learning_rate(rng, gradients):
+    """Rates that are set after a step was captured are those of other optimizers, which had them from the start."""
+    for name, make in OPTIMIZERS.items():
+        theta = rng.standard_normal(7)
+        expected, ops, given = theta.copy(), NumpyOps(), np.empty(7)
+        changing, eager = make(theta, 0.5), make(expected, 1.0)
+        step = captured(changing, given, ops)
+        for gradient, rate in zip(gradients[:9], rng.uniform(0.0, 0.1, 9), strict=True):
+            given[...] = gradient
+            changing.set_learning_rate(rate, ops)
+            eager.set_learning_rate(rate, PLAIN_OPS)
+            step()
+            eager.step(gradient, PLAIN_OPS)
+        np.testing.assert_allclose(theta, expected, rtol=1e-13, err_msg=name)

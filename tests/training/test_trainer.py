@@ -112,7 +112,7 @@ def test_one_step_of_gradient_descent_by_hand(run, problem, reset):
 
 
 def test_default_reductions(run, problem):
-    for optimizer, reduction in (("sgd", "sum"), ("momentum", "sum"), ("adam", "mean")):
+    for optimizer, reduction in (("sgd", "sum"), ("momentum", "sum"), ("adam", "mean"), ("adamw", "mean")):
         p = problem()
         other = {"sum": "mean", "mean": "sum"}[reduction]
         default, same, different = (
@@ -135,12 +135,13 @@ def test_default_reductions(run, problem):
         ("sgd", "mean", {"num_layers": 2}, None),
         ("momentum", "sum", {"bidirectional": True}, 4),
         ("adam", "mean", {"num_layers": 3, "bidirectional": True}, None),
+        ("adamw", "mean", {}, 4),
     ],
 )
 def test_training_is_that_of_pytorch(
     run, problem, torch_network, assert_params_close, monkeypatch, optimizer, reduction, layers, batch_size
 ):
-    """The same weights after each of ten epochs, with PyTorch's own GRU, layer, gradients and optimizer."""
+    """The same weights after each of ten epochs, with PyTorch's own GRU, layer, gradients, optimizer and schedule."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr("random.Random.shuffle", lambda self, indices: indices.reverse())
     p, rate = problem(B=9, T=6, I=2, H=5, O=2, reset="after", **layers), 2e-3
@@ -150,7 +151,10 @@ def test_training_is_that_of_pytorch(
         "sgd": lambda: torch.optim.SGD(weights, lr=rate),
         "momentum": lambda: torch.optim.SGD(weights, lr=rate, momentum=0.9),
         "adam": lambda: torch.optim.Adam(weights, lr=rate),
+        "adamw": lambda: torch.optim.AdamW(weights, lr=rate, betas=(0.8, 0.99), weight_decay=0.1),
     }[optimizer]()
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, T_max=30) if optimizer == "adamw" else None
+    others = {"beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1, "schedule": "cosine"} if falling else {}
 
     def loss(x, y):
         errors = ((peer(torch.tensor(x)) - torch.tensor(y)) ** 2).mean(dim=1)
@@ -166,6 +170,8 @@ def test_training_is_that_of_pytorch(
                 loss(x[rows], y[rows]).backward()
                 peer.keep_second_biases()
                 stepper.step()
+                if falling:
+                    falling.step()
         expected.append(float(loss(p.x, p.y).detach()) / (9 if reduction == "sum" else 1))
         states.append(map_arrays(np.copy, peer.params()))
 
@@ -176,6 +182,7 @@ def test_training_is_that_of_pytorch(
         optimizer=optimizer,
         reduction=reduction,
         batch_size=batch_size,
+        **others,
     )
     assert min(expected) < 0.99 * expected[0]
     np.testing.assert_allclose(costs(result), expected, rtol=1e-9)
