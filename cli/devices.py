@@ -31,12 +31,13 @@ def devices(as_json: bool) -> None:
     if cuda["problem"] is not None:
         rows.append(("cuda", f"not available: {cuda['problem']}"))
     for device in cuda["devices"]:
+        what = "no properties to be had"
+        if device["name"] is not None:
+            capability = device["compute_capability"]
+            what = f"{device['name']}, {device['memory_gib']:.0f} GiB, compute capability {capability}"
+        runtime, driver = (cuda[part] or "unknown" for part in ("runtime", "driver"))
         rows += [
-            (
-                device["device"],
-                f"{device['name']}, {device['memory_gib']:.0f} GiB, compute capability {device['compute_capability']}, "
-                f"CuPy {cuda['cupy']}, CUDA runtime {cuda['runtime']}, driver {cuda['driver']}",
-            ),
+            (device["device"], f"{what}, CuPy {cuda['cupy']}, CUDA runtime {runtime}, driver {driver}"),
             *(("", text) for text in _self_check(device["check"])),
         ]
     rows.append(("auto", found["auto"]))

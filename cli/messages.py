@@ -88,7 +88,8 @@ def choose_device(request: "DeviceRequest", *, quiet: bool) -> "Device":
         fallback = False if request.no_fallback else None
         device = resolve_device(request.name, fallback=fallback, threads=request.threads, tf32=request.tf32)
     if device.fallback:
-        note(f"warning: device {request.name} cannot be used: {device.reason}; using the CPU")
+        name = "cuda:0" if request.name == "auto" else request.name
+        note(f"warning: device {name} cannot be used: {device.reason}; using the CPU")
     else:
         in_tf32 = ", in TF32" if device.tf32 else ""
         note(f"device: {device.name}{in_tf32} ({request.reason or device.reason})", quiet=quiet)

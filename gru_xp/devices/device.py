@@ -14,7 +14,7 @@ import array_api_compat
 import numpy as np
 
 from gru_xp.devices.cupy_ops import CupyOps, plain_ops
-from gru_xp.devices.fast_paths import fallback_allowed
+from gru_xp.devices.fast_paths import fallback_allowed, is_of_cupy
 from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
@@ -51,7 +51,7 @@ class Device:
     reason
         Why it is this device.
     fallback
-        Whether it stands in for another one that was asked for.
+        Whether it stands in for a CUDA device that was asked for, or that ``"auto"`` found, and that does not work.
     xp
         The Array API namespace of its arrays.
     threads
@@ -122,7 +122,8 @@ def resolve_device(
     Parameters
     ----------
     name
-        ``"auto"`` (a CUDA device if one works, else the CPU), ``"cpu"``, ``"cuda"`` (device 0) or ``"cuda:N"``.
+        ``"auto"`` (device 0 of CUDA if it passes its self-check, else the CPU, with a RuntimeWarning if the self-check
+        ends with a device that cannot be used), ``"cpu"``, ``"cuda"`` (device 0) or ``"cuda:N"``.
     fallback
         Whether the CPU stands in, with a RuntimeWarning, for a CUDA device that does not work. None: unless the
         environment variable ``GRU_XP_NO_FALLBACK`` is set to something else than ``0``.
@@ -166,6 +167,8 @@ def device_for_caller(
         return cpu("as asked")
     index = 0 if name == "auto" else _cuda_index(name)
     problem = cuda_problem(index)
+    unusable = unusable_after_check(index) if name == "auto" and problem is None else None
+    problem = problem or unusable
     if problem is not None and name != "auto" and not fallback:
         raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
     without_tf32 = tf32 and tf32_problem("cpu" if problem else f"cuda:{index}")
@@ -178,10 +181,24 @@ def device_for_caller(
 
         reason = "CuPy finds a working device" if name == "auto" else "as asked"
         return Device(f"cuda:{index}", name, reason, False, cupy_namespace, tf32=bool(tf32 and not without_tf32))
-    if name == "auto":
+    if name == "auto" and unusable is None:
         return cpu(problem)
-    warnings.warn(f"device {name} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=3)
+    which = f"cuda:{index}" if name == "auto" else name
+    warnings.warn(f"device {which} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=3)
     return cpu(problem, fallback=True)
+
+
+def unusable_after_check(index: int) -> str | None:
+    """Why a CUDA device cannot be used after its self-check, which is made if it has not been; None if it can be."""
+    if plain_wanted():
+        return None
+    from gru_xp.devices.self_check import verdicts_of
+
+    try:
+        verdicts_of(index)
+    except (DeviceError, MemoryError) as error:
+        return printable(_first_line(error), None)
+    return None
 
 
 def tf32_problem(name: str) -> str | None:
@@ -212,8 +229,7 @@ def _using_cuda(name: str) -> Iterator[None]:
         with cupy.cuda.Device(_cuda_index(name)):
             yield
     except Exception as error:
-        is_of_cupy = type(error).__module__.partition(".")[0] in ("cupy", "cupyx", "cupy_backends")
-        if not is_of_cupy or isinstance(error, MemoryError):
+        if not is_of_cupy(error) or isinstance(error, MemoryError):
             raise
         raise DeviceError(
             f"{name} failed: {type(error).__name__}: {printable(_first_line(error), 200)}{_remedy(error)}; set "
@@ -286,18 +302,37 @@ def _remedy(error: Exception) -> str:
 
 
 def _remedy_of_driver(package: str | None) -> str:
+    driver = cuda_number("driverGetVersion")
+    if driver is None:
+        return ""
+    if driver == 0:
+        return "; no NVIDIA driver is installed"
+    supported = f"; the driver supports CUDA {cuda_version(driver)}"
+    runtime, major = cuda_number("runtimeGetVersion"), re.fullmatch(r"cupy-cuda(\d+)x", package or "")
+    if major and driver // 1000 < int(major[1]):
+        needed = f", and {package} needs {major[1]}.0 or later"
+    elif runtime is not None and driver < runtime:
+        needed = f", and the CUDA runtime is {cuda_version(runtime)}"
+    else:
+        return f"{supported}{'' if runtime is None else f', and the CUDA runtime is {cuda_version(runtime)}'}"
+    if package == "cupy-cuda13x" and driver // 1000 == 12:
+        return f"{supported}{needed}: pip uninstall {package}, then pip install 'gru-xp[cuda12]'; or update the driver"
+    return f"{supported}{needed}: update the driver"
+
+
+def cuda_number(function: str) -> int | None:
+    """A version as CUDA counts it; None as CuPy cannot be imported, or does not tell."""
     try:
         import cupy
 
-        number = int(cupy.cuda.runtime.driverGetVersion())
-    except Exception:  # as CuPy cannot be imported, or the driver not be asked
-        return ""
-    if number == 0:
-        return "; no NVIDIA driver is installed"
-    supported = f"; the driver supports CUDA {number // 1000}.{number % 1000 // 10}"
-    if package == "cupy-cuda13x" and number // 1000 == 12:
-        return f"{supported}: pip uninstall {package}, then pip install 'gru-xp[cuda12]'; or update the driver"
-    return f"{supported}: update it"
+        return int(getattr(cupy.cuda.runtime, function)())
+    except Exception:
+        return None
+
+
+def cuda_version(number: int) -> str:
+    """A version as people write it."""
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def cupy_version() -> str | None:

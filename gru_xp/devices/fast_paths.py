@@ -177,6 +177,11 @@ def warn(text: str) -> None:
     warnings.warn(text, DeviceWarning, stacklevel=level)
 
 
+def is_of_cupy(error: Exception) -> bool:
+    """Whether an error is one of CuPy, or of CUDA by way of CuPy."""
+    return type(error).__module__.partition(".")[0] in ("cupy", "cupyx", "cupy_backends")
+
+
 def is_trying() -> bool:
     """Whether this thread checks a fast path, so that an error must be raised instead of being worked around."""
     return _THREAD.tried is not None

@@ -1,16 +1,25 @@
 """List the devices of this machine and the versions of the array libraries."""
 
 import platform
+import warnings
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from gru_xp.devices.device import Device, cupy_version, resolve_device
-from gru_xp.devices.fast_paths import PATHS
-from gru_xp.errors import DeviceError
+from gru_xp.devices.device import (
+    Device,
+    cuda_number,
+    cuda_problem,
+    cuda_version,
+    cupy_version,
+    resolve_device,
+    unusable_after_check,
+)
+from gru_xp.devices.fast_paths import PATHS, Verdict
 from gru_xp.nn.scan import plain_wanted
 
 
@@ -26,17 +35,20 @@ def inventory() -> dict[str, Any]:
             ``name``, ``threads``, ``numpy`` and ``blas``.
         ``cuda``
             ``problem``, why there is no device, or None; ``cupy``, its version or None; ``devices``; where there are
-            any, the versions of ``runtime`` and ``driver``. Each device has ``device``, ``name``, ``memory_gib``,
-            ``compute_capability`` and ``check``.
+            any, the versions of ``runtime`` and ``driver``. Each device has ``device``, ``check``, and ``name``,
+            ``memory_gib`` and ``compute_capability``, which are None if CUDA does not tell them.
         ``check``
             The self-check of a device, which the first call of a process makes: ``problem``, why the device cannot be
             used, or None; ``paths``, by the keys of `gru_xp.devices.fast_paths.PATHS`, each with ``name``, ``problem``
             (why it is off, or None), ``seconds`` and ``compile_seconds``; their sums ``seconds`` and
-            ``compile_seconds``. None if ``GRU_XP_PLAIN`` switches all fast paths off.
+            ``compile_seconds``. None if ``GRU_XP_PLAIN`` switches all fast paths off, and the device works.
     """
     cpu = resolve_device("cpu")
-    auto = resolve_device("auto")
-    problem = None if auto.is_cuda else auto.reason
+    devices = _cuda_devices()  # before a self-check can make CUDA refuse to tell
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the result says it
+        auto = resolve_device("auto")
+    problem = None if devices or auto.is_cuda else auto.reason
     return {
         "auto": auto.name,
         "cpu": {
@@ -49,7 +61,7 @@ def inventory() -> dict[str, Any]:
                 if library["user_api"] == "blas"
             ],
         },
-        "cuda": {"problem": problem, "cupy": cupy_version(), "devices": [], **({} if problem else _cuda())},
+        "cuda": {"problem": problem, "cupy": cupy_version(), "devices": [], **({} if problem else _cuda(devices))},
     }
 
 
@@ -72,42 +84,59 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cuda() -> dict[str, Any]:
+def _cuda_devices() -> list[dict[str, Any]]:
+    """What CUDA says of each device; an empty list if there is no device, or no CuPy."""
+    if find_spec("cupy") is None:
+        return []
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception:  # which `resolve_device` reports
+        return []
+    return [{"device": f"cuda:{index}", **_properties(index)} for index in range(count)]
+
+
+def _properties(index: int) -> dict[str, Any]:
     import cupy
 
-    runtime = cupy.cuda.runtime
-    devices = []
-    for index in range(runtime.getDeviceCount()):
-        properties = runtime.getDeviceProperties(index)
-        devices.append(
-            {
-                "device": f"cuda:{index}",
-                "name": properties["name"].decode(),
-                "memory_gib": properties["totalGlobalMem"] / 2**30,
-                "compute_capability": f"{properties['major']}.{properties['minor']}",
-                "check": None if plain_wanted() else _self_check(index),
-            }
-        )
+    try:
+        properties = cupy.cuda.runtime.getDeviceProperties(index)
+    except Exception:  # of CUDA; the self-check will say what is wrong
+        return {"name": None, "memory_gib": None, "compute_capability": None}
     return {
-        "devices": devices,
-        "runtime": _cuda_version(runtime.runtimeGetVersion()),
-        "driver": _cuda_version(runtime.driverGetVersion()),
+        "name": properties["name"].decode(),
+        "memory_gib": properties["totalGlobalMem"] / 2**30,
+        "compute_capability": f"{properties['major']}.{properties['minor']}",
     }
 
 
-def _self_check(index: int) -> dict[str, Any]:
+def _cuda(devices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "devices": [device | {"check": _self_check(index)} for index, device in enumerate(devices)],
+        **{name: _version(f"{name}GetVersion") for name in ("runtime", "driver")},
+    }
+
+
+def _version(function: str) -> str | None:
+    number = cuda_number(function)
+    return None if number is None else cuda_version(number)
+
+
+def _self_check(index: int) -> dict[str, Any] | None:
     from gru_xp.devices.self_check import verdicts_of
 
-    try:
-        problem, verdicts = None, verdicts_of(index)
-    except DeviceError as error:
-        problem, verdicts = str(error), {}
+    verdicts: dict[str, Verdict] = {}
+    if plain_wanted():
+        problem = cuda_problem(index)
+        if problem is None:
+            return None
+    else:
+        problem = unusable_after_check(index)
+        if problem is None:
+            verdicts = verdicts_of(index)
     return {
         "problem": problem,
         "paths": {path: {"name": PATHS[path], **verdict._asdict()} for path, verdict in verdicts.items()},
         **{name: sum(getattr(v, name) for v in verdicts.values()) for name in ("seconds", "compile_seconds")},
     }
-
-
-def _cuda_version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"

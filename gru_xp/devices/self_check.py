@@ -16,7 +16,7 @@ import numpy as np
 from gru_xp.devices import cublas
 from gru_xp.devices.compiling import compile_seconds
 from gru_xp.devices.cupy_ops import CupyOps
-from gru_xp.devices.fast_paths import PATHS, Verdict, is_on, trying
+from gru_xp.devices.fast_paths import PATHS, Verdict, is_of_cupy, is_on, trying
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.devices.step_plan import built, leaves_of, structure_of
 from gru_xp.errors import DeviceError, printable
@@ -49,11 +49,16 @@ def verdicts_of(device: int) -> dict[str, Verdict]:
     with _LOCK:
         found = _FOUND.get(device)
         if found is None:
-            with cupy.cuda.Device(device):
-                try:
-                    found = _check(device)
-                except DeviceError as error:
-                    found = str(error)
+            try:
+                with cupy.cuda.Device(device):
+                    try:
+                        found = _check(device)
+                    except DeviceError as error:
+                        found = str(error)
+            except Exception as error:  # of CUDA, which may refuse even to make another device the current one
+                if not is_of_cupy(error) or isinstance(error, MemoryError):
+                    raise
+                found = found if isinstance(found, str) else _unusable(device, "its self-check", _first_line(error))
             _FOUND[device] = found
     if isinstance(found, str):
         raise DeviceError(found)
@@ -104,10 +109,14 @@ def _check_without(device: int, path: str, problem: str) -> None:
     without = _problem(set())
     if without is not None:
         reasons = problem if without == problem else f"{problem}; without it, {without}"
-        raise DeviceError(
-            f"cuda:{device} does not work any more after a self-check of {PATHS[path]} ({reasons}); set "
-            "GRU_XP_PLAIN=1 to run without fast paths, or use the CPU"
-        )
+        raise DeviceError(_unusable(device, f"a self-check of {PATHS[path]}", reasons))
+
+
+def _unusable(device: int, what: str, reasons: str) -> str:
+    return (
+        f"cuda:{device} does not work any more after {what} ({reasons}); set GRU_XP_PLAIN=1 to run without fast paths, "
+        "or use the CPU"
+    )
 
 
 def _difference(results: Sequence[Any], expected: Sequence[Any]) -> str | None:

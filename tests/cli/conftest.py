@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gru_xp.devices import device
+from gru_xp.devices import device, inventory
 from gru_xp.reporting import run_folder
 
 NO_CUDA = "the driver is on holiday"
@@ -63,6 +63,7 @@ def no_cuda(monkeypatch):
     """The reason why CUDA cannot be used, so that the tests do the same on all machines."""
     monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
     monkeypatch.setattr(device, "cuda_problem", lambda index=0: NO_CUDA)
+    monkeypatch.setattr(inventory, "_cuda_devices", list)
     return NO_CUDA
 
 

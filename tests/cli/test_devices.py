@@ -30,6 +30,7 @@ def cuda_listed(monkeypatch):
         {"device": f"cuda:{n}", "name": "Some GPU", "memory_gib": 79.6, "compute_capability": "9.0", "check": check}
         for n, check in enumerate((CHECK, CHECK | {"problem": "the device is unwell", "paths": {}}, None))
     ]
+    devices[2] |= dict.fromkeys(("name", "memory_gib", "compute_capability"))
     cuda = {"problem": None, "devices": devices, "cupy": "14.0.1", "runtime": "13.0", "driver": "13.1"}
     monkeypatch.setattr(inventory, "inventory", lambda: {**found, "cuda": cuda, "auto": "cuda:0"})
 
@@ -55,6 +56,8 @@ def test_the_table_lists_cuda_devices(app, cuda_listed):
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert "Some GPU, 80 GiB, compute capability 9.0" in lines["cuda:0"]
     assert "CuPy 14.0.1, CUDA runtime 13.0, driver 13.1" in " ".join(out.split())
+    assert "no properties" in lines["cuda:2"]
+    assert "unknown" not in out
     assert max(map(len, out.splitlines())) <= 80
     assert lines["auto"].split() == ["auto", "cuda:0"]
 

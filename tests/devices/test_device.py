@@ -46,6 +46,7 @@ def gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "array_api_compat.cupy", namespace)
     monkeypatch.setattr(array_api_compat, "cupy", namespace, raising=False)
     monkeypatch.setattr(device, "cuda_problem", lambda index=0: None)
+    monkeypatch.setattr(device, "unusable_after_check", lambda index: None)
     return namespace
 
 
@@ -360,17 +361,29 @@ def test_a_missing_cuda_library_is_named_with_the_command_for_the_cupy_that_is_i
 def test_a_driver_that_is_too_old_is_named_with_the_cupy_that_it_supports(fake_cupy, monkeypatch):
     error = RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version")
     fake_cupy.cuda.runtime.getDeviceCount = fail_with(error)
+    fake_cupy.cuda.runtime.runtimeGetVersion = lambda: 13010
     no_package = device.PackageNotFoundError()
     for package, driver, advice in (
-        ("cupy-cuda13x", 12040, "supports CUDA 12.4: pip uninstall cupy-cuda13x, then pip install 'gru-xp[cuda12]'"),
-        ("cupy-cuda13x", 11080, "supports CUDA 11.8: update it"),
-        ("cupy-cuda12x", 11080, "supports CUDA 11.8: update it"),
+        (
+            "cupy-cuda13x",
+            12040,
+            "supports CUDA 12.4, and cupy-cuda13x needs 13.0 or later: pip uninstall cupy-cuda13x, "
+            "then pip install 'gru-xp[cuda12]'; or update",
+        ),
+        ("cupy-cuda13x", 11080, "supports CUDA 11.8, and cupy-cuda13x needs 13.0 or later: update"),
+        ("cupy-cuda12x", 11080, "supports CUDA 11.8, and cupy-cuda12x needs 12.0 or later: update"),
+        ("cupy", 11080, "supports CUDA 11.8, and the CUDA runtime is 13.1: update"),
+        ("cupy-cuda13x", 13000, "supports CUDA 13.0, and the CUDA runtime is 13.1: update"),
         ("cupy-cuda13x", 0, "no NVIDIA driver"),
     ):
         installed = {package: "14.2"}
         monkeypatch.setattr(device, "version", lambda name, i=installed: i.get(name) or fail_with(no_package)())
         fake_cupy.cuda.runtime.driverGetVersion = lambda driver=driver: driver
         assert advice in cuda_problem(), (package, driver)
+    fake_cupy.cuda.runtime.driverGetVersion = lambda: 13010  # which suffices: nothing to advise
+    assert cuda_problem().endswith("supports CUDA 13.1, and the CUDA runtime is 13.1")
+    fake_cupy.cuda.runtime.runtimeGetVersion = fail_with(error)
+    assert cuda_problem().endswith("supports CUDA 13.1")
     fake_cupy.cuda.runtime.driverGetVersion = fail_with(error)
     assert cuda_problem().endswith("CUDA runtime version)")
 

@@ -183,6 +183,40 @@ def test_an_illegal_address_found_by_the_self_check(fail, layer, kind):
             use()
 
 
+def test_auto_leaves_a_device_that_the_self_check_finds_unusable(fail, monkeypatch):
+    """With one warning; whether or not CUDA still makes devices current and tells their properties."""
+    import cupy
+
+    def refusing(usual):
+        def refuse(*arguments):
+            is_dead, told = cupy._device.THREAD.device in cupy._device.DEAD, usual(*arguments)
+            if is_dead:
+                raise cupy._device.CUDARuntimeError(700, "cudaErrorIllegalAddress")
+            return told
+
+        return refuse
+
+    fail()
+    assert resolve_device().name == "cuda:0"
+    for owner, name in ((cupy.cuda, None), (cupy.cuda.Device, "__exit__"), (cupy.cuda.runtime, "getDeviceProperties")):
+        with monkeypatch.context() as patch:
+            if name is not None:
+                patch.setattr(owner, name, refusing(getattr(owner, name)))
+            fail("illegal RawModule")
+            cupy._device.DEAD.clear()
+            self_check._FOUND.clear()
+            with pytest.warns(RuntimeWarning, match=r"^device cuda:0 cannot be used: .*IllegalAddress") as record:
+                device = resolve_device()
+            assert len(record) == 1
+            assert (device.name, device.requested, device.fallback) == ("cpu", "auto", True)
+            cupy._device.DEAD.add(1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                cuda = inventory()["cuda"]
+            assert cuda["problem"] is None
+            assert all("IllegalAddress" in row["check"]["problem"] for row in cuda["devices"])
+
+
 def test_an_illegal_address_at_the_first_launch_of_a_kernel(fail, layer):
     fail()
     layer()
