@@ -128,6 +128,8 @@ def resumed_run(
     no_fallback = name is None or bool(given.get("no_fallback"))
     reason = "as in the run" if name is None else None
     tf32 = changes.pop("tf32", checkpoint.tf32 and name != "cpu")
+    if checkpoint.tf32 and name == "cpu" and not tf32:
+        note("warning: the run has used TF32, which the CPU lacks; continuing, and recording it, without")
     if tf32 and (name or checkpoint.device) == "cpu":
         _refuse(path, "--tf32 needs a CUDA device, and the run is on cpu; leave it out, or add --device cuda")
     threads = changes.pop("threads", facts["threads"])

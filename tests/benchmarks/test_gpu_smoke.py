@@ -193,6 +193,12 @@ def test_parts_side_by_side_and_alone(smoke: Any, tmp_path: Path) -> None:
     assert 0.7 < rows["alone"]["results"]["settings"]["minutes"] < limits[2] / 60
 
 
+def test_a_command_without_time_is_not_started(smoke: Any) -> None:
+    """Its options would refuse it."""
+    code, rows, out = smoke(script("timed", "raise SystemExit(2)", 0.5, "{minutes}"), minutes="0.02")
+    assert (code, rows["timed"]["status"], rows["timed"]["seconds"]) == (0, "incomplete", 0.0), out
+
+
 def test_groups_of_parts() -> None:
     names = [[part.name for part in group] for group in groups_of(PARTS)]
     assert names[0] == ["device and self-check"]

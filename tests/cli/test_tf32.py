@@ -57,7 +57,14 @@ def test_it_is_recorded_and_kept(app, write_csv, quick, tmp_path, monkeypatch):
         assert load_checkpoint(tmp_path / "run/checkpoint.safetensors").tf32
         assert app("train", "--resume", "run", *options).code == 0
     assert Forecaster.load(tmp_path / "run/model.safetensors", device="cpu").device.tf32 is False
-    assert app("train", "--resume", "run", "--device", "cpu", "--num-epochs", "6", "--allow-changes").code == 0
+    on_cpu = ("--device", "cpu", "--num-epochs", "6", "--allow-changes", "--quiet")
+    outcome = app("train", "--resume", "run", *on_cpu)
+    assert outcome.code == 0
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("warning: ")
+    assert "TF32" in line
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["device"]["tf32"] is False
+    assert b"tf32" not in (tmp_path / "run/model.safetensors").read_bytes()
     assert not load_checkpoint(tmp_path / "run/checkpoint.safetensors").tf32
     app("train", "--resume", "run", "--tf32").assert_refused("--tf32 is False in the run and True here")
     found = app("evaluate", "run", "--device", "cuda", "--tf32", "--json")
