@@ -2,7 +2,8 @@
 
 The text of a kernel has no number: those of a body are parameters, as arrays are. So a kernel depends on which calls a
 body makes, and on which of its arrays have one column or several blocks of columns, but neither on sizes nor on
-numbers such as a learning rate.
+numbers such as a learning rate. CuPy compiles it for each dtype, number of axes and packing of arrays: a size of 1, or
+rows that are part of wider ones, may be a new case.
 """
 
 import math
@@ -14,10 +15,11 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from gru_xp.devices import cublas, cuda_graph
 from gru_xp.devices.c_code import C_CODE, rounded
-from gru_xp.devices.compiling import FirstLaunch
+from gru_xp.devices.compiling import Launches
 from gru_xp.devices.fast_paths import is_on, may_launch
 from gru_xp.devices.graphed_scans import MAX_NUMBERS, GraphedScans
 from gru_xp.devices.lowering import Kept, LoopSteps, Lowered
+from gru_xp.devices.norm_kernel import write_norm
 from gru_xp.devices.persistent_loops import PersistentLoops, TileChoice
 from gru_xp.devices.persistent_tile import Limits, fastest_tile
 from gru_xp.devices.primitives import PLAIN_OPS, Body, Ops, PlainOps, even_slices, rounds_for_memory
@@ -44,7 +46,7 @@ class CupyOps(Lowered):
 
     def __init__(self, choose_tile: TileChoice = fastest_tile, *, tf32: bool = False) -> None:
         self._tf32 = tf32
-        self._kernels: dict[tuple[str, ...], FirstLaunch] = {}
+        self._kernels: dict[tuple[str, ...], Launches] = {}
         self._call = lru_cache(MAX_CALLS)(self._new_call)
         self._loops = PersistentLoops(choose_tile)
         self._graphed_scans = GraphedScans(self, _device_of)
@@ -108,7 +110,8 @@ class CupyOps(Lowered):
         if not is_on("norm"):
             PLAIN_OPS.norm(a, out)
             return
-        _norm_kernel(a.dtype.char)(a.reshape(-1), out, axis=0, keepdims=True)
+        with _device_of((a,)):
+            write_norm(a, out)
 
     def block_length(self, T: int, B: int, H: int) -> int:
         return T
@@ -153,11 +156,12 @@ class CupyOps(Lowered):
         text = source.in_params, source.out_params, source.code, "gru_xp_" + body.__name__.strip("<_>")
         kernel = self._kernels.get((*text, dtype))
         if kernel is None:
-            kernel = self._kernels[*text, dtype] = FirstLaunch(cupy.ElementwiseKernel(*text, no_return=True))
+            kernel = self._kernels[*text, dtype] = Launches(cupy.ElementwiseKernel(*text, no_return=True))
         arguments = [rounded(a, dtype) if isinstance(a, float) else a for a in source.arguments]
 
         def run(arrays: tuple[Array, ...]) -> None:
-            kernel(*[a if isinstance(a, float) else _columns(arrays, *a) for a in arguments])
+            views = [a if isinstance(a, float) else _columns(arrays, *a) for a in arguments]
+            kernel(cupy.cuda.runtime.getDevice(), arrays, views)
 
         return run
 
@@ -246,17 +250,6 @@ def _limits(index: int) -> _Limits:
         device.attributes[name] for name in ("MultiProcessorCount", "MaxSharedMemoryPerBlockOptin")
     )
     return _Limits(Limits(multiprocessors, shared_bytes), max(1, int(device.mem_info[1]) // 2**32))
-
-
-@cache
-def _norm_kernel(dtype: str) -> FirstLaunch:
-    """Square root of the sum of squares in float64, where no square of a float32 number overflows."""
-    import cupy
-
-    square, add = {"f": ("double(x) * double(x)", "a + b"), "d": ("abs(x)", "hypot(a, b)")}[dtype]
-    root = {"f": "y = sqrt(a)", "d": "y = a"}[dtype]
-    kernel = cupy.ReductionKernel("T x", "T y", square, add, root, "0", f"gru_xp_norm_{dtype}", reduce_type="double")
-    return FirstLaunch(kernel)
 
 
 # --- pointwise bodies -------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ NO_FALLBACK_VARIABLE = "GRU_XP_NO_FALLBACK"
 
 PATHS = {
     "kernels": "fused kernels",
-    "norm": "norm kernel",
+    "norm": "norm kernels",
     "cublas": "cuBLAS",
     "loops": "persistent kernels",
     "graphs": "CUDA graphs",

@@ -144,7 +144,7 @@ def _results(ops: Ops, x: Array, h0: Array, params: GRUParams, dh: Array, dh_las
     dx, dh0, dparams = gru_backward(dh, cache, dh_last=dh_last)
     results = [h, h_last, dx, dh0, *arrays_of(dparams)]
     if ops is PLAIN_OPS or is_on("norm") or is_on("graphs"):
-        for a in (dparams.weight_hh, many):  # for which CuPy has different kernels
+        for a in (dparams.weight_hh, many):  # by one block of threads, and by several
             ops.norm(a, out=(norm := ops.empty((1,), like=dx)))
             results.append(norm)
     return results
@@ -152,13 +152,16 @@ def _results(ops: Ops, x: Array, h0: Array, params: GRUParams, dh: Array, dh_las
 
 @cache
 def _cases() -> list[tuple[tuple[Any, ...], list[Array]]]:
-    """Arguments of `_results` for both forms in both precisions, and the results, by NumPy."""
+    """Arguments of `_results` for both forms in float32 and one in float64, and the results, by NumPy.
+
+    Another case would mean to compile more kernels, of the same code for another type.
+    """
     rng = np.random.default_rng(0)
     shapes = (B, T, I), (B, H), (3 * H, I), (3 * H, H), (3 * H,), (H,), (B, T, H), (B, H), (5000,)
     cases = []
     for dtype in LIMITS:
         x, h0, *weights, dh, dh_last, many = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
-        for params in (GRUParams(*weights), GRUParams(*weights[:3])):
+        for params in (GRUParams(*weights), GRUParams(*weights[:3]))[: 2 if dtype == "float32" else 1]:
             arguments = (x, h0, params, dh, dh_last, many)
             cases.append((arguments, _results(PLAIN_OPS, *arguments)))
     return cases

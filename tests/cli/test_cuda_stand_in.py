@@ -114,7 +114,7 @@ def test_what_fails_is_done_without(on_stand_in, write_csv, tmp_path):
     write_csv(rows=40)
     device = CUDA[1]
     command = ("train", "own.csv", "--hidden-size", "3", "--num-epochs", "2", "--quiet", "--device", device, "--out")
-    faults = "launch RawModule,wrong ElementwiseKernel,ReductionKernel,cublasCreate"
+    faults = "launch steps,wrong ElementwiseKernel,take_norm,cublasCreate"
     outcome = on_stand_in(*command, "without", FAKE_CUPY_FAIL=faults)
     assert outcome.code == 0, outcome.err
     warnings = sorted(outcome.err.splitlines())
@@ -126,7 +126,7 @@ def test_what_fails_is_done_without(on_stand_in, write_csv, tmp_path):
     assert (outcome.code, outcome.err) == (0, "")
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text())["parts"] for name in ("without", "plain")]
     np.testing.assert_allclose(*[parts["test"]["model"]["rmse"] for parts in metrics], rtol=1e-4)
-    outcome = on_stand_in(*command, "no", "--no-fallback", FAKE_CUPY_FAIL="ReductionKernel")
-    outcome.assert_refused(device, "ReductionKernel")
-    outcome = on_stand_in(*command, "dead", FAKE_CUPY_FAIL="illegal RawModule")
+    outcome = on_stand_in(*command, "no", "--no-fallback", FAKE_CUPY_FAIL="take_norm")
+    outcome.assert_refused(device, "take_norm")
+    outcome = on_stand_in(*command, "dead", FAKE_CUPY_FAIL="illegal steps")
     outcome.assert_refused(device, "IllegalAddress", "GRU_XP_PLAIN=1")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gru_xp.devices import compiling, resolve_device, to_device
-from gru_xp.devices.compiling import NOTICE, FirstLaunch, compile_seconds
+from gru_xp.devices.compiling import NOTICE, Launches, compile_seconds
 from gru_xp.devices.cupy_ops import CupyOps
 
 
@@ -43,23 +43,43 @@ def test_a_process_that_loads_kernels_from_the_cache_says_nothing(notices, took)
     assert notices() == 0
 
 
-def test_the_first_launch_that_works_is_the_last_one_timed(notices, took):
+def test_launches_are_timed_until_one_works(notices, took):
     took(2.0)
     calls = []
 
-    def launch(a, size):
-        if not calls:
-            calls.append(None)
+    def launch(a, number):
+        calls.append((a, number))
+        if len(calls) == 1:
             raise ValueError("no memory")
-        calls.append((a, size))
 
-    kernel = FirstLaunch(launch)
+    kernel, a = Launches(launch), np.ones((2, 3))
     with pytest.raises(ValueError, match="no memory"):
-        kernel(1, size=2)
-    for _ in range(3):
-        kernel(3, size=4)
-    assert calls == [None, *[(3, 4)] * 3]
+        kernel(0, (a,), (a, 0.5))
+    for number in (0.5, 0.25, 0.5):
+        kernel(0, (a,), (a, number))
+    assert [number for _, number in calls] == [0.5, 0.5, 0.25, 0.5]
     assert compile_seconds() == 4.0
+
+
+def test_what_cupy_compiles_anew_is_timed_anew(notices, took, monkeypatch):
+    """On another device, and for arrays of which other axes can be joined; not for other numbers in them."""
+    took(1.0)
+    monkeypatch.setattr(compiling, "MAX_LAYOUTS", 4)
+    kernel, whole = Launches(lambda *given: None), np.ones((4, 3, 2))
+    timed = []
+    for device, a in [
+        (0, whole),
+        (0, whole[::-1][::-1]),
+        (1, whole),
+        (0, whole[:, :2]),
+        (0, whole[..., :1]),
+        (0, whole),
+    ]:
+        kernel(device, (a,), (a,))
+        timed.append(compile_seconds())
+    assert timed == [1.0, 1.0, 2.0, 3.0, 4.0, 4.0]
+    kernel(0, (whole[0],), (whole[0],))  # more than are remembered
+    assert len(kernel._known) == 1
 
 
 def double(xp, a):

@@ -260,8 +260,6 @@ def test_cupy_takes_the_code(calls):
         source = kernel_source(record(body, given))
         kernel = cupy.ElementwiseKernel(source.in_params, source.out_params, source.code, body.__name__)
         assert kernel.nin + kernel.nout == len(source.arguments)
-    for dtype in "fd":
-        assert cupy_ops._norm_kernel(dtype).kernel.nin == 1
 
 
 def test_code_compiles_for_cuda(calls, nvrtc):
@@ -307,23 +305,6 @@ class FakeElementwiseKernel:
         exec(self.code, dict(zip(self.names, arrays, strict=True)) | functions | {"T": arrays[-1].dtype.type})
 
 
-class FakeReductionKernel:
-    """Runs the expressions of a reduction as Python."""
-
-    def __init__(self, in_params, out_params, square, add, root, identity, name, reduce_type):
-        assert (in_params, out_params, identity, reduce_type) == ("T x", "T y", "0", "double")
-        self.square, self.add, self.root = square, add, root
-
-    def __call__(self, array, out, axis, keepdims):
-        assert array.ndim == 1
-        assert out.shape == (1,)
-        numbers = {"double": float, "abs": abs, "sqrt": math.sqrt, "hypot": math.hypot}
-        squares = [eval(self.square, numbers | {"x": x}) for x in array]
-        total = functools.reduce(lambda a, b: eval(self.add, numbers | {"a": a, "b": b}), squares, 0)
-        exec(self.root, numbers | {"a": total}, result := {})
-        out[0] = result["y"]
-
-
 class HostBlas:
     """What `Cublas` does, by NumPy."""
 
@@ -346,12 +327,11 @@ def fake_cupy(monkeypatch, checked_devices):
         ndarray=type("ndarray", (), {}),
         empty=lambda shape, dtype: np.full(shape, np.nan, dtype),
         ElementwiseKernel=FakeElementwiseKernel,
-        ReductionKernel=FakeReductionKernel,
         cuda=SimpleNamespace(runtime=SimpleNamespace(getDevice=lambda: 0), Device=lambda index: device),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(cupy_ops, "_limits", functools.cache(cupy_ops._limits.__wrapped__))
-    monkeypatch.setattr(cupy_ops, "_norm_kernel", functools.cache(cupy_ops._norm_kernel.__wrapped__))
+    monkeypatch.setattr(cupy_ops, "write_norm", PLAIN_OPS.norm)
     monkeypatch.setattr(persistent_loops, "compile_loop", lambda *calls, **limits: None)
     return cupy
 
@@ -434,18 +414,6 @@ def test_pointwise(fake_cupy, draw, calls):
 
 def broadcast_by(xp, a, number):
     return (a * number,)
-
-
-@pytest.mark.parametrize(("dtype", "large", "tolerance"), [("float32", 1e30, 1e-6), ("float64", 1e300, 1e-14)])
-def test_norm(fake_cupy, draw, dtype, large, tolerance):
-    a, out = draw(np, (5, 3), dtype), np.empty(1, dtype)
-    for scale in (1.0, large, 0.0):
-        CupyOps().norm(a * a.dtype.type(scale), out)
-        expected = np.linalg.norm(a.astype("float64")) * scale
-        np.testing.assert_allclose(out, [expected], rtol=tolerance)
-    a[0, 0] = np.nan
-    CupyOps().norm(a, out)
-    assert np.isnan(out[0])
 
 
 def test_copy_and_empty(fake_cupy):
@@ -654,16 +622,6 @@ def check_matmul_and_contract(cuda, draw, rows, transposed):
     for add, start in [(True, 1.0), (False, 0.0)]:
         assert ops.contract(to_device(a, cuda), to_device(c, cuda), total, add=add) is total
         np.testing.assert_allclose(to_host(total), start + expected, rtol=1e-12, atol=1e-14, err_msg=case)
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize(("dtype", "large", "tolerance"), [("float32", 1e30, 1e-6), ("float64", 1e300, 1e-13)])
-def test_cuda_norm(cuda, draw, dtype, large, tolerance):
-    for shape, scale in itertools.product([(1,), (1000,), (7, 30_001)], (1.0, large, 0.0)):
-        a, out = draw(np, shape, dtype), to_device(np.zeros(1, dtype), cuda)
-        CupyOps().norm(to_device(a * a.dtype.type(scale), cuda), out)
-        expected = np.linalg.norm(a.astype("float64")) * scale
-        np.testing.assert_allclose(to_host(out), [expected], rtol=tolerance, err_msg=f"{shape} {scale}")
 
 
 # --- what is compiled -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gru_xp.devices import cublas, cupy_ops, fast_paths, persistent, resolve_device, self_check, to_device, to_host
+from gru_xp.devices import cublas, fast_paths, norm_kernel, persistent, resolve_device, self_check, to_device, to_host
 from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.fast_paths import PATHS
 from gru_xp.devices.inventory import inventory
@@ -18,7 +18,7 @@ from gru_xp.training.trainer import TrainingConfig, train
 
 pytestmark = pytest.mark.cuda
 
-KERNELS = {"RawModule": "loops", "ElementwiseKernel": "kernels", "ReductionKernel": "norm"}
+KERNELS = {"steps": "loops", "ElementwiseKernel": "kernels", "take_norm": "norm"}
 FAULTS = {
     **{f"{how}{kind}": path for kind, path in KERNELS.items() for how in ("", "launch ", "wrong ")},
     "cublasCreate": "cublas",
@@ -32,7 +32,7 @@ FAULTS = {
 
 @pytest.fixture
 def fail(monkeypatch):
-    """``fail("RawModule")``: let parts of the stand-in fail, as if nothing had been checked or compiled before."""
+    """``fail("steps")``: let parts of the stand-in fail, as if nothing had been checked or compiled before."""
     _device = pytest.importorskip("cupy._device", reason="a real GPU does not fail on request")
     for module, name, value in (
         (fast_paths, "_OFF", {}),
@@ -43,7 +43,7 @@ def fail(monkeypatch):
     ):
         monkeypatch.setattr(module, name, value)
     monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
-    kernels = (cupy_ops._norm_kernel, persistent._kernel)
+    kernels = (norm_kernel._kernels, persistent._kernel)
 
     def fail(*what):
         monkeypatch.setenv("FAKE_CUPY_FAIL", ",".join(what))
@@ -133,12 +133,12 @@ def test_what_fails_is_done_without(fail, learn, monkeypatch, fault):
 
 
 def test_the_inventory_has_the_self_check_of_each_device(fail, monkeypatch):
-    fail("ReductionKernel")
+    fail("take_norm")
     cuda = inventory()["cuda"]
     for device in cuda["devices"]:
         check = device["check"]
         assert {path: row["problem"] for path, row in check["paths"].items() if row["problem"]} == {
-            "norm": "ReductionKernel fails because FAKE_CUPY_FAIL names it"
+            "norm": "take_norm fails because FAKE_CUPY_FAIL names it"
         }
         assert list(check["paths"]) == list(PATHS)
         assert check["problem"] is None
@@ -146,13 +146,13 @@ def test_the_inventory_has_the_self_check_of_each_device(fail, monkeypatch):
     monkeypatch.setenv("GRU_XP_PLAIN", "1")
     assert inventory()["cuda"]["devices"][0]["check"] is None
     monkeypatch.delenv("GRU_XP_PLAIN")
-    fail("illegal RawModule")
+    fail("illegal steps")
     self_check._FOUND.clear()
     assert "IllegalAddress" in inventory()["cuda"]["devices"][1]["check"]["problem"]
 
 
 def test_public_functions_are_checked_before_they_compute(fail, layer):
-    fail("wrong ElementwiseKernel", "wrong cublasGemmEx", "wrong RawModule")
+    fail("wrong ElementwiseKernel", "wrong cublasGemmEx", "wrong steps")
     with pytest.warns(DeviceWarning) as record:
         results = layer()
     assert len(record) == 1
@@ -167,7 +167,7 @@ def test_each_persistent_kernel_is_checked_before_its_first_launch(fail, layer):
         layer()
         layer(T=7)  # by the same kernels, one forward and one backward
     assert len(fast_paths._CHECKED) == 2
-    fail("wrong RawModule")
+    fail("wrong steps")
     with pytest.warns(DeviceWarning, match=f"cuda:0: {PATHS['loops']}") as record:
         results = layer(9)
     assert len(record) == 1
@@ -175,7 +175,7 @@ def test_each_persistent_kernel_is_checked_before_its_first_launch(fail, layer):
     assert fast_paths._OFF[0] == {"loops"}
 
 
-@pytest.mark.parametrize("kind", ["ElementwiseKernel", "RawModule"])
+@pytest.mark.parametrize("kind", ["ElementwiseKernel", "steps"])
 def test_an_illegal_address_found_by_the_self_check(fail, layer, kind):
     fail(f"illegal {kind}")
     for use in (layer, lambda: self_check.verdicts_of(0)):  # whatever uses the device next
@@ -220,7 +220,7 @@ def test_auto_leaves_a_device_that_the_self_check_finds_unusable(fail, monkeypat
 def test_an_illegal_address_at_the_first_launch_of_a_kernel(fail, layer):
     fail()
     layer()
-    fail("illegal RawModule")
+    fail("illegal steps")
     with pytest.raises(DeviceError, match=r"cuda:0 .*IllegalAddress.*GRU_XP_PLAIN=1"):
         layer(9)
 
@@ -270,7 +270,7 @@ def test_a_failure_after_the_self_check_says_what_to_do(fail, learn):
     learn()
     for fault, cause in (
         ("launch ElementwiseKernel", "OUT_OF_RESOURCES"),
-        ("illegal ReductionKernel", "IllegalAddress"),
+        ("illegal take_norm", "IllegalAddress"),
     ):
         fail(fault)
         with pytest.raises(DeviceError, match=rf"^cuda:0 failed: .*{cause}.*GRU_XP_PLAIN=1"):
@@ -279,7 +279,7 @@ def test_a_failure_after_the_self_check_says_what_to_do(fail, learn):
 
 @pytest.mark.parametrize(
     ("fault", "is_checked"),
-    [("ReductionKernel", False), ("cublasCreate", False), ("cublasCreate", True), ("begin_capture", True)],
+    [("take_norm", False), ("cublasCreate", False), ("cublasCreate", True), ("begin_capture", True)],
 )
 def test_no_fallback(fail, learn, monkeypatch, fault, is_checked):
     """Nothing slower is used, whether a fault shows in the self-check or later."""

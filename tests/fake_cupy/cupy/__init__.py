@@ -3,12 +3,12 @@
 Environment: FAKE_CUPY_DEVICES (2), FAKE_CUPY_MEMORY (8 GiB; a list for devices of different sizes), FAKE_CUPY_PEER (0;
 1 lets devices access each other's memory), FAKE_CUPY_CAPABILITY (90, compute capability 9.0), FAKE_CUPY_SMS (132
 multiprocessors), FAKE_CUPY_SHARED (227 KiB of shared memory), FAKE_CUPY_CACHE (folder of compiled kernels),
-FAKE_CUPY_FAIL (what is to fail, such as "RawModule,begin_capture"; below).
+FAKE_CUPY_FAIL (what is to fail, such as "steps,begin_capture"; below).
 
-These raise an error: RawModule, ElementwiseKernel and ReductionKernel, when they are compiled; begin_capture, launch,
-cublasCreate (no memory), cublasGemmEx, getDeviceCount. Of the kernels of one kind, "launch RawModule" fails when they
-are launched, "wrong RawModule" computes wrong numbers (also: wrong cublasGemmEx, wrong Graph), and "illegal RawModule"
-uses an illegal address, after which the device refuses everything.
+These raise an error: ElementwiseKernel, and raw kernels by their names, such as steps, when they are compiled;
+begin_capture, launch, cublasCreate (no memory), cublasGemmEx, getDeviceCount. Of these kernels, "launch steps" fails
+when they are launched, "wrong steps" computes wrong numbers (also: wrong cublasGemmEx, wrong Graph), and "illegal
+steps" uses an illegal address, after which the device refuses everything.
 """
 
 import builtins as _builtins
@@ -20,7 +20,7 @@ import numpy as _np
 from cupy import _array, _device, _kernels
 from cupy._array import PerformanceWarning, array, ndarray
 from cupy._array import apply as _apply
-from cupy._kernels import ElementwiseKernel, RawKernel, RawModule, ReductionKernel  # noqa: F401
+from cupy._kernels import ElementwiseKernel, RawKernel, RawModule  # noqa: F401
 
 __version__ = "14.2.0"
 

@@ -140,7 +140,7 @@ def compile_loop_kernel(source: str, name: str) -> tuple[ctypes.CDLL, bool]:
 
 def _argument(kind: str, number: int) -> str:
     if "*" in kind:
-        return f"(float *)given[{number}]"
+        return f"({kind[: kind.rindex('*') + 1]})given[{number}]"
     return f"*(const float *)&given[{number}]" if is_number(kind) else f"given[{number}]"
 
 

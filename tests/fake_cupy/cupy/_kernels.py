@@ -15,7 +15,6 @@ from cupy._compiling import MATHS, CompileError, compile_loop_kernel, compile_so
 from cupy._device import (
     CUDADriverError,
     Device,
-    alloc,
     check_addresses,
     count,
     get_current_stream,
@@ -184,55 +183,6 @@ class ElementwiseKernel:
         return "\n".join([*lines, self.operation + ";", "}}"])
 
 
-class ReductionKernel:
-    """A reduction of one array of one axis."""
-
-    def __init__(
-        self,
-        in_params: str,
-        out_params: str,
-        map_expr: str,
-        reduce_expr: str,
-        post_map_expr: str,
-        identity: Any,
-        name: str = "reduce_kernel",
-        reduce_type: str | None = None,
-        **_: Any,
-    ) -> None:
-        _fail("ReductionKernel")
-        (self.given,), (self.result,) = _split(in_params), _split(out_params)
-        self.expressions = map_expr, reduce_expr, post_map_expr, str(identity), reduce_type
-        self.name = name
-        self.compiled: dict[str, Any] = {}
-
-    def __call__(self, a: Any, out: Any, *, axis: int | None = None, keepdims: bool = False) -> ndarray:
-        _check_arrays((a, out))
-        if a.ndim != 1 or out.shape != ((1,) if keepdims else ()):
-            raise ValueError(f"Output shape is mismatched: {out.shape}")
-        _types_of(self.name, [self.given, self.result], (a, out))
-        kind = a.dtype.char
-        if kind not in self.compiled:
-            self.compiled[kind] = _compile(compile_source, self._source(C_TYPES[kind])).kernel
-        function = self.compiled[kind]
-        alloc(512)  # partial results
-        given = *map(ctypes.c_longlong, (a.size, a.data.ptr, a.strides[0])), ctypes.c_void_p(out.data.ptr)
-        launch(lambda: function(*given), "ReductionKernel", _spoiling(out))
-        return out
-
-    def _source(self, dtype: str) -> str:
-        map_expr, reduce_expr, post_map_expr, identity, kind = self.expressions
-        kind = kind or dtype
-        return (
-            f"{MATHS}typedef {dtype} T;\n"
-            f"static {kind} join({kind} a, {kind} b) {{ return {reduce_expr}; }}\n"
-            f'extern "C" void kernel(long long n, const char *p, long long step, T *to) {{\n'
-            f"{kind} a = {identity};\n"
-            f"for (long long i = 0; i < n; ++i) {{\n"
-            f"const T {self.given[1]} = *(const T *)(p + i * step); a = join(a, {map_expr}); }}\n"
-            f"T {self.result[1]}; {post_map_expr}; *to = {self.result[1]}; }}"
-        )
-
-
 _ALONE = threading.Lock()
 
 
@@ -246,7 +196,6 @@ class RawModule:
     """Source whose kernels are compiled when they are asked for."""
 
     def __init__(self, *, code: str, options: tuple[str, ...] = ()) -> None:
-        _fail("RawModule")
         self.code = code
 
     def get_function(self, name: str) -> "RawKernel":
@@ -258,7 +207,8 @@ class RawKernel:
     """A kernel of whole blocks, whose threads take turns."""
 
     def __init__(self, code: str, name: str) -> None:
-        self._shared = 48 * 1024
+        _fail(name)
+        self._name, self._shared = name, 48 * 1024
         self._types = [np.float32 if is_number(kind) else np.int64 for kind in parameters(code, name)]
         self._library = _compile(compile_loop_kernel, code, name)
 
@@ -281,6 +231,6 @@ class RawKernel:
         count("launches of raw kernels")
         check_addresses(int(a) for a in args if type(a) is np.int64)
         given = packed([a.item() for a in args])
-        blocks = grid[0] - should_fail("wrong RawModule")
+        blocks = grid[0] - should_fail(f"wrong {self._name}")
         shape = [ctypes.c_int(number) for number in (blocks, block[0], shared_mem, False)]
-        launch(partial(_launch_alone, self._library, *shape, given), "RawModule")
+        launch(partial(_launch_alone, self._library, *shape, given), self._name)
