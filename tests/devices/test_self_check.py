@@ -1,5 +1,6 @@
 """The self-check of a CUDA device, on the stand-in for CuPy, which can be made to fail."""
 
+import gc
 import threading
 import warnings
 from types import SimpleNamespace
@@ -231,6 +232,7 @@ def test_a_lack_of_memory_is_no_verdict(fail, layer):
     fail()
     pool = cupy.get_default_memory_pool()
     x = cupy.zeros((2, 3, 4), "float32")
+    gc.collect()  # or memory of earlier tests is free later
     pool.free_all_blocks()
     pool.set_limit(pool.used_bytes() + 512)
     try:
