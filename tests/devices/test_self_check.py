@@ -203,7 +203,7 @@ def test_auto_leaves_a_device_that_the_self_check_finds_unusable(fail, monkeypat
         with monkeypatch.context() as patch:
             if name is not None:
                 patch.setattr(owner, name, refusing(getattr(owner, name)))
-            fail("illegal RawModule")
+            fail("illegal steps")
             cupy._device.DEAD.clear()
             self_check._FOUND.clear()
             with pytest.warns(RuntimeWarning, match=r"^device cuda:0 cannot be used: .*IllegalAddress") as record:
