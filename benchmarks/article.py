@@ -54,7 +54,7 @@ def run_experiment(
     forecaster = Forecaster(**settings)
     split = split_rows(len(series), forecaster.seq_length, SPLIT_RATIO, forecaster.validation_ratio)
     forecaster.fit(series.head(split.fit_end), device=device)
-    parts = evaluate(forecaster, series, {name: split.part(name) for name in ("train", "test")})
+    parts = evaluate(forecaster, series, {name: split.part(name) for name in ("train", "test")}, learned=split.fit_end)
     training = forecaster.training
     assert training is not None
     row = {
@@ -67,6 +67,8 @@ def run_experiment(
         "seconds": training.history[-1].seconds,
         "parts": {part.name: part.metrics for part in parts},
     }
+    for errors in (errors for part in parts for errors in part.metrics["models"].values()):
+        errors["mse/var"] = (errors["rmse"] / forecaster.scaler.std[0]) ** 2
     return forecaster, parts, row
 
 
@@ -168,8 +170,8 @@ def _tail(series: "TimeSeries", rows: int) -> "TimeSeries":
 def _cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         errors = [
-            row["parts"][part][forecast]["standardised"]["mse"]
-            for part, forecast in (("train", "naive"), ("test", "model"), ("test", "naive"))
+            row["parts"][part]["models"][forecast]["mse/var"]
+            for part, forecast in (("train", "LastValue"), ("test", "GRU"), ("test", "LastValue"))
         ]
         numbers = (row["cost_start"], row["cost_end"], *errors)
         yield (

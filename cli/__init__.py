@@ -22,7 +22,7 @@ from .train import train
 )
 @click.version_option(package_name="gru-xp")
 def cli() -> None:
-    """Train a GRU on a time series in a CSV file, compare it with the naive forecast, and forecast with it.
+    """Train a GRU on a time series in a CSV file, compare it with simple forecasts, and forecast with it.
 
     Runs on the CPU with NumPy and on NVIDIA GPUs with CuPy. Options may also be written with underscores.
     """

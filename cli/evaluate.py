@@ -28,7 +28,7 @@ def evaluate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Evaluate RUN's model and compare it with the naive forecast.
+    """Evaluate RUN's model and compare it with forecasts that need no training.
 
     RUN is a run folder or a model file. Without CSV, the data of the run are used. A file that starts with the rows
     that the model was trained on is evaluated in parts, as by train; any other file is one part.
@@ -54,7 +54,7 @@ def evaluate(
                 f"warning: the model was trained on rows up to {said}; if this is the same series, the accuracy "
                 "includes those rows"
             )
-    evaluated = evaluation.evaluate(forecaster, series, parts)
+    evaluated = evaluation.evaluate(forecaster, series, parts, learned=notes["fit_end"] if known else None)
     if as_json:
         print_json(
             {

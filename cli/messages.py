@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import floor, log10
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MOST_DIGITS = 15
 """Digits before the point of a number without an exponent; those of larger numbers are not exact."""
+
+MOST_STEPS = 6
+"""Columns of a table of errors by step ahead."""
 
 GAPS = (3, 2, 1)
 """Columns between the columns of a table."""
@@ -115,33 +118,77 @@ def number_text(number: float, digits: int = 9) -> str:
 
 
 def print_parts(title: str, parts: "Sequence[EvaluatedPart]") -> None:
-    """The closing table: every part's errors, the model's beside those of the naive forecast."""
-    header = ("part", "forecast", "windows", "RMSE", "MAE", "MSE/var", "skill")
+    """The closing table: the model's errors in every part, in the last one beside those that need no training.
+
+    For several steps ahead, the errors by step in the last part follow; at the end, what they mean.
+    """
+    from gru_xp.forecasting.backtest import comparison_sentence, copying_sentence
+
+    header = ("part", "forecast", "windows", "MAE", "RMSE", "MASE", "skill")
     for digits in range(MOST_DIGITS, 8, -1):
-        rows = _part_rows(parts, digits)
+        rows = [_part_rows(part.name, part.metrics, digits)[0] for part in parts[:-1]]
+        rows += _part_rows(parts[-1].name, parts[-1].metrics, digits)
         if _fitting_gap(_console(), header, rows, 2) is not None:
             break
     print_table(title, header, rows, left=2)
+    last = parts[-1].metrics
+    if last["horizon"] > 1:
+        print_steps(f"Mean absolute error by step ahead, {parts[-1].name} part", last)
+    for sentence in (comparison_sentence(last), copying_sentence(last)):
+        print_sentence(sentence)
 
 
-def _part_rows(parts: "Sequence[EvaluatedPart]", digits: int) -> list[tuple[str, ...]]:
-    """The rows of the closing table, with numbers of up to `digits` digits in full."""
-    rows = []
-    for part in parts:
-        skill = part.metrics["skill"]
-        for forecast in ("model", "naive"):
-            errors = part.metrics[forecast]
-            rows.append(
-                (
-                    part.name if forecast == "model" else "",
-                    "GRU" if forecast == "model" else "naive",
-                    str(part.metrics["windows"]),
-                    *(number_text(errors[name], digits) for name in ("rmse", "mae")),
-                    number_text(errors["standardised"]["mse"], digits),
-                    ("n/a" if skill is None else f"{skill:+.1%}") if forecast == "model" else "",
-                )
+def _part_rows(name: str, metrics: Mapping[str, Any], digits: int) -> list[tuple[str, ...]]:
+    """The rows of a table of errors, the model's first, with numbers of up to `digits` digits in full."""
+    from gru_xp.forecasting.backtest import name_in_text
+
+    best, rows = metrics["best_baseline"], []
+    for number, (model, errors) in enumerate(metrics["models"].items()):
+        skill = "best" if model == best else "" if number else _percent(metrics["skill"])
+        rows.append(
+            (
+                "" if number else name,
+                name_in_text(model),
+                "" if number else str(metrics["windows"]),
+                *(_cell(errors[measure], digits) for measure in ("mae", "rmse")),
+                _cell(errors["mase"], 4),
+                skill,
             )
+        )
     return rows
+
+
+def print_steps(title: str, metrics: Mapping[str, Any]) -> None:
+    """Errors by step ahead; of many steps, some."""
+    from gru_xp.forecasting.backtest import name_in_text
+
+    horizon = metrics["horizon"]
+    steps = sorted({*range(1, min(horizon, MOST_STEPS) + 1)} if horizon <= MOST_STEPS else _some(horizon))
+    rows = [
+        (name_in_text(model), *(_cell(errors["by_step"]["mae"][step - 1], 9) for step in steps))
+        for model, errors in metrics["models"].items()
+    ]
+    rows.append(("skill", *(_percent(metrics["skill_by_step"][step - 1]) for step in steps)))
+    print_table(title, ("step", *map(str, steps)), rows, left=1)
+
+
+def _some(horizon: int) -> set[int]:
+    """Some steps of many, the first and the last among them."""
+    return {1 + round(part * (horizon - 1) / (MOST_STEPS - 1)) for part in range(MOST_STEPS)}
+
+
+def _cell(number: float | None, digits: int) -> str:
+    return "n/a" if number is None else number_text(number, digits)
+
+
+def _percent(share: float | None) -> str:
+    return "n/a" if share is None else f"{share:+.1%}"
+
+
+def print_sentence(text: str) -> None:
+    """A line on stdout, or several on a narrow terminal."""
+    console = _console()
+    console.print(printable(text, None), soft_wrap=not console.is_terminal)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:

@@ -269,7 +269,8 @@ def train(
     """Train a GRU on the series in CSV, and evaluate the result.
 
     CSV is a file with a header line (also gzip, zip, Parquet, or - for stdin), or the name of a bundled series: AAPL,
-    GOOG, IBM, sunspots. The result is compared with the naive forecast. The model, its training history, metrics,
+    GOOG, IBM, sunspots. The result is compared with forecasts that need no
+    training. The model, its training history, metrics,
     predictions and plots are written to the run folder, and checkpoints while it trains.
 
     Ctrl-C stops after the current batch and saves a checkpoint and the best model so far; pressed again, it quits at
@@ -457,7 +458,8 @@ def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[d
 
     forecaster, series, training = run.forecaster, run.series, run.forecaster.training
     assert training is not None
-    parts = evaluate(forecaster, series, {name: run.split.part(name) for name in ("train", "validation", "test")})
+    names = ("train", "validation", "test")
+    parts = evaluate(forecaster, series, {name: run.split.part(name) for name in names}, learned=run.split.fit_end)
     metrics = {
         "file": str(run.source.path),
         "target": series.target,

@@ -1,18 +1,16 @@
-"""One-step predictions of a series' parts, beside the naive forecast on the same windows."""
+"""How good a trained forecaster is on the parts of a series, beside forecasts that need no training."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gru_xp.errors import DataError, printable
-from gru_xp.forecasting.baselines import naive_forecast
+from gru_xp.forecasting.backtest import Backtest, forecast_from, rolling_origins, training_seasons
 from gru_xp.forecasting.data import remembered_options, series_to_continue, warn_of_notices
 from gru_xp.forecasting.forecaster import Forecaster, naming
-from gru_xp.forecasting.metrics import compare_with_naive
-from gru_xp.forecasting.windows import Floats, make_windows
+from gru_xp.forecasting.windows import Floats
 from gru_xp.io.series import TimeSeries
 
 
@@ -29,7 +27,7 @@ class EvaluatedPart:
     y_true, y_pred : array, shape ``(len(rows),)``
         Actual and predicted values, in the data's units.
     metrics
-        See `compare_with_naive`.
+        See `Backtest.metrics`.
     """
 
     name: str
@@ -39,8 +37,17 @@ class EvaluatedPart:
     metrics: dict[str, Any]
 
 
-def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, slice]) -> list[EvaluatedPart]:
-    """Predict each row of `parts`, from the actual rows before it, which may lie in the part before.
+def evaluate(
+    forecaster: Forecaster,
+    series: TimeSeries,
+    parts: Mapping[str, slice],
+    horizon: int = 1,
+    *,
+    learned: int | None = None,
+) -> list[EvaluatedPart]:
+    """Predict the rows of `parts` by blocks of `horizon`, each from the actual rows before it.
+
+    These may lie in the part before. The last block ends with its part.
 
     Parameters
     ----------
@@ -51,6 +58,11 @@ def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, sli
     parts
         Name and rows of each part; rows without a whole window before them are left out, and so are those whose target
         was missing, and empty parts.
+    horizon
+        Steps ahead.
+    learned
+        How many of the rows, from the first, the forecaster has learned from; their mean and season make forecasts that
+        need no training. If None, it has learned from other rows, and those of all rows do.
 
     Returns
     -------
@@ -65,42 +77,37 @@ def evaluate(forecaster: Forecaster, series: TimeSeries, parts: Mapping[str, sli
     with naming(series):
         taken = series_to_continue(series, forecaster.columns, remembered_options(forecaster.notes))
     warn_of_notices(series, taken, stacklevel=2)
-    y_pred = forecaster.predict(taken)
-    with naming(taken):
-        return _evaluated(forecaster, taken, y_pred, parts)
-
-
-def _evaluated(
-    forecaster: Forecaster, series: TimeSeries, y_pred: Floats, parts: Mapping[str, slice]
-) -> list[EvaluatedPart]:
-    if not any(map(series.is_there, range(forecaster.seq_length, len(series)))):
+    origins = {
+        name: rolling_origins(max(start, forecaster.seq_length), stop, horizon, horizon)
+        for name, rows in parts.items()
+        for start, stop, _ in [rows.indices(len(taken))]
+    }
+    learned = len(taken) if learned is None else learned
+    seasons = training_seasons(taken, learned)
+    every = np.concatenate(list(origins.values()))
+    if not len(every):
+        needed = forecaster.seq_length + horizon
         raise DataError(
-            f"{printable(series.target)} is missing in every row after the first {forecaster.seq_length}: there is "
-            "nothing to hold predictions against; give rows that have it"
+            f"{taken.name}: {len(taken)} rows are too few: the model looks back on {forecaster.seq_length} and "
+            f"forecasts {horizon}; at least {needed} are needed"
         )
-    windows, y_true = make_windows(series.values, forecaster.seq_length)
-    y_naive = naive_forecast(windows)
-    evaluated = []
-    for name, rows in parts.items():
-        start, stop, _ = rows.indices(len(series))
-        rows_there = [row for row in range(max(start, forecaster.seq_length), stop) if series.is_there(row)]
-        if not rows_there:
-            continue
-        at = [row - forecaster.seq_length for row in rows_there]
-        with np.errstate(over="ignore"):
-            metrics = compare_with_naive(y_true[at], y_pred[at], y_naive[at], forecaster.scaler.std[0])
-        if not all(map(math.isfinite, _numbers(metrics))):
+    forecasts = forecast_from(forecaster, taken, every, horizon, taken.values[:learned, 0], seasons)
+    evaluated, start = [], 0
+    with naming(taken):
+        for name, own in origins.items():
+            held = {model: forecast[start : start + len(own)] for model, forecast in forecasts.items()}
+            start += len(own)
+            part = Backtest(taken, own, horizon, held, learned, seasons[0] if seasons else 1)
+            if len(own) and not np.isnan(part.y_true).all():
+                evaluated.append(_part(name, part))
+        if not evaluated:
             raise DataError(
-                f"the errors in the {name} part are too large for numbers; give rows like those that the model was "
-                "trained on, or another model"
+                f"{printable(taken.target)} is missing in every row after the first {forecaster.seq_length}: there is "
+                "nothing to compare predictions with; give rows that have it"
             )
-        evaluated.append(EvaluatedPart(name, rows_there, y_true[at], y_pred[at], metrics))
     return evaluated
 
 
-def _numbers(metrics: Mapping[str, Any]) -> Iterator[float]:
-    for value in metrics.values():
-        if isinstance(value, Mapping):
-            yield from _numbers(value)
-        elif value is not None:
-            yield value
+def _part(name: str, part: Backtest) -> EvaluatedPart:
+    there = ~np.isnan(part.y_true)
+    return EvaluatedPart(name, part.rows[there].tolist(), part.y_true[there], part.y_pred[there], part.metrics)

@@ -1,72 +1,95 @@
-"""Measures of error, of a model beside the naive forecast.
+"""Measures of error, by utilsforecast.
 
 Source: Hyndman and Athanasopoulos, Forecasting: Principles and Practice, 3rd ed., section 5.8.
 """
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gru_xp.errors import ShapeError
 from gru_xp.forecasting.windows import Floats
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def _errors(y_true: Floats, y_pred: Floats) -> Floats:
-    if y_true.shape != y_pred.shape:
-        raise ShapeError(f"y_pred has shape {y_pred.shape}; it must be that of y_true, {y_true.shape}")
-    return y_true - y_pred
-
-
-def mse(y_true: Floats, y_pred: Floats) -> float:
-    """Mean squared error, in the data's units squared."""
-    return float(np.mean(_errors(y_true, y_pred) ** 2))
+MEASURES = ("mae", "rmse", "mase", "rmsse", "smape")
+STEP_MEASURES = ("mae", "rmse")
+_ID, _STEP, _Y = "unique_id", "step", "y"
 
 
-def rmse(y_true: Floats, y_pred: Floats) -> float:
-    """Root of the mean squared error, in the data's units."""
-    return float(np.sqrt(mse(y_true, y_pred)))
-
-
-def mae(y_true: Floats, y_pred: Floats) -> float:
-    """Mean absolute error, in the data's units."""
-    return float(np.mean(np.abs(_errors(y_true, y_pred))))
-
-
-def skill(y_true: Floats, y_pred: Floats, y_naive: Floats) -> float | None:
-    """``1 - RMSE / RMSE_naive``: above 0 where the model is better; None where the naive forecast is perfect."""
-    reference = rmse(y_true, y_naive)
-    return 1.0 - rmse(y_true, y_pred) / reference if reference > 0 else None
-
-
-def compare_with_naive(y_true: Floats, y_pred: Floats, y_naive: Floats, std: float) -> dict[str, Any]:
-    """All measures, for the model and for the naive forecast.
+def accuracy(y_true: Floats, forecasts: dict[str, Floats], train: Floats, season: int) -> dict[str, dict[str, Any]]:
+    """All measures of each forecast, over all steps ahead.
 
     Parameters
     ----------
-    y_true, y_pred, y_naive : array, shape ``(N,)``
-        Actual values and the two forecasts, in the data's units.
-    std
-        Standard deviation of the target's training rows, the unit of the standardised measures.
+    y_true : array, shape ``(n, horizon)``
+        Actual values, NaN where they are missing.
+    forecasts
+        Arrays of the same shape, by name.
+    train : array, shape ``(N,)``
+        Training rows, NaN where they are missing: MASE and RMSSE are in units of the errors of their seasonal naive
+        forecast one step ahead.
+    season
+        Rows of the season of that forecast; 1 for the last value.
 
     Returns
     -------
     dict
-        ``windows`` (N), ``model`` and ``naive`` (each with ``mse``, ``rmse``, ``mae`` and the same three under
-        ``standardised``), and ``skill``.
+        By forecast and name of `MEASURES`; sMAPE is from 0 to 1. None where there is no such number, as for MASE if the
+        training rows are constant or shorter than a season.
     """
+    from utilsforecast import losses
 
-    def measures(y: Floats) -> dict[str, Any]:
-        errors = {"mse": mse(y_true, y), "rmse": rmse(y_true, y), "mae": mae(y_true, y)}
-        standardised = {
-            "mse": errors["mse"] / std**2,
-            "rmse": errors["rmse"] / std,
-            "mae": errors["mae"] / std,
+    names, frame = list(forecasts), _frame(y_true, forecasts)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        results = {name: getattr(losses, name)(frame, names, id_col=_ID) for name in ("mae", "rmse", "smape")}
+        training = _training_frame(train)
+        for name in ("mase", "rmsse"):
+            results[name] = getattr(losses, name)(frame, names, seasonality=season, train_df=training, id_col=_ID)
+    return {model: {name: _number(results[name][model].iloc[0]) for name in MEASURES} for model in names}
+
+
+def accuracy_by_step(y_true: Floats, forecasts: dict[str, Floats]) -> dict[str, dict[str, list[float | None]]]:
+    """`STEP_MEASURES` of each forecast, a number for every step ahead; None where all values are missing."""
+    from utilsforecast import losses
+
+    names, frame = list(forecasts), _frame(y_true, forecasts)
+    steps = range(1, y_true.shape[1] + 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        results = {
+            name: getattr(losses, name)(frame, names, id_col=_STEP).set_index(_STEP).reindex(steps)
+            for name in STEP_MEASURES
         }
-        return {**errors, "standardised": standardised}
+    return {model: {name: _numbers(results[name][model]) for name in STEP_MEASURES} for model in names}
 
-    return {
-        "windows": len(y_true),
-        "model": measures(y_pred),
-        "naive": measures(y_naive),
-        "skill": skill(y_true, y_pred, y_naive),
-    }
+
+def skill(error: float | None, reference: float | None) -> float | None:
+    """``1 - error / reference``: above 0 where the error is the smaller one; None where there is no such number."""
+    return None if error is None or not reference else 1.0 - error / reference
+
+
+def _frame(y_true: Floats, forecasts: dict[str, Floats]) -> "pd.DataFrame":
+    """A row for each value that is there."""
+    import pandas as pd
+
+    there = ~np.isnan(y_true)
+    steps = np.broadcast_to(np.arange(1, y_true.shape[1] + 1), y_true.shape)
+    columns = {name: forecast[there] for name, forecast in forecasts.items()}
+    return pd.DataFrame({_ID: 0, _STEP: steps[there], _Y: y_true[there], **columns})
+
+
+def _training_frame(train: Floats) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame({_ID: 0, _Y: train})
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON holds it; infinite scaled errors are those of constant training rows."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _numbers(values: Sequence[float]) -> list[float | None]:
+    return [_number(value) for value in values]

@@ -105,7 +105,7 @@ def test_train_resume_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_pat
     np.testing.assert_allclose(*numbers, rtol=1e-4)
     for outcome in (on_stand_in("evaluate", "cuda", "--json", *CUDA), app("evaluate", "cpu", "--json")):
         assert outcome.code == 0, outcome.err
-        numbers.append([part["model"]["rmse"] for part in json.loads(outcome.out)["parts"].values()])
+        numbers.append([part["models"]["GRU"]["rmse"] for part in json.loads(outcome.out)["parts"].values()])
     np.testing.assert_allclose(*numbers[2:], rtol=1e-4)
 
 
@@ -125,7 +125,7 @@ def test_what_fails_is_done_without(on_stand_in, write_csv, tmp_path):
     outcome = on_stand_in(*command, "plain", GRU_XP_PLAIN="1", FAKE_CUPY_FAIL=faults)
     assert (outcome.code, outcome.err) == (0, "")
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text())["parts"] for name in ("without", "plain")]
-    np.testing.assert_allclose(*[parts["test"]["model"]["rmse"] for parts in metrics], rtol=1e-4)
+    np.testing.assert_allclose(*[parts["test"]["models"]["GRU"]["rmse"] for parts in metrics], rtol=1e-4)
     outcome = on_stand_in(*command, "no", "--no-fallback", FAKE_CUPY_FAIL="take_norm")
     outcome.assert_refused(device, "take_norm")
     outcome = on_stand_in(*command, "dead", FAKE_CUPY_FAIL="illegal steps")

@@ -130,5 +130,5 @@ def test_train_on_a_cuda_device(app, monkeypatch, quick, tmp_path):
     assert metrics["device"]["used"] == "cuda:0"
     evaluated = json.loads(app("evaluate", "run", "--device", "cpu", "--json").out)
     for name, part in evaluated["parts"].items():
-        trained = metrics["parts"][name]["model"]["rmse"]
-        assert math.isclose(part["model"]["rmse"], trained, rel_tol=1e-4)
+        trained = metrics["parts"][name]["models"]["GRU"]["rmse"]
+        assert math.isclose(part["models"]["GRU"]["rmse"], trained, rel_tol=1e-4)

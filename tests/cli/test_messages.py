@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from gru_xp import cli
+from gru_xp.forecasting.backtest import Backtest
 from gru_xp.forecasting.evaluation import EvaluatedPart
-from gru_xp.forecasting.metrics import compare_with_naive
+from gru_xp.io.series import TimeSeries
 
 pytestmark = pytest.mark.compat
 
@@ -15,12 +16,19 @@ messages = cli.messages
 
 @pytest.fixture
 def part():
-    """``part(name, model, naive)``: with errors of that size."""
+    """``part(name, model, naive, horizon=1)``: with errors of that size; those of another baseline are larger."""
 
-    def part(name, model, naive):
-        y_true = np.zeros(4)
-        metrics = compare_with_naive(y_true, y_true + model, y_true + naive, 2.0)
-        return EvaluatedPart(name, range(10, 14), y_true, y_true + model, metrics)
+    def part(name, model, naive, horizon=1):
+        series = TimeSeries(np.arange(14 + 4 * horizon)[:, None] % 2 * 4.0, ("a",))
+        origins = 10 + horizon * np.arange(4)
+        y_true = series.values[origins[:, None] + np.arange(horizon), 0]
+        forecasts = {
+            "GRU": y_true + model,
+            "last value": y_true + naive,
+            "seasonal naive": y_true - 1.5 * naive - 1,
+        }
+        metrics = Backtest(series, origins, horizon, forecasts, 10).metrics
+        return EvaluatedPart(name, range(10, 14), y_true[:, 0], y_true[:, 0] + model, metrics)
 
     return part
 
@@ -47,18 +55,32 @@ def test_json(capsys):
     assert capsys.readouterr() == ('{\n  "a": [\n    1,\n    null\n  ]\n}\n', "")
 
 
-def test_parts_stand_beside_the_naive_forecast(capsys, part):
+def test_parts_stand_beside_forecasts_that_need_no_training(capsys, part):
+    """In the last part."""
     messages.print_parts("Some title", [part("train", 1.0, 2.0), part("test", 3.0, 2.0)])
     out, err = capsys.readouterr()
-    title, _, _, *rows = [line.split() for line in out.splitlines() if line.strip()]
+    title, header, _, *rows, first, second = [line.split() for line in out.splitlines() if line.strip()]
     assert title == ["Some", "title"]
+    assert header == ["part", "forecast", "windows", "MAE", "RMSE", "MASE", "skill"]
     assert rows == [
         ["train", "GRU", "4", "1.000", "1.000", "0.2500", "+50.0%"],
-        ["naive", "4", "2.000", "2.000", "1.000"],
-        ["test", "GRU", "4", "3.000", "3.000", "2.250", "-50.0%"],
-        ["naive", "4", "2.000", "2.000", "1.000"],
+        ["test", "GRU", "4", "3.000", "3.000", "0.7500", "-50.0%"],
+        ["last", "value", "2.000", "2.000", "0.5000", "best"],
+        ["seasonal", "naive", "4.000", "4.000", "1.000"],
     ]
+    assert "50.0%" in first
+    assert "GRU" in second
     assert err == ""
+
+
+def test_errors_by_step(capsys, part):
+    for horizon, steps in ((2, [1, 2]), (7, [1, 2, 3, 5, 6, 7]), (48, [1, 10, 20, 29, 39, 48])):
+        messages.print_parts("t", [part("test", 1.0, 2.0, horizon)])
+        lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+        (start,) = (row for row, line in enumerate(lines) if line[0] == "step")
+        assert list(map(int, lines[start][1:])) == steps
+        assert lines[start + 2] == ["GRU", *["1.000"] * len(steps)]
+        assert lines[start + 5] == ["skill", *["+50.0%"] * len(steps)]
 
 
 def test_numbers_are_those_that_people_read():
@@ -85,22 +107,22 @@ def test_a_table_of_large_numbers_fits(capsys, monkeypatch, part, width):
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
     monkeypatch.setenv("COLUMNS", str(width))
     messages.print_parts("a name " * 40, [part(name, 9.87e8, 9.99e8) for name in ("train", "validation", "test")])
-    title, *lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    title, *lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).partition("The GRU")[0].splitlines()
     assert len(title) > width
-    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert max(len(line.rstrip()) for line in lines) <= width
     assert sum("987,000,000" in line for line in lines) == 3
-    assert sum("999,000,000" in line for line in lines) == 3
+    assert sum("999,000,000" in line for line in lines) == 1
 
 
 def test_large_numbers_have_an_exponent_only_where_the_table_is_too_wide(capsys, monkeypatch, part):
     """Forty numbers in the first row, from 1e3 to 1e40, with ordinary ones below."""
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
-    for width, most in ((80, 12), (120, 15)):
+    for width, most in ((80, 10), (120, 15)):
         monkeypatch.setenv("COLUMNS", str(width))
         for digits in range(1, 41):
             model = 1.359 * 10.0 ** (digits - 1)
             messages.print_parts("title", [part("validation", model, 1.01 * model), part("test", 3.0, 2.0)])
-            lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+            lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).partition("The GRU")[0].splitlines()
             assert max(len(line.rstrip()) for line in lines) <= width, (width, digits)
             row = next(line.split() for line in lines if "validation" in line)
             text = messages.number_text(model, most)

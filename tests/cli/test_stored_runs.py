@@ -47,7 +47,8 @@ def test_a_stored_run_evaluates_and_forecasts_as_it_did(app, name):
     metrics = json.loads(Path("run/metrics.json").read_text("utf-8"))
     evaluated = json.loads(app("evaluate", "run", "--json").out)
     for part in ("train", "test"):
-        assert evaluated["parts"][part]["model"]["rmse"] == pytest.approx(metrics["parts"][part]["model"]["rmse"])
+        written_then = metrics["parts"][part]["models"]["GRU"] if interrupted else metrics["parts"][part]["model"]
+        assert evaluated["parts"][part]["models"]["GRU"]["rmse"] == pytest.approx(written_then["rmse"])
     rows = csv.DictReader(io.StringIO(app("forecast", "run", "--steps", len(written)).out))
     close = {"rtol": 1e-10 if checkpoint.forecaster.dtype == "float64" else 2e-6}
     np.testing.assert_allclose([float(row["Value"]) for row in rows], written, **close)

@@ -15,6 +15,7 @@ from gru_xp.cli.messages import number_text
 from gru_xp.data import bundled_file
 from gru_xp.devices.threads import MOST_THREADS
 from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting.backtest import name_in_text
 from gru_xp.reporting import run_folder
 from gru_xp.training.model_file import MOST_LAYERS
 
@@ -128,24 +129,28 @@ def test_metrics_follow_from_the_predictions(request, run, file, column):
     before = dict(zip(labels[1:], values[:-1], strict=True))
     rows = read_rows(folder / "predictions.csv")
     assert list(metrics["parts"]) == ["train", "validation", "test"]
-    train_end = metadata(folder / "model.safetensors")["notes"]["train_end"]
-    std = np.std(values[:train_end])
+    fit_end = metadata(folder / "model.safetensors")["notes"]["fit_end"]
+    changes = np.abs(np.diff(values[:fit_end])).mean()
     for name, part in metrics["parts"].items():
         own = [row for row in rows if row["split"] == name]
         assert part["windows"] == len(own)
         actual = np.array([float(row["actual"]) for row in own])
         forecasts = {
-            "model": np.array([float(row["predicted"]) for row in own]),
-            "naive": np.array([before[row["date"]] for row in own]),
+            "GRU": np.array([float(row["predicted"]) for row in own]),
+            "LastValue": np.array([before[row["date"]] for row in own]),
+            "Mean": np.full(len(own), np.mean(values[:fit_end])),
         }
         for forecast, predicted in forecasts.items():
-            mse, mae = np.mean((actual - predicted) ** 2), np.mean(np.abs(actual - predicted))
-            expected = {"mse": mse, "rmse": np.sqrt(mse), "mae": mae}
-            standardised = {"mse": mse / std**2, "rmse": np.sqrt(mse) / std, "mae": mae / std}
-            reported = dict(part[forecast])
-            assert reported.pop("standardised") == pytest.approx(standardised, rel=1e-9)
-            assert reported == pytest.approx(expected, rel=1e-9)
-        skill = 1 - part["model"]["rmse"] / part["naive"]["rmse"]
+            errors = np.abs(actual - predicted)
+            expected = {"mae": np.mean(errors), "rmse": np.sqrt(np.mean(errors**2))}
+            if part["season"] == 1:
+                expected["mase"] = expected["mae"] / changes
+            reported = part["models"][forecast]
+            assert {measure: reported[measure] for measure in expected} == pytest.approx(expected, rel=1e-9)
+            assert reported["by_step"]["mae"] == [pytest.approx(expected["mae"], rel=1e-9)]
+        baselines = {model: errors["mae"] for model, errors in part["models"].items() if model != "GRU"}
+        assert part["best_baseline"] == min(baselines, key=baselines.__getitem__)
+        skill = 1 - part["models"]["GRU"]["mae"] / min(baselines.values())
         assert part["skill"] == pytest.approx(skill, abs=1e-9)
 
 
@@ -163,7 +168,9 @@ def test_metrics_agree_with_the_history(goog):
     # the cost is the error in units of the one-step changes
     unit = metadata(goog.folder / "model.safetensors")["scaler"]["change_std"][0]
     for cost, part in (("cost", "train"), ("validation_cost", "validation")):
-        assert float(best[cost]) == pytest.approx(metrics["parts"][part]["model"]["mse"] / unit**2, rel=1e-4)
+        assert float(best[cost]) == pytest.approx(
+            (metrics["parts"][part]["models"]["GRU"]["rmse"] / unit) ** 2, rel=1e-4
+        )
 
 
 def test_model_file_says_all_about_the_run(goog):
@@ -263,7 +270,9 @@ def test_costs_with_dropout_are_those_of_the_predictions(deep):
     best = read_rows(deep.folder / "history.csv")[metrics["best_epoch"]]
     unit = metadata(deep.folder / "model.safetensors")["scaler"]["change_std"][0]
     for cost, part in (("cost", "train"), ("validation_cost", "validation")):
-        assert float(best[cost]) == pytest.approx(metrics["parts"][part]["model"]["mse"] / unit**2, rel=1e-4)
+        assert float(best[cost]) == pytest.approx(
+            (metrics["parts"][part]["models"]["GRU"]["rmse"] / unit) ** 2, rel=1e-4
+        )
 
 
 def test_patience_ends_the_training(app, write_csv, tmp_path):
@@ -317,17 +326,24 @@ def test_the_same_command_gives_the_same_run_and_another_seed_another(app, write
 def test_the_table_is_all_of_stdout(goog):
     lines = [line.split() for line in goog.outcome.out.splitlines() if line.strip()]
     assert lines[0][:2] == ["GOOG.csv,", "Close:"]
-    assert lines[1] == ["part", "forecast", "windows", "RMSE", "MAE", "MSE/var", "skill"]
+    assert lines[1] == ["part", "forecast", "windows", "MAE", "RMSE", "MASE", "skill"]
     metrics = read_json((goog.folder / "metrics.json").read_text())
     expected = []
     for name, part in metrics["parts"].items():
-        for forecast, head in (("model", [name, "GRU"]), ("naive", ["naive"])):
-            errors = part[forecast]
-            numbers = [errors["rmse"], errors["mae"], errors["standardised"]["mse"]]
-            row = [*head, str(part["windows"]), *map(number_text, numbers)]
-            expected.append([*row, f"{part['skill']:+.1%}"] if forecast == "model" else row)
-    assert lines[3:] == expected
+        for model, errors in part["models"].items():
+            if model == "GRU" or name == "test":
+                head = [name, "GRU", str(part["windows"])] if model == "GRU" else name_in_text(model).split()
+                numbers = [
+                    *(number_text(errors[measure]) for measure in ("mae", "rmse")),
+                    number_text(errors["mase"], 4),
+                ]
+                skill = {"GRU": [f"{part['skill']:+.1%}"], part["best_baseline"]: ["best"]}.get(model, [])
+                expected.append([*head, *numbers, *skill])
+    *table, first, second = lines[3:]
+    assert table == expected
     assert [row[0] for row in expected if row[1] == "GRU"] == ["train", "validation", "test"]
+    assert {"GRU", "MAE"} < set(first)
+    assert {"GRU", "repeat"} < set(second) or {"GRU", "repeats"} < set(second)
 
 
 def test_everything_else_is_on_stderr(goog):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from gru_xp.forecasting.backtest import copying_sentence
 from gru_xp.forecasting.evaluation import evaluate
-from gru_xp.forecasting.metrics import compare_with_naive
-from gru_xp.forecasting.windows import split_rows
+from gru_xp.forecasting.metrics import accuracy
 from gru_xp.io.series import TimeSeries
 
 
@@ -17,24 +17,41 @@ def forecaster(small, series, cpu):
     return small(dtype="float64").fit(series, device=cpu)
 
 
-def test_each_row_is_held_against_the_value_before_it(forecaster, series):
+def test_each_row_is_predicted_from_the_values_before_it(forecaster, series):
     parts = {"middle": slice(20, 45), "end": slice(45, 70)}
-    evaluated = evaluate(forecaster, series, parts)
+    evaluated = evaluate(forecaster, series, parts, learned=45)
     assert [part.name for part in evaluated] == ["middle", "end"]
     for part, (start, stop) in zip(evaluated, [(20, 45), (45, 70)], strict=True):
         assert part.rows == list(range(start, stop))
         np.testing.assert_array_equal(part.y_true, series.values[start:stop, 0])
         for y_pred, row in zip(part.y_pred, part.rows, strict=True):
             assert y_pred == pytest.approx(forecaster.forecast(series.head(row), 1)[0], rel=1e-12)
-        y_naive = series.values[start - 1 : stop - 1, 0]
-        unit = float(np.std(series.values[: split_rows(70, 4, 1.0, 0.2).train_end, 0]))
-        expected = compare_with_naive(part.y_true, part.y_pred, y_naive, unit)
+        forecasts = {"GRU": part.y_pred, "LastValue": series.values[start - 1 : stop - 1, 0]}
+        forecasts["Mean"] = np.full(stop - start, series.values[:45, 0].mean())
+        train, season = series.values[:45, 0], part.metrics["season"]
+        expected = accuracy(part.y_true[:, None], {n: f[:, None] for n, f in forecasts.items()}, train, season)
         assert part.metrics["windows"] == stop - start
-        for name in ("model", "naive"):
-            for measure in ("mse", "rmse", "mae"):
-                assert part.metrics[name][measure] == pytest.approx(expected[name][measure], rel=1e-12)
-            assert part.metrics[name]["standardised"] == pytest.approx(expected[name]["standardised"], rel=1e-12)
-        assert part.metrics["skill"] == pytest.approx(expected["skill"], rel=1e-12)
+        for name, measures in expected.items():
+            found = {measure: part.metrics["models"][name][measure] for measure in measures}
+            assert found == pytest.approx(measures, rel=1e-12), name
+
+
+def test_several_steps_ahead(forecaster, series):
+    """In blocks that end with the part; skill is against the best of the forecasts that need no training."""
+    (part,) = evaluate(forecaster, series, {"end": slice(44, 70)}, 4, learned=44)
+    origins = [46, 50, 54, 58, 62, 66]
+    assert part.rows == list(range(46, 70))
+    expected = [forecaster.forecast(series.head(origin), 4) for origin in origins]
+    np.testing.assert_allclose(part.y_pred, np.ravel(expected), rtol=1e-12)
+    metrics = part.metrics
+    assert (metrics["windows"], metrics["horizon"], metrics["stride"]) == (6, 4, 4)
+    errors = {name: measures["mae"] for name, measures in metrics["models"].items()}
+    model = errors.pop("GRU")
+    assert set(errors) >= {"LastValue", "Mean", "Drift"}
+    assert metrics["best_baseline"] == min(errors, key=errors.__getitem__)
+    assert metrics["skill"] == pytest.approx(1 - model / min(errors.values()), rel=1e-12)
+    by_step = np.abs(part.y_pred - part.y_true).reshape(6, 4).mean(axis=0)
+    np.testing.assert_allclose(metrics["models"]["GRU"]["by_step"]["mae"], by_step, rtol=1e-12)
 
 
 def test_rows_without_a_whole_window_are_left_out(forecaster, series):
@@ -59,8 +76,10 @@ def test_a_forecaster_that_repeats_the_last_value_has_no_skill(forecaster, serie
         array[...] = 0.0
     (part,) = evaluate(forecaster, series, {"all": slice(None)})
     np.testing.assert_array_equal(part.y_pred, series.values[3:-1, 0])
-    assert part.metrics["model"] == part.metrics["naive"]
-    assert part.metrics["skill"] == 0.0
+    assert part.metrics["models"]["GRU"] == part.metrics["models"]["LastValue"]
+    assert part.metrics["skill"] <= 0.0
+    assert part.metrics["change"] == 0.0
+    assert "nearly repeats" in copying_sentence(part.metrics)
 
 
 def test_what_comes_after_a_row_does_not_change_its_prediction(forecaster, series):
@@ -80,14 +99,6 @@ def test_columns_in_another_order(forecaster, series):
     (expected,), (part,) = (evaluate(forecaster, s, {"all": slice(None)}) for s in (series, turned))
     np.testing.assert_array_equal(part.y_true, expected.y_true)
     assert part.metrics == expected.metrics
-
-
-def test_errors_that_are_no_numbers(small, series, cpu, refusal):
-    """A model of tiny values and a series of huge ones, both within what may be."""
-    values = series.values[:, :1]
-    forecaster = small().fit(values * 1e-148, device=cpu)
-    huge = TimeSeries(values * 1e140, ("a",), name="own.csv")
-    refusal(lambda: evaluate(forecaster, huge, {"all": slice(None)}), "own.csv: ", "all part", "too large")
 
 
 def test_errors_begin_with_the_name_of_the_series(forecaster, series, refusal):

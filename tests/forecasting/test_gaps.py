@@ -8,7 +8,7 @@ import pytest
 from gru_xp.errors import CheckpointError, DataError
 from gru_xp.forecasting import Forecaster, forecaster
 from gru_xp.forecasting.evaluation import evaluate
-from gru_xp.forecasting.metrics import compare_with_naive
+from gru_xp.forecasting.metrics import accuracy
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.read import read
@@ -236,7 +236,11 @@ def test_errors_are_those_of_targets_that_were_there(fitted, series):
         np.testing.assert_array_equal(part.y_true, series.values[rows, 0])
         np.testing.assert_array_equal(part.y_pred, predictions[[row - T for row in rows]])
         naive = series.values[[row - 1 for row in rows], 0]
-        assert part.metrics == compare_with_naive(part.y_true, part.y_pred, naive, fitted.scaler.std[0])
+        forecasts = {"GRU": part.y_pred[:, None], "LastValue": naive[:, None]}
+        train = np.where(series.observed[:, 0], series.values[:, 0], np.nan)
+        for model, errors in accuracy(part.y_true[:, None], forecasts, train, part.metrics["season"]).items():
+            found = part.metrics["models"][model]
+            assert {name: found[name] for name in errors} == pytest.approx(errors, rel=1e-12)
 
 
 def test_errors_and_costs_agree(fitted, series):
@@ -246,7 +250,7 @@ def test_errors_and_costs_agree(fitted, series):
     record = fitted.training.history[fitted.best_epoch]
     for part in evaluate(fitted, series, parts):
         cost = {"train": record.cost, "validation": record.validation_cost}[part.name]
-        assert part.metrics["model"]["mse"] / unit**2 == pytest.approx(cost, rel=1e-9)
+        assert (part.metrics["models"]["GRU"]["rmse"] / unit) ** 2 == pytest.approx(cost, rel=1e-9)
 
 
 def test_a_part_of_missing_targets_has_no_errors(fitted, series):

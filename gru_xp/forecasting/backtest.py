@@ -1,0 +1,320 @@
+"""Forecasts from a rolling origin, beside those that need no training, and how good all of them are."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gru_xp.errors import ArgumentError, DataError, printable
+from gru_xp.forecasting.baselines import baselines
+from gru_xp.forecasting.metrics import accuracy, accuracy_by_step, skill
+from gru_xp.forecasting.season import find_seasons
+from gru_xp.forecasting.significance import diebold_mariano
+from gru_xp.forecasting.windows import Floats
+from gru_xp.io.series import TimeSeries
+from gru_xp.io.table import Rows
+from gru_xp.nn.checks import shown, whole_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gru_xp.forecasting.forecaster import Forecaster
+
+MODEL = "GRU"
+"""The forecaster's name in tables."""
+
+TRAINED = (MODEL,)
+"""Forecasts that are no reference for skill."""
+
+SIGNIFICANCE = 0.05
+"""Below this p-value, a difference is called significant."""
+
+SPLIT_RATIO = 0.7
+"""Fraction of the rows before the first origin, unless the number of windows is given."""
+
+REPEATS = 0.1
+"""A forecast that differs from the last value by less than this share of what the series does repeats it."""
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """Forecasts of one series from several origins.
+
+    Attributes
+    ----------
+    series
+        All rows.
+    origins : array, shape ``(n,)``
+        The first row of each forecast; the rows before it are known to it.
+    stride
+        Rows from one origin to the next.
+    forecasts
+        Arrays ``(n, horizon)`` in the data's units, by name: the model's first, then those that need no training.
+    learned
+        Number of rows, from the first, whose errors are the unit of MASE and RMSSE.
+    season
+        Rows of a season; 1 for none.
+    """
+
+    series: TimeSeries
+    origins: Rows
+    stride: int
+    forecasts: Mapping[str, Floats]
+    learned: int
+    season: int = 1
+
+    @property
+    def horizon(self) -> int:
+        """Number of steps ahead."""
+        return int(self.y_pred.shape[1])
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that are forecast, shape ``(n, horizon)``."""
+        rows: Rows = self.origins[:, None] + np.arange(self.horizon)
+        return rows
+
+    @property
+    def y_true(self) -> Floats:
+        """Their actual values, NaN where they are missing, shape ``(n, horizon)``."""
+        return _known_values(self.series)[self.rows]
+
+    @property
+    def y_pred(self) -> Floats:
+        """The model's forecasts, shape ``(n, horizon)``."""
+        return self.forecasts[MODEL]
+
+    @property
+    def baselines(self) -> list[str]:
+        """Names of the forecasts that need no training."""
+        return [name for name in self.forecasts if name not in TRAINED]
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """How good the forecasts are, as JSON holds it.
+
+        ``windows``, ``horizon``, ``stride``, ``season``; ``models``, the measures of `accuracy` and those of
+        `accuracy_by_step` under ``by_step``, by column of `to_frame`; ``best_baseline``, which of those that need no
+        training has the smallest mean absolute error; ``skill``, by which share that of the model is smaller, and
+        ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the two; ``change``, how much the model's
+        forecasts differ from the last value, relative to what the series does. None where there is no such number.
+
+        Raises
+        ------
+        DataError
+            The errors are too large for numbers.
+        """
+        y_true, forecasts = self.y_true, dict(self.forecasts)
+        errors = accuracy(y_true, forecasts, _known_values(self.series)[: self.learned], self.season)
+        for name in ("mae", "rmse"):
+            if errors[MODEL][name] is None:
+                raise DataError(
+                    "the errors are too large for numbers; give rows like those that the model was trained on, or "
+                    "another model"
+                )
+        by_step = accuracy_by_step(y_true, forecasts)
+        best = min(self.baselines, key=lambda name: math.inf if errors[name]["mae"] is None else errors[name]["mae"])
+        tested = diebold_mariano(self._losses(MODEL), self._losses(best), math.ceil(self.horizon / self.stride))
+        steps = zip(by_step[MODEL]["mae"], by_step[best]["mae"], strict=True)
+        return {
+            "windows": int((~np.isnan(y_true)).any(axis=1).sum()),
+            "horizon": self.horizon,
+            "stride": self.stride,
+            "season": self.season,
+            "models": {column_name(name): {**errors[name], "by_step": by_step[name]} for name in forecasts},
+            "best_baseline": column_name(best),
+            "skill": skill(errors[MODEL]["mae"], errors[best]["mae"]),
+            "skill_by_step": [skill(*pair) for pair in steps],
+            "p_value": None if tested is None else tested.p_value,
+            "change": self._change(),
+        }
+
+    def _losses(self, name: str) -> Floats:
+        """Mean absolute error of each window that has a value, shape ``(<= n,)``."""
+        errors = np.abs(self.forecasts[name] - self.y_true)
+        losses: Floats = np.nanmean(errors[~np.isnan(errors).all(axis=1)], axis=1)
+        return losses
+
+    def _change(self) -> float | None:
+        last, y_true = self.series.values[self.origins - 1, :1], self.y_true
+        there = ~np.isnan(y_true)
+        moved = np.abs(y_true - last)[there].mean() if there.any() else 0.0
+        return float(np.abs(self.y_pred - last)[there].mean() / moved) if moved > 0 else None
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The forecasts as the functions of utilsforecast take them.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each value that is not missing: ``unique_id``, the target's name; ``ds``, its date, or the number
+            of its row; ``cutoff``, that of the last row before the origin; ``y``, the actual value; and a column for
+            each forecast, such as ``GRU`` and ``LastValue``.
+        """
+        import pandas as pd
+
+        there, rows = ~np.isnan(self.y_true), self.rows
+        times: Any = np.arange(len(self.series)) if self.series.dates is None else self.series.to_frame().index
+        cutoffs = np.broadcast_to(self.origins[:, None] - 1, rows.shape)
+        return pd.DataFrame(
+            {
+                "unique_id": self.series.target,
+                "ds": times[rows[there]],
+                "cutoff": times[cutoffs[there]],
+                "y": self.y_true[there],
+                **{column_name(name): forecast[there] for name, forecast in self.forecasts.items()},
+            }
+        )
+
+
+def _known_values(series: TimeSeries) -> Floats:
+    """The target, NaN where it was missing."""
+    target = series.values[:, 0]
+    return target if series.observed is None else np.where(series.observed[:, 0], target, np.nan)
+
+
+def column_name(forecast: str) -> str:
+    """The name of a forecast where a column is called after it: ``LastValue`` for ``"last value"``."""
+    return "".join(word[0].upper() + word[1:] for word in re.findall(r"\w+", forecast))
+
+
+def name_in_text(column: str) -> str:
+    """The inverse of `column_name`: ``"last value"`` for ``LastValue``."""
+    return column if column in TRAINED else re.sub(r"(?<!^)([A-Z]|\d+)", r" \1", column).lower()
+
+
+def comparison_sentence(metrics: Mapping[str, Any]) -> str:
+    """Whether the model is better than the best forecast that needs no training, in one sentence."""
+    gain, p_value, windows = metrics["skill"], metrics["p_value"], metrics["windows"]
+    best = name_in_text(metrics["best_baseline"])
+    if gain is None:
+        return f"The {MODEL} cannot be compared with the {best} forecast, which has no errors."
+    compared = f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'} MAE than the best baseline, {best}"
+    if p_value is None:
+        return f"The {MODEL} has a {compared}; {windows} windows are too few to test the difference."
+    significant = "significant" if p_value < SIGNIFICANCE else "not significant"
+    probability = f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
+    return f"The {MODEL} has a {compared}: {significant} (Diebold-Mariano test, {probability}, {windows} windows)."
+
+
+def copying_sentence(metrics: Mapping[str, Any]) -> str:
+    """Whether the model only repeats the last value, in one sentence."""
+    change = metrics["change"]
+    if change is None:
+        return "The series does not change, so nothing can be said about copies of the last value."
+    share = f"{change:.0%}" if change < 10 else "1000% or more"
+    amount = f"its forecasts differ from it by {share} of the actual change, on average"
+    verb = "nearly repeats" if change < REPEATS else "does not merely repeat"
+    return f"The {MODEL} {verb} the last value: {amount}."
+
+
+# --- making one -------------------------------------------------------------------------------------------------
+
+
+def rolling_origins(first: int, stop: int, horizon: int, stride: int, windows: int | None = None) -> Rows:
+    """The origins from row `first` on whose forecasts end before row `stop`, rising; the last one ends just there.
+
+    Parameters
+    ----------
+    first, stop
+        In rows.
+    horizon
+        Rows of a forecast.
+    stride
+        Rows from one origin to the next.
+    windows
+        How many, the last ones; all if None.
+    """
+    origins = np.arange(stop - horizon, first - 1, -stride, dtype=np.int64)[:windows]
+    return origins[::-1]
+
+
+def forecast_from(
+    forecaster: "Forecaster", series: TimeSeries, origins: Rows, horizon: int, train: Floats, seasons: Sequence[int]
+) -> dict[str, Floats]:
+    """Forecasts ``(n, horizon)`` from all origins, by name: the forecaster's, and those that need no training.
+
+    `train` has the training rows of the target, for their mean.
+    """
+    target = series.values[:, 0]
+    named = {name: baseline(target, origins, horizon) for name, baseline in baselines(train, seasons).items()}
+    return {MODEL: forecaster.forecasts(series, origins.tolist(), horizon), **named}
+
+
+def training_seasons(series: TimeSeries, learned: int) -> list[int]:
+    """The seasons of a series, by its first `learned` rows."""
+    return list(find_seasons(series.values[:learned, 0], series.reading.freq))
+
+
+def backtest(
+    fit: "Callable[[TimeSeries], Forecaster]",
+    series: TimeSeries,
+    origins: Rows,
+    horizon: int,
+    stride: int,
+    *,
+    refit: int | None = None,
+    learned: int | None = None,
+) -> Backtest:
+    """Forecast from all origins with forecasters that are fitted to the rows before them.
+
+    Parameters
+    ----------
+    fit
+        Gives a fitted forecaster for the rows before an origin.
+    series
+        All rows.
+    origins
+        See `rolling_origins`.
+    horizon, stride
+        In rows.
+    refit
+        Fit again after so many windows; None for never. All windows of a fit are one batch.
+    learned
+        Number of rows to know mean, season and the unit of scaled errors from; those before the first origin if None.
+    """
+    if learned is None:
+        learned = int(origins[0])
+    seasons = training_seasons(series, learned)
+    found: list[dict[str, Floats]] = []
+    for start in range(0, len(origins), refit or len(origins)):
+        window_origins = origins[start : start + (refit or len(origins))]
+        forecaster = fit(series.head(int(window_origins[0])))
+        train = series.values[: learned if start == 0 else int(window_origins[0]), 0]
+        found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons))
+    forecasts = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    return Backtest(series, origins, stride, forecasts, learned, seasons[0] if seasons else 1)
+
+
+def check_refit(refit: object) -> int | None:
+    """The number of windows after which to fit again, from ``"never"``, ``"always"`` or that number.
+
+    Raises
+    ------
+    ArgumentError
+        It is none of these.
+    """
+    if isinstance(refit, str):
+        if refit not in ("never", "always"):
+            raise ArgumentError(f"refit is {shown(refit)}; it must be 'never', 'always' or a number of windows")
+        return None if refit == "never" else 1
+    return whole_number("refit", refit, 1)
+
+
+def check_origins(origins: Rows, series: TimeSeries, first: int, horizon: int) -> None:
+    """See that there is a window to forecast; DataError if not."""
+    if not len(origins):
+        raise DataError(
+            f"{len(series)} rows are too few for a window of {horizon} step(s) from row {first} on; at least "
+            f"{first + horizon} are needed: give more rows, or fewer steps"
+        )
+    target = _known_values(series)
+    if np.isnan(target[origins[:, None] + np.arange(horizon)]).all():
+        raise DataError(
+            f"{printable(series.target)} is missing in every row that is forecast: there is nothing to compare "
+            "forecasts with; give rows that have it"
+        )

@@ -1,0 +1,204 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from utilsforecast.evaluation import evaluate as evaluate_frame
+from utilsforecast.losses import mae, rmse
+from utilsforecast.plotting import plot_series
+
+from gru_xp.errors import ArgumentError
+from gru_xp.forecasting.backtest import (
+    Backtest,
+    backtest,
+    check_refit,
+    column_name,
+    comparison_sentence,
+    copying_sentence,
+    name_in_text,
+    rolling_origins,
+)
+from gru_xp.forecasting.significance import diebold_mariano
+from gru_xp.io.read import read_series
+from gru_xp.io.series import TimeSeries
+
+pytestmark = pytest.mark.compat
+
+
+@pytest.fixture
+def frame(rng):
+    """90 days with a week's rhythm, and another column."""
+    index = pd.date_range("2024-02-01", periods=90, name="Date")
+    week = np.tile([5.0, 6.0, 5.0, 7.0, 9.0, 12.0, 11.0], 13)[:90]
+    return pd.DataFrame({"Sales": week + rng.standard_normal(90), "Price": rng.standard_normal(90)}, index)
+
+
+@pytest.fixture
+def fit(small, cpu):
+    """``fit(rows)``: a small forecaster of them; ``fit.seen`` has the number of rows of each call."""
+
+    def fit(rows):
+        fit.seen.append(len(rows))
+        return small().fit(rows, device=cpu)
+
+    fit.seen = []
+    return fit
+
+
+def test_origins_roll_up_to_the_end():
+    assert rolling_origins(10, 20, 3, 3).tolist() == [11, 14, 17]
+    assert rolling_origins(10, 20, 3, 1, windows=2).tolist() == [16, 17]
+    assert rolling_origins(10, 20, 3, 1, windows=99).tolist() == list(range(10, 18))
+    assert rolling_origins(10, 12, 3, 1).tolist() == []
+
+
+@pytest.mark.parametrize(("refit", "fits"), [(None, [60]), (2, [60, 70, 80]), (1, [60, 65, 70, 75, 80])])
+def test_every_window_is_forecast_from_the_rows_before(frame, small, cpu, fit, refit, fits):
+    series = read_series(frame, target="Sales", features=["Price"])
+    origins = np.array([60, 65, 70, 75, 80])
+    result = backtest(fit, series, origins, 6, 5, refit=refit)
+    assert fit.seen == fits
+    for row, origin in enumerate(origins):
+        rows = max(start for start in fits if start <= origin)
+        expected = small().fit(series.head(rows), device=cpu).forecast(series.head(origin), 6)
+        np.testing.assert_allclose(result.forecasts["GRU"][row], expected, rtol=1e-6)
+        np.testing.assert_allclose(result.forecasts["mean"][row], series.values[:rows, 0].mean(), rtol=1e-12)
+        np.testing.assert_array_equal(
+            result.forecasts["seasonal naive"][row], series.values[origin - 7 : origin - 1, 0]
+        )
+    assert (result.season, result.learned, result.horizon) == (7, 60, 6)
+
+
+def test_what_comes_later_changes_no_forecast(frame, fit):
+    """Bit for bit: neither scale nor season, windows or earlier forecasts, whichever row is changed."""
+    series = read_series(frame, target="Sales", features=["Price"])
+    origins = rolling_origins(60, 90, 5, 5)
+    before = backtest(fit, series, origins, 5, 5, refit=3)
+    for row in (60, 74, 75, 89):
+        values = series.values.copy()
+        values[row:] = 1e3 * values[row:][::-1] ** 2
+        after = backtest(fit, TimeSeries(values, series.columns, series.labels, series.dates), origins, 5, 5, refit=3)
+        known = origins <= row
+        assert known.any()
+        assert (after.season, list(after.forecasts)) == (before.season, list(before.forecasts))
+        for name, forecast in before.forecasts.items():
+            np.testing.assert_array_equal(after.forecasts[name][known], forecast[known], err_msg=f"{name}, {row}")
+        assert row > origins[-1] or not np.array_equal(after.y_pred, before.y_pred)
+
+
+# --- metrics and tables -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def result(frame, fit):
+    series = read_series(frame["Sales"])
+    return backtest(fit, series, rolling_origins(60, 90, 7, 3), 7, 3)
+
+
+def test_the_frame_is_one_of_utilsforecast(result, frame):
+    table = result.to_frame()
+    models = ["GRU", "LastValue", "Mean", "Drift", "SeasonalNaive"]
+    assert list(table) == ["unique_id", "ds", "cutoff", "y", *models]
+    assert len(table) == 8 * 7
+    assert (table["unique_id"] == "Sales").all()
+    assert (table["cutoff"] < table["ds"]).all()
+    np.testing.assert_array_equal(table["y"], frame["Sales"].loc[table["ds"]])
+    np.testing.assert_array_equal(table["LastValue"], frame["Sales"].loc[table["cutoff"]])
+    assert len(evaluate_frame(table, [mae])) == 8  # a row for each window
+    pooled = evaluate_frame(table.drop(columns="cutoff"), [mae, rmse]).set_index("metric")
+    for model, measures in result.metrics["models"].items():
+        assert measures["mae"] == pytest.approx(pooled.loc["mae", model], rel=1e-12)
+        assert measures["rmse"] == pytest.approx(pooled.loc["rmse", model], rel=1e-12)
+    known = pd.DataFrame({"unique_id": "Sales", "ds": frame.index, "y": frame["Sales"].to_numpy()})
+    last = table[table["cutoff"] == table["cutoff"].max()].drop(columns=["cutoff", "y"])
+    (axes,) = plot_series(known, last).axes
+    assert len(axes.lines) == 1 + len(models)
+
+
+def test_rows_without_dates_and_missing_values(rng):
+    values = rng.standard_normal((30, 1))
+    observed = np.ones((30, 1), dtype=bool)
+    observed[[21, 26, 27, 28, 29]] = False
+    series = TimeSeries(values, ("a",), observed=observed)
+    origins = np.array([20, 23, 26])
+    forecasts = {"GRU": rng.standard_normal((3, 4)), "last value": rng.standard_normal((3, 4))}
+    result = Backtest(series, origins, 3, forecasts, 20)
+    table = result.to_frame()
+    assert table["ds"].tolist() == [20, 22, 23, 23, 24, 25]
+    assert table["cutoff"].tolist() == [19, 19, 19, 22, 22, 22]
+    assert result.metrics["windows"] == 2
+    assert result.metrics["models"]["GRU"]["mae"] == pytest.approx((table["GRU"] - table["y"]).abs().mean())
+
+
+def test_metrics(result):
+    metrics = result.metrics
+    assert json.loads(json.dumps(metrics)) == metrics
+    assert (metrics["windows"], metrics["horizon"], metrics["stride"], metrics["season"]) == (8, 7, 3, 7)
+    errors = {name: np.abs(forecast - result.y_true) for name, forecast in result.forecasts.items()}
+    best = min(errors.keys() - {"GRU"}, key=lambda name: errors[name].mean())
+    assert metrics["best_baseline"] == column_name(best)
+    assert metrics["skill"] == pytest.approx(1 - errors["GRU"].mean() / errors[best].mean(), rel=1e-12)
+    by_step = 1 - errors["GRU"].mean(axis=0) / errors[best].mean(axis=0)
+    np.testing.assert_allclose(metrics["skill_by_step"], by_step, rtol=1e-12)
+    tested = diebold_mariano(errors["GRU"].mean(axis=1), errors[best].mean(axis=1), 3)
+    assert metrics["p_value"] == tested.p_value
+    last = result.series.values[result.origins - 1, :1]
+    assert metrics["change"] == pytest.approx(np.abs(result.y_pred - last).mean() / np.abs(result.y_true - last).mean())
+
+
+def test_errors_that_are_no_numbers(refusal, rng):
+    series = TimeSeries(rng.standard_normal((20, 1)), ("a",))
+    forecasts = {"GRU": np.full((5, 1), 1e200), "last value": np.ones((5, 1))}
+    refusal(lambda: Backtest(series, np.arange(15, 20), 1, forecasts, 15).metrics, "too large")
+
+
+def test_sentences():
+    metrics = {"skill": 0.123, "p_value": 0.032, "windows": 40, "best_baseline": "SeasonalNaive24", "change": 0.5}
+    for changes, parts in (
+        ({}, ["12.3% lower", "seasonal naive 24", ": significant", "p = 0.032", "40 windows"]),
+        ({"p_value": 0.21}, ["not significant", "p = 0.21"]),
+        ({"p_value": 1e-9}, ["p < 0.001"]),
+        ({"skill": -0.05}, ["5.0% higher"]),
+        ({"p_value": None, "windows": 3}, ["3 windows are too few"]),
+        ({"skill": None}, ["no errors"]),
+    ):
+        sentence = comparison_sentence({**metrics, **changes})
+        assert all(part in sentence for part in parts), sentence
+    for change, part in (
+        (0.5, "not merely repeat the last value: its forecasts differ from it by 50%"),
+        (0.02, "nearly"),
+    ):
+        assert part in copying_sentence({"change": change})
+    assert "does not change" in copying_sentence({"change": None})
+
+
+def test_names():
+    for text, column in (("last value", "LastValue"), ("seasonal naive (168)", "SeasonalNaive168"), ("GRU", "GRU")):
+        assert column_name(text) == column
+        assert name_in_text(column) == text.replace("(", "").replace(")", "")
+
+
+def test_refit():
+    assert [check_refit(refit) for refit in ("never", "always", 5)] == [None, 1, 5]
+    for wrong in ("sometimes", 0, 2.5):
+        with pytest.raises(ArgumentError, match="refit"):
+            check_refit(wrong)
+
+
+# --- no skill where there is none -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["noise", "walk"])
+@pytest.mark.parametrize("scaling", ["last", "standard"])
+def test_no_skill_where_nothing_can_be_learned(kind, scaling, small, cpu):
+    """At most 3 %, one step ahead and several, whatever the seed."""
+    for seed in range(3):
+        noise = np.random.default_rng(seed).standard_normal((700, 1))
+        series = TimeSeries(noise if kind == "noise" else np.cumsum(noise, axis=0), ("a",))
+        forecaster = small(seq_length=8, num_epochs=30, scaling=scaling, seed=seed).fit(series.head(400), device=cpu)
+        for horizon in (1, 5):
+            origins = rolling_origins(400, 700, horizon, horizon)
+            metrics = backtest(lambda _, f=forecaster: f, series, origins, horizon, horizon).metrics
+            assert math.isfinite(metrics["skill"])
+            assert metrics["skill"] <= 0.03, (seed, horizon)
