@@ -2,6 +2,7 @@
 
 import click
 
+from .backtest import backtest
 from .devices import devices
 from .evaluate import evaluate
 from .export import export
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for command in (inspect, train, evaluate, forecast, export, import_, devices):
+for command in (inspect, train, evaluate, backtest, forecast, export, import_, devices):
     cli.add_command(command)
 
 

@@ -1,5 +1,6 @@
 """``gru-xp evaluate``."""
 
+import sys
 from typing import Any
 
 import click
@@ -9,10 +10,26 @@ from .options import Command, DeviceRequest, column_options, device_options, jso
 from .reading import reading_options
 from .sources import open_run, read_run_source
 
+BELOW_NAIVE = 3
+"""Exit code if a model is worse than a forecast that needs no training."""
+
 
 @click.command(cls=Command, epilog="Example: gru-xp evaluate runs/goog IBM.csv")
 @click.argument("run", metavar="RUN", type=click.Path())
 @click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
+@click.option(
+    "--steps",
+    "--horizon",
+    "horizon",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Steps ahead of each forecast.  [default: as in the run]",
+)
+@click.option(
+    "--fail-below-naive",
+    is_flag=True,
+    help="Exit with 3 if, in the last part, the best forecast that needs no training has a lower MAE.",
+)
 @column_options("as in the run")
 @reading_options
 @device_options
@@ -21,6 +38,8 @@ from .sources import open_run, read_run_source
 def evaluate(
     run: str,
     csv: str | None,
+    horizon: int | None,
+    fail_below_naive: bool,
     target: str | None,
     features: tuple[str, ...] | str,
     reading: dict[str, Any],
@@ -28,13 +47,16 @@ def evaluate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Evaluate RUN's model and compare it with forecasts that need no training.
+    """Evaluate RUN's model and compare it with baselines.
+
+    The baselines are forecasts that need no training: last value, mean, drift, and seasonal naive.
 
     RUN is a run folder or a model file. Without CSV, the data of the run are used. A file that starts with the rows
     that the model was trained on is evaluated in parts, as by train; any other file is one part.
     """
     from gru_xp.errors import printable
     from gru_xp.forecasting import evaluation
+    from gru_xp.forecasting.backtest import MODEL, name_in_text
 
     forecaster = open_run(run, device, quiet=quiet)
     source, known = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
@@ -54,7 +76,13 @@ def evaluate(
                 f"warning: the model was trained on rows up to {said}; if this is the same series, the accuracy "
                 "includes those rows"
             )
-    evaluated = evaluation.evaluate(forecaster, series, parts, learned=notes["fit_end"] if known else None)
+    evaluated = evaluation.evaluate(
+        forecaster,
+        series,
+        parts,
+        horizon or 1,
+        learned=notes["fit_end"] if known else None,
+    )
     if as_json:
         print_json(
             {
@@ -66,4 +94,9 @@ def evaluate(
             }
         )
     else:
-        print_parts(f"{source.path.name}, {source.target}: one-step-ahead accuracy", evaluated)
+        print_parts(source.path.name, source.target, evaluated)
+    last = evaluated[-1].metrics
+    errors = {model: measures["mae"] for model, measures in last["models"].items()}
+    if fail_below_naive and errors[MODEL] > errors[last["best_baseline"]]:
+        note(f"{evaluated[-1].name} part: the best baseline, {name_in_text(last['best_baseline'])}, has a lower MAE")
+        sys.exit(BELOW_NAIVE)

@@ -117,23 +117,34 @@ def number_text(number: float, digits: int = 9) -> str:
     return f"{number:,.{max(3 - floor(log10(abs(number))), 0)}f}"
 
 
-def print_parts(title: str, parts: "Sequence[EvaluatedPart]") -> None:
-    """The closing table: the model's errors in every part, in the last one beside those that need no training.
+def accuracy_title(file: str, target: str, horizon: int) -> str:
+    """The title of a table of errors."""
+    return f"{file}, {target}: {'one' if horizon == 1 else horizon}-step-ahead accuracy"
+
+
+def print_parts(file: str, target: str, parts: "Sequence[EvaluatedPart]") -> None:
+    """The closing table of a training or an evaluation."""
+    title = accuracy_title(file, target, parts[-1].metrics["horizon"])
+    print_accuracy(title, {part.name: part.metrics for part in parts})
+
+
+def print_accuracy(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """The model's errors in every part, in the last one beside those of forecasts that need no training.
 
     For several steps ahead, the errors by step in the last part follow; at the end, what they mean.
     """
     from gru_xp.forecasting.backtest import comparison_sentence, copying_sentence
 
     header = ("part", "forecast", "windows", "MAE", "RMSE", "MASE", "skill")
+    *others, name = parts
+    last = parts[name]
     for digits in range(MOST_DIGITS, 8, -1):
-        rows = [_part_rows(part.name, part.metrics, digits)[0] for part in parts[:-1]]
-        rows += _part_rows(parts[-1].name, parts[-1].metrics, digits)
+        rows = [_part_rows(other, parts[other], digits)[0] for other in others] + _part_rows(name, last, digits)
         if _fitting_gap(_console(), header, rows, 2) is not None:
             break
     print_table(title, header, rows, left=2)
-    last = parts[-1].metrics
     if last["horizon"] > 1:
-        print_steps(f"Mean absolute error by step ahead, {parts[-1].name} part", last)
+        print_steps(f"Mean absolute error by step ahead, {name} part", last)
     for sentence in (comparison_sentence(last), copying_sentence(last)):
         print_sentence(sentence)
 

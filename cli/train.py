@@ -332,7 +332,7 @@ def train(
         if as_json:
             print_json({"run": str(out), **metrics})
         else:
-            print_parts(f"{run.source.path.name}, {run.source.target}: one-step-ahead accuracy", parts)
+            print_parts(run.source.path.name, run.source.target, parts)
     if interrupt.by is not None:
         _say_how_to_continue(out)
     if metrics["problem"] is not None:
@@ -459,7 +459,8 @@ def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[d
     forecaster, series, training = run.forecaster, run.series, run.forecaster.training
     assert training is not None
     names = ("train", "validation", "test")
-    parts = evaluate(forecaster, series, {name: run.split.part(name) for name in names}, learned=run.split.fit_end)
+    asked = {name: run.split.part(name) for name in names}
+    parts = evaluate(forecaster, series, asked, getattr(forecaster, "horizon", 1), learned=run.split.fit_end)
     metrics = {
         "file": str(run.source.path),
         "target": series.target,

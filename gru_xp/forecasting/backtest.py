@@ -233,6 +233,11 @@ def rolling_origins(first: int, stop: int, horizon: int, stride: int, windows: i
     return origins[::-1]
 
 
+def first_origin(rows: int, horizon: int, stride: int, windows: int | None, split_ratio: float = SPLIT_RATIO) -> int:
+    """The first row that may be forecast: where a share of the rows ends, or where so many windows begin."""
+    return round(split_ratio * rows) if windows is None else rows - horizon - stride * (windows - 1)
+
+
 def forecast_from(
     forecaster: "Forecaster", series: TimeSeries, origins: Rows, horizon: int, train: Floats, seasons: Sequence[int]
 ) -> dict[str, Floats]:
@@ -307,10 +312,11 @@ def check_refit(refit: object) -> int | None:
 
 def check_origins(origins: Rows, series: TimeSeries, first: int, horizon: int) -> None:
     """See that there is a window to forecast; DataError if not."""
-    if not len(origins):
+    if not len(origins) or first < 1:
+        needed = first + horizon if first >= 1 else len(series) + 1 - first
         raise DataError(
-            f"{len(series)} rows are too few for a window of {horizon} step(s) from row {first} on; at least "
-            f"{first + horizon} are needed: give more rows, or fewer steps"
+            f"{len(series)} rows are too few for forecasts of {horizon} step(s) after the rows to learn from; at least "
+            f"{needed} are needed: give more rows, fewer steps or fewer windows"
         )
     target = _known_values(series)
     if np.isnan(target[origins[:, None] + np.arange(horizon)]).all():

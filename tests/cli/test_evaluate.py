@@ -225,3 +225,28 @@ def test_too_few_rows(app, goog, write_csv):
     write_csv(rows=10)
     outcome = app("evaluate", goog.folder, "own.csv", "--target", "Value", "--quiet")
     outcome.assert_refused("10 rows are too few", "at least 11 ")
+
+
+def test_fewer_errors_than_without_training_may_be_demanded(app, write_csv, quick):
+    """The exit code tells a script; what is printed is the same."""
+    write_csv(rows=60)
+    assert app("train", "own.csv", *quick, "--num-epochs", 1, "--out", "bad").code == 0
+    assert app("train", "sunspots", "--hidden-size", 8, "--num-epochs", 60, "--out", "good").code == 0
+    for run in ("bad", "good"):
+        outcome = app("evaluate", run, "--json")
+        last = parts(outcome)["test"]
+        below = last["skill"] < 0
+        assert below == (run == "bad")
+        demanded = app("evaluate", run, "--json", "--fail-below-naive")
+        assert demanded.code == (3 if below else 0)
+        assert demanded.out == outcome.out
+        assert ("lower MAE" in demanded.err) == below
+
+
+def test_several_steps_ahead(app, sunspots):
+    several = parts(app("evaluate", sunspots.folder, "--steps", 5, "--json"))["test"]
+    assert (several["horizon"], several["windows"]) == (5, 93 // 5)
+    assert len(several["models"]["GRU"]["by_step"]["mae"]) == 5
+    out = app("evaluate", sunspots.folder, "--steps", 5).out
+    assert "5-step-ahead" in out
+    assert "by step ahead" in out

@@ -57,7 +57,9 @@ def test_json(capsys):
 
 def test_parts_stand_beside_forecasts_that_need_no_training(capsys, part):
     """In the last part."""
-    messages.print_parts("Some title", [part("train", 1.0, 2.0), part("test", 3.0, 2.0)])
+    messages.print_accuracy(
+        "Some title", {p.name: p.metrics for p in [part("train", 1.0, 2.0), part("test", 3.0, 2.0)]}
+    )
     out, err = capsys.readouterr()
     title, header, _, *rows, first, second = [line.split() for line in out.splitlines() if line.strip()]
     assert title == ["Some", "title"]
@@ -75,7 +77,7 @@ def test_parts_stand_beside_forecasts_that_need_no_training(capsys, part):
 
 def test_errors_by_step(capsys, part):
     for horizon, steps in ((2, [1, 2]), (7, [1, 2, 3, 5, 6, 7]), (48, [1, 10, 20, 29, 39, 48])):
-        messages.print_parts("t", [part("test", 1.0, 2.0, horizon)])
+        messages.print_parts("t", "a", [part("test", 1.0, 2.0, horizon)])
         lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
         (start,) = (row for row, line in enumerate(lines) if line[0] == "step")
         assert list(map(int, lines[start][1:])) == steps
@@ -106,7 +108,7 @@ def test_a_table_of_large_numbers_fits(capsys, monkeypatch, part, width):
     """Each row of a terminal is a line, and no number is in two parts."""
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
     monkeypatch.setenv("COLUMNS", str(width))
-    messages.print_parts("a name " * 40, [part(name, 9.87e8, 9.99e8) for name in ("train", "validation", "test")])
+    messages.print_parts("a name " * 40, "a", [part(name, 9.87e8, 9.99e8) for name in ("train", "validation", "test")])
     title, *lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).partition("The GRU")[0].splitlines()
     assert len(title) > width
     assert max(len(line.rstrip()) for line in lines) <= width
@@ -117,11 +119,14 @@ def test_a_table_of_large_numbers_fits(capsys, monkeypatch, part, width):
 def test_large_numbers_have_an_exponent_only_where_the_table_is_too_wide(capsys, monkeypatch, part):
     """Forty numbers in the first row, from 1e3 to 1e40, with ordinary ones below."""
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
-    for width, most in ((80, 10), (120, 15)):
+    wide, ordinary = part("validation", 1.0, 1.01), part("test", 3.0, 2.0)
+    for width, most in ((80, 11), (120, 15)):
         monkeypatch.setenv("COLUMNS", str(width))
         for digits in range(1, 41):
             model = 1.359 * 10.0 ** (digits - 1)
-            messages.print_parts("title", [part("validation", model, 1.01 * model), part("test", 3.0, 2.0)])
+            for name in ("mae", "rmse"):
+                wide.metrics["models"]["GRU"][name] = model
+            messages.print_parts("title", "a", [wide, ordinary])
             lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).partition("The GRU")[0].splitlines()
             assert max(len(line.rstrip()) for line in lines) <= width, (width, digits)
             row = next(line.split() for line in lines if "validation" in line)
@@ -131,7 +136,7 @@ def test_large_numbers_have_an_exponent_only_where_the_table_is_too_wide(capsys,
 
 
 def test_skill_against_a_perfect_forecast_is_not_available(capsys, part):
-    messages.print_parts("t", [part("test", 1.0, 0.0)])
+    messages.print_parts("t", "a", [part("test", 1.0, 0.0)])
     row = next(line for line in capsys.readouterr().out.splitlines() if "GRU" in line)
     assert row.split()[-1] == "n/a"
 

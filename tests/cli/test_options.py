@@ -64,7 +64,14 @@ def test_help_explains_every_option_and_its_default(app):
 # --- names and defaults -----------------------------------------------------------------------------------------
 
 
-VALUES = {"device": "cuda:1", "date_format": "%d/%m/%Y", "encoding": "cp1252", "freq": "D", "where": "store=1"}
+VALUES = {
+    "device": "cuda:1",
+    "date_format": "%d/%m/%Y",
+    "encoding": "cp1252",
+    "freq": "D",
+    "where": "store=1",
+    "out": "all.csv",
+}
 
 
 def test_options_can_be_written_with_underscores():
@@ -73,6 +80,7 @@ def test_options_can_be_written_with_underscores():
             "inspect": ["own.csv"],
             "train": ["own.csv"],
             "evaluate": ["run"],
+            "backtest": ["own.csv"],
             "forecast": ["run"],
             "export": ["run", "model.onnx"],
             "import": ["model.onnx", "--out", "run"],

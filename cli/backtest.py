@@ -1,0 +1,232 @@
+"""``gru-xp backtest``."""
+
+import inspect
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from .messages import accuracy_title, choose_device, note, print_accuracy, print_json
+from .options import Command, DeviceRequest, FiniteRange, column_options, device_options, json_option, quiet_option
+from .reading import reading_options
+from .sources import open_run, read_options, read_run_source, read_source
+from .train import train
+
+if TYPE_CHECKING:
+    from gru_xp.forecasting import Forecaster
+    from gru_xp.forecasting.backtest import Backtest
+    from gru_xp.io.series import TimeSeries
+
+COUNT = click.IntRange(min=1)
+
+
+def _check_refit(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """The number of windows after which to train again; None for never."""
+    if value in ("never", "always"):
+        return None if value == "never" else 1
+    if not (value.isdecimal() and int(value) > 0):
+        raise click.BadParameter(f"{value!r} is not never, always or a number of forecasts")
+    return int(value)
+
+
+class _Plan(NamedTuple):
+    """Which forecasts are made, as far as the options say."""
+
+    horizon: int | None
+    windows: int | None
+    stride: int | None
+    refit: int | None
+
+    def run(
+        self,
+        series: "TimeSeries",
+        first: int,
+        horizon: int,
+        fit: "Callable[[TimeSeries], Forecaster]",
+        learned: int | None = None,
+    ) -> "Backtest":
+        """Forecast the rows from `first` on, `horizon` steps ahead unless an option says how many."""
+        from gru_xp.forecasting.backtest import backtest, check_origins, rolling_origins
+
+        horizon = self.horizon or horizon
+        stride = self.stride or horizon
+        origins = rolling_origins(first, len(series), horizon, stride, self.windows)
+        check_origins(origins, series, first, horizon)
+        return backtest(fit, series, origins, horizon, stride, refit=self.refit, learned=learned)
+
+
+def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in (".csv", ".json"):
+        raise click.BadParameter(f"'{value}' must end in .csv or .json, which determines the format.")
+    return value
+
+
+@click.command(cls=Command, epilog="Example: gru-xp backtest sunspots.csv --steps 5 --refit 4")
+@click.argument("source", metavar="CSV|RUN", type=click.Path())
+@click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
+@click.option(
+    "--steps",
+    "--horizon",
+    "horizon",
+    type=COUNT,
+    metavar="N",
+    help="Steps ahead of each forecast.  [default: as in the run, or 1]",
+)
+@click.option(
+    "--windows", type=COUNT, metavar="N", help="Number of forecasts, the last ones.  [default: all of the test set]"
+)
+@click.option("--stride", type=COUNT, metavar="N", help="Rows from one forecast to the next.  [default: --steps]")
+@click.option(
+    "--refit",
+    metavar="never|always|N",
+    callback=_check_refit,
+    default="never",
+    show_default=True,
+    help="Train again for every forecast, or for every N-th one, on all rows before it.",
+)
+@click.option(
+    "--split-ratio",
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
+    metavar="X",
+    default=0.7,
+    show_default=True,
+    help="With CSV: fraction of the rows, from the start, before the first forecast; ignored with --windows.",
+)
+@column_options("Close, or the only numeric column; with RUN, as in the run")
+@reading_options
+@device_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    callback=_check_suffix,
+    help="Write all forecasts to this .csv or .json file, in the columns of Nixtla's libraries: unique_id, ds, cutoff, "
+    "y, and one for each model.",
+)
+@quiet_option
+@json_option
+@click.pass_context
+def backtest(
+    ctx: click.Context,
+    /,
+    source: str,
+    csv: str | None,
+    horizon: int | None,
+    windows: int | None,
+    stride: int | None,
+    refit: int | None,
+    split_ratio: float,
+    target: str | None,
+    features: tuple[str, ...] | str,
+    reading: dict[str, Any],
+    device: DeviceRequest,
+    out: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Measure forecasts from many points of a series.
+
+    Each is made as if the later rows were not known yet. With CSV, a model is trained on the rows before the first forecast; the options of train set it up. With RUN, a run
+    folder or a model file, its model forecasts the rows that it was not trained on, or those of another CSV file.
+    """
+    from gru_xp.forecasting.backtest import first_origin
+
+    plan = _Plan(horizon, windows, stride, refit)
+    if Path(source).is_dir() or Path(source).suffix == ".safetensors":
+        if given := [name for name in (*settings, "split_ratio") if _is_given(ctx, name)]:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise click.UsageError(
+                f"{flags} cannot be combined with RUN, which has its own settings; give its CSV file"
+            )
+        forecaster = open_run(source, device, quiet=quiet)
+        read, known = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
+        result = _of_run(plan, forecaster, read.series, known=known, quiet=quiet)
+    else:
+        if csv is not None:
+            raise click.UsageError(f"'{source}' is no run folder or model file; only RUN can be followed by a CSV file")
+        read = read_source(source, target, features, read_options({}, reading), quiet=quiet)
+        settings |= {"patience": settings["patience"] or None, "horizon": horizon or 1}
+        fits = _Fits(settings, choose_device(device, quiet=quiet), quiet=quiet)
+        first = first_origin(len(read.series), horizon or 1, stride or horizon or 1, windows, split_ratio)
+        result = plan.run(read.series, first, 1, fits)
+    if out is not None:
+        _write(result, out)
+        note(f"written to {out}", quiet=quiet)
+    if as_json:
+        print_json({"source": source, "file": str(read.path), "target": read.target, **result.metrics})
+    else:
+        print_accuracy(accuracy_title(read.path.name, read.target, result.horizon), {"test": result.metrics})
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+def _of_run(plan: _Plan, forecaster: "Forecaster", series: "TimeSeries", *, known: bool, quiet: bool) -> "Backtest":
+    """Forecasts of the rows that a trained forecaster has not learned from: of all, unless it knows some."""
+    learned = forecaster.notes["fit_end"] if known else len(series)
+    first = learned if known else forecaster.seq_length
+    fits = _Fits(forecaster.settings(), forecaster.device, quiet=quiet)
+    return plan.run(
+        series, first, getattr(forecaster, "horizon", 1), fits if plan.refit else lambda _: forecaster, learned
+    )
+
+
+class _Fits:
+    """Trains a forecaster for each call, with a line on stderr."""
+
+    def __init__(self, settings: dict[str, Any], device: Any, *, quiet: bool) -> None:
+        from gru_xp.forecasting import Forecaster
+
+        known = Forecaster().settings()
+        self._settings = {name: value for name, value in settings.items() if name in known}
+        self._device, self._quiet = device, quiet
+
+    def __call__(self, rows: "TimeSeries") -> "Forecaster":
+        from gru_xp.forecasting import Forecaster
+
+        forecaster = Forecaster(**self._settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # it is said below
+            forecaster.fit(rows, device=self._device)
+        training = forecaster.training
+        assert training is not None
+        if training.problem is not None:
+            raise click.ClickException(training.problem)
+        last = training.history[-1]
+        note(
+            f"trained on {len(rows)} rows: best epoch {training.best_epoch} of {last.epoch}, {last.seconds:.1f} s",
+            quiet=self._quiet,
+        )
+        return forecaster
+
+
+def _write(result: "Backtest", path: Path) -> None:
+    """All forecasts, a row each."""
+    from gru_xp.errors import DataError
+
+    frame = result.to_frame()
+    try:
+        if path.suffix.lower() == ".csv":
+            frame.to_csv(path, index=False)
+        else:
+            for column in ("ds", "cutoff"):
+                if frame[column].dtype.kind != "i":
+                    frame[column] = [str(time) for time in frame[column]]
+            path.write_text(json.dumps(frame.to_dict("records"), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}); use another --out") from error
+
+
+def _settings_of_train() -> list[click.Parameter]:
+    """The options of `train` that are settings of the forecaster."""
+    others = set(inspect.signature(train.callback or train).parameters) - {"validation_ratio"}
+    own = {parameter.name for parameter in backtest.params}
+    return [parameter for parameter in train.params if parameter.name not in others | own]
+
+
+backtest.params[-1:-1] = _settings_of_train()

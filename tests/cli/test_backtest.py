@@ -1,0 +1,91 @@
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gru_xp import Forecaster
+from gru_xp.io.read import read_series
+
+pytestmark = pytest.mark.compat
+
+
+def read_table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_file(app, write_csv, quick, tmp_path):
+    """Trained on the rows before the first forecast, as the library does it."""
+    path = write_csv(rows=80)
+    outcome = app("backtest", "own.csv", *quick, "--steps", 3, "--windows", 5, "--out", "all.csv", "--json")
+    assert outcome.code == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert (document["windows"], document["horizon"], document["stride"]) == (5, 3, 3)
+    assert document["file"] == str(path)
+    assert "trained on 65 rows" in outcome.err
+    rows = read_table(tmp_path / "all.csv")
+    assert list(rows[0])[:5] == ["unique_id", "ds", "cutoff", "y", "GRU"]
+    assert [row["ds"][:4] for row in rows] == [str(1965 + number) for number in range(15)]
+    assert [row["cutoff"][:4] for row in rows] == [str(1964 + number // 3 * 3) for number in range(15)]
+    series = read_series(path)
+    settings = {"hidden_size": 4, "num_epochs": 3} | ({"horizon": 3} if "horizon" in Forecaster().settings() else {})
+    forecaster = Forecaster(**settings).fit(series.head(65), device="cpu")
+    expected = [value for origin in range(65, 80, 3) for value in forecaster.forecast(series.head(origin), 3)]
+    np.testing.assert_allclose([float(row["GRU"]) for row in rows], expected, rtol=1e-6)
+    errors = [abs(float(row["GRU"]) - float(row["y"])) for row in rows]
+    assert document["models"]["GRU"]["mae"] == pytest.approx(np.mean(errors))
+
+
+def test_training_again(app, write_csv, quick):
+    write_csv(rows=60)
+    for refit, fits in (("never", 1), ("2", 2), ("always", 4)):
+        outcome = app("backtest", "own.csv", *quick, "--windows", 4, "--stride", 2, "--refit", refit)
+        assert outcome.code == 0
+        assert outcome.err.count("trained on") == fits, outcome.err
+    assert "trained on 57 rows" in outcome.err
+    assert app("backtest", "own.csv", "--refit", "rarely").code == 2
+
+
+def test_a_run_has_the_numbers_of_its_training(app, goog):
+    outcome = app("backtest", goog.folder, "--json")
+    document = json.loads(outcome.out)
+    trained = json.loads((goog.folder / "metrics.json").read_text())["parts"]["test"]
+    assert document["windows"] == trained["windows"]
+    assert document["skill"] == pytest.approx(trained["skill"], abs=1e-6)
+    assert document["best_baseline"] == trained["best_baseline"]
+    table = app("backtest", goog.folder, "--quiet").out.splitlines()
+    wanted = [line.split() for line in goog.outcome.out.splitlines() if line.split()[:2] == ["test", "GRU"]]
+    assert [line.split() for line in table if "GRU" in line][:1] == wanted
+
+
+def test_a_run_on_other_rows_and_trained_again(app, write_csv, quick, tmp_path):
+    write_csv(rows=60)
+    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    outcome = app("backtest", "run", "--windows", 3, "--refit", "always", "--out", "all.json", "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    table = pd.DataFrame(json.loads((tmp_path / "all.json").read_text()))
+    assert list(table)[:4] == ["unique_id", "ds", "cutoff", "y"]
+    assert pd.to_datetime(table["ds"]).dt.year.tolist() == [1957, 1958, 1959]
+    write_csv("other.csv", rows=40, change={3: "77"})
+    document = json.loads(app("backtest", "run", "other.csv", "--json", "--quiet").out)
+    assert document["windows"] == 40 - 10
+
+
+def test_what_is_refused(app, goog, write_csv, quick, tmp_path):
+    write_csv(rows=60)
+    for arguments, said in (
+        ((goog.folder, "--hidden-size", 3), "--hidden-size"),
+        ((goog.folder, "--split-ratio", 0.5), "--split-ratio"),
+        (("own.csv", "own.csv"), "own.csv"),
+        (("own.csv", "--out", "all.xlsx"), ".csv or .json"),
+    ):
+        outcome = app("backtest", *arguments)
+        assert outcome.code == 2, arguments
+        assert said in outcome.err
+    app("backtest", "own.csv", *quick, "--steps", 70, "--quiet").assert_refused("60 rows", "at least")
+    app("backtest", "own.csv", *quick, "--windows", 99, "--quiet").assert_refused("rows are too few")
+    app("backtest", "own.csv", *quick, "--out", "no/all.csv", "--quiet").assert_refused(
+        "no/all.csv", "cannot be written"
+    )
