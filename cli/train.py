@@ -76,6 +76,28 @@ LAYERS = click.IntRange(1, 1000)
     help="Window length: rows that each prediction is based on.",
 )
 @click.option(
+    "--horizon",
+    type=COUNT,
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Steps ahead to predict at once; longer forecasts continue from their own predictions.",
+)
+@click.option(
+    "--patches",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Cut each window into N patches, which are the steps of the GRU; 0 for one step a row.",
+)
+@click.option(
+    "--linear-skip/--no-linear-skip",
+    default=False,
+    show_default=True,
+    help="Add a linear prediction from the target's values in the window.",
+)
+@click.option(
     "--hidden-size", type=SIZE, metavar="N", default=32, show_default=True, help="Hidden units of each GRU layer."
 )
 @click.option(
@@ -183,10 +205,11 @@ LAYERS = click.IntRange(1, 1000)
 )
 @click.option(
     "--scaling",
-    type=click.Choice(["last", "standard"]),
+    type=click.Choice(["last", "standard", "window", "robust", "none"]),
     default="last",
     show_default=True,
-    help="Scale each window relative to its last row, or standardise with the training rows' mean and deviation.",
+    help="Scale each window relative to its last row, by typical changes (last) or by its own deviation (window); or "
+    "all rows by the training rows' mean and deviation (standard), or median and interquartile range (robust).",
 )
 @click.option(
     "--reset",

@@ -265,7 +265,7 @@ def _split(forecaster: "Forecaster", series: "TimeSeries") -> "Split":
 
     ratio, validation_ratio = forecaster.notes["split_ratio"], forecaster.validation_ratio
     with naming(series):
-        split = split_rows(len(series), forecaster.seq_length, ratio, validation_ratio)
+        split = split_rows(len(series), forecaster.seq_length, ratio, validation_ratio, forecaster.horizon)
     forecaster.notes |= {
         "train_end": split.train_end,
         "fit_end": split.fit_end,

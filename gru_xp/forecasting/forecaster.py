@@ -23,7 +23,7 @@ from gru_xp.forecasting.data import (
     warn_of_notices,
 )
 from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
-from gru_xp.forecasting.windows import Floats, Split, make_windows, split_rows
+from gru_xp.forecasting.windows import Floats, Split, WindowSequences, make_windows, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
@@ -32,7 +32,7 @@ from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.params import RESETS, Reset, arrays_of, map_arrays, named_arrays
 from gru_xp.nn.scan import Array
 from gru_xp.training.files import check_path
-from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, prediction_advice
+from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, patch_size_of, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
 from gru_xp.training.objective import predict
 from gru_xp.training.strict_json import check_fields, shortened
@@ -68,6 +68,12 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
 }
 """What `Forecaster.describe` gives, and what it is."""
 
+_OLD_SETTINGS: dict[str, Any] = {
+    **{"horizon": 1, "patches": 0, "linear_skip": False},
+    **{"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01, "schedule": "constant", "warmup": None},
+}
+"""Of models that were written before there were these settings."""
+
 
 @dataclass(eq=False)  # two are equal if they are the same object
 class Forecaster:
@@ -92,14 +98,23 @@ class Forecaster:
         See `TrainingConfig`.
     validation_ratio
         Fraction of the rows, from the end, held out to select the best epoch; 0 for none.
-    scaling : {"last", "standard"}
-        Scale each window relative to its last row, or standardise with the training rows' mean and standard deviation.
+    scaling : {"last", "standard", "window", "robust", "none"}
+        Scale each window relative to its last row, by typical changes or, with ``window``, by its own deviation; or all
+        by mean and standard deviation, or median and interquartile range, of the training rows; or not at all.
     reset : {"before", "after"}
         Whether the reset gate is applied before the recurrent matrix product or after it; see `gru_cell_forward`.
     dtype : {"float32", "float64"}
         Floating-point precision.
     seed
         Random seed of the initial parameters, the order of mini-batches, and dropout.
+    horizon
+        Steps ahead that are predicted at once, one output for each.
+    patches
+        Steps of the GRU: each window is cut into so many patches, and filled with zeros at its start where its length
+        is no multiple of them; 0 for a step for each row, as for windows that are shorter.
+    linear_skip
+        Whether a linear layer from the window's target to the predictions is added to the GRU, whose own output layer
+        begins as zeros then.
 
     Raises
     ------
@@ -141,6 +156,9 @@ class Forecaster:
     weight_decay: float = 0.01
     schedule: str = "constant"
     warmup: float | None = None
+    horizon: int = 1
+    patches: int = 0
+    linear_skip: bool = False
 
     device: Device = field(init=False, repr=False)
     params: NetworkParams = field(init=False, repr=False)
@@ -157,7 +175,10 @@ class Forecaster:
         check_choice("dtype", self.dtype, DTYPES)
         for name, most in (("seq_length", None), ("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
             whole_number(name, getattr(self, name), 1, most)
+        whole_number("horizon", self.horizon, 1, MAX_STEPS)
+        whole_number("patches", self.patches, 0, LARGEST_STATE)
         check_flag("bidirectional", self.bidirectional)
+        check_flag("linear_skip", self.linear_skip)
         if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
             raise ArgumentError(
                 f"validation_ratio is {shown(self.validation_ratio)}; it must be at least 0 and below 1"
@@ -270,17 +291,19 @@ class Forecaster:
         check_tf32(device, self.dtype)
         with naming(series):
             check_magnitude(series)
-            split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio)
+            split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio, self.horizon)
             if state is None:
                 scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
             else:
                 self._check_fitted("scaler")
                 scaler = self.scaler
-        names = ("train", "validation") if self.validation_ratio > 0 else ("train",)
         shapes, config = self._training_shapes(series, split), self._training_config()
         check_memory(shapes, config, device)
         with memory_advice(shapes, config, device), naming(series):
-            learned, *validation = (self._sequences(series, name, split, scaler, device) for name in names)
+            learned = self._sequences(series, "train", split, scaler, device)
+            validation = None
+            if self.validation_ratio > 0:
+                validation = self._sequences(series, "validation", split, scaler, device, learned.mean_unit)
             vars(self).pop("params", None)  # they would not go with what follows
             self.device, self.columns, self.scaler = device, series.columns, scaler
             self.sees_gaps, self.best_epoch = series.observed is not None, 0
@@ -289,10 +312,10 @@ class Forecaster:
                 self.notes = others | ({"reading": ReadOptions(**how).to_dict()} if how else {})
             training = train(
                 self._start(),
-                *learned,
+                *_all(learned, device),
                 config=config,
                 device=device,
-                validation=validation[0] if validation else None,
+                validation=None if validation is None else _all(validation, device),
                 callback=callback,
                 pause=pause,
                 state=state,
@@ -303,33 +326,50 @@ class Forecaster:
         return self
 
     def _sequences(
-        self, series: TimeSeries, part: str, split: Split, scaler: Scaler, device: Device
-    ) -> tuple[Array, Array]:
-        """What the network gets ``(B, T, I)`` and is to predict ``(B, 1)`` in a part of the series."""
-        rows = split.targets(part, self.seq_length)
-        windows, targets = (a[rows] for a in make_windows(series.values, self.seq_length))
-        x = _inputs(series, self.seq_length, scaler, series.observed is not None, rows)
-        y = scaler.scale_targets(targets, windows)[:, None]
+        self,
+        series: TimeSeries,
+        part: str,
+        split: Split,
+        scaler: Scaler,
+        device: Device,
+        mean_unit: float | None = None,
+    ) -> WindowSequences:
+        """What the network gets and is to predict in a part of the series."""
+        windows = split.targets(part, self.seq_length, self.horizon)
+        starts = np.arange(windows.start, windows.stop)
         if series.observed is not None:
-            there = series.observed[self.seq_length :, 0][rows]
-            if not there.any():
-                raise DataError(f"every target of the {part} part is missing; treat them otherwise than by mask")
-            x, y = x[there], y[there]
-        return to_device(x, device, self.dtype), to_device(y, device, self.dtype)
+            there = np.lib.stride_tricks.sliding_window_view(series.observed[:, 0], self.horizon)
+            starts = starts[np.all(there[starts + self.seq_length], axis=1)]
+            if not len(starts):
+                ahead = f" of {self.horizon} steps" if self.horizon > 1 else ""
+                raise DataError(f"every target{ahead} of the {part} part is missing; treat them otherwise than by mask")
+        with device.use():
+            return WindowSequences(
+                to_device(series.values, device, "float64"),
+                to_device(starts, device, "int64"),
+                self.seq_length,
+                self.horizon,
+                scaler,
+                observed=None if series.observed is None else to_device(series.observed, device, "float64"),
+                dtype=getattr(device.xp, self.dtype),
+                mean_unit=mean_unit,
+            )
 
     def _training_shapes(self, series: TimeSeries, split: Split) -> TrainingShapes:
-        learned, validation = (split.targets(name, self.seq_length) for name in ("train", "validation"))
+        learned, validation = (split.targets(name, self.seq_length, self.horizon) for name in ("train", "validation"))
         return TrainingShapes(
             learned.stop - learned.start,
             validation.stop - validation.start,
             self.seq_length,
             len(series.columns) * (1 if series.observed is None else 2),
             self.hidden_size,
-            1,
+            self.horizon,
             self.num_layers,
             bool(self.bidirectional),
             self.reset,
             self.dtype,
+            self.patches,
+            bool(self.linear_skip),
         )
 
     def _start(self) -> NetworkParams:
@@ -343,13 +383,16 @@ class Forecaster:
                 num_layers=self.num_layers,
                 bidirectional=self.bidirectional,
                 reset=self.reset,
+                patch_size=architecture.patch_size,
+                skip_length=architecture.skip_length,
+                zero_head=bool(self.linear_skip),
                 xp=xp,
                 seed=self.seed,
                 dtype=getattr(xp, self.dtype),
             )
 
     def predict(self, series: Any) -> Any:
-        """Predict every row that has a whole window before it, each from the actual rows before it.
+        """Predict every row that has a whole window before it, each from the actual rows before it, one step ahead.
 
         Parameters
         ----------
@@ -378,7 +421,7 @@ class Forecaster:
         windows, _ = make_windows(checked.values, self.seq_length)
         with prediction_advice(self.seq_length, self.device), naming(checked):
             inputs = _inputs(checked, self.seq_length, self.scaler, self.sees_gaps)
-            predictions = self._predict_windows(inputs, windows, self.device.ops())
+            predictions = self._predict_windows(inputs, windows, self.device.ops())[:, 0]
             _check_predictions(predictions, partial(_called, checked), first=self.seq_length)
         if not hasattr(series, "iloc"):
             return predictions
@@ -387,7 +430,7 @@ class Forecaster:
         return pd.Series(predictions, index=series.index[checked.rows][self.seq_length :], name=self.columns[0])
 
     def forecast(self, series: Any, steps: int) -> Floats:
-        """Predict the values after the last row, each from the predictions before it.
+        """Predict the values after the last row: `horizon` of them at once, the next ones from those, and so on.
 
         Further input columns, whose future is not known, stay at their last value.
 
@@ -456,8 +499,8 @@ class Forecaster:
         return self._forecasts(checked, np.array(numbers, dtype=np.int64), steps)
 
     def _forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
-        """Forecasts ``(n, steps)`` from all origins, in one batch a step."""
-        L = self.seq_length
+        """Forecasts ``(n, steps)`` from all origins, in one batch for each `horizon` of steps."""
+        L, h = self.seq_length, self.horizon
         forecasts = np.empty((len(origins), steps))
         if not len(origins):
             return forecasts
@@ -470,13 +513,13 @@ class Forecaster:
             )
             observed[:, L:, 0] = True
             ops = self.device.ops()
-            for step in range(steps):
-                window, there = values[:, step : step + L], observed[:, step : step + L]
-                forecasts[:, step] = self._predict_windows(
-                    _scaled(window, there, self.scaler, self.sees_gaps), window, ops
-                )
-                values[:, L + step, 0] = forecasts[:, step]
-                _check_predictions(forecasts[:, step], partial("step {}".format, step + 1), first=0)
+            for first in range(0, steps, h):
+                window, there = values[:, first : first + L], observed[:, first : first + L]
+                inputs = _scaled(window, there, self.scaler, self.sees_gaps)
+                predictions = self._predict_windows(inputs, window, ops)[:, : steps - first]
+                for step, values_of_step in enumerate(predictions.T, first):
+                    forecasts[:, step] = values[:, L + step, 0] = values_of_step
+                    _check_predictions(values_of_step, partial("step {}".format, step + 1), first=0)
         return forecasts
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -581,12 +624,13 @@ class Forecaster:
         description = {"sees_gaps": False, "tf32": False, **description}  # not all files say
         check_fields("it", description, _DESCRIPTION)
         known = {f.name for f in fields(cls) if f.init}
-        if unknown := sorted(description["settings"].keys() - known):
+        settings = _OLD_SETTINGS | description["settings"]
+        if unknown := sorted(settings.keys() - known):
             raise ValueError(f"{shortened(unknown[0])} is no setting")
         columns = tuple(description["columns"])
         if not columns or not all(isinstance(column, str) for column in columns):
             raise ValueError("columns must be one name or more")
-        forecaster = cls(**description["settings"])
+        forecaster = cls(**settings)
         forecaster.scaler = Scaler.from_dict(description["scaler"])
         if len(forecaster.scaler.mean) != len(columns):
             raise ValueError("its scaler has not one number for each column")
@@ -599,7 +643,15 @@ class Forecaster:
         """What the sizes of the parameters follow from, once the columns are known."""
         input_size = len(self.columns) * (2 if self.sees_gaps else 1)
         return Architecture(
-            input_size, self.hidden_size, 1, self.num_layers, bool(self.bidirectional), self.dtype, self.reset
+            input_size,
+            self.hidden_size,
+            self.horizon,
+            self.num_layers,
+            bool(self.bidirectional),
+            self.dtype,
+            self.reset,
+            patch_size_of(self.seq_length, self.patches),
+            self.seq_length if self.linear_skip else None,
         )
 
     def _checked(self, series: Any, rows: int) -> TimeSeries:
@@ -621,14 +673,20 @@ class Forecaster:
             raise NotFittedError("this Forecaster is not fitted; call fit() first, or Forecaster.load")
 
     def _predict_windows(self, inputs: Floats, windows: Floats, ops: Ops) -> Floats:
-        """Predictions ``(B,)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""
+        """Predictions ``(B, h)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""
         x = to_device(inputs, self.device, self.dtype)
         with self.device.use():
             rates = self._training_config().rates
-            scaled = to_host(predict(self.params, x, ops, rates, reset=self.reset))[:, 0].astype(np.float64)
+            scaled = to_host(predict(self.params, x, ops, rates, reset=self.reset)).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             predictions: Floats = self.scaler.unscale_predictions(scaled, windows)
         return predictions
+
+
+def _all(sequences: WindowSequences, device: Device) -> tuple[Array, Array]:
+    with device.use():
+        x, y, _ = sequences.gather(device.xp.arange(sequences.n))
+    return x, y
 
 
 def _check_predictions(predictions: Floats, where: Callable[[int], str], first: int) -> None:

@@ -109,7 +109,8 @@ def check_forecaster(
     forecaster
         On any device; it is computed in float64.
     predict
-        The other side: from windows ``(B, seq_length, F)``, float64, to predictions ``(B,)``, both in the data's units.
+        The other side: from windows ``(B, seq_length, F)``, float64, to predictions ``(B, h)``, both in the data's
+        units.
     conversion
         What is being done, for the message.
     dtype : {"float32", "float64"}, optional
@@ -127,6 +128,10 @@ def check_forecaster(
     mean, std, change_std = map(np.asarray, (scaler.mean, scaler.std, scaler.change_std))
     rng = np.random.default_rng(0)
     eps = max(float(np.finfo(name).eps) for name in (forecaster.dtype, dtype or forecaster.dtype))
+
+    def forecasts(forecaster: Forecaster) -> HostArray:
+        return forecaster.forecasts(series, range(S, S + WINDOWS), forecaster.horizon)
+
     with np.errstate(all="ignore"):  # what is not finite differs, and is refused for that
         walk = np.cumsum(change_std * rng.standard_normal((S + WINDOWS, F)), axis=0)
         series = TimeSeries(mean + std * rng.uniform(-1.0, 1.0, F) + walk, forecaster.columns)
@@ -134,15 +139,17 @@ def check_forecaster(
         try:
             results = (
                 np.asarray(predict(np.ascontiguousarray(windows))),
-                _rounded_forecaster(forecaster, 0.0).predict(series),
-                *(_rounded_forecaster(forecaster, eps, seed).predict(series) for seed in SEEDS),
+                forecasts(_rounded_forecaster(forecaster, 0.0)),
+                *(forecasts(_rounded_forecaster(forecaster, eps, seed)) for seed in SEEDS),
             )
         except DataError as error:
             raise CheckpointError(f"{conversion}: on random windows, {error}") from error
-        if results[0].shape != (WINDOWS,):
-            raise CheckpointError(f"{conversion}: predictions have shape {results[0].shape} instead of ({WINDOWS},)")
+        if results[0].shape != results[1].shape:
+            raise CheckpointError(
+                f"{conversion}: predictions have shape {results[0].shape} instead of {results[1].shape}"
+            )
         got, own, *moved = (scaler.scale_targets(predictions, windows) for predictions in results)
-        unit = (change_std if scaler.kind == "last" else std)[0]
+        unit = np.min(scaler.target_scales(windows)[1])
         of_scaling = float(np.finfo(np.float64).eps * np.max(np.abs(windows)) / unit)
         _check_difference(f"{conversion}: on random windows, the scaled prediction", got, own, moved, eps, of_scaling)
 

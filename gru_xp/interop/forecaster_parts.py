@@ -9,7 +9,7 @@ from gru_xp.forecasting import Forecaster
 from gru_xp.interop.gates import check_finite, float_array
 from gru_xp.nn.checks import check_kind
 from gru_xp.nn.network import NetworkParams
-from gru_xp.nn.params import LinearParams, map_arrays
+from gru_xp.nn.params import LinearParams, map_arrays, named_arrays
 from gru_xp.nn.stack import Layers
 from gru_xp.training.strict_json import read_json
 from gru_xp.training.tensors import damaged
@@ -65,13 +65,18 @@ def read_description(text: str) -> dict[str, Any]:
 
 
 def build_forecaster(
-    layers: Layers, linear: LinearParams, description: dict[str, Any], device: str | Device
+    layers: Layers,
+    linear: LinearParams,
+    description: dict[str, Any],
+    device: str | Device,
+    *,
+    skip: LinearParams | None = None,
 ) -> Forecaster:
     """The forecaster whose parts these are.
 
     Parameters
     ----------
-    layers, linear
+    layers, linear, skip
         Of host arrays.
     description
         From `read_description`.
@@ -83,15 +88,16 @@ def build_forecaster(
     CheckpointError
         The parts do not belong together.
     """
-    for name, array in zip(LinearParams._fields, linear, strict=True):
-        check_finite(f"linear.{name}", float_array(f"linear.{name}", array))
+    for part, held in (("linear", linear), ("skip", skip)):
+        for name, array in () if held is None else named_arrays(held, f"{part}."):
+            check_finite(name, float_array(name, array))
     device = device if isinstance(device, Device) else resolve_device(device)
-    params = map_arrays(lambda array: to_device(array, device), NetworkParams(layers, linear))
+    params = map_arrays(lambda array: to_device(array, device), NetworkParams(layers, linear, skip))
     forecaster = Forecaster.from_parts(params, description, device)
-    for setting, held in (("zoneout", 0.0), ("sees_gaps", False)):
-        if (described := getattr(forecaster, setting)) != held:
+    for setting, value in (("zoneout", 0.0), ("sees_gaps", False)):
+        if (described := getattr(forecaster, setting)) != value:
             raise CheckpointError(
-                f"a gru-xp model of {setting}={held!r} that is described as one of {described!r}; "
+                f"a gru-xp model of {setting}={value!r} that is described as one of {described!r}; "
                 "export the forecaster again"
             )
     return forecaster

@@ -1,4 +1,4 @@
-"""Whole forecasters as ONNX models, and back: scaling, GRU layers, output layer.
+"""Whole forecasters as ONNX models, and back: scaling, patches, GRU layers, output layer, skip.
 
 The scaling is computed in float64, as gru-xp does it, and the network in float32. What is no computation (settings,
 names of columns) is text in the model's metadata.
@@ -12,6 +12,7 @@ import numpy as np
 from gru_xp.devices import Device, to_host
 from gru_xp.errors import CheckpointError
 from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting.scaling import FLOOR, Scaler
 from gru_xp.interop.checking import check_forecaster
 from gru_xp.interop.forecaster_parts import DESCRIPTION, build_forecaster, read_description, write_description
 from gru_xp.interop.gates import HostArray, host_layers
@@ -30,22 +31,22 @@ from gru_xp.interop.onnx_graph import (
 from gru_xp.interop.onnx_gru import add_gru_layers
 from gru_xp.interop.onnx_nodes import read_gru_layers
 from gru_xp.nn.checks import check_kind
-from gru_xp.nn.params import LinearParams
+from gru_xp.nn.params import LinearParams, named_arrays
 from gru_xp.training.files import check_path, replace_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPERATORS = (
-    *("Add", "Cast", "Constant", "Div", "GRU", "Gemm", "Identity", "Mul", "Reshape", "Slice", "Split"),
-    *("Squeeze", "Sub", "Transpose", "Unsqueeze"),
+    *("Add", "Cast", "Constant", "Div", "GRU", "Gemm", "Identity", "Mul", "Pad", "ReduceMean", "Reshape", "Slice"),
+    *("Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
 )
 """Of models of forecasters, also where other programs have rearranged them."""
 
 DOC = """A forecaster, written by gru-xp.
 
 windows (B, {seq_length}, {n_columns}): rows one after the other, in the data's units; columns: {columns}.
-predictions (B,): of {target} in the row after each window, in the data's units.
+predictions {shape}: of {target} in {where} after each window, in the data's units.
 """
 
 
@@ -60,8 +61,9 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     Returns
     -------
     onnx.ModelProto
-        With the input ``windows (B, seq_length, F)`` and the output ``predictions (B,)``, both float64, for any B. The
-        network is computed in float32, as onnxruntime has no other GRU; weights of float64 are stored as they are.
+        With the input ``windows (B, seq_length, F)`` and the output ``predictions (B,)``, or ``(B, horizon)`` for a
+        horizon above 1, both float64, for any B. The network is computed in float32, as onnxruntime has no other GRU;
+        weights of float64 are stored as they are.
 
     Raises
     ------
@@ -78,31 +80,40 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     """
     check_kind("forecaster", forecaster, Forecaster, "a Forecaster; layers are converted by gru_to_onnx")
     description = write_description(forecaster, "ONNX' GRU")
-    params, columns = forecaster.params, forecaster.columns
+    params, columns, h = forecaster.params, forecaster.columns, forecaster.horizon
     graph = GraphBuilder()
     scaled, level, unit = _add_scaling(graph, forecaster)
     graph.cast(scaled, "FLOAT", "x")
-    graph.add("Transpose", ["x"], ["x.time_first"], perm=(1, 0, 2))
+    graph.add("Transpose", [_add_patches(graph, forecaster)], ["x.time_first"], perm=(1, 0, 2))
     layers = host_layers(params.gru)
     D, H = len(layers[0]), layers[0][0].hidden_size
     _, last = add_gru_layers(graph, "x.time_first", layers)
     graph.add("Transpose", [last[-1]], ["state.directions"], perm=(1, 0, 2))  # (B, D, H)
     graph.add("Reshape", ["state.directions", graph.store("state.shape", np.asarray([0, D * H]))], ["state"])
-    names = [
-        graph.store_weights(f"linear.{name}", to_host(array))
-        for name, array in zip(LinearParams._fields, params.linear, strict=True)
-    ]
-    graph.add("Gemm", ["state", *names], ["y"], transB=1)
-    graph.cast("y", "DOUBLE", "y.double")
-    graph.add("Squeeze", ["y.double", graph.store("y.axes", np.asarray([1]))], ["y.scaled"])
-    graph.add("Mul", ["y.scaled", unit], ["change"])
-    graph.add("Add", [level, "change"], ["predictions"])
+    y = _add_linear(graph, "linear", params.linear, "state")
+    if params.skip is not None:
+        target = _add_slice(graph, "x", "target.all", 2, 0, 1)  # (B, T, 1)
+        graph.add("Squeeze", [target, graph.store("target.axes", np.asarray([2]))], ["target"])
+        y = graph.add("Add", [y, _add_linear(graph, "skip", params.skip, "target")], ["y"])
+    graph.cast(y, "DOUBLE", "y.double")
+    graph.add("Mul", ["y.double", unit], ["change"])
+    if h == 1:
+        graph.add("Add", [level, "change"], ["predictions.all"])
+        graph.add("Squeeze", ["predictions.all", graph.store("y.axes", np.asarray([1]))], ["predictions"])
+    else:
+        graph.add("Add", [level, "change"], ["predictions"])
+    shape: tuple[str | int, ...] = ("B",) if h == 1 else ("B", h)
     model = graph.model(
         "forecaster",
         {"windows": ("DOUBLE", ("B", forecaster.seq_length, len(columns)))},
-        {"predictions": ("DOUBLE", ("B",))},
+        {"predictions": ("DOUBLE", shape)},
         doc=DOC.format(
-            seq_length=forecaster.seq_length, n_columns=len(columns), columns=", ".join(columns), target=columns[0]
+            seq_length=forecaster.seq_length,
+            n_columns=len(columns),
+            columns=", ".join(columns),
+            target=columns[0],
+            shape="(B,)" if h == 1 else f"(B, {h})",
+            where="the row" if h == 1 else f"the {h} rows",
         ),
     )
     model.metadata_props.add(key=DESCRIPTION, value=description)
@@ -112,26 +123,64 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
 
 
 def _add_scaling(graph: GraphBuilder, forecaster: Forecaster) -> tuple[str, str, str]:
-    """Add what `Scaler.scale_windows` does; the names of its result, and of what the target is scaled by."""
-    scaler = forecaster.scaler
-    if scaler.kind == "last":
-        ends = [
-            graph.store(f"last.{name}", np.asarray([at])) for name, at in (("start", -1), ("end", 2**31), ("axis", 1))
-        ]
-        graph.add("Slice", ["windows", *ends], ["windows.last"])  # (B, 1, F)
-        level_of_all, unit_of_all = "windows.last", graph.store("change_std", np.asarray(scaler.change_std))
-        ends = [
-            graph.store(f"level.{name}", np.asarray(at)) for name, at in (("start", [0]), ("end", [1]), ("axis", [2]))
-        ]
-        graph.add("Slice", ["windows.last", *ends], ["level.all"])  # (B, 1, 1)
-        level = graph.add("Squeeze", ["level.all", graph.store("level.axes", np.asarray([1, 2]))], ["level"])
-        unit = graph.store("unit", np.asarray(scaler.change_std[0]))
+    """Add what `Scaler.scales` does; the names of scaled windows, and of the target's level and unit, which are 2-D."""
+    scaler, F = forecaster.scaler, len(forecaster.columns)
+
+    def numbers(name: str, values: tuple[float, ...]) -> str:
+        return graph.store(name, np.asarray([[values]]))  # (1, 1, F)
+
+    if scaler.kind in ("last", "window"):
+        level = _add_slice(graph, "windows", "windows.last", 1, -1, 2**31)  # (B, 1, F)
+        graph.add("Sub", ["windows", level], ["windows.level"])
+        unit = numbers("change_std", scaler.change_std) if scaler.kind == "last" else _add_deviation(graph, scaler)
     else:
-        level_of_all, unit_of_all = (graph.store(name, np.asarray(getattr(scaler, name))) for name in ("mean", "std"))
-        level = graph.store("level", np.asarray(scaler.mean[0]))
-        unit = graph.store("unit", np.asarray(scaler.std[0]))
-    graph.add("Sub", ["windows", level_of_all], ["windows.level"])
-    return graph.add("Div", ["windows.level", unit_of_all], ["windows.scaled"]), level, unit
+        names = {"standard": ("mean", "std"), "robust": ("median", "iqr")}.get(scaler.kind)
+        values = [getattr(scaler, name) for name in names] if names else [(0.0,) * F, (1.0,) * F]
+        level, unit = map(numbers, names or ("zero", "one"), values)
+        graph.add("Sub", ["windows", level], ["windows.level"])
+    scaled = graph.add("Div", ["windows.level", unit], ["windows.scaled"])
+    level, unit = (
+        graph.add(
+            "Squeeze", [_add_slice(graph, name, f"{what}.all", 2, 0, 1), graph.store(f"{what}.axes", axes)], [what]
+        )
+        for what, name, axes in (("level", level, np.asarray([1])), ("unit", unit, np.asarray([1])))
+    )
+    return scaled, level, unit
+
+
+def _add_deviation(graph: GraphBuilder, scaler: Scaler) -> str:
+    """Add the units of windows of which ``windows.level`` is what is left without their last row."""
+    axis = graph.store("deviation.axis", np.asarray([1]))
+    graph.add("ReduceMean", ["windows.level", axis], ["deviation.mean"], keepdims=1)
+    graph.add("Sub", ["windows.level", "deviation.mean"], ["deviation.all"])
+    graph.add("Mul", ["deviation.all", "deviation.all"], ["deviation.squares"])
+    graph.add("ReduceMean", ["deviation.squares", axis], ["deviation.variance"], keepdims=1)
+    graph.add("Sqrt", ["deviation.variance"], ["deviation"])
+    floor = graph.store("deviation.floor", FLOOR * np.asarray([[scaler.std]]))
+    return graph.add("Add", ["deviation", floor], ["windows.unit"])
+
+
+def _add_patches(graph: GraphBuilder, forecaster: Forecaster) -> str:
+    """Add what cuts the scaled windows ``x`` into patches; the result's name."""
+    sizes = forecaster.architecture()
+    k, L = sizes.patch_size, forecaster.seq_length
+    if k == 1:
+        return "x"
+    name, missing = "x", -L % k
+    if missing:
+        name = graph.add("Pad", ["x", graph.store("x.missing", np.asarray([0, missing, 0, 0, 0, 0]))], ["x.filled"])
+    shape = graph.store("x.shape", np.asarray([0, (L + missing) // k, k * sizes.input_size]))
+    return graph.add("Reshape", [name, shape], ["x.patches"])
+
+
+def _add_linear(graph: GraphBuilder, part: str, params: LinearParams, x: str) -> str:
+    names = [graph.store_weights(name, to_host(array)) for name, array in named_arrays(params, f"{part}.")]
+    return graph.add("Gemm", [x, *names], [f"{part}.y"], transB=1)
+
+
+def _add_slice(graph: GraphBuilder, x: str, name: str, axis: int, start: int, end: int) -> str:
+    places = (("start", start), ("end", end), ("axis", axis))
+    return graph.add("Slice", [x, *(graph.store(f"{name}.{what}", np.asarray([at])) for what, at in places)], [name])
 
 
 def from_onnx(model: ModelSource, *, device: str | Device = "auto") -> Forecaster:
@@ -164,7 +213,8 @@ def from_onnx(model: ModelSource, *, device: str | Device = "auto") -> Forecaste
         for node in proto.graph.node:
             if node.domain not in STANDARD_DOMAINS or node.op_type not in OPERATORS:
                 raise CheckpointError(f"{describe_node(node)} is not part of a forecaster of gru-xp")
-        forecaster = build_forecaster(read_gru_layers(proto), _read_linear(proto), description, device)
+        linear, skip = _read_linear(proto)
+        forecaster = build_forecaster(read_gru_layers(proto), linear, description, device, skip=skip)
         _check(proto, forecaster, "from ONNX")
     return forecaster
 
@@ -202,16 +252,39 @@ def _read_description(model: "ModelProto") -> dict[str, Any]:
     return read_description(texts[0])
 
 
-def _read_linear(model: "ModelProto") -> LinearParams:
+def _read_linear(model: "ModelProto") -> tuple[LinearParams, LinearParams | None]:
+    """The output layer, which reads the states, and the skip, which does not."""
     nodes = [node for node in model.graph.node if node.op_type == "Gemm"]
-    if len(nodes) != 1 or len(nodes[0].input) != 3:
-        raise CheckpointError(f"has {len(nodes)} output layers (Gemm nodes); a forecaster of gru-xp has one, with bias")
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    linear = [node for node in nodes if _reads_states(node, made_by)]
+    skip = [node for node in nodes if node not in linear]
+    if len(linear) != 1 or len(skip) > 1 or any(len(node.input) != 3 for node in nodes):
+        raise CheckpointError(
+            f"has {len(linear)} output layers (Gemm nodes on states of a GRU) and {len(skip)} skips (others); a "
+            "forecaster of gru-xp has one, and at most one skip, each with bias"
+        )
     stored = StoredTensors(model.graph)
-    what = describe_node(nodes[0])
-    weight, bias = (
-        stored.array(name, f"{label} of {what}") for name, label in zip(nodes[0].input[1:], "BC", strict=True)
-    )
-    return LinearParams(weight.copy(), bias.copy())
+
+    def read(node: Any) -> LinearParams:
+        what = describe_node(node)
+        arrays = (stored.array(name, f"{label} of {what}") for name, label in zip(node.input[1:], "BC", strict=True))
+        return LinearParams(*(array.copy() for array in arrays))
+
+    return read(linear[0]), read(skip[0]) if skip else None
+
+
+def _reads_states(node: Any, made_by: "dict[str, Any]") -> bool:
+    """Whether what a node computes goes back to a GRU; graphs have no cycles."""
+    seen, names = set[str](), list(node.input)
+    while names:
+        name = names.pop()
+        if name in seen or name not in made_by:
+            continue
+        seen.add(name)
+        if made_by[name].op_type == "GRU":
+            return True
+        names += made_by[name].input
+    return False
 
 
 def _check(model: "ModelProto", forecaster: Forecaster, conversion: str) -> None:
@@ -222,6 +295,6 @@ def _check(model: "ModelProto", forecaster: Forecaster, conversion: str) -> None
         if len(results) != 1 or results[0].dtype != np.float64:
             got = ", ".join(str(result.dtype) for result in results)
             raise CheckpointError(f"{conversion}: the model gives {got}; a forecaster's gives one array of float64")
-        return results[0]
+        return results[0] if results[0].ndim == 2 else results[0][:, None]
 
     check_forecaster(forecaster, predict, conversion, dtype="float32")

@@ -21,7 +21,7 @@ from gru_xp.interop.checking import Trial, check_forecaster
 from gru_xp.interop.forecaster_parts import DESCRIPTION, build_forecaster, read_description, write_description
 from gru_xp.interop.gates import HostArray, PeerGates, PeerNames, host_layers, layers_from_peer, layers_to_peer
 from gru_xp.interop.peers import import_peer
-from gru_xp.nn.params import LinearParams, Reset
+from gru_xp.nn.params import LinearParams, Reset, named_arrays
 from gru_xp.nn.stack import Layers
 from gru_xp.training.files import check_path, replace_file
 
@@ -155,8 +155,9 @@ def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
 
     Notes
     -----
-    The file holds the tensors of ``torch.nn.ModuleDict({"gru": torch.nn.GRU(...), "linear": torch.nn.Linear(...)})``
-    and, as ``"gru_xp"``, a JSON text with the settings, the scaling and the names of the columns.
+    The file holds the tensors of ``torch.nn.ModuleDict({"gru": torch.nn.GRU(...), "linear": torch.nn.Linear(...)})``,
+    with a linear layer ``"skip"`` if there is one, and, as ``"gru_xp"``, a JSON text with the settings, the scaling and
+    the names of the columns.
 
     Examples
     --------
@@ -171,10 +172,9 @@ def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     torch = import_peer("torch")
     params = forecaster.params
     state: dict[str, Any] = {f"gru.{name}": tensor for name, tensor in to_torch(params.gru).items()}
-    state |= {
-        f"linear.{name}": torch.from_numpy(to_host(array).copy())
-        for name, array in zip(LinearParams._fields, params.linear, strict=True)
-    }
+    for part, held in (("linear", params.linear), ("skip", params.skip)):
+        if held is not None:
+            state |= {name: torch.from_numpy(to_host(a).copy()) for name, a in named_arrays(held, f"{part}.")}
     _check_forecaster(state, forecaster, "to torch")
     state[DESCRIPTION] = description
 
@@ -212,8 +212,11 @@ def load_torch(path: str | os.PathLike[str], *, device: str | Device = "auto") -
     try:
         description = _description(state.pop(DESCRIPTION, None))
         layers = from_torch(state, prefix="gru.")
-        linear = LinearParams(*(_linear(state, f"linear.{name}") for name in LinearParams._fields))
-        forecaster = build_forecaster(layers, linear, description, device)
+        parts = ["linear", "skip"] if any(name.startswith("skip.") for name in state) else ["linear"]
+        linear, *skip = (
+            LinearParams(*(_linear(state, f"{part}.{name}") for name in LinearParams._fields)) for part in parts
+        )
+        forecaster = build_forecaster(layers, linear, description, device, skip=skip[0] if skip else None)
         _check_forecaster(state, forecaster, "from torch")
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -327,16 +330,23 @@ def _check(state: "Mapping[str, torch.Tensor]", layers: Layers, conversion: str)
 def _check_forecaster(state: "Mapping[str, torch.Tensor]", forecaster: Forecaster, conversion: str) -> None:
     """Refuse a conversion that changes what is predicted."""
     torch = import_peer("torch")
-    layers, scaler = forecaster.params.gru, forecaster.scaler
+    layers, skip, scaler = forecaster.params.gru, forecaster.params.skip, forecaster.scaler
     gru = _module({name.removeprefix("gru."): state[name] for name in state if name.startswith("gru.")}, layers)
-    weight, bias = (state[f"linear.{name}"].double() for name in LinearParams._fields)
+    linear_params = [state[f"linear.{name}"].double() for name in LinearParams._fields]
 
     def predict(windows: HostArray) -> HostArray:
         with torch.no_grad():
-            _, h_last = gru(torch.from_numpy(scaler.scale_windows(windows)))  # (L * D, B, H)
+            x = torch.from_numpy(scaler.scale_windows(windows))
+            B, L, F = x.shape
+            missing = -L % (gru.input_size // F)
+            patches = torch.nn.functional.pad(x, (0, 0, missing, 0)).reshape(B, -1, gru.input_size)
+            _, h_last = gru(patches)  # (layers * D, B, H)
             last_layer = torch.cat(list(h_last[-len(layers[0]) :]), dim=1)  # (B, D * H)
-            scaled = torch.nn.functional.linear(last_layer, weight, bias)[:, 0].numpy()
-        predictions: HostArray = scaler.unscale_predictions(scaled, windows)
+            scaled = torch.nn.functional.linear(last_layer, *linear_params)
+            if skip is not None:
+                skip_params = (state[f"skip.{name}"].double() for name in LinearParams._fields)
+                scaled += torch.nn.functional.linear(x[:, :, 0], *skip_params)
+        predictions: HostArray = scaler.unscale_predictions(scaled.numpy(), windows)
         return predictions
 
     check_forecaster(forecaster, predict, conversion)

@@ -59,6 +59,10 @@ class TrainingShapes:
     reset
         The form of the GRU layers.
     dtype : {"float32", "float64"}
+    patches
+        How many a sequence is cut into; 0 for a step for each row. See `patch_size_of`.
+    skip
+        Whether there is one.
     """
 
     n_train: int
@@ -71,11 +75,28 @@ class TrainingShapes:
     bidirectional: bool = False
     reset: Reset = "before"
     dtype: str = "float32"
+    patches: int = 0
+    skip: bool = False
+
+    @property
+    def patch_size(self) -> int:
+        """Rows a step."""
+        return patch_size_of(self.seq_length, self.patches)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps a sequence."""
+        return math.ceil(self.seq_length / self.patch_size)
 
     def with_seq_length(self, seq_length: int) -> "TrainingShapes":
         """The same rows in shorter windows, of which there are more."""
         n_train = self.n_train + self.seq_length - seq_length
         return replace(self, n_train=n_train, seq_length=seq_length)
+
+
+def patch_size_of(seq_length: int, patches: int) -> int:
+    """Rows of a sequence that are one step, where it is to be cut into so many patches; 1 for 0 of them."""
+    return math.ceil(seq_length / patches) if patches else 1
 
 
 def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
@@ -120,8 +141,10 @@ def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device
 
 def _check_bytes(s: TrainingShapes, config: TrainingConfig, ops: Ops) -> int:
     """While kernels of whole loops, which are in float32, are compared with others on a few steps of one layer."""
-    widest = s.input_size if s.num_layers == 1 else max(s.input_size, s.hidden_size * (1 + s.bidirectional))
-    layer = _Estimate(replace(s, num_layers=1, bidirectional=False, input_size=widest), ops, n_steps=CHECKED_STEPS)
+    widest = s.patch_size * s.input_size
+    widest = widest if s.num_layers == 1 else max(widest, s.hidden_size * (1 + s.bidirectional))
+    one = replace(s, num_layers=1, bidirectional=False, input_size=widest, seq_length=s.n_steps, patches=0, skip=False)
+    layer = _Estimate(one, ops, n_steps=CHECKED_STEPS)
     if s.dtype == "float32":
         layer.add_training(replace(config, dropout=0.0))
     return layer.nbytes
@@ -149,7 +172,7 @@ def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device)
     MemoryLimitError
         It says how much is needed, how much is free, and what would fit.
     """
-    n_segments = math.ceil(shapes.seq_length / config.keep_every) if config.keep_every else 1
+    n_segments = math.ceil(shapes.n_steps / config.keep_every) if config.keep_every else 1
     n_segments *= shapes.num_layers * (1 + shapes.bidirectional)
     if n_segments > _MAX_SEGMENTS:
         raise MemoryLimitError(
@@ -250,7 +273,7 @@ def _advice(shapes: TrainingShapes, config: TrainingConfig, device: Device, limi
         size = _largest(_round_numbers(H), lambda size: fits(replace(shapes, hidden_size=size), config))
         return [f"hidden_size={size}"] if size else []
 
-    kept = replace(config, keep_every=config.keep_every or math.isqrt(T))
+    kept = replace(config, keep_every=config.keep_every or math.isqrt(shapes.n_steps))
     small = replace(kept, batch_size=min(n, _SMALL_BATCH))
     keep = f"keep_every={kept.keep_every}"
     ways = batch_size(config) + seq_length(config)
@@ -295,7 +318,8 @@ class _Estimate:
     """
 
     def __init__(self, s: TrainingShapes, ops: Ops, n_steps: int | None = None) -> None:
-        self._shapes, self._ops, self._n_steps = s, ops, min(n_steps or s.seq_length, s.seq_length)
+        self._shapes, self._ops, self._n_rows = s, ops, min(n_steps or s.seq_length, s.seq_length)
+        self._n_steps = math.ceil(self._n_rows / s.patch_size)
         self._params = _params(s)
         self.itemsize = int(self._params.linear.bias.itemsize)
         self._n_params = sum(int(array.size) for array in arrays_of(self._params))
@@ -330,7 +354,7 @@ class _Estimate:
         s, params = self._shapes, self._params
 
         def compute(size: int, planned: PlannedMemory) -> None:
-            x = self._array(size, self._n_steps, s.input_size)
+            x = self._array(size, self._n_rows, s.input_size)
             masks = self.masks(size, rates) if drawn else mean_masks(params.gru, rates)
             options: dict[str, Any] = {"masks": masks, "keep_every": keep_every, "ops": planned}
             y_pred, cache = network_forward(x, params, with_cache=backward, **options)
@@ -394,9 +418,10 @@ def _params(s: TrainingShapes) -> NetworkParams:
         bias_hn = empty((H,)) if s.reset == "after" else None
         return GRUParams(empty((3 * H, I)), empty((3 * H, H)), empty((3 * H,)), bias_hn)
 
-    sizes = [s.input_size, *[D * H] * (s.num_layers - 1)]
+    sizes = [s.patch_size * s.input_size, *[D * H] * (s.num_layers - 1)]
     layers = [tuple(layer(I) for _ in range(D)) for I in sizes]  # noqa: E741
-    return NetworkParams(tuple(layers), LinearParams(empty((s.output_size, D * H)), empty((s.output_size,))))
+    linear, skip = (LinearParams(empty((s.output_size, n)), empty((s.output_size,))) for n in (D * H, s.seq_length))
+    return NetworkParams(tuple(layers), linear, skip if s.skip else None)
 
 
 def _scaling_bytes(s: TrainingShapes) -> int:

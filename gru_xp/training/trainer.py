@@ -30,7 +30,7 @@ from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import Reset, arrays_of, check_reset, flatten, named_arrays, unflatten
 from gru_xp.nn.pointwise import divide
 from gru_xp.nn.scan import Array, Namespace
-from gru_xp.nn.stack import StackMasks, draw_masks
+from gru_xp.nn.stack import StackMasks, draw_masks, patch_size
 from gru_xp.training.objective import Objective
 from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS, Optimizer
 from gru_xp.training.schedules import DEFAULT_WARMUPS, SCHEDULES, rate_factor
@@ -528,7 +528,9 @@ def _is_true(result: object) -> bool:
 def _check_sequences(x_name: str, x: Array, y_name: str, y: Array, params: NetworkParams) -> None:
     O, _ = params.linear.weight.shape  # noqa: E741
     first = params.gru[0][0]
-    check_array(x_name, x, ("B", "T", first.input_size), like=("params", first.weight_ih))
+    check_array(x_name, x, ("B", "T", "I"), like=("params", first.weight_ih))
+    I = first.input_size // patch_size(params.gru, x)  # noqa: E741
+    check_array(x_name, x, ("B", "T", I), like=("params", first.weight_ih))
     check_array(y_name, y, (x.shape[0], O), like=("params", first.weight_ih))
 
 

@@ -210,6 +210,8 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
     write_csv()
     options = {
         "seq_length": 4,
+        "horizon": 3,
+        "patches": 2,
         "hidden_size": 3,
         "num_layers": 2,
         "dropout": 0.25,
@@ -235,9 +237,9 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "warmup": 0.25,
     }
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
-    assert app("train", "own.csv", *flags, "--bidirectional", "--out", "run").code == 0
+    assert app("train", "own.csv", *flags, "--bidirectional", "--linear-skip", "--out", "run").code == 0
     settings = metadata(tmp_path / "run/model.safetensors")["settings"]
-    assert settings == options | {"bidirectional": True}
+    assert settings == options | {"bidirectional": True, "linear_skip": True}
     assert settings.keys() == Forecaster().settings().keys()
     assert all(value != Forecaster().settings()[name] for name, value in settings.items())
     assert all(array.dtype == np.float64 for array in tensors(tmp_path / "run/model.safetensors").values())

@@ -52,5 +52,5 @@ def test_a_file_of_one_is_refused(told_of_gaps):
 def test_weights_that_predict_no_numbers(learn):
     forecaster = learn(dtype="float64")
     forecaster.params.linear.bias[...] = 1e308
-    with pytest.raises(CheckpointError, match=r"^somewhere: on random windows, row \d+: the model predicts"):
-        check_forecaster(forecaster, lambda windows: np.zeros(len(windows)), "somewhere")
+    with pytest.raises(CheckpointError, match=r"^somewhere: on random windows, step 1: the model predicts"):
+        check_forecaster(forecaster, lambda windows: np.zeros((len(windows), 1)), "somewhere")

@@ -528,6 +528,31 @@ def test_onnxruntime_predicts_what_the_forecaster_does(learn, series, settings):
     np.testing.assert_allclose(predictions, forecaster.predict(series), rtol=0, atol=2e-6 * unit)
 
 
+HORIZONS = {
+    "horizon": {"horizon": 3, "scaling": "robust"},
+    "patches": {"patches": 5, "seq_length": 10, "scaling": "none"},
+    "filled patches": {"patches": 2, "scaling": "window", "reset": "after", "bidirectional": True},
+    "skip": {"linear_skip": True, "scaling": "window", "dtype": "float64"},
+    "all": {"horizon": 4, "patches": 3, "linear_skip": True, "seq_length": 4, "hidden_size": 4, "scaling": "window"},
+}
+
+
+@pytest.mark.parametrize("settings", HORIZONS.values(), ids=HORIZONS)
+def test_onnxruntime_predicts_several_steps(learn, series, settings):
+    """From patches, beside a skip, with other scalings; and what is read of the model does so, too."""
+    forecaster = learn(**settings)
+    model = to_onnx(forecaster)
+    L, h = forecaster.seq_length, forecaster.horizon
+    (predictions,) = run(model, windows=windows_of(series, L))
+    assert predictions.shape == ((len(series) - L,) if h == 1 else (len(series) - L, h))
+    expected = forecaster.forecasts(series, range(L, len(series)), h)
+    tolerance = 3e-6 * max(forecaster.scaler.std[0], np.abs(series[:, 0]).max() if settings["scaling"] == "none" else 0)
+    np.testing.assert_allclose(predictions.reshape(expected.shape), expected, rtol=0, atol=tolerance)
+    back = from_onnx(model, device="cpu")
+    assert json.dumps(back.describe()) == json.dumps(forecaster.describe())
+    np.testing.assert_array_equal(back.forecast(series, 6), forecaster.forecast(series, 6))
+
+
 @pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize("scaling", ["last", "standard"])
 def test_onnxruntime_forecasts_step_by_step(learn, series, columns, scaling):
@@ -602,8 +627,8 @@ def other_scale(model, description):
 
 def other_level(model, description):
     """The prediction is of a column that is not the target."""
-    tensor_of(model, "level.start").CopyFrom(numpy_helper.from_array(np.asarray([1]), "level.start"))
-    tensor_of(model, "level.end").CopyFrom(numpy_helper.from_array(np.asarray([2]), "level.end"))
+    tensor_of(model, "level.all.start").CopyFrom(numpy_helper.from_array(np.asarray([1]), "level.all.start"))
+    tensor_of(model, "level.all.end").CopyFrom(numpy_helper.from_array(np.asarray([2]), "level.all.end"))
 
 
 def other_operator(model, description):

@@ -217,6 +217,24 @@ def test_torch_alone_predicts_what_the_forecaster_does(learn, series, tmp_path, 
     np.testing.assert_allclose(level[:, 0, 0] + y * unit[0], forecaster.predict(series), rtol=1e-6)
 
 
+def test_several_steps_from_patches_beside_a_skip(learn, series, tmp_path):
+    settings = {"horizon": 3, "patches": 2, "linear_skip": True, "scaling": "window"}
+    forecaster = learn(reset="after", **settings)
+    save_torch(forecaster, tmp_path / "model.pt")
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert (state["gru.weight_ih_l0"].shape, state["skip.weight"].shape) == ((12, 9), (3, 5))
+    back = load_torch(tmp_path / "model.pt", device="cpu")
+    np.testing.assert_array_equal(back.forecast(series, 7), forecaster.forecast(series, 7))
+    state["skip.weight"] += 0.01
+    torch.save(state, tmp_path / "other.pt")
+    other = load_torch(tmp_path / "other.pt", device="cpu")
+    assert np.abs(other.forecast(series, 7) - forecaster.forecast(series, 7)).min() > 0
+    del state["skip.bias"]
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"skip\.bias"):
+        load_torch(tmp_path / "other.pt")
+
+
 def test_a_forecaster_must_be_representable(learn, tmp_path):
     path = tmp_path / "model.pt"
     with pytest.raises(CheckpointError, match=r'reset="before" .*\.onnx, .* --reset after$'):

@@ -36,6 +36,7 @@ def train_on_random_numbers(shapes, config, device):
     layers = {"num_layers": s.num_layers, "bidirectional": s.bidirectional, "reset": s.reset}
     with device.use():
         dtype = getattr(xp, s.dtype)
+        layers |= {"patch_size": s.patch_size, "skip_length": s.seq_length if s.skip else None}
         params = init_network_params(s.input_size, s.hidden_size, s.output_size, **layers, xp=xp, dtype=dtype)
         learned, validation = (
             [
@@ -71,6 +72,7 @@ CASES = {
     "long": ({"n_train": 200, "n_validation": 60, "seq_length": 120, "hidden_size": 16}, {}),
     "wide": ({"n_train": 20, "n_validation": 5, "seq_length": 4, "hidden_size": 200}, {"optimizer": "momentum"}),
     "many inputs": ({"n_train": 300, "n_validation": 100, "input_size": 100}, {"batch_size": 100}),
+    "patches and a skip": ({"seq_length": 60, "output_size": 24, "patches": 7, "skip": True}, {"batch_size": 300}),
     "some states": (
         {"seq_length": 120, "n_train": 120, "n_validation": 0},
         {"keep_every": 9, "batch_size": 60},

@@ -754,11 +754,11 @@ def test_settings_out_of_range(refused):
 
 
 def test_arrays_that_do_not_go_together(run, problem, refused):
-    p = problem()
+    p = problem(I=3, O=3)
     for name, batch_size in itertools.product("xy", (None, 4)):
         array = getattr(p, name)
         with refused(ValueError, "shape", case=(name, batch_size)):
-            run(p._replace(**{name: array[..., :1]}), batch_size=batch_size)
+            run(p._replace(**{name: array[..., :2]}), batch_size=batch_size)
         with refused(ValueError, "dtype", "float32", case=(name, batch_size)):
             run(p._replace(**{name: array.astype(np.float32)}), batch_size=batch_size)
     for n_x, n_y in ((9, 7), (7, 9)):
