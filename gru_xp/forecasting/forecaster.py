@@ -69,8 +69,14 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
 """What `Forecaster.describe` gives, and what it is."""
 
 _OLD_SETTINGS: dict[str, Any] = {
-    **{"horizon": 1, "patches": 0, "linear_skip": False},
-    **{"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01, "schedule": "constant", "warmup": None},
+    "horizon": 1,
+    "patches": 0,
+    "linear_skip": False,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "weight_decay": 0.01,
+    "schedule": "constant",
+    "warmup": None,
 }
 """Of models that were written before there were these settings."""
 
