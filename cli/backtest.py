@@ -130,8 +130,9 @@ def backtest(
 ) -> None:
     """Measure forecasts from many points of a series.
 
-    Each is made as if the later rows were not known yet. With CSV, a model is trained on the rows before the first forecast; the options of train set it up. With RUN, a run
-    folder or a model file, its model forecasts the rows that it was not trained on, or those of another CSV file.
+    Each is made as if the later rows were not known yet. With CSV, a model is trained on the rows before the first
+    forecast; the options of train set it up. With RUN, a run folder or a model file, its model forecasts the rows that
+    it was not trained on, or those of another CSV file.
     """
     from gru_xp.forecasting.backtest import first_origin
 
