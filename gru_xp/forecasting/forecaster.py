@@ -69,6 +69,12 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
 """What `Forecaster.describe` gives, and what it is."""
 
 _OLD_SETTINGS: dict[str, Any] = {
+    "num_layers": 1,
+    "bidirectional": False,
+    "dropout": 0.0,
+    "recurrent_dropout": 0.0,
+    "zoneout": 0.0,
+    "keep_every": None,
     "horizon": 1,
     "patches": 0,
     "linear_skip": False,
@@ -78,7 +84,7 @@ _OLD_SETTINGS: dict[str, Any] = {
     "schedule": "constant",
     "warmup": None,
 }
-"""Of models that were written before there were these settings."""
+"""Of models that were written before there were these settings, whatever their defaults are now."""
 
 
 @dataclass(eq=False)  # two are equal if they are the same object

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors
 
 from gru_xp import Forecaster
+from gru_xp.forecasting.forecaster import _OLD_SETTINGS
 from gru_xp.training.model_file import FORMAT_VERSION
 
 pytestmark = pytest.mark.compat
@@ -24,6 +26,14 @@ MODELS = {
 def test_every_stored_model_is_listed():
     found = {f"{path.parent.name}/{path.stem}" for path in FILES.glob("*/*.safetensors")}
     assert found == MODELS.keys()
+
+
+def test_settings_that_stored_models_do_not_have_are_not_those_of_today():
+    """A new setting has a value for models that are older, so that another default changes nothing of them."""
+    for name in MODELS:
+        with safetensors.safe_open(FILES / f"{name}.safetensors", framework="numpy") as file:
+            settings = json.loads(file.metadata()["metadata"])["settings"]
+        assert Forecaster().settings().keys() <= settings.keys() | _OLD_SETTINGS.keys(), name
 
 
 @pytest.mark.parametrize("name", MODELS)
