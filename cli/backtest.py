@@ -49,13 +49,10 @@ class _Plan(NamedTuple):
         learned: int | None = None,
     ) -> "Backtest":
         """Forecast the rows from `first` on, `horizon` steps ahead unless an option says how many."""
-        from gru_xp.forecasting.backtest import backtest, check_origins, rolling_origins
+        from gru_xp.forecasting.backtest import roll
 
-        horizon = self.horizon or horizon
-        stride = self.stride or horizon
-        origins = rolling_origins(first, len(series), horizon, stride, self.windows)
-        check_origins(origins, series, first, horizon)
-        return backtest(fit, series, origins, horizon, stride, refit=self.refit, learned=learned)
+        options = {"windows": self.windows, "stride": self.stride, "refit": self.refit}
+        return roll(fit, series, first, self.horizon or horizon, learned=learned, **options)
 
 
 def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -172,9 +169,7 @@ def _of_run(plan: _Plan, forecaster: "Forecaster", series: "TimeSeries", *, know
     learned = forecaster.notes["fit_end"] if known else len(series)
     first = learned if known else forecaster.seq_length
     fits = _Fits(forecaster.settings(), forecaster.device, quiet=quiet)
-    return plan.run(
-        series, first, getattr(forecaster, "horizon", 1), fits if plan.refit else lambda _: forecaster, learned
-    )
+    return plan.run(series, first, forecaster.horizon, fits if plan.refit else lambda _: forecaster, learned)
 
 
 class _Fits:

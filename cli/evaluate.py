@@ -80,7 +80,7 @@ def evaluate(
         forecaster,
         series,
         parts,
-        horizon or 1,
+        horizon or forecaster.horizon,
         learned=notes["fit_end"] if known else None,
     )
     if as_json:

@@ -446,7 +446,8 @@ def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool
     )
     if has_test:
         note(
-            f"the first {forecaster.seq_length} test windows reach back into the rows before the test set", quiet=quiet
+            f"the first test windows reach back into the last {forecaster.seq_length} rows before the test set",
+            quiet=quiet,
         )
     note(f"written to {out}", quiet=quiet)
 
@@ -483,7 +484,7 @@ def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[d
     assert training is not None
     names = ("train", "validation", "test")
     asked = {name: run.split.part(name) for name in names}
-    parts = evaluate(forecaster, series, asked, getattr(forecaster, "horizon", 1), learned=run.split.fit_end)
+    parts = evaluate(forecaster, series, asked, forecaster.horizon, learned=run.split.fit_end)
     metrics = {
         "file": str(run.source.path),
         "target": series.target,

@@ -310,7 +310,31 @@ def check_refit(refit: object) -> int | None:
     return whole_number("refit", refit, 1)
 
 
-def check_origins(origins: Rows, series: TimeSeries, first: int, horizon: int) -> None:
+def roll(
+    fit: "Callable[[TimeSeries], Forecaster]",
+    series: TimeSeries,
+    first: int,
+    horizon: int,
+    *,
+    windows: int | None = None,
+    stride: int | None = None,
+    refit: int | None = None,
+    learned: int | None = None,
+) -> Backtest:
+    """`backtest` from the origins of `rolling_origins`, whose `stride` is the horizon unless it is given.
+
+    Raises
+    ------
+    DataError
+        There is no row to forecast.
+    """
+    stride = horizon if stride is None else stride
+    origins = rolling_origins(first, len(series), horizon, stride, windows)
+    _check_origins(origins, series, first, horizon)
+    return backtest(fit, series, origins, horizon, stride, refit=refit, learned=learned)
+
+
+def _check_origins(origins: Rows, series: TimeSeries, first: int, horizon: int) -> None:
     """See that there is a window to forecast; DataError if not."""
     if not len(origins) or first < 1:
         needed = first + horizon if first >= 1 else len(series) + 1 - first

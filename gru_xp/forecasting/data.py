@@ -14,6 +14,7 @@ from gru_xp.io.messages import find_name, listed
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.read import read, read_table
 from gru_xp.io.series import TimeSeries
+from gru_xp.io.spacing import find_spacing, next_dates
 
 
 def series_to_learn(
@@ -76,6 +77,37 @@ def warn_of_notices(data: Any, series: TimeSeries, stacklevel: int) -> None:
     if not isinstance(data, TimeSeries):
         for notice in series.notices:
             warnings.warn(notice, DataWarning, stacklevel=stacklevel + 1)
+
+
+def coming_index(data: Any, series: TimeSeries, count: int) -> Any:
+    """The dates or numbers of the rows after the last one, as a pandas index; None for an array.
+
+    Dates continue at the usual spacing of the rows; a RangeIndex goes on. If the rows have no usual spacing, or the
+    calendar ends, the rows are numbered, from 0 for the first row of `data`.
+
+    Parameters
+    ----------
+    data
+        What the series was taken from.
+    series
+        The series.
+    count
+        How many rows.
+    """
+    is_dated_series = isinstance(data, TimeSeries) and series.dates is not None
+    if not is_dated_series and not hasattr(data, "iloc"):
+        return None
+    import pandas as pd
+
+    if series.dates is not None:
+        freq = series.reading.freq or find_spacing(series.dates).freq
+        following = None if freq is None else next_dates(series.dates[-1], freq, count)
+        if following is not None:
+            return pd.DatetimeIndex(following, name=getattr(getattr(data, "index", None), "name", None))
+    elif isinstance(data.index, pd.RangeIndex):
+        first, step = data.index.stop, data.index.step
+        return pd.RangeIndex(first, first + count * step, step, name=data.index.name)
+    return pd.RangeIndex(len(series), len(series) + count)
 
 
 def check_magnitude(series: TimeSeries) -> None:

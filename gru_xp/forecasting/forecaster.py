@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
 from numbers import Real
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, CheckpointError, DataError, NotFittedError, printable
 from gru_xp.forecasting.data import (
     check_magnitude,
+    coming_index,
     remembered_options,
     series_to_continue,
     series_to_learn,
@@ -46,6 +47,9 @@ from gru_xp.training.trainer import (
     check_hooks,
     train,
 )
+
+if TYPE_CHECKING:
+    from gru_xp.forecasting.backtest import Backtest
 
 DTYPES = ("float32", "float64")
 
@@ -441,7 +445,7 @@ class Forecaster:
 
         return pd.Series(predictions, index=series.index[checked.rows][self.seq_length :], name=self.columns[0])
 
-    def forecast(self, series: Any, steps: int) -> Floats:
+    def forecast(self, series: Any, steps: int) -> Any:
         """Predict the values after the last row: `horizon` of them at once, the next ones from those, and so on.
 
         Further input columns, whose future is not known, stay at their last value.
@@ -455,8 +459,9 @@ class Forecaster:
 
         Returns
         -------
-        array, shape ``(steps,)``
-            In the data's units.
+        array, shape ``(steps,)``, or pandas.Series
+            In the data's units. A pandas object and a `TimeSeries` with dates give a pandas.Series with the coming
+            dates, at the usual spacing of the rows; a RangeIndex goes on.
 
         Raises
         ------
@@ -471,7 +476,12 @@ class Forecaster:
         steps = whole_number("steps", steps, 1, MAX_STEPS)
         checked = self._checked(series, self.seq_length)
         (forecast,) = self._forecasts(checked, np.array([len(checked)]), steps)
-        return np.asarray(forecast)
+        index = coming_index(series, checked, steps)
+        if index is None:
+            return np.asarray(forecast)
+        import pandas as pd
+
+        return pd.Series(forecast, index=index, name=self.columns[0])
 
     def forecasts(self, series: Any, origins: Sequence[int], steps: int) -> Floats:
         """Forecast from several origins at once, each time as if the rows from the origin on were not known yet.
@@ -509,6 +519,119 @@ class Forecaster:
         checked = self._checked(series, self.seq_length)
         numbers = [whole_number("origin", origin, self.seq_length, len(checked)) for origin in origins]
         return self._forecasts(checked, np.array(numbers, dtype=np.int64), steps)
+
+    def evaluate(self, series: Any, steps: int | None = None, *, start: int | None = None) -> "Backtest":
+        """Measure forecasts of the rows of a series, beside forecasts that need no training.
+
+        Parameters
+        ----------
+        series
+            As for `fit`, with the same columns.
+        steps
+            Steps ahead of each forecast; `horizon` if None. The next forecast begins after so many rows.
+        start
+            The first row to forecast, which is the number of rows that this forecaster was fitted to; their mean and
+            season make the forecasts that need no training. If None, all rows are forecast, and their own mean and
+            season are taken.
+
+        Returns
+        -------
+        Backtest
+            Its attributes ``metrics`` and ``forecasts``, and ``to_frame()``.
+
+        Raises
+        ------
+        ArgumentError
+            An argument is out of range.
+        DataError
+            As for `forecast`, or there is no row to forecast.
+
+        Warns
+        -----
+        DataWarning
+            As for `fit`.
+        """
+        from gru_xp.forecasting.backtest import roll
+
+        steps = self.horizon if steps is None else whole_number("steps", steps, 1, MAX_STEPS)
+        checked = self._checked(series, self.seq_length)
+        first = self.seq_length if start is None else whole_number("start", start, self.seq_length, len(checked))
+        learned = len(checked) if start is None else first
+        with naming(checked):
+            return roll(lambda _: self, checked, first, steps, learned=learned)
+
+    def backtest(
+        self,
+        series: Any,
+        steps: int | None = None,
+        *,
+        windows: int | None = None,
+        stride: int | None = None,
+        refit: int | str = "never",
+        split_ratio: float = 0.7,
+        target: str | None = None,
+        features: Sequence[str] | str = (),
+        device: str | Device = "auto",
+        **how: Any,
+    ) -> "Backtest":
+        """Measure how well forecasters with these settings forecast a series, from a rolling origin.
+
+        A copy of this forecaster is fitted to the rows before the first window, and again as `refit` says; this one
+        stays as it is. No forecast depends on rows after its origin.
+
+        Parameters
+        ----------
+        series
+            As for `fit`.
+        steps
+            Steps ahead of each forecast; `horizon` if None.
+        windows
+            Number of forecasts, the last ones; if None, all after the first `split_ratio` of the rows.
+        stride
+            Rows from one forecast to the next; `steps` if None.
+        refit : {"never", "always"} or int
+            Whether to fit again for every window, or for every N-th one.
+        split_ratio
+            Fraction of the rows before the first forecast, if `windows` is None.
+        target, features, device, **how
+            As for `fit`.
+
+        Returns
+        -------
+        Backtest
+            Its attributes ``metrics`` and ``forecasts``, and ``to_frame()``.
+
+        Raises
+        ------
+        ArgumentError
+            An argument is out of range.
+        DataError
+            The data cannot be learned from, or there are too few rows.
+
+        Warns
+        -----
+        DataWarning, RuntimeWarning
+            As for `fit`.
+        """
+        from gru_xp.forecasting.backtest import check_refit, first_origin, roll
+
+        steps = self.horizon if steps is None else whole_number("steps", steps, 1, MAX_STEPS)
+        stride = steps if stride is None else whole_number("stride", stride, 1)
+        windows = None if windows is None else whole_number("windows", windows, 1)
+        refit_after = check_refit(refit)
+        if not isinstance(split_ratio, Real) or not 0 < split_ratio < 1:
+            raise ArgumentError(f"split_ratio is {shown(split_ratio)}; it must be above 0 and below 1")
+        given = series
+        series = series_to_learn(series, target, features, how)
+        warn_of_notices(given, series, stacklevel=2)
+        chosen = device if isinstance(device, Device) else device_for_caller(device)
+
+        def fit(rows: TimeSeries) -> "Forecaster":
+            return Forecaster(**self.settings()).fit(rows, device=chosen)
+
+        first = first_origin(len(series), steps, stride, windows, float(split_ratio))
+        with naming(series):
+            return roll(fit, series, first, steps, windows=windows, stride=stride, refit=refit_after)
 
     def _forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
         """Forecasts ``(n, steps)`` from all origins, in one batch for each `horizon` of steps."""

@@ -352,7 +352,7 @@ def test_everything_else_is_on_stderr(goog):
     first, second, *others = goog.outcome.err.splitlines()
     assert "bundled GOOG.csv" in first
     assert second.startswith("device: cpu ")
-    for text in ("epoch 3/3", "first 10 test windows", "written to run"):
+    for text in ("epoch 3/3", "last 10 rows before the test set", "written to run"):
         assert len([line for line in others if text in line]) == 1, text
 
 

@@ -87,6 +87,42 @@ def test_what_comes_later_changes_no_forecast(frame, fit):
         assert row > origins[-1] or not np.array_equal(after.y_pred, before.y_pred)
 
 
+def test_a_forecaster_backtests_copies_of_itself(frame, small, cpu):
+    forecaster = small(seed=3)
+    result = forecaster.backtest(frame, 4, windows=6, refit=2, target="Sales", features=["Price"], device=cpu)
+    assert not hasattr(forecaster, "params")
+    assert result.origins.tolist() == [66, 70, 74, 78, 82, 86]
+    series = read_series(frame, target="Sales", features=["Price"])
+    fitted = small(seed=3).fit(series.head(82), device=cpu)
+    np.testing.assert_array_equal(result.y_pred[4:], fitted.forecasts(series, [82, 86], 4))
+    assert forecaster.backtest(frame["Sales"], device=cpu).origins.tolist() == list(range(63, 90))
+
+
+def test_a_fitted_forecaster_is_evaluated_as_it_is(frame, small, cpu):
+    fitted = small().fit(frame[:60], target="Sales", device=cpu)
+    result = fitted.evaluate(frame, 4, start=60)
+    assert result.origins.tolist() == [62, 66, 70, 74, 78, 82, 86]
+    series = read_series(frame["Sales"])
+    np.testing.assert_array_equal(result.y_pred, fitted.forecasts(series, result.origins, 4))
+    np.testing.assert_allclose(result.forecasts["mean"], frame["Sales"][:60].mean())
+    everything = fitted.evaluate(frame)
+    assert everything.origins.tolist() == list(range(4, 90))
+    np.testing.assert_allclose(everything.forecasts["mean"], frame["Sales"].mean())
+
+
+def test_arguments_and_rows_that_do_not_fit(frame, small, cpu, refusal):
+    fitted = small().fit(frame["Sales"], device=cpu)
+    for wrong in ({"steps": 0}, {"stride": 0}, {"windows": 0}, {"refit": "often"}, {"split_ratio": 1.0}):
+        refusal(lambda w=wrong: fitted.backtest(frame["Sales"], **w), next(iter(wrong)), error=ArgumentError)
+    refusal(lambda: fitted.evaluate(frame, start=2), "start is 2", error=ArgumentError)
+    refusal(lambda: fitted.backtest(frame["Sales"], 50, windows=2), "90 rows", "at least 101")
+    refusal(lambda: fitted.evaluate(frame, 50, start=60), "90 rows", "at least 110")
+    observed = np.ones((90, 1), dtype=bool)
+    observed[80:] = False
+    gone = TimeSeries(frame[["Sales"]].to_numpy(), ("Sales",), observed=observed)
+    refusal(lambda: fitted.evaluate(gone, start=80), "missing in every row")
+
+
 # --- metrics and tables -----------------------------------------------------------------------------------------
 
 

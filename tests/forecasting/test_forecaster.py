@@ -4,6 +4,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_predictions_of_several_layers(small, frame, cpu, settings):
     y, _ = network_forward(x, forecaster.params, masks=masks, reset=forecaster.reset)
     expected = forecaster.scaler.unscale_predictions(y[:, 0], windows)
     np.testing.assert_allclose(forecaster.predict(frame.to_numpy()), expected, rtol=1e-12)
-    assert forecaster.forecast(frame, 1)[0] == pytest.approx(
+    assert forecaster.forecast(frame, 1).iloc[0] == pytest.approx(
         forecaster.predict(np.vstack([frame.to_numpy(), [[0.0, 0.0]]]))[-1], rel=1e-9
     )
 
@@ -115,7 +116,7 @@ def test_predictions_belong_to_their_rows(cpu):
 def test_the_first_forecast_is_the_prediction_of_the_next_row(fitted, frame):
     predictions = fitted.predict(frame)
     for rows in (4, 5, 17, 59):
-        assert fitted.forecast(frame.iloc[:rows], 1)[0] == pytest.approx(predictions.iloc[rows - 4], rel=1e-6)
+        assert fitted.forecast(frame.iloc[:rows], 1).iloc[0] == pytest.approx(predictions.iloc[rows - 4], rel=1e-6)
 
 
 def test_further_forecasts_build_on_those_before(fitted, frame):
@@ -124,10 +125,33 @@ def test_further_forecasts_build_on_those_before(fitted, frame):
     values = frame.to_numpy()
     for step in range(7):
         np.testing.assert_array_equal(fitted.forecast(values, 1), forecasts[step : step + 1])
-        values = np.vstack([values, [forecasts[step], frame["Volume"].iloc[-1]]])
+        values = np.vstack([values, [forecasts.iloc[step], frame["Volume"].iloc[-1]]])
     np.testing.assert_array_equal(fitted.forecast(frame, 3), forecasts[:3])
     np.testing.assert_array_equal(fitted.forecast(frame.iloc[-4:], 7), forecasts)
     assert len(set(forecasts)) == 7
+
+
+def test_forecasts_have_the_coming_dates(small, frame, cpu):
+    values = frame["Close"].to_numpy()
+    fitted = small().fit(frame["Close"], device=cpu)
+    numbers = fitted.forecast(values, 3)
+    assert isinstance(numbers, np.ndarray)
+    days = pd.DatetimeIndex(["2020-03-26", "2020-03-27", "2020-03-30"], name="Date")
+    cases = [
+        (frame["Close"], days),
+        (frame, days),
+        (frame.reset_index(), days.rename(None)),
+        (read_series(frame["Close"]), days.rename(None)),
+        (pd.Series(values, index=pd.RangeIndex(10, 130, 2)), pd.RangeIndex(130, 136, 2)),
+        (pd.Series(values, index=[*"abcdef"] * 10), pd.RangeIndex(60, 63)),
+    ]
+    for data, index in cases:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            forecast = fitted.forecast(data, 3)
+        pd.testing.assert_series_equal(forecast, pd.Series(numbers, index, name="Close"), check_freq=False)
+    undated = TimeSeries(values[:, None], ("Close",))
+    assert isinstance(fitted.forecast(undated, 3), np.ndarray)
 
 
 def test_forecasts_from_many_origins_are_those_of_the_rows_before(fitted, frame, refusal):
@@ -349,7 +373,7 @@ def test_the_time_is_remembered(small, cpu, tmp_path):
     forecaster.save(tmp_path / "model.safetensors")
     for again in (forecaster, Forecaster.load(tmp_path / "model.safetensors", device=cpu)):
         with pytest.warns(DataWarning, match="newest-first"):
-            assert abs(again.forecast(data, 1)[0] - 961.0) < 20.0
+            assert abs(np.asarray(again.forecast(data, 1))[0] - 961.0) < 20.0
         assert again.predict(data[["Start", "v"]]).index[-1] == 39
     assert not forecaster.fit(data, device=cpu).notes
 
