@@ -249,7 +249,7 @@ def test_a_run_that_was_killed_between_checkpoints_does_the_batches_after_the_la
 
 
 def test_a_run_that_was_killed_before_its_results_needs_only_them(app, own, trained, resumed, monkeypatch):
-    def killed(*arguments):
+    def killed(*arguments, **options):
         raise Killed
 
     expected = trained(*BATCHES, *EPOCHS)
@@ -924,9 +924,9 @@ def test_a_folder_that_is_removed_meanwhile(app, own, when):
 
 
 def test_a_folder_that_is_removed_before_the_results(app, own, monkeypatch):
-    def evaluate(*arguments, before=sys.modules["gru_xp.forecasting.evaluation"].evaluate):
+    def evaluate(*arguments, before=sys.modules["gru_xp.forecasting.evaluation"].evaluate, **options):
         shutil.rmtree("run")
-        return before(*arguments)
+        return before(*arguments, **options)
 
     monkeypatch.setattr("gru_xp.forecasting.evaluation.evaluate", evaluate)
     outcome = app("train", own.name, *BATCHES, *EPOCHS, "--out", "run")
