@@ -83,6 +83,9 @@ def evaluate(
         horizon or forecaster.horizon,
         learned=notes["fit_end"] if known else None,
     )
+    for name in [name for name in parts if name not in [part.name for part in evaluated]]:
+        if rows := len(range(len(series))[parts[name]]):
+            note(f"warning: {name} part: its {rows} row(s) have no window of {horizon or forecaster.horizon} step(s)")
     if as_json:
         print_json(
             {

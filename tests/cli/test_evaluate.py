@@ -247,6 +247,9 @@ def test_several_steps_ahead(app, sunspots):
     several = parts(app("evaluate", sunspots.folder, "--steps", 5, "--json"))["test"]
     assert (several["horizon"], several["windows"]) == (5, 93 // 5)
     assert len(several["models"]["GRU"]["by_step"]["mae"]) == 5
+    long = app("evaluate", sunspots.folder, "--steps", 50, "--json", "--quiet")
+    assert list(parts(long)) == ["train", "test"]
+    assert long.err.startswith("warning: validation part: its 43 row(s)")
     out = app("evaluate", sunspots.folder, "--steps", 5).out
     assert "5-step-ahead" in out
     assert "by step ahead" in out
