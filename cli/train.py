@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 POSITIVE = FiniteRange(min=0, min_open=True)
 RATE = FiniteRange(0, 1, max_open=True)
+OPEN_FRACTION = FiniteRange(0, 1, min_open=True, max_open=True)
 COUNT = click.IntRange(min=1)
 EPOCHS = click.IntRange(1, 2**31 - 1)
 SIZE = click.IntRange(1, 4096)
@@ -135,6 +136,35 @@ LAYERS = click.IntRange(1, 1000)
     default=300,
     show_default=True,
     help="Number of passes over the training windows.",
+)
+@click.option(
+    "--num-steps",
+    type=EPOCHS,
+    metavar="N",
+    help="Number of updates, instead of --num-epochs; without validation, the last model is kept.",
+)
+@click.option(
+    "--loss",
+    type=click.Choice(["mse", "mae", "huber", "quantile"]),
+    default="mse",
+    show_default=True,
+    help="Loss to minimise.",
+)
+@click.option(
+    "--huber-delta",
+    type=POSITIVE,
+    metavar="X",
+    default=1.0,
+    show_default=True,
+    help="Scaled error from which on the Huber loss is linear.",
+)
+@click.option(
+    "--quantile",
+    type=OPEN_FRACTION,
+    metavar="X",
+    default=0.5,
+    show_default=True,
+    help="Quantile to predict, of --loss quantile.",
 )
 @click.option("--learning-rate", type=POSITIVE, metavar="X", default=0.002, show_default=True, help="Learning rate.")
 @click.option(
@@ -313,6 +343,7 @@ def train(
             raise click.UsageError("Missing argument 'CSV': a file, a bundled name such as GOOG.csv, or --resume RUN.")
         if allow_changes:
             raise click.UsageError("--allow-changes needs --resume")
+        _check_budget(ctx)
         settings |= {"validation_ratio": validation_ratio, "patience": settings["patience"] or None}
         if device.tf32 and settings["dtype"] != "float32":
             raise click.UsageError(f"--tf32 cannot be combined with --dtype {settings['dtype']}; TF32 is for float32")
@@ -341,7 +372,7 @@ def train(
             replaces_another = resume is None and (out / CHECKPOINT_FILE).exists()
             checkpoints = _checkpoints(run, out, replaces_another, lambda: interrupt.by is not None)
             witness = Witness(checkpoints) if verify_cpu else None  # its snapshot is for that alone
-            with watch(forecaster.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
+            with watch(run.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite is reported below
                 warnings.simplefilter("always", DeviceWarning)
                 forecaster.fit(
@@ -351,7 +382,7 @@ def train(
             drift = None if witness is None else _verify(run, witness, interrupt)
             metrics, parts = _write_run(partial_folder, run, drift)
         _say_if_nothing_was_left(run, quiet=quiet)
-        _say_how_it_ended(forecaster, out, has_test=run.split.fit_end < len(run.series), quiet=quiet)
+        _say_how_it_ended(run, out, quiet=quiet)
         if as_json:
             print_json({"run": str(out), **metrics})
         else:
@@ -364,6 +395,22 @@ def train(
         sys.exit(interrupt.exit_code)
     if drift is not None:
         _say_drift(drift)
+
+
+def _check_budget(ctx: click.Context) -> None:
+    """Refuse options that have no effect beside others."""
+    default, source = click.core.ParameterSource.DEFAULT, ctx.get_parameter_source
+    if ctx.params["num_steps"] is not None and source("num_epochs") is not default:
+        raise click.UsageError("--num-steps cannot be combined with --num-epochs; it replaces it")
+    for name, option, other, values in (
+        ("huber_delta", "--huber-delta", "loss", ("huber",)),
+        ("quantile", "--quantile", "loss", ("quantile",)),
+        ("weight_decay", "--weight-decay", "optimizer", ("adamw",)),
+        ("beta1", "--beta1", "optimizer", ("adam", "adamw")),
+        ("beta2", "--beta2", "optimizer", ("adam", "adamw")),
+    ):
+        if source(name) is not default and ctx.params[other] not in values:
+            raise click.UsageError(f"{option} needs --{other} {' or '.join(values)}")
 
 
 def _given(ctx: click.Context) -> dict[str, Any]:
@@ -434,13 +481,16 @@ def _say_drift(drift: "Drift") -> None:
     note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, losses by {drift.cost:.1e}")
 
 
-def _say_how_it_ended(forecaster: Any, out: Path, *, has_test: bool, quiet: bool) -> None:
+def _say_how_it_ended(run: TrainingRun, out: Path, *, quiet: bool) -> None:
+    forecaster, num_epochs, has_test = run.forecaster, run.num_epochs, run.split.fit_end < len(run.series)
     training = forecaster.training
+    assert training is not None
     last = training.history[-1]
     why = {"patience": ", stopped by --patience", "paused": ", interrupted"}.get(training.stop_reason, "")
+    planned = last.epoch if training.stop_reason == "num_steps" else num_epochs
     in_tf32 = " in TF32" if forecaster.device.tf32 else ""
     note(
-        f"epoch {last.epoch}/{forecaster.num_epochs}: training loss {number_text(last.cost)}, "
+        f"epoch {last.epoch}/{planned}: training loss {number_text(last.cost)}, "
         f"best epoch {training.best_epoch}, {last.seconds:.1f} s{in_tf32}{why}",
         quiet=quiet,
     )
@@ -466,6 +516,8 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
         )
     elif training.stop_reason == "num_epochs":
         note("the run was complete; to train further, give a larger --num-epochs with --allow-changes", quiet=quiet)
+    elif training.stop_reason == "num_steps":
+        note("the run was complete; to train further, train a new run with a larger --num-steps", quiet=quiet)
 
 
 def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[dict[str, Any], list[Any]]:

@@ -1,6 +1,7 @@
 """Prepare the run that ``gru-xp train`` trains: a new one, or one that is resumed from its checkpoint."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,16 @@ class TrainingRun:
     def series(self) -> "TimeSeries":
         """All rows."""
         return self.source.series
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs to expect; one of --num-steps may be left out where values are missing."""
+        forecaster = self.forecaster
+        windows = self.split.targets("train", forecaster.seq_length, forecaster.horizon)
+        n = windows.stop - windows.start
+        steps_per_epoch = math.ceil(n / min(forecaster.batch_size or n, n))
+        num_steps = forecaster.num_steps
+        return int(forecaster.num_epochs) if num_steps is None else math.ceil(num_steps / steps_per_epoch)
 
     @property
     def learned(self) -> "TimeSeries":
@@ -195,7 +206,7 @@ def _changed_options(
                 path,
                 f"{option} is {value}, but the run has {checkpoint.state.epoch} epochs already; give at least as many",
             )
-        if name not in CHANGEABLE:
+        if name not in CHANGEABLE or (name == "num_epochs" and held["num_steps"] is not None):
             _refuse(path, f"{what}, which would be a different training; leave it out, or train a new run")
         if not allow_changes:
             _refuse(path, f"{what}; leave it out, or add --allow-changes")

@@ -31,7 +31,6 @@ from gru_xp.io.table import Rows
 from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.params import RESETS, Reset, arrays_of, map_arrays, named_arrays
-from gru_xp.nn.scan import Array
 from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, patch_size_of, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
@@ -52,6 +51,9 @@ if TYPE_CHECKING:
     from gru_xp.forecasting.backtest import Backtest
 
 DTYPES = ("float32", "float64")
+
+POINT_LOSSES = ("mse", "mae", "huber", "quantile")
+"""Losses of a network with one output for each target, which is its prediction."""
 
 MAX_STEPS = 10**6
 """Of one forecast."""
@@ -85,6 +87,10 @@ _OLD_SETTINGS: dict[str, Any] = {
     "beta1": 0.9,
     "beta2": 0.999,
     "weight_decay": 0.01,
+    "num_steps": None,
+    "loss": "mse",
+    "huber_delta": 1.0,
+    "quantile": 0.5,
     "schedule": "constant",
     "warmup": None,
 }
@@ -110,8 +116,12 @@ class Forecaster:
         `DropoutRates`.
     num_epochs, learning_rate, optimizer, reduction, batch_size, clip_norm, patience, keep_every
         See `TrainingConfig`.
-    beta1, beta2, weight_decay, schedule, warmup
+    beta1, beta2, weight_decay, schedule, warmup, num_steps, huber_delta
         See `TrainingConfig`.
+    loss : {"mse", "mae", "huber", "quantile"}
+        What training minimises; see `TrainingConfig`.
+    quantile
+        Which one to predict with ``loss="quantile"``.
     validation_ratio
         Fraction of the rows, from the end, held out to select the best epoch; 0 for none.
     scaling : {"last", "standard", "window", "robust", "none"}
@@ -175,6 +185,10 @@ class Forecaster:
     horizon: int = 1
     patches: int = 0
     linear_skip: bool = False
+    num_steps: int | None = None
+    loss: str = "mse"
+    huber_delta: float = 1.0
+    quantile: float = 0.5
 
     device: Device = field(init=False, repr=False)
     params: NetworkParams = field(init=False, repr=False)
@@ -199,6 +213,7 @@ class Forecaster:
             raise ArgumentError(
                 f"validation_ratio is {shown(self.validation_ratio)}; it must be at least 0 and below 1"
             )
+        check_choice("loss", self.loss, POINT_LOSSES)
         self._training_config()
         if self.dropout > 0 and self.num_layers == 1:
             raise ArgumentError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
@@ -234,8 +249,8 @@ class Forecaster:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
     def _training_config(self) -> TrainingConfig:
-        names = (f.name for f in fields(TrainingConfig))
-        return TrainingConfig(**{name: getattr(self, name) for name in names})
+        names = {f.name for f in fields(TrainingConfig)} - {"quantiles"}
+        return TrainingConfig(**{name: getattr(self, name) for name in names}, quantiles=(self.quantile,))
 
     def fit(
         self,
@@ -328,10 +343,10 @@ class Forecaster:
                 self.notes = others | ({"reading": ReadOptions(**how).to_dict()} if how else {})
             training = train(
                 self._start(),
-                *_all(learned, device),
+                learned,
                 config=config,
                 device=device,
-                validation=None if validation is None else _all(validation, device),
+                validation=validation,
                 callback=callback,
                 pause=pause,
                 state=state,
@@ -386,6 +401,7 @@ class Forecaster:
             self.dtype,
             self.patches,
             bool(self.linear_skip),
+            gathers=True,
         )
 
     def _start(self) -> NetworkParams:
@@ -816,12 +832,6 @@ class Forecaster:
         with np.errstate(over="ignore", invalid="ignore"):
             predictions: Floats = self.scaler.unscale_predictions(scaled, windows)
         return predictions
-
-
-def _all(sequences: WindowSequences, device: Device) -> tuple[Array, Array]:
-    with device.use():
-        x, y, _ = sequences.gather(device.xp.arange(sequences.n))
-    return x, y
 
 
 def _check_predictions(predictions: Floats, where: Callable[[int], str], first: int) -> None:

@@ -104,8 +104,12 @@ def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, p
     cpu = resolve_device("cpu", threads=forecaster.device.threads if not forecaster.device.is_cuda else None)
     device = cpu if forecaster.device.is_cuda else _PlainCpu(**vars(cpu))
     # as many epochs: a cost that differs a little may end the patience earlier or later
-    settings = forecaster.settings() | {"num_epochs": max(training.history[-1].epoch, 1), "patience": None}
-    again = Witness(pause)
+    settings, last = forecaster.settings() | {"patience": None}, max(training.history[-1].epoch, 1)
+
+    def ends(epoch: int, batches: int, state: Callable[[], TrainingState]) -> bool:
+        return epoch >= last or (pause is not None and pause(epoch, batches, state) is True)
+
+    again = Witness(ends)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a cost that is not finite shows in the comparison
         reference = Forecaster(**settings).fit(series, device=device, pause=again)

@@ -113,6 +113,7 @@ def state_parts(state: TrainingState) -> tuple[dict[str, Any], dict[str, Array]]
         "batches": state.batches,
         "best_epoch": state.best_epoch,
         "largest_norm": state.largest_norm,
+        "loss_sum": state.loss_sum,
         "seconds": state.seconds,
     }
     arrays = {
@@ -138,11 +139,14 @@ def state_specs(numbers: object, optimizer: str, P: int, dtype: str) -> dict[str
         "batches": int,
         "best_epoch": int,
         "largest_norm": real,
+        "loss_sum": real,
         "seconds": real,
     }
+    if isinstance(numbers, dict):
+        numbers = {"loss_sum": 0.0, **numbers}  # older files have none
     checked = check_fields("the state", numbers, kinds)
     in_order = checked["best_epoch"] < checked["epochs"] < 2**31 and checked["batches"] < 2**31
-    if any(number < 0 for number in checked.values()) or not in_order:
+    if any(number < 0 for name, number in checked.items() if name != "loss_sum") or not in_order:
         raise ValueError("the state of no training")
     shapes = dict.fromkeys(_VECTORS, (P,))
     shapes |= {_OPTIMIZER + name: (P,) if whole else (1,) for name, whole in STATE_SHAPES[optimizer].items()}
@@ -194,20 +198,21 @@ def state_from_parts(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) ->
         numbers["best_epoch"],
         history,
         float(numbers["seconds"]),
+        float(numbers.get("loss_sum", 0.0)),
     )
 
 
 def _is_finite(state: TrainingState) -> bool:
     """Whether its gradients, costs and arrays are, so that it can be read again, and gone on from."""
     xp, last = array_namespace(state.theta), state.history[-1]
-    numbers = (state.largest_norm, last.cost, last.best_cost, last.validation_cost or 0.0)
+    numbers = (state.largest_norm, state.loss_sum, last.cost, last.best_cost, last.validation_cost or 0.0)
     arrays = (state.theta, state.best_theta, *state.optimizer.values())
     return all(map(math.isfinite, numbers)) and all(bool(xp.all(xp.isfinite(array))) for array in arrays)
 
 
 def _record(epoch: int, cost: float, validation: float, norm: float, seconds: float, best: float) -> EpochRecord:
     finite = all(map(math.isfinite, (cost, seconds, best))) and not math.isinf(validation) and not math.isinf(norm)
-    if not finite or min(cost, seconds, best) < 0 or validation < 0 or norm < 0 or math.isnan(norm) != (epoch == 0):
+    if not finite or seconds < 0 or norm < 0 or math.isnan(norm) != (epoch == 0):
         raise ValueError(f"a history whose epoch {epoch} is none")
     validation_cost, gradient_norm = (None if math.isnan(value) else value for value in (validation, norm))
     return EpochRecord(epoch, cost, validation_cost, gradient_norm, seconds, best)

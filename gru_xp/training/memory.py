@@ -17,13 +17,12 @@ from gru_xp.devices.primitives import Ops
 from gru_xp.devices.self_check import T as CHECKED_STEPS
 from gru_xp.errors import MemoryLimitError
 from gru_xp.nn.dropout import DropoutRates
-from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.params import GRUParams, LinearParams, Reset, arrays_of
 from gru_xp.nn.scan import Array
 from gru_xp.nn.stack import StackMasks, mean_masks
 from gru_xp.training.objective import NO_DROPOUT, batch_parts
-from gru_xp.training.trainer import TrainingConfig
+from gru_xp.training.trainer import EVALUATED, TrainingConfig
 
 _VECTORS = 6
 """Vectors of all parameters: at the start, now, before an update, the best ones, and two that come and go."""
@@ -36,6 +35,9 @@ _SMALL_BATCH = 32
 
 _DRAW_BYTES = 13
 """For each number of a mask, while it is drawn: as digits of an integer, as bytes, and as integers of an array."""
+
+_ORDER_BYTES = 40
+"""For each sequence, while the order of an epoch is drawn: a Python integer in a list; 8 of them stay, in an array."""
 
 _MARGIN = 1.1
 """How many times the estimate must be free: memory falls into pieces, and the estimate is about right only."""
@@ -63,6 +65,8 @@ class TrainingShapes:
         How many a sequence is cut into; 0 for a step for each row. See `patch_size_of`.
     skip
         Whether there is one.
+    gathers
+        Whether sequences are gathered, with weights, where they are computed, and not there from the start.
     """
 
     n_train: int
@@ -77,6 +81,7 @@ class TrainingShapes:
     dtype: str = "float32"
     patches: int = 0
     skip: bool = False
+    gathers: bool = False
 
     @property
     def patch_size(self) -> int:
@@ -118,7 +123,7 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
         training = _Estimate(shapes, ops).add_training(config)
         if isinstance(ops, CupyOps):
             return training + WORKSPACE_BYTES + _check_bytes(shapes, config, ops)
-    return training if device.is_cuda else max(training, _scaling_bytes(shapes))
+    return training if device.is_cuda or shapes.gathers else max(training, _scaling_bytes(shapes))
 
 
 def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
@@ -135,7 +140,7 @@ def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device
     -------
     int
     """
-    after = 0 if device.is_cuda else _prediction_memory(shapes, device)
+    after = 0 if device.is_cuda else _prediction_memory(shapes, config, device)
     return int(_MARGIN * (training_memory(shapes, config, device) + after))
 
 
@@ -150,11 +155,11 @@ def _check_bytes(s: TrainingShapes, config: TrainingConfig, ops: Ops) -> int:
     return layer.nbytes
 
 
-def _prediction_memory(s: TrainingShapes, device: Device) -> int:
+def _prediction_memory(s: TrainingShapes, config: TrainingConfig, device: Device) -> int:
     """For all sequences, whose windows are scaled in float64; parts of two sizes have each their own memory."""
     n, ops = s.n_train + s.n_validation, device.ops()
     predicting = _Estimate(s, ops)
-    n_parts = predicting.add_pass(n)
+    n_parts = predicting.add_pass(n, config)
     n_numbers = n * s.seq_length * s.input_size
     return (1 + (n_parts > device.threads)) * predicting.nbytes + (predicting.itemsize + 8) * n_numbers
 
@@ -333,6 +338,7 @@ class _Estimate:
     def add_pass(
         self,
         n: int,
+        config: TrainingConfig,
         *,
         backward: bool = False,
         rates: DropoutRates = NO_DROPOUT,
@@ -358,7 +364,9 @@ class _Estimate:
             masks = self.masks(size, rates) if drawn else mean_masks(params.gru, rates)
             options: dict[str, Any] = {"masks": masks, "keep_every": keep_every, "ops": planned}
             y_pred, cache = network_forward(x, params, with_cache=backward, **options)
-            _, dpred = mse_loss(y_pred, self._array(size, s.output_size), reduction="sum", ops=planned)
+            weight = self._array(size, 1) if s.gathers and config.loss != "gaussian" else None
+            y_true = self._array(size, s.output_size // config.outputs_per_target)
+            _, dpred = config.loss_function(y_pred, y_true, weight=weight, reduction="sum", ops=planned)
             if cache is not None:
                 network_backward(dpred, cache, with_dx=False)
 
@@ -375,11 +383,19 @@ class _Estimate:
         s, rates = self._shapes, config.rates
         batch_size = min(config.batch_size or s.n_train, s.n_train)
         whole_batch = batch_size == s.n_train and not any(rates)
-        options: dict[str, Any] = {"rates": rates, "keep_every": config.keep_every}
-        n_sums = self.add_pass(s.n_train, backward=whole_batch, **options)
-        if s.n_validation:
-            n_sums += self.add_pass(s.n_validation, **options)
-        n_sequences, masks, passing = s.n_train + s.n_validation, 0, 0
+        options: dict[str, Any] = {"config": config, "rates": rates, "keep_every": config.keep_every}
+        n_sequences, masks, n_sums = 0, 0, 0
+        if config.num_steps is None or whole_batch:
+            for size in self._evaluated(s.n_train, batch_size, held=whole_batch):
+                n_sums += self.add_pass(size, backward=whole_batch, **options)
+                n_sequences += size
+        for size in self._evaluated(s.n_validation, batch_size, held=whole_batch):
+            n_sums += self.add_pass(size, **options)
+            n_sequences += size
+        if not s.gathers and config.num_steps is not None and not whole_batch:
+            n_sequences += s.n_train  # they are there, though not evaluated
+        order = 0 if whole_batch else 8 * s.n_train
+        passing = 0 if whole_batch else _ORDER_BYTES * s.n_train
         for size in () if whole_batch else filter(None, (batch_size, s.n_train % batch_size)):
             n_sums += self.add_pass(size, backward=True, drawn=any(rates), **options)
             n_sequences += size
@@ -389,7 +405,14 @@ class _Estimate:
             passing = max(passing, drawing, self.itemsize * size * s.seq_length * s.input_size)
         vectors = _VECTORS + _OPTIMIZER_VECTORS[config.optimizer] + n_sums
         numbers = n_sequences * (s.seq_length * s.input_size + s.output_size) + masks + vectors * self._n_params
-        return self.itemsize * numbers + passing + self.nbytes
+        return self.itemsize * numbers + order + passing + self.nbytes
+
+    def _evaluated(self, n: int, batch_size: int, *, held: bool = False) -> list[int]:
+        """Sizes of what is evaluated of `n` sequences: all at once, or parts that are gathered."""
+        if held or not self._shapes.gathers:
+            return [n] if n else []
+        size = min(n, max(batch_size, EVALUATED))
+        return [part for part in (size, n % size if size else 0) if part]
 
     def masks(self, size: int, rates: DropoutRates) -> StackMasks:
         """As `draw_masks` gives them."""

@@ -1,20 +1,55 @@
-"""The network's predictions for some sequences, their cost, and its gradient, in the parts that a device wants."""
+"""The network's predictions for some sequences, their loss, and its gradient, in the parts that a device wants."""
 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from gru_xp.devices.primitives import Ops
 from gru_xp.nn.dropout import DropoutRates
-from gru_xp.nn.losses import mse_loss
+from gru_xp.nn.losses import gaussian_loss, huber_loss, mae_loss, mse_loss, poisson_loss, quantile_loss
 from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.params import Reset, arrays_of, unflatten
 from gru_xp.nn.pointwise import add, divide
-from gru_xp.nn.scan import Array
+from gru_xp.nn.scan import Array, Scan
 from gru_xp.nn.stack import StackMasks, mean_masks, patch_size
 
 NO_DROPOUT = DropoutRates()
+
+LOSSES = ("mse", "mae", "huber", "quantile", "gaussian", "poisson")
+
+
+class Loss(Protocol):
+    """A loss of `gru_xp.nn.losses`, whose other settings are fixed."""
+
+    def __call__(
+        self,
+        y_pred: Array,
+        y_true: Array,
+        *,
+        weight: Array | None = None,
+        reduction: str = "mean",
+        ops: Scan | None = None,
+    ) -> tuple[Array, Array]:
+        """Value ``()`` and gradient with respect to `y_pred`."""
+
+
+def loss_function(name: str, *, huber_delta: float = 1.0, quantiles: tuple[float, ...] = (0.5,)) -> Loss:
+    """One of `LOSSES`, by name."""
+    losses: dict[str, Loss] = {
+        "mse": mse_loss,
+        "mae": mae_loss,
+        "huber": partial(huber_loss, delta=huber_delta),
+        "quantile": partial(quantile_loss, quantiles=quantiles),
+        "gaussian": gaussian_loss,
+        "poisson": poisson_loss,
+    }
+    return losses[name]
+
+
+def outputs_per_target(name: str, quantiles: tuple[float, ...] = (0.5,)) -> int:
+    """How many outputs of the network a loss wants for each target."""
+    return {"quantile": len(quantiles), "gaussian": 2}.get(name, 1)
 
 
 def predict(
@@ -33,7 +68,7 @@ def predict(
 
 
 class Objective:
-    """The mean squared error on some sequences, and the gradient of its sum, for parameters that change in place.
+    """The mean loss on some sequences, and the gradient of its sum, for parameters that change in place.
 
     Parameters
     ----------
@@ -45,6 +80,10 @@ class Objective:
         Their targets.
     ops
         How to compute them.
+    weight : array, shape ``(B, 1)``, optional
+        Of each sequence; see `mse_loss`.
+    loss
+        By default, the squared error.
     rates
         Of dropout.
     masks
@@ -55,7 +94,7 @@ class Objective:
     Attributes
     ----------
     cost : array, shape ``(1,)``
-        Mean squared error, after one of the methods.
+        Mean loss, after one of the methods.
     gradient : array, shape ``(P,)``
         Gradient of the *sum* over sequences, after `evaluate`.
     """
@@ -67,11 +106,14 @@ class Objective:
         y: Array,
         ops: Ops,
         *,
+        weight: Array | None = None,
+        loss: Loss = mse_loss,
         rates: DropoutRates = NO_DROPOUT,
         masks: StackMasks | None = None,
         keep_every: int | None = None,
     ) -> None:
         self._params, self._x, self._y, self._ops = params, x, y, ops
+        self._weight, self._loss_function = weight, loss
         self._options: dict[str, Any] = {"keep_every": keep_every}
         self._mean_masks = mean_masks(params.gru, rates)
         self._masks = masks or self._mean_masks
@@ -118,7 +160,8 @@ class Objective:
             ops.copy(gradient, place)
 
     def _loss(self, y_pred: Array, rows: slice, sums: Array, ops: Ops) -> Array:
-        value, dpred = mse_loss(y_pred, self._y[rows, ...], reduction="sum", ops=ops)
+        weight = None if self._weight is None else self._weight[rows, :]
+        value, dpred = self._loss_function(y_pred, self._y[rows, ...], weight=weight, reduction="sum", ops=ops)
         ops.copy(value, sums[-1:])
         return dpred
 

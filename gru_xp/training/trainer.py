@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
@@ -14,7 +14,7 @@ from array_api_compat import device as device_of
 from gru_xp.devices import Device, is_out_of_memory, to_device, to_host
 from gru_xp.devices.fast_paths import replace, warn
 from gru_xp.devices.primitives import Ops
-from gru_xp.errors import ArgumentError
+from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.checks import (
     check_array,
     check_choice,
@@ -25,18 +25,19 @@ from gru_xp.nn.checks import (
     whole_number,
 )
 from gru_xp.nn.dropout import DropoutRates
-from gru_xp.nn.losses import REDUCTIONS
+from gru_xp.nn.losses import REDUCTIONS, check_quantiles
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import Reset, arrays_of, check_reset, flatten, named_arrays, unflatten
 from gru_xp.nn.pointwise import divide
 from gru_xp.nn.scan import Array, Namespace
 from gru_xp.nn.stack import StackMasks, draw_masks, patch_size
-from gru_xp.training.objective import Objective
+from gru_xp.training.objective import LOSSES, Loss, Objective, loss_function, outputs_per_target
 from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS, Optimizer
 from gru_xp.training.schedules import DEFAULT_WARMUPS, SCHEDULES, rate_factor
+from gru_xp.training.sequences import HeldSequences, Sequences
 
 Result = TypeVar("Result")
-StopReason = Literal["num_epochs", "patience", "callback", "paused", "non_finite"]
+StopReason = Literal["num_epochs", "num_steps", "patience", "callback", "paused", "non_finite"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class TrainingConfig:
     Parameters
     ----------
     num_epochs
-        Passes over the training sequences.
+        Passes over the training sequences; not used, and may be None, if `num_steps` is given.
     learning_rate
         Learning rate.
     optimizer : {"adam", "adamw", "sgd", "momentum"}
@@ -75,6 +76,17 @@ class TrainingConfig:
     warmup
         Share of the updates in which the learning rate rises, along a straight line; by default 0.2 for one-cycle, 0
         for the others.
+    num_steps
+        Number of updates, in place of `num_epochs`; the last pass may end early. With mini-batches, the loss of an
+        epoch is the mean of those that its updates began with, and that of the start is of the first batch. Without
+        validation, the last parameters are the result.
+    loss : {"mse", "mae", "huber", "quantile", "gaussian", "poisson"}
+        What is minimised; see `gru_xp.nn.losses`. The network has an output for each target, but one for each quantile
+        of each, and two with gaussian.
+    huber_delta
+        Size of an error from which on the loss of huber is linear.
+    quantiles
+        Levels of quantile.
 
     Raises
     ------
@@ -82,7 +94,7 @@ class TrainingConfig:
         A value is out of range.
     """
 
-    num_epochs: int
+    num_epochs: int | None
     learning_rate: float
     optimizer: str = "adam"
     reduction: str | None = None
@@ -99,13 +111,21 @@ class TrainingConfig:
     weight_decay: float = 0.01
     schedule: str = "constant"
     warmup: float | None = None
+    num_steps: int | None = None
+    loss: str = "mse"
+    huber_delta: float = 1.0
+    quantiles: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("loss", self.loss, LOSSES)
+        positive_number("huber_delta", self.huber_delta)
+        object.__setattr__(self, "quantiles", check_quantiles(self.quantiles))
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
         if self.reduction is not None:
             check_choice("reduction", self.reduction, REDUCTIONS)
-        whole_number("num_epochs", self.num_epochs, 1, 2**31 - 1)
+        name = "num_epochs" if self.num_steps is None else "num_steps"
+        whole_number(name, getattr(self, name), 1, 2**31 - 1)
         whole_number("seed", self.seed, 0)
         positive_number("learning_rate", self.learning_rate)
         for name in ("batch_size", "patience", "keep_every"):
@@ -128,6 +148,16 @@ class TrainingConfig:
         """The reduction that is used."""
         return self.reduction or DEFAULT_REDUCTIONS[self.optimizer]
 
+    @property
+    def loss_function(self) -> Loss:
+        """The loss."""
+        return loss_function(self.loss, huber_delta=self.huber_delta, quantiles=self.quantiles)
+
+    @property
+    def outputs_per_target(self) -> int:
+        """How many outputs the network has for each target."""
+        return outputs_per_target(self.loss, self.quantiles)
+
     def learning_rate_at(self, step: int, total: int) -> float:
         """The learning rate of one of `total` updates, the first of which is 0."""
         warmup = DEFAULT_WARMUPS[self.schedule] if self.warmup is None else self.warmup
@@ -143,7 +173,8 @@ class EpochRecord:
     epoch
         Epochs done.
     cost
-        Mean squared error on all training sequences with the parameters after this epoch.
+        Mean loss on all training sequences with the parameters after this epoch, or before the updates of this epoch;
+        see `num_steps` of `TrainingConfig`.
     validation_cost
         The same on the validation sequences; None without any.
     gradient_norm
@@ -182,6 +213,8 @@ class TrainingState:
         One record an epoch, from epoch 0.
     seconds
         Time of training so far.
+    loss_sum
+        Of the sequences in those batches, before their updates, where that is the loss of the epoch; else 0.
     """
 
     batches: int
@@ -192,6 +225,7 @@ class TrainingState:
     best_epoch: int
     history: tuple[EpochRecord, ...]
     seconds: float
+    loss_sum: float = 0.0
 
     @property
     def epoch(self) -> int:
@@ -217,8 +251,8 @@ class TrainingResult:
     history
         One record an epoch, from epoch 0.
     stop_reason
-        ``"num_epochs"`` (all done), ``"patience"``, ``"callback"`` or ``"paused"`` (those asked to stop), or
-        ``"non_finite"``.
+        ``"num_epochs"`` or ``"num_steps"`` (all done), ``"patience"``, ``"callback"`` or ``"paused"`` (those asked to
+        stop), or ``"non_finite"``.
     problem
         What went wrong and what to do, where the cost or a gradient stopped being finite; else None.
     """
@@ -242,27 +276,28 @@ def check_hooks(
 
 def train(
     params: NetworkParams,
-    x: Array,
-    y: Array,
+    x: Array | Sequences,
+    y: Array | None = None,
     *,
     config: TrainingConfig,
     device: Device,
     reset: Reset | None = None,
-    validation: tuple[Array, Array] | None = None,
+    validation: tuple[Array, Array] | Sequences | None = None,
     callback: Callable[[EpochRecord], object] | None = None,
     pause: Pause | None = None,
     state: TrainingState | None = None,
 ) -> TrainingResult:
-    """Minimise the mean squared error of the network's prediction after the last step.
+    """Minimise the loss of the network's prediction after the last step.
 
     Parameters
     ----------
     params
         Where to start; left as it is.
-    x : array, shape ``(B, T, I)``
-        Training sequences, on `device`, like all arrays.
+    x : array, shape ``(B, T, I)``, or Sequences
+        Training sequences, on `device`, like all arrays. `Sequences` that hold no arrays are gathered batch by batch,
+        or once, if there is one batch.
     y : array, shape ``(B, O)``
-        Their targets.
+        Their targets; none with `Sequences`.
     config, device
         How to train, and where.
     reset : {"before", "after"}, optional
@@ -291,48 +326,62 @@ def train(
     """
     check_hooks(callback, pause, state)
     check_reset(reset, params.gru[0][0])
-    _check_sequences("x", x, "y", y, params)
-    if validation is not None:
-        _check_sequences("validation[0]", validation[0], "validation[1]", validation[1], params)
+    learned = _sequences("x", x, "y", y, params, config)
+    validated = None
+    if hasattr(validation, "gather"):
+        validated = _sequences("validation", validation, "", None, params, config)
+    elif validation is not None:
+        validated = _sequences("validation[0]", validation[0], "validation[1]", validation[1], params, config)
     start = time.perf_counter()
 
     with device.use():
         ops = device.ops()
         theta = flatten(params)
         current = unflatten(theta, params)
-        n = x.shape[0]
+        n = learned.n
         batch_size = min(config.batch_size or n, n)
-        update = Update(theta, config, ops, math.ceil(n / batch_size))
+        # Without dropout, the gradient is that of the reported loss.
+        whole_batch = batch_size == n and not any(config.rates)
+        if whole_batch and not isinstance(learned, HeldSequences):
+            learned = _held(learned, "x", "y", params, config, device)
+        if whole_batch and validated is not None and not isinstance(validated, HeldSequences):
+            validated = _held(validated, "validation[0]", "validation[1]", params, config, device)
+        before_updates = config.num_steps is not None and not whole_batch
+        update = Update(theta, config, ops, math.ceil(n / batch_size), sums_losses=before_updates)
         if state is not None:
             update.restore(state, device)
-        rates = config.rates
-        how: dict[str, Any] = {"rates": rates, "keep_every": config.keep_every}
-        objective = Objective(current, x, y, ops, **how)
-        validation_objective = None if validation is None else Objective(current, *validation, ops, **how)
-
-        # Without dropout, the gradient is that of the reported cost.
-        whole_batch = batch_size == n and not any(rates)
         captures = _Captures(ops, device, update)
-        batches = None if whole_batch else _Batches(current, x, y, batch_size, device, ops, update, captures)
+        setting = _Setting(params, current, config, device, ops, captures)
+        batches = None if whole_batch else _Batches(setting, learned, batch_size, update)
+        training_loss = None if before_updates else setting.evaluation(learned, batch_size)
+        validation_loss = None if validated is None else setting.evaluation(validated, batch_size)
+        whole = training_loss.held if training_loss is not None and whole_batch else None
 
         def evaluate() -> None:
-            if whole_batch:  # the gradient is for the next epoch's update
-                objective.evaluate()
-            else:
-                objective.evaluate_cost()
-            if validation_objective is not None:
-                validation_objective.evaluate_cost()
+            if whole is not None:  # the gradient is for the next epoch's update
+                whole.evaluate()
+            elif training_loss is not None and training_loss.held is not None:
+                training_loss.held.evaluate_cost()
+            if validation_loss is not None and validation_loss.held is not None:
+                validation_loss.held.evaluate_cost()
 
-        whole_update = partial(update.step, objective.gradient, n)
+        def costs(epoch: int) -> tuple[float, float | None]:
+            captures.run(evaluate)
+            if training_loss is not None:
+                cost = training_loss.value()
+            else:
+                assert batches is not None
+                cost = batches.first_cost() if epoch == 0 else update.mean_loss(epoch, n, batch_size)
+            return cost, None if validation_loss is None else validation_loss.value()
+
+        def whole_update() -> None:
+            assert whole is not None
+            update.step(whole.gradient, n)
 
         def learn_again() -> None:  # where the gradient may have been scaled already
-            objective.evaluate()
+            assert whole is not None
+            whole.evaluate()
             whole_update()
-
-        def costs() -> tuple[float, float | None]:
-            captures.run(evaluate)
-            validation_cost = None if validation_objective is None else float(validation_objective.cost[0])
-            return float(objective.cost[0]), validation_cost
 
         def learn_from_all(epoch: int, done: int) -> Iterator[int]:
             if done == 0:
@@ -342,7 +391,7 @@ def train(
 
         def gradient(epoch: int, batch: int) -> Array:
             captures.drop()  # for the memory of what is computed now
-            return objective.gradient if batches is None else batches.gradient(epoch, batch)
+            return batches.gradient(epoch, batch) if whole is None else whole.gradient  # type: ignore[union-attr]
 
         return run_epochs(
             theta,
@@ -363,7 +412,7 @@ def run_epochs(
     params: NetworkParams,
     update: "Update",
     learn: Callable[[int, int], Iterator[int]],
-    costs: Callable[[], tuple[float, float | None]],
+    costs: Callable[[int], tuple[float, float | None]],
     callback: Callable[[EpochRecord], object] | None,
     *,
     start: float,
@@ -385,7 +434,7 @@ def run_epochs(
         ``learn(epoch, done)`` learns for an epoch, of which so many batches are done; it yields their number after each
         further one.
     costs
-        The cost, and that of validation, with the parameters as they are.
+        ``costs(epoch)``: the cost, and that of validation, with the parameters as they are after so many epochs.
     callback, start, pause, state
         As `train` has it, and when that was called.
     gradient
@@ -393,7 +442,7 @@ def run_epochs(
     """
     progress = _Progress(theta, update, start, state)
     if state is not None and progress.done == 0:
-        costs()  # the gradient for the next update comes with them
+        costs(progress.epoch)  # the gradient for the next update comes with them
 
     def is_paused() -> bool:
         return pause is not None and _is_true(pause(progress.epoch, progress.done, progress.snapshot))
@@ -409,7 +458,7 @@ def run_epochs(
                 if is_paused():
                     return progress.result(params, "paused", None)
         batches = progress.done
-        finite = progress.record(*costs())
+        finite = progress.record(*costs(progress.epoch + 1))
         wants_stop = callback is not None and _is_true(callback(progress.history[-1]))
         if not finite:
             stop_reason = "non_finite"
@@ -449,7 +498,7 @@ class _Progress:
         judged = cost if validation_cost is None else validation_cost
         finite = all(math.isfinite(number) for number in (cost, judged, norm or 0.0))
         best_cost = self.history[-1].best_cost if self.history else math.inf
-        if finite and judged < best_cost:
+        if finite and (judged < best_cost or self._keeps_last(validation_cost)):
             self.best_theta[...] = self._theta
             self.best_epoch, best_cost = epoch, judged
         self.history.append(EpochRecord(epoch, cost, validation_cost, norm, self._seconds(), best_cost))
@@ -461,7 +510,9 @@ class _Progress:
         config = self._update.config
         if config.patience is not None and self.epoch - self.best_epoch >= config.patience:
             return "patience"
-        return "num_epochs" if self.epoch >= config.num_epochs else None
+        if self.epoch < self._update.num_epochs:
+            return None
+        return "num_epochs" if config.num_steps is None else "num_steps"
 
     def snapshot(self) -> TrainingState:
         """All of it on the host, as it is now."""
@@ -474,12 +525,19 @@ class _Progress:
             self.best_epoch,
             tuple(self.history),
             self._seconds(),
+            float(self._update.loss_sum[0]),
         )
 
     def result(self, params: NetworkParams, stop_reason: StopReason, problem: str | None) -> TrainingResult:
         """What training ends with."""
+        if stop_reason == "paused" and self._keeps_last(self.history[-1].validation_cost):
+            self.best_theta[...] = self._theta
         best = unflatten(self.best_theta, params)
         return TrainingResult(best, self.best_epoch, tuple(self.history), stop_reason, problem)
+
+    def _keeps_last(self, validation_cost: float | None) -> bool:
+        """Whether the last parameters are the best ones: within a budget of updates, all of which are wanted."""
+        return self._update.config.num_steps is not None and validation_cost is None
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._start
@@ -525,13 +583,42 @@ def _is_true(result: object) -> bool:
     return type(result).__name__ == "bool" and bool(result)
 
 
-def _check_sequences(x_name: str, x: Array, y_name: str, y: Array, params: NetworkParams) -> None:
-    O, _ = params.linear.weight.shape  # noqa: E741
+def _sequences(
+    x_name: str, x: Array | Sequences, y_name: str, y: Array | None, params: NetworkParams, config: TrainingConfig
+) -> Sequences:
+    """Arrays, checked, or `Sequences`, whose arrays are checked as they are gathered."""
+    if y is None and hasattr(x, "gather"):
+        sequences: Sequences = x
+    else:
+        sequences = HeldSequences(x, y)
+    if isinstance(sequences, HeldSequences):
+        _check_sequences(x_name, sequences, y_name, params, config)
+    return sequences
+
+
+def _held(
+    sequences: Sequences, x_name: str, y_name: str, params: NetworkParams, config: TrainingConfig, device: Device
+) -> HeldSequences:
+    """All of them, gathered once."""
+    held = HeldSequences(*sequences.gather(device.xp.arange(sequences.n, dtype=device.xp.int64)))
+    _check_sequences(x_name, held, y_name, params, config)
+    return held
+
+
+def _check_sequences(
+    x_name: str, held: HeldSequences, y_name: str, params: NetworkParams, config: TrainingConfig
+) -> None:
+    O, columns = params.linear.weight.shape[0], config.outputs_per_target  # noqa: E741
+    like = ("params", params.linear.weight)
+    if O % columns:
+        raise ShapeError(f"params has {O} outputs; the loss {config.loss!r} needs {columns} for each target")
     first = params.gru[0][0]
-    check_array(x_name, x, ("B", "T", "I"), like=("params", first.weight_ih))
-    I = first.input_size // patch_size(params.gru, x)  # noqa: E741
-    check_array(x_name, x, ("B", "T", I), like=("params", first.weight_ih))
-    check_array(y_name, y, (x.shape[0], O), like=("params", first.weight_ih))
+    check_array(x_name, held.x, ("B", "T", "I"), like=like)
+    I = first.input_size // patch_size(params.gru, held.x)  # noqa: E741
+    check_array(x_name, held.x, ("B", "T", I), like=like)
+    check_array(y_name, held.y, (held.n, O // columns), like=like)
+    if held.weight is not None:
+        check_array(f"the weight of {x_name}", held.weight, (held.n, 1), like=like)
 
 
 class _Captures:
@@ -595,9 +682,14 @@ class Update:
     From the first gradient of an epoch on that is not finite, `theta` stays as it is.
     """
 
-    def __init__(self, theta: Array, config: TrainingConfig, ops: Ops, steps_per_epoch: int = 1) -> None:
+    def __init__(
+        self, theta: Array, config: TrainingConfig, ops: Ops, steps_per_epoch: int = 1, *, sums_losses: bool = False
+    ) -> None:
         self.config = config
-        self.steps_per_epoch = steps_per_epoch
+        self._steps_per_epoch = steps_per_epoch
+        self._n_steps = config.num_steps or (config.num_epochs or 0) * steps_per_epoch
+        self.num_epochs = math.ceil(self._n_steps / steps_per_epoch)
+        self._sums_losses = sums_losses
         self.optimizer = _optimizer(theta, config)
         self._theta, self._ops = theta, ops
         self._before = ops.empty(theta.shape, like=theta)
@@ -609,6 +701,7 @@ class Update:
         self._clip_norm = norm and min(max(float(norm), float(numbers.smallest_normal)), self._largest_finite)
         self.largest_norm = ops.empty((1,), like=theta)
         self._good_steps = ops.empty((1,), like=theta)
+        self.loss_sum = ops.empty((1,), like=theta)
 
     @property
     def good_steps(self) -> int:
@@ -619,11 +712,20 @@ class Update:
         """Forget the norms of the epoch before."""
         self._ops.copy(0.0, self.largest_norm)
         self._ops.copy(0.0, self._good_steps)
+        self._ops.copy(0.0, self.loss_sum)
+
+    def steps_in(self, epoch: int) -> int:
+        """How many updates there are in an epoch."""
+        return min(self._steps_per_epoch, self._n_steps - (epoch - 1) * self._steps_per_epoch)
+
+    def mean_loss(self, epoch: int, n: int, batch_size: int) -> float:
+        """The mean of the losses that the updates of an epoch began with, of `n` sequences if there are all of them."""
+        return float(self.loss_sum[0]) / min(n, self.steps_in(epoch) * batch_size)
 
     def prepare(self, epoch: int, batch: int) -> None:
         """Set the learning rate of the step for a batch of an epoch, both counted from 1."""
-        step, total = (epoch - 1) * self.steps_per_epoch + batch - 1, self.config.num_epochs * self.steps_per_epoch
-        self.optimizer.set_learning_rate(self.config.learning_rate_at(step, total), self._ops)
+        step = (epoch - 1) * self._steps_per_epoch + batch - 1
+        self.optimizer.set_learning_rate(self.config.learning_rate_at(step, self._n_steps), self._ops)
 
     def restore(self, state: TrainingState, device: Device) -> None:
         """Go on from `state`."""
@@ -632,14 +734,20 @@ class Update:
             places[name][...] = to_device(array, device)
         self.largest_norm[...] = state.largest_norm
         self._good_steps[...] = float(state.batches)
+        self.loss_sum[...] = state.loss_sum
 
-    def step(self, gradient: Array, n: int) -> None:
-        """One step against the gradient of the sum over `n` sequences, which is scaled and clipped in place."""
+    def step(self, gradient: Array, n: int, cost: Array | None = None) -> None:
+        """One step against the gradient of the sum over `n` sequences, which is scaled and clipped in place.
+
+        `cost` is the mean loss of these, where losses are summed.
+        """
         ops, theta, limit = self._ops, self._theta, self._largest_finite
         if self.config.resolved_reduction == "mean":
             ops.pointwise(divide, (gradient, float(n)), out=(gradient,))
         ops.norm(gradient, out=self._norm)
         self.is_changing = True
+        if self._sums_losses:
+            ops.pointwise(_add_times, (self.loss_sum, cost, float(n)), out=(self.loss_sum,))
         watched = (self.largest_norm, self._good_steps)
         ops.pointwise(_watch, (self._norm, *watched, limit), out=watched)
         if self._clip_norm is not None:
@@ -660,6 +768,10 @@ def _watch(xp: Namespace, norm: Array, largest: Array, good_steps: Array, limit:
     return largest, xp.where(limit > largest, good_steps + 1.0, good_steps)
 
 
+def _add_times(xp: Namespace, total: Array, a: Array, n: float) -> tuple[Array]:
+    return (total + n * a,)
+
+
 def _while_finite(xp: Namespace, theta: Array, before: Array, largest_norm: Array, limit: float) -> tuple[Array]:
     return (xp.where(limit > largest_norm, theta, before),)
 
@@ -668,38 +780,116 @@ def _clip(xp: Namespace, gradient: Array, norm: Array, clip_norm: float) -> tupl
     return (gradient * (clip_norm / xp.maximum(norm, clip_norm)),)
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """What the parts of a training have in common."""
+
+    params: NetworkParams  # where it starts, for checks
+    current: NetworkParams
+    config: TrainingConfig
+    device: Device
+    ops: Ops
+    captures: _Captures
+
+    def objective(self, sequences: HeldSequences, masks: StackMasks | None = None) -> Objective:
+        """Of arrays, which may change in place."""
+        return Objective(
+            self.current,
+            sequences.x,
+            sequences.y,
+            self.ops,
+            # in other units of the values, the gradient of the likelihood is the same
+            weight=None if self.config.loss == "gaussian" else sequences.weight,
+            loss=self.config.loss_function,
+            rates=self.config.rates,
+            masks=masks,
+            keep_every=self.config.keep_every,
+        )
+
+    def place(self, sequences: Sequences, size: int) -> HeldSequences:
+        """Memory for `size` of the sequences."""
+        given = sequences
+        if not isinstance(given, HeldSequences):
+            given = HeldSequences(*sequences.gather(self.range(0, 1)))
+            _check_sequences("x", given, "y", self.params, self.config)
+        x, y, weight = (
+            None if a is None else self.ops.empty((size, *a.shape[1:]), like=a)
+            for a in (given.x, given.y, given.weight)
+        )
+        return HeldSequences(x, y, weight)
+
+    def range(self, start: int, stop: int) -> Array:
+        """Numbers of sequences."""
+        return self.device.xp.arange(start, stop, dtype=self.device.xp.int64)
+
+    def evaluation(self, sequences: Sequences, batch_size: int) -> "_Evaluation":
+        """The loss of sequences, of which as many as in a batch may be gathered, or more, if that is few."""
+        return _Evaluation(self, sequences, min(sequences.n, max(batch_size, EVALUATED)))
+
+
+def _fill(place: HeldSequences, sequences: Sequences, index: Array) -> None:
+    for old, new in zip((place.x, place.y, place.weight), sequences.gather(index), strict=True):
+        if old is not None:
+            old[...] = new
+
+
+EVALUATED = 512
+"""Sequences to gather together, at least, where their loss alone is computed."""
+
+
+class _Evaluation:
+    """The mean loss of sequences with the parameters as they are.
+
+    Attributes
+    ----------
+    held
+        Its objective, to be evaluated before `value` is asked for; None if the sequences are gathered in parts.
+    """
+
+    def __init__(self, setting: _Setting, sequences: Sequences, size: int) -> None:
+        self._setting, self._sequences, self._size = setting, sequences, size
+        self.held = setting.objective(sequences) if isinstance(sequences, HeldSequences) else None
+        self._parts: dict[int, tuple[HeldSequences, Objective, Callable[[], None]]] = {}
+        for n in () if self.held is not None else {size, sequences.n % size} - {0}:
+            place = setting.place(sequences, n)
+            objective = setting.objective(place)
+            self._parts[n] = place, objective, objective.evaluate_cost
+
+    def value(self) -> float:
+        """The mean loss."""
+        if self.held is not None:
+            return float(self.held.cost[0])
+        n, captures, total = self._sequences.n, self._setting.captures, 0.0
+        for start in range(0, n, self._size):
+            stop = min(start + self._size, n)
+            place, objective, evaluate_cost = self._parts[stop - start]
+            captures.call(partial(_fill, place, self._sequences, self._setting.range(start, stop)))
+            captures.run(evaluate_cost)
+            total += (stop - start) * float(objective.cost[0])
+        return total / n
+
+
 class _Batches:
     """Mini-batches: the sequences in a new order each epoch, gathered into memory that stays; the last is smaller.
 
     What dropout leaves out is drawn for each of them anew.
     """
 
-    def __init__(
-        self,
-        current: NetworkParams,
-        x: Array,
-        y: Array,
-        batch_size: int,
-        device: Device,
-        ops: Ops,
-        update: Update,
-        captures: _Captures,
-    ) -> None:
-        self._x, self._y, self._batch_size, self._device = x, y, batch_size, device
-        self._captures, self._update = captures, update
-        self._layers, self._rates, self._seed = current.gru, update.config.rates, update.config.seed
-        self._prepared: dict[int, tuple[Array, Array, StackMasks, Objective, Callable[[], None]]] = {}
-        for size in {batch_size, x.shape[0] % batch_size} - {0}:
-            x_batch, y_batch = (ops.empty((size, *a.shape[1:]), like=a) for a in (x, y))
-            masks = self._draw(x_batch, 0, 0)
-            keep_every = update.config.keep_every
-            objective = Objective(current, x_batch, y_batch, ops, rates=self._rates, masks=masks, keep_every=keep_every)
+    def __init__(self, setting: _Setting, sequences: Sequences, batch_size: int, update: Update) -> None:
+        self._setting, self._sequences, self._batch_size, self._update = setting, sequences, batch_size, update
+        self._captures = setting.captures
+        self._layers, self._rates, self._seed = setting.current.gru, update.config.rates, update.config.seed
+        self._prepared: dict[int, tuple[HeldSequences, StackMasks, Objective, Callable[[], None]]] = {}
+        for size in {batch_size, sequences.n % batch_size} - {0}:
+            place = setting.place(sequences, size)
+            masks = self._draw(place.x, 0, 0)
+            objective = setting.objective(place, masks)
 
             def learn(objective: Objective = objective, size: int = size) -> None:
                 objective.evaluate()
-                update.step(objective.gradient, size)
+                update.step(objective.gradient, size, objective.cost)
 
-            self._prepared[size] = x_batch, y_batch, masks, objective, learn
+            self._prepared[size] = place, masks, objective, learn
 
     def _draw(self, x: Array, epoch: int, batch: int) -> StackMasks:
         return draw_masks(self._layers, x, self._rates, random.Random(f"dropout {self._seed} {epoch} {batch}"))
@@ -707,11 +897,17 @@ class _Batches:
     def learn(self, epoch: int, done: int) -> Iterator[int]:
         """Learn from every sequence once, in an order that is drawn on the host; `done` batches are done already."""
         order = self._captures.call(partial(self._order, epoch))
-        for batch in range(done + 1, math.ceil(self._x.shape[0] / self._batch_size) + 1):
+        for batch in range(done + 1, self._update.steps_in(epoch) + 1):
             _, learn = self._captures.call(partial(self._gather, order, epoch, batch))
             self._update.prepare(epoch, batch)
             self._captures.run(learn)
             yield batch
+
+    def first_cost(self) -> float:
+        """That of the first batch, with the parameters as they are."""
+        objective, _ = self._captures.call(lambda: self._gather(self._order(1), 1, 1))
+        objective.evaluate_cost()
+        return float(objective.cost[0])
 
     def gradient(self, epoch: int, batch: int) -> Array:
         """That of a batch, counted from 1, with the parameters as they are."""
@@ -720,19 +916,18 @@ class _Batches:
         return objective.gradient
 
     def _order(self, epoch: int) -> Array:
-        indices = list(range(self._x.shape[0]))
+        indices = list(range(self._sequences.n))
         random.Random(f"order {self._seed} {epoch}").shuffle(indices)
-        return to_device(indices, self._device, "int64")
+        return to_device(indices, self._setting.device, "int64")
 
     def _gather(self, order: Array, epoch: int, batch: int) -> tuple[Objective, Callable[[], None]]:
         """Put a batch, and what dropout leaves out of it, where it is learned from."""
-        xp, last = self._device.xp, batch * self._batch_size
+        last = batch * self._batch_size
         part = order[last - self._batch_size : last]
-        x_batch, y_batch, masks, objective, learn = self._prepared[part.shape[0]]
-        x_batch[...] = xp.take(self._x, part, axis=0)
-        y_batch[...] = xp.take(self._y, part, axis=0)
+        place, masks, objective, learn = self._prepared[part.shape[0]]
+        _fill(place, self._sequences, part)
         if any(self._rates):
-            drawn = self._draw(x_batch, epoch, batch)
-            for place, mask in zip(arrays_of(masks), arrays_of(drawn), strict=True):
-                place[...] = mask
+            drawn = self._draw(place.x, epoch, batch)
+            for mask, new in zip(arrays_of(masks), arrays_of(drawn), strict=True):
+                mask[...] = new
         return objective, learn

@@ -14,12 +14,12 @@ from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.checks import check_array, check_function, check_kind, check_lengths, whole_number
 from gru_xp.nn.linear import linear_backward, linear_forward
-from gru_xp.nn.losses import mse_loss
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import LinearParams, Reset, flatten, unflatten
 from gru_xp.nn.pointwise import only_valid
 from gru_xp.nn.scan import Array, Namespace
 from gru_xp.nn.stack import check_layers, gru_stack_backward, gru_stack_forward
+from gru_xp.training.objective import Loss
 from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, Update, run_epochs
 
 
@@ -88,7 +88,7 @@ def train_on_chunks(
         Initial states of the L layers, used at the start of every epoch. Zeros by default.
     loss : callable, optional
         Called as ``loss(y_pred, y, mask=mask, reduction="sum")``; see `StepLoss`. `softmax_cross_entropy` can be
-        passed directly. By default, the squared error, averaged over the O outputs.
+        passed directly. By default, that of `config`, averaged over the O outputs.
     keep_every : int, optional
         Activation checkpointing within a chunk, see `gru_forward`. By default, `keep_every` of `config`.
     callback : callable, optional
@@ -159,14 +159,16 @@ def train_on_chunks(
         ops = device.ops()
         dtype = "float32" if params.linear.bias.dtype == array_namespace(params.linear.bias).float32 else "float64"
         check_tf32(device, dtype)
-        counts = _check_sequences(params, x, y, lengths, device.xp, dtype, reset, squared_error=loss is None)
+        counts = _check_sequences(
+            params, x, y, lengths, device.xp, dtype, reset, columns=config.outputs_per_target, numbers=loss is None
+        )
         theta = flatten(params)
         training = _Training(
             unflatten(theta, params),
             partial(_chunks, x, y, counts, chunk_length, device, dtype),
             sum(counts),
             None if h0 is None else _initial_states(h0, params, x.shape[0], device, dtype),
-            partial(_squared_error, ops=ops) if loss is None else loss,
+            partial(_error, loss=config.loss_function, ops=ops) if loss is None else loss,
             Update(theta, config, ops, math.ceil(max(counts) / chunk_length)),
             {"keep_every": config.keep_every if keep_every is None else keep_every, "ops": ops},
         )
@@ -200,7 +202,7 @@ class _Training:
     def learn(self, epoch: int, done: int) -> Iterator[int]:
         """An update a chunk; none any more, and no cost, once a chunk's cost is not finite."""
         states = self._h0
-        for number, chunk in enumerate(self._chunks(), start=1):
+        for number, chunk in zip(range(1, self.update.steps_in(epoch) + 1), self._chunks(), strict=False):
             self.update.prepare(epoch, number)
             states, value = self._learn_from(chunk, states)
             self._diverged = not math.isfinite(value)
@@ -208,7 +210,7 @@ class _Training:
             if self._diverged:
                 break
 
-    def costs(self) -> tuple[float, None]:
+    def costs(self, epoch: int) -> tuple[float, None]:
         """The mean over all steps that count, with the parameters as they are."""
         if self._diverged:
             return math.nan, None
@@ -265,16 +267,18 @@ def _chunks(x: Array, y: Array, counts: list[int], chunk_length: int, device: De
         yield _Chunk(x_chunk, y_chunk, None if mask is None else lengths, mask, sum(lengths))
 
 
-def _squared_error(y_pred: Array, y: Array, /, *, mask: Array | None, reduction: str, ops: Ops) -> tuple[Array, Array]:
-    """`mse_loss` of the steps that count."""
+def _error(
+    y_pred: Array, y: Array, /, *, mask: Array | None, reduction: str, loss: Loss, ops: Ops
+) -> tuple[Array, Array]:
+    """A loss of the steps that count."""
     xp = array_namespace(y_pred)
-    rows = [xp.reshape(a, (-1, a.shape[-1])) for a in (y_pred, y)]
+    rows, valid = [xp.reshape(a, (-1, a.shape[-1])) for a in (y_pred, y)], None
     if mask is not None:
         valid = xp.reshape(xp.astype(mask, y_pred.dtype), (-1, 1))
         for number, a in enumerate(rows):
             rows[number] = ops.empty(a.shape, like=a)
             ops.pointwise(only_valid, (a, valid), out=(rows[number],))
-    value, dpred = mse_loss(*rows, reduction=reduction, ops=ops)
+    value, dpred = loss(*rows, weight=valid, reduction=reduction, ops=ops)
     return value, xp.reshape(dpred, y_pred.shape)
 
 
@@ -303,7 +307,8 @@ def _check_sequences(
     dtype: str,
     reset: Reset | None,
     *,
-    squared_error: bool,
+    columns: int,
+    numbers: bool,
 ) -> list[int]:
     """How many steps of each sequence count; raise an error unless everything goes together."""
     for name, value in (("x", x), ("y", y)):
@@ -324,8 +329,8 @@ def _check_sequences(
         )
     check_array("params.linear.weight", params.linear.weight, ("O", params.gru[0][0].hidden_size), like=("x", like_x))
 
-    O = params.linear.weight.shape[0]  # noqa: E741
-    if squared_error and y_shape != (B, T, O):
+    O = params.linear.weight.shape[0] // columns  # noqa: E741
+    if numbers and y_shape != (B, T, O):
         raise ShapeError(f"y has shape {y_shape}; it must be {(B, T, O)}, or give the loss of labels {(B, T)}")
     if y_shape[:2] != (B, T) or len(y_shape) not in (2, 3):
         raise ShapeError(f"y has shape {y_shape}; it must be ({B}, {T}, O), or of labels {(B, T)}")

@@ -43,6 +43,7 @@ KINDS = {
     "a feature": (*BATCHES, "--scaling", "standard", "--target", "Value", "--features", "Year", "--reset", "after"),
     "gaps": (*BATCHES, "--missing", "mask"),
     "adamw, one-cycle": (*BATCHES, "--optimizer", "adamw", "--schedule", "one-cycle", "--beta2", "0.99"),
+    "mae": (*BATCHES, "--loss", "mae"),
 }
 STOPS = [(0, 0), (0, 3), (2, 0), (3, 4), (4, 5)]
 
@@ -570,6 +571,10 @@ OTHERS = {
     "weight_decay": 0.5,
     "schedule": "cosine",
     "warmup": 0.5,
+    "num_steps": 9,
+    "loss": "mae",
+    "huber_delta": 0.5,
+    "quantile": 0.25,
 }
 """Options that make another training."""
 

@@ -217,9 +217,9 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "dropout": 0.25,
         "recurrent_dropout": 0.125,
         "zoneout": 0.5,
-        "num_epochs": 2,
+        "num_steps": 2,
         "learning_rate": 0.01,
-        "optimizer": "momentum",
+        "optimizer": "adamw",
         "reduction": "mean",
         "batch_size": 8,
         "clip_norm": 0.5,
@@ -235,13 +235,17 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "weight_decay": 0.125,
         "schedule": "cosine",
         "warmup": 0.25,
+        "loss": "quantile",
+        "quantile": 0.25,
     }
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
-    assert app("train", "own.csv", *flags, "--bidirectional", "--linear-skip", "--out", "run").code == 0
+    others = ("--bidirectional", "--linear-skip")
+    assert app("train", "own.csv", *flags, *others, "--out", "run").code == 0
     settings = metadata(tmp_path / "run/model.safetensors")["settings"]
-    assert settings == options | {"bidirectional": True, "linear_skip": True}
+    beside = {"num_epochs": 300, "huber_delta": 1.0}  # which cannot be given beside these
+    assert settings == options | {"bidirectional": True, "linear_skip": True} | beside
     assert settings.keys() == Forecaster().settings().keys()
-    assert all(value != Forecaster().settings()[name] for name, value in settings.items())
+    assert all(value != Forecaster().settings()[name] for name, value in settings.items() if name not in beside)
     assert all(array.dtype == np.float64 for array in tensors(tmp_path / "run/model.safetensors").values())
 
 

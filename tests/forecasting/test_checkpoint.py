@@ -325,7 +325,7 @@ NUMBERS = {
     "large values": ("series.values", filled(3, 1e300), "1e+300", "row 2, column Größe $x$", "1e+150"),
     "large values below 0": ("series.values", filled(0, -1.1e150), "-1.1e+150", "row 1, column Close", "1e+150"),
     "cost": ("history", filled(5, np.nan), "history", "epoch 1"),
-    "negative cost": ("history", filled(5, -1.0), "history", "epoch 1"),
+    "negative seconds": ("history", filled(8, -1.0), "history", "epoch 1"),
     "norm": ("history", filled(2, 0.5), "history", "epoch 0"),
     "validation": ("history", filled(1, np.nan), "validation"),
     "no text": ("series.labels", filled(4, 0xFF), "'utf-8' codec"),

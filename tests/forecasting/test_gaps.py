@@ -33,9 +33,14 @@ def given(monkeypatch):
     """What `train` gets, one dict a call: x, y and validation."""
     calls = []
 
-    def spy(params, x, y, *, original=forecaster.train, **options):
-        calls.append({"x": x.copy(), "y": y.copy(), "validation": options["validation"]})
-        return original(params, x, y, **options)
+    def all_of(sequences):
+        x, y, _ = sequences.gather(np.arange(sequences.n))
+        return x, y
+
+    def spy(params, sequences, *, validation, original=forecaster.train, **options):
+        x, y = all_of(sequences)
+        calls.append({"x": x, "y": y, "validation": None if validation is None else all_of(validation)})
+        return original(params, sequences, validation=validation, **options)
 
     monkeypatch.setattr(forecaster, "train", spy)
     return calls

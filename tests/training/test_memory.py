@@ -39,13 +39,29 @@ def train_on_random_numbers(shapes, config, device):
         layers |= {"patch_size": s.patch_size, "skip_length": s.seq_length if s.skip else None}
         params = init_network_params(s.input_size, s.hidden_size, s.output_size, **layers, xp=xp, dtype=dtype)
         learned, validation = (
-            [
+            []
+            if s.gathers
+            else [
                 xp.asarray(rng.standard_normal((n, *size)).astype(s.dtype))
                 for size in ((s.seq_length, s.input_size), (s.output_size,))
             ]
             for n in (s.n_train, s.n_validation)
         )
+    if s.gathers:
+        learned, validation = [Repeated(device.xp, s, s.n_train)], Repeated(device.xp, s, s.n_validation)
     train(params, *learned, config=config, device=device, validation=validation if s.n_validation else None)
+
+
+class Repeated:
+    """Sequences that are made when they are asked for."""
+
+    def __init__(self, xp, shapes, n):
+        self._xp, self._shapes, self.n = xp, shapes, n
+
+    def gather(self, index):
+        s, B = self._shapes, len(index)
+        sizes = (B, s.seq_length, s.input_size), (B, s.output_size), (B, 1)
+        return tuple(self._xp.ones(size, dtype=getattr(self._xp, s.dtype)) for size in sizes)
 
 
 def peak_of_training(shapes, config, device):
@@ -73,6 +89,11 @@ CASES = {
     "wide": ({"n_train": 20, "n_validation": 5, "seq_length": 4, "hidden_size": 200}, {"optimizer": "momentum"}),
     "many inputs": ({"n_train": 300, "n_validation": 100, "input_size": 100}, {"batch_size": 100}),
     "patches and a skip": ({"seq_length": 60, "output_size": 24, "patches": 7, "skip": True}, {"batch_size": 300}),
+    "gathered": ({"n_train": 5000, "n_validation": 700, "gathers": True}, {"batch_size": 100}),
+    "gathered, a budget": (
+        {"n_train": 50_000, "n_validation": 0, "gathers": True},
+        {"batch_size": 150, "num_steps": 4, "optimizer": "adamw", "loss": "mae"},
+    ),
     "some states": (
         {"seq_length": 120, "n_train": 120, "n_validation": 0},
         {"keep_every": 9, "batch_size": 60},

@@ -2,19 +2,30 @@ import copy
 import dataclasses
 import itertools
 import math
+import random
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
 from gru_xp.devices import Device, to_device
 from gru_xp.devices.primitives import PLAIN_OPS, PlainOps
-from gru_xp.nn import init_linear_params, mse_loss
+from gru_xp.nn import (
+    gaussian_loss,
+    huber_loss,
+    init_linear_params,
+    mae_loss,
+    mse_loss,
+    poisson_loss,
+    quantile_loss,
+)
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import init_network_params, network_backward, network_forward
 from gru_xp.nn.params import flatten, map_arrays, named_arrays, unflatten
 from gru_xp.nn.stack import mean_masks
 from gru_xp.training.objective import Objective
+from gru_xp.training.sequences import HeldSequences
 from gru_xp.training.trainer import TrainingConfig, train
 
 
@@ -202,6 +213,139 @@ def test_training_learns(cpu, reset):
     assert result.history[0].cost > 0.3
     assert cost_of(result.params, x[:60], y[:60], reset) < 0.003
     assert cost_of(result.params, x[60:], y[60:], reset) < 0.01
+
+
+# --- losses, weights, and sequences that are gathered -------------------------------------------------------------
+
+LOSS_SETTINGS = [
+    ("mse", mse_loss, {}),
+    ("mae", mae_loss, {}),
+    ("huber", partial(huber_loss, delta=0.4), {"huber_delta": 0.4}),
+    ("quantile", partial(quantile_loss, quantiles=(0.2, 0.7)), {"quantiles": (0.2, 0.7)}),
+    ("gaussian", gaussian_loss, {}),
+    ("poisson", poisson_loss, {}),
+]
+
+
+class Gathered:
+    """Sequences that hold no arrays as far as the trainer knows; it counts how many are asked for at once."""
+
+    def __init__(self, *arrays):
+        self._held, self.sizes = HeldSequences(*arrays), []
+
+    @property
+    def n(self):
+        return self._held.n
+
+    def gather(self, index):
+        self.sizes.append(len(index))
+        return self._held.gather(index)
+
+
+def test_one_step_with_each_loss_and_weights(cpu, problem, rng):
+    weight = rng.uniform(0.5, 2.0, (9, 1))
+    for name, loss, settings in LOSS_SETTINGS:
+        p = problem()
+        y = p.y if name not in ("quantile", "gaussian") else p.y[:, :1]
+        config = TrainingConfig(1, 1e-3, "sgd", loss=name, **settings)
+        result = train(p.params, HeldSequences(p.x, np.abs(y), weight), config=config, device=cpu)
+        y_pred, cache = network_forward(p.x, p.params)
+        value, dpred = loss(y_pred, np.abs(y), weight=None if name == "gaussian" else weight, reduction="sum")
+        expected = flatten(p.params) - 1e-3 * flatten(network_backward(dpred, cache)[1])
+        assert costs(result)[0] == pytest.approx(float(value) / 9, rel=1e-12), name
+        assert result.best_epoch == 1, name
+        np.testing.assert_allclose(flatten(result.params), expected, rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+def test_outputs_that_are_not_those_of_the_loss(cpu, problem, refused):
+    p = problem(O=3)
+    config = TrainingConfig(1, 1e-3, loss="gaussian")
+    with refused(ValueError, "params has 3 outputs", "'gaussian' needs 2 for each target"):
+        train(p.params, p.x, p.y, config=config, device=cpu)
+
+
+def test_sequences_that_are_gathered_give_the_same_training(cpu, problem, monkeypatch, rng):
+    """All at once where there is one batch, and else never more than a batch, or what is evaluated together."""
+    monkeypatch.setattr("gru_xp.training.trainer.EVALUATED", 5)
+    p, weight = problem(B=11), rng.uniform(0.5, 2.0, (11, 1))
+    _, x, y = problem(B=6)
+    for batch_size, *most in ((None, 11, 11), (4, 5, 4)):
+        for number, others in enumerate(({"num_epochs": 3}, {"num_epochs": None, "num_steps": 5})):
+            config = TrainingConfig(learning_rate=0.01, batch_size=batch_size, **others)
+            held, gathered = (
+                train(p.params, kind(p.x, p.y, weight), config=config, device=cpu, validation=kind(x, y))
+                for kind in (HeldSequences, Gathered)
+            )
+            case = (batch_size, others)
+            np.testing.assert_allclose(costs(gathered), costs(held), rtol=1e-12, err_msg=str(case))
+            np.testing.assert_allclose(
+                validation_costs(gathered), validation_costs(held), rtol=1e-12, err_msg=str(case)
+            )
+            np.testing.assert_array_equal(flatten(gathered.params), flatten(held.params), err_msg=str(case))
+            sequences = Gathered(p.x, p.y, weight)
+            train(p.params, sequences, config=config, device=cpu)
+            assert max(sequences.sizes) == most[number], case
+
+
+def test_gathered_sequences_that_do_not_fit(cpu, problem, refused):
+    p = problem()
+    for batch_size in (None, 4):
+        config = TrainingConfig(1, 0.01, batch_size=batch_size)
+        with refused(ValueError, "y", "shape", case=batch_size):
+            train(p.params, Gathered(p.x, p.y[:, :1]), config=config, device=cpu)
+
+
+# --- a budget of updates ------------------------------------------------------------------------------------------
+
+
+def test_a_budget_of_updates(run, problem):
+    """The last pass is cut short; losses are those before updates, and the last parameters are the result."""
+    p, thetas = problem(B=10), []
+    budget = {"num_epochs": None, "num_steps": 7, "batch_size": 4, "loss": "mae", "schedule": "one-cycle", "seed": 2}
+
+    def pause(epoch, batches, state):
+        if batches:
+            thetas.append(state())
+
+    result = run(p, pause=pause, **budget)
+    assert (len(thetas), result.stop_reason, result.history[-1].epoch, result.best_epoch) == (7, "num_steps", 3, 3)
+    np.testing.assert_array_equal(flatten(result.params), thetas[-1].theta)
+    before, of_batches = [flatten(p.params), *(state.theta for state in thetas[:-1])], []
+    for step, theta in enumerate(before):
+        order = list(range(10))
+        random.Random(f"order 2 {step // 3 + 1}").shuffle(order)
+        rows = order[step % 3 * 4 : step % 3 * 4 + 4]
+        y_pred, _ = network_forward(p.x[rows], unflatten(theta, p.params))
+        of_batches.append((np.abs(y_pred - p.y[rows]).mean(), len(rows)))
+    expected = [of_batches[0][0]]
+    for first, stop in ((0, 3), (3, 6), (6, 7)):
+        losses, sizes = zip(*of_batches[first:stop], strict=True)
+        expected.append(np.average(losses, weights=sizes))
+    np.testing.assert_allclose(costs(result), expected, rtol=1e-12)
+    for state in thetas[::2]:  # also within the last pass
+        again = run(p, state=state, **budget)
+        assert without_seconds(again.history) == without_seconds(result.history)
+        np.testing.assert_array_equal(flatten(again.params), flatten(result.params))
+
+
+def test_a_budget_with_validation_and_one_with_a_whole_batch(run, overfitted):
+    p, validation = overfitted
+    result = run(p, num_steps=12, learning_rate=0.03, validation=validation)
+    assert (result.best_epoch, result.history[-1].epoch, result.stop_reason) == (4, 12, "num_steps")
+    assert costs(result) == costs(run(p, num_epochs=12, learning_rate=0.03))
+    assert run(p, num_steps=12, learning_rate=0.03, validation=validation, patience=3).stop_reason == "patience"
+
+
+def test_a_budget_that_is_stopped_gives_the_parameters_so_far(run, problem):
+    states = []
+
+    def pause(epoch, batches, state):
+        states.append(state())
+        return len(states) == 6
+
+    result = run(problem(), batch_size=4, num_steps=9, pause=pause)
+    assert result.stop_reason == "paused"
+    np.testing.assert_array_equal(flatten(result.params), states[-1].theta)
 
 
 # --- the order of sequences -------------------------------------------------------------------------------------
@@ -602,6 +746,7 @@ GOING_ON = {
     "sgd": {"batch_size": 4, "optimizer": "sgd"},
     "momentum": {"batch_size": 4, "optimizer": "momentum"},
     "patience": {"batch_size": 4, "patience": 2, "learning_rate": 0.3, "num_epochs": 9},
+    "budget": {"batch_size": 4, "num_steps": 6, "optimizer": "adamw", "schedule": "one-cycle", "loss": "mae"},
 }
 
 
@@ -736,16 +881,36 @@ def test_clipping_of_a_gradient_whose_square_overflows(run, problem):
 
 def test_settings_out_of_range(refused):
     usual = {"num_epochs": 3, "learning_rate": 0.1}
-    whole, real = ("num_epochs", "batch_size", "patience"), ("learning_rate", "clip_norm")
+    whole, real = ("num_epochs", "batch_size", "patience", "num_steps"), ("learning_rate", "clip_norm", "huber_delta")
     for name, value in itertools.product(whole + real, (0, -1, math.nan, math.inf)):
         limit = "above 0 and finite" if name in real else "a whole number of at least 1"
         with refused(ValueError, f"{name} is {value}", limit, case=(name, value)):
             TrainingConfig(**usual | {name: value})
+    others = ("beta1", "beta2", "weight_decay", "warmup")
+    for name, value in itertools.product(others, (1.0, -0.1, math.nan, "0.5")):
+        with refused(ValueError, f"{name} is {value!r}", "at least 0 and below 1", case=(name, value)):
+            TrainingConfig(**usual, **{name: value})
+    with refused(ValueError, "num_epochs is None", "a whole number"):
+        TrainingConfig(num_epochs=None, learning_rate=0.1)
+    with refused(ValueError, "quantiles is [0.5, 1.5]", "below 1"):
+        TrainingConfig(**usual, quantiles=[0.5, 1.5])
     for name, value in itertools.product(RATES, (1, 1.0, -0.1, math.nan, math.inf, True, "0.5", None)):
         with refused(ValueError, f"{name} is {value!r}", "at least 0 and below 1", case=(name, value)):
             TrainingConfig(**usual, **{name: value})
-    for name, value in (("optimizer", "rmsprop"), ("reduction", "max"), ("reduction", "")):
-        choices = {"optimizer": ("'sgd'", "'momentum'", "'adam'"), "reduction": ("'sum'", "'mean'")}[name]
+    known = {
+        "optimizer": ("'sgd'", "'momentum'", "'adam'", "'adamw'"),
+        "reduction": ("'sum'", "'mean'"),
+        "schedule": ("'constant'", "'cosine'", "'one-cycle'"),
+        "loss": ("'mse'", "'mae'", "'huber'", "'quantile'", "'gaussian'", "'poisson'"),
+    }
+    for name, value in (
+        ("optimizer", "rmsprop"),
+        ("reduction", "max"),
+        ("reduction", ""),
+        ("schedule", "step"),
+        ("loss", "l1"),
+    ):
+        choices = known[name]
         with refused(ValueError, f"{name} is '{value}'", *choices, case=(name, value)):
             TrainingConfig(**usual, **{name: value})
     assert TrainingConfig(num_epochs=2**31 - 1, learning_rate=0.1).num_epochs == 2147483647

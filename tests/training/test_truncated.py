@@ -107,9 +107,9 @@ def gradients(monkeypatch):
     """The gradients that `Update.step` gets, and of how many steps they are."""
     seen = []
 
-    def spy(self, gradient, n, original=Update.step):
+    def spy(self, gradient, n, *others, original=Update.step):
         seen.append((gradient.copy(), n))
-        original(self, gradient, n)
+        original(self, gradient, n, *others)
 
     monkeypatch.setattr(Update, "step", spy)
     return seen
