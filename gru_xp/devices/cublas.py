@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -24,6 +24,9 @@ from gru_xp.nn.scan import Array
 
 WORKSPACE_BYTES = 2**25
 """What cuBLAS may use for intermediate results; NVIDIA recommends 32 MiB for its largest chips."""
+
+SMALL_WORKSPACE_BYTES = 2**16
+"""What it has where memory is short. NVIDIA names 16 KiB as enough for all routines, some of which may be slower."""
 
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
 _OPERAND = (_POINTER, _INT, _INT)  # memory, type, leading dimension
@@ -113,19 +116,30 @@ class Cublas:
     ----------
     library
         What `load` returns.
+    is_small
+        Whether to do with a small workspace even if there is memory for a large one.
 
     Raises
     ------
     DeviceError
         cuBLAS refuses to start.
+    MemoryError
+        There is no memory even for a small workspace.
+
+    Attributes
+    ----------
+    workspace
+        The memory of its workspace, which a graph of its products needs as long as it exists.
     """
 
-    def __init__(self, library: Any) -> None:
+    def __init__(self, library: Any, *, is_small: bool = False) -> None:
         import cupy
 
         self._library = library
-        self._workspace = cupy.cuda.alloc(WORKSPACE_BYTES)
+        self._small = cupy.cuda.alloc(SMALL_WORKSPACE_BYTES)  # always there, so that a large one can be let go of
+        self.workspace = self._small
         self._stream: Any = None
+        self.choose_workspace(is_small)
         handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(handle))
         self._handle = handle
@@ -198,8 +212,28 @@ class Cublas:
         if last is not None and not (last.is_capturing() or stream.is_capturing()):  # which must not wait for others
             stream.wait_event(last.record(cupy.cuda.Event(disable_timing=True)))
         self._call("cublasSetStream_v2", self._handle, stream.ptr)  # which makes it forget the workspace
-        self._call("cublasSetWorkspace_v2", self._handle, self._workspace.ptr, WORKSPACE_BYTES)
+        nbytes = SMALL_WORKSPACE_BYTES if self.is_small else WORKSPACE_BYTES
+        self._call("cublasSetWorkspace_v2", self._handle, self.workspace.ptr, nbytes)
         self._stream = stream
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its workspace is the small one."""
+        return self.workspace is self._small
+
+    def choose_workspace(self, is_small: bool) -> None:
+        """Take the small workspace, or the large one if there is memory for it, when no product is under way."""
+        import cupy
+
+        if is_small == self.is_small:
+            return
+        if self._stream is not None:
+            cupy.cuda.Device().synchronize()
+            self._stream = None  # so that the next product gives cuBLAS the other one
+        self.workspace = self._small
+        if not is_small:
+            with suppress(MemoryError):
+                self.workspace = cupy.cuda.alloc(WORKSPACE_BYTES)
 
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
@@ -250,6 +284,7 @@ class _Handles(threading.local):
         self.problems: dict[int, str] = {}
         self.warned: set[int] = set()
         self.short: dict[int, float] = {}
+        self.saving: set[int] = set()  # devices on which a small workspace was chosen
 
 
 _HANDLES = _Handles()
@@ -276,7 +311,7 @@ def current() -> Cublas | None:
     device = cupy.cuda.runtime.getDevice()
     if device not in handles or _may_try_again(device):
         try:
-            handles[device] = Cublas(load())
+            handles[device] = Cublas(load(), is_small=device in _HANDLES.saving)
             _HANDLES.short.pop(device, None)
             _HANDLES.warned.discard(device)
         except Exception as error:
@@ -292,10 +327,14 @@ def current() -> Cublas | None:
             else:
                 _HANDLES.problems[device] = f"cuBLAS cannot be used on cuda:{device} ({printable(reason, 200)})"
     blas = handles[device]
-    if blas is None and not is_trying() and not (device in _HANDLES.warned and fallback_allowed()):
+    is_less = blas is None or (blas.is_small and device not in _HANDLES.saving)
+    if is_less and not is_trying() and not (device in _HANDLES.warned and fallback_allowed()):
         _HANDLES.warned.add(device)
-        until = " until there is memory" if device in _HANDLES.short else ""
-        replace(_HANDLES.problems[device], f"CuPy's products{until}, which are slower")
+        if blas is not None:
+            replace(f"little memory for cuBLAS on cuda:{device}", "a small workspace, which may be slower")
+        else:
+            until = " until there is memory" if device in _HANDLES.short else ""
+            replace(_HANDLES.problems[device], f"CuPy's products{until}, which are slower")
     return blas
 
 
@@ -304,6 +343,30 @@ def lacks_memory() -> bool:
     import cupy
 
     return cupy.cuda.runtime.getDevice() in _HANDLES.short
+
+
+def workspace_held() -> int:
+    """Bytes that `choose_workspace` can free on the current device."""
+    import cupy
+
+    blas = _HANDLES.by_device.get(cupy.cuda.runtime.getDevice())
+    return 0 if blas is None or blas.is_small else WORKSPACE_BYTES
+
+
+def choose_workspace(*, is_small: bool) -> None:
+    """Decide which workspace this thread's handle on the current device has from now on, or when it is made.
+
+    The last bits of products may be others with the other one. Memory of a large one is free when no graph of its
+    products exists any more.
+    """
+    import cupy
+
+    device = cupy.cuda.runtime.getDevice()
+    (_HANDLES.saving.add if is_small else _HANDLES.saving.discard)(device)
+    blas = _HANDLES.by_device.get(device)
+    if blas is not None and blas.is_small != is_small:
+        blas.choose_workspace(is_small)
+        cupy.get_default_memory_pool().free_all_blocks()
 
 
 def _may_try_again(device: int) -> bool:

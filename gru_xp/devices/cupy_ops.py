@@ -138,8 +138,8 @@ class CupyOps(Lowered):
 
     def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
         blas = cublas.current()
-        before = None if blas is None else blas.use_current_stream
-        return cuda_graph.capture(function, self._graph_memory, keep=blas, before=before)
+        keep, before = (None, None) if blas is None else ((blas, blas.workspace), blas.use_current_stream)
+        return cuda_graph.capture(function, self._graph_memory, keep=keep, before=before)
 
     def release(self) -> None:
         import cupy

@@ -10,8 +10,10 @@ from functools import partial
 from typing import Any
 
 from gru_xp.devices import Device, is_out_of_memory
-from gru_xp.devices.cublas import WORKSPACE_BYTES
+from gru_xp.devices.cublas import SMALL_WORKSPACE_BYTES, WORKSPACE_BYTES, choose_workspace, workspace_held
 from gru_xp.devices.cupy_ops import CupyOps
+from gru_xp.devices.fast_paths import fallback_allowed
+from gru_xp.devices.fast_paths import replace as warn_of_slower
 from gru_xp.devices.plan_memory import PlannedMemory, shape_alone
 from gru_xp.devices.primitives import Ops
 from gru_xp.devices.self_check import T as CHECKED_STEPS
@@ -111,25 +113,42 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
     ----------
     shapes, config, device
         What is trained, how, and where. On the CPU, the windows that are scaled in float64 before are counted, too; on
-        a CUDA device with fast paths, the workspace of cuBLAS, and what it takes to check kernels before their first
-        launch.
+        a CUDA device with fast paths, the large workspace of cuBLAS, and what it takes to check kernels before their
+        first launch.
 
     Returns
     -------
     int
     """
+    return _training_alone(shapes, config, device) + (WORKSPACE_BYTES if _has_cublas(device) else 0)
+
+
+def _training_alone(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
+    """As `training_memory`, without the workspace."""
     with device.use():
         ops = device.ops()
         training = _Estimate(shapes, ops).add_training(config)
         if isinstance(ops, CupyOps):
-            return training + WORKSPACE_BYTES + _check_bytes(shapes, config, ops)
+            return training + _check_bytes(shapes, config, ops)
     return training if device.is_cuda or shapes.gathers else max(training, _scaling_bytes(shapes))
+
+
+def _has_cublas(device: Device) -> bool:
+    return isinstance(device.ops(), CupyOps)
+
+
+def _least_workspace(device: Device) -> int:
+    """Bytes of the workspace that a training can do with, unless nothing may be slower."""
+    if not _has_cublas(device):
+        return 0
+    return SMALL_WORKSPACE_BYTES if fallback_allowed() else WORKSPACE_BYTES
 
 
 def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
     """Bytes that should be free before a training, so that it does not run out of them, nor what comes after it.
 
-    On the CPU, all sequences are predicted while what the training took may be there still, held by a `Pause`.
+    On the CPU, all sequences are predicted while what the training took may be there still, held by a `Pause`. On a
+    CUDA device, cuBLAS does with a small workspace if it must and ``GRU_XP_NO_FALLBACK`` allows it.
 
     Parameters
     ----------
@@ -141,7 +160,7 @@ def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device
     int
     """
     after = 0 if device.is_cuda else _prediction_memory(shapes, config, device)
-    return int(_MARGIN * (training_memory(shapes, config, device) + after))
+    return int(_MARGIN * (_training_alone(shapes, config, device) + after)) + _least_workspace(device)
 
 
 def _check_bytes(s: TrainingShapes, config: TrainingConfig, ops: Ops) -> int:
@@ -167,6 +186,8 @@ def _prediction_memory(s: TrainingShapes, config: TrainingConfig, device: Device
 def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> None:
     """Refuse a training that needs more memory than is free, or so nearly as much that it may run out of it.
 
+    Where a large workspace does not fit beside it, cuBLAS gets a small one, after a DeviceWarning.
+
     Parameters
     ----------
     shapes, config, device
@@ -185,11 +206,20 @@ def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device)
             f"training may have {_MAX_SEGMENTS:,}; use a larger keep_every, or fewer layers"
         )
     needed, free = needed_memory(shapes, config, device), device.free_memory()
+    if _has_cublas(device):
+        with device.use():
+            free += workspace_held()
     if needed > free:
         advice = _advice(shapes, config, device, free)
         raise MemoryLimitError(
             f"training needs about {_text(needed)} of memory, and {device.name} has {_text(free)} free; {advice}"
         )
+    if _has_cublas(device):
+        is_small = needed - _least_workspace(device) + WORKSPACE_BYTES > free
+        with device.use():
+            choose_workspace(is_small=is_small)
+        if is_small:
+            warn_of_slower(f"{device.name} has {_text(free)} free", "a small workspace for cuBLAS, which may be slower")
 
 
 @contextmanager
@@ -233,7 +263,7 @@ def prediction_advice(seq_length: int, device: Device) -> Iterator[None]:
     """
 
     def advice(what: str) -> str:
-        remedy = f"give fewer rows, or train a model with a seq_length below {seq_length}"
+        remedy = f"give fewer rows, or train a model with a seq_length below {seq_length}{_or_the_cpu(device)}"
         return f" to predict all rows ({what}); {remedy}"
 
     with _told_of_memory(device, advice):
@@ -289,7 +319,12 @@ def _advice(shapes: TrainingShapes, config: TrainingConfig, device: Device, limi
     if not ways:
         ways = [f"{way} with batch_size={small.batch_size} and {keep}" for way in seq_length(small)]
     ways = ways or hidden_size(config)
-    return f"use {' or '.join(ways)}" if ways else "use fewer rows, as no other setting is enough"
+    advice = f"use {' or '.join(ways)}" if ways else "use fewer rows, as no other setting is enough"
+    return advice + _or_the_cpu(device)
+
+
+def _or_the_cpu(device: Device) -> str:
+    return ", or --device cpu" if device.is_cuda else ""
 
 
 def _powers_of_two(limit: int) -> list[int]:

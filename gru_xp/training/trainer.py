@@ -12,6 +12,7 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
 from gru_xp.devices import Device, is_out_of_memory, to_device, to_host
+from gru_xp.devices.cublas import choose_workspace
 from gru_xp.devices.fast_paths import replace, warn
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, ShapeError
@@ -671,6 +672,7 @@ class _Captures:
         without = "steps that are not captured, which are slower"
         if self._device.is_cuda:
             replace(f"{self._device.name} ran out of memory", without)
+            choose_workspace(is_small=True)
         else:
             warn(f"{self._device.name} ran out of memory; using {without}")
         return False

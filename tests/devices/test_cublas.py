@@ -379,6 +379,37 @@ def test_memory_that_was_short_is_asked_for_again(fake_cupy, fresh, library, mon
     assert not cublas.lacks_memory()
 
 
+def test_a_small_workspace_where_there_is_no_memory_for_the_large_one(fake_cupy, fresh, library, monkeypatch):
+    """Said once, until there is memory and the large one is asked for; an error where nothing may be slower."""
+    free, synchronised = cublas.WORKSPACE_BYTES - 1, []
+
+    def alloc(nbytes):
+        if nbytes > free:
+            raise MemoryError
+        return SimpleNamespace(ptr=nbytes)
+
+    fake_cupy.cuda.alloc = alloc
+    fake_cupy.cuda.Device = lambda: SimpleNamespace(synchronize=lambda: synchronised.append(1))
+    fake_cupy.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
+    a = np.ones((2, 2)).view(HostArray)
+    with pytest.warns(DeviceWarning, match="little memory for cuBLAS on cuda:0") as record:
+        handles = [cublas.current() for _ in range(2)]
+    assert len(record) == 1
+    handles[0].product(a, a, a.copy())
+    with monkeypatch.context() as patch:
+        patch.setenv("GRU_XP_NO_FALLBACK", "1")
+        with pytest.raises(DeviceError, match=r"little memory .*--no-fallback"):
+            cublas.current()
+    for is_small in (False, True, False):
+        cublas.choose_workspace(is_small=is_small)
+        cublas.current().product(a, a, a.copy())
+        free = 2 * cublas.WORKSPACE_BYTES
+    workspaces = [arguments[1:] for name, *arguments in library.calls if name == "cublasSetWorkspace_v2"]
+    small, large = ([nbytes] * 2 for nbytes in (cublas.SMALL_WORKSPACE_BYTES, cublas.WORKSPACE_BYTES))
+    assert workspaces == [small, small, large]
+    assert len(synchronised) == 2
+
+
 # --- with a GPU -------------------------------------------------------------------------------------------------
 
 

@@ -460,6 +460,32 @@ def test_cuda_an_operation_that_refuses(cuda):
 
 
 @pytest.mark.cuda
+def test_cuda_graphs_keep_the_workspace_that_they_were_captured_with(cuda):
+    """When products have got a smaller one, until they are gone."""
+    import cupy
+
+    pool, ops = cupy.get_default_memory_pool(), cuda.ops()
+    a, b, out, other = (to_device(np.random.default_rng(n).standard_normal((5, 5)), cuda) for n in range(4))
+    expected = to_host(a) @ to_host(b)
+    cublas.choose_workspace(is_small=False)
+    replay = ops.capture(lambda: ops.matmul(a, b, out))
+    used = pool.used_bytes()
+    cublas.choose_workspace(is_small=True)
+    try:
+        assert pool.used_bytes() == used
+        for array, multiply in ((out, replay), (other, lambda: ops.matmul(a, b, other)), (out, replay)):
+            array[...] = np.nan
+            multiply()
+            np.testing.assert_allclose(to_host(array), expected, rtol=1e-12)
+        del replay, multiply
+        gc.collect()
+        assert pool.used_bytes() <= used - cublas.WORKSPACE_BYTES
+    finally:
+        cublas.choose_workspace(is_small=False)
+    assert cublas.workspace_held() == cublas.WORKSPACE_BYTES
+
+
+@pytest.mark.cuda
 def test_cuda_graphs_of_products_take_turns_with_the_workspace(cuda):
     """On two streams: the handle follows, so that each waits for the other."""
     import cupy

@@ -14,7 +14,7 @@ import pytest
 
 from gru_xp.devices import Device, cublas, fast_paths, plan_memory, resolve_device
 from gru_xp.devices.primitives import PLAIN_OPS
-from gru_xp.errors import GruXpError, MemoryLimitError
+from gru_xp.errors import DeviceWarning, GruXpError, MemoryLimitError
 from gru_xp.nn.network import init_network_params
 from gru_xp.training.memory import (
     TrainingShapes,
@@ -140,6 +140,7 @@ def test_a_gpu_is_named_where_it_has_not_enough(gpu):
     config = replace(CONFIG, batch_size=100_000)
     message = refusal(shapes, config, gpu)
     assert "and cuda:0 has 288 MiB free; use batch_size=" in message
+    assert message.endswith(", or --device cpu")
     for way in ways(message):
         check_memory(*applied(way, shapes, config), gpu)
 
@@ -202,6 +203,36 @@ def test_on_cuda_it_is_about_what_is_taken(monkeypatch, case):
     assert 0.9 < estimate / taken < 1.3
 
 
+@pytest.mark.cuda
+def test_on_cuda_the_large_workspace_is_only_taken_where_there_is_room(with_free, monkeypatch):
+    device, small, large = resolve_device("cuda", fallback=False), cublas.SMALL_WORKSPACE_BYTES, cublas.WORKSPACE_BYTES
+    monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
+    needed = needed_memory(SHAPES, CONFIG, device)
+
+    def check(free):
+        """With so much free before there is any workspace; whether the large one is taken, or there."""
+        with device.use():
+            with_free(free - cublas.workspace_held())
+        check_memory(SHAPES, CONFIG, device)
+        with device.use():
+            ops, a = device.ops(), device.xp.ones((3, 3))
+            assert float(ops.matmul(a, a, device.xp.empty((3, 3)))[0, 0]) == 3.0
+            return cublas.workspace_held() == large
+
+    room = needed - small + large
+    assert check(room)
+    for free in (room - 1, needed):
+        with pytest.warns(DeviceWarning, match="MiB free; using a small workspace"):
+            assert not check(free)
+    assert check(room)
+    with pytest.raises(MemoryLimitError, match=r"; use .*, or --device cpu$"):
+        check(needed - 1)
+    monkeypatch.setenv("GRU_XP_NO_FALLBACK", "1")
+    with pytest.raises(MemoryLimitError):
+        check(room - 1)
+    assert check(room)
+
+
 SCRIPT = """
 import json, re, sys
 import numpy as np, psutil
@@ -258,8 +289,8 @@ def refusal(shapes, config, device):
 
 
 def ways(message):
-    """The ways that a message advises, each as settings."""
-    advice = message.rpartition("; use ")[2]
+    """The ways that a message advises, each as settings, but for the CPU."""
+    advice = message.rpartition("; use ")[2].partition(", or --device cpu")[0]
     return [{n: int(v) for n, v in re.findall(r"(\w+)=(\d+)", way)} for way in advice.split(" or ")]
 
 

@@ -1,11 +1,12 @@
 """Memory that runs out in the middle of a training, once or for good."""
 
+import gc
 import warnings
 from functools import partial
 
 import pytest
 
-from gru_xp.devices import resolve_device, to_device, to_host
+from gru_xp.devices import cublas, resolve_device, to_device, to_host
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import DeviceError, DeviceWarning, MemoryLimitError
 from gru_xp.nn.params import flatten, map_arrays
@@ -117,6 +118,7 @@ def pool():
     yield pool
     pool.fail_after = None
     pool.limit[0] = 0
+    cublas.choose_workspace(is_small=False)
 
 
 @pytest.fixture
@@ -157,6 +159,24 @@ def test_cuda_graphs_are_dropped_in_a_later_epoch(cuda, pool, trained):
     assert len(given) == 1
     assert cupy._device.STATS["launches of graphs"] > graphs
     assert used[3] < used[2]
+
+
+@pytest.mark.cuda
+def test_the_workspace_of_cublas_is_given_up_as_well(cuda, pool, trained, at_first_run):
+    """There is no other memory at all."""
+
+    def full():
+        assert cublas.workspace_held() == cublas.WORKSPACE_BYTES
+        gc.collect()
+        pool.free_all_blocks()
+        pool.limit[0] = pool.held[0]
+
+    expected, _ = trained("one batch", cuda)
+    at_first_run(full)
+    numbers, given = trained("one batch", cuda)
+    assert numbers == expected
+    assert len(given) == 1
+    assert cublas.workspace_held() == 0
 
 
 @pytest.mark.cuda

@@ -16,9 +16,15 @@ class Gemm(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("transpose_a", "transpose_b", "m", "n", "k")),
         *((name, ctypes.c_int) for name in ("dtype", "lda", "ldb", "ldc", "compute")),
         *((name, ctypes.c_double) for name in ("alpha", "beta")),
-        *((name, ctypes.c_void_p) for name in ("a", "b", "c", "stream")),
+        *((name, ctypes.c_void_p) for name in ("a", "b", "c", "stream", "workspace")),
         ("device", ctypes.c_int),
     )
+
+
+def check_workspace(gemm: Gemm) -> None:
+    """Fail where the workspace has been freed, as a product writes into it."""
+    if all(pool.device_at(gemm.workspace) is None for pool in _device.POOLS):
+        raise _device.CUDARuntimeError(700, "cudaErrorIllegalAddress: an illegal memory access was encountered")
 
 
 @cache
@@ -34,6 +40,7 @@ def load() -> tuple[ctypes.CDLL, Any]:
             return 2
         try:
             _device.check_addresses(filter(None, (given.contents.a, given.contents.b, given.contents.c)))
+            check_workspace(given.contents)
         except _device.CUDARuntimeError:
             return 2
         pointer = given.contents.stream or 0
@@ -48,7 +55,7 @@ def load() -> tuple[ctypes.CDLL, Any]:
         if stream is None:
             library.fake_run(ctypes.byref(gemm))
             return 1
-        stream.recorded.append(lambda: library.fake_run(ctypes.byref(gemm)))
+        stream.recorded.append(lambda: check_workspace(gemm) or library.fake_run(ctypes.byref(gemm)))
         return 1
 
     device = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: _device.THREAD.device)

@@ -3,11 +3,11 @@
 typedef unsigned long size_t;
 extern "C" char *getenv(const char *);
 extern "C" const char *strstr(const char *, const char *);
-struct Handle { void *stream, *workspace; bool alive; int device; };
+struct Handle { void *stream, *workspace; size_t bytes; bool alive; int device; };
 struct Gemm {
     int transpose_a, transpose_b, m, n, k, dtype, lda, ldb, ldc, compute;
     double alpha, beta;
-    void *a, *b, *c, *stream;
+    void *a, *b, *c, *stream, *workspace;
     int device;
 };
 enum { SUCCESS, NOT_INITIALIZED, ALLOC_FAILED = 3, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
@@ -65,7 +65,7 @@ int cublasCreate_v2(Handle **handle)
     if (!handle) return INVALID_VALUE;
     const char *faults = getenv("FAKE_CUPY_FAIL");
     if (faults && strstr(faults, "cublasCreate")) return ALLOC_FAILED;
-    *handle = new Handle{0, 0, true, current_device ? current_device() : 0};
+    *handle = new Handle{0, 0, 0, true, current_device ? current_device() : 0};
     return SUCCESS;
 }
 int cublasDestroy_v2(Handle *handle)
@@ -81,11 +81,12 @@ int cublasSetStream_v2(Handle *handle, void *stream)
     handle->workspace = 0;
     return SUCCESS;
 }
-int cublasSetWorkspace_v2(Handle *handle, void *workspace, size_t)
+int cublasSetWorkspace_v2(Handle *handle, void *workspace, size_t bytes)
 {
     if (!handle || !handle->alive) return NOT_INITIALIZED;
     if ((size_t)workspace % 256) return INVALID_VALUE;
     handle->workspace = workspace;
+    handle->bytes = bytes;
     return SUCCESS;
 }
 const char *cublasGetStatusName(int status)
@@ -109,11 +110,12 @@ int cublasGemmEx(Handle *handle, int ta, int tb, int m, int n, int k, const void
         return NOT_SUPPORTED;
     if (algorithm != -1) return INVALID_VALUE;
     if (!handle->workspace) return INVALID_VALUE;  // capturing needs one
+    if (handle->bytes < 16384) return ALLOC_FAILED;
     const bool is_float = a_type == R_32F;
     const Gemm gemm = {ta, tb, m, n, k, a_type, lda, ldb, ldc, compute,
                        is_float ? *(const float *)alpha : *(const double *)alpha,
                        is_float ? *(const float *)beta : *(const double *)beta,
-                       (void *)a, (void *)b, c, handle->stream, handle->device};
+                       (void *)a, (void *)b, c, handle->stream, handle->workspace, handle->device};
     const int done = record ? record(&gemm) : 0;
     if (!done) fake_run(&gemm);
     return done == 2 ? EXECUTION_FAILED : SUCCESS;
