@@ -5,6 +5,7 @@ import sys
 try:
     import click
 
+    from benchmarks.accuracy.command import accuracy
     from benchmarks.article import article
     from benchmarks.conformance.command import conformance
     from benchmarks.defaults import defaults
@@ -31,7 +32,20 @@ def benchmarks() -> None:
     """
 
 
-for command in (train, layer, infer, variants, gpu, scaling, article, defaults, reading, conformance, slow_tests):
+for command in (
+    train,
+    layer,
+    infer,
+    variants,
+    gpu,
+    scaling,
+    article,
+    defaults,
+    accuracy,
+    reading,
+    conformance,
+    slow_tests,
+):
     benchmarks.add_command(command)
 
 

@@ -1,0 +1,1 @@
+"""``accuracy``: compare forecasts of public series with those of other libraries."""

@@ -1,0 +1,50 @@
+"""Forecasts by gru-xp, and those that need no training, in a process of their own, as those of `peers`."""
+
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.accuracy.peers import Floats, Forecast, Job, run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAIVE = ("last value", "mean", "drift", "seasonal naive")
+"""Forecasts that need no training; a series without a season has no seasonal naive one."""
+
+
+def naive_forecasts(job: Job) -> dict[str, Floats]:
+    """Forecasts ``(n, horizon)`` of the models in `NAIVE`."""
+    from gru_xp.forecasting.baselines import baselines
+
+    seasons = [job.season] if job.season > 1 else []
+    return {
+        name: baseline(job.values, job.origins, job.horizon) for name, baseline in baselines(job.train, seasons).items()
+    }
+
+
+def gru(job: Job) -> Forecast:
+    """The Forecaster, with its defaults."""
+    from gru_xp import Forecaster
+
+    series = _dated(job)
+    forecaster = Forecaster(seed=job.seed, horizon=job.horizon).fit(series[: job.learned], device="cpu")
+    return lambda: np.asarray(forecaster.forecasts(series, [int(origin) for origin in job.origins], job.horizon))
+
+
+MODELS = {"gru-xp": gru}
+"""Each fits to the rows of a `Job`, and returns its `Forecast`."""
+
+
+def _dated(job: Job) -> "pd.Series[float]":
+    """The values at made-up dates with the spacing of the actual ones, from which gru-xp finds seasons."""
+    import pandas as pd
+
+    return pd.Series(job.values, index=pd.date_range("1990-01-01", periods=len(job.values), freq=job.freq), name="y")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    run(MODELS, sys.argv[1:])
