@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def benchmarks() -> None:
-    """Measure gru-xp: speed and agreement beside other libraries, the article's experiment, the defaults, and reading.
+    """Measure gru-xp: speed, agreement and accuracy beside other libraries, the article's experiment, and defaults.
 
     Run from the repository's root, after: pip install -e ".[test]"
     """

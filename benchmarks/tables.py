@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.command import OUR_GRU, by_series
+from benchmarks.accuracy.own import NAIVE
 from benchmarks.report import shape_text
 
 FOLDER = Path(__file__).resolve().parent
@@ -121,11 +123,48 @@ def variants_table(rows: Rows) -> Table:
     return table
 
 
+def accuracy_table(rows: Rows) -> Table:
+    """MASE on each series; of gru-xp also the range over seeds and the time of a fit."""
+    models = [*dict.fromkeys(row["model"] for row in rows if row["model"] not in NAIVE)]
+    table: Table = [("series", "rows", "season", "horizon", "origins", "best naive", *models, "fit of gru-xp, s")]
+    for name, found in by_series(rows).items():
+        row = next(iter(found.values()))
+        best = min(found[model]["mase"] for model in NAIVE if model in found)
+        errors = {model: found.get(model, {}) for model in models}
+        least = min([best, *(one["mase"] for one in errors.values() if "mase" in one)])
+        numbers = [mase_text(one, least) for one in errors.values()]
+        seconds = found.get(OUR_GRU, {}).get("fit_seconds")
+        cells = (f"{row['rows']:,}", str(row["season"]), str(row["horizon"]), str(row["origins"]))
+        mark = "" if row["tuned"] else " *"
+        table.append(
+            (
+                name + mark,
+                *cells,
+                mase_text({"mase": best}, least),
+                *numbers,
+                NONE if seconds is None else f"{seconds:.1f}",
+            )
+        )
+    return table
+
+
+def mase_text(row: dict[str, Any], least: float) -> str:
+    """A MASE, with the range over seeds if it has one; the least of a row in bold."""
+    if "mase" not in row:
+        return NONE
+    text = f"{row['mase']:.3f}"
+    if row.get("mase_max", 0) > row.get("mase_min", 0) and len(row["mase_by_seed"]) > 1:
+        half = (row["mase_max"] - row["mase_min"]) / 2
+        text += f" ± {half:.3f}"
+    return f"**{text}**" if row["mase"] <= least else text
+
+
 TABLES: dict[str, tuple[str, Callable[[Rows], Table]]] = {
     "train-cpu": ('medians in milliseconds, `reset="after"`, and the largest growth of memory', train_table),
     "layer-cpu": ('medians in milliseconds, `reset="after"`', layer_table),
     "infer-cpu": ("medians in microseconds", infer_table),
     "variants-cpu": ("medians in milliseconds", variants_table),
+    "accuracy": ("MASE by rolling origins, with half the range over seeds", accuracy_table),
 }
 
 
@@ -141,12 +180,14 @@ def block(name: str, record: dict[str, Any]) -> str:
     text, table = TABLES[name]
     machine, versions, settings = record["machine"], record["versions"], record["settings"]
     packages = {"torch": "PyTorch", "jax": "JAX", "onnxruntime": "onnxruntime", "openvino": "OpenVINO"}
-    libraries = {row["library"] for row in record["rows"]}
+    libraries = {row.get("library") for row in record["rows"]}
     peers = [f"{label} {versions[key]}" for key, label in packages.items() if key in libraries]
+    peers += [f"{package} {version}" for package, version in settings.get("packages", {}).items()]
     numpy = f"NumPy {versions['numpy']} with {versions['blas']}"
+    threads = f"{settings['threads']} thread{'s' * (settings['threads'] != 1)}"
     sentences = [
         f"Results ([{name}.json](results/{name}.json), {record['date'][:10]}), {text}, on {machine['cpu']} with "
-        f"{machine['cores']} cores and {settings['threads']} threads: {', '.join([numpy, *peers])}."
+        f"{machine['cores']} cores and {threads}: {', '.join([numpy, *peers])}."
     ]
     if "against" in record["summary"]:
         numbers, before = record["summary"]["against"], settings["against"]

@@ -172,7 +172,7 @@ def sentences(summary: dict[str, Any]) -> Iterator[str]:
         "worse than the best naive forecast on",
     }
     for name, text in texts.items():
-        if name in summary:
+        if summary.get(name, {}).get("series"):
             yield f"{text} {summary[name]['count']} of {summary[name]['series']} series."
 
 
