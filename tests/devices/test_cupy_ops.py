@@ -649,3 +649,21 @@ def test_a_training_with_other_numbers_compiles_nothing(cuda):
     others = {"learning_rate": 0.2, "clip_norm": 0.5, "zoneout": 0.1, "schedule": "one-cycle"}
     learn(cuda, B=17, T=9, batch_size=5, chunk_length=5, **others)
     assert stats["kernels loaded"] == compiled
+
+
+@pytest.mark.cuda
+def test_another_class_of_batch_sizes_compiles_one_kernel_for_each_direction(cuda, monkeypatch):
+    """With 4 multiprocessors, which get one sequence each, or up to two."""
+    stats = pytest.importorskip("cupy._device", reason="only the stand-in counts").STATS
+    limits = cupy_ops._limits(0)
+    of_a_block = limits.of_a_block._replace(multiprocessors=4)
+    monkeypatch.setattr(cupy_ops, "_limits", lambda index: limits._replace(of_a_block=of_a_block))
+    loaded = [0]
+    for B in (3, 4, 2, 7, 5, 8):
+        rng = np.random.default_rng(B)
+        with cuda.use():
+            params = init_network_params(2, 10, 1, xp=cuda.xp, seed=1, dtype=cuda.xp.float32)
+            x, y = (to_device(rng.random(shape), cuda, "float32") for shape in ((B, 4, 2), (B, 1)))
+        train(params, x, y, config=TrainingConfig(num_epochs=2, learning_rate=0.1), device=cuda)
+        loaded.append(stats["kernels loaded"])
+    assert [after - before for before, after in itertools.pairwise(loaded[1:])] == [0, 0, 2, 0, 0]
