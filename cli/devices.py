@@ -56,7 +56,11 @@ def _self_check(check: dict[str, Any] | None) -> list[str]:
     if check["problem"] is not None:
         return [f"not usable: {check['problem']}"]
     paths = check["paths"].values()
-    on = ", ".join(path["name"] for path in paths if path["problem"] is None)
+    on = ", ".join(
+        path["name"] + " (not checked, as there is no memory for cuBLAS)" * (not path["is_checked"])
+        for path in paths
+        if path["problem"] is None
+    )
     off = [f"off: {path['name']} ({path['problem']})" for path in paths if path["problem"] is not None]
     took = f"self-check: {check['seconds']:.1f} s, of which {check['compile_seconds']:.1f} s compiling"
     return [f"fast paths: {on or 'none'}", *off, took]

@@ -18,7 +18,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from gru_xp.devices.fast_paths import fallback_allowed, is_on, is_trying, replace
+from gru_xp.devices import cuda_graph
+from gru_xp.devices.fast_paths import check_again, fallback_allowed, is_on, is_trying, is_unchecked, replace
 from gru_xp.errors import DeviceError, printable
 from gru_xp.nn.scan import Array
 
@@ -335,7 +336,16 @@ def current() -> Cublas | None:
         else:
             until = " until there is memory" if device in _HANDLES.short else ""
             replace(_HANDLES.problems[device], f"CuPy's products{until}, which are slower")
+    if blas is not None and is_unchecked(device) and not (is_trying() or _is_capturing()):
+        check_again(device)
+        return blas if is_on("cublas") else None
     return blas
+
+
+def _is_capturing() -> bool:
+    import cupy
+
+    return cuda_graph.is_capturing() or bool(cupy.cuda.get_current_stream().is_capturing())
 
 
 def lacks_memory() -> bool:

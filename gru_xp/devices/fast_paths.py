@@ -42,11 +42,14 @@ class Verdict(NamedTuple):
         Why it cannot be used, in one line, or None.
     seconds, compile_seconds
         How long it took to check, and how much of that to compile kernels, or to load them.
+    is_checked
+        False if there was no memory to check it.
     """
 
     problem: str | None
     seconds: float
     compile_seconds: float
+    is_checked: bool = True
 
 
 class _Thread(threading.local):
@@ -58,6 +61,8 @@ _THREAD = _Thread()
 _LOCK = threading.RLock()
 _OFF: dict[int, set[str]] = {}
 """The paths that are off, for each device that is in use."""
+_UNCHECKED: set[int] = set()
+"""Devices in use whose self-check lacked memory for cuBLAS."""
 _CHECKED: set[tuple[int, str]] = set()
 """Devices, and sources of persistent kernels that work on them."""
 
@@ -96,7 +101,35 @@ def _first_use(device: int) -> Collection[str]:
             if problems:
                 _report(device, problems)
             _OFF[device] = set(problems)
+            if not all(verdict.is_checked for verdict in verdicts.values()):
+                _UNCHECKED.add(device)
         return _OFF[device]
+
+
+def is_unchecked(device: int) -> bool:
+    """Whether the self-check lacked memory for cuBLAS, so that `check_again` must be called when there is some."""
+    return device in _UNCHECKED
+
+
+def check_again(device: int) -> None:
+    """Make the self-check again, now that there is memory; what is off stays off, and what fails now is switched off.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot be used any more, or a path fails and ``GRU_XP_NO_FALLBACK`` is set.
+    """
+    with _LOCK:
+        if device not in _UNCHECKED:
+            return
+        off = _OFF[device]
+        verdicts: Mapping[str, Verdict] = import_module("gru_xp.devices.self_check").checked_again(device, off)
+        problems = {path: v.problem for path, v in verdicts.items() if v.problem is not None and path not in off}
+        if problems:
+            _report(device, problems)
+        off.update(problems)
+        if all(verdict.is_checked for verdict in verdicts.values()):
+            _UNCHECKED.discard(device)
 
 
 def switch_off(path: str, device: int, problem: str) -> None:

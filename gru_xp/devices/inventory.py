@@ -40,7 +40,8 @@ def inventory() -> dict[str, Any]:
         ``check``
             The self-check of a device, which the first call of a process makes: ``problem``, why the device cannot be
             used, or None; ``paths``, by the keys of `gru_xp.devices.fast_paths.PATHS`, each with ``name``, ``problem``
-            (why it is off, or None), ``seconds`` and ``compile_seconds``; their sums ``seconds`` and
+            (why it is off, or None), ``is_checked`` (false if there was no memory for cuBLAS), ``seconds`` and
+            ``compile_seconds``; their sums ``seconds`` and
             ``compile_seconds``. None if ``GRU_XP_PLAIN`` switches all fast paths off, and the device works.
     """
     cpu = resolve_device("cpu")

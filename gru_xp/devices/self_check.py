@@ -65,17 +65,45 @@ def verdicts_of(device: int) -> dict[str, Verdict]:
     return found
 
 
-def _check(device: int) -> dict[str, Verdict]:
-    """Try one path more at a time, so that a failure is that path's; what failed is left off."""
+def checked_again(device: int, off: Collection[str]) -> dict[str, Verdict]:
+    """`verdicts_of` a device that is the current one, where memory was short, after another check of all but `off`.
+
+    Raises
+    ------
+    DeviceError
+        See `verdicts_of`.
+    """
+    with _LOCK:
+        found = verdicts_of(device)
+        if not all(verdict.is_checked for verdict in found.values()):
+            try:
+                found = {**found, **_check(device, off)}
+            except DeviceError as error:
+                _FOUND[device] = str(error)
+                raise
+            _FOUND[device] = found
+        return found
+
+
+def _check(device: int, off: Collection[str] = ()) -> dict[str, Verdict]:
+    """Try one path more at a time, so that a failure is that path's; what failed, or is in `off`, is left off."""
     _LOGGER.info("checking the fast paths of cuda:%d", device)
     verdicts, works = {}, set[str]()
+    has_cublas = True
     for path in PATHS:
+        if path in off:
+            continue
         start, compiled = time.perf_counter(), compile_seconds()
-        if path == "graphs" and cublas.lacks_memory():
+        if path == "graphs" and "cublas" not in works:
+            problem = "needs cuBLAS"
+        elif path == "graphs" and not has_cublas:
             problem = None  # to be used once there is memory
         else:
-            problem = _problem({*works, path}) if path != "graphs" or "cublas" in works else "needs cuBLAS"
-        verdicts[path] = Verdict(problem, time.perf_counter() - start, compile_seconds() - compiled)
+            problem = _problem({*works, path})
+        if path == "cublas":
+            has_cublas = not cublas.lacks_memory()
+        is_checked = has_cublas or path not in ("cublas", "graphs")
+        verdicts[path] = Verdict(problem, time.perf_counter() - start, compile_seconds() - compiled, is_checked)
         if problem is None:
             works.add(path)
         else:

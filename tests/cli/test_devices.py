@@ -13,9 +13,28 @@ pytestmark = pytest.mark.compat
 CHECK = {
     "problem": None,
     "paths": {
-        "kernels": {"name": "fused kernels", "problem": None, "seconds": 0.7, "compile_seconds": 0.6},
-        "cublas": {"name": "cuBLAS", "problem": "no " + 9 * "memory, ", "seconds": 0.6, "compile_seconds": 0.0},
-        "loops": {"name": "persistent kernels", "problem": None, "seconds": 1.1, "compile_seconds": 1.0},
+        "kernels": {
+            "name": "fused kernels",
+            "problem": None,
+            "seconds": 0.7,
+            "compile_seconds": 0.6,
+            "is_checked": True,
+        },
+        "cublas": {
+            "name": "cuBLAS",
+            "problem": "no " + 9 * "memory, ",
+            "seconds": 0.6,
+            "compile_seconds": 0.0,
+            "is_checked": True,
+        },
+        "graphs": {"name": "CUDA graphs", "problem": None, "seconds": 0, "compile_seconds": 0, "is_checked": False},
+        "loops": {
+            "name": "persistent kernels",
+            "problem": None,
+            "seconds": 1.1,
+            "compile_seconds": 1.0,
+            "is_checked": True,
+        },
     },
     "seconds": 2.4,
     "compile_seconds": 1.6,
@@ -64,7 +83,10 @@ def test_the_table_lists_cuda_devices(app, cuda_listed):
 
 def test_the_table_shows_which_fast_paths_pass(app, cuda_listed):
     _, first, second, third = " ".join(app("devices").out.split()).split("cuda:", 3)
-    assert "fast paths: fused kernels, persistent kernels off: cuBLAS (no memory," in first
+    assert (
+        "fast paths: fused kernels, CUDA graphs (not checked, as there is no memory for cuBLAS), persistent kernels off: cuBLAS (no memory,"
+        in first
+    )
     assert "2.4 s, of which 1.6 s" in first
     assert "not usable: the device is unwell" in second
     assert "GRU_XP_PLAIN" in third

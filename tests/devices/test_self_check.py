@@ -37,6 +37,7 @@ def fail(monkeypatch):
     _device = pytest.importorskip("cupy._device", reason="a real GPU does not fail on request")
     for module, name, value in (
         (fast_paths, "_OFF", {}),
+        (fast_paths, "_UNCHECKED", set()),
         (fast_paths, "_CHECKED", set()),
         (self_check, "_FOUND", {}),
         (cublas, "_HANDLES", cublas._Handles()),
@@ -244,6 +245,30 @@ def test_a_lack_of_memory_is_no_verdict(fail, layer):
         warnings.simplefilter("error")
         layer()
     assert off() == set()
+
+
+def test_what_memory_was_short_for_is_checked_when_there_is_some(fail, learn, layer):
+    """In the same thread or in another; what is off stays off."""
+    for fault in ("wrong cublasGemmEx", "wrong Graph", None):
+        for state in (fast_paths._OFF, fast_paths._UNCHECKED, self_check._FOUND):
+            state.clear()
+        cublas._HANDLES.__init__()
+        fail("cublasCreate", "take_norm")
+        with pytest.warns(DeviceWarning):
+            expected = learn()
+        unchecked = {path for path, verdict in self_check.verdicts_of(0).items() if not verdict.is_checked}
+        assert unchecked == {"cublas", "graphs"}
+        assert off() == {"norm"}
+        assert not inventory()["cuda"]["devices"][0]["check"]["paths"]["graphs"]["is_checked"]
+        cublas._HANDLES.__init__()  # as of another thread
+        fail(*filter(None, [fault]))  # the norm would work by now
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            assert_close(learn(), expected)
+        broken = {"wrong cublasGemmEx": {"cublas", "graphs"}, "wrong Graph": {"graphs"}}.get(fault, set())
+        assert len(record) == bool(broken)
+        assert off() == fast_paths._OFF[0] == {"norm"} | broken
+        assert all(verdict.is_checked for verdict in self_check.verdicts_of(0).values())
 
 
 def test_threads_wait_for_the_check(fail, layer):
