@@ -247,12 +247,12 @@ def test_a_lack_of_memory_is_no_verdict(fail, layer):
     assert off() == set()
 
 
-def test_what_memory_was_short_for_is_checked_when_there_is_some(fail, learn, layer):
-    """In the same thread or in another; what is off stays off."""
+def test_what_memory_was_short_for_is_checked_when_there_is_some(fail, learn, monkeypatch):
+    """By the next thread that has a handle; what is off stays off."""
     for fault in ("wrong cublasGemmEx", "wrong Graph", None):
         for state in (fast_paths._OFF, fast_paths._UNCHECKED, self_check._FOUND):
             state.clear()
-        cublas._HANDLES.__init__()
+        monkeypatch.setattr(cublas, "_HANDLES", cublas._Handles())
         fail("cublasCreate", "take_norm")
         with pytest.warns(DeviceWarning):
             expected = learn()
@@ -260,7 +260,7 @@ def test_what_memory_was_short_for_is_checked_when_there_is_some(fail, learn, la
         assert unchecked == {"cublas", "graphs"}
         assert off() == {"norm"}
         assert not inventory()["cuda"]["devices"][0]["check"]["paths"]["graphs"]["is_checked"]
-        cublas._HANDLES.__init__()  # as of another thread
+        monkeypatch.setattr(cublas, "_HANDLES", cublas._Handles())  # as of another thread
         fail(*filter(None, [fault]))  # the norm would work by now
         with warnings.catch_warnings(record=True) as record:
             warnings.simplefilter("always")
