@@ -41,7 +41,7 @@ class Measurement:
     mase
         Mean absolute scaled error over all origins and steps; None if it failed.
     fit_seconds, forecast_seconds
-        CPU time of the process, without the imports of the interpreter's start.
+        CPU time, the first with the import of the library.
     versions
         Of the packages.
     problem
