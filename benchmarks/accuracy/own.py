@@ -42,7 +42,7 @@ def _dated(job: Job) -> "pd.Series[float]":
     """The values at made-up dates with the spacing of the actual ones, from which gru-xp finds seasons."""
     import pandas as pd
 
-    return pd.Series(job.values, index=pd.date_range("1990-01-01", periods=len(job.values), freq=job.freq), name="y")
+    return pd.Series(job.values, index=pd.date_range("1900-01-01", periods=len(job.values), freq=job.freq), name="y")
 
 
 if __name__ == "__main__":
