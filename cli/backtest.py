@@ -167,7 +167,7 @@ def _is_given(ctx: click.Context, name: str) -> bool:
 def _of_run(plan: _Plan, forecaster: "Forecaster", series: "TimeSeries", *, known: bool, quiet: bool) -> "Backtest":
     """Forecasts of the rows that a trained forecaster has not learned from: of all, unless it knows some."""
     learned = forecaster.notes["fit_end"] if known else len(series)
-    first = learned if known else forecaster.seq_length
+    first = learned if known else forecaster.window_length
     fits = _Fits(forecaster.settings(), forecaster.device, quiet=quiet)
     return plan.run(series, first, forecaster.horizon, fits if plan.refit else lambda _: forecaster, learned)
 

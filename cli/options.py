@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from gru_xp.errors import GruXpError, MemoryLimitError, printable
 from gru_xp.io.messages import command_line
@@ -91,6 +92,25 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return float(number)
+
+
+class OrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Another type, or one of some words."""
+
+    def __init__(self, kind: "click.ParamType[Any]", *words: str) -> None:
+        self._kind, self._words = kind, words
+        self.name = kind.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value in self._words else self._kind.convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(word) for word in self._words if word.startswith(incomplete)]
+
+
+def is_given(ctx: click.Context, name: str) -> bool:
+    """Whether an option is on the command line."""
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -4,7 +4,7 @@ import math
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +19,10 @@ from .options import (
     Command,
     DeviceRequest,
     FiniteRange,
+    OrWord,
     column_options,
     device_options,
+    is_given,
     joined_features,
     json_option,
     quiet_option,
@@ -52,6 +54,12 @@ LAYERS = click.IntRange(1, 1000)
 @column_options("Close, or the only numeric column")
 @reading_options
 @click.option(
+    "--preset",
+    type=click.Choice(["recipe", "article"]),
+    help="Other defaults for the options below. recipe: what forecasts best, in seconds. article: the settings of the "
+    "article that gru-xp started from.",
+)
+@click.option(
     "--split-ratio",
     type=FiniteRange(0, 1, min_open=True),
     metavar="X",
@@ -69,12 +77,34 @@ LAYERS = click.IntRange(1, 1000)
     help="Fraction of the rows before the test set, from their end, held out to select the best epoch; 0 for none.",
 )
 @click.option(
+    "--model",
+    type=click.Choice(["gru", "ridge"]),
+    default="gru",
+    show_default=True,
+    help="What to train; ridge is the linear skip alone, in closed form, and needs --linear-skip.",
+)
+@click.option(
     "--seq-length",
-    type=COUNT,
-    metavar="N",
+    type=OrWord(COUNT, "auto"),
+    metavar="N|auto",
     default=10,
     show_default=True,
-    help="Window length: rows that each prediction is based on.",
+    help="Window length: rows that each prediction is based on. auto chooses it by a linear forecast of the last "
+    "training rows.",
+)
+@click.option(
+    "--season",
+    type=OrWord(click.IntRange(min=2), "auto", "none"),
+    metavar="N|auto|none",
+    default="auto",
+    show_default=True,
+    help="Rows of a season. auto finds it by the spacing of the dates, or else by the autocorrelation.",
+)
+@click.option(
+    "--guard/--no-guard",
+    default=False,
+    show_default=True,
+    help="Forecast like the best forecast without training if the model was no better on the last training rows.",
 )
 @click.option(
     "--horizon",
@@ -96,7 +126,7 @@ LAYERS = click.IntRange(1, 1000)
     "--linear-skip/--no-linear-skip",
     default=False,
     show_default=True,
-    help="Add a linear prediction from the target's values in the window.",
+    help="Add a linear prediction from the target's values in the window; it begins as a ridge regression.",
 )
 @click.option(
     "--hidden-size", type=SIZE, metavar="N", default=32, show_default=True, help="Hidden units of each GRU layer."
@@ -305,6 +335,7 @@ def train(
     target: str | None,
     features: tuple[str, ...] | str,
     reading: dict[str, Any],
+    preset: str | None,
     split_ratio: float,
     validation_ratio: float,
     device: DeviceRequest,
@@ -333,7 +364,8 @@ def train(
     from gru_xp.reporting.run_folder import CHECKPOINT_FILE, checkpoint_file, run_folder
 
     if resume is not None:
-        for name, value in (("--out", out), ("--overwrite", overwrite), ("--verify-cpu", verify_cpu)):
+        belong_to_new_runs = {"--out": out, "--overwrite": overwrite, "--verify-cpu": verify_cpu, "--preset": preset}
+        for name, value in belong_to_new_runs.items():
             if value:
                 raise click.UsageError(f"{name} cannot be combined with --resume; it belongs to a new run")
         run = resumed_run(checkpoint_file(resume), csv, _given(ctx), allow_changes=allow_changes, quiet=quiet)
@@ -343,8 +375,10 @@ def train(
             raise click.UsageError("Missing argument 'CSV': a file, a bundled name such as GOOG.csv, or --resume RUN.")
         if allow_changes:
             raise click.UsageError("--allow-changes needs --resume")
-        _check_budget(ctx)
         settings |= {"validation_ratio": validation_ratio, "patience": settings["patience"] or None}
+        if preset is not None:
+            settings |= {name: value for name, value in _preset(preset).items() if not is_given(ctx, name)}
+        _check_together(ctx, settings)
         if device.tf32 and settings["dtype"] != "float32":
             raise click.UsageError(f"--tf32 cannot be combined with --dtype {settings['dtype']}; TF32 is for float32")
         if settings["dropout"] > 0 and settings["num_layers"] == 1:
@@ -381,6 +415,7 @@ def train(
             checkpoints.write()
             drift = None if witness is None else _verify(run, witness, interrupt)
             metrics, parts = _write_run(partial_folder, run, drift)
+        _say_what_was_settled(run, quiet=quiet)
         _say_if_nothing_was_left(run, quiet=quiet)
         _say_how_it_ended(run, out, quiet=quiet)
         if as_json:
@@ -397,10 +432,15 @@ def train(
         _say_drift(drift)
 
 
-def _check_budget(ctx: click.Context) -> None:
+def _preset(name: str) -> Mapping[str, Any]:
+    from gru_xp.forecasting.recipe import PRESETS
+
+    return PRESETS[name]
+
+
+def _check_together(ctx: click.Context, settings: Mapping[str, Any]) -> None:
     """Refuse options that have no effect beside others."""
-    default, source = click.core.ParameterSource.DEFAULT, ctx.get_parameter_source
-    if ctx.params["num_steps"] is not None and source("num_epochs") is not default:
+    if settings["num_steps"] is not None and is_given(ctx, "num_epochs"):
         raise click.UsageError("--num-steps cannot be combined with --num-epochs; it replaces it")
     for name, option, other, values in (
         ("huber_delta", "--huber-delta", "loss", ("huber",)),
@@ -409,15 +449,14 @@ def _check_budget(ctx: click.Context) -> None:
         ("beta1", "--beta1", "optimizer", ("adam", "adamw")),
         ("beta2", "--beta2", "optimizer", ("adam", "adamw")),
     ):
-        if source(name) is not default and ctx.params[other] not in values:
+        if is_given(ctx, name) and settings[other] not in values:
             raise click.UsageError(f"{option} needs --{other} {' or '.join(values)}")
 
 
 def _given(ctx: click.Context) -> dict[str, Any]:
     """The options about the training that were given, by name."""
-    others = ("csv", "resume", "allow_changes", "out", "overwrite", "verify_cpu", "quiet", "as_json", "debug")
-    default = click.core.ParameterSource.DEFAULT
-    given = {name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name) is not default}
+    others = ("csv", "preset", "resume", "allow_changes", "out", "overwrite", "verify_cpu", "quiet", "as_json", "debug")
+    given = {name: value for name, value in ctx.params.items() if is_given(ctx, name)}
     if "patience" in given:
         given["patience"] = given["patience"] or None
     if asked := joined_features(given.pop("feature", ()), given.pop("features", ())):
@@ -481,6 +520,19 @@ def _say_drift(drift: "Drift") -> None:
     note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, losses by {drift.cost:.1e}")
 
 
+def _say_what_was_settled(run: TrainingRun, *, quiet: bool) -> None:
+    """What was chosen for the options that are ``auto``, and what the guard has found."""
+    forecaster = run.forecaster
+    if "auto" in (forecaster.seq_length, forecaster.season):
+        seasons = " and ".join(f"{season} rows" for season in forecaster.seasons) or "none"
+        note(f"windows of {forecaster.window_length} rows; season: {seasons}", quiet=quiet)
+    if forecaster.fallback is not None:
+        note(
+            f"nothing beats the {forecaster.fallback} forecast on the last training rows; forecasting that (--no-guard "
+            "forecasts by the model all the same)"
+        )
+
+
 def _say_how_it_ended(run: TrainingRun, out: Path, *, quiet: bool) -> None:
     forecaster, num_epochs, has_test = run.forecaster, run.num_epochs, run.split.fit_end < len(run.series)
     training = forecaster.training
@@ -496,7 +548,7 @@ def _say_how_it_ended(run: TrainingRun, out: Path, *, quiet: bool) -> None:
     )
     if has_test:
         note(
-            f"the first test windows reach back into the last {forecaster.seq_length} rows before the test set",
+            f"the first test windows reach back into the last {forecaster.window_length} rows before the test set",
             quiet=quiet,
         )
     note(f"written to {out}", quiet=quiet)

@@ -1,7 +1,6 @@
 """Prepare the run that ``gru-xp train`` trains: a new one, or one that is resumed from its checkpoint."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,13 +61,11 @@ class TrainingRun:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs to expect; one of --num-steps may be left out where values are missing."""
+        """Epochs to expect; it may be one less, where values are missing or windows become longer than is known yet."""
         forecaster = self.forecaster
-        windows = self.split.targets("train", forecaster.seq_length, forecaster.horizon)
-        n = windows.stop - windows.start
-        steps_per_epoch = math.ceil(n / min(forecaster.batch_size or n, n))
-        num_steps = forecaster.num_steps
-        return int(forecaster.num_epochs) if num_steps is None else math.ceil(num_steps / steps_per_epoch)
+        length = forecaster.window_length if hasattr(forecaster, "look_back") else forecaster.shortest_window
+        windows = self.split.targets("train", length, forecaster.horizon)
+        return forecaster.planned_epochs(windows.stop - windows.start)
 
     @property
     def learned(self) -> "TimeSeries":
@@ -276,7 +273,7 @@ def _split(forecaster: "Forecaster", series: "TimeSeries") -> "Split":
 
     ratio, validation_ratio = forecaster.notes["split_ratio"], forecaster.validation_ratio
     with naming(series):
-        split = split_rows(len(series), forecaster.seq_length, ratio, validation_ratio, forecaster.horizon)
+        split = split_rows(len(series), forecaster.shortest_window, ratio, validation_ratio, forecaster.horizon)
     forecaster.notes |= {
         "train_end": split.train_end,
         "fit_end": split.fit_end,

@@ -71,14 +71,14 @@ def choose_look_back(
         The shortest length and season where there are too few rows to choose by.
     """
     start = int(0.8 * rows)
-    seasons = sorted(seasons) or [1]
-    lengths = [seq_length] if seq_length is not None else _lengths(seasons[0], start, rows, horizon)
+    seasons = [1, *sorted(seasons)]  # without a season, too
+    lengths = [seq_length] if seq_length is not None else _lengths(seasons, start, rows, horizon)
     last = origins[origins >= start]
     last = last[np.linspace(0, len(last) - 1, min(len(last), _MOST_ORIGINS)).astype(np.int64)]
     best: tuple[float, LookBack] | None = None
     for length in lengths:
         tried = []
-        for season in [season for season in seasons if season <= length] or [1]:
+        for season in (season for season in seasons if season <= length):
             first = origins[(origins >= length) & (origins <= start - horizon)]
             held_out = last[last >= length]
             if len(first) and len(held_out):
@@ -91,14 +91,15 @@ def choose_look_back(
                 best = error, choice
     if best is not None:
         return best[1]
-    return LookBack(lengths[0], max((season for season in seasons if season <= lengths[0]), default=1))
+    shortest_season = next((season for season in seasons[1:] if season <= lengths[-1]), 1)
+    return LookBack(next(length for length in lengths if length >= shortest_season), shortest_season)
 
 
-def _lengths(season: int, start: int, rows: int, horizon: int) -> list[int]:
-    """The lengths to try, the shortest first; that one leaves half of the rows to learn from."""
-    shortest = max(2 * season, _SHORTEST)
-    lengths = [max(min(shortest, rows // 2 - horizon), 1)]
-    most = int(0.35 * start)
-    return lengths + [
-        length for k in _MULTIPLES[1:] if (length := k * shortest) <= LONGEST and length + horizon <= most
-    ]
+def _lengths(seasons: Sequence[int], start: int, rows: int, horizon: int) -> list[int]:
+    """The lengths to try, the shortest first; one that leaves half of the rows to learn from is always there."""
+    shortest = [max(2 * season, _SHORTEST) for season in seasons]
+    if len(seasons) > 1 and shortest[1] <= LONGEST:  # a whole season is worth having, unless it takes a long window
+        shortest = shortest[1:]
+    lengths = {max(min(length, rows // 2 - horizon), 1) for length in shortest}
+    most = min(LONGEST, int(0.35 * start) - horizon)
+    return sorted(lengths | {k * length for length in shortest for k in _MULTIPLES[1:] if k * length <= most})

@@ -78,7 +78,7 @@ def evaluate(
         taken = series_to_continue(series, forecaster.columns, remembered_options(forecaster.notes))
     warn_of_notices(series, taken, stacklevel=2)
     origins = {
-        name: rolling_origins(max(start, forecaster.seq_length), stop, horizon, horizon)
+        name: rolling_origins(max(start, forecaster.window_length), stop, horizon, horizon)
         for name, rows in parts.items()
         for start, stop, _ in [rows.indices(len(taken))]
     }
@@ -86,9 +86,9 @@ def evaluate(
     seasons = training_seasons(taken, learned)
     every = np.concatenate(list(origins.values()))
     if not len(every):
-        needed = forecaster.seq_length + horizon
+        needed = forecaster.window_length + horizon
         raise DataError(
-            f"{taken.name}: {len(taken)} rows are too few: the model looks back on {forecaster.seq_length} and "
+            f"{taken.name}: {len(taken)} rows are too few: the model looks back on {forecaster.window_length} and "
             f"forecasts {horizon}; at least {needed} are needed"
         )
     forecasts = forecast_from(forecaster, taken, every, horizon, taken.values[:learned, 0], seasons)
@@ -102,8 +102,8 @@ def evaluate(
                 evaluated.append(_part(name, part))
         if not evaluated:
             raise DataError(
-                f"{printable(taken.target)} is missing in every row after the first {forecaster.seq_length}: there is "
-                "nothing to compare predictions with; give rows that have it"
+                f"{printable(taken.target)} is missing in every row after the first {forecaster.window_length}: there "
+                "is nothing to compare predictions with; give rows that have it"
             )
     return evaluated
 

@@ -1,10 +1,11 @@
 """The Forecaster: a GRU that learns a series, predicts its next values, and goes into a file."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,8 @@ from gru_xp.devices import Device, check_tf32, device_for_caller, to_device, to_
 from gru_xp.devices.inventory import versions
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, CheckpointError, DataError, NotFittedError, printable
+from gru_xp.forecasting.baselines import Baseline, baselines
+from gru_xp.forecasting.choosing import LookBack
 from gru_xp.forecasting.data import (
     check_magnitude,
     coming_index,
@@ -23,6 +26,14 @@ from gru_xp.forecasting.data import (
     series_to_learn,
     warn_of_notices,
 )
+from gru_xp.forecasting.recipe import (
+    guarded_origins,
+    known_origins,
+    naive_instead,
+    settle_look_back,
+    step_budget,
+)
+from gru_xp.forecasting.ridge import fit_ridge, naive_weight
 from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
 from gru_xp.forecasting.windows import Floats, Split, WindowSequences, make_windows, split_rows
 from gru_xp.io.options import ReadOptions
@@ -30,7 +41,7 @@ from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
-from gru_xp.nn.params import RESETS, Reset, arrays_of, map_arrays, named_arrays
+from gru_xp.nn.params import RESETS, LinearParams, Reset, arrays_of, map_arrays, named_arrays
 from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, patch_size_of, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
@@ -51,6 +62,10 @@ if TYPE_CHECKING:
     from gru_xp.forecasting.backtest import Backtest
 
 DTYPES = ("float32", "float64")
+MODELS = ("gru", "ridge")
+
+EPOCHS_WITH_PATIENCE = 300
+"""At most, if no number is given."""
 
 POINT_LOSSES = ("mse", "mae", "huber", "quantile")
 """Losses of a network with one output for each target, which is its prediction."""
@@ -65,6 +80,9 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
     "settings": dict,
     "scaler": dict,
     "columns": (list, tuple),
+    "look_back": (dict, type(None)),
+    "seasons": (list, tuple),
+    "fallback": (str, type(None)),
     "sees_gaps": bool,
     "device": str,
     "tf32": bool,
@@ -84,6 +102,9 @@ _OLD_SETTINGS: dict[str, Any] = {
     "horizon": 1,
     "patches": 0,
     "linear_skip": False,
+    "season": "auto",
+    "model": "gru",
+    "guard": False,
     "beta1": 0.9,
     "beta2": 0.999,
     "weight_decay": 0.01,
@@ -104,7 +125,7 @@ class Forecaster:
     Parameters
     ----------
     seq_length
-        Window length: rows that each prediction is based on.
+        Window length: rows that each prediction is based on. ``"auto"`` chooses it; see `choose_look_back`.
     hidden_size
         Hidden units H of each GRU layer.
     num_layers
@@ -114,7 +135,10 @@ class Forecaster:
     dropout, recurrent_dropout, zoneout
         Dropout between layers, dropout of the candidate state, and zoneout of the state, during training; see
         `DropoutRates`.
-    num_epochs, learning_rate, optimizer, reduction, batch_size, clip_norm, patience, keep_every
+    num_epochs
+        Passes over the windows. If None, 300 with `patience`; else the number of updates is `num_steps` or, if that is
+        None, four passes, but at least 150 and at most 400.
+    learning_rate, optimizer, reduction, batch_size, clip_norm, patience, keep_every
         See `TrainingConfig`.
     beta1, beta2, weight_decay, schedule, warmup, num_steps, huber_delta
         See `TrainingConfig`.
@@ -140,7 +164,16 @@ class Forecaster:
         is no multiple of them; 0 for a step for each row, as for windows that are shorter.
     linear_skip
         Whether a linear layer from the window's target to the predictions is added to the GRU, whose own output layer
-        begins as zeros then.
+        begins as zeros then. It begins as a ridge regression; see `fit_ridge`.
+
+    season : int, {"auto", "none"}
+        Rows of a season, to begin the linear skip from and to choose the window length by. ``"auto"`` finds it; see
+        `find_seasons`.
+    model : {"gru", "ridge"}
+        What to train. The ridge is the linear skip alone, in closed form.
+    guard
+        Whether to forecast like the best forecast without training where the model, trained without the last fifth of
+        the training rows, is not 1 % better there. Fewer than 100 windows there are not judged.
 
     Raises
     ------
@@ -157,14 +190,14 @@ class Forecaster:
     """
 
     _: KW_ONLY
-    seq_length: int = 10
+    seq_length: int | Literal["auto"] = 10
     hidden_size: int = 32
     num_layers: int = 1
     bidirectional: bool = False
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     zoneout: float = 0.0
-    num_epochs: int = 300
+    num_epochs: int | None = 300
     learning_rate: float = 0.002
     optimizer: str = "adam"
     reduction: str | None = None
@@ -189,12 +222,18 @@ class Forecaster:
     loss: str = "mse"
     huber_delta: float = 1.0
     quantile: float = 0.5
+    season: int | Literal["auto", "none"] = "auto"
+    model: Literal["gru", "ridge"] = "gru"
+    guard: bool = False
 
     device: Device = field(init=False, repr=False)
     params: NetworkParams = field(init=False, repr=False)
     scaler: Scaler = field(init=False, repr=False)
     columns: tuple[str, ...] = field(init=False, repr=False)
     sees_gaps: bool = field(init=False, repr=False, default=False)
+    look_back: LookBack = field(init=False, repr=False)
+    seasons: tuple[int, ...] = field(init=False, repr=False, default=())
+    fallback: str | None = field(init=False, repr=False, default=None)
     best_epoch: int = field(init=False, repr=False)
     training: TrainingResult | None = field(init=False, repr=False, default=None)
     notes: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
@@ -203,8 +242,16 @@ class Forecaster:
         check_choice("scaling", self.scaling, SCALINGS)
         check_choice("reset", self.reset, RESETS)
         check_choice("dtype", self.dtype, DTYPES)
-        for name, most in (("seq_length", None), ("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
+        for name, most in (("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
             whole_number(name, getattr(self, name), 1, most)
+        if self.seq_length != "auto":
+            whole_number("seq_length", self.seq_length, 1)
+        if self.season not in ("auto", "none"):
+            whole_number("season", self.season, 2)
+        check_choice("model", self.model, MODELS)
+        check_flag("guard", self.guard)
+        if self.model == "ridge" and not self.linear_skip:
+            raise ArgumentError("model='ridge' is the linear skip alone; use linear_skip=True with it")
         whole_number("horizon", self.horizon, 1, MAX_STEPS)
         whole_number("patches", self.patches, 0, LARGEST_STATE)
         check_flag("bidirectional", self.bidirectional)
@@ -244,13 +291,46 @@ class Forecaster:
             if self.training is not None:
                 self.training = replace(self.training, params=map_arrays(place, self.training.params))
 
+    @property
+    def shortest_window(self) -> int:
+        """The window length, or the least one there is if it is to be chosen."""
+        return self.seq_length if isinstance(self.seq_length, int) else 1
+
+    @property
+    def window_length(self) -> int:
+        """Rows that each prediction is based on: `seq_length`, or what was chosen for it.
+
+        Raises
+        ------
+        NotFittedError
+            It is to be chosen, and there is nothing to choose it by yet.
+        """
+        if isinstance(self.seq_length, int):
+            return self.seq_length
+        self._check_fitted("look_back")
+        return self.look_back.seq_length
+
     def settings(self) -> dict[str, Any]:
         """The settings, as the constructor takes them."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
-    def _training_config(self) -> TrainingConfig:
-        names = {f.name for f in fields(TrainingConfig)} - {"quantiles"}
-        return TrainingConfig(**{name: getattr(self, name) for name in names}, quantiles=(self.quantile,))
+    def _training_config(self, windows: int = 1) -> TrainingConfig:
+        """For a training with so many windows."""
+        values = {f.name: getattr(self, f.name) for f in fields(TrainingConfig) if f.name != "quantiles"}
+        values["quantiles"] = (self.quantile,)
+        if self.num_epochs is None and self.patience is not None:
+            values["num_epochs"] = EPOCHS_WITH_PATIENCE
+        elif self.num_epochs is None and self.num_steps is None:
+            values["num_steps"] = step_budget(windows, self.batch_size or windows)
+        return TrainingConfig(**values)
+
+    def planned_epochs(self, windows: int) -> int:
+        """Passes over so many windows of a training that nothing ends early."""
+        config = self._training_config(windows)
+        if config.num_steps is None:
+            assert config.num_epochs is not None
+            return config.num_epochs
+        return math.ceil(config.num_steps / math.ceil(windows / min(config.batch_size or windows, windows)))
 
     def fit(
         self,
@@ -322,14 +402,20 @@ class Forecaster:
         check_tf32(device, self.dtype)
         with naming(series):
             check_magnitude(series)
-            split = split_rows(len(series), self.seq_length, 1.0, self.validation_ratio, self.horizon)
+            split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)
             if state is None:
                 scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
+                self.look_back, self.seasons = settle_look_back(
+                    series, split.train_end, scaler, self.seq_length, self.season, self.horizon
+                )
             else:
                 self._check_fitted("scaler")
                 scaler = self.scaler
-        shapes, config = self._training_shapes(series, split), self._training_config()
+        shapes = self._training_shapes(series, split)
+        config = self._training_config(shapes.n_train)
         check_memory(shapes, config, device)
+        if state is None:
+            self.fallback = self._guard(series.head(split.train_end), device) if self.guard else None
         with memory_advice(shapes, config, device), naming(series):
             learned = self._sequences(series, "train", split, scaler, device)
             validation = None
@@ -341,20 +427,48 @@ class Forecaster:
             if series is not given:
                 others = {name: note for name, note in self.notes.items() if name != "reading"}
                 self.notes = others | ({"reading": ReadOptions(**how).to_dict()} if how else {})
+            start = self._start()
+            if self.linear_skip:
+                start = start._replace(skip=self._ridge(series, split, scaler))
             training = train(
-                self._start(),
+                start,
                 learned,
                 config=config,
                 device=device,
                 validation=validation,
-                callback=callback,
-                pause=pause,
+                callback=_stop if self.model == "ridge" else callback,
+                pause=None if self.model == "ridge" else pause,
                 state=state,
             )
         self.training, self.params, self.best_epoch = training, training.params, training.best_epoch
         if training.problem is not None:
             warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
         return self
+
+    def _guard(self, series: TimeSeries, device: Device) -> str | None:
+        """The forecast without training that is as good on the last training rows; None if this one is better."""
+        learned, origins = guarded_origins(series, len(series), self.horizon, self.window_length)
+        if not len(origins):
+            return None
+        season: Any = self.look_back.season if self.look_back.season > 1 else "none"
+        changed = {"guard": False, "seq_length": self.window_length, "season": season, "validation_ratio": 0.0}
+        rehearsal = Forecaster(**self.settings() | changed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # forecasts that are no numbers lose anyway
+            rehearsal.fit(series.head(learned), device=device)
+        forecasts = rehearsal.forecasts(series, origins.tolist(), self.horizon)
+        return naive_instead(series, learned, origins, forecasts, self.seasons)
+
+    def _ridge(self, series: TimeSeries, split: Split, scaler: Scaler) -> LinearParams:
+        """The linear skip to begin with."""
+        L, h = self.window_length, self.horizon
+        origins = known_origins(series, split.train_end, h)
+        origins = origins[origins >= L]
+        weight = fit_ridge(
+            WindowSequences(series.values, origins - L, L, h, scaler), naive_weight(L, h, self.look_back.season)
+        )
+        place = partial(to_device, device=self.device, dtype=self.dtype)
+        return LinearParams(place(weight), place(np.zeros(h)))
 
     def _sequences(
         self,
@@ -366,11 +480,11 @@ class Forecaster:
         mean_unit: float | None = None,
     ) -> WindowSequences:
         """What the network gets and is to predict in a part of the series."""
-        windows = split.targets(part, self.seq_length, self.horizon)
+        windows = split.targets(part, self.window_length, self.horizon)
         starts = np.arange(windows.start, windows.stop)
         if series.observed is not None:
             there = np.lib.stride_tricks.sliding_window_view(series.observed[:, 0], self.horizon)
-            starts = starts[np.all(there[starts + self.seq_length], axis=1)]
+            starts = starts[np.all(there[starts + self.window_length], axis=1)]
             if not len(starts):
                 ahead = f" of {self.horizon} steps" if self.horizon > 1 else ""
                 raise DataError(f"every target{ahead} of the {part} part is missing; treat them otherwise than by mask")
@@ -378,7 +492,7 @@ class Forecaster:
             return WindowSequences(
                 to_device(series.values, device, "float64"),
                 to_device(starts, device, "int64"),
-                self.seq_length,
+                self.window_length,
                 self.horizon,
                 scaler,
                 observed=None if series.observed is None else to_device(series.observed, device, "float64"),
@@ -387,11 +501,13 @@ class Forecaster:
             )
 
     def _training_shapes(self, series: TimeSeries, split: Split) -> TrainingShapes:
-        learned, validation = (split.targets(name, self.seq_length, self.horizon) for name in ("train", "validation"))
+        learned, validation = (
+            split.targets(name, self.window_length, self.horizon) for name in ("train", "validation")
+        )
         return TrainingShapes(
             learned.stop - learned.start,
             validation.stop - validation.start,
-            self.seq_length,
+            self.window_length,
             len(series.columns) * (1 if series.observed is None else 2),
             self.hidden_size,
             self.horizon,
@@ -449,17 +565,30 @@ class Forecaster:
         DataWarning
             As for `fit`.
         """
-        checked = self._checked(series, self.seq_length + 1)
-        windows, _ = make_windows(checked.values, self.seq_length)
-        with prediction_advice(self.seq_length, self.device), naming(checked):
-            inputs = _inputs(checked, self.seq_length, self.scaler, self.sees_gaps)
+        checked = self._checked(series, self.window_length + 1)
+        windows, _ = make_windows(checked.values, self.window_length)
+        if self.fallback is not None:
+            origins = np.arange(self.window_length, len(checked))
+            return self._as_given(series, checked, self._naive()(checked.values[:, 0], origins, 1)[:, 0])
+        with prediction_advice(self.window_length, self.device), naming(checked):
+            inputs = _inputs(checked, self.window_length, self.scaler, self.sees_gaps)
             predictions = self._predict_windows(inputs, windows, self.device.ops())[:, 0]
-            _check_predictions(predictions, partial(_called, checked), first=self.seq_length)
+            _check_predictions(predictions, partial(_called, checked), first=self.window_length)
+        return self._as_given(series, checked, predictions)
+
+    def _as_given(self, series: Any, checked: TimeSeries, predictions: Floats) -> Any:
+        """Predictions of the rows of a series: with its index, if it is a pandas object."""
         if not hasattr(series, "iloc"):
             return predictions
         import pandas as pd
 
-        return pd.Series(predictions, index=series.index[checked.rows][self.seq_length :], name=self.columns[0])
+        return pd.Series(predictions, index=series.index[checked.rows][self.window_length :], name=self.columns[0])
+
+    def _naive(self) -> Baseline:
+        """The forecast that the guard has chosen."""
+        assert self.fallback is not None
+        longest = max(self.seasons, default=1)
+        return baselines(np.full(longest, self.scaler.mean[0]), self.seasons)[self.fallback]
 
     def forecast(self, series: Any, steps: int) -> Any:
         """Predict the values after the last row: `horizon` of them at once, the next ones from those, and so on.
@@ -490,7 +619,7 @@ class Forecaster:
             As for `fit`.
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
-        checked = self._checked(series, self.seq_length)
+        checked = self._checked(series, self.window_length)
         (forecast,) = self._forecasts(checked, np.array([len(checked)]), steps)
         index = coming_index(series, checked, steps)
         if index is None:
@@ -532,8 +661,8 @@ class Forecaster:
             As for `fit`.
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
-        checked = self._checked(series, self.seq_length)
-        numbers = [whole_number("origin", origin, self.seq_length, len(checked)) for origin in origins]
+        checked = self._checked(series, self.window_length)
+        numbers = [whole_number("origin", origin, self.window_length, len(checked)) for origin in origins]
         return self._forecasts(checked, np.array(numbers, dtype=np.int64), steps)
 
     def evaluate(self, series: Any, steps: int | None = None, *, start: int | None = None) -> "Backtest":
@@ -570,8 +699,8 @@ class Forecaster:
         from gru_xp.forecasting.backtest import roll
 
         steps = self.horizon if steps is None else whole_number("steps", steps, 1, MAX_STEPS)
-        checked = self._checked(series, self.seq_length)
-        first = self.seq_length if start is None else whole_number("start", start, self.seq_length, len(checked))
+        checked = self._checked(series, self.window_length)
+        first = self.window_length if start is None else whole_number("start", start, self.window_length, len(checked))
         learned = len(checked) if start is None else first
         with naming(checked):
             return roll(lambda _: self, checked, first, steps, learned=learned)
@@ -651,7 +780,9 @@ class Forecaster:
 
     def _forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
         """Forecasts ``(n, steps)`` from all origins, in one batch for each `horizon` of steps."""
-        L, h = self.seq_length, self.horizon
+        L, h = self.window_length, self.horizon
+        if self.fallback is not None:
+            return self._naive()(series.values[:, 0], origins, steps)
         forecasts = np.empty((len(origins), steps))
         if not len(origins):
             return forecasts
@@ -705,6 +836,9 @@ class Forecaster:
             "settings": self.settings(),
             "scaler": self.scaler.to_dict(),
             "columns": self.columns,
+            "look_back": asdict(self.look_back),
+            "seasons": self.seasons,
+            "fallback": self.fallback,
             "sees_gaps": self.sees_gaps,
             "device": self.device.name,
             **({"tf32": True} if self.device.tf32 else {}),
@@ -772,7 +906,8 @@ class Forecaster:
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> "Forecaster":
         """One without parameters, of what `describe` gave; an error of `DAMAGED` if that is damaged."""
-        description = {"sees_gaps": False, "tf32": False, **description}  # not all files say
+        older = {"sees_gaps": False, "tf32": False, "look_back": None, "seasons": (), "fallback": None}
+        description = older | description  # not all files say
         check_fields("it", description, _DESCRIPTION)
         known = {f.name for f in fields(cls) if f.init}
         settings = _OLD_SETTINGS | description["settings"]
@@ -785,6 +920,16 @@ class Forecaster:
         forecaster.scaler = Scaler.from_dict(description["scaler"])
         if len(forecaster.scaler.mean) != len(columns):
             raise ValueError("its scaler has not one number for each column")
+        look_back = description["look_back"] or {"seq_length": forecaster.seq_length, "season": 1}
+        check_fields("look_back", look_back, {"seq_length": int, "season": int})
+        forecaster.look_back = LookBack(**{name: whole_number(name, n, 1) for name, n in look_back.items()})
+        forecaster.seasons = tuple(whole_number("season", season, 2) for season in description["seasons"])
+        forecaster.fallback = description["fallback"]
+        if forecaster.fallback not in (
+            None,
+            *baselines(np.ones(max(forecaster.seasons, default=1)), forecaster.seasons),
+        ):
+            raise ValueError(f"{shortened(forecaster.fallback)} is no forecast without training")
         forecaster.columns, forecaster.sees_gaps = columns, description["sees_gaps"]
         forecaster.best_epoch = whole_number("best_epoch", description["best_epoch"], 0)
         forecaster.notes = description["notes"]
@@ -801,8 +946,8 @@ class Forecaster:
             bool(self.bidirectional),
             self.dtype,
             self.reset,
-            patch_size_of(self.seq_length, self.patches),
-            self.seq_length if self.linear_skip else None,
+            patch_size_of(self.window_length, self.patches),
+            self.window_length if self.linear_skip else None,
         )
 
     def _checked(self, series: Any, rows: int) -> TimeSeries:
@@ -813,7 +958,7 @@ class Forecaster:
             check_magnitude(checked)
             if len(checked) < rows:
                 raise DataError(
-                    f"{len(checked)} rows are too few: the model looks back on {self.seq_length}; "
+                    f"{len(checked)} rows are too few: the model looks back on {self.window_length}; "
                     f"at least {rows} are needed"
                 )
         warn_of_notices(series, checked, stacklevel=3)
@@ -832,6 +977,10 @@ class Forecaster:
         with np.errstate(over="ignore", invalid="ignore"):
             predictions: Floats = self.scaler.unscale_predictions(scaled, windows)
         return predictions
+
+
+def _stop(record: EpochRecord) -> bool:
+    return True
 
 
 def _check_predictions(predictions: Floats, where: Callable[[int], str], first: int) -> None:

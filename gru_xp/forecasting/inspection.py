@@ -315,7 +315,7 @@ def _check_learnable(series: TimeSeries) -> None:
     """Raise DataError where `gru-xp train` would refuse the series, with the usual settings."""
     usual = Forecaster()
     with naming(series):
-        split = split_rows(len(series), usual.seq_length, SPLIT_RATIO, usual.validation_ratio, usual.horizon)
+        split = split_rows(len(series), usual.shortest_window, SPLIT_RATIO, usual.validation_ratio, usual.horizon)
         Scaler.fit(usual.scaling, series.values[: split.train_end], series.columns)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from gru_xp.devices import Device, resolve_device
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.forecasting.data import remembered_options, series_to_continue
-from gru_xp.forecasting.forecaster import Forecaster
+from gru_xp.forecasting.forecaster import EPOCHS_WITH_PATIENCE, Forecaster
 from gru_xp.nn.params import flatten
 from gru_xp.nn.scan import Array
 from gru_xp.training.trainer import EpochRecord, Pause, TrainingState
@@ -104,7 +104,9 @@ def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, p
     cpu = resolve_device("cpu", threads=forecaster.device.threads if not forecaster.device.is_cuda else None)
     device = cpu if forecaster.device.is_cuda else _PlainCpu(**vars(cpu))
     # as many epochs: a cost that differs a little may end the patience earlier or later
-    settings, last = forecaster.settings() | {"patience": None}, max(training.history[-1].epoch, 1)
+    settings, last = forecaster.settings() | {"patience": None, "guard": False}, max(training.history[-1].epoch, 1)
+    if forecaster.patience is not None and forecaster.num_epochs is None:
+        settings["num_epochs"] = EPOCHS_WITH_PATIENCE
 
     def ends(epoch: int, batches: int, state: Callable[[], TrainingState]) -> bool:
         return epoch >= last or (pause is not None and pause(epoch, batches, state) is True)

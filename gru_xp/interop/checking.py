@@ -121,7 +121,7 @@ def check_forecaster(
     CheckpointError
         They differ by more than rounding, or the windows are too large to try it.
     """
-    S, F = forecaster.seq_length, len(forecaster.columns)
+    S, F = forecaster.window_length, len(forecaster.columns)
     if S * F > LARGEST_WINDOW:
         raise CheckpointError(f"windows of {S:,} rows and {F:,} columns are too large for the check of a conversion")
     scaler = forecaster.scaler

@@ -75,7 +75,7 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     Examples
     --------
     >>> session = onnxruntime.InferenceSession(to_onnx(forecaster).SerializeToString())
-    >>> session.run(None, {"windows": series[None, -forecaster.seq_length :, :]})
+    >>> session.run(None, {"windows": series[None, -forecaster.window_length :, :]})
     [array([24.1])]
     """
     check_kind("forecaster", forecaster, Forecaster, "a Forecaster; layers are converted by gru_to_onnx")
@@ -105,10 +105,10 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     shape: tuple[str | int, ...] = ("B",) if h == 1 else ("B", h)
     model = graph.model(
         "forecaster",
-        {"windows": ("DOUBLE", ("B", forecaster.seq_length, len(columns)))},
+        {"windows": ("DOUBLE", ("B", forecaster.window_length, len(columns)))},
         {"predictions": ("DOUBLE", shape)},
         doc=DOC.format(
-            seq_length=forecaster.seq_length,
+            seq_length=forecaster.window_length,
             n_columns=len(columns),
             columns=", ".join(columns),
             target=columns[0],
@@ -163,7 +163,7 @@ def _add_deviation(graph: GraphBuilder, scaler: Scaler) -> str:
 def _add_patches(graph: GraphBuilder, forecaster: Forecaster) -> str:
     """Add what cuts the scaled windows ``x`` into patches; the result's name."""
     sizes = forecaster.architecture()
-    k, L = sizes.patch_size, forecaster.seq_length
+    k, L = sizes.patch_size, forecaster.window_length
     if k == 1:
         return "x"
     name, missing = "x", -L % k

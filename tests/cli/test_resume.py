@@ -550,6 +550,9 @@ OTHERS = {
     "split_ratio": 0.5,
     "validation_ratio": 0.1,
     "seq_length": 9,
+    "season": 3,
+    "model": "ridge",
+    "guard": None,
     "horizon": 2,
     "patches": 3,
     "linear_skip": None,
@@ -581,7 +584,7 @@ OTHERS = {
 FREE = {"checkpoint_every": 1, "checkpoint_seconds": 0, "no_fallback": None}
 """Options that change nothing of what is computed."""
 
-NEW_RUNS = {"out": "other", "overwrite": None, "verify_cpu": None}
+NEW_RUNS = {"out": "other", "overwrite": None, "verify_cpu": None, "preset": "recipe"}
 """Options that are none for a run that goes on."""
 
 

@@ -210,6 +210,7 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
     write_csv()
     options = {
         "seq_length": 4,
+        "season": 3,
         "horizon": 3,
         "patches": 2,
         "hidden_size": 3,
@@ -239,11 +240,11 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "quantile": 0.25,
     }
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
-    others = ("--bidirectional", "--linear-skip")
+    others = ("--bidirectional", "--linear-skip", "--guard")
     assert app("train", "own.csv", *flags, *others, "--out", "run").code == 0
     settings = metadata(tmp_path / "run/model.safetensors")["settings"]
-    beside = {"num_epochs": 300, "huber_delta": 1.0}  # which cannot be given beside these
-    assert settings == options | {"bidirectional": True, "linear_skip": True} | beside
+    beside = {"num_epochs": 300, "huber_delta": 1.0, "model": "gru"}  # which cannot be given beside these
+    assert settings == options | {"bidirectional": True, "linear_skip": True, "guard": True} | beside
     assert settings.keys() == Forecaster().settings().keys()
     assert all(value != Forecaster().settings()[name] for name, value in settings.items() if name not in beside)
     assert all(array.dtype == np.float64 for array in tensors(tmp_path / "run/model.safetensors").values())

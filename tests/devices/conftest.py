@@ -107,9 +107,9 @@ def _run_every_body(ops: Ops, H: int = 7) -> None:
     Objective(network, x, rng.standard_normal((B, 2)), ops).evaluate()
     for optimizer in OPTIMIZERS:
         config = TrainingConfig(num_epochs=1, learning_rate=0.02, optimizer=optimizer, clip_norm=0.5, reduction="mean")
-        step = Update(rng.standard_normal(H), config, ops)
+        step = Update(rng.standard_normal(H), config, ops, sums_losses=True)
         step.start_epoch()
-        step.step(rng.standard_normal(H), B)
+        step.step(rng.standard_normal(H), B, rng.standard_normal(1))
 
 
 @pytest.fixture

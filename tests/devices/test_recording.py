@@ -51,7 +51,7 @@ def test_every_body_of_the_sources_is_among_the_cases(body_cases):
     called -= {"name", "function"}  # of a trace
     called -= {only_valid.__name__}  # of losses of some steps
     assert called <= {case.body.__name__ for case in body_cases}, "make run_every_body in conftest.py call them"
-    assert {"add", "divide", "_adam"} <= called
+    assert {"add", "divide", "_sgd"} <= called
 
 
 def test_all_functions_and_operators(draw):

@@ -108,13 +108,6 @@ def test_nothing_is_learned_from_later_rows(small, rows, cpu, scaling):
     assert learned[0] == learned[1]
 
 
-def test_what_a_skip_begins_with(small, rows, cpu):
-    """The GRU contributes nothing at first: the forecast is the level of the window, whatever the horizon."""
-    forecaster = small(**SETTINGS["all"] | {"scaling": "window", "num_epochs": 1, "learning_rate": 1e-12})
-    forecaster.fit(rows, device=cpu)
-    np.testing.assert_allclose(forecaster.forecast(rows, 4), rows[-1, 0], rtol=1e-6)
-
-
 def test_windows_with_a_missing_target_are_left_out(small, rows, cpu):
     observed = np.ones((70, 2), dtype=bool)
     observed[[20, 33], 0] = False

@@ -1,0 +1,141 @@
+"""What a forecaster settles by itself: how far to look back, how long to learn, and whether learning was any good."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from gru_xp.forecasting.baselines import baselines
+from gru_xp.forecasting.choosing import LookBack, choose_look_back
+from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.season import find_seasons
+from gru_xp.forecasting.windows import Floats, WindowSequences
+from gru_xp.io.series import TimeSeries
+from gru_xp.io.table import Rows
+
+ARTICLE: Mapping[str, Any] = MappingProxyType(
+    {
+        "seq_length": 10,
+        "horizon": 1,
+        "season": "none",
+        "model": "gru",
+        "patches": 0,
+        "linear_skip": False,
+        "guard": False,
+        "scaling": "standard",
+        "loss": "mse",
+        "optimizer": "sgd",
+        "learning_rate": 1e-5,
+        "schedule": "constant",
+        "num_epochs": 1000,
+        "patience": None,
+        "batch_size": None,
+        "clip_norm": None,
+        "validation_ratio": 0.0,
+    }
+)
+"""The settings of the article that this project starts from: gradient descent on the sum of squares, all epochs."""
+
+RECIPE: Mapping[str, Any] = MappingProxyType(
+    {
+        "seq_length": "auto",
+        "horizon": 1,
+        "season": "auto",
+        "model": "gru",
+        "patches": 8,
+        "linear_skip": True,
+        "guard": True,
+        "scaling": "window",
+        "loss": "mae",
+        "optimizer": "adamw",
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "weight_decay": 0.0,
+        "learning_rate": 5e-3,
+        "schedule": "one-cycle",
+        "num_epochs": None,
+        "patience": None,
+        "batch_size": 64,
+        "clip_norm": 1.0,
+        "validation_ratio": 0.0,
+    }
+)
+"""Settings that were the best, or close to them, on series of many kinds, within seconds."""
+
+PRESETS = MappingProxyType({"recipe": RECIPE, "article": ARTICLE})
+"""By name."""
+
+HELD_OUT = 0.2
+"""Share of the training rows, from their end, that the guard and the window length are judged by."""
+
+MIN_GUARDED = 100
+"""Windows in those rows, of which fewer say too little about a forecast."""
+
+MAX_GUARDED = 400
+"""Windows that are forecast, evenly spaced, of more."""
+
+MIN_GAIN = 0.01
+"""By which share the error of a model must be below that of the best forecast that needs no training."""
+
+
+def step_budget(windows: int, batch_size: int) -> int:
+    """Updates to learn from so many windows: four passes, but at least 150 and at most 400."""
+    return min(max(4 * windows // batch_size, 150), 400)
+
+
+def known_origins(series: TimeSeries, rows: int, horizon: int) -> Rows:
+    """The first rows of `horizon` ones whose targets are there, within the first `rows` of a series."""
+    origins = np.arange(1, rows - horizon + 1, dtype=np.int64)
+    if series.observed is None:
+        return origins
+    there = np.lib.stride_tricks.sliding_window_view(series.observed[:rows, 0], horizon)
+    known: Rows = origins[np.all(there[origins], axis=1)]
+    return known
+
+
+def settle_look_back(
+    series: TimeSeries, rows: int, scaler: Scaler, seq_length: int | str, season: int | str, horizon: int
+) -> tuple[LookBack, tuple[int, ...]]:
+    """Window length and season, and all seasons there are, by the first `rows` of a series alone."""
+    values = series.values[:rows]
+    if season == "auto":
+        seasons = find_seasons(values[:, 0], series.reading.freq)
+    else:
+        seasons = () if isinstance(season, str) else (season,)
+    if isinstance(seq_length, int) and len(seasons) < 2:
+        return LookBack(seq_length, next((m for m in seasons if m <= seq_length), 1)), seasons
+
+    def windows(length: int, origins: Rows) -> WindowSequences:
+        return WindowSequences(values, origins - length, length, horizon, scaler, mean_unit=1.0)
+
+    given = seq_length if isinstance(seq_length, int) else None
+    origins = known_origins(series, rows, horizon)
+    return choose_look_back(windows, origins, rows, horizon, seasons, given), seasons
+
+
+def guarded_origins(series: TimeSeries, rows: int, horizon: int, seq_length: int) -> tuple[int, Rows]:
+    """How many of the first `rows` to learn from for the guard, and the origins to forecast from, if enough."""
+    first = int((1 - HELD_OUT) * rows)
+    origins = known_origins(series, rows, horizon)
+    origins = origins[origins >= max(first, seq_length)]
+    if len(origins) < MIN_GUARDED:
+        return first, origins[:0]
+    places = np.linspace(0, len(origins) - 1, min(len(origins), MAX_GUARDED)).astype(np.int64)
+    return first, origins[places]
+
+
+def naive_instead(
+    series: TimeSeries, learned: int, origins: Rows, forecasts: Floats, seasons: tuple[int, ...]
+) -> str | None:
+    """The name of the forecast without training that is as good as `forecasts (n, horizon)`; None if there is none."""
+    target, horizon = series.values[:, 0], forecasts.shape[1]
+    actual = target[origins[:, None] + np.arange(horizon)]
+    errors = {
+        name: float(np.abs(baseline(target, origins, horizon) - actual).mean())
+        for name, baseline in baselines(target[:learned], seasons).items()
+    }
+    best = min(errors, key=errors.__getitem__)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = float(np.abs(forecasts - actual).mean())
+    return None if error <= (1 - MIN_GAIN) * errors[best] else best

@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pytest
+
+from gru_xp import Forecaster
+from gru_xp.forecasting.recipe import ARTICLE, RECIPE
+
+QUICK = ("--hidden-size", "4", "--device", "cpu")
+
+
+@pytest.fixture
+def csv(tmp_path, rng):
+    values = np.resize([5.0, 6, 5, 7, 9, 12, 3], 200) + 0.2 * rng.standard_normal(200)
+    dates = np.arange("2024-01-01", "2024-07-19", dtype="datetime64[D]")
+    file = tmp_path / "visits.csv"
+    file.write_text("date,visits\n" + "".join(f"{d},{v:.4f}\n" for d, v in zip(dates, values, strict=True)))
+    return file
+
+
+def test_the_recipe_from_the_command_line(app, csv, tmp_path):
+    out = tmp_path / "run"
+    result = app("train", csv, "--preset", "recipe", "--horizon", "3", *QUICK, "--out", out)
+    assert "season: 7 rows" in result.err
+    held = Forecaster.load(out / "model.safetensors", device="cpu")
+    assert held.settings().items() >= (RECIPE | {"horizon": 3, "hidden_size": 4}).items()
+    forecast = app("forecast", out, "--steps", "5")
+    assert len(forecast.out.splitlines()) == 6
+    assert json.loads((out / "metrics.json").read_text())["parts"]["test"]["skill"] > 0
+
+
+def test_what_is_given_holds_beside_a_preset(app, csv, tmp_path):
+    given = ("--num-epochs", "2", "--seq-length", "9", "--season", "none", "--no-guard", "--batch-size", "20")
+    app("train", csv, "--preset", "recipe", *given, *QUICK, "--out", tmp_path / "run")
+    settings = Forecaster.load(tmp_path / "run" / "model.safetensors", device="cpu").settings()
+    assert [settings[name] for name in ("num_epochs", "seq_length", "season", "guard", "batch_size")] == [
+        2,
+        9,
+        "none",
+        False,
+        20,
+    ]
+    assert settings["patches"] == RECIPE["patches"]
+
+
+def test_the_article_from_the_command_line(app, csv, tmp_path):
+    app("train", csv, "--preset", "article", "--num-epochs", "3", *QUICK, "--out", tmp_path / "run")
+    settings = Forecaster.load(tmp_path / "run" / "model.safetensors", device="cpu").settings()
+    assert settings.items() >= (ARTICLE | {"num_epochs": 3}).items()
+
+
+def test_a_recipe_goes_on_with_the_same_result(app, csv, tmp_path, monkeypatch):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    train = ("train", csv, "--preset", "recipe", *QUICK, "--out")
+    app(*train, whole)
+    app(*train, part, "--checkpoint-every", "2")
+    app("train", "--resume", part)
+    assert (whole / "model.safetensors").read_bytes() == (part / "model.safetensors").read_bytes()
+
+
+def test_the_guard_says_what_it_forecasts(app, tmp_path, rng):
+    file = tmp_path / "noise.csv"
+    file.write_text("value\n" + "".join(f"{v:.4f}\n" for v in rng.standard_normal(1000)))
+    result = app("train", file, "--preset", "recipe", *QUICK, "--out", tmp_path / "run")
+    assert "nothing beats the mean forecast" in result.err
+
+
+def test_a_ridge_needs_the_skip(app, csv, tmp_path):
+    result = app("train", csv, "--model", "ridge", "--out", tmp_path / "run")
+    assert "linear_skip" in result.err
+    app("train", csv, "--model", "ridge", "--linear-skip", *QUICK, "--out", tmp_path / "run")

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+
+from gru_xp import Forecaster
+from gru_xp.errors import ArgumentError, NotFittedError
+from gru_xp.forecasting.baselines import baselines
+from gru_xp.forecasting.recipe import PRESETS, RECIPE, known_origins, naive_instead, step_budget
+from gru_xp.forecasting.scaling import Scaler
+from gru_xp.io.series import Reading, TimeSeries
+
+QUICK = RECIPE | {"num_steps": 5, "hidden_size": 4}
+
+
+def daily(rng, rows=300):
+    """Days of which every seventh is unlike the others."""
+    values = np.resize([5.0, 6, 5, 7, 9, 12, 3], rows) + 0.3 * rng.standard_normal(rows) + 0.01 * np.arange(rows)
+    return TimeSeries(values[:, None], ("y",), reading=Reading(freq="D"))
+
+
+def test_what_is_not_given_is_settled_by_the_training_rows(rng, cpu):
+    series = daily(rng)
+    forecaster = Forecaster(**QUICK | {"horizon": 3}).fit(series, device=cpu)
+    assert forecaster.seasons == (7,)
+    assert forecaster.seq_length == "auto"
+    assert forecaster.window_length >= 8
+    assert forecaster.params.skip.weight.shape == (3, forecaster.window_length)
+    with pytest.raises(NotFittedError):
+        _ = Forecaster(**QUICK).window_length
+
+
+def test_what_is_given_holds(rng, cpu):
+    series = daily(rng)
+    given = {"seq_length": 11, "season": 5, "patches": 4, "horizon": 2}
+    forecaster = Forecaster(**QUICK | given).fit(series, device=cpu)
+    assert (forecaster.window_length, forecaster.look_back.season, forecaster.seasons) == (11, 5, (5,))
+    assert forecaster.params.gru[0][0].input_size == 3
+    forecaster = Forecaster(**QUICK | given | {"season": "none"}).fit(series, device=cpu)
+    assert (forecaster.look_back.season, forecaster.seasons) == (1, ())
+
+
+def test_a_rest_that_is_there_goes_through_a_file(rng, cpu, tmp_path):
+    series = daily(rng)
+    forecaster = Forecaster(**QUICK | {"horizon": 3}).fit(series, device=cpu)
+    forecaster.save(tmp_path / "model")
+    again = Forecaster.load(tmp_path / "model", device=cpu)
+    assert (again.look_back, again.seasons, again.fallback) == (forecaster.look_back, (7,), None)
+    np.testing.assert_array_equal(again.forecast(series, 8), forecaster.forecast(series, 8))
+
+
+def test_the_ridge_is_the_closed_form(rng, cpu):
+    series = daily(rng)
+    forecaster = Forecaster(**RECIPE | {"model": "ridge", "guard": False, "seq_length": 14, "dtype": "float64"})
+    forecaster.horizon = 4
+    forecaster.fit(series, device=cpu)
+    L, h = 14, 4
+    target = series.values[:, 0]
+    z = np.lib.stride_tricks.sliding_window_view(target, L + h)
+    level, unit = z[:, L - 1 : L], z[:, :L].std(axis=1, keepdims=True) + 0.05 * target.std()
+    x, y = ((z - level) / unit * unit)[:, :L], (z - level)[:, L:]
+    naive = np.zeros((L, h))
+    naive[L - 7 + np.arange(h), np.arange(h)] = 1
+    A = x.T @ x
+    expected = naive + np.linalg.solve(A + 5 / len(z) * np.trace(A) / L * np.eye(L), x.T @ (y - x @ naive))
+    np.testing.assert_allclose(forecaster.params.skip.weight, expected.T, atol=1e-9)
+    last = target[-L:]
+    np.testing.assert_allclose(forecaster.forecast(series, h), last[-1] + (last - last[-1]) @ expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("kind", "names"), [("walk", {"last value", "drift"}), ("noise", {"mean"})])
+def test_the_guard_forecasts_what_nothing_beats(kind, names, rng, cpu, tmp_path):
+    noise = 50 + rng.standard_normal(600)
+    values = noise.cumsum() - 50 * np.arange(600) if kind == "walk" else noise
+    forecaster = Forecaster(**RECIPE | {"num_steps": 20, "hidden_size": 4, "seq_length": 8}).fit(values, device=cpu)
+    name = forecaster.fallback
+    assert name in names
+    origins = np.array([100, 300])
+    expected = baselines(values)[name](values, origins, 5)
+    np.testing.assert_allclose(forecaster.forecasts(values, origins.tolist(), 5), expected)
+    np.testing.assert_allclose(forecaster.predict(values)[92], expected[0, 0])
+    forecaster.save(tmp_path / "model")
+    again = Forecaster.load(tmp_path / "model", device=cpu)
+    np.testing.assert_array_equal(again.forecast(values, 3), forecaster.forecast(values, 3))
+    without = Forecaster(**RECIPE | {"num_steps": 5, "guard": False, "seq_length": 8}).fit(values, device=cpu)
+    assert without.fallback is None
+
+
+def test_few_windows_are_not_judged(rng, cpu):
+    assert Forecaster(**QUICK).fit(rng.standard_normal(300).cumsum(), device=cpu).fallback is None
+
+
+def test_a_model_must_be_better_than_the_best_without_training(rng):
+    series = daily(rng)
+    target = series.values[:, 0]
+    origins = np.arange(200, 290)
+    naive = baselines(target[:200], [7])["seasonal naive"](target, origins, 3)
+    actual = target[origins[:, None] + np.arange(3)]
+    for share, chosen in ((0.995, "seasonal naive"), (0.9, None), (np.nan, "seasonal naive")):
+        forecasts = actual + share * (naive - actual)
+        assert naive_instead(series, 200, origins, forecasts, (7,)) == chosen
+
+
+def test_rows_after_the_training_part_change_nothing(rng, cpu):
+    values = daily(rng, 400).values
+    changed = np.concatenate([values[:320], 1e3 * rng.standard_normal((80, 1))])
+    settings = RECIPE | {"validation_ratio": 0.2, "num_epochs": 1, "hidden_size": 4, "patience": None}
+    first, second = (
+        Forecaster(**settings).fit(TimeSeries(v, ("y",), reading=Reading(freq="D")), device=cpu)
+        for v in (values, changed)
+    )
+    assert (first.look_back, first.seasons, first.fallback) == (second.look_back, second.seasons, second.fallback)
+    assert first.scaler == second.scaler
+
+
+def test_steps_by_the_number_of_windows():
+    assert [step_budget(n, 64) for n in (1, 2400, 4000, 10**6)] == [150, 150, 250, 400]
+
+
+def test_origins_are_those_whose_targets_are_there(rng):
+    observed = np.ones((12, 1), dtype=bool)
+    observed[5] = False
+    series = TimeSeries(rng.standard_normal((12, 1)), ("y",), observed=observed)
+    assert known_origins(series, 11, 2).tolist() == [1, 2, 3, 6, 7, 8, 9]
+    assert known_origins(TimeSeries(series.values, ("y",)), 4, 2).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_settings(name):
+    assert Forecaster(**PRESETS[name]).settings().items() >= PRESETS[name].items()
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"seq_length": "long"}, "seq_length"),
+        ({"season": 1}, "season"),
+        ({"model": "arima"}, "model"),
+        ({"guard": 2}, "guard"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, part):
+    with pytest.raises(ArgumentError, match=part):
+        Forecaster(**settings)
+
+
+def test_scalers_see_the_training_rows_alone(rng, cpu):
+    series = daily(rng)
+    forecaster = Forecaster(**QUICK | {"validation_ratio": 0.3}).fit(series, device=cpu)
+    assert forecaster.scaler == Scaler.fit("window", series.values[:210], ("y",))
