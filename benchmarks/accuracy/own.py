@@ -2,7 +2,9 @@
 
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,16 +27,20 @@ def naive_forecasts(job: Job) -> dict[str, Floats]:
     }
 
 
-def gru(job: Job) -> Forecast:
-    """The Forecaster, with its defaults."""
+def _forecaster(job: Job, **settings: Any) -> Forecast:
     from gru_xp import Forecaster
+    from gru_xp.forecasting.recipe import RECIPE
 
     series = _dated(job)
-    forecaster = Forecaster(seed=job.seed, horizon=job.horizon).fit(series[: job.learned], device="cpu")
-    return lambda: np.asarray(forecaster.forecasts(series, [int(origin) for origin in job.origins], job.horizon))
+    forecaster = Forecaster(**{**RECIPE, "seed": job.seed, "horizon": job.horizon, **settings})
+    forecaster.fit(series[: job.learned], device="cpu")
+    return lambda: np.asarray(forecaster.forecasts(series, job.origins.tolist(), job.horizon))
 
 
-MODELS = {"gru-xp": gru}
+MODELS: dict[str, Callable[[Job], Forecast]] = {
+    "gru-xp": _forecaster,
+    "gru-xp, ridge": partial(_forecaster, model="ridge"),
+}
 """Each fits to the rows of a `Job`, and returns its `Forecast`."""
 
 
