@@ -183,7 +183,8 @@ def block(name: str, record: dict[str, Any]) -> str:
     packages = {"torch": "PyTorch", "jax": "JAX", "onnxruntime": "onnxruntime", "openvino": "OpenVINO"}
     libraries = {row.get("library") for row in record["rows"]}
     peers = [f"{label} {versions[key]}" for key, label in packages.items() if key in libraries]
-    peers += [f"{package} {version}" for package, version in settings.get("packages", {}).items()]
+    others = {name: found for name, found in settings.get("packages", {}).items() if name not in ("python", "numpy")}
+    peers += [f"{name} {found}" for name, found in others.items()]
     numpy = f"NumPy {versions['numpy']} with {versions['blas']}"
     threads = f"{settings['threads']} thread{'s' * (settings['threads'] != 1)}"
     sentences = [
