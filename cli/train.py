@@ -56,8 +56,9 @@ LAYERS = click.IntRange(1, 1000)
 @click.option(
     "--preset",
     type=click.Choice(["recipe", "article"]),
-    help="Other defaults for the options below. recipe: what forecasts best, in seconds. article: the settings of the "
-    "article that gru-xp started from.",
+    default="recipe",
+    show_default=True,
+    help="Defaults of the other options. article: the settings of the article that gru-xp started from.",
 )
 @click.option(
     "--split-ratio",
@@ -72,7 +73,7 @@ LAYERS = click.IntRange(1, 1000)
     "--validation-ratio",
     type=FiniteRange(0, 1, max_open=True),
     metavar="X",
-    default=0.2,
+    default=0.0,
     show_default=True,
     help="Fraction of the rows before the test set, from their end, held out to select the best epoch; 0 for none.",
 )
@@ -87,7 +88,7 @@ LAYERS = click.IntRange(1, 1000)
     "--seq-length",
     type=OrWord(COUNT, "auto"),
     metavar="N|auto",
-    default=10,
+    default="auto",
     show_default=True,
     help="Window length: rows that each prediction is based on. auto chooses it by a linear forecast of the last "
     "training rows.",
@@ -102,7 +103,7 @@ LAYERS = click.IntRange(1, 1000)
 )
 @click.option(
     "--guard/--no-guard",
-    default=False,
+    default=True,
     show_default=True,
     help="Forecast like the best forecast without training if the model was no better on the last training rows.",
 )
@@ -118,13 +119,13 @@ LAYERS = click.IntRange(1, 1000)
     "--patches",
     type=click.IntRange(min=0),
     metavar="N",
-    default=0,
+    default=8,
     show_default=True,
     help="Cut each window into N patches, which are the steps of the GRU; 0 for one step a row.",
 )
 @click.option(
     "--linear-skip/--no-linear-skip",
-    default=False,
+    default=True,
     show_default=True,
     help="Add a linear prediction from the target's values in the window; it begins as a ridge regression.",
 )
@@ -163,9 +164,7 @@ LAYERS = click.IntRange(1, 1000)
     "--num-epochs",
     type=EPOCHS,
     metavar="N",
-    default=300,
-    show_default=True,
-    help="Number of passes over the training windows.",
+    help="Number of passes over the training windows.  [default: as many as --num-steps takes; 300 with --patience]",
 )
 @click.option(
     "--num-steps",
@@ -176,7 +175,7 @@ LAYERS = click.IntRange(1, 1000)
 @click.option(
     "--loss",
     type=click.Choice(["mse", "mae", "huber", "quantile"]),
-    default="mse",
+    default="mae",
     show_default=True,
     help="Loss to minimise.",
 )
@@ -196,11 +195,11 @@ LAYERS = click.IntRange(1, 1000)
     show_default=True,
     help="Quantile to predict, of --loss quantile.",
 )
-@click.option("--learning-rate", type=POSITIVE, metavar="X", default=0.002, show_default=True, help="Learning rate.")
+@click.option("--learning-rate", type=POSITIVE, metavar="X", default=0.005, show_default=True, help="Learning rate.")
 @click.option(
     "--optimizer",
     type=click.Choice(["adam", "adamw", "sgd", "momentum"]),
-    default="adam",
+    default="adamw",
     show_default=True,
     help="Optimizer.",
 )
@@ -216,7 +215,7 @@ LAYERS = click.IntRange(1, 1000)
     "--beta2",
     type=RATE,
     metavar="X",
-    default=0.999,
+    default=0.99,
     show_default=True,
     help="Decay of the average squared gradient, of adam and adamw.",
 )
@@ -224,16 +223,15 @@ LAYERS = click.IntRange(1, 1000)
     "--weight-decay",
     type=RATE,
     metavar="X",
-    default=0.01,
+    default=0.0,
     show_default=True,
     help="Weight decay of adamw, as a fraction of the learning rate.",
 )
 @click.option(
     "--schedule",
     type=click.Choice(["constant", "cosine", "one-cycle"]),
-    default="constant",
-    show_default=True,
-    help="Learning-rate schedule, over all updates.",
+    help="Learning-rate schedule, over all updates.  "
+    "[default: one-cycle; constant for sgd, momentum and with --patience]",
 )
 @click.option(
     "--warmup",
@@ -247,26 +245,39 @@ LAYERS = click.IntRange(1, 1000)
     help="Reduction of the loss over a mini-batch; the reported loss is always the mean.  "
     "[default: mean for adam and adamw, else sum]",
 )
-@click.option("--batch-size", type=COUNT, metavar="N", help="Mini-batch size, in windows.  [default: all]")
+@click.option(
+    "--batch-size",
+    type=OrWord(COUNT, "all"),
+    metavar="N|all",
+    default=64,
+    show_default=True,
+    help="Mini-batch size, in windows.",
+)
 @click.option(
     "--keep-every",
     type=COUNT,
     metavar="N",
     help="Activation checkpointing: store every N-th state and recompute the rest.  [default: store all]",
 )
-@click.option("--clip-norm", type=POSITIVE, metavar="X", help="Clip gradients to this norm.  [default: no clipping]")
+@click.option(
+    "--clip-norm",
+    type=OrWord(POSITIVE, "none"),
+    metavar="X|none",
+    default=1.0,
+    show_default=True,
+    help="Clip gradients to this norm.",
+)
 @click.option(
     "--patience",
     type=click.IntRange(min=0),
     metavar="N",
-    default=50,
-    show_default=True,
-    help="Stop after N epochs without a lower loss; 0 to disable.",
+    help="Stop after N epochs without a lower loss, of the validation rows if there are any; 0 to disable.  "
+    "[default: 0]",
 )
 @click.option(
     "--scaling",
     type=click.Choice(["last", "standard", "window", "robust", "none"]),
-    default="last",
+    default="window",
     show_default=True,
     help="Scale each window relative to its last row, by typical changes (last) or by its own deviation (window); or "
     "all rows by the training rows' mean and deviation (standard), or median and interquartile range (robust).",
@@ -335,7 +346,7 @@ def train(
     target: str | None,
     features: tuple[str, ...] | str,
     reading: dict[str, Any],
-    preset: str | None,
+    preset: str,
     split_ratio: float,
     validation_ratio: float,
     device: DeviceRequest,
@@ -375,8 +386,10 @@ def train(
             raise click.UsageError("Missing argument 'CSV': a file, a bundled name such as GOOG.csv, or --resume RUN.")
         if allow_changes:
             raise click.UsageError("--allow-changes needs --resume")
-        settings |= {"validation_ratio": validation_ratio, "patience": settings["patience"] or None}
-        if preset is not None:
+        settings |= {"validation_ratio": validation_ratio, "patience": settings["patience"] or None} | _unlimited(
+            settings
+        )
+        if preset != "recipe":
             settings |= {name: value for name, value in _preset(preset).items() if not is_given(ctx, name)}
         _check_together(ctx, settings)
         if device.tf32 and settings["dtype"] != "float32":
@@ -432,6 +445,12 @@ def train(
         _say_drift(drift)
 
 
+def _unlimited(settings: Mapping[str, Any]) -> dict[str, None]:
+    """Settings whose option says that there is no limit."""
+    words = {"batch_size": "all", "clip_norm": "none"}
+    return {name: None for name, word in words.items() if settings.get(name) == word}
+
+
 def _preset(name: str) -> Mapping[str, Any]:
     from gru_xp.forecasting.recipe import PRESETS
 
@@ -459,6 +478,7 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     given = {name: value for name, value in ctx.params.items() if is_given(ctx, name)}
     if "patience" in given:
         given["patience"] = given["patience"] or None
+    given |= _unlimited(given)
     if asked := joined_features(given.pop("feature", ()), given.pop("features", ())):
         given["features"] = asked
     return {name: value for name, value in given.items() if name not in others}

@@ -190,41 +190,41 @@ class Forecaster:
     """
 
     _: KW_ONLY
-    seq_length: int | Literal["auto"] = 10
+    seq_length: int | Literal["auto"] = "auto"
     hidden_size: int = 32
     num_layers: int = 1
     bidirectional: bool = False
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     zoneout: float = 0.0
-    num_epochs: int | None = 300
-    learning_rate: float = 0.002
-    optimizer: str = "adam"
+    num_epochs: int | None = None
+    learning_rate: float = 0.005
+    optimizer: str = "adamw"
     reduction: str | None = None
-    batch_size: int | None = None
-    clip_norm: float | None = None
-    patience: int | None = 50
-    validation_ratio: float = 0.2
-    scaling: str = "last"
+    batch_size: int | None = 64
+    clip_norm: float | None = 1.0
+    patience: int | None = None
+    validation_ratio: float = 0.0
+    scaling: str = "window"
     reset: Reset = "before"
     dtype: Literal["float32", "float64"] = "float32"
     seed: int = 0
     keep_every: int | None = None
     beta1: float = 0.9
-    beta2: float = 0.999
-    weight_decay: float = 0.01
-    schedule: str = "constant"
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+    schedule: str | None = None
     warmup: float | None = None
     horizon: int = 1
-    patches: int = 0
-    linear_skip: bool = False
+    patches: int = 8
+    linear_skip: bool = True
     num_steps: int | None = None
-    loss: str = "mse"
+    loss: str = "mae"
     huber_delta: float = 1.0
     quantile: float = 0.5
     season: int | Literal["auto", "none"] = "auto"
     model: Literal["gru", "ridge"] = "gru"
-    guard: bool = False
+    guard: bool = True
 
     device: Device = field(init=False, repr=False)
     params: NetworkParams = field(init=False, repr=False)
@@ -318,6 +318,9 @@ class Forecaster:
         """For a training with so many windows."""
         values = {f.name: getattr(self, f.name) for f in fields(TrainingConfig) if f.name != "quantiles"}
         values["quantiles"] = (self.quantile,)
+        if self.schedule is None:
+            turns = self.optimizer in ("adam", "adamw") and self.patience is None
+            values["schedule"] = "one-cycle" if turns else "constant"
         if self.num_epochs is None and self.patience is not None:
             values["num_epochs"] = EPOCHS_WITH_PATIENCE
         elif self.num_epochs is None and self.num_steps is None:

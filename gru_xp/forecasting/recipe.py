@@ -53,7 +53,7 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
         "beta2": 0.99,
         "weight_decay": 0.0,
         "learning_rate": 5e-3,
-        "schedule": "one-cycle",
+        "schedule": None,
         "num_epochs": None,
         "patience": None,
         "batch_size": 64,
