@@ -375,7 +375,12 @@ def train(
     from gru_xp.reporting.run_folder import CHECKPOINT_FILE, checkpoint_file, run_folder
 
     if resume is not None:
-        belong_to_new_runs = {"--out": out, "--overwrite": overwrite, "--verify-cpu": verify_cpu, "--preset": preset}
+        belong_to_new_runs = {
+            "--out": out,
+            "--overwrite": overwrite,
+            "--verify-cpu": verify_cpu,
+            "--preset": is_given(ctx, "preset"),
+        }
         for name, value in belong_to_new_runs.items():
             if value:
                 raise click.UsageError(f"{name} cannot be combined with --resume; it belongs to a new run")
