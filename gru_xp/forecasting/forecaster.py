@@ -93,6 +93,20 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
 """What `Forecaster.describe` gives, and what it is."""
 
 _OLD_SETTINGS: dict[str, Any] = {
+    "seq_length": 10,
+    "hidden_size": 32,
+    "num_epochs": 300,
+    "learning_rate": 0.002,
+    "optimizer": "adam",
+    "reduction": None,
+    "batch_size": None,
+    "clip_norm": None,
+    "patience": 50,
+    "validation_ratio": 0.2,
+    "scaling": "last",
+    "reset": "before",
+    "dtype": "float32",
+    "seed": 0,
     "num_layers": 1,
     "bidirectional": False,
     "dropout": 0.0,

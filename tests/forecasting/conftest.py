@@ -10,6 +10,27 @@ from gru_xp.devices import Device, resolve_device
 from gru_xp.forecasting import Forecaster
 
 
+PLAIN = {
+    "seq_length": 4,
+    "hidden_size": 5,
+    "num_epochs": 5,
+    "learning_rate": 0.02,
+    "validation_ratio": 0.2,
+    "patience": 50,
+    "scaling": "last",
+    "loss": "mse",
+    "optimizer": "adam",
+    "beta2": 0.999,
+    "schedule": "constant",
+    "batch_size": None,
+    "clip_norm": None,
+    "patches": 0,
+    "linear_skip": False,
+    "guard": False,
+}
+"""A GRU alone that sees each row, on full batches, and whose best epoch is chosen by validation rows."""
+
+
 @pytest.fixture
 def cpu() -> Device:
     return resolve_device("cpu")
@@ -17,10 +38,10 @@ def cpu() -> Device:
 
 @pytest.fixture
 def small() -> Callable[..., Forecaster]:
-    """``small(**settings)``: a Forecaster that learns in no time."""
+    """``small(**settings)``: a Forecaster that learns in no time; with `PLAIN` settings, but for those given."""
 
     def small(**settings: Any) -> Forecaster:
-        return Forecaster(**({"seq_length": 4, "hidden_size": 5, "num_epochs": 5, "learning_rate": 0.02} | settings))
+        return Forecaster(**(PLAIN | settings))
 
     return small
 
