@@ -187,7 +187,8 @@ class Forecaster:
         What to train. The ridge is the linear skip alone, in closed form.
     guard
         Whether to forecast like the best forecast without training where the model, trained without the last fifth of
-        the training rows, is not 1 % better there. Fewer than 100 windows there are not judged.
+        the training rows, is not 1 % better there, by the mean absolute error or, with ``loss="quantile"``, by that
+        loss. Fewer than 100 windows there are not judged, nor is a model that cannot be trained without them.
 
     Raises
     ------
@@ -266,6 +267,8 @@ class Forecaster:
         check_flag("guard", self.guard)
         if self.model == "ridge" and not self.linear_skip:
             raise ArgumentError("model='ridge' is the linear skip alone; use linear_skip=True with it")
+        if self.model == "ridge" and self.loss == "quantile":
+            raise ArgumentError("model='ridge' predicts a mean, no quantile; use model='gru' with loss='quantile'")
         whole_number("horizon", self.horizon, 1, MAX_STEPS)
         whole_number("patches", self.patches, 0, LARGEST_STATE)
         check_flag("bidirectional", self.bidirectional)
@@ -417,7 +420,7 @@ class Forecaster:
         warn_of_notices(given, series, stacklevel=2)
         device = device if isinstance(device, Device) else device_for_caller(device)
         check_tf32(device, self.dtype)
-        with naming(series):
+        with self._keeping_choices(), naming(series):
             check_magnitude(series)
             split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)
             if state is None:
@@ -428,35 +431,35 @@ class Forecaster:
             else:
                 self._check_fitted("scaler")
                 scaler = self.scaler
-        shapes = self._training_shapes(series, split)
-        config = self._training_config(shapes.n_train)
-        check_memory(shapes, config, device)
-        if state is None:
-            self.fallback = self._guard(series.head(split.train_end), device) if self.guard else None
-        with memory_advice(shapes, config, device), naming(series):
-            learned = self._sequences(series, "train", split, scaler, device)
-            validation = None
-            if self.validation_ratio > 0:
-                validation = self._sequences(series, "validation", split, scaler, device, learned.mean_unit)
-            vars(self).pop("params", None)  # they would not go with what follows
-            self.device, self.columns, self.scaler = device, series.columns, scaler
-            self.sees_gaps, self.best_epoch = series.observed is not None, 0
-            if series is not given:
-                others = {name: note for name, note in self.notes.items() if name != "reading"}
-                self.notes = others | ({"reading": ReadOptions(**how).to_dict()} if how else {})
-            start = self._start()
-            if self.linear_skip:
-                start = start._replace(skip=self._ridge(series, split, scaler))
-            training = train(
-                start,
-                learned,
-                config=config,
-                device=device,
-                validation=validation,
-                callback=_stop if self.model == "ridge" else callback,
-                pause=None if self.model == "ridge" else pause,
-                state=state,
-            )
+            shapes = self._training_shapes(series, split)
+            config = self._training_config(shapes.n_train)
+            check_memory(shapes, config, device)
+            if state is None:
+                self.fallback = self._guard(series.head(split.train_end), device) if self.guard else None
+            with memory_advice(shapes, config, device):
+                learned = self._sequences(series, "train", split, scaler, device)
+                validation = None
+                if self.validation_ratio > 0:
+                    validation = self._sequences(series, "validation", split, scaler, device, learned.mean_unit)
+                vars(self).pop("params", None)  # they would not go with what follows
+                self.device, self.columns, self.scaler = device, series.columns, scaler
+                self.sees_gaps, self.best_epoch = series.observed is not None, 0
+                if series is not given:
+                    others = {name: note for name, note in self.notes.items() if name != "reading"}
+                    self.notes = others | ({"reading": ReadOptions(**how).to_dict()} if how else {})
+                start = self._start()
+                if self.linear_skip:
+                    start = start._replace(skip=self._ridge(series, split, scaler))
+                training = train(
+                    start,
+                    learned,
+                    config=config,
+                    device=device,
+                    validation=validation,
+                    callback=_stop if self.model == "ridge" else callback,
+                    pause=None if self.model == "ridge" else pause,
+                    state=state,
+                )
         self.training, self.params, self.best_epoch = training, training.params, training.best_epoch
         if training.problem is not None:
             warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
@@ -471,10 +474,28 @@ class Forecaster:
         changed = {"guard": False, "seq_length": self.window_length, "season": season, "validation_ratio": 0.0}
         rehearsal = Forecaster(**self.settings() | changed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # forecasts that are no numbers lose anyway
-            rehearsal.fit(series.head(learned), device=device)
-        forecasts = rehearsal.forecasts(series, origins.tolist(), self.horizon)
-        return naive_instead(series, learned, origins, forecasts, self.seasons)
+            warnings.simplefilter("ignore", RuntimeWarning)
+            try:
+                rehearsal.fit(series.head(learned), device=device)
+            except DataError:  # the rows before the last ones are constant, too few or missing
+                return None
+        try:
+            forecasts = rehearsal.forecasts(series, origins.tolist(), self.horizon)
+        except DataError:  # they are no numbers
+            forecasts = np.full((len(origins), self.horizon), np.nan)
+        quantile = self.quantile if self.loss == "quantile" else 0.5
+        return naive_instead(series, learned, origins, forecasts, self.seasons, quantile)
+
+    @contextmanager
+    def _keeping_choices(self) -> Iterator[None]:
+        """What the parameters go with is as before, where a fit is refused that has left them there."""
+        before = {name: vars(self)[name] for name in ("look_back", "seasons", "fallback") if name in vars(self)}
+        try:
+            yield
+        except BaseException:
+            if "params" in vars(self):
+                vars(self).update(before)
+            raise
 
     def _ridge(self, series: TimeSeries, split: Split, scaler: Scaler) -> LinearParams:
         """The linear skip to begin with."""

@@ -126,16 +126,29 @@ def guarded_origins(series: TimeSeries, rows: int, horizon: int, seq_length: int
 
 
 def naive_instead(
-    series: TimeSeries, learned: int, origins: Rows, forecasts: Floats, seasons: tuple[int, ...]
+    series: TimeSeries,
+    learned: int,
+    origins: Rows,
+    forecasts: Floats,
+    seasons: tuple[int, ...],
+    quantile: float = 0.5,
 ) -> str | None:
-    """The name of the forecast without training that is as good as `forecasts (n, horizon)`; None if there is none."""
+    """The name of the forecast without training that is as good as `forecasts (n, horizon)`; None if there is none.
+
+    An error counts by how much the quantile is missed: its size for 0.5.
+    """
     target, horizon = series.values[:, 0], forecasts.shape[1]
     actual = target[origins[:, None] + np.arange(horizon)]
+
+    def error_of(forecasts: Floats) -> float:
+        below = actual - forecasts
+        return float(2 * np.maximum(quantile * below, (quantile - 1) * below).mean())
+
     errors = {
-        name: float(np.abs(baseline(target, origins, horizon) - actual).mean())
+        name: error_of(baseline(target, origins, horizon))
         for name, baseline in baselines(target[:learned], seasons).items()
     }
     best = min(errors, key=errors.__getitem__)
     with np.errstate(over="ignore", invalid="ignore"):
-        error = float(np.abs(forecasts - actual).mean())
+        error = error_of(forecasts)
     return None if error <= (1 - MIN_GAIN) * errors[best] else best

@@ -106,11 +106,12 @@ def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio:
     if not fits(split):
         needed = _first(lambda n: fits(divide(n)), rows + 1)
         enough = "no number of rows is enough" if needed is None else f"at least {needed} are needed"
-        ahead, or_horizon = (f" and a horizon of {horizon}", " or horizon") if horizon > 1 else ("", "")
+        ahead = f" and a horizon of {horizon}" if horizon > 1 else ""
+        smaller = " or ".join(["seq length"] * (seq_length > 1) + ["horizon"] * (horizon > 1))
+        advice = ["more rows", f"a smaller {smaller}", "other ratios"] if smaller else ["more rows", "other ratios"]
         raise DataError(
             f"{rows} rows are too few for windows of {seq_length} steps{ahead} with split ratio {split_ratio:g} and "
-            f"validation ratio {validation_ratio:g}: {enough}; give more rows, a smaller seq length{or_horizon} or "
-            "other ratios"
+            f"validation ratio {validation_ratio:g}: {enough}; give {', '.join(advice[:-1])} or {advice[-1]}"
         )
     return split
 

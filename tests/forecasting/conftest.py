@@ -9,7 +9,6 @@ import pytest
 from gru_xp.devices import Device, resolve_device
 from gru_xp.forecasting import Forecaster
 
-
 PLAIN = {
     "seq_length": 4,
     "hidden_size": 5,

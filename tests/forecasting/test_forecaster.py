@@ -468,11 +468,11 @@ def test_what_is_left_out_follows_the_seed(small, walk, cpu):
         assert (start == start_without) == (kind != "zoneout"), kind
 
 
-def test_several_layers_learn_a_sine(cpu):
+def test_several_layers_learn_a_sine(small, cpu):
     series = 10.0 + 3.0 * np.sin(0.7 * np.arange(150))
     settings = {"seq_length": 6, "hidden_size": 8, "num_epochs": 120, "learning_rate": 0.02}
     layers = {"num_layers": 2, "bidirectional": True}
-    forecaster = Forecaster(**settings, **layers).fit(series, device=cpu)
+    forecaster = small(**settings, **layers).fit(series, device=cpu)
     errors = forecaster.predict(series) - series[6:]
     assert np.sqrt(np.mean(errors**2)) < 0.2
     start = init_network_params(1, 8, 1, **layers, xp=np, seed=0, dtype=np.float32)

@@ -157,7 +157,7 @@ def test_all_kinds_of_networks(small, series, cpu, settings):
     assert min(costs) < costs[0]
 
 
-def test_knowing_of_gaps_helps(cpu):
+def test_knowing_of_gaps_helps(small, cpu):
     """A value that is the last one, or, after a gap, something that the last one says nothing of."""
     rng = np.random.default_rng(3)
     flags = rng.random(400) < 0.5
@@ -166,8 +166,8 @@ def test_knowing_of_gaps_helps(cpu):
     observed = np.stack([np.ones(400, bool), flags], axis=1)
     series = TimeSeries(values, ("target", "other"), observed=observed)
     settings = {"seq_length": 3, "hidden_size": 8, "num_epochs": 120, "learning_rate": 0.02, "scaling": "standard"}
-    told = Forecaster(**settings).fit(series, device=cpu)
-    untold = Forecaster(**settings).fit(dataclasses.replace(series, observed=None), device=cpu)
+    told = small(**settings).fit(series, device=cpu)
+    untold = small(**settings).fit(dataclasses.replace(series, observed=None), device=cpu)
     best, without = (min(record.validation_cost for record in each.training.history) for each in (told, untold))
     assert best < 0.05
     assert without > 0.5

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gru_xp import Forecaster
-from gru_xp.errors import ArgumentError, NotFittedError
+from gru_xp.errors import ArgumentError, DataError, NotFittedError
 from gru_xp.forecasting.baselines import baselines
 from gru_xp.forecasting.recipe import PRESETS, RECIPE, known_origins, naive_instead, step_budget
 from gru_xp.forecasting.scaling import Scaler
@@ -135,6 +135,7 @@ def test_presets_are_settings(name):
         ({"season": 1}, "season"),
         ({"model": "arima"}, "model"),
         ({"guard": 2}, "guard"),
+        ({"model": "ridge", "loss": "quantile"}, "quantile"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, part):
@@ -146,3 +147,64 @@ def test_scalers_see_the_training_rows_alone(rng, cpu):
     series = daily(rng)
     forecaster = Forecaster(**QUICK | {"validation_ratio": 0.3}).fit(series, device=cpu)
     assert forecaster.scaler == Scaler.fit("window", series.values[:210], ("y",))
+
+
+@pytest.mark.parametrize(("rows", "needed", "settings"), [(1, 2, {}), (10, 13, {"horizon": 12})])
+def test_too_few_rows_are_refused_with_the_number_that_is_enough(rows, needed, settings, rng, cpu, refusal):
+    values = rng.standard_normal(needed)
+    forecaster = Forecaster(**QUICK | settings)
+    error = refusal(lambda: forecaster.fit(values[:rows], device=cpu), f"at least {needed} are needed")
+    assert "seq length" not in str(error)
+    assert np.isfinite(forecaster.fit(values, device=cpu).forecast(values, 15)).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"horizon": 4, "model": "ridge"}], ids=str)
+def test_few_rows_with_gaps_and_a_feature_are_learned(settings, rng, cpu):
+    values = rng.standard_normal((20, 2)).cumsum(axis=0)
+    observed = rng.random((20, 2)) < 0.8
+    forecaster = Forecaster(**QUICK | settings).fit(TimeSeries(values, ("a", "b"), observed=observed), device=cpu)
+    assert forecaster.params.skip.weight.shape == (forecaster.horizon, forecaster.window_length)
+    assert np.isfinite(forecaster.forecast(values, 9)).all()
+
+
+def test_a_nearly_constant_target_stays_where_it_is(cpu):
+    values = np.full(300, 5.0)
+    values[7] = 6.0
+    np.testing.assert_allclose(Forecaster(**QUICK).fit(values, device=cpu).forecast(values, 3), 5.0, atol=0.05)
+
+
+def test_a_model_that_cannot_be_trained_without_the_last_rows_is_not_judged(rng, cpu):
+    constant = np.concatenate([np.full(560, 5.0), rng.standard_normal(140)])
+    missing = TimeSeries(rng.standard_normal((700, 1)), ("a",), observed=np.arange(700)[:, None] >= 560)
+    for series, settings in ((constant, {}), (missing, {}), (rng.standard_normal(700), {"seq_length": 580})):
+        assert Forecaster(**QUICK | settings).fit(series, device=cpu).fallback is None
+
+
+def test_forecasts_that_are_no_numbers_lose(rng, cpu, monkeypatch):
+    def refuse(*_):
+        raise DataError("the model predicts inf")
+
+    monkeypatch.setattr(Forecaster, "forecasts", refuse)
+    assert Forecaster(**QUICK | {"seq_length": 14}).fit(daily(rng, 600), device=cpu).fallback == "seasonal naive"
+
+
+def test_a_quantile_is_learned_beside_the_skip_and_judged_as_one(rng, cpu):
+    values = 50 + rng.standard_normal(700)
+    settings = {"loss": "quantile", "quantile": 0.9, "hidden_size": 4, "seq_length": 8}
+    forecaster = Forecaster(**settings).fit(values, device=cpu)
+    assert forecaster.fallback is None
+    assert 0.8 < np.mean(values[8:] < forecaster.predict(values)) < 0.97
+
+
+def test_a_second_fit_chooses_anew_unless_it_is_refused(rng, cpu):
+    noise, seasonal = 50 + rng.standard_normal(600), daily(rng)
+    forecaster = Forecaster(**QUICK).fit(noise, device=cpu)
+    assert forecaster.fallback == "mean"
+    before = forecaster.forecast(noise, 3)
+    missing = TimeSeries(seasonal.values, ("y",), reading=seasonal.reading, observed=np.zeros((300, 1), dtype=bool))
+    with pytest.raises(DataError, match="missing"):
+        forecaster.fit(missing, device=cpu)
+    np.testing.assert_array_equal(forecaster.forecast(noise, 3), before)
+    again, anew = forecaster.fit(seasonal, device=cpu), Forecaster(**QUICK).fit(seasonal, device=cpu)
+    assert (again.look_back, again.seasons, again.fallback) == (anew.look_back, (7,), anew.fallback)
+    np.testing.assert_array_equal(again.forecast(seasonal, 9), anew.forecast(seasonal, 9))
