@@ -489,7 +489,8 @@ class Forecaster:
     @contextmanager
     def _keeping_choices(self) -> Iterator[None]:
         """What the parameters go with is as before, where a fit is refused that has left them there."""
-        before = {name: vars(self)[name] for name in ("look_back", "seasons", "fallback") if name in vars(self)}
+        chosen = ("look_back", "seasons", "fallback")
+        before = {name: value for name, value in vars(self).items() if name in chosen}
         try:
             yield
         except BaseException:
