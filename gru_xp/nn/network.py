@@ -218,10 +218,21 @@ def _check_skip(skip: LinearParams, x: Array, y: Array) -> None:
 def _to_patches(x: Array, k: int, scan: Scan) -> Array:
     """``(B, T, I)`` as ``(B, T / k, k * I)``, rounded up, with zeros before the first row where T is no multiple."""
     reshape, (B, T, I) = array_namespace(x).reshape, x.shape  # noqa: E741
-    rows, missing = reshape(x, (B, T * I)), -T % k
+    missing = -T % k
+    if I > 1:  # reshape would make a copy, which a replay of what `scan` has recorded would not make again
+        return side_by_side([_every(x, j - missing, k, scan) for j in range(k)], scan)
+    rows = reshape(x, (B, T))
     if missing:
-        rows = side_by_side([filled(0.0, (B, missing * I), like=x), rows], scan)
-    return reshape(rows, (B, (T + missing) // k, k * I))
+        rows = side_by_side([filled(0.0, (B, missing), like=x), rows], scan)
+    return reshape(rows, (B, (T + missing) // k, k))
+
+
+def _every(x: Array, first: int, k: int, scan: Scan) -> Array:
+    """Every k-th row of ``(B, T, I)`` from the first one on; zeros for a row that is before all others."""
+    if first >= 0:
+        return x[:, first::k, :]
+    zeros = filled(0.0, (x.shape[0], 1, x.shape[2]), like=x)
+    return scan.call(_one_after_another, zeros, x[:, first + k :: k, :])[0] if first + k < x.shape[1] else zeros
 
 
 def _from_patches(a: Array | None, T: int, I: int) -> Array | None:  # noqa: E741
@@ -230,6 +241,10 @@ def _from_patches(a: Array | None, T: int, I: int) -> Array | None:  # noqa: E74
         return a
     reshape, (B, steps, width) = array_namespace(a).reshape, a.shape
     return reshape(reshape(a, (B, steps * width))[:, steps * width - T * I :], (B, T, I))
+
+
+def _one_after_another(xp: Namespace, a: Array, b: Array) -> Arrays:
+    return (xp.concat([a, b], axis=1),)
 
 
 def _add_to_first(xp: Namespace, a: Array, b: Array) -> Arrays:
