@@ -203,12 +203,21 @@ def _changed_options(
                 path,
                 f"{option} is {value}, but the run has {checkpoint.state.epoch} epochs already; give at least as many",
             )
-        if name not in CHANGEABLE or (name == "num_epochs" and held["num_steps"] is not None):
+        if name not in CHANGEABLE or _settles_more(name, value, held):
             _refuse(path, f"{what}, which would be a different training; leave it out, or train a new run")
         if not allow_changes:
             _refuse(path, f"{what}; leave it out, or add --allow-changes")
         changes[name] = value
     return changes
+
+
+def _settles_more(name: str, given: Any, held: Mapping[str, Any]) -> bool:
+    """Whether the number of updates, or the schedule of their learning rate, would follow from the option anew."""
+    counts_updates = held["num_epochs"] is None and held["patience"] is None
+    if name == "num_epochs":
+        return held["num_steps"] is not None or counts_updates
+    turns_on_or_off = name == "patience" and None in (given, held["patience"])
+    return turns_on_or_off and (held["schedule"] is None or held["num_epochs"] is None)
 
 
 def _is_same(name: str, given: Any, held: Any, notes: Mapping[str, Any]) -> bool:
