@@ -545,12 +545,16 @@ def _say_drift(drift: "Drift") -> None:
     note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, losses by {drift.cost:.1e}")
 
 
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
 def _say_what_was_settled(run: TrainingRun, *, quiet: bool) -> None:
     """What was chosen for the options that are ``auto``, and what the guard has found."""
     forecaster = run.forecaster
     if "auto" in (forecaster.seq_length, forecaster.season):
         seasons = " and ".join(f"{season} rows" for season in forecaster.seasons) or "none"
-        note(f"windows of {forecaster.window_length} rows; season: {seasons}", quiet=quiet)
+        note(f"windows of {_rows(forecaster.window_length)}; season: {seasons}", quiet=quiet)
     if forecaster.fallback is not None:
         note(
             f"nothing beats the {forecaster.fallback} forecast on the last training rows; forecasting that (--no-guard "
@@ -573,7 +577,7 @@ def _say_how_it_ended(run: TrainingRun, out: Path, *, quiet: bool) -> None:
     )
     if has_test:
         note(
-            f"the first test windows reach back into the last {forecaster.window_length} rows before the test set",
+            f"the first test windows reach back into the last {_rows(forecaster.window_length)} before the test set",
             quiet=quiet,
         )
     note(f"written to {out}", quiet=quiet)

@@ -106,12 +106,13 @@ def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio:
     if not fits(split):
         needed = _first(lambda n: fits(divide(n)), rows + 1)
         enough = "no number of rows is enough" if needed is None else f"at least {needed} are needed"
+        steps = f"{seq_length} steps" if seq_length > 1 else "1 step"
         ahead = f" and a horizon of {horizon}" if horizon > 1 else ""
-        smaller = " or ".join(["seq length"] * (seq_length > 1) + ["horizon"] * (horizon > 1))
-        advice = ["more rows", f"a smaller {smaller}", "other ratios"] if smaller else ["more rows", "other ratios"]
+        reducible = " or ".join(name for name, n in (("seq length", seq_length), ("horizon", horizon)) if n > 1)
         raise DataError(
-            f"{rows} rows are too few for windows of {seq_length} steps{ahead} with split ratio {split_ratio:g} and "
-            f"validation ratio {validation_ratio:g}: {enough}; give {', '.join(advice[:-1])} or {advice[-1]}"
+            f"{rows} rows are too few for windows of {steps}{ahead} with split ratio {split_ratio:g} and "
+            f"validation ratio {validation_ratio:g}: {enough}; give more rows"
+            f"{reducible and f', a smaller {reducible}'} or other ratios"
         )
     return split
 
