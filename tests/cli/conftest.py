@@ -19,6 +19,12 @@ from gru_xp.reporting import run_folder
 
 NO_CUDA = "the driver is on holiday"
 SMALL = ("--hidden-size", "4", "--num-epochs", "3")
+PLAIN = (
+    *("--seq-length", "10", "--patches", "0", "--no-linear-skip", "--no-guard", "--scaling", "last", "--loss", "mse"),
+    *("--optimizer", "adam", "--schedule", "constant", "--learning-rate", "0.002"),
+    *("--batch-size", "all", "--clip-norm", "none", "--validation-ratio", "0.2", "--patience", "50"),
+)
+"""A GRU on its own, with a step for each row, whose best epoch is chosen by rows that are held out."""
 
 
 class Outcome(NamedTuple):
@@ -176,6 +182,12 @@ def goog(train_once):
 
 
 @pytest.fixture(scope="session")
+def validated(train_once):
+    """A run of a GRU on its own, with validation rows; tests only look at it."""
+    return train_once("GOOG.csv", *PLAIN)
+
+
+@pytest.fixture(scope="session")
 def sunspots(train_once):
     """A run on a bundled file with years, told in JSON; tests only look at it."""
     return train_once("sunspots", "--json", "--quiet")
@@ -183,9 +195,9 @@ def sunspots(train_once):
 
 @pytest.fixture(scope="session")
 def deep(train_once):
-    """A run of two layers in both directions, with all kinds of dropout; tests only look at it."""
+    """A plain run of two layers in both directions, with all kinds of dropout; tests only look at it."""
     rates = ("--dropout", "0.2", "--recurrent-dropout", "0.1", "--zoneout", "0.3")
-    return train_once("sunspots", "--num-layers", "2", "--bidirectional", *rates)
+    return train_once("sunspots", *PLAIN, "--num-layers", "2", "--bidirectional", *rates)
 
 
 @pytest.fixture(scope="session")
@@ -218,6 +230,12 @@ def write_csv(tmp_path):
 def quick():
     """Options of a training that takes no time."""
     return SMALL
+
+
+@pytest.fixture
+def plain():
+    """Options of a GRU on its own, with a step for each row, and with validation rows."""
+    return PLAIN
 
 
 def _contents(folder):

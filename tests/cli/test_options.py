@@ -94,7 +94,7 @@ def test_options_can_be_written_with_underscores():
             value = [VALUES[option.name]]
         else:
             value = ["0.5" if isinstance(option.type, click.FloatRange) else "3"]
-        for hyphens in option.opts:
+        for hyphens in option.secondary_opts if option.default is True else option.opts:
             if hyphens.startswith("--"):
                 underscores = "--" + hyphens[2:].replace("-", "_")
                 given = parse(command, *arguments, underscores, *value)

@@ -98,10 +98,10 @@ def test_a_quiet_terminal_stays_empty(monkeypatch):
 
 
 @pytest.mark.compat
-def test_what_is_no_terminal_gets_lines(app, write_csv, quick, monkeypatch):
+def test_what_is_no_terminal_gets_lines(app, write_csv, quick, plain, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     write_csv()
-    outcome = app("train", "own.csv", *quick)
+    outcome = app("train", "own.csv", *quick, *plain)
     pattern = r"epoch \d/3: training loss \S+, best validation loss \S+, about \d+ s left"
     lines = [line for line in outcome.err.splitlines() if re.fullmatch(pattern, line)]
     assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
@@ -202,11 +202,11 @@ def test_ctrl_c_on_a_terminal_finishes_the_batch_and_keeps_the_run(terminal, wri
     """The bar and the messages are on stderr, and stdout has none of them."""
     write_csv()
     shown = terminal("train", "own.csv", *FOREVER, "--batch-size", 5, "--out", "my run", "--json")
-    shown.read_until("left")  # the bar is there, so training has begun
+    shown.read_until("best training")  # the bar has a loss, so training has begun
     shown.process.send_signal(signal.SIGINT)
     code, out = shown.finish()
     assert code == 130
-    assert re.search(r"\x1b\[.*/1000000.*loss: training .*best validation .*left", shown.shown, re.DOTALL)
+    assert re.search(r"\x1b\[.*/1000000.*loss: training .*best training .*left", shown.shown, re.DOTALL)
     lines = shown.shown.splitlines()
     assert "Stopping after this batch and saving. Press Ctrl-C again to quit now." in lines
     assert lines[-1] == "Stopped. Continue with: gru-xp train --resume 'my run'"

@@ -31,19 +31,20 @@ from gru_xp.training.checkpoint import Checkpoints
 
 cli = app_package.cli
 EPOCHS = ("--num-epochs", "5")
-PLAIN = ("--hidden-size", "4", "--device", "cpu", "--quiet")
-BATCHES = (*PLAIN, "--batch-size", "5")  # 24 windows: five batches, the last is smaller
+CONSTANT = ("--schedule", "constant")  # so that the rate does not depend on the number of epochs
+QUIET = ("--hidden-size", "4", "--device", "cpu", "--quiet")
+BATCHES = (*QUIET, "--batch-size", "5")  # 28 windows: six batches, the last is smaller
 
 KINDS = {
-    "whole batch": (*PLAIN,),
-    "adam, layers, dropout": (*BATCHES, "--num-layers", "3", "--dropout", "0.3", "--clip-norm", "0.1"),
+    "whole batch": (*QUIET, "--batch-size", "all", *CONSTANT),
+    "adam, layers, dropout": (*BATCHES, "--num-layers", "3", "--dropout", "0.3", "--clip-norm", "0.1", *CONSTANT),
     "momentum, zoneout": (*BATCHES, "--optimizer", "momentum", "--learning-rate", "1e-4", "--zoneout", "0.2"),
-    "sgd, no validation": (*BATCHES, "--optimizer", "sgd", "--validation-ratio", "0", "--recurrent-dropout", "0.2"),
+    "sgd, validation": (*BATCHES, "--optimizer", "sgd", "--validation-ratio", "0.2", "--recurrent-dropout", "0.2"),
     "float64, states again": (*BATCHES, "--dtype", "float64", "--keep-every", "3", "--bidirectional"),
     "a feature": (*BATCHES, "--scaling", "standard", "--target", "Value", "--features", "Year", "--reset", "after"),
     "gaps": (*BATCHES, "--missing", "mask"),
-    "adamw, one-cycle": (*BATCHES, "--optimizer", "adamw", "--schedule", "one-cycle", "--beta2", "0.99"),
-    "mae": (*BATCHES, "--loss", "mae"),
+    "a step a row": (*BATCHES, "--patches", "0", "--no-linear-skip", "--scaling", "last"),
+    "mse": (*BATCHES, "--loss", "mse"),
 }
 STOPS = [(0, 0), (0, 3), (2, 0), (3, 4), (4, 5)]
 
@@ -217,7 +218,7 @@ def test_what_an_interrupted_run_says(app, own, when, contents, tmp_path):
 
 
 def test_a_run_that_had_stopped_says_what_to_raise(app, own):
-    app("train", own.name, *PLAIN, "--num-epochs", "300", "--patience", "2", "--learning-rate", "0.5", "--out", "run")
+    app("train", own.name, *QUIET, "--num-epochs", "300", "--patience", "2", "--learning-rate", "0.5", "--out", "run")
     outcome = app("train", "--resume", "run", "--num-epochs", "500", "--allow-changes")
     assert outcome.code == 0
     (line,) = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
@@ -354,7 +355,7 @@ def test_a_run_on_stdin(app, own, resumed, results, tmp_path, monkeypatch, when)
 
 
 def test_a_bundled_file(app, when, results, resumed, tmp_path):
-    options = (*PLAIN, "--batch-size", 50, "--num-epochs", 2)
+    options = (*QUIET, "--batch-size", 50, "--num-epochs", 2)
     assert app("train", "sunspots", *options, "--out", "whole").code == 0
     with when((1, 2), signal.SIGINT):
         assert app("train", "sunspots", *options, "--out", "run").code == 130
@@ -482,7 +483,7 @@ def test_labels_and_columns_that_have_changed(app, own, stopped, unchanged):
 
 
 def test_rows_other_than_the_bundled_ones_are_the_runs_own(app, own, when, tmp_path):
-    options = (*PLAIN, "--target", "Sunspots", "--batch-size", 50, "--num-epochs", 2)
+    options = (*QUIET, "--target", "Sunspots", "--batch-size", 50, "--num-epochs", 2)
     with when((0, 2), signal.SIGINT):
         assert app("train", "sunspots", *options, "--out", "run").code == 130
     Path("own.csv").write_text(own.read_text().replace("Value", "Sunspots"))
@@ -525,7 +526,6 @@ CHANGES = {
     "num_epochs": 7,
     "learning_rate": 0.01,
     "clip_norm": 0.5,
-    "patience": 0,
     "keep_every": 2,
     "threads": 3,
     "device": "cuda",
@@ -549,13 +549,14 @@ OTHERS = {
     "encoding": "cp1252",
     "split_ratio": 0.5,
     "validation_ratio": 0.1,
+    "patience": 7,
     "seq_length": 9,
     "season": 3,
     "model": "ridge",
-    "guard": None,
+    "guard": False,
     "horizon": 2,
     "patches": 3,
-    "linear_skip": None,
+    "linear_skip": False,
     "hidden_size": 5,
     "num_layers": 2,
     "bidirectional": None,
@@ -575,7 +576,7 @@ OTHERS = {
     "schedule": "cosine",
     "warmup": 0.5,
     "num_steps": 9,
-    "loss": "mae",
+    "loss": "mse",
     "huber_delta": 0.5,
     "quantile": 0.25,
 }
@@ -589,6 +590,8 @@ NEW_RUNS = {"out": "other", "overwrite": None, "verify_cpu": None, "preset": "re
 
 
 def flag(name, value):
+    if value is False:
+        return [option_of(name).replace("--", "--no-")]
     return [option_of(name), *([] if value is None else [value])]
 
 
@@ -621,15 +624,13 @@ def test_tf32_needs_another_device_than_the_cpu(app, restore, unchanged):
 
 def test_options_that_may_change_if_that_is_said(app, restore, unchanged):
     threads = checkpoint().run["threads"]
-    held = {"num_epochs": 5, "learning_rate": 0.002, "patience": 50, "threads": threads, "device": "cpu"}
+    held = {"num_epochs": 5, "learning_rate": 0.005, "clip_norm": 1.0, "threads": threads, "device": "cpu"}
     for name, value in CHANGES.items():
         restore()
         option = flag(name, value)
         with unchanged():
             outcome = app("train", "--resume", "run", *option)
-        outcome.assert_refused(
-            f"run: {option[0]} is {held.get(name, 'not set')} ", f" {value or 'not set'} ", "--allow-changes"
-        )
+        outcome.assert_refused(f"run: {option[0]} is {held.get(name, 'not set')} ", f" {value} ", "--allow-changes")
         outcome = app("train", "--resume", "run", *option, "--allow-changes")
         assert outcome.code == 0, outcome.err
         described = Forecaster.load("run/model.safetensors", device="cpu")
@@ -639,7 +640,7 @@ def test_options_that_may_change_if_that_is_said(app, restore, unchanged):
             assert outcome.err.startswith("warning: device cuda ")
         else:
             settings = (described.settings(), checkpoint().forecaster.settings())
-            assert [each[name] for each in settings] == [value or None] * 2, name
+            assert [each[name] for each in settings] == [value] * 2, name
         assert checkpoint().state.epoch == (7 if name == "num_epochs" else 5), name
 
 
@@ -650,9 +651,24 @@ def test_options_that_would_be_another_training(app, stopped, unchanged):
             option = flag(name, value)
             for more in ((), ("--allow-changes",)):
                 outcome = app("train", "--resume", "run", *option, *more)
-                said = option[0].replace("--features", "--feature")
+                said = option_of(name.replace("features", "feature"))
                 outcome.assert_refused(f"run: {said} is ", f" {'True' if value is None else value} ")
                 assert "--allow-changes" not in outcome.error, name
+
+
+def test_what_the_number_of_updates_follows_from(app, own, stopped, unchanged):
+    """Patience, without which there are as many as the windows ask for, and another schedule."""
+    stopped(*BATCHES, "--patience", 9)
+    resumed = app("train", "--resume", "run", "--patience", 2, "--num-epochs", 4, "--allow-changes")
+    assert resumed.code == 0
+    assert checkpoint().state.epoch <= 4
+    with unchanged():
+        for option in (("--patience", 0), ("--num-steps", 9)):
+            app("train", "--resume", "run", *option, "--allow-changes").assert_refused(f"run: {option[0]} is ")
+    stopped(*BATCHES)
+    with unchanged():
+        for option in (("--patience", 2), ("--num-epochs", 400)):
+            app("train", "--resume", "run", *option, "--allow-changes").assert_refused(f"run: {option[0]} is not set ")
 
 
 def test_options_that_change_nothing(trained, restore, resumed):
@@ -771,7 +787,7 @@ def times(monkeypatch):
     return times
 
 
-ALL = [(epoch, batch) for epoch in range(5) for batch in range(6)] + [(5, 0)]
+ALL = [(epoch, batch) for epoch in range(5) for batch in range(7)] + [(5, 0)]
 
 
 def test_when_checkpoints_are_written(app, own, times):
@@ -801,8 +817,19 @@ def test_a_run_that_goes_on_writes_them_as_before_unless_told(app, own, times, w
 
 
 def test_a_run_that_gets_out_of_hand_leaves_a_checkpoint_that_can_be_read(app, own):
-    options = (*BATCHES, *EPOCHS, "--optimizer", "sgd", "--learning-rate", "1e19", "--checkpoint-seconds", 0)
-    outcome = app("train", own.name, *options, "--out", "run")
+    options = (
+        *BATCHES,
+        *EPOCHS,
+        "--optimizer",
+        "sgd",
+        "--learning-rate",
+        "1e30",
+        "--clip-norm",
+        "none",
+        "--loss",
+        "mse",
+    )
+    outcome = app("train", own.name, *options, "--checkpoint-seconds", 0, "--out", "run")
     assert outcome.code == 1
     assert stands() < (1, 0)
     again = app("train", "--resume", "run", "--quiet")

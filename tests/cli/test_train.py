@@ -104,8 +104,8 @@ def test_history_has_a_row_an_epoch(goog):
     assert seconds == sorted(seconds)
 
 
-def test_predictions_are_of_every_row_that_has_a_window(goog):
-    rows = read_rows(goog.folder / "predictions.csv")
+def test_predictions_are_of_every_row_that_has_a_window(validated):
+    rows = read_rows(validated.folder / "predictions.csv")
     assert list(rows[0]) == ["date", "split", "actual", "predicted", "residual"]
     source = read_rows(bundled_file("GOOG.csv"))
     assert [row["date"] for row in rows] == [row["Date"] for row in source[10:]]
@@ -119,7 +119,9 @@ def test_predictions_are_of_every_row_that_has_a_window(goog):
     assert splits == [name for name, count in counts.items() for _ in range(count)]
 
 
-@pytest.mark.parametrize(("run", "file", "column"), [("goog", "GOOG.csv", "Close"), ("sunspots", "sunspots.csv", None)])
+@pytest.mark.parametrize(
+    ("run", "file", "column"), [("validated", "GOOG.csv", "Close"), ("sunspots", "sunspots.csv", None)]
+)
 def test_metrics_follow_from_the_predictions(request, run, file, column):
     folder = request.getfixturevalue(run).folder
     metrics = read_json((folder / "metrics.json").read_text())
@@ -128,7 +130,7 @@ def test_metrics_follow_from_the_predictions(request, run, file, column):
     labels = [row["Date" if column else "Year"] for row in source]
     before = dict(zip(labels[1:], values[:-1], strict=True))
     rows = read_rows(folder / "predictions.csv")
-    assert list(metrics["parts"]) == ["train", "validation", "test"]
+    assert list(metrics["parts"]) == ["train", *["validation"] * (run == "validated"), "test"]
     fit_end = metadata(folder / "model.safetensors")["notes"]["fit_end"]
     changes = np.abs(np.diff(values[:fit_end])).mean()
     for name, part in metrics["parts"].items():
@@ -154,9 +156,9 @@ def test_metrics_follow_from_the_predictions(request, run, file, column):
         assert part["skill"] == pytest.approx(skill, abs=1e-9)
 
 
-def test_metrics_agree_with_the_history(goog):
-    metrics = read_json((goog.folder / "metrics.json").read_text())
-    history = read_rows(goog.folder / "history.csv")
+def test_metrics_agree_with_the_history(validated):
+    metrics = read_json((validated.folder / "metrics.json").read_text())
+    history = read_rows(validated.folder / "history.csv")
     best = min(history, key=lambda row: float(row["validation_cost"]))
     assert metrics["best_epoch"] == int(best["epoch"])
     assert metrics["epochs"] == int(history[-1]["epoch"]) == 3
@@ -166,7 +168,7 @@ def test_metrics_agree_with_the_history(goog):
     assert metrics["target"] == "Close"
     assert metrics["device"] == {"requested": "cpu", "used": "cpu", "tf32": False, "reason": "as asked"}
     # the cost is the error in units of the one-step changes
-    unit = metadata(goog.folder / "model.safetensors")["scaler"]["change_std"][0]
+    unit = metadata(validated.folder / "model.safetensors")["scaler"]["change_std"][0]
     for cost, part in (("cost", "train"), ("validation_cost", "validation")):
         assert float(best[cost]) == pytest.approx(
             (metrics["parts"][part]["models"]["GRU"]["rmse"] / unit) ** 2, rel=1e-4
@@ -189,11 +191,12 @@ def test_model_file_says_all_about_the_run(goog):
     notes = described["notes"]
     learned = closes[: notes["train_end"]]
     scaler = described["scaler"]
-    assert scaler["kind"] == "last"
+    assert scaler["kind"] == "window"
     assert scaler["mean"] == pytest.approx([np.mean(learned)])
     assert scaler["std"] == pytest.approx([np.std(learned)])
     assert scaler["change_std"] == pytest.approx([np.std(np.diff(learned))])
-    assert (notes["train_end"], notes["fit_end"]) == (1203, 1504)
+    assert notes["train_end"] == notes["fit_end"] == 1504
+    assert described["look_back"] == {"seq_length": 8, "season": 1}
     assert notes["bundled"] is True
     assert notes["split_ratio"] == 0.7
     shapes = {name: array.shape for name, array in tensors(goog.folder / "model.safetensors").items()}
@@ -203,6 +206,8 @@ def test_model_file_says_all_about_the_run(goog):
         "gru.0.0.bias": (12,),
         "linear.weight": (1, 4),
         "linear.bias": (1,),
+        "skip.weight": (1, 8),
+        "skip.bias": (1,),
     }
 
 
@@ -220,7 +225,7 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "zoneout": 0.5,
         "num_steps": 2,
         "learning_rate": 0.01,
-        "optimizer": "adamw",
+        "optimizer": "adam",
         "reduction": "mean",
         "batch_size": 8,
         "clip_norm": 0.5,
@@ -233,26 +238,25 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "keep_every": 2,
         "beta1": 0.75,
         "beta2": 0.875,
-        "weight_decay": 0.125,
         "schedule": "cosine",
         "warmup": 0.25,
         "loss": "quantile",
         "quantile": 0.25,
     }
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
-    others = ("--bidirectional", "--linear-skip", "--guard")
+    others = ("--bidirectional", "--no-linear-skip", "--no-guard")
     assert app("train", "own.csv", *flags, *others, "--out", "run").code == 0
     settings = metadata(tmp_path / "run/model.safetensors")["settings"]
-    beside = {"num_epochs": 300, "huber_delta": 1.0, "model": "gru"}  # which cannot be given beside these
-    assert settings == options | {"bidirectional": True, "linear_skip": True, "guard": True} | beside
+    beside = {"num_epochs": None, "huber_delta": 1.0, "weight_decay": 0.0, "model": "gru"}  # not to be given with these
+    assert settings == options | {"bidirectional": True, "linear_skip": False, "guard": False} | beside
     assert settings.keys() == Forecaster().settings().keys()
     assert all(value != Forecaster().settings()[name] for name, value in settings.items() if name not in beside)
     assert all(array.dtype == np.float64 for array in tensors(tmp_path / "run/model.safetensors").values())
 
 
-def test_layers_and_directions_are_in_the_model(deep):
+def test_layers_and_directions_are_in_the_model(deep, validated):
     settings = metadata(deep.folder / "model.safetensors")["settings"]
-    assert settings == Forecaster().settings() | {
+    assert settings == metadata(validated.folder / "model.safetensors")["settings"] | {
         "hidden_size": 4,
         "num_epochs": 3,
         "num_layers": 2,
@@ -293,9 +297,9 @@ def test_patience_ends_the_training(app, write_csv, tmp_path):
     assert "--patience" in outcome.err
 
 
-def test_without_validation_test_and_patience(app, write_csv, quick, tmp_path):
+def test_without_validation_test_and_patience(app, write_csv, quick, plain, tmp_path):
     write_csv()
-    options = ("--validation-ratio", 0, "--split-ratio", 1, "--patience", 0)
+    options = (*plain, "--validation-ratio", 0, "--split-ratio", 1, "--patience", 0)
     outcome = app("train", "own.csv", *quick, *options, "--out", "run")
     assert outcome.code == 0
     assert metadata(tmp_path / "run/model.safetensors")["settings"]["patience"] is None
@@ -330,11 +334,11 @@ def test_the_same_command_gives_the_same_run_and_another_seed_another(app, write
 # --- what is said where -----------------------------------------------------------------------------------------
 
 
-def test_the_table_is_all_of_stdout(goog):
-    lines = [line.split() for line in goog.outcome.out.splitlines() if line.strip()]
+def test_the_table_is_all_of_stdout(validated):
+    lines = [line.split() for line in validated.outcome.out.splitlines() if line.strip()]
     assert lines[0][:2] == ["GOOG.csv,", "Close:"]
     assert lines[1] == ["part", "forecast", "windows", "MAE", "RMSE", "MASE", "skill"]
-    metrics = read_json((goog.folder / "metrics.json").read_text())
+    metrics = read_json((validated.folder / "metrics.json").read_text())
     expected = []
     for name, part in metrics["parts"].items():
         for model, errors in part["models"].items():
@@ -357,7 +361,7 @@ def test_everything_else_is_on_stderr(goog):
     first, second, *others = goog.outcome.err.splitlines()
     assert "bundled GOOG.csv" in first
     assert second.startswith("device: cpu ")
-    for text in ("epoch 3/3", "last 10 rows before the test set", "written to run"):
+    for text in ("epoch 3/3", "last 8 rows before the test set", "written to run"):
         assert len([line for line in others if text in line]) == 1, text
 
 
@@ -459,9 +463,9 @@ def test_runs_have_a_folder_of_their_own(app, write_csv, quick, monkeypatch, tmp
 # --- when it does not work --------------------------------------------------------------------------------------
 
 
-def test_a_run_that_gets_out_of_hand_keeps_the_best(app, write_csv, tmp_path):
+def test_a_run_that_gets_out_of_hand_keeps_the_best(app, write_csv, plain, tmp_path):
     write_csv()
-    options = ("--hidden-size", 4, "--num-epochs", 20, "--learning-rate", "1e30", "--optimizer", "sgd")
+    options = (*plain, "--hidden-size", 4, "--num-epochs", 20, "--learning-rate", "1e30", "--optimizer", "sgd")
     outcome = app("train", "own.csv", *options, "--out", "run", "--json", "--quiet")
     assert outcome.code == 1
     document = read_json(outcome.out)
@@ -489,7 +493,7 @@ BAD_DATA = [
     ("Date,A\n2020-01-01,1\n2020-01-02,\n2020-01-03,3\n", (), ["line 3, column A", "missing"]),
     ("Date,A\n2020-01-01,1\n2020-01-02,inf\n2020-01-03,3\n", (), ["line 3, column A", "'inf'"]),
     ("Date,A\n2020-01-01,1\n2020-01-02,2,3\n", (), ["line 3", "3 fields", "header has 2"]),
-    ("Date,A\n2020-01-01,1\n2020-01-02,2\n2020-01-03,3\n", (), ["3 rows are too few", "are needed"]),
+    ("Date,A\n2020-01-01,1\n2020-01-02,2\n", (), ["2 rows are too few", "are needed"]),
 ]
 
 
@@ -501,15 +505,16 @@ def test_bad_data_is_refused_in_one_line(app, tmp_path, unchanged):
             app("train", "own.csv", *options).assert_refused(*said)
 
 
-def test_the_number_of_rows_that_is_said_is_enough(app, write_csv, quick):
-    write_csv(rows=11)
-    outcome = app("train", "own.csv", *quick)
-    outcome.assert_refused("11 rows are too few")
-    (needed,) = (int(number) for number in re.findall(r"at least (\d+)", outcome.error))
-    write_csv(rows=needed - 1)
-    assert app("train", "own.csv", *quick).code == 1
-    write_csv(rows=needed)
-    assert app("train", "own.csv", *quick).code == 0
+def test_the_number_of_rows_that_is_said_is_enough(app, write_csv, quick, plain):
+    for options, rows in (((), 2), (plain, 11)):
+        write_csv(rows=rows)
+        outcome = app("train", "own.csv", *quick, *options)
+        outcome.assert_refused(f"{rows} rows are too few")
+        (needed,) = (int(number) for number in re.findall(r"at least (\d+)", outcome.error))
+        write_csv(rows=needed - 1)
+        assert app("train", "own.csv", *quick, *options).code == 1
+        write_csv(rows=needed)
+        assert app("train", "own.csv", *quick, *options).code == 0
 
 
 def test_a_constant_column_is_refused(app, write_csv, quick, unchanged):
