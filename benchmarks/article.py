@@ -15,6 +15,7 @@ import click
 from benchmarks.report import device_option, json_option, quick_option, save_json
 from gru_xp.cli.messages import note, print_table
 from gru_xp.cli.options import Command
+from gru_xp.forecasting.recipe import ARTICLE
 
 if TYPE_CHECKING:
     from gru_xp.devices import Device
@@ -22,16 +23,7 @@ if TYPE_CHECKING:
     from gru_xp.forecasting.evaluation import EvaluatedPart
     from gru_xp.io.series import TimeSeries
 
-SETTINGS: dict[str, Any] = {
-    "seq_length": 10,
-    "hidden_size": 70,
-    "num_epochs": 1000,
-    "learning_rate": 1e-5,
-    "optimizer": "sgd",
-    "scaling": "standard",
-    "validation_ratio": 0.0,
-    "patience": None,
-}
+SETTINGS: dict[str, Any] = {**ARTICLE, "hidden_size": 70}
 SPLIT_RATIO = 0.7
 LAST_ROWS = 250
 COMMAND_REPEATS = 3
@@ -74,11 +66,10 @@ def run_experiment(
 
 def run_command(series: "TimeSeries", device: str, settings: dict[str, Any]) -> float:
     """Seconds of ``gru-xp train`` on `series` as a user runs it: a process from its start to its end."""
-    options = [
-        option
-        for name, value in settings.items()
-        for option in (f"--{name.replace('_', '-')}", str(0 if value is None else value))
-    ]
+    others = {name: value for name, value in settings.items() if name not in ARTICLE or value != ARTICLE[name]}
+    options = ["--preset", "article"]
+    for name, value in others.items():
+        options += [f"--{name.replace('_', '-')}", str(value)]
     with tempfile.TemporaryDirectory() as folder:
         csv = Path(folder, "GOOG.csv")
         rows = zip(series.labels or (), series.values[:, 0].tolist(), strict=True)

@@ -22,11 +22,11 @@ SPLIT_RATIO = 0.7
 
 
 def neighbours() -> list[dict[str, Any]]:
-    """The default settings first, then others that differ from them in one, in both scalings."""
+    """The default settings first, then others that differ from them in one, in several scalings."""
     from gru_xp.forecasting import Forecaster
 
     default = Forecaster()
-    scalings = sorted(("last", "standard"), key=lambda scaling: scaling != default.scaling)
+    scalings = dict.fromkeys((default.scaling, "last", "standard"))
     size, rate = default.hidden_size, default.learning_rate
     sizes_and_rates = [(size, rate), (size // 2, rate), (2 * size, rate), (size, rate / 2), (size, 2 * rate)]
     return [
@@ -52,11 +52,11 @@ def run_setting(
         forecaster = Forecaster(**settings, seed=seed)
         if num_epochs is not None:
             forecaster.num_epochs = num_epochs
-        split = split_rows(len(series), forecaster.seq_length, SPLIT_RATIO, forecaster.validation_ratio)
+        split = split_rows(len(series), forecaster.shortest_window, SPLIT_RATIO, forecaster.validation_ratio)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the best epoch before a cost that is not finite counts
             forecaster.fit(series.head(split.fit_end), device=device)
-        names = ("validation", "test")
+        names = ("validation", "test") if forecaster.validation_ratio > 0 else ("test",)
         parts = evaluate(forecaster, series, {name: split.part(name) for name in names}, learned=split.fit_end)
         for part in parts:
             results[f"{part.name}_skill"].append(part.metrics["skill"])

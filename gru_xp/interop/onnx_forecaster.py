@@ -68,7 +68,8 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     Raises
     ------
     CheckpointError
-        The forecaster cannot be represented (zoneout, ``missing="mask"``), or the model does not predict the same.
+        The forecaster cannot be represented (zoneout, ``missing="mask"``, a guard that chose a forecast without
+        training), or the model does not predict the same.
     GruXpError
         onnx or onnxruntime is not installed, or the forecaster is not fitted.
 

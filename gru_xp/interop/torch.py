@@ -150,8 +150,8 @@ def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     CheckpointError
-        ``reset="before"``, zoneout or ``missing="mask"``, or the file cannot be written, or what it holds does not
-        compute the same.
+        ``reset="before"``, zoneout, ``missing="mask"`` or a guard that chose a forecast without training, or the file
+        cannot be written, or what it holds does not compute the same.
 
     Notes
     -----

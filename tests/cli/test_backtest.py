@@ -30,8 +30,7 @@ def test_a_file(app, write_csv, quick, tmp_path):
     assert [row["ds"][:4] for row in rows] == [str(1965 + number) for number in range(15)]
     assert [row["cutoff"][:4] for row in rows] == [str(1964 + number // 3 * 3) for number in range(15)]
     series = read_series(path)
-    settings = {"hidden_size": 4, "num_epochs": 3} | ({"horizon": 3} if "horizon" in Forecaster().settings() else {})
-    forecaster = Forecaster(**settings).fit(series.head(65), device="cpu")
+    forecaster = Forecaster(hidden_size=4, num_epochs=3, horizon=3).fit(series.head(65), device="cpu")
     expected = [value for origin in range(65, 80, 3) for value in forecaster.forecast(series.head(origin), 3)]
     np.testing.assert_allclose([float(row["GRU"]) for row in rows], expected, rtol=1e-6)
     errors = [abs(float(row["GRU"]) - float(row["y"])) for row in rows]
@@ -70,7 +69,7 @@ def test_a_run_on_other_rows_and_trained_again(app, write_csv, quick, tmp_path):
     assert pd.to_datetime(table["ds"]).dt.year.tolist() == [1957, 1958, 1959]
     write_csv("other.csv", rows=40, change={3: "77"})
     document = json.loads(app("backtest", "run", "other.csv", "--json", "--quiet").out)
-    assert document["windows"] == 40 - 10
+    assert document["windows"] == 40 - Forecaster.load(tmp_path / "run/model.safetensors", device="cpu").window_length
 
 
 def test_what_is_refused(app, goog, write_csv, quick, tmp_path):

@@ -15,6 +15,10 @@ def parts(outcome):
     return json.loads(outcome.out)["parts"]
 
 
+def window_length(folder):
+    return Forecaster.load(folder / "model.safetensors", device="cpu").window_length
+
+
 def metrics(folder):
     return json.loads((folder / "metrics.json").read_text())
 
@@ -54,7 +58,7 @@ def test_another_file_is_one_part(app, goog):
     outcome = app("evaluate", goog.folder, "IBM.csv", "--json")
     (part,) = parts(outcome).items()
     assert part[0] == "all"
-    assert part[1]["windows"] == 3270 - 10
+    assert part[1]["windows"] == 3270 - window_length(goog.folder)
     assert "model was trained on" in outcome.err
     rows = [line.split()[:2] for line in app("evaluate", goog.folder, "IBM.csv").out.splitlines() if line.strip()]
     assert ["all", "GRU"] in rows
@@ -137,7 +141,7 @@ def test_what_the_run_has_not_kept_needs_the_file(app, write_csv, quick):
 
 def test_a_file_that_has_grown_has_the_same_parts(app, write_csv, quick, tmp_path):
     write_csv()
-    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    assert app("train", "own.csv", *quick, "--validation-ratio", 0.2, "--out", "run").code == 0
     write_csv(rows=70)
     outcome = app("evaluate", "run", "own.csv", "--json", "--quiet")
     assert outcome.err == ""
@@ -160,15 +164,16 @@ def test_a_file_whose_first_rows_have_changed_is_one_part(app, write_csv, quick)
     assert list(parts(outcome)) == ["all"]
 
 
-def test_a_file_that_has_become_shorter_than_the_training(app, write_csv, quick):
+def test_a_file_that_has_become_shorter_than_the_training(app, write_csv, quick, tmp_path):
     write_csv()
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     write_csv(rows=30)
     assert list(parts(app("evaluate", "run", "own.csv", "--json"))) == ["all"]
-    write_csv(rows=10)
+    rows = window_length(tmp_path / "run")
+    write_csv(rows=rows)
     outcome = app("evaluate", "run", "own.csv")
     assert outcome.code == 1
-    assert "10 rows are too few" in outcome.err
+    assert f"{rows} rows are too few" in outcome.err
 
 
 def test_a_model_without_its_run_wants_a_file(app, write_csv, quick, tmp_path):
@@ -222,16 +227,17 @@ def test_what_is_no_model_is_refused_in_one_line(app, write_csv, tmp_path):
 
 
 def test_too_few_rows(app, goog, write_csv):
-    write_csv(rows=10)
+    rows = window_length(goog.folder)
+    write_csv(rows=rows)
     outcome = app("evaluate", goog.folder, "own.csv", "--target", "Value", "--quiet")
-    outcome.assert_refused("10 rows are too few", "at least 11 ")
+    outcome.assert_refused(f"{rows} rows are too few", f"at least {rows + 1} ")
 
 
 def test_fewer_errors_than_without_training_may_be_demanded(app, write_csv, quick):
     """The exit code tells a script; what is printed is the same."""
     write_csv(rows=60)
-    assert app("train", "own.csv", *quick, "--num-epochs", 1, "--out", "bad").code == 0
-    assert app("train", "sunspots", "--hidden-size", 8, "--num-epochs", 60, "--out", "good").code == 0
+    assert app("train", "own.csv", *quick, "--no-linear-skip", "--scaling", "standard", "--out", "bad").code == 0
+    assert app("train", "sunspots", *quick, "--out", "good").code == 0
     for run in ("bad", "good"):
         outcome = app("evaluate", run, "--json")
         last = parts(outcome)["test"]
@@ -243,13 +249,14 @@ def test_fewer_errors_than_without_training_may_be_demanded(app, write_csv, quic
         assert ("lower MAE" in demanded.err) == below
 
 
-def test_several_steps_ahead(app, sunspots):
-    several = parts(app("evaluate", sunspots.folder, "--steps", 5, "--json"))["test"]
+def test_several_steps_ahead(app, quick):
+    assert app("train", "sunspots", *quick, "--validation-ratio", 0.2, "--out", "run").code == 0
+    several = parts(app("evaluate", "run", "--steps", 5, "--json"))["test"]
     assert (several["horizon"], several["windows"]) == (5, 93 // 5)
     assert len(several["models"]["GRU"]["by_step"]["mae"]) == 5
-    long = app("evaluate", sunspots.folder, "--steps", 50, "--json", "--quiet")
+    long = app("evaluate", "run", "--steps", 50, "--json", "--quiet")
     assert list(parts(long)) == ["train", "test"]
     assert long.err.startswith("warning: validation part: its 43 row(s)")
-    out = app("evaluate", sunspots.folder, "--steps", 5).out
+    out = app("evaluate", "run", "--steps", 5).out
     assert "5-step-ahead" in out
     assert "by step ahead" in out

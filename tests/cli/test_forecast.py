@@ -124,7 +124,8 @@ def test_steps_that_are_none(app, goog):
 
 
 def test_too_few_rows(app, goog, write_csv):
-    write_csv(rows=9)
-    app("forecast", goog.folder, "own.csv", "--target", "Value", "--quiet").assert_refused("9 rows are too few")
-    write_csv(rows=10)  # a forecast wants one window and no target
+    rows = Forecaster.load(goog.folder / "model.safetensors", device="cpu").window_length
+    write_csv(rows=rows - 1)
+    app("forecast", goog.folder, "own.csv", "--target", "Value", "--quiet").assert_refused(f"{rows - 1} rows are too few")
+    write_csv(rows=rows)  # a forecast wants one window and no target
     assert app("forecast", goog.folder, "own.csv", "--target", "Value").code == 0

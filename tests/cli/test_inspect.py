@@ -204,7 +204,7 @@ def test_options_that_are_given_are_those_of_the_command(app, inspect):
 def test_what_cannot_be_trained_on_is_described(app, inspect):
     for columns, unknown, said in (
         (("Date,A", [f"01/{day:02d}/2024" for day in range(1, 13)], range(12)), "order", "--date-format %d/%m/%Y"),
-        (("Date,A", days(5), range(5)), "season", "too few"),
+        (("Date,A", days(2), range(2)), "season", "too few"),
         (("Date,A", days(60), [3] * 60), "season", "is constant"),
         (("id,1/1/20,2/1/20,3/1/20", range(60), *[sales(60)] * 3), "order", "one series a row"),
         (("Date,A", days(60), ["x"] * 60), "season", "no numeric column"),

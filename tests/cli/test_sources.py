@@ -21,7 +21,8 @@ ESCAPES = "\x1b]0;owned\x07"
 def run(app, write_csv, quick):
     """A run in the folder ``run``, of a file ``own.csv`` of 60 rows, 42 of which it has learned from."""
     write_csv()
-    assert app("train", "own.csv", *quick, "--device", "cpu", "--out", "run").code == 0
+    options = (*quick, "--validation-ratio", 0.2, "--device", "cpu", "--out", "run")
+    assert app("train", "own.csv", *options).code == 0
 
 
 def forge(kind, change):

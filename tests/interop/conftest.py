@@ -13,6 +13,19 @@ from gru_xp.nn.stack import Layers
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
 
+PLAIN: dict[str, Any] = {
+    "seq_length": 5,
+    "hidden_size": 4,
+    "num_epochs": 2,
+    "learning_rate": 0.05,
+    "patches": 0,
+    "linear_skip": False,
+    "guard": False,
+    "scaling": "last",
+    "loss": "mse",
+    "validation_ratio": 0.2,
+}
+
 
 @pytest.fixture(params=[(1, 1), (1, 2), (3, 1), (2, 2)], ids=["L1", "L1 both ways", "L3", "L2 both ways"])
 def stack(request: pytest.FixtureRequest) -> tuple[int, int]:
@@ -66,12 +79,18 @@ def series() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def plain() -> dict[str, Any]:
+    """Settings of a small forecaster that is a GRU and a linear layer alone, one step for each row."""
+    return PLAIN
+
+
+@pytest.fixture(scope="session")
 def learn(series: np.ndarray) -> Callable[..., Forecaster]:
     """``learn(columns=3, **settings)``: a small forecaster that has learned a little; tests only look at it."""
     learned: dict[Any, Forecaster] = {}
 
     def learn(columns: int = 3, **settings: Any) -> Forecaster:
-        settings = {"seq_length": 5, "hidden_size": 4, "num_epochs": 2, "learning_rate": 0.05} | settings
+        settings = PLAIN | settings
         key = (columns, *sorted(settings.items()))
         if key not in learned:
             learned[key] = Forecaster(**settings).fit(series[:, :columns], device="cpu")

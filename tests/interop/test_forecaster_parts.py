@@ -16,11 +16,10 @@ from gru_xp.nn.params import flatten
 
 
 @pytest.fixture
-def told_of_gaps(series, rng):
+def told_of_gaps(plain, series, rng):
     """A forecaster that has learned from a series with missing values."""
     gaps = TimeSeries(series[:, :2], ("a", "b"), observed=rng.random((len(series), 2)) < 0.9)
-    settings = {"seq_length": 5, "hidden_size": 4, "num_epochs": 1, "reset": "after"}
-    return Forecaster(**settings).fit(gaps, device="cpu")
+    return Forecaster(**plain | {"reset": "after"}).fit(gaps, device="cpu")
 
 
 def test_a_forecaster_comes_back_from_its_parts(learn, series):
@@ -41,12 +40,32 @@ def test_a_forecaster_that_is_told_of_gaps_has_no_file(told_of_gaps, tmp_path, r
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_of_one_is_refused(told_of_gaps):
-    """Its windows would be taken for those of twice as many columns."""
-    description = json.loads(json.dumps(told_of_gaps.describe()))
-    params = told_of_gaps.params
-    with pytest.raises(CheckpointError, match=r"sees_gaps=False .* True"):
-        build_forecaster(params.gru, params.linear, description, "cpu")
+@pytest.fixture(scope="module")
+def guarded(plain):
+    """A forecaster that is no better than a forecast without training, on a random walk."""
+    walk = np.cumsum(np.random.default_rng(3).standard_normal(520))
+    changed = {"guard": True, "reset": "after", "learning_rate": 1.0, "validation_ratio": 0.0}
+    forecaster = Forecaster(**plain | changed).fit(walk, device="cpu")
+    assert forecaster.fallback is not None
+    return forecaster
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("save", "library"), [(save_onnx, "onnx"), (save_torch, "torch")], ids=["onnx", "torch"])
+def test_a_forecaster_whose_guard_has_chosen_another_has_no_file(guarded, tmp_path, refused, save, library):
+    """Its weights would predict something else."""
+    pytest.importorskip(library)
+    with refused(CheckpointError, repr(guarded.fallback), "--no-guard", case=library):
+        save(guarded, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_one_is_refused(told_of_gaps, guarded):
+    """Its windows would be taken for those of twice as many columns, or its weights not be used."""
+    for forecaster, said in ((told_of_gaps, r"sees_gaps=False .* True"), (guarded, rf"=None .* '{guarded.fallback}'")):
+        description = json.loads(json.dumps(forecaster.describe()))
+        with pytest.raises(CheckpointError, match=said):
+            build_forecaster(forecaster.params.gru, forecaster.params.linear, description, "cpu")
 
 
 def test_weights_that_predict_no_numbers(learn):
