@@ -265,7 +265,11 @@ def anchors_of(page):
 def test_options_that_pages_name_exist():
     groups = (cli, benchmarks())
     known = {
-        option for group in groups for command in group.commands.values() for p in command.params for option in p.opts
+        option
+        for group in groups
+        for command in group.commands.values()
+        for p in command.params
+        for option in (*p.opts, *p.secondary_opts)
     }
     for name in MODULES:
         known |= set(re.findall(r'"(--[a-z-]+)"', (ROOT / f"benchmarks/{name}.py").read_text(encoding="utf-8")))

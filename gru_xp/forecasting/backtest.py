@@ -194,6 +194,8 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     if gain is None:
         return f"The {MODEL} cannot be compared with the {best} forecast, which has no errors."
     compared = f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'} MAE than the best baseline, {best}"
+    if p_value is None and gain == 0:
+        return f"The {MODEL} forecasts what the best baseline, {best}, does."
     if p_value is None:
         return f"The {MODEL} has a {compared}; {windows} windows are too few to test the difference."
     significant = "significant" if p_value < SIGNIFICANCE else "not significant"

@@ -249,6 +249,17 @@ def test_fewer_errors_than_without_training_may_be_demanded(app, write_csv, quic
         assert ("lower MAE" in demanded.err) == below
 
 
+def test_what_the_guard_forecasts_is_measured(app, quick):
+    trained = app("train", "GOOG.csv", *quick, "--guard", "--out", "run")
+    assert trained.code == 0
+    part = parts(app("evaluate", "run", "--json"))["test"]
+    naive = [name for name, errors in part["models"].items() if errors == part["models"]["GRU"]]
+    assert naive[1:] == [part["best_baseline"]]
+    assert (part["skill"], part["p_value"]) == (0, None)
+    assert f"best baseline, {part['best_baseline'].lower()}," in trained.out
+    assert "too few" not in trained.out
+
+
 def test_several_steps_ahead(app, quick):
     assert app("train", "sunspots", *quick, "--validation-ratio", 0.2, "--out", "run").code == 0
     several = parts(app("evaluate", "run", "--steps", 5, "--json"))["test"]

@@ -126,6 +126,8 @@ def test_steps_that_are_none(app, goog):
 def test_too_few_rows(app, goog, write_csv):
     rows = Forecaster.load(goog.folder / "model.safetensors", device="cpu").window_length
     write_csv(rows=rows - 1)
-    app("forecast", goog.folder, "own.csv", "--target", "Value", "--quiet").assert_refused(f"{rows - 1} rows are too few")
+    app("forecast", goog.folder, "own.csv", "--target", "Value", "--quiet").assert_refused(
+        f"{rows - 1} rows are too few"
+    )
     write_csv(rows=rows)  # a forecast wants one window and no target
     assert app("forecast", goog.folder, "own.csv", "--target", "Value").code == 0
