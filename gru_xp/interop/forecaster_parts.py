@@ -34,7 +34,7 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
     Raises
     ------
     CheckpointError
-        No GRU of a peer's can, as the forecaster has zoneout, or has learned which values were missing, or its guard has
+        No GRU of a peer's can: the forecaster has zoneout, or has learned which values were missing, or its guard has
         chosen a forecast without training.
     """
     check_kind("forecaster", forecaster, Forecaster, "a Forecaster", error=ArgumentError)

@@ -38,7 +38,7 @@ def plot_cost(path: PathLike, history: Sequence[EpochRecord], best_epoch: int) -
     axes.axvline(best_epoch, color="0.5", linestyle=":", label=f"best epoch, {best_epoch}")
     scale = "log" if any(record.cost > 0 for record in history) else "linear"
     with np.errstate(over="ignore"):  # beyond the largest costs the axis would go on to infinity
-        axes.set(xlabel="epoch", ylabel="mean squared error (scaled)", yscale=scale, title="Cost")
+        axes.set(xlabel="epoch", ylabel="loss (scaled)", yscale=scale, title="Cost")
     axes.legend()
     axes.grid(alpha=0.3)
     _save(figure, path)

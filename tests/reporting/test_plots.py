@@ -71,7 +71,7 @@ def test_cost(draw, history):
     assert set(drawn["best epoch, 4"].get_xdata()) == {4}
     assert axes.get_yscale() == "log"
     assert axes.get_xlabel() == "epoch"
-    assert "mean squared error" in axes.get_ylabel()
+    assert "loss" in axes.get_ylabel()
 
 
 def test_cost_without_validation(draw, history):
