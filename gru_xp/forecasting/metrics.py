@@ -4,6 +4,7 @@ Source: Hyndman and Athanasopoulos, Forecasting: Principles and Practice, 3rd ed
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,7 @@ def accuracy(y_true: Floats, forecasts: dict[str, Floats], train: Floats, season
         By forecast and name of `MEASURES`; sMAPE is from 0 to 1. None where there is no such number, as for MASE if the
         training rows are constant or shorter than a season.
     """
-    from utilsforecast import losses
-
+    losses = _losses()
     names, frame = list(forecasts), _frame(y_true, forecasts)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         results = {name: getattr(losses, name)(frame, names, id_col=_ID) for name in ("mae", "rmse", "smape")}
@@ -53,8 +53,7 @@ def accuracy(y_true: Floats, forecasts: dict[str, Floats], train: Floats, season
 
 def accuracy_by_step(y_true: Floats, forecasts: dict[str, Floats]) -> dict[str, dict[str, list[float | None]]]:
     """`STEP_MEASURES` of each forecast, a number for every step ahead; None where all values are missing."""
-    from utilsforecast import losses
-
+    losses = _losses()
     names, frame = list(forecasts), _frame(y_true, forecasts)
     steps = range(1, y_true.shape[1] + 1)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -93,3 +92,11 @@ def _number(value: float) -> float | None:
 
 def _numbers(values: Sequence[float]) -> list[float | None]:
     return [_number(value) for value in values]
+
+
+def _losses() -> Any:
+    """The measures of utilsforecast, whose escape sequences Python may warn of when it compiles them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*invalid escape sequence")
+        from utilsforecast import losses
+    return losses
