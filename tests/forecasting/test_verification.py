@@ -250,13 +250,14 @@ def test_within_the_limit_means_up_to_it():
     ],
     ids=str,
 )
-def test_cuda_repeats_itself_and_agrees_with_the_cpu(walk, settings):
+def test_cuda_repeats_itself_and_agrees_with_the_cpu(small, walk, settings):
     """The same bits again, and within the limits of the CPU after one epoch."""
     series, cuda = walk(400, 2), resolve_device("cuda", fallback=False)
     for dtype, limit in LIMITS.items():
-        options = {"num_epochs": 10, "hidden_size": 24, "dtype": dtype, "seed": 5} | settings
+        options = {"num_epochs": 10, "hidden_size": 24, "seq_length": 10, "learning_rate": 0.002} | settings
+        options |= {"dtype": dtype, "seed": 5}
         witnesses = [Witness(), Witness()]
-        first, second = (Forecaster(**options).fit(series, device=cuda, pause=witness) for witness in witnesses)
+        first, second = (small(**options).fit(series, device=cuda, pause=witness) for witness in witnesses)
         np.testing.assert_array_equal(witnesses[0].last, witnesses[1].last, err_msg=dtype)
         for a, b in zip(first.training.history, second.training.history, strict=True):
             assert (a.cost, a.validation_cost, a.gradient_norm) == (b.cost, b.validation_cost, b.gradient_norm), dtype
@@ -269,13 +270,12 @@ def test_cuda_repeats_itself_and_agrees_with_the_cpu(walk, settings):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("settings", [{}, {"reset": "after", "num_layers": 2, "batch_size": 20}], ids=str)
-def test_tf32_has_a_limit_of_its_own(walk, settings):
+def test_tf32_has_a_limit_of_its_own(small, walk, settings):
     """Rounding stays far within it, and what changes parameters by too little does not."""
     series, witness = walk(60, 1), Witness()
     device = resolve_device("cuda", fallback=False, tf32=True)
-    forecaster = Forecaster(hidden_size=9, seq_length=6, num_epochs=2, **settings).fit(
-        series, device=device, pause=witness
-    )
+    settings = {"hidden_size": 9, "seq_length": 6, "num_epochs": 2, "learning_rate": 0.002} | settings
+    forecaster = small(**settings).fit(series, device=device, pause=witness)
     drift = compare_with_cpu(forecaster, series, witness)
     print(drift)
     assert (drift.tf32, drift.limit) == (True, TF32_LIMIT)

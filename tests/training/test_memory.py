@@ -261,7 +261,8 @@ with open("/proc/self/status") as status:  # getrusage would count what the pare
 )
 def test_a_process_grows_by_about_as_much(cpu, settings, n_train, n_validation):
     rows = n_train + n_validation + settings["seq_length"]
-    settings |= {"validation_ratio": n_validation / rows}
+    plain = {"batch_size": None, "optimizer": "adam", "scaling": "last", "patches": 0, "linear_skip": False}
+    settings = plain | {"guard": False, "validation_ratio": n_validation / rows} | settings
     arguments = json.dumps([rows, 2, settings])
     out = subprocess.run([sys.executable, "-c", SCRIPT, arguments], capture_output=True, text=True, check=True).stdout
     config = replace(CONFIG, num_epochs=settings["num_epochs"], batch_size=settings.get("batch_size"))
