@@ -33,13 +33,13 @@ cli = app_package.cli
 EPOCHS = ("--num-epochs", "5")
 CONSTANT = ("--schedule", "constant")  # so that the rate does not depend on the number of epochs
 QUIET = ("--hidden-size", "4", "--device", "cpu", "--quiet")
-BATCHES = (*QUIET, "--batch-size", "5")  # 28 windows: six batches, the last is smaller
+BATCHES = (*QUIET, "--batch-size", "5")  # 28 windows, or 24 beside validation: the last batch is smaller
 
 KINDS = {
     "whole batch": (*QUIET, "--batch-size", "all", *CONSTANT),
     "adam, layers, dropout": (*BATCHES, "--num-layers", "3", "--dropout", "0.3", "--clip-norm", "0.1", *CONSTANT),
     "momentum, zoneout": (*BATCHES, "--optimizer", "momentum", "--learning-rate", "1e-4", "--zoneout", "0.2"),
-    "sgd, validation": (*BATCHES, "--optimizer", "sgd", "--validation-ratio", "0.2", "--recurrent-dropout", "0.2"),
+    "sgd, validation": (*BATCHES, "--optimizer", "sgd", "--validation-ratio", "0.1", "--recurrent-dropout", "0.2"),
     "float64, states again": (*BATCHES, "--dtype", "float64", "--keep-every", "3", "--bidirectional"),
     "a feature": (*BATCHES, "--scaling", "standard", "--target", "Value", "--features", "Year", "--reset", "after"),
     "gaps": (*BATCHES, "--missing", "mask"),
