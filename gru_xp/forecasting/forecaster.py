@@ -472,6 +472,9 @@ class Forecaster:
             return None
         season: Any = self.look_back.season if self.look_back.season > 1 else "none"
         changed = {"guard": False, "seq_length": self.window_length, "season": season, "validation_ratio": 0.0}
+        batch_size = min(self.batch_size or learned, learned)
+        if self.planned_epochs(learned) * math.ceil(learned / batch_size) > step_budget(learned, batch_size):
+            changed |= {"num_epochs": None, "num_steps": None, "patience": None}  # long trainings are not made twice
         rehearsal = Forecaster(**self.settings() | changed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
