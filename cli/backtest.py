@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from .messages import accuracy_title, choose_device, note, print_accuracy, print_json
-from .options import Command, DeviceRequest, FiniteRange, column_options, device_options, json_option, quiet_option
+from .options import (
+    Command,
+    DeviceRequest,
+    FiniteRange,
+    column_options,
+    device_options,
+    is_given,
+    json_option,
+    limits_taken_off,
+    quiet_option,
+)
 from .reading import reading_options
 from .sources import open_run, read_options, read_run_source, read_source
 from .train import train
@@ -135,7 +145,7 @@ def backtest(
 
     plan = _Plan(horizon, windows, stride, refit)
     if Path(source).is_dir() or Path(source).suffix == ".safetensors":
-        if given := [name for name in (*settings, "split_ratio") if _is_given(ctx, name)]:
+        if given := [name for name in (*settings, "split_ratio") if is_given(ctx, name)]:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise click.UsageError(
                 f"{flags} cannot be combined with RUN, which has its own settings; give its CSV file"
@@ -147,7 +157,7 @@ def backtest(
         if csv is not None:
             raise click.UsageError(f"'{source}' is no run folder or model file; only RUN can be followed by a CSV file")
         read = read_source(source, target, features, read_options({}, reading), quiet=quiet)
-        settings |= {"patience": settings["patience"] or None, "horizon": horizon or 1}
+        settings |= {"horizon": horizon or 1, **limits_taken_off(settings)}
         fits = _Fits(settings, choose_device(device, quiet=quiet), quiet=quiet)
         first = first_origin(len(read.series), horizon or 1, stride or horizon or 1, windows, split_ratio)
         result = plan.run(read.series, first, 1, fits)
@@ -158,10 +168,6 @@ def backtest(
         print_json({"source": source, "file": str(read.path), "target": read.target, **result.metrics})
     else:
         print_accuracy(accuracy_title(read.path.name, read.target, result.horizon), {"test": result.metrics})
-
-
-def _is_given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def _of_run(plan: _Plan, forecaster: "Forecaster", series: "TimeSeries", *, known: bool, quiet: bool) -> "Backtest":

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
@@ -111,6 +111,12 @@ class OrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def is_given(ctx: click.Context, name: str) -> bool:
     """Whether an option is on the command line."""
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+def limits_taken_off(settings: Mapping[str, Any]) -> dict[str, None]:
+    """Those of the settings whose option says that there is no limit, which is None in Python."""
+    words = {"batch_size": "all", "clip_norm": "none", "patience": 0}
+    return {name: None for name, word in words.items() if settings.get(name) == word}
 
 
 def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:

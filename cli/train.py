@@ -25,6 +25,7 @@ from .options import (
     is_given,
     joined_features,
     json_option,
+    limits_taken_off,
     quiet_option,
 )
 from .progress import Interrupt, interruptible, watch
@@ -391,9 +392,7 @@ def train(
             raise click.UsageError("Missing argument 'CSV': a file, a bundled name such as GOOG.csv, or --resume RUN.")
         if allow_changes:
             raise click.UsageError("--allow-changes needs --resume")
-        settings |= {"validation_ratio": validation_ratio, "patience": settings["patience"] or None} | _unlimited(
-            settings
-        )
+        settings |= {"validation_ratio": validation_ratio, **limits_taken_off(settings)}
         if preset != "recipe":
             settings |= {name: value for name, value in _preset(preset).items() if not is_given(ctx, name)}
         _check_together(ctx, settings)
@@ -450,12 +449,6 @@ def train(
         _say_drift(drift)
 
 
-def _unlimited(settings: Mapping[str, Any]) -> dict[str, None]:
-    """Settings whose option says that there is no limit."""
-    words = {"batch_size": "all", "clip_norm": "none"}
-    return {name: None for name, word in words.items() if settings.get(name) == word}
-
-
 def _preset(name: str) -> Mapping[str, Any]:
     from gru_xp.forecasting.recipe import PRESETS
 
@@ -481,9 +474,7 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     """The options about the training that were given, by name."""
     others = ("csv", "preset", "resume", "allow_changes", "out", "overwrite", "verify_cpu", "quiet", "as_json", "debug")
     given = {name: value for name, value in ctx.params.items() if is_given(ctx, name)}
-    if "patience" in given:
-        given["patience"] = given["patience"] or None
-    given |= _unlimited(given)
+    given |= limits_taken_off(given)
     if asked := joined_features(given.pop("feature", ()), given.pop("features", ())):
         given["features"] = asked
     return {name: value for name, value in given.items() if name not in others}
@@ -558,7 +549,7 @@ def _say_what_was_settled(run: TrainingRun, *, quiet: bool) -> None:
     if forecaster.fallback is not None:
         note(
             f"nothing beats the {forecaster.fallback} forecast on the last training rows; forecasting that (--no-guard "
-            "forecasts by the model all the same)"
+            "forecasts with the model anyway)"
         )
 
 

@@ -37,6 +37,18 @@ def test_a_file(app, write_csv, quick, tmp_path):
     assert document["models"]["GRU"]["mae"] == pytest.approx(np.mean(errors))
 
 
+def test_limits_can_be_taken_off(app, write_csv, quick):
+    """By the words that the options of train have for it."""
+    path = write_csv(rows=60)
+    outcome = app(
+        "backtest", "own.csv", *quick, "--batch-size", "all", "--clip-norm", "none", "--patience", 0, "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    forecaster = Forecaster(hidden_size=4, num_epochs=3, batch_size=None, clip_norm=None)
+    result = forecaster.backtest(read_series(path), device="cpu")
+    assert json.loads(outcome.out)["models"]["GRU"]["mae"] == pytest.approx(result.metrics["models"]["GRU"]["mae"])
+
+
 def test_training_again(app, write_csv, quick):
     write_csv(rows=60)
     for refit, fits in (("never", 1), ("2", 2), ("always", 4)):
