@@ -14,9 +14,14 @@ LONGEST = 256
 GAIN = 0.02
 """By which share the error of a longer window must be below that of a shorter one."""
 
+HELD_OUT = 0.2
+"""Share of the training rows, from their end, by which a choice is judged."""
+
+MOST_JUDGED = 400
+"""Origins in these rows to forecast from, evenly spaced, of more."""
+
 _MULTIPLES = (1, 2, 4, 8)  # of two seasons
 _SHORTEST = 8
-_MOST_ORIGINS = 400  # to measure errors at
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,17 @@ class LookBack:
 
     seq_length: int
     season: int
+
+
+def held_out_from(rows: int) -> int:
+    """The first of so many training rows by which a choice is judged."""
+    return int((1 - HELD_OUT) * rows)
+
+
+def judged_origins(origins: Rows) -> Rows:
+    """At most `MOST_JUDGED` of the origins, evenly spaced."""
+    places = np.linspace(0, len(origins) - 1, min(len(origins), MOST_JUDGED)).astype(np.int64)
+    return origins[places]
 
 
 def choose_look_back(
@@ -70,11 +86,10 @@ def choose_look_back(
     LookBack
         The shortest length and season where there are too few rows to choose by.
     """
-    start = int(0.8 * rows)
+    start = held_out_from(rows)
     seasons = [1, *sorted(seasons)]  # without a season, too
     lengths = [seq_length] if seq_length is not None else _lengths(seasons, start, rows, horizon)
-    last = origins[origins >= start]
-    last = last[np.linspace(0, len(last) - 1, min(len(last), _MOST_ORIGINS)).astype(np.int64)]
+    last = judged_origins(origins[origins >= start])
     best: tuple[float, LookBack] | None = None
     for length in lengths:
         tried = []

@@ -449,7 +449,7 @@ class Forecaster:
                     self.notes = others | ({"reading": ReadOptions(**how).to_dict()} if how else {})
                 start = self._start()
                 if self.linear_skip:
-                    start = start._replace(skip=self._ridge(series, split, scaler))
+                    start = start._replace(skip=self._ridge(series, split, scaler, learned.mean_unit))
                 training = train(
                     start,
                     learned,
@@ -501,14 +501,18 @@ class Forecaster:
                 vars(self).update(before)
             raise
 
-    def _ridge(self, series: TimeSeries, split: Split, scaler: Scaler) -> LinearParams:
+    def _starts(self, series: TimeSeries, rows: slice) -> Rows:
+        """The first rows of the windows whose targets are among `rows`, and there."""
+        origins = known_origins(series, rows.stop, self.horizon)
+        starts: Rows = origins[origins >= max(rows.start, self.window_length)] - self.window_length
+        return starts
+
+    def _ridge(self, series: TimeSeries, split: Split, scaler: Scaler, mean_unit: float) -> LinearParams:
         """The linear skip to begin with."""
         L, h = self.window_length, self.horizon
-        origins = known_origins(series, split.train_end, h)
-        origins = origins[origins >= L]
-        weight = fit_ridge(
-            WindowSequences(series.values, origins - L, L, h, scaler), naive_weight(L, h, self.look_back.season)
-        )
+        starts = self._starts(series, split.part("train"))
+        windows = WindowSequences(series.values, starts, L, h, scaler, mean_unit=mean_unit)
+        weight = fit_ridge(windows, naive_weight(L, h, self.look_back.season))
         place = partial(to_device, device=self.device, dtype=self.dtype)
         return LinearParams(place(weight), place(np.zeros(h)))
 
@@ -522,14 +526,10 @@ class Forecaster:
         mean_unit: float | None = None,
     ) -> WindowSequences:
         """What the network gets and is to predict in a part of the series."""
-        windows = split.targets(part, self.window_length, self.horizon)
-        starts = np.arange(windows.start, windows.stop)
-        if series.observed is not None:
-            there = np.lib.stride_tricks.sliding_window_view(series.observed[:, 0], self.horizon)
-            starts = starts[np.all(there[starts + self.window_length], axis=1)]
-            if not len(starts):
-                ahead = f" of {self.horizon} steps" if self.horizon > 1 else ""
-                raise DataError(f"every target{ahead} of the {part} part is missing; treat them otherwise than by mask")
+        starts = self._starts(series, split.part(part))
+        if series.observed is not None and not len(starts):
+            ahead = f" of {self.horizon} steps" if self.horizon > 1 else ""
+            raise DataError(f"every target{ahead} of the {part} part is missing; treat them otherwise than by mask")
         with device.use():
             return WindowSequences(
                 to_device(series.values, device, "float64"),
@@ -591,9 +591,9 @@ class Forecaster:
 
         Returns
         -------
-        array, shape ``(N - seq_length,)``, or pandas.Series
-            In the data's units; element `i` belongs to row ``i + seq_length`` in chronological order. A pandas object
-            gives a pandas.Series with those rows' index.
+        array, shape ``(N - window_length,)``, or pandas.Series
+            In the data's units; element `i` belongs to row ``i + window_length`` in chronological order. A pandas
+            object gives a pandas.Series with those rows' index.
 
         Raises
         ------
@@ -608,10 +608,10 @@ class Forecaster:
             As for `fit`.
         """
         checked = self._checked(series, self.window_length + 1)
-        windows, _ = make_windows(checked.values, self.window_length)
         if self.fallback is not None:
             origins = np.arange(self.window_length, len(checked))
             return self._as_given(series, checked, self._naive()(checked.values[:, 0], origins, 1)[:, 0])
+        windows, _ = make_windows(checked.values, self.window_length)
         with prediction_advice(self.window_length, self.device), naming(checked):
             inputs = _inputs(checked, self.window_length, self.scaler, self.sees_gaps)
             predictions = self._predict_windows(inputs, windows, self.device.ops())[:, 0]
@@ -679,7 +679,7 @@ class Forecaster:
             As for `fit`, with the same columns.
         origins : sequence of int, shape ``(n,)``
             The first row of each forecast, in chronological order: the rows before it are known, of which there must be
-            `seq_length` at least. The number of rows means the first row after the series.
+            `window_length` at least. The number of rows means the first row after the series.
         steps
             Number of values of each forecast.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gru_xp.forecasting.baselines import baselines
-from gru_xp.forecasting.choosing import LookBack, choose_look_back
+from gru_xp.forecasting.choosing import LookBack, choose_look_back, held_out_from, judged_origins
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.windows import Floats, WindowSequences
@@ -66,14 +66,8 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
 PRESETS = MappingProxyType({"recipe": RECIPE, "article": ARTICLE})
 """By name."""
 
-HELD_OUT = 0.2
-"""Share of the training rows, from their end, that the guard and the window length are judged by."""
-
 MIN_GUARDED = 100
-"""Windows in those rows, of which fewer say too little about a forecast."""
-
-MAX_GUARDED = 400
-"""Windows that are forecast, evenly spaced, of more."""
+"""Windows in the rows that are held out, of which fewer say too little about a forecast."""
 
 MIN_GAIN = 0.01
 """By which share the error of a model must be below that of the best forecast that needs no training."""
@@ -116,13 +110,10 @@ def settle_look_back(
 
 def guarded_origins(series: TimeSeries, rows: int, horizon: int, seq_length: int) -> tuple[int, Rows]:
     """How many of the first `rows` to learn from for the guard, and the origins to forecast from, if enough."""
-    first = int((1 - HELD_OUT) * rows)
+    first = held_out_from(rows)
     origins = known_origins(series, rows, horizon)
     origins = origins[origins >= max(first, seq_length)]
-    if len(origins) < MIN_GUARDED:
-        return first, origins[:0]
-    places = np.linspace(0, len(origins) - 1, min(len(origins), MAX_GUARDED)).astype(np.int64)
-    return first, origins[places]
+    return first, judged_origins(origins) if len(origins) >= MIN_GUARDED else origins[:0]
 
 
 def naive_instead(
@@ -133,7 +124,7 @@ def naive_instead(
     seasons: tuple[int, ...],
     quantile: float = 0.5,
 ) -> str | None:
-    """The name of the forecast without training that is as good as `forecasts (n, horizon)`; None if there is none.
+    """The name of the best forecast without training; None if `forecasts (n, horizon)` are better.
 
     An error counts by how much the quantile is missed: its size for 0.5.
     """

@@ -45,7 +45,7 @@ def mse_loss(
     ShapeError
         The arrays do not go together.
     """
-    return _loss(_squared_error, y_pred, y_true, weight, reduction, (), ops)
+    return _loss(_squared_error, y_pred, y_true, weight, reduction, ops)
 
 
 def mae_loss(
@@ -75,7 +75,7 @@ def mae_loss(
     ShapeError
         The arrays do not go together.
     """
-    return _loss(_absolute_error, y_pred, y_true, weight, reduction, (), ops)
+    return _loss(_absolute_error, y_pred, y_true, weight, reduction, ops)
 
 
 def huber_loss(
@@ -115,7 +115,7 @@ def huber_loss(
     -----
     Source: Huber (1964), doi:10.1214/aoms/1177703732.
     """
-    return _loss(_huber_error, y_pred, y_true, weight, reduction, (positive_number("delta", delta),), ops)
+    return _loss(_huber_error, y_pred, y_true, weight, reduction, ops, positive_number("delta", delta))
 
 
 def quantile_loss(
@@ -160,7 +160,8 @@ def quantile_loss(
     Source: Koenker and Bassett (1978), doi:10.2307/1913643. Nothing keeps predictions of different quantiles from
     crossing; sorted, they do not, and their loss is no higher.
     """
-    return _loss(_quantile_error, y_pred, y_true, weight, reduction, (check_quantiles(quantiles),), ops)
+    levels = check_quantiles(quantiles)
+    return _loss(_quantile_error, y_pred, y_true, weight, reduction, ops, levels, outputs=len(levels))
 
 
 def gaussian_loss(
@@ -196,7 +197,7 @@ def gaussian_loss(
     ShapeError
         The arrays do not go together.
     """
-    return _loss(_gaussian_error, y_pred, y_true, weight, reduction, (), ops)
+    return _loss(_gaussian_error, y_pred, y_true, weight, reduction, ops, outputs=2)
 
 
 def poisson_loss(
@@ -232,7 +233,7 @@ def poisson_loss(
     ShapeError
         The arrays do not go together.
     """
-    return _loss(_poisson_error, y_pred, y_true, weight, reduction, (), ops)
+    return _loss(_poisson_error, y_pred, y_true, weight, reduction, ops)
 
 
 def check_quantiles(quantiles: object) -> tuple[float, ...]:
@@ -252,14 +253,13 @@ def _loss(
     y_true: Array,
     weight: Array | None,
     reduction: str,
-    settings: tuple[Any, ...],
     ops: Scan | None,
+    *settings: Any,
+    outputs: int = 1,
 ) -> tuple[Array, Array]:
-    """Value ``()`` and gradient by one of the functions below, after the checks."""
+    """Value ``()`` and gradient by one of the functions below, of so many outputs for each target, after the checks."""
     check_choice("reduction", reduction, REDUCTIONS)
     count = (getattr(y_pred, "shape", None) or (1,))[0] if reduction == "mean" else 1
-    levels = settings[0] if function is _quantile_error else ()
-    outputs = 2 if function is _gaussian_error else len(levels) or 1
     arguments = (y_pred, y_true, weight, count, *settings)
     value, dpred = checked_call(function, arguments, _check_target, (outputs,), ops)
     return array_namespace(value).reshape(value, ()), dpred

@@ -123,6 +123,10 @@ def test_origins_are_those_whose_targets_are_there(rng):
     assert known_origins(TimeSeries(series.values, ("y",)), 4, 2).tolist() == [1, 2]
 
 
+def test_the_recipe_is_the_default():
+    assert Forecaster().settings().items() >= RECIPE.items()
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_settings(name):
     assert Forecaster(**PRESETS[name]).settings().items() >= PRESETS[name].items()
