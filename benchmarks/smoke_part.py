@@ -149,7 +149,7 @@ def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part], stop
     """Run a part in a process of its own, and end that and all it started after `limit` seconds, or if it is `stopped`.
 
     Tests that ended in an earlier run with the same folder are left out. A command that is told its time is not started
-    if there is none for it, which is incomplete.
+    if that is too short, and counts as incomplete.
     """
     if {"{minutes}", "{seconds}"}.intersection(part.command) and limit < MARGIN + MIN_SECONDS:
         return Outcome(part.name, "incomplete", 0.0, problem=f"not started: {limit:.0f} s are too few")

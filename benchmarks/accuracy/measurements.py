@@ -73,7 +73,7 @@ def mase(series: Series, y_pred: Floats) -> float:
 
 
 def measure(model: str, series: Series, seed: int, folder: Path, run_missing: bool = True) -> Measurement | None:
-    """Measure a model on a series, or read the kept result; None if there is none and `run_missing` is false."""
+    """Measure a model on a series, or read the kept result; None if nothing is kept and `run_missing` is false."""
     job = job_of(series, seed)
     file = folder / "results" / f"{_key(model, job)}.json"
     if file.exists():

@@ -183,7 +183,7 @@ def load(source: Source, packages: Path, bundled: Path) -> Series:
 
 
 def _on_time(values: "pd.Series[float]", times: "pd.Series[str]", freq: str) -> "pd.Series[float]":
-    """Put the values on the grid of their times: the first of equal times, NaN where there is none."""
+    """Put the values on the grid of their times: the first of equal times, and NaN at times without a value."""
     import pandas as pd
 
     values = pd.Series(values.to_numpy(), index=pd.DatetimeIndex(pd.to_datetime(times)))

@@ -278,7 +278,7 @@ def load() -> Any:
 
 
 class _Handles(threading.local):
-    """Of each thread, by device; None where there is none, why, and, if memory was short, when that was so."""
+    """Of each thread, by device. Where a device has no handle: None, the reason, and the time if memory was short."""
 
     def __init__(self) -> None:
         self.by_device: dict[int, Cublas | None] = {}
@@ -295,7 +295,7 @@ RETRY_SECONDS = 1.0
 
 
 def current() -> Cublas | None:
-    """This thread's handle on the current device, made at the first call; None if there is none, after one warning.
+    """This thread's handle on the current device, made at the first call; None if it cannot be made, after one warning.
 
     If memory was short, later calls try again.
 

@@ -303,7 +303,7 @@ def check_refit(refit: object) -> int | None:
     Raises
     ------
     ArgumentError
-        It is none of these.
+        It is something else.
     """
     if isinstance(refit, str):
         if refit not in ("never", "always"):

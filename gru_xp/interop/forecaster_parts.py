@@ -52,7 +52,7 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
     if forecaster.fallback is not None:
         raise CheckpointError(
             f"fallback={forecaster.fallback!r} cannot be represented: the guard found the model no better, so that it "
-            "forecasts without its weights; train with --no-guard to export them all the same"
+            "forecasts without its weights; train with --no-guard to export them"
         )
     return json.dumps(description)
 
