@@ -9,6 +9,7 @@ import numpy as np
 
 from gru_xp import Forecaster
 from gru_xp.devices import resolve_device, to_host
+from gru_xp.errors import DeviceError
 from gru_xp.nn.params import named_arrays
 
 LIMITS = {"float64": 1e-9, "float32": 1e-4, "tf32": 3e-2}
@@ -29,7 +30,7 @@ def train(device: str, precision: str, settings: dict[str, Any]) -> dict[str, np
     forecaster = Forecaster(dtype="float32" if is_tf32 else precision, **fixed, **settings)
     forecaster.fit(series, device=resolve_device(device, fallback=False, tf32=is_tf32 and device != "cpu"))
     if forecaster.best_epoch == 0 or forecaster.training is None:
-        sys.exit(f"a training on {device} learned nothing: its loss did not fall")
+        sys.exit(f"Error: a training on {device} learned nothing: its loss did not fall")
     arrays = {name: to_host(array) for name, array in named_arrays(forecaster.params)}
     arrays["loss"] = np.array([record.cost for record in forecaster.training.history])
     arrays["forecast"] = np.asarray(forecaster.forecast(series, 3))
@@ -45,7 +46,7 @@ def cpu() -> None:
             found = difference(actual[worst], desired[worst])
             print(f"{settings} {precision}: {worst} differs from the CPU by {found:.1e}; the limit is {limit:.0e}")
             if not found <= limit:
-                sys.exit(f"{precision}: {worst} differs from the CPU by {found:.1e}; the limit is {limit:.0e}")
+                sys.exit(f"Error: {precision}: {worst} differs from the CPU by {found:.1e}; the limit is {limit:.0e}")
 
 
 def difference(actual: np.ndarray[Any, Any], desired: np.ndarray[Any, Any]) -> float:
@@ -69,10 +70,21 @@ def twice() -> None:
     hashes = [subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout.strip() for _ in range(2)]
     print(*hashes, sep="\n")
     if not all(hashes):
-        sys.exit("a training failed; see its messages above")
+        sys.exit("Error: a training failed; see its messages above")
     if hashes[0] != hashes[1]:
-        sys.exit(f"the same training gave the hash {hashes[0][:12]} and then {hashes[1][:12]}")
+        sys.exit(f"Error: the same training gave the hash {hashes[0][:12]} and then {hashes[1][:12]}")
+
+
+def main(arguments: list[str]) -> None:
+    """Run the check that is named."""
+    checks = {"cpu": cpu, "digest": digest, "twice": twice}
+    if len(arguments) != 1 or arguments[0] not in checks:
+        sys.exit(f"Error: {' '.join(arguments) or 'nothing'} was given; give one of: {', '.join(checks)}")
+    try:
+        checks[arguments[0]]()
+    except DeviceError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
-    {"cpu": cpu, "digest": digest, "twice": twice}[sys.argv[1]]()
+    main(sys.argv[1:])

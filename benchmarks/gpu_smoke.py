@@ -23,7 +23,7 @@ RESERVE = 0.02
 
 MIN_SECONDS = 1.0
 MIN_SECONDS_AGAIN = 5.0
-"""The shortest time to run a part for, and to continue it for."""
+"""The shortest time to run a part for, if there is as much, and to continue it for."""
 
 MAX_TOGETHER = 6
 CORES_EACH = 2
@@ -134,7 +134,7 @@ class Schedule:
                 left = self._end - time.monotonic() - later - needed
                 if again and left < MIN_SECONDS_AGAIN:
                     return
-                limit = max(left, MIN_SECONDS)
+                limit = max(0.0, min(max(left, MIN_SECONDS), self._end - time.monotonic()))
                 note(f"{part.name}: {limit:.0f} s at most")
             folder = self._folder / part.name
             folder.mkdir(exist_ok=True)
@@ -171,7 +171,7 @@ def smoke(minutes: float, shapes: Sequence[Shape], json_file: Path | None) -> No
     Raises
     ------
     click.ClickException
-        A part failed, or there is no pytest.
+        A part failed, nothing is proved as too little ran, or there is no pytest.
     """
     if find_spec("pytest") is None:
         raise click.ClickException('pytest is not installed; install it with: pip install -e ".[test]"')
@@ -201,11 +201,26 @@ def smoke(minutes: float, shapes: Sequence[Shape], json_file: Path | None) -> No
         "pytest": package_version("pytest"),
     }
     save_json(json_file, "gpu", settings, rows, summary)
+    by_hand: dict[str, list[str]] = {}
     for part, outcome in zip(parts, outcomes, strict=True):
         if outcome.status == "incomplete":
-            note(f"{outcome.name}: {outcome.problem}; to run all of it: {part.by_hand()}")
+            note(f"{outcome.name}: {outcome.problem}")
+            by_hand.setdefault(part.by_hand(), []).append(part.name)
+    for command, names in by_hand.items():
+        note(f"to run all of {', '.join(names)}: {command}")
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(rows)} parts failed: {', '.join(failed)}")
+    if missing := _missing_proof(parts, outcomes):
+        raise click.ClickException(f"{missing} in {60 * minutes:.0f} s, so nothing is proved; give a longer --minutes")
+
+
+def _missing_proof(parts: Sequence[Part], outcomes: Sequence[Outcome]) -> str | None:
+    """What did not happen, where too little ran to say that anything works; None if enough did."""
+    if not any(outcome.status == "passed" for outcome in outcomes):
+        return "no part was completed"
+    if any(part.tests for part in parts) and not any(outcome.passed for outcome in outcomes):
+        return "no test was completed"
+    return None
 
 
 HEADERS = ("part", "", "passed", "failed", "skipped", "not reached", "seconds", "first error")

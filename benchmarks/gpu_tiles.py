@@ -26,6 +26,7 @@ from gru_xp.devices.lowering import LoopSteps
 from gru_xp.devices.persistent import PersistentLoop
 from gru_xp.devices.persistent_loops import PersistentLoops
 from gru_xp.devices.persistent_tile import Limits, LoopSize, Tile, fastest_tile, feasible_tiles
+from gru_xp.errors import DeviceError
 from gru_xp.nn.params import flatten, unflatten
 from gru_xp.training.objective import Objective
 
@@ -181,7 +182,10 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 def main(what: str, seconds: float, shapes: tuple[Shape, ...], json_file: Path | None) -> None:
     """Compile the kernels, or time them."""
     until = time.monotonic() + seconds
-    device = resolve_device("cuda", fallback=False)
+    try:
+        device = resolve_device("cuda", fallback=False)
+    except DeviceError as error:
+        raise click.ClickException(str(error)) from error
     with device.use():
         loops = [loop for shape in shapes or SHAPES for loop in loops_of(shape, device)]
         if not loops:

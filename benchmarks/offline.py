@@ -85,7 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not given.folder.is_dir():
             parser.error(f"there is no folder {given.folder}; make it by: python -m benchmarks.offline pack")
         sys.exit(run(given.folder, given.command))
-    pack(given.folder, given.python_version, given.machine, given.have)
+    if given.have is not None and not given.have.is_file():
+        parser.error(f"there is no file {given.have}; make it on the other machine by: pip freeze > have.txt")
+    try:
+        pack(given.folder, given.python_version, given.machine, given.have)
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(f"{given.have or given.folder}: {error}")
 
 
 if __name__ == "__main__":

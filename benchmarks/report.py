@@ -19,8 +19,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _check_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
     """Refuse a file that cannot be written before anything is measured, not after."""
-    if value is not None and not value.absolute().parent.is_dir():
-        raise click.BadParameter(f"there is no folder {value.parent}; make it first")
+    if value is not None:
+        folder = value.absolute().parent
+        if not folder.is_dir():
+            raise click.BadParameter(f"there is no folder {value.parent}; make it first")
+        if not os.access(folder, os.W_OK):
+            raise click.BadParameter(f"the folder {value.parent} cannot be written to; choose another one")
     return value
 
 
@@ -156,7 +160,7 @@ def describe_machine() -> dict[str, Any]:
     """``machine`` and ``versions``, as JSON can hold them."""
     from gru_xp.devices.inventory import inventory
 
-    found = inventory()
+    found = inventory(check=False)  # which would take longer than a benchmark may
     cpu, cuda = found["cpu"], found["cuda"]
     return {
         "machine": {

@@ -26,8 +26,11 @@ from benchmarks.junit import TestCase, read_cases
 MARGIN = 2.0
 """Seconds that a command has for writing its results, before it is ended."""
 
-MIN_SECONDS = 0.1
+MIN_SECONDS = 1.0
 """The least time, besides, to start a command with that is told its time."""
+
+LEAST_SECONDS = 0.1
+"""The least time to start any part with."""
 
 WAIT_SECONDS = 0.2
 """How often to look whether all parts are stopped."""
@@ -148,10 +151,11 @@ def command_of(part: Part, report: Path, parts: Sequence[Part], limit: float = m
 def run_part(part: Part, folder: Path, limit: float, parts: Sequence[Part], stopped: threading.Event) -> Outcome:
     """Run a part in a process of its own, and end that and all it started after `limit` seconds, or if it is `stopped`.
 
-    Tests that ended in an earlier run with the same folder are left out. A command that is told its time is not started
-    if that is too short, and counts as incomplete.
+    Tests that ended in an earlier run with the same folder are left out. A part is not started if its time is too
+    short, and counts as incomplete.
     """
-    if {"{minutes}", "{seconds}"}.intersection(part.command) and limit < MARGIN + MIN_SECONDS:
+    needed = MARGIN + MIN_SECONDS if {"{minutes}", "{seconds}"}.intersection(part.command) else LEAST_SECONDS
+    if limit < needed:
         return Outcome(part.name, "incomplete", 0.0, problem=f"not started: {limit:.0f} s are too few")
     output, report = folder / "output", folder / ("report.xml" if part.tests else "results.json")
     report.unlink(missing_ok=True)

@@ -23,8 +23,14 @@ from gru_xp.devices.fast_paths import PATHS, Verdict
 from gru_xp.nn.scan import plain_wanted
 
 
-def inventory() -> dict[str, Any]:
+def inventory(*, check: bool = True) -> dict[str, Any]:
     """Devices and versions, as JSON can hold them.
+
+    Parameters
+    ----------
+    check
+        Whether to make the self-check of each device, which takes seconds; without, ``auto`` and every ``check`` are
+        None.
 
     Returns
     -------
@@ -46,12 +52,18 @@ def inventory() -> dict[str, Any]:
     """
     cpu = resolve_device("cpu")
     devices = _cuda_devices()  # before a self-check can make CUDA refuse to tell
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the result says it
-        auto = resolve_device("auto")
-    problem = None if devices or auto.is_cuda else auto.reason
+    auto = None
+    if check:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the result says it
+            auto = resolve_device("auto")
+    problem, cuda = None, {}
+    if not devices:
+        problem = cuda_problem() if auto is None else None if auto.is_cuda else auto.reason
+    if problem is None:
+        cuda = _cuda(devices, check)
     return {
-        "auto": auto.name,
+        "auto": None if auto is None else auto.name,
         "cpu": {
             "name": _cpu_name(),
             "threads": cpu.threads,
@@ -62,7 +74,7 @@ def inventory() -> dict[str, Any]:
                 if library["user_api"] == "blas"
             ],
         },
-        "cuda": {"problem": problem, "cupy": cupy_version(), "devices": [], **({} if problem else _cuda(devices))},
+        "cuda": {"problem": problem, "cupy": cupy_version(), "devices": [], **cuda},
     }
 
 
@@ -112,9 +124,9 @@ def _properties(index: int) -> dict[str, Any]:
     }
 
 
-def _cuda(devices: list[dict[str, Any]]) -> dict[str, Any]:
+def _cuda(devices: list[dict[str, Any]], check: bool) -> dict[str, Any]:
     return {
-        "devices": [device | {"check": _self_check(index)} for index, device in enumerate(devices)],
+        "devices": [device | {"check": _self_check(index) if check else None} for index, device in enumerate(devices)],
         **{name: _version(f"{name}GetVersion") for name in ("runtime", "driver")},
     }
 

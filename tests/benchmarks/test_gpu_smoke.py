@@ -56,7 +56,7 @@ def test_no_part_hides_another(smoke: Any) -> None:
         script("raise", "raise ValueError('no such\\nkernel')"),
         script("crash", "import os, signal; print('here', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"),
         script("hang", "import time; print('waiting', flush=True); time.sleep(1000)", share=0.0),
-        script("last", "pass"),
+        script("last", "pass", share=0.5),
         minutes="0.05",
     )
     assert code == 1
@@ -196,7 +196,23 @@ def test_parts_side_by_side_and_alone(smoke: Any, tmp_path: Path) -> None:
 def test_a_command_without_time_is_not_started(smoke: Any) -> None:
     """Its options would refuse it."""
     code, rows, out = smoke(script("timed", "raise SystemExit(2)", 0.5, "{minutes}"), minutes="0.02")
-    assert (code, rows["timed"]["status"], rows["timed"]["seconds"]) == (0, "incomplete", 0.0), out
+    assert (code, rows["timed"]["status"], rows["timed"]["seconds"]) == (1, "incomplete", 0.0), out
+
+
+def test_nothing_is_proved_without_a_part_or_a_test_that_ended(smoke: Any, tmp_path: Path) -> None:
+    """And no part runs beyond the end of the time."""
+    (tmp_path / "test_endless.py").write_text("import time\ntime.sleep(1000)", encoding="utf-8")
+    endless = [Part(name, 0.4, (str(tmp_path / "test_endless.py"),)) for name in ("a", "b")]
+    good = script("good", "pass", 0.2, alone=True)
+    for others, minutes in (((), "0.005"), ((good,), "0.02")):
+        code, rows, text = smoke(*others, *endless, minutes=minutes)
+        assert code == 1
+        assert [rows[name]["status"] for name in "ab"] == ["incomplete"] * 2
+        assert sum(map(int, re.findall(r"[ab]: (\d+) s at most", text))) <= 1
+        error = text.strip().splitlines()[-1]
+        assert error.startswith("Error: ")
+        assert ("no test" if others else "no part") in error
+        assert text.count("pytest -n0") == 1
 
 
 def test_groups_of_parts() -> None:
@@ -235,9 +251,10 @@ def test_packages_to_carry_to_a_machine_without_a_network(capsys: pytest.Capture
     names = (("numpy", "2.4.6"), ("rich", "15.0.0"), ("gru-xp", "0.1.0"), ("pytest-xdist", "3.8.0"))
     report = {"install": [{"metadata": {"name": name, "version": version}} for name, version in names]}
     assert offline.missing(report, there) == ["rich==15.0.0"]
-    with pytest.raises(SystemExit):
-        offline.main(["run", "no-such-folder"])
-    assert "no-such-folder" in capsys.readouterr().err
+    for given in (["run", "no-such-folder"], ["pack", "wheels", "--have", "no-such-file"]):
+        with pytest.raises(SystemExit):
+            offline.main(given)
+        assert given[-1] in capsys.readouterr().err
 
 
 def test_every_cuda_test_is_in_a_part_and_the_time_suffices() -> None:
@@ -290,4 +307,7 @@ def test_checks_notice_a_difference(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     monkeypatch.setattr(gpu_checks, "train", wrong)
     with pytest.raises(SystemExit, match="forecast"):
-        gpu_checks.cpu()
+        gpu_checks.main(["cpu"])
+    for given in ([], ["gpu"], ["cpu", "twice"]):
+        with pytest.raises(SystemExit, match="digest"):
+            gpu_checks.main(given)
