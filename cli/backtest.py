@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .messages import accuracy_title, choose_device, note, print_accuracy, print_json
+from .messages import accuracy_title, choose_device, note, note_if_no_ridge, print_accuracy, print_json
 from .options import (
     Command,
     DeviceRequest,
@@ -143,7 +143,7 @@ def backtest(
     """
     from gru_xp.forecasting.backtest import first_origin
 
-    plan = _Plan(horizon, windows, stride, refit)
+    plan, known = _Plan(horizon, windows, stride, refit), True
     if Path(source).is_dir() or Path(source).suffix == ".safetensors":
         if given := [name for name in (*settings, "split_ratio") if is_given(ctx, name)]:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -161,6 +161,7 @@ def backtest(
         fits = _Fits(settings, choose_device(device, quiet=quiet), quiet=quiet)
         first = first_origin(len(read.series), horizon or 1, stride or horizon or 1, windows, split_ratio)
         result = plan.run(read.series, first, 1, fits)
+    note_if_no_ridge(result.metrics, read.path.name, known=known, quiet=quiet)
     if out is not None:
         _write(result, out)
         note(f"written to {out}", quiet=quiet)
@@ -171,11 +172,20 @@ def backtest(
 
 
 def _of_run(plan: _Plan, forecaster: "Forecaster", series: "TimeSeries", *, known: bool, quiet: bool) -> "Backtest":
-    """Forecasts of the rows that a trained forecaster has not learned from: of all, unless it knows some."""
+    """Forecasts of the rows that a trained forecaster has not learned from: of all, unless it knows some.
+
+    If it is trained again, other rows are divided as those of a file.
+    """
+    from gru_xp.forecasting.backtest import first_origin
+
+    fits = _Fits(forecaster.settings(), forecaster.device, quiet=quiet)
+    horizon = plan.horizon or forecaster.horizon
+    if plan.refit and not known:
+        first = first_origin(len(series), horizon, plan.stride or horizon, plan.windows)
+        return plan.run(series, first, horizon, fits)
     learned = forecaster.notes["fit_end"] if known else len(series)
     first = learned if known else forecaster.window_length
-    fits = _Fits(forecaster.settings(), forecaster.device, quiet=quiet)
-    return plan.run(series, first, forecaster.horizon, fits if plan.refit else lambda _: forecaster, learned)
+    return plan.run(series, first, horizon, fits if plan.refit else lambda _: forecaster, learned)
 
 
 class _Fits:

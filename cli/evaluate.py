@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .messages import note, print_json, print_parts
+from .messages import note, note_if_no_ridge, print_json, print_parts
 from .options import Command, DeviceRequest, column_options, device_options, json_option, quiet_option
 from .reading import reading_options
 from .sources import open_run, read_run_source
@@ -49,14 +49,15 @@ def evaluate(
 ) -> None:
     """Evaluate RUN's model and compare it with baselines.
 
-    The baselines are forecasts that need no training: last value, mean, drift, and seasonal naive.
+    The baselines are forecasts that need no training: last value, mean, drift, and seasonal naive. Where the training
+    rows are known, a ridge regression is fitted to them, too.
 
     RUN is a run folder or a model file. Without CSV, the data of the run are used. A file that starts with the rows
     that the model was trained on is evaluated in parts, as by train; any other file is one part.
     """
     from gru_xp.errors import printable
     from gru_xp.forecasting import evaluation
-    from gru_xp.forecasting.backtest import MODEL, name_in_text
+    from gru_xp.forecasting.backtest import name_in_text
 
     forecaster = open_run(run, device, quiet=quiet)
     source, known = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
@@ -86,6 +87,8 @@ def evaluate(
     for name in [name for name in parts if name not in [part.name for part in evaluated]]:
         if rows := len(range(len(series))[parts[name]]):
             note(f"warning: {name} part: its {rows} row(s) have no window of {horizon or forecaster.horizon} step(s)")
+    last = evaluated[-1].metrics
+    note_if_no_ridge(last, source.path.name, known=known, quiet=quiet)
     if as_json:
         print_json(
             {
@@ -98,8 +101,7 @@ def evaluate(
         )
     else:
         print_parts(source.path.name, source.target, evaluated)
-    last = evaluated[-1].metrics
     errors = {model: measures["mae"] for model, measures in last["models"].items()}
-    if fail_below_naive and errors[MODEL] > errors[last["best_baseline"]]:
+    if fail_below_naive and errors[last["model"]] > errors[last["best_baseline"]]:
         note(f"{evaluated[-1].name} part: the best baseline, {name_in_text(last['best_baseline'])}, has a lower MAE")
         sys.exit(BELOW_NAIVE)

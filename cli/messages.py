@@ -122,6 +122,15 @@ def accuracy_title(file: str, target: str, horizon: int) -> str:
     return f"{file}, {target}: {'one' if horizon == 1 else horizon}-step-ahead accuracy"
 
 
+def note_if_no_ridge(metrics: Mapping[str, Any], file: str, *, known: bool, quiet: bool) -> None:
+    """Say why a table has no ridge, where it has none."""
+    from gru_xp.forecasting.backtest import RIDGE, column_name
+
+    if column_name(RIDGE) not in metrics["models"]:
+        why = "the training rows are too few to fit it to" if known else f"{file} does not have the training rows"
+        note(f"no ridge in the table: {why}", quiet=quiet)
+
+
 def print_parts(file: str, target: str, parts: "Sequence[EvaluatedPart]") -> None:
     """The closing table of a training or an evaluation."""
     title = accuracy_title(file, target, parts[-1].metrics["horizon"])
@@ -129,7 +138,7 @@ def print_parts(file: str, target: str, parts: "Sequence[EvaluatedPart]") -> Non
 
 
 def print_accuracy(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
-    """The model's errors in every part, in the last one beside those of forecasts that need no training.
+    """The model's errors in every part, in the last one beside those of the ridge and of forecasts without training.
 
     For several steps ahead, the errors by step in the last part follow; at the end, what they mean.
     """
@@ -152,10 +161,16 @@ def print_accuracy(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
 def _part_rows(name: str, metrics: Mapping[str, Any], digits: int) -> list[tuple[str, ...]]:
     """The rows of a table of errors, the model's first, with numbers of up to `digits` digits in full."""
     from gru_xp.forecasting.backtest import name_in_text
+    from gru_xp.forecasting.baselines import needs_no_training
+    from gru_xp.forecasting.metrics import skill
 
     best, rows = metrics["best_baseline"], []
     for number, (model, errors) in enumerate(metrics["models"].items()):
-        skill = "best" if model == best else "" if number else _percent(metrics["skill"])
+        text = "best" if model == best else ""
+        if not number:
+            text = _percent(metrics["skill"])
+        elif not needs_no_training(name_in_text(model)):
+            text = _percent(skill(errors["mae"], metrics["models"][best]["mae"]))
         rows.append(
             (
                 "" if number else name,
@@ -163,7 +178,7 @@ def _part_rows(name: str, metrics: Mapping[str, Any], digits: int) -> list[tuple
                 "" if number else str(metrics["windows"]),
                 *(_cell(errors[measure], digits) for measure in ("mae", "rmse")),
                 _cell(errors["mase"], 4),
-                skill,
+                text,
             )
         )
     return rows

@@ -3,14 +3,15 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gru_xp.errors import ArgumentError, DataError, printable
-from gru_xp.forecasting.baselines import baselines
+from gru_xp.forecasting.baselines import baselines, needs_no_training
+from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.metrics import accuracy, accuracy_by_step, skill
 from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.significance import diebold_mariano
@@ -22,13 +23,11 @@ from gru_xp.nn.checks import shown, whole_number
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gru_xp.forecasting.forecaster import Forecaster
+RIDGE = "ridge"
+"""Name of the linear forecast in tables."""
 
-MODEL = "GRU"
-"""The forecaster's name in tables."""
-
-TRAINED = (MODEL,)
-"""Forecasts that are no reference for skill."""
+MODELS = {"gru": "GRU", "ridge": RIDGE}
+"""Names of forecasters in tables, by their setting `model`."""
 
 SIGNIFICANCE = 0.05
 """Below this p-value, a difference is called significant."""
@@ -53,7 +52,8 @@ class Backtest:
     stride
         Rows from one origin to the next.
     forecasts
-        Arrays ``(n, horizon)`` in the data's units, by name: the model's first, then those that need no training.
+        Arrays ``(n, horizon)`` in the data's units, by name: the model's first, then the other trained ones and those
+        that need no training.
     learned
         Number of rows, from the first, whose errors are the unit of MASE and RMSSE.
     season
@@ -66,6 +66,11 @@ class Backtest:
     forecasts: Mapping[str, Floats]
     learned: int
     season: int = 1
+
+    @property
+    def model(self) -> str:
+        """Name of the model that is measured."""
+        return next(iter(self.forecasts))
 
     @property
     def horizon(self) -> int:
@@ -86,48 +91,50 @@ class Backtest:
     @property
     def y_pred(self) -> Floats:
         """The model's forecasts, shape ``(n, horizon)``."""
-        return self.forecasts[MODEL]
+        return self.forecasts[self.model]
 
     @property
     def baselines(self) -> list[str]:
         """Names of the forecasts that need no training."""
-        return [name for name in self.forecasts if name not in TRAINED]
+        return [name for name in self.forecasts if needs_no_training(name)]
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """How good the forecasts are, as JSON holds it.
 
-        ``windows``, ``horizon``, ``stride``, ``season``; ``models``, the measures of `accuracy` and those of
-        `accuracy_by_step` under ``by_step``, by column of `to_frame`; ``best_baseline``, which of those that need no
-        training has the smallest mean absolute error; ``skill``, by which share that of the model is smaller, and
-        ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the two; ``change``, how much the model's
-        forecasts differ from the last value, relative to what the series does. None where there is no such number.
+        ``windows``, ``horizon``, ``stride``, ``season``; ``model``, which column of `to_frame` is that of the model;
+        ``models``, for each of these columns the measures of `accuracy` and, under ``by_step``, of `accuracy_by_step`;
+        ``best_baseline``, which of those that need no training has the smallest mean absolute error; ``skill``, by
+        which share that of the model is smaller, and ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the
+        two; ``change``, how much the model's forecasts differ from the last value, relative to what the series does.
+        None where there is no such number.
 
         Raises
         ------
         DataError
             The errors are too large for numbers.
         """
-        y_true, forecasts = self.y_true, dict(self.forecasts)
+        y_true, forecasts, model = self.y_true, dict(self.forecasts), self.model
         errors = accuracy(y_true, forecasts, _known_values(self.series)[: self.learned], self.season)
         for name in ("mae", "rmse"):
-            if errors[MODEL][name] is None:
+            if errors[model][name] is None:
                 raise DataError(
                     "the errors are too large for numbers; give rows like those that the model was trained on, or "
                     "another model"
                 )
         by_step = accuracy_by_step(y_true, forecasts)
         best = min(self.baselines, key=lambda name: math.inf if errors[name]["mae"] is None else errors[name]["mae"])
-        tested = diebold_mariano(self._losses(MODEL), self._losses(best), math.ceil(self.horizon / self.stride))
-        steps = zip(by_step[MODEL]["mae"], by_step[best]["mae"], strict=True)
+        tested = diebold_mariano(self._losses(model), self._losses(best), math.ceil(self.horizon / self.stride))
+        steps = zip(by_step[model]["mae"], by_step[best]["mae"], strict=True)
         return {
             "windows": int((~np.isnan(y_true)).any(axis=1).sum()),
             "horizon": self.horizon,
             "stride": self.stride,
             "season": self.season,
+            "model": column_name(model),
             "models": {column_name(name): {**errors[name], "by_step": by_step[name]} for name in forecasts},
             "best_baseline": column_name(best),
-            "skill": skill(errors[MODEL]["mae"], errors[best]["mae"]),
+            "skill": skill(errors[model]["mae"], errors[best]["mae"]),
             "skill_by_step": [skill(*pair) for pair in steps],
             "p_value": None if tested is None else tested.p_value,
             "change": self._change(),
@@ -184,23 +191,24 @@ def column_name(forecast: str) -> str:
 
 def name_in_text(column: str) -> str:
     """The inverse of `column_name`: ``"last value"`` for ``LastValue``."""
-    return column if column in TRAINED else re.sub(r"(?<!^)([A-Z]|\d+)", r" \1", column).lower()
+    text = re.sub(r"(?<!^)([A-Z]|\d+)", r" \1", column).lower()
+    return text if text == RIDGE or needs_no_training(text.rstrip(" 0123456789")) else column
 
 
 def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     """Whether the model is better than the best forecast that needs no training, in one sentence."""
     gain, p_value, windows = metrics["skill"], metrics["p_value"], metrics["windows"]
-    best = name_in_text(metrics["best_baseline"])
+    model, best = (name_in_text(metrics[name]) for name in ("model", "best_baseline"))
     if gain is None:
-        return f"The {MODEL} cannot be compared with the {best} forecast, which has no errors."
+        return f"The {model} cannot be compared with the {best} forecast, which has no errors."
     compared = f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'} MAE than the best baseline, {best}"
     if p_value is None and gain == 0:
-        return f"The {MODEL} forecasts what the best baseline, {best}, does."
+        return f"The {model} forecasts what the best baseline, {best}, does."
     if p_value is None:
-        return f"The {MODEL} has a {compared}; {windows} windows are too few to test the difference."
+        return f"The {model} has a {compared}; {windows} windows are too few to test the difference."
     significant = "significant" if p_value < SIGNIFICANCE else "not significant"
     probability = f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
-    return f"The {MODEL} has a {compared}: {significant} (Diebold-Mariano test, {probability}, {windows} windows)."
+    return f"The {model} has a {compared}: {significant} (Diebold-Mariano test, {probability}, {windows} windows)."
 
 
 def copying_sentence(metrics: Mapping[str, Any]) -> str:
@@ -211,7 +219,7 @@ def copying_sentence(metrics: Mapping[str, Any]) -> str:
     share = f"{change:.0%}" if change < 10 else "1000% or more"
     amount = f"its forecasts differ from it by {share} of the actual change, on average"
     verb = "nearly repeats" if change < REPEATS else "does not merely repeat"
-    return f"The {MODEL} {verb} the last value: {amount}."
+    return f"The {name_in_text(metrics['model'])} {verb} the last value: {amount}."
 
 
 # --- making one -------------------------------------------------------------------------------------------------
@@ -241,24 +249,66 @@ def first_origin(rows: int, horizon: int, stride: int, windows: int | None, spli
 
 
 def forecast_from(
-    forecaster: "Forecaster", series: TimeSeries, origins: Rows, horizon: int, train: Floats, seasons: Sequence[int]
+    forecaster: Forecaster,
+    series: TimeSeries,
+    origins: Rows,
+    horizon: int,
+    train: Floats,
+    seasons: Sequence[int],
+    learned: int | None,
 ) -> dict[str, Floats]:
-    """Forecasts ``(n, horizon)`` from all origins, by name: the forecaster's, and those that need no training.
+    """Forecasts ``(n, horizon)`` from all origins, by name: the forecaster's, the ridge's, and those without training.
 
-    `train` has the training rows of the target, for their mean.
+    `train` has the training rows of the target, for their mean. The ridge is fitted to the first `learned` rows of the
+    series; it is left out where the training rows are not among them, which is None.
     """
+    origin_list = origins.tolist()
+    named = {MODELS[forecaster.model]: forecaster.forecasts(series, origin_list, horizon)}
+    ridge = None if learned is None else ridge_beside(forecaster, series.head(learned), horizon)
+    if ridge is not None:
+        named[RIDGE] = ridge.forecasts(_target_alone(series), origin_list, horizon)
     target = series.values[:, 0]
-    named = {name: baseline(target, origins, horizon) for name, baseline in baselines(train, seasons).items()}
-    return {MODEL: forecaster.forecasts(series, origins.tolist(), horizon), **named}
+    return named | {name: baseline(target, origins, horizon) for name, baseline in baselines(train, seasons).items()}
 
 
-def training_seasons(series: TimeSeries, learned: int) -> list[int]:
-    """The seasons of a series, by its first `learned` rows."""
-    return list(find_seasons(series.values[:learned, 0], series.reading.freq))
+def ridge_beside(forecaster: Forecaster, rows: TimeSeries, horizon: int) -> Forecaster | None:
+    """The linear forecast of the windows of a forecaster, fitted to its training rows, for so many steps at once.
+
+    It sees the target alone. None where the forecaster is one itself, or where there are too few rows to fit it to.
+    """
+    if forecaster.model == "ridge":
+        return None
+    season = forecaster.look_back.season
+    ridge = Forecaster(
+        model="ridge",
+        seq_length=forecaster.window_length,
+        season=season if season > 1 else "none",
+        horizon=horizon,
+        guard=False,
+        dtype="float64",
+        hidden_size=1,  # of a GRU that adds nothing
+    )
+    device = forecaster.device if forecaster.device.name == "cpu" else "cpu"
+    try:
+        return ridge.fit(_target_alone(rows), device=device)
+    except DataError:
+        return None
+
+
+def _target_alone(series: TimeSeries) -> TimeSeries:
+    observed = None if series.observed is None else series.observed[:, :1]
+    return replace(series, values=series.values[:, :1], columns=series.columns[:1], observed=observed)
+
+
+def seasons_of(forecaster: Forecaster, series: TimeSeries, learned: int) -> list[int]:
+    """The seasons that the forecaster was given or has found; else those of the first `learned` rows of a series."""
+    if forecaster.season != "auto":
+        return [forecaster.season] if isinstance(forecaster.season, int) else []
+    return list(forecaster.seasons or find_seasons(series.values[:learned, 0], series.reading.freq))
 
 
 def backtest(
-    fit: "Callable[[TimeSeries], Forecaster]",
+    fit: Callable[[TimeSeries], Forecaster],
     series: TimeSeries,
     origins: Rows,
     horizon: int,
@@ -282,17 +332,22 @@ def backtest(
     refit
         Fit again after so many windows; None for never. All windows of a fit are one batch.
     learned
-        Number of rows to know mean, season and the unit of scaled errors from; those before the first origin if None.
+        Number of rows to know mean, season and the unit of scaled errors from, and the ridge without `refit`; those
+        before the first origin if None. If they are more, the training rows are not known, and there is no ridge.
     """
     if learned is None:
         learned = int(origins[0])
-    seasons = training_seasons(series, learned)
+    seasons: list[int] = []
     found: list[dict[str, Floats]] = []
     for start in range(0, len(origins), refit or len(origins)):
         window_origins = origins[start : start + (refit or len(origins))]
-        forecaster = fit(series.head(int(window_origins[0])))
-        train = series.values[: learned if start == 0 else int(window_origins[0]), 0]
-        found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons))
+        first = int(window_origins[0])
+        forecaster = fit(series.head(first))
+        if start == 0:
+            seasons = seasons_of(forecaster, series, learned)
+        train = series.values[: learned if start == 0 else first, 0]
+        rows = first if refit else learned if learned <= first else None
+        found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons, rows))
     forecasts = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     return Backtest(series, origins, stride, forecasts, learned, seasons[0] if seasons else 1)
 
@@ -313,7 +368,7 @@ def check_refit(refit: object) -> int | None:
 
 
 def roll(
-    fit: "Callable[[TimeSeries], Forecaster]",
+    fit: Callable[[TimeSeries], Forecaster],
     series: TimeSeries,
     first: int,
     horizon: int,

@@ -15,6 +15,14 @@ Baseline = Callable[[Floats, Rows, int], Floats]
 """``baseline(values, origins, horizon)``: forecasts ``(B, horizon)`` of the rows from each of ``origins (B,)`` on, from
 the rows of ``values (N,)`` before it, of which there must be one."""
 
+NAMES = ("last value", "mean", "drift", "seasonal naive")
+"""Where there are several seasons, the rows of each follow the last one."""
+
+
+def needs_no_training(name: str) -> bool:
+    """Whether a forecast of this name is one of `baselines`."""
+    return name.partition(" (")[0] in NAMES
+
 
 def baselines(train: Floats, seasons: Sequence[int] = ()) -> dict[str, Baseline]:
     """All of them, by name.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import DataError, printable
-from gru_xp.forecasting.backtest import Backtest, forecast_from, rolling_origins, training_seasons
+from gru_xp.forecasting.backtest import Backtest, forecast_from, rolling_origins, seasons_of
 from gru_xp.forecasting.data import remembered_options, series_to_continue, warn_of_notices
 from gru_xp.forecasting.forecaster import Forecaster, naming
 from gru_xp.forecasting.windows import Floats
@@ -61,8 +61,9 @@ def evaluate(
     horizon
         Steps ahead.
     learned
-        How many of the rows, from the first, the forecaster has learned from; their mean and season make forecasts that
-        need no training. If None, it has learned from other rows, and those of all rows do.
+        How many of the rows, from the first, the forecaster has learned from: the ridge is fitted to them, and their
+        mean and season make forecasts that need no training. If None, it has learned from other rows: there is no
+        ridge, and the mean and season are those of all rows.
 
     Returns
     -------
@@ -82,8 +83,8 @@ def evaluate(
         for name, rows in parts.items()
         for start, stop, _ in [rows.indices(len(taken))]
     }
-    learned = len(taken) if learned is None else learned
-    seasons = training_seasons(taken, learned)
+    fitted_to, learned = learned, len(taken) if learned is None else learned
+    seasons = seasons_of(forecaster, taken, learned)
     every = np.concatenate(list(origins.values()))
     if not len(every):
         needed = forecaster.window_length + horizon
@@ -91,7 +92,7 @@ def evaluate(
             f"{taken.name}: {len(taken)} rows are too few: the model looks back on {forecaster.window_length} and "
             f"forecasts {horizon}; at least {needed} are needed"
         )
-    forecasts = forecast_from(forecaster, taken, every, horizon, taken.values[:learned, 0], seasons)
+    forecasts = forecast_from(forecaster, taken, every, horizon, taken.values[:learned, 0], seasons, fitted_to)
     evaluated, start = [], 0
     with naming(taken):
         for name, own in origins.items():

@@ -18,7 +18,7 @@ ARTICLE: Mapping[str, Any] = MappingProxyType(
     {
         "seq_length": 10,
         "horizon": 1,
-        "season": "none",
+        "season": "auto",  # which its training does not use, but the table of errors does
         "model": "gru",
         "patches": 0,
         "linear_skip": False,

@@ -58,11 +58,17 @@ def test_a_recipe_goes_on_with_the_same_result(app, csv, tmp_path, monkeypatch):
     assert (whole / "model.safetensors").read_bytes() == (part / "model.safetensors").read_bytes()
 
 
-def test_the_guard_says_what_it_forecasts(app, tmp_path, rng):
-    file = tmp_path / "noise.csv"
-    file.write_text("value\n" + "".join(f"{v:.4f}\n" for v in rng.standard_normal(1000)))
+@pytest.mark.parametrize("kind", ["noise", "walk"])
+def test_the_guard_says_what_it_forecasts(kind, app, tmp_path, rng):
+    """And no skill is claimed."""
+    values = rng.standard_normal(1000)
+    file = tmp_path / "values.csv"
+    file.write_text("value\n" + "".join(f"{v:.4f}\n" for v in (values if kind == "noise" else values.cumsum())))
     result = app("train", file, *QUICK, "--out", tmp_path / "run")
-    assert "nothing beats the mean forecast" in result.err
+    found = Forecaster.load(tmp_path / "run" / "model.safetensors", device="cpu").fallback
+    assert found == "mean" if kind == "noise" else found in ("last value", "drift")
+    assert f"nothing beats the {found} forecast" in result.err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["parts"]["test"]["skill"] <= 0.03
 
 
 def test_a_ridge_needs_the_skip(app, csv, tmp_path):

@@ -8,6 +8,7 @@ from utilsforecast.evaluation import evaluate as evaluate_frame
 from utilsforecast.losses import mae, rmse
 from utilsforecast.plotting import plot_series
 
+from gru_xp import Forecaster
 from gru_xp.errors import ArgumentError
 from gru_xp.forecasting.backtest import (
     Backtest,
@@ -21,7 +22,8 @@ from gru_xp.forecasting.backtest import (
 )
 from gru_xp.forecasting.significance import diebold_mariano
 from gru_xp.io.read import read_series
-from gru_xp.io.series import TimeSeries
+from gru_xp.io.series import Reading, TimeSeries
+from gru_xp.nn.params import arrays_of
 
 pytestmark = pytest.mark.compat
 
@@ -70,21 +72,71 @@ def test_every_window_is_forecast_from_the_rows_before(frame, small, cpu, fit, r
     assert (result.season, result.learned, result.horizon) == (7, 60, 6)
 
 
-def test_what_comes_later_changes_no_forecast(frame, fit):
-    """Bit for bit: neither scale nor season, windows or earlier forecasts, whichever row is changed."""
-    series = read_series(frame, target="Sales", features=["Price"])
-    origins = rolling_origins(60, 90, 5, 5)
-    before = backtest(fit, series, origins, 5, 5, refit=3)
-    for row in (60, 74, 75, 89):
-        values = series.values.copy()
-        values[row:] = 1e3 * values[row:][::-1] ** 2
-        after = backtest(fit, TimeSeries(values, series.columns, series.labels, series.dates), origins, 5, 5, refit=3)
-        known = origins <= row
-        assert known.any()
+@pytest.mark.parametrize("kind", ["week", "noise"])
+def test_what_comes_later_changes_nothing(kind, rng, cpu):
+    """Bit for bit, whichever row is changed: no choice, no scale, no weight, no forecast of any row of the table."""
+    values = rng.standard_normal((620, 2))
+    if kind == "week":
+        values[:, 0] += np.resize([5.0, 6, 5, 7, 9, 12, 3], 620) + 0.01 * np.arange(620)
+    settings = {"num_steps": 5, "hidden_size": 4, "horizon": 5}
+    origins = rolling_origins(560, 620, 5, 20)
+
+    def results(values):
+        forecasters = []
+
+        def fit(rows):
+            forecasters.append(Forecaster(**settings).fit(rows, device=cpu))
+            return forecasters[-1]
+
+        series = TimeSeries(values, ("y", "x"), reading=Reading(freq="D"))
+        return backtest(fit, series, origins, 5, 20, refit=2), forecasters
+
+    before, fitted = results(values)
+    assert [fitted[0].seasons, fitted[0].fallback] == ([(7,), None] if kind == "week" else [(), "mean"])
+    assert fitted[0].seq_length == "auto"
+    assert before.season == (7 if kind == "week" else 1)
+    for row in (origins[0], origins[2] + 1):
+        changed = values.copy()
+        changed[row:] = 1e3 * changed[row:][::-1] ** 2
+        after, fitted_after = results(changed)
         assert (after.season, list(after.forecasts)) == (before.season, list(before.forecasts))
         for name, forecast in before.forecasts.items():
+            known = origins <= row
             np.testing.assert_array_equal(after.forecasts[name][known], forecast[known], err_msg=f"{name}, {row}")
-        assert row > origins[-1] or not np.array_equal(after.y_pred, before.y_pred)
+        for one, other, first in zip(fitted, fitted_after, origins[::2], strict=True):
+            if first <= row:
+                for name in ("look_back", "seasons", "scaler", "fallback"):
+                    assert getattr(one, name) == getattr(other, name), (name, row)
+                for array, same in zip(arrays_of(one.params), arrays_of(other.params), strict=True):
+                    np.testing.assert_array_equal(array, same)
+        assert row > origins[-1] or not np.array_equal(after.forecasts["ridge"], before.forecasts["ridge"])
+
+
+def test_the_ridge_is_that_of_the_training_rows(frame, small, cpu):
+    """For each fit, of its window length, from the target alone; of other rows, there is none."""
+    series = read_series(frame, target="Sales", features=["Price"])
+    result = backtest(lambda rows: small().fit(rows, device=cpu), series, np.array([60, 65, 70]), 6, 5, refit=2)
+    for row, (origin, rows) in enumerate([(60, 60), (65, 60), (70, 70)]):
+        ridge = Forecaster(model="ridge", seq_length=4, season="none", horizon=6, guard=False, dtype="float64")
+        ridge.fit(read_series(frame["Sales"][:rows]), device=cpu)
+        expected = ridge.forecast(frame["Sales"][:origin], 6)
+        np.testing.assert_allclose(result.forecasts["ridge"][row], expected, rtol=1e-12)
+    fitted = small().fit(series.head(60), device=cpu)
+    assert "ridge" in fitted.evaluate(series, 6, start=60).forecasts
+    assert "ridge" not in fitted.evaluate(series, 6).forecasts
+    alone = Forecaster(model="ridge", guard=False).fit(series.head(60), device=cpu).evaluate(series, start=60)
+    assert list(alone.forecasts) == ["ridge", *alone.baselines]
+    assert (alone.metrics["model"], comparison_sentence(alone.metrics)[:9]) == ("Ridge", "The ridge")
+
+
+@pytest.mark.parametrize(("season", "found"), [("auto", 7), (5, 5), ("none", 1)])
+def test_a_season_that_is_given_holds_in_the_table(season, found, frame, small, cpu):
+    result = small(season=season).backtest(frame["Sales"], device=cpu)
+    assert result.season == found
+    assert ("seasonal naive" in result.forecasts) == (found > 1)
+    if found > 1:
+        first = result.origins[0]
+        assert result.forecasts["seasonal naive"][0, 0] == frame["Sales"].iloc[first - found]
 
 
 def test_a_forecaster_backtests_copies_of_itself(frame, small, cpu):
@@ -134,7 +186,7 @@ def result(frame, fit):
 
 def test_the_frame_is_one_of_utilsforecast(result, frame):
     table = result.to_frame()
-    models = ["GRU", "LastValue", "Mean", "Drift", "SeasonalNaive"]
+    models = ["GRU", "Ridge", "LastValue", "Mean", "Drift", "SeasonalNaive"]
     assert list(table) == ["unique_id", "ds", "cutoff", "y", *models]
     assert len(table) == 8 * 7
     assert (table["unique_id"] == "Sales").all()
@@ -172,7 +224,7 @@ def test_metrics(result):
     assert json.loads(json.dumps(metrics)) == metrics
     assert (metrics["windows"], metrics["horizon"], metrics["stride"], metrics["season"]) == (8, 7, 3, 7)
     errors = {name: np.abs(forecast - result.y_true) for name, forecast in result.forecasts.items()}
-    best = min(errors.keys() - {"GRU"}, key=lambda name: errors[name].mean())
+    best = min(errors.keys() - {"GRU", "ridge"}, key=lambda name: errors[name].mean())
     assert metrics["best_baseline"] == column_name(best)
     assert metrics["skill"] == pytest.approx(1 - errors["GRU"].mean() / errors[best].mean(), rel=1e-12)
     by_step = 1 - errors["GRU"].mean(axis=0) / errors[best].mean(axis=0)
@@ -191,6 +243,7 @@ def test_errors_that_are_no_numbers(refusal, rng):
 
 def test_sentences():
     metrics = {"skill": 0.123, "p_value": 0.032, "windows": 40, "best_baseline": "SeasonalNaive24", "change": 0.5}
+    metrics["model"] = "GRU"
     for changes, parts in (
         ({}, ["12.3% lower", "seasonal naive 24", ": significant", "p = 0.032", "40 windows"]),
         ({"p_value": 0.21}, ["not significant", "p = 0.21"]),
@@ -205,12 +258,18 @@ def test_sentences():
         (0.5, "not merely repeat the last value: its forecasts differ from it by 50%"),
         (0.02, "nearly"),
     ):
-        assert part in copying_sentence({"change": change})
-    assert "does not change" in copying_sentence({"change": None})
+        assert part in copying_sentence(metrics | {"change": change})
+    assert "does not change" in copying_sentence(metrics | {"change": None})
 
 
 def test_names():
-    for text, column in (("last value", "LastValue"), ("seasonal naive (168)", "SeasonalNaive168"), ("GRU", "GRU")):
+    for text, column in (
+        ("last value", "LastValue"),
+        ("seasonal naive (168)", "SeasonalNaive168"),
+        ("GRU", "GRU"),
+        ("ridge", "Ridge"),
+        ("AutoETS", "AutoETS"),
+    ):
         assert column_name(text) == column
         assert name_in_text(column) == text.replace("(", "").replace(")", "")
 
@@ -226,15 +285,13 @@ def test_refit():
 
 
 @pytest.mark.parametrize("kind", ["noise", "walk"])
-@pytest.mark.parametrize("scaling", ["last", "standard"])
-def test_no_skill_where_nothing_can_be_learned(kind, scaling, small, cpu):
-    """At most 3 %, one step ahead and several, whatever the seed."""
-    for seed in range(3):
-        noise = np.random.default_rng(seed).standard_normal((700, 1))
+@pytest.mark.parametrize("settings", [{}, {"scaling": "standard", "linear_skip": False, "guard": False}], ids=str)
+def test_no_skill_where_nothing_can_be_learned(kind, settings, cpu):
+    """At most 3 %, one step ahead and several, whatever the seed; of the recipe, and of a GRU on its own."""
+    for seed, horizon in ((0, 1), (1, 5)):
+        noise = np.random.default_rng(seed).standard_normal((1000, 1))
         series = TimeSeries(noise if kind == "noise" else np.cumsum(noise, axis=0), ("a",))
-        forecaster = small(seq_length=8, num_epochs=30, scaling=scaling, seed=seed).fit(series.head(400), device=cpu)
-        for horizon in (1, 5):
-            origins = rolling_origins(400, 700, horizon, horizon)
-            metrics = backtest(lambda _, f=forecaster: f, series, origins, horizon, horizon).metrics
-            assert math.isfinite(metrics["skill"])
-            assert metrics["skill"] <= 0.03, (seed, horizon)
+        forecaster = Forecaster(**settings, horizon=horizon, seed=seed).fit(series.head(600), device=cpu)
+        metrics = forecaster.evaluate(series, start=600).metrics
+        assert math.isfinite(metrics["skill"])
+        assert metrics["skill"] <= 0.03, (seed, horizon)
