@@ -15,7 +15,7 @@ import click
 from benchmarks.report import device_option, json_option, quick_option, save_json
 from gru_xp.cli.messages import note, print_table
 from gru_xp.cli.options import Command
-from gru_xp.forecasting.recipe import ARTICLE
+from gru_xp.forecasting.presets import ARTICLE
 
 if TYPE_CHECKING:
     from gru_xp.devices import Device

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from .exclusive import check_together
 from .messages import accuracy_title, choose_device, note, note_if_no_ridge, print_accuracy, print_json
 from .options import (
     Command,
@@ -20,6 +21,7 @@ from .options import (
     json_option,
     limits_taken_off,
     quiet_option,
+    settings_as_options,
 )
 from .reading import reading_options
 from .sources import open_run, read_options, read_run_source, read_source
@@ -92,7 +94,7 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
     callback=_check_refit,
     default="never",
     show_default=True,
-    help="Train again for every forecast, or for every N-th one, on all rows before it.",
+    help="How often to train: once, for every forecast, or for every N-th one, each time on all rows before it.",
 )
 @click.option(
     "--split-ratio",
@@ -158,6 +160,7 @@ def backtest(
             raise click.UsageError(f"'{source}' is no run folder or model file; only RUN can be followed by a CSV file")
         read = read_source(source, target, features, read_options({}, reading), quiet=quiet)
         settings |= {"horizon": horizon or 1, **limits_taken_off(settings)}
+        check_together(ctx, settings)
         fits = _Fits(settings, choose_device(device, quiet=quiet), quiet=quiet)
         first = first_origin(len(read.series), horizon or 1, stride or horizon or 1, windows, split_ratio)
         result = plan.run(read.series, first, 1, fits)
@@ -201,7 +204,8 @@ class _Fits:
     def __call__(self, rows: "TimeSeries") -> "Forecaster":
         from gru_xp.forecasting import Forecaster
 
-        forecaster = Forecaster(**self._settings)
+        with settings_as_options():
+            forecaster = Forecaster(**self._settings)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # it is said below
             forecaster.fit(rows, device=self._device)

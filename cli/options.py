@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 import click
 from click.shell_completion import CompletionItem
 
-from gru_xp.errors import GruXpError, MemoryLimitError, printable
-from gru_xp.io.messages import command_line
+from gru_xp.errors import ArgumentError, GruXpError, MemoryLimitError, printable
+from gru_xp.io.messages import command_line, flag
 
 from .messages import device_warnings_as_notes, log_as_notes
 
@@ -39,7 +39,17 @@ def run(group: click.Group, name: str | None = None) -> NoReturn:
 
 def _as_options(message: str) -> str:
     """A message that names settings, as in batch_size=32, with options instead."""
-    return re.sub(r"\b([a-z]+)_([a-z]+)=(\d+)", r"--\1-\2 \3", message)
+    message = re.sub(r"\b([a-z]+(?:_[a-z]+)*)='?(\w+)'?", lambda found: f"{flag(found[1])} {found[2]}", message)
+    return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda found: flag(found[0]), message)
+
+
+@contextmanager
+def settings_as_options() -> Iterator[None]:
+    """Context in which an error about settings of the forecaster names options."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise ArgumentError(_as_options(str(error))) from error
 
 
 class Command(click.Command):
@@ -113,10 +123,43 @@ def is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
+_NO_LIMIT = {"batch_size": "all", "clip_norm": "none", "patience": 0}
+"""How options say that there is no limit, which is None in Python."""
+
+
 def limits_taken_off(settings: Mapping[str, Any]) -> dict[str, None]:
-    """Those of the settings whose option says that there is no limit, which is None in Python."""
-    words = {"batch_size": "all", "clip_norm": "none", "patience": 0}
-    return {name: None for name, word in words.items() if settings.get(name) == word}
+    """Those of the settings whose option says that there is no limit."""
+    return {name: None for name, word in _NO_LIMIT.items() if settings.get(name) == word}
+
+
+class Setting(click.Option):
+    """An option for a setting of the forecaster, whose default is that of ``--preset``, or of `Forecaster` without."""
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        return _preset(ctx.params.get("preset", "recipe"))[self.name]
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        ours, theirs = (_preset(name)[self.name] for name in ("recipe", "article"))
+        if record is None or theirs == ours or "preset" not in {parameter.name for parameter in ctx.command.params}:
+            return record
+        if isinstance(theirs, bool):
+            theirs = (self.opts if theirs else self.secondary_opts)[0].removeprefix("--")
+        elif theirs is None:
+            theirs = _NO_LIMIT[self.name or ""]
+        names, text = record
+        return names, f"{text.removesuffix(']')}; article: {theirs}]"
+
+
+def setting(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """`click.option` for a `Setting`."""
+    return click.option(*names, cls=Setting, show_default=True, **attributes)
+
+
+def _preset(name: str) -> Mapping[str, Any]:
+    from gru_xp.forecasting.presets import PRESETS
+
+    return PRESETS[name]
 
 
 def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:

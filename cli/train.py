@@ -4,7 +4,7 @@ import math
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gru_xp.errors import DeviceWarning
+from gru_xp.io.messages import flag
 
+from .exclusive import check_together
 from .messages import choose_device, note, number_text, print_json, print_parts
 from .options import (
     Command,
@@ -27,6 +29,7 @@ from .options import (
     json_option,
     limits_taken_off,
     quiet_option,
+    setting,
 )
 from .progress import Interrupt, interruptible, watch
 from .reading import reading_options
@@ -59,6 +62,7 @@ LAYERS = click.IntRange(1, 1000)
     type=click.Choice(["recipe", "article"]),
     default="recipe",
     show_default=True,
+    is_eager=True,
     help="Defaults of the other options. article: the settings of the article that gru-xp started from.",
 )
 @click.option(
@@ -70,238 +74,186 @@ LAYERS = click.IntRange(1, 1000)
     help="Fraction of the rows, from the start, used for training and validation; the rest is the test set. The "
     "first test windows reach back into the rows before it.",
 )
-@click.option(
+@setting(
     "--validation-ratio",
     type=FiniteRange(0, 1, max_open=True),
     metavar="X",
-    default=0.0,
-    show_default=True,
     help="Fraction of the rows before the test set, from their end, held out to select the best epoch; 0 for none.",
 )
-@click.option(
+@setting(
     "--model",
     type=click.Choice(["gru", "ridge"]),
-    default="gru",
-    show_default=True,
     help="What to train; ridge is the linear skip alone, in closed form, and needs --linear-skip.",
 )
-@click.option(
+@setting(
     "--seq-length",
     type=OrWord(COUNT, "auto"),
     metavar="N|auto",
-    default="auto",
-    show_default=True,
     help="Window length: rows that each prediction is based on. auto chooses it by a linear forecast of the last "
     "training rows.",
 )
-@click.option(
+@setting(
     "--season",
     type=OrWord(click.IntRange(min=2), "auto", "none"),
     metavar="N|auto|none",
-    default="auto",
-    show_default=True,
     help="Rows of a season. auto finds it by the spacing of the dates, or else by the autocorrelation.",
 )
-@click.option(
+@setting(
     "--guard/--no-guard",
-    default=True,
-    show_default=True,
     help="Forecast like the best forecast without training if the model was no better on the last training rows.",
 )
-@click.option(
+@setting(
     "--horizon",
     type=COUNT,
     metavar="N",
-    default=1,
-    show_default=True,
     help="Steps ahead to predict at once; longer forecasts continue from their own predictions.",
 )
-@click.option(
+@setting(
     "--patches",
     type=click.IntRange(min=0),
     metavar="N",
-    default=8,
-    show_default=True,
     help="Cut each window into N patches, which are the steps of the GRU; 0 for one step a row.",
 )
-@click.option(
+@setting(
     "--linear-skip/--no-linear-skip",
-    default=True,
-    show_default=True,
     help="Add a linear prediction from the target's values in the window; it begins as a ridge regression.",
 )
-@click.option(
-    "--hidden-size", type=SIZE, metavar="N", default=32, show_default=True, help="Hidden units of each GRU layer."
-)
-@click.option(
-    "--num-layers", type=LAYERS, metavar="N", default=1, show_default=True, help="Number of stacked GRU layers."
-)
-@click.option("--bidirectional", is_flag=True, help="Run each layer in both directions.")
-@click.option(
+@setting("--hidden-size", type=SIZE, metavar="N", help="Hidden units of each GRU layer.")
+@setting("--num-layers", type=LAYERS, metavar="N", help="Number of stacked GRU layers.")
+@setting("--bidirectional", is_flag=True, help="Run each layer in both directions.")
+@setting(
     "--dropout",
     type=RATE,
     metavar="X",
-    default=0.0,
-    show_default=True,
     help="Dropout between layers, during training.",
 )
-@click.option(
+@setting(
     "--recurrent-dropout",
     type=RATE,
     metavar="X",
-    default=0.0,
-    show_default=True,
     help="Dropout of the candidate state, during training; one mask for all steps of a window.",
 )
-@click.option(
+@setting(
     "--zoneout",
     type=RATE,
     metavar="X",
-    default=0.0,
-    show_default=True,
     help="Zoneout: probability that a unit keeps its previous state, during training.",
 )
-@click.option(
+@setting(
     "--num-epochs",
     type=EPOCHS,
     metavar="N",
     help="Number of passes over the training windows.  [default: as many as --num-steps takes; 300 with --patience]",
 )
-@click.option(
+@setting(
     "--num-steps",
     type=EPOCHS,
     metavar="N",
     help="Number of updates, instead of --num-epochs; without validation, the last model is kept.",
 )
-@click.option(
+@setting(
     "--loss",
     type=click.Choice(["mse", "mae", "huber", "quantile"]),
-    default="mae",
-    show_default=True,
     help="Loss to minimise.",
 )
-@click.option(
+@setting(
     "--huber-delta",
     type=POSITIVE,
     metavar="X",
-    default=1.0,
-    show_default=True,
     help="Scaled error from which on the Huber loss is linear.",
 )
-@click.option(
+@setting(
     "--quantile",
     type=OPEN_FRACTION,
     metavar="X",
-    default=0.5,
-    show_default=True,
     help="Quantile to predict, of --loss quantile.",
 )
-@click.option("--learning-rate", type=POSITIVE, metavar="X", default=0.005, show_default=True, help="Learning rate.")
-@click.option(
+@setting("--learning-rate", type=POSITIVE, metavar="X", help="Learning rate.")
+@setting(
     "--optimizer",
     type=click.Choice(["adam", "adamw", "sgd", "momentum"]),
-    default="adamw",
-    show_default=True,
     help="Optimizer.",
 )
-@click.option(
+@setting(
     "--beta1",
     type=RATE,
     metavar="X",
-    default=0.9,
-    show_default=True,
     help="Decay of the average gradient, of adam and adamw.",
 )
-@click.option(
+@setting(
     "--beta2",
     type=RATE,
     metavar="X",
-    default=0.99,
-    show_default=True,
     help="Decay of the average squared gradient, of adam and adamw.",
 )
-@click.option(
+@setting(
     "--weight-decay",
     type=RATE,
     metavar="X",
-    default=0.0,
-    show_default=True,
     help="Weight decay of adamw, as a fraction of the learning rate.",
 )
-@click.option(
+@setting(
     "--schedule",
     type=click.Choice(["constant", "cosine", "one-cycle"]),
     help="Learning-rate schedule, over all updates.  "
     "[default: one-cycle; constant for sgd, momentum and with --patience]",
 )
-@click.option(
+@setting(
     "--warmup",
     type=RATE,
     metavar="X",
     help="Fraction of the updates in which the learning rate rises.  [default: 0.2 for one-cycle, else 0]",
 )
-@click.option(
+@setting(
     "--reduction",
     type=click.Choice(["mean", "sum"]),
     help="Reduction of the loss over a mini-batch; the reported loss is always the mean.  "
     "[default: mean for adam and adamw, else sum]",
 )
-@click.option(
+@setting(
     "--batch-size",
     type=OrWord(COUNT, "all"),
     metavar="N|all",
-    default=64,
-    show_default=True,
     help="Mini-batch size, in windows.",
 )
-@click.option(
+@setting(
     "--keep-every",
     type=COUNT,
     metavar="N",
     help="Activation checkpointing: store every N-th state and recompute the rest.  [default: store all]",
 )
-@click.option(
+@setting(
     "--clip-norm",
     type=OrWord(POSITIVE, "none"),
     metavar="X|none",
-    default=1.0,
-    show_default=True,
     help="Clip gradients to this norm.",
 )
-@click.option(
+@setting(
     "--patience",
     type=click.IntRange(min=0),
     metavar="N",
     help="Stop after N epochs without a lower loss, of the validation rows if there are any; 0 to disable.  "
     "[default: 0]",
 )
-@click.option(
+@setting(
     "--scaling",
     type=click.Choice(["last", "standard", "window", "robust", "none"]),
-    default="window",
-    show_default=True,
     help="Scale each window relative to its last row, by typical changes (last) or by its own deviation (window); or "
     "all rows by the training rows' mean and deviation (standard), or median and interquartile range (robust).",
 )
-@click.option(
+@setting(
     "--reset",
     type=click.Choice(["before", "after"]),
-    default="before",
-    show_default=True,
     help="Apply the reset gate before the recurrent matrix product, or after it as PyTorch and Keras do.",
 )
-@click.option(
+@setting(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
-    default="float32",
-    show_default=True,
     help="Floating-point precision.",
 )
-@click.option(
+@setting(
     "--seed",
     type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
     help="Random seed of the initial weights, the mini-batches and dropout.",
     metavar="N",
 )
@@ -393,15 +345,9 @@ def train(
         if allow_changes:
             raise click.UsageError("--allow-changes needs --resume")
         settings |= {"validation_ratio": validation_ratio, **limits_taken_off(settings)}
-        if preset != "recipe":
-            settings |= {name: value for name, value in _preset(preset).items() if not is_given(ctx, name)}
-        _check_together(ctx, settings)
+        check_together(ctx, settings)
         if device.tf32 and settings["dtype"] != "float32":
             raise click.UsageError(f"--tf32 cannot be combined with --dtype {settings['dtype']}; TF32 is for float32")
-        if settings["dropout"] > 0 and settings["num_layers"] == 1:
-            raise click.UsageError(
-                "--dropout applies between layers; use --num-layers 2 or more, or --recurrent-dropout"
-            )
         run = new_run(csv, target, features, reading, split_ratio, settings, quiet=quiet)
         run.facts |= {"checkpoint_every": checkpoint_every, "checkpoint_seconds": checkpoint_seconds}
         default_out = Path("runs", f"{run.source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
@@ -420,6 +366,8 @@ def train(
             out = partial_folder.parent
             chosen = choose_device(request, quiet=quiet)
             run.use(chosen, request.name)
+            if resume is None and preset == "recipe":
+                _say_whose_defaults(ctx, quiet=quiet)
             replaces_another = resume is None and (out / CHECKPOINT_FILE).exists()
             checkpoints = _checkpoints(run, out, replaces_another, lambda: interrupt.by is not None)
             witness = Witness(checkpoints) if verify_cpu else None  # its snapshot is for that alone
@@ -449,25 +397,15 @@ def train(
         _say_drift(drift)
 
 
-def _preset(name: str) -> Mapping[str, Any]:
-    from gru_xp.forecasting.recipe import PRESETS
+def _say_whose_defaults(ctx: click.Context, *, quiet: bool) -> None:
+    """Which settings are not given, and differ from the article's."""
+    from gru_xp.forecasting.presets import PRESETS
 
-    return PRESETS[name]
-
-
-def _check_together(ctx: click.Context, settings: Mapping[str, Any]) -> None:
-    """Refuse options that have no effect beside others."""
-    if settings["num_steps"] is not None and is_given(ctx, "num_epochs"):
-        raise click.UsageError("--num-steps cannot be combined with --num-epochs; it replaces it")
-    for name, option, other, values in (
-        ("huber_delta", "--huber-delta", "loss", ("huber",)),
-        ("quantile", "--quantile", "loss", ("quantile",)),
-        ("weight_decay", "--weight-decay", "optimizer", ("adamw",)),
-        ("beta1", "--beta1", "optimizer", ("adam", "adamw")),
-        ("beta2", "--beta2", "optimizer", ("adam", "adamw")),
-    ):
-        if is_given(ctx, name) and settings[other] not in values:
-            raise click.UsageError(f"{option} needs --{other} {' or '.join(values)}")
+    ours, theirs = PRESETS["recipe"], PRESETS["article"]
+    names = [name for name in ctx.params if name in ours and ours[name] != theirs[name] and not is_given(ctx, name)]
+    if names:
+        options = ", ".join(map(flag, names))
+        note(f"default of gru-xp, not of the article (--preset article): {options}", quiet=quiet)
 
 
 def _given(ctx: click.Context) -> dict[str, Any]:

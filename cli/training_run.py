@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gru_xp.io.messages import flag
 
 from .messages import note
-from .options import DeviceRequest
+from .options import DeviceRequest, settings_as_options
 from .sources import (
     Source,
     change_of_file,
@@ -103,7 +103,8 @@ def new_run(
     """A run from the start."""
     from gru_xp.forecasting import Forecaster
 
-    forecaster = Forecaster(**settings)
+    with settings_as_options():
+        forecaster = Forecaster(**settings)
     options = read_options({}, reading)
     source = read_source(csv, target, features, options, quiet=quiet)
     forecaster.notes = {

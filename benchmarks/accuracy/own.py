@@ -29,10 +29,9 @@ def naive_forecasts(job: Job) -> dict[str, Floats]:
 
 def _forecaster(job: Job, **settings: Any) -> Forecast:
     from gru_xp import Forecaster
-    from gru_xp.forecasting.recipe import RECIPE
 
     series = _dated(job)
-    forecaster = Forecaster(**{**RECIPE, "seed": job.seed, "horizon": job.horizon, **settings})
+    forecaster = Forecaster(seed=job.seed, horizon=job.horizon, **settings)
     forecaster.fit(series[: job.learned], device="cpu")
     return lambda: np.asarray(forecaster.forecasts(series, job.origins.tolist(), job.horizon))
 

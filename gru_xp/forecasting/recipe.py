@@ -1,9 +1,5 @@
 """What a forecaster settles by itself: how far to look back, how long to learn, and whether learning was any good."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
-
 import numpy as np
 
 from gru_xp.forecasting.baselines import baselines
@@ -13,58 +9,6 @@ from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.windows import Floats, WindowSequences
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
-
-ARTICLE: Mapping[str, Any] = MappingProxyType(
-    {
-        "seq_length": 10,
-        "horizon": 1,
-        "season": "auto",  # which its training does not use, but the table of errors does
-        "model": "gru",
-        "patches": 0,
-        "linear_skip": False,
-        "guard": False,
-        "scaling": "standard",
-        "loss": "mse",
-        "optimizer": "sgd",
-        "learning_rate": 1e-5,
-        "schedule": "constant",
-        "num_epochs": 1000,
-        "patience": None,
-        "batch_size": None,
-        "clip_norm": None,
-        "validation_ratio": 0.0,
-    }
-)
-"""The settings of the article that this project starts from: gradient descent on the sum of squares, all epochs."""
-
-RECIPE: Mapping[str, Any] = MappingProxyType(
-    {
-        "seq_length": "auto",
-        "horizon": 1,
-        "season": "auto",
-        "model": "gru",
-        "patches": 8,
-        "linear_skip": True,
-        "guard": True,
-        "scaling": "window",
-        "loss": "mae",
-        "optimizer": "adamw",
-        "beta1": 0.9,
-        "beta2": 0.99,
-        "weight_decay": 0.0,
-        "learning_rate": 5e-3,
-        "schedule": None,
-        "num_epochs": None,
-        "patience": None,
-        "batch_size": 64,
-        "clip_norm": 1.0,
-        "validation_ratio": 0.0,
-    }
-)
-"""Settings that were the best, or close to them, on series of many kinds, within seconds."""
-
-PRESETS = MappingProxyType({"recipe": RECIPE, "article": ARTICLE})
-"""By name."""
 
 MIN_GUARDED = 100
 """Windows in the rows that are held out, of which fewer say too little about a forecast."""

@@ -1,13 +1,13 @@
 import shlex
-from dataclasses import MISSING, fields
 
 import click
 import pytest
 
 from gru_xp import cli as app_package
-from gru_xp.cli.options import Command
+from gru_xp.cli.options import Command, Setting
 from gru_xp.errors import MemoryLimitError
 from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting.presets import ARTICLE, PRESETS
 
 pytestmark = pytest.mark.compat
 
@@ -26,6 +26,11 @@ def parse(*arguments):
     group = cli.make_context("gru-xp", list(arguments))
     name, command, rest = cli.resolve_command(group, list(arguments))  # the group has no options before the command
     return command.make_context(name, rest, parent=group).params
+
+
+def default_of(option):
+    """What an option is where it is not given."""
+    return PRESETS["recipe"][option.name] if isinstance(option, Setting) else option.default
 
 
 # --- help -------------------------------------------------------------------------------------------------------
@@ -57,8 +62,9 @@ def test_help_explains_every_option_and_its_default(app):
             case = f"{command} {option.opts[-1]}"
             assert option.opts[-1] in text, case
             assert option.help.strip().endswith((".", "]")), case
-            if not option.is_flag and isinstance(option.default, str | int | float):
-                assert f"[default: {option.default}" in text.replace("; x", " x").replace("(", "["), case
+            default = default_of(option)
+            if not option.is_flag and isinstance(default, str | int | float):
+                assert f"[default: {default}" in text.replace("; x", " x").replace("(", "["), case
 
 
 # --- names and defaults -----------------------------------------------------------------------------------------
@@ -94,7 +100,7 @@ def test_options_can_be_written_with_underscores():
             value = [VALUES[option.name]]
         else:
             value = ["0.5" if isinstance(option.type, click.FloatRange) else "3"]
-        for hyphens in option.secondary_opts if option.default is True else option.opts:
+        for hyphens in option.secondary_opts if default_of(option) is True else option.opts:
             if hyphens.startswith("--"):
                 underscores = "--" + hyphens[2:].replace("-", "_")
                 given = parse(command, *arguments, underscores, *value)
@@ -111,18 +117,30 @@ def test_names_of_columns_and_files_keep_their_underscores(app, quick, tmp_path)
     assert (tmp_path / "my_run").is_dir()
 
 
-def test_defaults_are_those_of_the_library():
-    options = {option.name: option.default for command, option in OPTIONS if command == "train"}
-    settings = {field.name: field.default for field in fields(Forecaster) if field.init}
-    assert MISSING not in settings.values()
-    for name, default in settings.items():
-        assert name in options, f"{name} is no option of train"
-        value = parse("train", "own.csv")[name]
-        assert (value or None if name == "patience" else value) == default, name
+def test_defaults_are_those_of_the_library(app):
+    settings = Forecaster().settings()
+    assert settings.items() <= parse("train", "own.csv").items()
+    assert settings.items() <= (parse("backtest", "own.csv") | {"horizon": 1}).items()
+    for arguments in (("own.csv", "--preset", "article"), ("--preset", "article", "own.csv")):
+        assert (settings | ARTICLE).items() <= parse("train", *arguments).items()
     assert parse("train", "own.csv", "--patience", "0")["patience"] == 0
+    text = " ".join(app("train", "--help").out.split())
+    for default in ("auto; article: 10]", "guard; article: no-guard]", "64; article: all]", "x>0; article: 1e-05]"):
+        assert default in text
+    assert "article: all" not in app("backtest", "--help").out
 
 
 # --- usage that is wrong ----------------------------------------------------------------------------------------
+
+OF_A_GRU = (
+    *(["--validation-ratio", "0.2"], ["--patches", "8"], ["--hidden-size", "32"], ["--num-layers", "1"]),
+    *(["--bidirectional"], ["--dropout", "0"], ["--recurrent-dropout", "0"], ["--zoneout", "0"], ["--reset", "after"]),
+    *(["--num-epochs", "3"], ["--num-steps", "3"], ["--loss", "mae"], ["--huber-delta", "1"], ["--quantile", "0.5"]),
+    *(["--learning-rate", "1"], ["--optimizer", "sgd"], ["--beta1", "0.9"], ["--beta2", "0.9"]),
+    *(["--weight-decay", "0"], ["--schedule", "cosine"], ["--warmup", "0"], ["--reduction", "sum"]),
+    *(["--batch-size", "all"], ["--keep-every", "3"], ["--clip-norm", "none"], ["--patience", "0"]),
+    *(["--checkpoint-every", "3"], ["--checkpoint-seconds", "3"], ["--verify-cpu"]),
+)
 
 WRONG = [
     (["--colour"], ["--colour"]),
@@ -157,6 +175,17 @@ WRONG = [
     (["--dropout", "0.5"], ["--dropout", "--num-layers 2", "--recurrent-dropout"]),
     (["--dropout", "0.5", "--bidirectional", "--num-layers", "1"], ["--dropout", "--num-layers 2"]),
     (["IBM.csv"], ["IBM.csv"]),
+    *((["--model", "ridge", *given], ["--model ridge", given[0]]) for given in OF_A_GRU),
+    (["--model", "ridge", "--no-linear-skip"], ["--model ridge", "--linear-skip"]),
+    (["--model", "ridge", "--preset", "article"], ["--model ridge", "--linear-skip"]),
+    (["--num-steps", "9", "--num-epochs", "9"], ["--num-steps", "--num-epochs"]),
+    (["--num-steps", "9", "--patience", "9"], ["--num-steps", "--patience", "--validation-ratio"]),
+    (["--huber-delta", "2"], ["--huber-delta", "--loss huber"]),
+    (["--quantile", "0.2", "--loss", "mse"], ["--quantile", "--loss quantile"]),
+    (["--weight-decay", "0.2", "--optimizer", "adam"], ["--weight-decay", "--optimizer adamw"]),
+    (["--preset", "article", "--beta1", "0.2"], ["--beta1", "--optimizer adam or adamw"]),
+    (["--optimizer", "momentum", "--beta2", "0.2"], ["--beta2", "--optimizer adam or adamw"]),
+    (["--season", "12", "--seq-length", "11"], ["--season 12", "--seq-length", "--no-linear-skip"]),
 ]
 
 

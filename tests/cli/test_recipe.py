@@ -1,10 +1,11 @@
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from gru_xp import Forecaster
-from gru_xp.forecasting.recipe import ARTICLE, RECIPE
+from gru_xp.forecasting.presets import ARTICLE, RECIPE
 
 QUICK = ("--hidden-size", "4", "--device", "cpu")
 
@@ -71,7 +72,38 @@ def test_the_guard_says_what_it_forecasts(kind, app, tmp_path, rng):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["parts"]["test"]["skill"] <= 0.03
 
 
-def test_a_ridge_needs_the_skip(app, csv, tmp_path):
-    result = app("train", csv, "--model", "ridge", "--no-linear-skip", "--out", tmp_path / "run")
-    assert "linear_skip" in result.err
-    assert app("train", csv, "--model", "ridge", *QUICK, "--out", tmp_path / "run").code == 0
+def test_a_ridge_has_a_model_of_its_own(app, csv, tmp_path):
+    assert app("train", csv, "--model", "ridge", "--device", "cpu", "--out", tmp_path / "run").code == 0
+    assert Forecaster.load(tmp_path / "run" / "model.safetensors", device="cpu").model == "ridge"
+
+
+def test_one_line_says_whose_the_defaults_are(app, csv):
+    def lines(*options):
+        result = app("train", csv, "--model", "ridge", "--device", "cpu", "--out", "run", "--overwrite", *options)
+        return [line for line in result.err.splitlines() if "--preset article" in line]
+
+    (line,) = lines("--scaling", "none", "--seq-length", "12")
+    assert "--optimizer" in line
+    assert "--scaling" not in line
+    assert "--hidden-size" not in line  # the article's is the same
+    assert not lines("--preset", "article", "--linear-skip")
+    assert not lines("--quiet")
+
+
+def test_the_command_of_the_article_runs_verbatim(app, monkeypatch):
+    article = (
+        "--split_ratio 0.7 --seq_length 10 --hidden_size 70 --num_epochs 1000 --learning_rate 0.00001 --optimizer sgd"
+    )
+    called = []
+    monkeypatch.setattr(Forecaster, "fit", lambda self, *_, **__: called.append(self.settings()) or sys.exit(0))
+    for preset in ((), ("--preset", "article")):
+        assert (
+            app(
+                "train", "GOOG.csv", *article.split(), "--optimizer", "sgd", *preset, "--device", "cpu", "--out", "run"
+            ).code
+            == 0
+        )
+    ours, theirs = called
+    given = {"seq_length": 10, "hidden_size": 70, "num_epochs": 1000, "learning_rate": 1e-5, "optimizer": "sgd"}
+    assert theirs == RECIPE | ARTICLE | given
+    assert ours == RECIPE | given

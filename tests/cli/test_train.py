@@ -216,7 +216,6 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
     write_csv()
     options = {
         "seq_length": 4,
-        "season": 3,
         "horizon": 3,
         "patches": 2,
         "hidden_size": 3,
@@ -248,7 +247,13 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
     others = ("--bidirectional", "--no-linear-skip", "--no-guard")
     assert app("train", "own.csv", *flags, *others, "--out", "run").code == 0
     settings = metadata(tmp_path / "run/model.safetensors")["settings"]
-    beside = {"num_epochs": None, "huber_delta": 1.0, "weight_decay": 0.0, "model": "gru"}  # not to be given with these
+    beside = {
+        "num_epochs": None,
+        "huber_delta": 1.0,
+        "weight_decay": 0.0,
+        "model": "gru",
+        "season": "auto",
+    }  # not to be given with these
     assert settings == options | {"bidirectional": True, "linear_skip": False, "guard": False} | beside
     assert settings.keys() == Forecaster().settings().keys()
     assert all(value != Forecaster().settings()[name] for name, value in settings.items() if name not in beside)
@@ -361,6 +366,7 @@ def test_the_table_is_all_of_stdout(validated):
 
 def test_everything_else_is_on_stderr(goog):
     first, second, *others = goog.outcome.err.splitlines()
+    assert "--preset article" in others[0]
     assert "bundled GOOG.csv" in first
     assert second.startswith("device: cpu ")
     for text in ("epoch 3/3", "last 8 rows before the test set", "written to run"):
@@ -375,19 +381,6 @@ def test_json_is_one_document_and_nothing_else(sunspots):
 
 def test_quiet_says_nothing_on_stderr(sunspots):
     assert sunspots.outcome.err == ""
-
-
-def test_the_articles_command(app, tmp_path):
-    options = "--split_ratio 0.7 --seq_length 10 --hidden_size 70 --num_epochs 3 --learning_rate 0.00001"
-    outcome = app("train", "GOOG.csv", *options.split(), "--optimizer", "sgd", "--out", "run")
-    assert outcome.code == 0
-    settings = metadata(tmp_path / "run/model.safetensors")["settings"]
-    assert (settings["hidden_size"], settings["learning_rate"], settings["optimizer"]) == (70, 1e-5, "sgd")
-    costs = [float(row["cost"]) for row in read_rows(tmp_path / "run/history.csv")]
-    assert costs == sorted(costs, reverse=True)
-
-
-# --- where the run goes -----------------------------------------------------------------------------------------
 
 
 def test_an_existing_folder_is_refused(app, write_csv, quick, unchanged, tmp_path):
