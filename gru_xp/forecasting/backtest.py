@@ -191,8 +191,8 @@ def column_name(forecast: str) -> str:
 
 def name_in_text(column: str) -> str:
     """The inverse of `column_name`: ``"last value"`` for ``LastValue``."""
-    text = re.sub(r"(?<!^)([A-Z]|\d+)", r" \1", column).lower()
-    return text if text == RIDGE or needs_no_training(text.rstrip(" 0123456789")) else column
+    text = re.sub(r"(\d+)$", r" (\1)", re.sub(r"(?<!^)([A-Z])", r" \1", column).lower())
+    return text if text == RIDGE or needs_no_training(text) else column
 
 
 def comparison_sentence(metrics: Mapping[str, Any]) -> str:
@@ -201,14 +201,16 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     model, best = (name_in_text(metrics[name]) for name in ("model", "best_baseline"))
     if gain is None:
         return f"The {model} cannot be compared with the {best} forecast, which has no errors."
-    compared = f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'} MAE than the best baseline, {best}"
+    size = f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'}"
+    compared = f"The MAE of the {model} is {size} than that of the best baseline, {best}"
     if p_value is None and gain == 0:
         return f"The {model} forecasts what the best baseline, {best}, does."
     if p_value is None:
-        return f"The {model} has a {compared}; {windows} windows are too few to test the difference."
+        return f"{compared}; {windows} windows are too few to test the difference."
     significant = "significant" if p_value < SIGNIFICANCE else "not significant"
     probability = f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
-    return f"The {model} has a {compared}: {significant} (Diebold-Mariano test, {probability}, {windows} windows)."
+    test = f"Diebold-Mariano test, {probability}, {windows} windows"
+    return f"{compared}; the difference is {significant} ({test})."
 
 
 def copying_sentence(metrics: Mapping[str, Any]) -> str:

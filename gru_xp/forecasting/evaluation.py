@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import DataError, printable
-from gru_xp.forecasting.backtest import Backtest, forecast_from, rolling_origins, seasons_of
+from gru_xp.forecasting.backtest import Backtest, column_name, forecast_from, rolling_origins, seasons_of
 from gru_xp.forecasting.data import remembered_options, series_to_continue, warn_of_notices
 from gru_xp.forecasting.forecaster import Forecaster, naming
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.series import TimeSeries
+from gru_xp.io.table import Rows
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,20 @@ class EvaluatedPart:
         Such as ``"test"``.
     rows
         The rows that are predicted, by position in the series.
-    y_true, y_pred : array, shape ``(len(rows),)``
-        Actual and predicted values, in the data's units.
+    steps : array, shape ``(len(rows),)``
+        How many steps ahead each of them is predicted, from 1.
+    y_true, y_pred, y_naive : array, shape ``(len(rows),)``
+        Values in the data's units: actual, predicted, and those of the best forecast that needs no training.
     metrics
         See `Backtest.metrics`.
     """
 
     name: str
     rows: Sequence[int]
+    steps: Rows
     y_true: Floats
     y_pred: Floats
+    y_naive: Floats
     metrics: dict[str, Any]
 
 
@@ -111,4 +116,13 @@ def evaluate(
 
 def _part(name: str, part: Backtest) -> EvaluatedPart:
     there = ~np.isnan(part.y_true)
-    return EvaluatedPart(name, part.rows[there].tolist(), part.y_true[there], part.y_pred[there], part.metrics)
+    best = next(model for model in part.baselines if column_name(model) == part.metrics["best_baseline"])
+    return EvaluatedPart(
+        name,
+        part.rows[there].tolist(),
+        (part.rows - part.origins[:, None] + 1)[there],
+        part.y_true[there],
+        part.y_pred[there],
+        part.forecasts[best][there],
+        part.metrics,
+    )

@@ -199,19 +199,24 @@ def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
 
 
 def write_predictions(folder: Path, series: TimeSeries, parts: Sequence[EvaluatedPart]) -> None:
-    """``predictions.csv``: one row a predicted row of the series; ``date`` is its number where it has no date."""
+    """``predictions.csv``: one row a predicted row of the series; ``date`` is its number where it has no date.
+
+    ``best_baseline`` is the forecast without training that has the smallest mean absolute error in the part.
+    """
     rows = (
         (
             printable(series.labels[row], None) if series.labels else str(row),
             part.name,
-            repr(true),
-            repr(pred),
-            repr(true - pred),
+            step,
+            *map(repr, (true, pred, true - pred, naive)),
         )
         for part in parts
-        for row, true, pred in zip(part.rows, part.y_true.tolist(), part.y_pred.tolist(), strict=True)
+        for row, step, true, pred, naive in zip(
+            part.rows, *(a.tolist() for a in (part.steps, part.y_true, part.y_pred, part.y_naive)), strict=True
+        )
     )
-    _write_csv(folder / _PREDICTIONS, ("date", "split", "actual", "predicted", "residual"), rows)
+    columns = ("date", "split", "step", "actual", "predicted", "residual", "best_baseline")
+    _write_csv(folder / _PREDICTIONS, columns, rows)
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:

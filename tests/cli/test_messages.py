@@ -28,7 +28,8 @@ def part():
             "seasonal naive": y_true - 1.5 * naive - 1,
         }
         metrics = Backtest(series, origins, horizon, forecasts, 10).metrics
-        return EvaluatedPart(name, range(10, 14), y_true[:, 0], y_true[:, 0] + model, metrics)
+        values = (y_true[:, 0], y_true[:, 0] + model, y_true[:, 0] + naive)
+        return EvaluatedPart(name, range(10, 14), np.ones(4, dtype=np.int64), *values, metrics)
 
     return part
 

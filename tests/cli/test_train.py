@@ -106,7 +106,7 @@ def test_history_has_a_row_an_epoch(goog):
 
 def test_predictions_are_of_every_row_that_has_a_window(validated):
     rows = read_rows(validated.folder / "predictions.csv")
-    assert list(rows[0]) == ["date", "split", "actual", "predicted", "residual"]
+    assert list(rows[0]) == ["date", "split", "step", "actual", "predicted", "residual", "best_baseline"]
     source = read_rows(bundled_file("GOOG.csv"))
     assert [row["date"] for row in rows] == [row["Date"] for row in source[10:]]
     assert [float(row["actual"]) for row in rows] == [float(row["Close"]) for row in source[10:]]

@@ -126,7 +126,8 @@ def test_the_ridge_is_that_of_the_training_rows(frame, small, cpu):
     assert "ridge" not in fitted.evaluate(series, 6).forecasts
     alone = Forecaster(model="ridge", guard=False).fit(series.head(60), device=cpu).evaluate(series, start=60)
     assert list(alone.forecasts) == ["ridge", *alone.baselines]
-    assert (alone.metrics["model"], comparison_sentence(alone.metrics)[:9]) == ("Ridge", "The ridge")
+    assert alone.metrics["model"] == "Ridge"
+    assert "the ridge is" in comparison_sentence(alone.metrics)
 
 
 @pytest.mark.parametrize(("season", "found"), [("auto", 7), (5, 5), ("none", 1)])
@@ -245,7 +246,7 @@ def test_sentences():
     metrics = {"skill": 0.123, "p_value": 0.032, "windows": 40, "best_baseline": "SeasonalNaive24", "change": 0.5}
     metrics["model"] = "GRU"
     for changes, parts in (
-        ({}, ["12.3% lower", "seasonal naive 24", ": significant", "p = 0.032", "40 windows"]),
+        ({}, ["12.3% lower", "seasonal naive (24)", "is significant", "p = 0.032", "40 windows"]),
         ({"p_value": 0.21}, ["not significant", "p = 0.21"]),
         ({"p_value": 1e-9}, ["p < 0.001"]),
         ({"skill": -0.05}, ["5.0% higher"]),
@@ -271,7 +272,7 @@ def test_names():
         ("AutoETS", "AutoETS"),
     ):
         assert column_name(text) == column
-        assert name_in_text(column) == text.replace("(", "").replace(")", "")
+        assert name_in_text(column) == text
 
 
 def test_refit():

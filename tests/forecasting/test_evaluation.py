@@ -47,8 +47,12 @@ def test_several_steps_ahead(forecaster, series):
     assert (metrics["windows"], metrics["horizon"], metrics["stride"]) == (6, 4, 4)
     errors = {name: measures["mae"] for name, measures in metrics["models"].items()}
     model = errors.pop("GRU")
+    del errors["Ridge"]
     assert set(errors) >= {"LastValue", "Mean", "Drift"}
-    assert metrics["best_baseline"] == min(errors, key=errors.__getitem__)
+    best = min(errors, key=errors.__getitem__)
+    assert metrics["best_baseline"] == best
+    assert part.steps.tolist() == [1, 2, 3, 4] * 6
+    assert np.abs(part.y_naive - part.y_true).mean() == pytest.approx(errors[best], rel=1e-12)
     assert metrics["skill"] == pytest.approx(1 - model / min(errors.values()), rel=1e-12)
     by_step = np.abs(part.y_pred - part.y_true).reshape(6, 4).mean(axis=0)
     np.testing.assert_allclose(metrics["models"]["GRU"]["by_step"]["mae"], by_step, rtol=1e-12)

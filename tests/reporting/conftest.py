@@ -32,7 +32,8 @@ def part(series):
     def part(name, start, stop):
         y_true = values[start:stop]
         y_pred = y_true + np.where(np.arange(start, stop) % 2 == 0, 0.5, -0.5)
-        return EvaluatedPart(name, range(start, stop), y_true, y_pred, {})
+        rows = np.arange(start, stop)
+        return EvaluatedPart(name, range(start, stop), 1 + rows % 3, y_true, y_pred, y_true - rows / 7, {})
 
     return part
 

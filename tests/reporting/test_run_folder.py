@@ -327,11 +327,13 @@ def test_history_with_validation(tmp_path, history):
 def test_predictions_have_all_digits(tmp_path, series, parts):
     write_predictions(tmp_path, series(), parts)
     header, *rows = read_rows(tmp_path / "predictions.csv")
-    assert header == ["date", "split", "actual", "predicted", "residual"]
+    assert header == ["date", "split", "step", "actual", "predicted", "residual", "best_baseline"]
     expected = [
-        [series().labels[row], part.name, true, pred, true - pred]
+        [series().labels[row], part.name, step, true, pred, true - pred, naive]
         for part in parts
-        for row, true, pred in zip(part.rows, part.y_true, part.y_pred, strict=True)
+        for row, step, true, pred, naive in zip(
+            part.rows, part.steps, part.y_true, part.y_pred, part.y_naive, strict=True
+        )
     ]
     assert [[*row[:2], *map(float, row[2:])] for row in rows] == expected
     assert rows[0][0] == "2024-02-06"
