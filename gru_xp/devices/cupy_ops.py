@@ -21,7 +21,7 @@ from gru_xp.devices.graphed_scans import MAX_NUMBERS, GraphedScans
 from gru_xp.devices.lowering import Kept, LoopSteps, Lowered
 from gru_xp.devices.norm_kernel import write_norm
 from gru_xp.devices.persistent_loops import PersistentLoops, TileChoice
-from gru_xp.devices.persistent_tile import Limits, fastest_tile
+from gru_xp.devices.persistent_tile import Limits, fastest_tile, may_have_tile
 from gru_xp.devices.primitives import PLAIN_OPS, Body, Ops, PlainOps, even_slices, rounds_for_memory
 from gru_xp.devices.recording import Operand, Recording, Symbol, record
 from gru_xp.nn.scan import Array, Arrays, Run, Step
@@ -126,6 +126,13 @@ class CupyOps(Lowered):
                 return
         for t in times:
             step(t)
+
+    def may_be_one_kernel(self, T: int, H: int, dtype: Any) -> bool:
+        """Whether a loop of T steps of H units may be a persistent kernel on the current device."""
+        import cupy
+
+        limits = _limits(cupy.cuda.runtime.getDevice()).of_a_block
+        return T > 1 and dtype.char == "f" and may_have_tile(H, limits)
 
     def parts(self, B: int, T: int, I: int, H: int) -> list[tuple[slice, Ops]]:  # noqa: E741
         import cupy

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from gru_xp.devices.persistent_steps import UnfitError
+from gru_xp.devices.persistent_steps import MAX_WIDTH, UnfitError
 
 
 class Tile(NamedTuple):
@@ -79,6 +79,12 @@ class Limits(NamedTuple):
 
 
 H100 = Limits(132, 227 * 1024)
+
+
+def may_have_tile(width: int, limits: Limits) -> bool:
+    """Whether a layer of `width` units may have a tile: the weights of a step and a row fit into shared memory."""
+    products = ((multiple(width + 1, 4), 3),)  # of the three gates, with a bias
+    return width <= MAX_WIDTH and Tile(1, 1, 1, 1).shared_bytes(width, products) <= limits.shared_bytes
 
 
 def feasible_tiles(loop: LoopSize, limits: Limits) -> list[Tile]:

@@ -10,12 +10,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gru_xp.devices.cuda_graph import ALIGNMENT
+from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.free_parts import FreeParts, Part
 from gru_xp.devices.numpy_memory import LINE, Scratch
 from gru_xp.devices.numpy_ops import MAX_PRODUCT_NUMBERS, NumpyOps
 from gru_xp.devices.numpy_plan import make_plan
 from gru_xp.devices.primitives import Body, Ops
 from gru_xp.devices.recording import record
+from gru_xp.devices.self_check import T as CHECKED_STEPS
 from gru_xp.devices.step_plan import (
     MAX_PLANS,
     Buffer,
@@ -24,6 +26,7 @@ from gru_xp.devices.step_plan import (
     Run,
     Stage,
     StepPlan,
+    built,
     call_plan,
     filled,
     leaves_of,
@@ -57,10 +60,13 @@ class PlannedMemory:
         Of the arrays of all that was run so far.
     noted_bytes
         Of calls that are written down for replays, on the CPU, and of arrays of one number that these refer to.
+    check_bytes
+        Of the largest comparison of a persistent kernel with other ones before its first launch, on CUDA.
     """
 
-    def __init__(self, ops: Ops) -> None:
-        self.array_bytes = self.noted_bytes = 0
+    def __init__(self, ops: Ops, *, is_check: bool = False) -> None:
+        self.array_bytes = self.noted_bytes = self.check_bytes = 0
+        self._is_check = is_check
         self._ops, self._is_numpy = ops, isinstance(ops, NumpyOps)
         self._alignment = LINE if self._is_numpy else ALIGNMENT
         self._temporaries: Temporaries = Counter()
@@ -70,7 +76,7 @@ class PlannedMemory:
     def nbytes(self) -> int:
         """Of all this, and of temporaries."""
         temporaries = sum(n * itemsize * math.prod(shape) for (shape, itemsize), n in self._temporaries.items())
-        return self.array_bytes + self.noted_bytes + temporaries
+        return self.array_bytes + self.noted_bytes + self.check_bytes + temporaries
 
     def count(self, function: Callable[["PlannedMemory"], object], times: int = 1) -> None:
         """Count what a function takes, ``function(self)``, that is called several times, one after another."""
@@ -90,6 +96,7 @@ class PlannedMemory:
         )
         in_blocks = plan.loop and plan.in_blocks
         length = max(1, min(T, self._ops.block_length(T, B, like.shape[-1]))) if in_blocks else T
+        self._note_check(plan, T, like, (step, weights, carry, xs, rows))
         held = self._hold([a for a in (carry, *given) if a is not None and a.base is None])
         memory = _Memory(self, plan, like.dtype, B, T, length)
         self._note_calls(plan, like.dtype, B, T, length)
@@ -148,6 +155,27 @@ class PlannedMemory:
             self.array_bytes += nbytes
         weakref.finalize(memory, self._free.add, part).atexit = False
         return memory
+
+    def _note_check(self, plan: StepPlan, T: int, like: Array, scanned: tuple[Step, Any, Any, Arrays, Arrays]) -> None:
+        """Count a few steps of a scan on random numbers; see `gru_xp.devices.self_check.problem_of_loop`."""
+        ops, H = self._ops, like.shape[-1]
+        if (
+            self._is_check
+            or not plan.loop
+            or not (isinstance(ops, CupyOps) and ops.may_be_one_kernel(T, H, like.dtype))
+        ):
+            return
+        step, weights, carry, xs, rows = scanned
+        check = PlannedMemory(ops, is_check=True)
+
+        def draw(a: Array | None, *steps: int) -> Array | None:
+            return None if a is None else check.array((*steps, *a.shape[len(steps) :]), like.dtype)
+
+        few = tuple([draw(x, min(T, CHECKED_STEPS)) for x in xs])
+        drawn = built(structure_of(weights), lambda shape: check.array(shape, like.dtype))
+        results = check.scan(step, drawn, draw(carry), few, rows=tuple(map(draw, rows)))
+        self.check_bytes = max(self.check_bytes, check.nbytes)
+        del results
 
     def _note_calls(self, plan: StepPlan, dtype: Any, B: int, T: int, length: int) -> None:
         if self._is_numpy:

@@ -45,7 +45,7 @@ from gru_xp.nn.params import RESETS, LinearParams, Reset, arrays_of, map_arrays,
 from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, patch_size_of, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
-from gru_xp.training.objective import predict
+from gru_xp.training.objective import predict, predicted_together
 from gru_xp.training.strict_json import check_fields, shortened
 from gru_xp.training.tensors import DAMAGED, damaged
 from gru_xp.training.trainer import (
@@ -613,8 +613,10 @@ class Forecaster:
             return self._as_given(series, checked, self._naive()(checked.values[:, 0], origins, 1)[:, 0])
         windows, _ = make_windows(checked.values, self.window_length)
         with prediction_advice(self.window_length, self.device), naming(checked):
-            inputs = _inputs(checked, self.window_length, self.scaler, self.sees_gaps)
-            predictions = self._predict_windows(inputs, windows, self.device.ops())[:, 0]
+            predictions = np.empty(len(windows))
+            for some in self._together(len(windows), self.window_length):
+                inputs = _inputs(checked, self.window_length, self.scaler, self.sees_gaps, some)
+                predictions[some] = self._predict_windows(inputs, windows[some], self.device.ops())[:, 0]
             _check_predictions(predictions, partial(_called, checked), first=self.window_length)
         return self._as_given(series, checked, predictions)
 
@@ -821,30 +823,41 @@ class Forecaster:
             return roll(fit, series, first, steps, windows=windows, stride=stride, refit=refit_after)
 
     def _forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
-        """Forecasts ``(n, steps)`` from all origins, in one batch for each `horizon` of steps."""
-        L, h = self.window_length, self.horizon
+        """Forecasts ``(n, steps)`` from all origins, of many in one batch for each `horizon` of steps."""
+        L = self.window_length
         if self.fallback is not None:
             return self._naive()(series.values[:, 0], origins, steps)
         forecasts = np.empty((len(origins), steps))
         if not len(origins):
             return forecasts
         with prediction_advice(L, self.device), naming(series):
-            before = origins[:, None] + np.arange(-L, 0)
-            # The known rows and the coming ones, whose further columns stay at their last value.
-            values, observed = (
-                np.concatenate([rows, np.repeat(rows[:, -1:], steps, axis=1)], axis=1)
-                for rows in (series.values[before], _observed(series)[before])
-            )
-            observed[:, L:, 0] = True
-            ops = self.device.ops()
-            for first in range(0, steps, h):
-                window, there = values[:, first : first + L], observed[:, first : first + L]
-                inputs = _scaled(window, there, self.scaler, self.sees_gaps)
-                predictions = self._predict_windows(inputs, window, ops)[:, : steps - first]
-                for step, values_of_step in enumerate(predictions.T, first):
-                    forecasts[:, step] = values[:, L + step, 0] = values_of_step
-                    _check_predictions(values_of_step, partial("step {}".format, step + 1), first=0)
+            for some in self._together(len(origins), L + steps):
+                self._write_forecasts(series, origins[some], forecasts[some])
         return forecasts
+
+    def _together(self, n: int, rows: int) -> Iterator[slice]:
+        """Which of `n` windows to predict together, each with `rows` rows."""
+        size = predicted_together(rows, self.architecture().input_size)
+        return (slice(first, first + size) for first in range(0, n, size))
+
+    def _write_forecasts(self, series: TimeSeries, origins: Rows, forecasts: Floats) -> None:
+        """Write the forecasts ``(n, steps)`` from some origins."""
+        L, h, steps = self.window_length, self.horizon, forecasts.shape[1]
+        before = origins[:, None] + np.arange(-L, 0)
+        # The known rows and the coming ones, whose further columns stay at their last value.
+        values, observed = (
+            np.concatenate([rows, np.repeat(rows[:, -1:], steps, axis=1)], axis=1)
+            for rows in (series.values[before], _observed(series)[before])
+        )
+        observed[:, L:, 0] = True
+        ops = self.device.ops()
+        for first in range(0, steps, h):
+            window, there = values[:, first : first + L], observed[:, first : first + L]
+            inputs = _scaled(window, there, self.scaler, self.sees_gaps)
+            predictions = self._predict_windows(inputs, window, ops)[:, : steps - first]
+            for step, values_of_step in enumerate(predictions.T, first):
+                forecasts[:, step] = values[:, L + step, 0] = values_of_step
+                _check_predictions(values_of_step, partial("step {}".format, step + 1), first=0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, which `load` reads on any device.

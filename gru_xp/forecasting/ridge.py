@@ -7,15 +7,13 @@ import numpy as np
 
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
+from gru_xp.training.sequences import MAX_FITTED
 
 PENALTY = 5.0
 """Of weights that differ from the seasonal naive forecast: it counts as much as so many windows."""
 
 MAX_WINDOWS = 2**15
 """To fit to; of more windows, so many are drawn."""
-
-_CHUNK = 2048
-"""Windows at a time, for the memory that they take."""
 
 
 class Windows(Protocol):
@@ -97,6 +95,6 @@ def mean_absolute_error(windows: Windows, weight: Floats) -> float:
 
 
 def _chunks(windows: Windows, index: Rows) -> Iterator[tuple[Floats, Floats, Floats]]:
-    for first in range(0, len(index), _CHUNK):
-        x, y, weight = windows.gather(index[first : first + _CHUNK])
+    for first in range(0, len(index), MAX_FITTED):
+        x, y, weight = windows.gather(index[first : first + MAX_FITTED])
         yield x[:, :, 0], y, weight

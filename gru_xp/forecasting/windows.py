@@ -10,6 +10,7 @@ from array_api_compat import array_namespace, device
 from gru_xp.errors import DataError
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.nn.scan import Array
+from gru_xp.training.sequences import MAX_GATHERED
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -133,10 +134,6 @@ def _first(holds: Callable[[int], bool], start: int) -> int | None:
     return low
 
 
-_CHUNK = 4096
-"""Windows that are scaled at a time, for the memory that they take in float64."""
-
-
 class WindowSequences:
     """Windows of a series as the network gets them, with what it is to predict; a `Sequences` of training.
 
@@ -239,4 +236,4 @@ class WindowSequences:
 
 def _chunks(a: Array) -> list[Array]:
     n = a.shape[0]
-    return [a[first : min(first + _CHUNK, n)] for first in range(0, n, _CHUNK)]
+    return [a[first : min(first + MAX_GATHERED, n)] for first in range(0, n, MAX_GATHERED)]

@@ -15,22 +15,22 @@ from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.fast_paths import fallback_allowed
 from gru_xp.devices.fast_paths import replace as warn_of_slower
 from gru_xp.devices.plan_memory import PlannedMemory, shape_alone
-from gru_xp.devices.primitives import Ops
-from gru_xp.devices.self_check import T as CHECKED_STEPS
 from gru_xp.errors import MemoryLimitError
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import NetworkParams, network_backward, network_forward
 from gru_xp.nn.params import GRUParams, LinearParams, Reset, arrays_of
 from gru_xp.nn.scan import Array
 from gru_xp.nn.stack import StackMasks, mean_masks
-from gru_xp.training.objective import NO_DROPOUT, batch_parts
+from gru_xp.training.objective import NO_DROPOUT, batch_parts, predicted_together
+from gru_xp.training.optimizers import STATE_SHAPES
+from gru_xp.training.sequences import MAX_FITTED, MAX_GATHERED
 from gru_xp.training.trainer import EVALUATED, TrainingConfig
 
-_VECTORS = 6
-"""Vectors of all parameters: at the start, now, before an update, the best ones, and two that come and go."""
+_VECTORS = 4
+"""Vectors of all parameters: at the start, now, before an update, and the best ones."""
 
-_OPTIMIZER_VECTORS = {"sgd": 1, "momentum": 2, "adam": 4, "adamw": 4}
-"""Those of optimizers: what they remember, and what they compute with."""
+_NUMPY_VECTORS = {"sgd": 3, "momentum": 3, "adam": 4, "adamw": 5}
+"""Those that come and go on NumPy, by optimizer; a CUDA device computes an update without any."""
 
 _SMALL_BATCH = 32
 """Sequences an update that are few, and still many enough to learn from."""
@@ -40,6 +40,12 @@ _DRAW_BYTES = 13
 
 _ORDER_BYTES = 40
 """For each sequence, while the order of an epoch is drawn: a Python integer in a list; 8 of them stay, in an array."""
+
+_GATHER_BYTES = 24
+"""For each number of sequences, while they are gathered and scaled in float64."""
+
+_FIT_BYTES = 40
+"""For each number of sequences that a linear skip is fitted to, at a time."""
 
 _MARGIN = 1.1
 """How many times the estimate must be free: memory falls into pieces, and the estimate is about right only."""
@@ -112,9 +118,8 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
     Parameters
     ----------
     shapes, config, device
-        What is trained, how, and where. On the CPU, the windows that are scaled in float64 before are counted, too; on
-        a CUDA device with fast paths, the large workspace of cuBLAS, and what it takes to check kernels before their
-        first launch.
+        What is trained, how, and where. On a CUDA device with fast paths, the large workspace of cuBLAS, and what it
+        takes to check kernels before their first launch, are counted as well.
 
     Returns
     -------
@@ -126,11 +131,7 @@ def training_memory(shapes: TrainingShapes, config: TrainingConfig, device: Devi
 def _training_alone(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
     """As `training_memory`, without the workspace."""
     with device.use():
-        ops = device.ops()
-        training = _Estimate(shapes, ops).add_training(config)
-        if isinstance(ops, CupyOps):
-            return training + _check_bytes(shapes, config, ops)
-    return training if device.is_cuda or shapes.gathers else max(training, _scaling_bytes(shapes))
+        return _Estimate(shapes, device).add_training(config)
 
 
 def _has_cublas(device: Device) -> bool:
@@ -163,24 +164,13 @@ def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device
     return int(_MARGIN * (_training_alone(shapes, config, device) + after)) + _least_workspace(device)
 
 
-def _check_bytes(s: TrainingShapes, config: TrainingConfig, ops: Ops) -> int:
-    """While kernels of whole loops, which are in float32, are compared with others on a few steps of one layer."""
-    widest = s.patch_size * s.input_size
-    widest = widest if s.num_layers == 1 else max(widest, s.hidden_size * (1 + s.bidirectional))
-    one = replace(s, num_layers=1, bidirectional=False, input_size=widest, seq_length=s.n_steps, patches=0, skip=False)
-    layer = _Estimate(one, ops, n_steps=CHECKED_STEPS)
-    if s.dtype == "float32":
-        layer.add_training(replace(config, dropout=0.0))
-    return layer.nbytes
-
-
 def _prediction_memory(s: TrainingShapes, config: TrainingConfig, device: Device) -> int:
-    """For all sequences, whose windows are scaled in float64; parts of two sizes have each their own memory."""
-    n, ops = s.n_train + s.n_validation, device.ops()
-    predicting = _Estimate(s, ops)
+    """For as many sequences as are predicted together; parts of two sizes have each their own memory."""
+    n = min(s.n_train + s.n_validation, predicted_together(s.seq_length, s.input_size))
+    predicting = _Estimate(s, device)
     n_parts = predicting.add_pass(n, config)
     n_numbers = n * s.seq_length * s.input_size
-    return (1 + (n_parts > device.threads)) * predicting.nbytes + (predicting.itemsize + 8) * n_numbers
+    return (1 + (n_parts > device.threads)) * predicting.nbytes + (predicting.itemsize + _GATHER_BYTES) * n_numbers
 
 
 def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> None:
@@ -352,14 +342,10 @@ def _text(nbytes: int) -> str:
 
 
 class _Estimate:
-    """Adds up what passes of a network over sequences take, in parts and threads as they will be made.
+    """Adds up what passes of a network over sequences take, in parts and threads as they will be made."""
 
-    With `n_steps`, the parts are the same, but only so many steps of each sequence count.
-    """
-
-    def __init__(self, s: TrainingShapes, ops: Ops, n_steps: int | None = None) -> None:
-        self._shapes, self._ops, self._n_rows = s, ops, min(n_steps or s.seq_length, s.seq_length)
-        self._n_steps = math.ceil(self._n_rows / s.patch_size)
+    def __init__(self, s: TrainingShapes, device: Device) -> None:
+        self._shapes, self._device, self._ops = s, device, device.ops()
         self._params = _params(s)
         self.itemsize = int(self._params.linear.bias.itemsize)
         self._n_params = sum(int(array.size) for array in arrays_of(self._params))
@@ -395,7 +381,7 @@ class _Estimate:
         s, params = self._shapes, self._params
 
         def compute(size: int, planned: PlannedMemory) -> None:
-            x = self._array(size, self._n_rows, s.input_size)
+            x = self._array(size, s.seq_length, s.input_size)
             masks = self.masks(size, rates) if drawn else mean_masks(params.gru, rates)
             options: dict[str, Any] = {"masks": masks, "keep_every": keep_every, "ops": planned}
             y_pred, cache = network_forward(x, params, with_cache=backward, **options)
@@ -420,6 +406,8 @@ class _Estimate:
         whole_batch = batch_size == s.n_train and not any(rates)
         options: dict[str, Any] = {"config": config, "rates": rates, "keep_every": config.keep_every}
         n_sequences, masks, n_sums = 0, 0, 0
+        order = 0 if whole_batch else 8 * s.n_train
+        passing = 0 if whole_batch or self._device.is_cuda else _ORDER_BYTES * s.n_train
         if config.num_steps is None or whole_batch:
             for size in self._evaluated(s.n_train, batch_size, held=whole_batch):
                 n_sums += self.add_pass(size, backward=whole_batch, **options)
@@ -427,20 +415,54 @@ class _Estimate:
         for size in self._evaluated(s.n_validation, batch_size, held=whole_batch):
             n_sums += self.add_pass(size, **options)
             n_sequences += size
+        if s.gathers and not whole_batch and n_sequences:
+            passing = max(passing, self._gathering_bytes(min(n_sequences, max(batch_size, EVALUATED))))
         if not s.gathers and config.num_steps is not None and not whole_batch:
             n_sequences += s.n_train  # they are there, though not evaluated
-        order = 0 if whole_batch else 8 * s.n_train
-        passing = 0 if whole_batch else _ORDER_BYTES * s.n_train
         for size in () if whole_batch else filter(None, (batch_size, s.n_train % batch_size)):
             n_sums += self.add_pass(size, backward=True, drawn=any(rates), **options)
             n_sequences += size
             sizes = [int(array.size) for array in arrays_of(self.masks(size, rates))]
             masks += sum(sizes)
-            drawing = self.itemsize * sum(sizes) + _DRAW_BYTES * max(sizes, default=0)
-            passing = max(passing, drawing, self.itemsize * size * s.seq_length * s.input_size)
-        vectors = _VECTORS + _OPTIMIZER_VECTORS[config.optimizer] + n_sums
+            drawing = 0 if self._device.is_cuda else _DRAW_BYTES * max(sizes, default=0)
+            passing = max(passing, self.itemsize * sum(sizes) + drawing, self._gathering_bytes(size))
+        vectors = _VECTORS + sum(STATE_SHAPES[config.optimizer].values()) + n_sums
+        vectors += 0 if isinstance(self._ops, CupyOps) else _NUMPY_VECTORS[config.optimizer]
         numbers = n_sequences * (s.seq_length * s.input_size + s.output_size) + masks + vectors * self._n_params
-        return self.itemsize * numbers + order + passing + self.nbytes
+        if config.num_steps is not None and not whole_batch and not self._device.is_cuda:
+            first = _Estimate(s, self._device)  # the loss of the first batch, which is not captured
+            first.add_pass(batch_size, **options)
+            passing += sum(planned.array_bytes for planned in first._planned.values())
+        at_start = self._gathering_bytes(s.n_train) if whole_batch else self._look_bytes()
+        training = self.itemsize * numbers + order + passing + self.nbytes
+        return self._rows_bytes() + max(training, at_start)
+
+    def _gathering_bytes(self, n: int) -> int:
+        """While `n` sequences are gathered and scaled, some at a time, if they are not there from the start."""
+        s = self._shapes
+        if not s.gathers:
+            return self.itemsize * n * s.seq_length * s.input_size
+        gathered = self.itemsize * n if n > MAX_GATHERED else 0
+        gathering = max(_GATHER_BYTES * min(n, MAX_GATHERED), gathered)
+        return (gathering + gathered) * s.seq_length * s.input_size
+
+    def _look_bytes(self) -> int:
+        """While the scales of the target's windows are found, and a skip is fitted, which is done on the host."""
+        s = self._shapes
+        if not s.gathers:
+            return 0
+        n = _GATHER_BYTES * min(s.n_train, MAX_GATHERED)
+        fit = _FIT_BYTES * min(s.n_train, MAX_FITTED) if s.skip and not self._device.is_cuda else 0
+        return max(n, fit * s.input_size) * s.seq_length
+
+    def _rows_bytes(self) -> int:
+        """Of the rows in float64 that sequences are gathered from, where these are copied, and where each begins."""
+        s = self._shapes
+        if not s.gathers:
+            return 0
+        n = s.n_train + s.n_validation
+        copied = 8 * (1 + (s.n_validation > 0)) * (n + s.seq_length) * s.input_size
+        return 8 * n + (copied if self._device.is_cuda else 0)
 
     def _evaluated(self, n: int, batch_size: int, *, held: bool = False) -> list[int]:
         """Sizes of what is evaluated of `n` sequences: all at once, or parts that are gathered."""
@@ -460,8 +482,8 @@ class _Estimate:
         def each(rate: float, *shape: int) -> tuple[tuple[Array | None, ...], ...]:
             return tuple(tuple(mask(rate, *shape) for _ in range(D)) for _ in range(L))
 
-        between = (mask(rates.between, size, self._n_steps, D * H) for _ in range(L - 1))
-        recurrent, zoneout = each(rates.recurrent, size, H), each(rates.zoneout, size, self._n_steps, H)
+        between = (mask(rates.between, size, s.n_steps, D * H) for _ in range(L - 1))
+        recurrent, zoneout = each(rates.recurrent, size, H), each(rates.zoneout, size, s.n_steps, H)
         return StackMasks((None, *between), recurrent, zoneout)
 
     def _array(self, *shape: int) -> Array:
@@ -480,9 +502,3 @@ def _params(s: TrainingShapes) -> NetworkParams:
     layers = [tuple(layer(I) for _ in range(D)) for I in sizes]  # noqa: E741
     linear, skip = (LinearParams(empty((s.output_size, n)), empty((s.output_size,))) for n in (D * H, s.seq_length))
     return NetworkParams(tuple(layers), linear, skip if s.skip else None)
-
-
-def _scaling_bytes(s: TrainingShapes) -> int:
-    """While windows are scaled: in float64, twice, beside those of training that are there already."""
-    numbers, itemsize = s.seq_length * s.input_size, 8 if s.dtype == "float64" else 4
-    return max(16 * s.n_train, itemsize * s.n_train + 16 * s.n_validation) * numbers

@@ -52,6 +52,15 @@ def outputs_per_target(name: str, quantiles: tuple[float, ...] = (0.5,)) -> int:
     return {"quantile": len(quantiles), "gaussian": 2}.get(name, 1)
 
 
+MAX_PREDICTED = 2**20
+"""Numbers of sequences that are predicted together, for the memory that they take in float64 until they are scaled."""
+
+
+def predicted_together(T: int, I: int) -> int:  # noqa: E741
+    """How many sequences ``(T, I)`` to predict together."""
+    return max(1, MAX_PREDICTED // (T * I))
+
+
 def predict(
     params: NetworkParams, x: Array, ops: Ops, rates: DropoutRates = NO_DROPOUT, *, reset: Reset | None = None
 ) -> Array:

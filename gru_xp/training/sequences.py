@@ -7,6 +7,12 @@ from array_api_compat import array_namespace
 
 from gru_xp.nn.scan import Array
 
+MAX_GATHERED = 4096
+"""Sequences that are gathered at a time, for the memory that they take in float64 until they are scaled."""
+
+MAX_FITTED = 2048
+"""Sequences at a time that a linear forecast is fitted to."""
+
 
 class Sequences(Protocol):
     """Sequences with their targets, which are gathered by number."""

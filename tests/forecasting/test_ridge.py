@@ -47,7 +47,7 @@ def test_few_windows_stay_close_to_the_start(windows, rng):
 def test_windows_are_gathered_in_parts(windows, rng, monkeypatch):
     start = rng.standard_normal((3, 6))
     whole = fit_ridge(windows, start), mean_absolute_error(windows, start)
-    monkeypatch.setattr(ridge, "_CHUNK", 7)
+    monkeypatch.setattr(ridge, "MAX_FITTED", 7)
     np.testing.assert_allclose(fit_ridge(windows, start), whole[0], rtol=1e-9)
     assert mean_absolute_error(windows, start) == pytest.approx(whole[1])
     monkeypatch.setattr(ridge, "MAX_WINDOWS", 40)

@@ -144,7 +144,7 @@ def test_a_great_number_of_rows_is_needed():
 @pytest.mark.parametrize("kind", SCALINGS)
 def test_windows_are_gathered_and_scaled_by_number(xp, rng, monkeypatch, kind):
     """In parts, or at once; with what was observed beside them."""
-    monkeypatch.setattr(module, "_CHUNK", 4)
+    monkeypatch.setattr(module, "MAX_GATHERED", 4)
     values = 1e6 + np.cumsum(rng.standard_normal((40, 2)), axis=0)
     observed = rng.integers(0, 2, (40, 2)).astype(float)
     scaler, starts = Scaler.fit(kind, values[:20], ("a", "b")), np.array([30, 2, 17, 3, 9, 0])
