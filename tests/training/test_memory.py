@@ -15,7 +15,8 @@ import pytest
 from gru_xp.devices import Device, cublas, fast_paths, plan_memory, resolve_device, to_device
 from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import DeviceWarning, GruXpError, MemoryLimitError
-from gru_xp.forecasting import Forecaster, forecaster, recipe
+from gru_xp.forecasting import Forecaster, forecaster
+from gru_xp.forecasting.presets import ARTICLE as ARTICLE_PRESET
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.windows import WindowSequences
 from gru_xp.nn.network import init_network_params
@@ -156,7 +157,7 @@ def test_a_gpu_is_named_where_it_has_not_enough(gpu):
     [
         (40_000, 1, {"seq_length": 60, "num_steps": 2, "hidden_size": 8}),
         (5000, 9, {"seq_length": 40, "hidden_size": 4, "num_steps": 2}),
-        (5000, 3, dict(recipe.ARTICLE, hidden_size=2, num_epochs=1, keep_every=3)),
+        (5000, 3, dict(ARTICLE_PRESET, hidden_size=2, num_epochs=1, keep_every=3)),
     ],
 )
 def test_a_forecaster_of_many_rows(cpu, monkeypatch, rows, features, settings):
@@ -269,7 +270,8 @@ SCRIPT = """
 import json, re, sys
 import numpy as np, psutil
 from gru_xp.devices import resolve_device
-from gru_xp.forecasting import Forecaster, forecaster, recipe
+from gru_xp.forecasting import Forecaster, forecaster
+from gru_xp.forecasting.presets import ARTICLE as ARTICLE_PRESET
 rows, threads, settings = json.loads(sys.argv[1])
 series = np.random.default_rng(0).standard_normal((rows, 1)).cumsum(0)
 device = resolve_device("cpu", threads=threads)
