@@ -33,6 +33,10 @@ class DeviceWarning(RuntimeWarning):
     """A fast path of a device is not used, as it does not work there, or there is no memory for it."""
 
 
+class MixedDevicesError(DeviceError, ShapeError):
+    """Arrays of one call are on different devices."""
+
+
 class DeviceNameError(DeviceError, ArgumentError):
     """What was asked for is not the name of a device."""
 

@@ -2,6 +2,7 @@
 
 from gru_xp.devices.device import (
     Device,
+    check_on_device,
     check_tf32,
     cuda_problem,
     device_for_caller,
@@ -13,6 +14,7 @@ from gru_xp.devices.device import (
 
 __all__ = [
     "Device",
+    "check_on_device",
     "check_tf32",
     "cuda_problem",
     "device_for_caller",

@@ -19,8 +19,8 @@ from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.devices.threads import MOST_THREADS, default_threads
-from gru_xp.errors import ArgumentError, DeviceError, DeviceNameError, printable
-from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
+from gru_xp.errors import ArgumentError, DeviceError, DeviceNameError, MixedDevicesError, ShapeError, printable
+from gru_xp.nn.checks import check_choice, check_flag, device_name, namespace_name, shown, whole_number
 from gru_xp.nn.scan import Array, Namespace, plain_wanted
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -167,7 +167,7 @@ def device_for_caller(
         return cpu("as asked")
     index = 0 if name == "auto" else _cuda_index(name)
     problem = cuda_problem(index)
-    unusable = unusable_after_check(index) if name == "auto" and problem is None else None
+    unusable = unusable_after_check(index, advise=False) if name == "auto" and problem is None else None
     problem = problem or unusable
     if problem is not None and name != "auto" and not fallback:
         raise DeviceError(f"device {name} cannot be used: {problem}; use device cpu, or allow the fallback")
@@ -188,16 +188,20 @@ def device_for_caller(
     return cpu(problem, fallback=True)
 
 
-def unusable_after_check(index: int) -> str | None:
-    """Why a CUDA device cannot be used after its self-check, which is made if it has not been; None if it can be."""
+def unusable_after_check(index: int, *, advise: bool = True) -> str | None:
+    """Why a CUDA device cannot be used after its self-check, which is made if it has not been; None if it can be.
+
+    With `advise`, also what to do about it.
+    """
     if plain_wanted():
         return None
-    from gru_xp.devices.self_check import verdicts_of
+    from gru_xp.devices.self_check import ADVICE, verdicts_of
 
     try:
         verdicts_of(index)
     except (DeviceError, MemoryError) as error:
-        return printable(_first_line(error), None)
+        reason = printable(_first_line(error), None)
+        return reason if advise else reason.removesuffix(ADVICE)
     return None
 
 
@@ -211,6 +215,26 @@ def tf32_problem(name: str) -> str | None:
     if capability >= MIN_TF32_CAPABILITY:
         return None
     return f"{name} has compute capability {capability // 10}.{capability % 10}, and TF32 needs 8.0"
+
+
+def check_on_device(name: str, array: Array, device: Device) -> None:
+    """Raise an error unless an array, called `name`, is on a device; what is no array is for other checks.
+
+    Raises
+    ------
+    ShapeError
+        It is of another namespace than the arrays of the device.
+    MixedDevicesError
+        It is on another CUDA device.
+    """
+    if not array_api_compat.is_array_api_obj(array):
+        return
+    got, expected = namespace_name(array), device.xp.__name__.removeprefix("array_api_compat.")
+    advice = f"copy it by gru_xp.devices.to_device, or compute on {device_name(array)}"
+    if got != expected:
+        raise ShapeError(f"{name} has namespace {got}; on {device.name} it must be {expected}; {advice}")
+    if device.is_cuda and device_name(array) != device.name:
+        raise MixedDevicesError(f"{name} is on {device_name(array)}; it must be on {device.name}; {advice}")
 
 
 def check_tf32(device: Device, dtype: str) -> None:
@@ -360,7 +384,7 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
     Parameters
     ----------
     array
-        A host array, an array of `device`, or nested sequences of numbers.
+        An array on any device, or nested sequences of numbers.
     device
         From `resolve_device`.
     dtype
@@ -379,7 +403,7 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
         raise ArgumentError(f"device is {shown(device)}; it must be a Device, from resolve_device")
     if dtype is not None:
         check_choice("dtype", dtype, ("float32", "float64", "int64"))
-    array = _packed_elsewhere(array, device)
+    array = _to_copy(array, device)
     with device.use():
         try:
             placed = device.xp.asarray(array, dtype=None if dtype is None else getattr(device.xp, dtype))
@@ -395,11 +419,15 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
     return placed
 
 
-def _packed_elsewhere(array: Any, device: Device) -> Any:
-    """The array, or a copy in one piece if it is on another CUDA device: CuPy copies nothing else between devices."""
-    if not array_api_compat.is_cupy_array(array) or not device.is_cuda or array.device.id == _cuda_index(device.name):
+def _to_copy(array: Any, device: Device) -> Any:
+    """The array, or a copy of it from which the device can take its numbers."""
+    if not array_api_compat.is_cupy_array(array):
+        return array.detach() if array_api_compat.is_torch_array(array) else array
+    if not device.is_cuda:
+        return to_host(array)
+    if array.device.id == _cuda_index(device.name):
         return array
-    import cupy
+    import cupy  # which copies nothing but arrays in one piece between devices
 
     with array.device:
         return cupy.ascontiguousarray(array)

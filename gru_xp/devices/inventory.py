@@ -47,8 +47,8 @@ def inventory(*, check: bool = True) -> dict[str, Any]:
             The self-check of a device, which the first call of a process makes: ``problem``, why the device cannot be
             used, or None; ``paths``, by the keys of `gru_xp.devices.fast_paths.PATHS`, each with ``name``, ``problem``
             (why it is off, or None), ``is_checked`` (false if there was no memory for cuBLAS), ``seconds`` and
-            ``compile_seconds``; their sums ``seconds`` and
-            ``compile_seconds``. None if ``GRU_XP_PLAIN`` switches all fast paths off, and the device works.
+            ``compile_seconds``; their sums ``seconds`` and ``compile_seconds``, or None if the device cannot be used.
+            None if ``GRU_XP_PLAIN`` switches all fast paths off, and the device works.
     """
     cpu = resolve_device("cpu")
     devices = _cuda_devices()  # before a self-check can make CUDA refuse to tell
@@ -151,5 +151,8 @@ def _self_check(index: int) -> dict[str, Any] | None:
     return {
         "problem": problem,
         "paths": {path: {"name": PATHS[path], **verdict._asdict()} for path, verdict in verdicts.items()},
-        **{name: sum(getattr(v, name) for v in verdicts.values()) for name in ("seconds", "compile_seconds")},
+        **{
+            name: sum(getattr(v, name) for v in verdicts.values()) if verdicts else None
+            for name in ("seconds", "compile_seconds")
+        },
     }

@@ -140,11 +140,12 @@ def _check_without(device: int, path: str, problem: str) -> None:
         raise DeviceError(_unusable(device, f"a self-check of {PATHS[path]}", reasons))
 
 
+ADVICE = "; set GRU_XP_PLAIN=1 to run without fast paths, or use the CPU"
+"""What the message about a device that cannot be used ends with."""
+
+
 def _unusable(device: int, what: str, reasons: str) -> str:
-    return (
-        f"cuda:{device} does not work any more after {what} ({reasons}); set GRU_XP_PLAIN=1 to run without fast paths, "
-        "or use the CPU"
-    )
+    return f"cuda:{device} does not work any more after {what} ({reasons}){ADVICE}"
 
 
 def _difference(results: Sequence[Any], expected: Sequence[Any]) -> str | None:

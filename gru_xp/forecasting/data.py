@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_array_api_obj
 
+from gru_xp.devices import to_host
 from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
 from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.io.frames import UNNAMED, is_table, to_pandas
@@ -133,6 +135,8 @@ def remembered_options(notes: Mapping[str, Any]) -> ReadOptions:
 
 
 def _from_array(data: Any, how: ReadOptions) -> TimeSeries:
+    if is_array_api_obj(data) and not isinstance(data, np.ndarray):
+        data = to_host(data)
     if isinstance(data, str) or hasattr(data, "__fspath__"):
         raise DataError(f"{printable(str(data))} is a name, not data; read a file by gru_xp.read_series first")
     return read(data, None, (), how)
@@ -162,6 +166,11 @@ def _checked(series: TimeSeries) -> TimeSeries:
         raise DataError(
             f"the TimeSeries has values of shape {shape}, {len(series.columns)} column(s), and {lengths} labels or "
             "dates; values must be (N, F) for F columns, with N labels and dates"
+        )
+    if not isinstance(series.values, np.ndarray):
+        library = type(series.values).__module__.partition(".")[0]
+        raise DataError(
+            f"the TimeSeries has values of {library}; they must be of NumPy, as gru_xp.devices.to_host makes"
         )
     if series.values.dtype != np.float64:
         raise DataError(f"the TimeSeries has values of dtype {series.values.dtype}; they must be float64")

@@ -373,8 +373,9 @@ class Forecaster:
         Parameters
         ----------
         series : TimeSeries, pandas.DataFrame, pandas.Series or array
-            An array is ``(N,)`` or ``(N, F)``, oldest first, with the target in column 0 and the features after it. The
-            rows of a table are brought into chronological order as `read_series` does.
+            An array, of NumPy, CuPy or PyTorch and on any device, is ``(N,)`` or ``(N, F)``, oldest first, with the
+            target in column 0 and the features after it. The rows of a table are brought into chronological order as
+            `read_series` does.
         target
             The column of a DataFrame to predict; if None, ``Close``, or else the only numeric column.
         features

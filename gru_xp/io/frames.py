@@ -39,7 +39,7 @@ def to_pandas(data: Any) -> Any:
             if data.ndim not in (1, 2) or data.dtype.kind == "c":
                 raise ValueError(f"an array of {data.dtype}, shape={data.shape}")
             data = pd.Series(data) if data.ndim == 1 else pd.DataFrame(data).add_prefix("column ")
-    except (ImportError, ValueError) as error:
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
         problem, expected = printable(str(error), 200), "a series is (N,) or (N, F) of real numbers"
         raise DataError(f"the data cannot be converted to pandas: {problem}; {expected}, or a table") from error
     return data

@@ -4,10 +4,11 @@ import math
 import random
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from array_api_compat import array_namespace, device, is_array_api_obj, is_lazy_array
 
-from gru_xp.errors import ArgumentError, GruXpError, ShapeError, printable
+from gru_xp.errors import ArgumentError, GruXpError, MixedDevicesError, ShapeError, printable
 from gru_xp.nn.scan import Array, Namespace, on_its_device
 
 Dims = Sequence[int | str]
@@ -37,7 +38,7 @@ def check_array(name: str, value: Array, dims: Dims, *, like: tuple[str, Array] 
     Raises
     ------
     ShapeError
-        Names the argument, what it is and what it must be.
+        Names the argument, what it is and what it must be; a MixedDevicesError if it is on another device than `like`.
     """
     expected = f"({', '.join(map(str, dims))}{',' if len(dims) == 1 else ''})"
     if not is_array_api_obj(value):
@@ -67,12 +68,33 @@ def _positive(shape: tuple[int, ...], dims: Dims) -> str:
 
 
 def check_beside(name: str, value: Array, other_name: str, other: Array) -> None:
-    """Raise ShapeError unless `value` has the namespace and the device of the array `other`."""
-    _check_same(name, "namespace", _namespace_name(value), other_name, _namespace_name(other))
-    devices = device(value), device(other)
-    if None not in devices:  # as long as a function is traced, its arrays are on none
-        advice = "; copy one of them to the other device"
-        _check_same(name, "device", devices[0], other_name, devices[1], advice)
+    """Raise ShapeError unless `value` has the namespace of `other`, and MixedDevicesError unless it has its device."""
+    advice = "; convert one of them"
+    _check_same(name, "namespace", namespace_name(value), other_name, namespace_name(other), advice)
+    if _are_apart(value, other):
+        raise MixedDevicesError(
+            f"{name} is on {device_name(value)}; it must be on {device_name(other)}, as {other_name} is; copy one of "
+            "them to the other device"
+        )
+
+
+def _are_apart(a: Array, b: Array) -> bool:
+    """Whether two arrays are on different devices; as long as a function is traced, its arrays are on none."""
+    devices = device(a), device(b)
+    return None not in devices and bool(devices[0] != devices[1])
+
+
+_DEVICES = {1: "cpu", 2: "cuda", 10: "rocm", 13: "cuda"}
+"""What to call kinds of devices, by the numbers that DLPack has for them."""
+
+
+def device_name(array: Array) -> str:
+    """The device of an array as people write it, such as ``"cuda:1"``."""
+    text = str(device(array))
+    if not text.startswith("<"):
+        return text
+    kind, number = array.__dlpack_device__()
+    return f"{_DEVICES.get(kind, f'device kind {int(kind)}')}:{number}"
 
 
 def _check_same(name: str, what: str, got: object, other_name: str, expected: object, advice: str = "") -> None:
@@ -80,7 +102,8 @@ def _check_same(name: str, what: str, got: object, other_name: str, expected: ob
         raise ShapeError(f"{name} has {what} {got}; it must be that of {other_name}, {expected}{advice}")
 
 
-def _namespace_name(a: Array) -> str:
+def namespace_name(a: Array) -> str:
+    """The namespace of an array, such as ``"numpy"``."""
     return str(array_namespace(a).__name__).removeprefix("array_api_compat.")
 
 
@@ -93,7 +116,6 @@ def check_rows(name: str, value: Array, rows: str, columns: str) -> None:
         check_array(name, value, (rows, columns), why="" if axes == 2 else f" or (B, T, {columns})")
 
 
-@on_its_device
 def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
     """How many steps of each sequence of `x` ``(B, T, I)`` count, ``(B,)``, on the device of `x`.
 
@@ -102,8 +124,21 @@ def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
     ShapeError
         They are no integers, too many or too few, or one is below 0 or above T.
     """
-    B, T, _ = x.shape
-    xp, given = array_namespace(x), lengths
+    is_there = is_array_api_obj(lengths) and not is_lazy_array(lengths)
+    if is_there and (namespace_name(lengths) != namespace_name(x) or _are_apart(lengths, x)):
+        lengths = _as_list(lengths)
+    return _lengths_beside(x, lengths)
+
+
+@on_its_device
+def _as_list(a: Array) -> Any:
+    return a.tolist() if hasattr(a, "tolist") else a
+
+
+@on_its_device
+def _lengths_beside(x: Array, lengths: Array | Sequence[int]) -> Array:
+    """`check_lengths` of a list, or of an array where `x` is."""
+    (B, T, _), xp, given = x.shape, array_namespace(x), lengths
     try:
         lengths = xp.asarray(lengths, device=device(x))
         is_whole = xp.isdtype(lengths.dtype, "integral")

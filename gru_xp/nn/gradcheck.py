@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace, device, is_array_api_obj
 
 from gru_xp.errors import ShapeError
-from gru_xp.nn.checks import check_choice, check_function, generator, positive_number, shown
+from gru_xp.nn.checks import check_beside, check_choice, check_function, generator, positive_number, shown
 from gru_xp.nn.params import map_arrays, named_arrays
 from gru_xp.nn.scan import Array, on_its_device
 
@@ -107,7 +107,8 @@ def gradcheck(
     Raises
     ------
     ShapeError
-        An input is not float64, or what `forward` or `backward` returns is not as said above.
+        An input is not float64, the inputs are on different devices, or what `forward` or `backward` returns is not as
+        said above.
     ArgumentError
         `forward` or `backward` is not a function, or `mode`, `step` or `tolerance` is out of range.
 
@@ -137,8 +138,10 @@ def gradcheck(
     for name, array in arrays.items():
         if not is_array_api_obj(array):
             raise ShapeError(f"{name} is a {type(array).__name__}; it must be an array or a named tuple of arrays")
-    xp = array_namespace(*arrays.values())
+    first, like = next(iter(arrays.items()))
+    xp = array_namespace(like)
     for name, array in arrays.items():
+        check_beside(name, array, first, like)
         if array.dtype != xp.float64:
             raise ShapeError(f"{name} has dtype {array.dtype}; central differences need float64")
 
@@ -194,6 +197,7 @@ def gradcheck(
             raise ShapeError(
                 f"the gradient of {name} has shape {tuple(gradient.shape)}; it must be {tuple(array.shape)}"
             )
+        check_beside(f"the gradient of {name}", gradient, name, array)
         pairs: list[tuple[tuple[int, ...] | None, float, float]] = []
         if mode == "direction":
             direction = randoms_like(array)

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 
 from gru_xp.errors import ArgumentError
-from gru_xp.nn.checks import check_array, check_flag, check_kind, generator, whole_number
+from gru_xp.nn.checks import check_array, check_beside, check_flag, check_kind, generator, whole_number
 from gru_xp.nn.gru import batch_first, filled
 from gru_xp.nn.linear import LinearCache, linear_backward, linear_forward
-from gru_xp.nn.params import LinearParams, Reset, init_linear_params
+from gru_xp.nn.params import LinearParams, Reset, init_linear_params, named_arrays
 from gru_xp.nn.pointwise import add
 from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, scan_of
 from gru_xp.nn.stack import (
@@ -163,6 +163,9 @@ def network_forward(
     check_array("x", x, ("B", "T", "I"))
     check_kind("params", params, NetworkParams, "a NetworkParams")
     check_layers(params.gru, x, reset, patches=True)
+    for name, mask in named_arrays(masks or (), "masks."):
+        if not isinstance(mask, float):
+            check_beside(name, mask, "x", x)
     if keep_every is not None:
         whole_number("keep_every", keep_every, 1)
     k, scan = patch_size(params.gru, x), scan_of(x, ops)

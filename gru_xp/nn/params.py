@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 from array_api_compat import array_namespace
 
 from gru_xp.errors import ArgumentError, ShapeError, printable
-from gru_xp.nn.checks import check_array, check_choice, check_namespace, generator, shown, whole_number
+from gru_xp.nn.checks import check_array, check_beside, check_choice, check_namespace, generator, shown, whole_number
 from gru_xp.nn.scan import Array, Namespace, on_its_device
 
 ParamsT = TypeVar("ParamsT", bound=tuple[Any, ...])
@@ -97,6 +97,7 @@ class GRUParams(NamedTuple):
 
     @on_its_device
     def _textbook_weight(self, gate: int) -> Array:
+        check_beside("weight_ih", self.weight_ih, "weight_hh", self.weight_hh)
         rows = self._rows(gate)
         xp = array_namespace(self.weight_hh)
         return xp.concat([self.weight_hh[rows, :], self.weight_ih[rows, :]], axis=1)
@@ -357,10 +358,18 @@ def map_arrays(function: Callable[[Array], Any], params: ParamsT) -> ParamsT:
 
 @on_its_device
 def flatten(params: tuple[Any, ...]) -> Array:
-    """All parameters, or gradients, as one vector of shape ``(P,)``, a copy."""
-    arrays = arrays_of(params)
-    xp = array_namespace(*arrays)
-    return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
+    """All parameters, or gradients, as one vector of shape ``(P,)``, a copy.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not have one namespace and one device.
+    """
+    (first, like), *others = named_arrays(params)
+    for name, array in others:
+        check_beside(name, array, first, like)
+    xp = array_namespace(like)
+    return xp.concat([xp.reshape(array, (-1,)) for array in arrays_of(params)])
 
 
 def unflatten(flat: Array, like: ParamsT) -> ParamsT:

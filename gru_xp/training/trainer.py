@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
-from gru_xp.devices import Device, is_out_of_memory, to_device, to_host
+from gru_xp.devices import Device, check_on_device, is_out_of_memory, to_device, to_host
 from gru_xp.devices.cublas import choose_workspace
 from gru_xp.devices.fast_paths import replace, warn
 from gru_xp.devices.primitives import Ops
@@ -293,7 +293,7 @@ def train(
     Parameters
     ----------
     params
-        Where to start; left as it is.
+        Where to start, on `device`; left as it is.
     x : array, shape ``(B, T, I)``, or Sequences
         Training sequences, on `device`, like all arrays. `Sequences` that hold no arrays are gathered batch by batch,
         or once, if there is one batch.
@@ -320,13 +320,15 @@ def train(
     Raises
     ------
     ShapeError
-        The arrays do not go together.
+        The arrays do not go together, or are on another device than `device`.
     ArgumentError
         `callback` or `pause` is not a function, `state` is not a `TrainingState`, or `reset` is not the form of
         `params`.
     """
     check_hooks(callback, pause, state)
     check_reset(reset, params.gru[0][0])
+    for name, array in named_arrays(params, "params."):
+        check_on_device(name, array, device)
     learned = _sequences("x", x, "y", y, params, config)
     validated = None
     if hasattr(validation, "gather"):

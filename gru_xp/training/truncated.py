@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
-from gru_xp.devices import Device, check_tf32, device_for_caller, to_device, to_host
+from gru_xp.devices import Device, check_on_device, check_tf32, device_for_caller, to_device, to_host
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.checks import check_array, check_function, check_kind, check_lengths, whole_number
 from gru_xp.nn.linear import linear_backward, linear_forward
 from gru_xp.nn.network import NetworkParams
-from gru_xp.nn.params import LinearParams, Reset, flatten, unflatten
+from gru_xp.nn.params import LinearParams, Reset, flatten, named_arrays, unflatten
 from gru_xp.nn.pointwise import only_valid
 from gru_xp.nn.scan import Array, Namespace
 from gru_xp.nn.stack import check_layers, gru_stack_backward, gru_stack_forward
@@ -159,6 +159,8 @@ def train_on_chunks(
         ops = device.ops()
         dtype = "float32" if params.linear.bias.dtype == array_namespace(params.linear.bias).float32 else "float64"
         check_tf32(device, dtype)
+        for name, array in named_arrays(params, "params."):
+            check_on_device(name, array, device)
         counts = _check_sequences(
             params, x, y, lengths, device.xp, dtype, reset, columns=config.outputs_per_target, numbers=loss is None
         )

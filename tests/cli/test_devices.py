@@ -45,9 +45,10 @@ CHECK = {
 def cuda_listed(monkeypatch):
     """A machine with a CUDA device, as the inventory tells it."""
     found = inventory.inventory()
+    unwell = {"problem": "the device is unwell", "paths": {}, "seconds": None, "compile_seconds": None}
     devices = [
         {"device": f"cuda:{n}", "name": "Some GPU", "memory_gib": 79.6, "compute_capability": "9.0", "check": check}
-        for n, check in enumerate((CHECK, CHECK | {"problem": "the device is unwell", "paths": {}}, None))
+        for n, check in enumerate((CHECK, unwell, None))
     ]
     devices[2] |= dict.fromkeys(("name", "memory_gib", "compute_capability"))
     cuda = {"problem": None, "devices": devices, "cupy": "14.0.1", "runtime": "13.0", "driver": "13.1"}

@@ -504,4 +504,5 @@ def test_cuda(draw, name):
     on_device = to_device(array, found, "float32")
     assert on_device.device.id == 0
     assert on_device.dtype == np.float32
+    np.testing.assert_array_equal(to_device(on_device.T, resolve_device("cpu")), array.T.astype(np.float32))
     assert to_host(found.xp.matmul(on_device, on_device.T)) == pytest.approx(array @ array.T, rel=1e-5, abs=1e-6)

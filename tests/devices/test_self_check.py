@@ -150,7 +150,9 @@ def test_the_inventory_has_the_self_check_of_each_device(fail, monkeypatch):
     monkeypatch.delenv("GRU_XP_PLAIN")
     fail("illegal steps")
     self_check._FOUND.clear()
-    assert "IllegalAddress" in inventory()["cuda"]["devices"][1]["check"]["problem"]
+    check = inventory()["cuda"]["devices"][1]["check"]
+    assert "IllegalAddress" in check["problem"]
+    assert (check["seconds"], check["compile_seconds"], check["paths"]) == (None, None, {})
 
 
 def test_public_functions_are_checked_before_they_compute(fail, layer):
@@ -210,6 +212,7 @@ def test_auto_leaves_a_device_that_the_self_check_finds_unusable(fail, monkeypat
             with pytest.warns(RuntimeWarning, match=r"^device cuda:0 cannot be used: .*IllegalAddress") as record:
                 device = resolve_device()
             assert len(record) == 1
+            assert str(record[0].message).count("CPU") == 1
             assert (device.name, device.requested, device.fallback) == ("cpu", "auto", True)
             cupy._device.DEAD.add(1)
             with warnings.catch_warnings():

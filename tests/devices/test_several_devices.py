@@ -2,19 +2,22 @@
 
 import gc
 import pickle
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gru_xp.devices import cupy_ops, resolve_device, to_device, to_host
-from gru_xp.errors import ShapeError
+from gru_xp.errors import DeviceError, ShapeError
 from gru_xp.forecasting import Forecaster
 from gru_xp.nn import (
     GRUInference,
     GRUParams,
     dropout_mask,
+    gaussian_loss,
     gradcheck,
     gru_backward,
     gru_cell_backward,
@@ -24,17 +27,24 @@ from gru_xp.nn import (
     gru_stack_forward,
     gru_stack_step,
     gru_step,
+    huber_loss,
     init_gru_params,
     init_gru_stack_params,
     init_network_params,
     linear_backward,
     linear_forward,
+    mae_loss,
     mse_loss,
+    poisson_loss,
+    quantile_loss,
     softmax_cross_entropy,
 )
+from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import network_backward, network_forward
-from gru_xp.nn.params import flatten, map_arrays, unflatten
+from gru_xp.nn.params import flatten, map_arrays, named_arrays, unflatten
+from gru_xp.nn.stack import draw_masks
 from gru_xp.training import TrainingConfig, train_on_chunks
+from gru_xp.training.trainer import TrainingResult, train
 
 pytestmark = pytest.mark.cuda
 
@@ -163,33 +173,98 @@ def leaves(value):
     return found
 
 
-def test_arrays_of_two_devices_are_refused(second):
-    """By name, and with both devices, also where a layer has prepared such shapes."""
+def calls(there):
+    """Function, arguments with arrays on a device, and names of arguments that may be elsewhere, of all functions."""
     import cupy
 
-    here, there = (init_gru_params(I, H, xp=cupy, device=number, seed=1) for number in (0, 1))
     rng = np.random.default_rng(0)
-    x, h = rng.standard_normal((B, T, I)), rng.standard_normal((B, H))
-    x_here, h_here = cupy.asarray(x), cupy.asarray(h)
-    x_there, h_there = (to_device(a, second) for a in (x, h))
-    layer = GRUInference(there)
-    for _ in range(3):
-        layer(x_there, h_there)
-        layer.step(x_there[:, 0], h_there)
-        gru_step(x_there[:, 0], h_there, there)
-        for name, call in {
-            "params": lambda: gru_forward(x_there, None, here),
-            "h0": lambda: gru_forward(x_there, h_here, there),
-            "dh_last": lambda: gru_backward(None, gru_forward(x_there, None, there)[2], dh_last=h_here),
-            "h": lambda: gru_step(x_there[:, 0], h_here, there),
-            "x": lambda: layer(x_here),
-            "h0 ": lambda: layer(x_there, h_here),
-            "x ": lambda: layer.step(x_here[:, 0]),
-            "h ": lambda: layer.step(x_there[:, 0], h_here),
-            "y_true": lambda: mse_loss(h_there, h_here),
-        }.items():
-            with pytest.raises(ShapeError, match=rf"^{name.strip()}.*Device [01]>.*Device [01]>; copy"):
-                call()
+
+    def draw(*shape):
+        return to_device(rng.standard_normal(shape), there)
+
+    where = {"xp": cupy, "dtype": cupy.float64, "device": 1}
+    params = init_gru_params(I, H, reset="after", seed=1, **where)
+    layers = init_gru_stack_params(I, H, num_layers=2, seed=2, **where)
+    network = init_network_params(I, H, 2, skip_length=T, seed=3, **where)
+    x, h, y, hs = draw(B, T, I), draw(B, H), draw(B, 2), draw(2, B, H)
+    lengths = to_device(np.arange(2 * B)[::2] % T, there)
+    masks = draw_masks(layers, x, DropoutRates(0.3, 0.2, 0.1), 4)
+    cell = {"x": x[:, 0], "h_prev": h, "params": params}
+    labels = to_device(rng.integers(0, 2, B), there)
+    layer, device, config = GRUInference(params), {"device": there}, TrainingConfig(num_epochs=1, learning_rate=0.1)
+    gru_cache = gru_forward(x, None, params)[2]
+    stack_cache = gru_stack_forward(x, None, layers)[2]
+    textbook = {name: getattr(params, name) for name in ("Wz", "Wr", "Wh", "bz", "br", "bh", "bias_hn")}
+    whole = {"x": x, "h0": h, "params": params, "lengths": lengths, "candidate_mask": h, "update_mask": draw(B, T, H)}
+    losses = [mse_loss, mae_loss, huber_loss, poisson_loss]
+    yield gru_forward, whole, ["lengths"]
+    yield partial(gru_backward, cache=gru_cache), {"dh": draw(B, T, H), "dh_last": h}, []
+    yield gru_cell_forward, cell, []
+    yield partial(gru_cell_backward, cache=gru_cell_forward(**cell)[1]), {"dh": h}, []
+    yield gru_step, {"x": x[:, 0], "h": h, "params": params}, []
+    yield GRUInference, {"params": params}, []
+    yield layer, {"x": x, "h0": h}, []
+    yield layer.step, {"x": x[:, 0], "h": h}, []
+    yield gru_stack_forward, {"x": x, "h0": hs, "layers": layers, "lengths": lengths}, ["lengths"]
+    yield partial(gru_stack_backward, cache=stack_cache), {"dh": draw(B, T, H), "dh_last": hs}, []
+    yield gru_stack_step, {"x": x[:, 0], "h": hs, "layers": layers}, []
+    plain = network._replace(gru=layers, skip=None)
+    yield network_forward, {"x": x, "params": plain, "lengths": lengths, "masks": masks}, ["lengths"]
+    yield network_forward, {"x": x, "params": network}, []
+    yield partial(network_backward, cache=network_forward(x, network)[1]), {"dy": y}, []
+    yield linear_forward, {"x": h, "params": network.linear}, []
+    yield partial(linear_backward, cache=linear_forward(h, network.linear)[1]), {"dy": y}, []
+    for loss in losses:
+        yield loss, {"y_pred": y, "y_true": draw(B, 2), "weight": draw(B, 1)}, []
+    for loss in (gaussian_loss, partial(quantile_loss, quantiles=(0.1, 0.9))):
+        yield loss, {"y_pred": draw(B, 4), "y_true": y, "weight": draw(B, 1)}, []
+    yield softmax_cross_entropy, {"logits": y, "labels": labels, "mask": to_device(np.ones(B, bool), there)}, []
+    yield GRUParams.from_textbook, textbook, []
+    yield lambda params: params.Wz, {"params": params._replace(bias=None, bias_hn=None)}, []
+    yield flatten, {"params": network}, []
+    check = partial(gradcheck, gru_cell_forward, gru_cell_backward, mode="direction")
+    yield lambda **inputs: check(inputs).error and None, cell, []
+    learned = {"params": network, "x": x, "y": y, "validation": (x, draw(B, 2))}
+    yield partial(train, config=config, **device), learned, []
+    chunks = {"params": plain, "x": x, "y": draw(B, T, 2), "lengths": lengths, "h0": hs}
+    yield partial(train_on_chunks, chunk_length=3, config=config, **device), chunks, ["x", "y", "lengths", "h0"]
+
+
+@pytest.mark.parametrize("plain", ["", "1"])
+def test_arrays_of_two_devices_are_refused(second, monkeypatch, plain):
+    """By name, and with both devices, also where such shapes were computed before; or they are copied."""
+    first = resolve_device("cuda:0", fallback=False)
+    monkeypatch.setenv("GRU_XP_PLAIN", plain)
+    for function, arguments, movable in calls(second):
+        desired = results_of([function(**arguments) for _ in range(3)][-1])
+        names, values = zip(*arguments.items(), strict=True)
+        cases = []
+        for number, (name, _) in enumerate(named_arrays(values)):
+            for move, error, parts in (
+                (lambda a: to_device(a, first), DeviceError, r"cuda:[01].*cuda:[01]"),
+                (to_host, ShapeError, r"cupy.*numpy|numpy.*cupy"),
+            ):
+                position = count()
+                moved = map_arrays(lambda a: move(a) if next(position) == number else a, values)  # noqa: B023
+                is_movable = names[int(name.partition(".")[0])] in movable
+                cases.append((f"{function} {name}", dict(zip(names, moved, strict=True)), is_movable, error, parts))
+        copies_parts = getattr(function, "func", None) is train_on_chunks  # each of them, in one piece, where they are
+        with nullcontext() if copies_parts else nothing_on_the_first():
+            for what, moved, is_movable, error, parts in cases:
+                if not is_movable:
+                    with pytest.raises(error, match=parts):
+                        function(**moved)
+                    continue
+                for a, d in zip(results_of(function(**moved)), desired, strict=True):
+                    assert a.device.id == 1, what
+                    np.testing.assert_array_equal(to_host(a), to_host(d), err_msg=what)
+                del a, d
+
+
+def results_of(result):
+    """The arrays of what a function returns."""
+    result = result.params if isinstance(result, TrainingResult) else result
+    return [a for a in leaves(result) if hasattr(a, "device")]
 
 
 def test_copies_between_devices(second):
@@ -205,19 +280,38 @@ def test_copies_between_devices(second):
         np.testing.assert_array_equal(to_host(back), numbers[part].T)
 
 
-def test_a_forecaster_lives_on_its_device(second):
-    """Training with mini-batches and validation, predictions and copies take no memory of the first device."""
-    series = np.cumsum(np.random.default_rng(1).standard_normal(60)) + 50
-    settings = {"hidden_size": 4, "seq_length": 5, "num_epochs": 3, "batch_size": 16, "dropout": 0.2, "num_layers": 2}
+FORECASTERS = {
+    "layers": {"num_layers": 2, "dropout": 0.2, "batch_size": 16, "horizon": 2},
+    "article": {"linear_skip": False, "scaling": "standard", "optimizer": "sgd", "batch_size": None, "loss": "mse"},
+    "ridge": {"model": "ridge"},
+}
+
+
+@pytest.mark.parametrize("kind", FORECASTERS)
+def test_a_forecaster_lives_on_its_device(second, tmp_path, kind):
+    """Whatever it does takes no memory of the first device, and has the bits that it has there."""
+    series = np.cumsum(np.random.default_rng(1).standard_normal(40)) + 50
+    settings = {"hidden_size": 3, "seq_length": 4, "num_epochs": 1, "validation_ratio": 0.3} | FORECASTERS[kind]
+    path, results = tmp_path / "model.safetensors", []
+
+    def use(device):
+        forecaster = Forecaster(**settings).fit(to_device(series, resolve_device(device)), device=device)
+        forecaster.save(path)
+        for other in (forecaster, pickle.loads(pickle.dumps(forecaster)), Forecaster.load(path, device=device)):
+            assert other.device.name == device
+            assert {f"cuda:{a.device.id}" for a in leaves(other.params)} == {device}
+            results.append((other.predict(series), other.forecast(to_device(series, other.device), 3)))
+        errors = [forecaster.evaluate(series, 2).metrics, forecaster.backtest(series, 2, device=device).metrics]
+        results.append(np.array([table["models"]["GRU"]["rmse"] for table in errors]))
+
     with nothing_on_the_first():
-        forecaster = Forecaster(**settings).fit(series, device="cuda:1")
-        assert forecaster.device.name == "cuda:1"
-        assert {a.device.id for a in leaves(forecaster.params)} == {1}
-        again = pickle.loads(pickle.dumps(forecaster))
-        np.testing.assert_array_equal(again.forecast(series, 3), forecaster.forecast(series, 3))
-        again.predict(series)
+        use("cuda:1")
+    use("cuda:0")
+    half = len(results) // 2
+    for number in range(half):
+        np.testing.assert_equal(results[number], results[half + number])
     desired = Forecaster(**settings).fit(series, device="cpu")
-    np.testing.assert_allclose(forecaster.forecast(series, 3), desired.forecast(series, 3), rtol=1e-4)
+    np.testing.assert_allclose(results[0][1], desired.forecast(series, 3), rtol=1e-4)
 
 
 def test_the_first_array_of_cupy_decides(second):

@@ -7,7 +7,7 @@ import pytest
 from array_api_compat import array_namespace, device
 
 from gru_xp.devices import to_host
-from gru_xp.errors import ArgumentError, GruXpError, ShapeError
+from gru_xp.errors import ArgumentError, DeviceError, GruXpError, MixedDevicesError, ShapeError
 from gru_xp.nn.checks import (
     MAX_SHOWN,
     check_array,
@@ -82,6 +82,8 @@ def test_what_is_no_array(refuses):
 
 
 def test_the_error_is_a_value_error_and_ours():
+    assert issubclass(MixedDevicesError, ShapeError)
+    assert issubclass(MixedDevicesError, DeviceError)
     assert issubclass(ShapeError, GruXpError)
     assert issubclass(ShapeError, ValueError)
 
