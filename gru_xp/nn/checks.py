@@ -69,19 +69,13 @@ def _positive(shape: tuple[int, ...], dims: Dims) -> str:
 
 def check_beside(name: str, value: Array, other_name: str, other: Array) -> None:
     """Raise ShapeError unless `value` has the namespace of `other`, and MixedDevicesError unless it has its device."""
-    advice = "; convert one of them"
-    _check_same(name, "namespace", namespace_name(value), other_name, namespace_name(other), advice)
-    if _are_apart(value, other):
+    _check_same(name, "namespace", namespace_name(value), other_name, namespace_name(other))
+    devices = device(value), device(other)
+    if None not in devices and devices[0] != devices[1]:  # as long as a function is traced, its arrays are on none
         raise MixedDevicesError(
             f"{name} is on {device_name(value)}; it must be on {device_name(other)}, as {other_name} is; copy one of "
             "them to the other device"
         )
-
-
-def _are_apart(a: Array, b: Array) -> bool:
-    """Whether two arrays are on different devices; as long as a function is traced, its arrays are on none."""
-    devices = device(a), device(b)
-    return None not in devices and bool(devices[0] != devices[1])
 
 
 _DEVICES = {1: "cpu", 2: "cuda", 10: "rocm", 13: "cuda"}
@@ -97,9 +91,9 @@ def device_name(array: Array) -> str:
     return f"{_DEVICES.get(kind, f'device kind {int(kind)}')}:{number}"
 
 
-def _check_same(name: str, what: str, got: object, other_name: str, expected: object, advice: str = "") -> None:
+def _check_same(name: str, what: str, got: object, other_name: str, expected: object) -> None:
     if got != expected:
-        raise ShapeError(f"{name} has {what} {got}; it must be that of {other_name}, {expected}{advice}")
+        raise ShapeError(f"{name} has {what} {got}; it must be that of {other_name}, {expected}")
 
 
 def namespace_name(a: Array) -> str:
@@ -124,23 +118,18 @@ def check_lengths(lengths: Array | Sequence[int], x: Array) -> Array:
     ShapeError
         They are no integers, too many or too few, or one is below 0 or above T.
     """
-    is_there = is_array_api_obj(lengths) and not is_lazy_array(lengths)
-    if is_there and (namespace_name(lengths) != namespace_name(x) or _are_apart(lengths, x)):
-        lengths = _as_list(lengths)
     return _lengths_beside(x, lengths)
 
 
 @on_its_device
-def _as_list(a: Array) -> Any:
-    return a.tolist() if hasattr(a, "tolist") else a
-
-
-@on_its_device
-def _lengths_beside(x: Array, lengths: Array | Sequence[int]) -> Array:
-    """`check_lengths` of a list, or of an array where `x` is."""
-    (B, T, _), xp, given = x.shape, array_namespace(x), lengths
+def _lengths_beside(x: Array, given: Array | Sequence[int]) -> Array:
+    B, T, _ = x.shape
+    xp, lengths = array_namespace(x), given
     try:
-        lengths = xp.asarray(lengths, device=device(x))
+        try:
+            lengths = xp.asarray(given, device=device(x))
+        except (TypeError, RuntimeError):  # of libraries that do not copy such arrays from one device to another
+            lengths = xp.asarray(_as_list(given), device=device(x))
         is_whole = xp.isdtype(lengths.dtype, "integral")
     except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         raise ShapeError(f"lengths is a {type(lengths).__name__}; it must be integers of shape ({B},)") from error
@@ -158,6 +147,11 @@ def _lengths_beside(x: Array, lengths: Array | Sequence[int]) -> Array:
     if not fits:
         raise ShapeError(f"lengths has values from {low} to {high}; each must be 0 to {T}, as x has {T} steps")
     return lengths
+
+
+@on_its_device
+def _as_list(a: Array) -> Any:
+    return a.tolist()
 
 
 def may_hold(condition: Array) -> bool:

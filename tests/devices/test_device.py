@@ -46,7 +46,7 @@ def gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "array_api_compat.cupy", namespace)
     monkeypatch.setattr(array_api_compat, "cupy", namespace, raising=False)
     monkeypatch.setattr(device, "cuda_problem", lambda index=0: None)
-    monkeypatch.setattr(device, "unusable_after_check", lambda index: None)
+    monkeypatch.setattr(device, "unusable_after_check", lambda index, **how: None)
     return namespace
 
 
