@@ -39,14 +39,14 @@ def note(text: str, *, quiet: bool = False) -> None:
         click.echo(printable(text, None), err=True)
 
 
-def _note_while_running(text: str) -> None:
+def note_while_running(text: str) -> None:
     """One line on stderr, above the progress bar, which replaces `sys.stderr` while it is shown."""
     click.echo(printable(text, None), file=sys.stderr)
 
 
 class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        _note_while_running(record.getMessage())
+        note_while_running(record.getMessage())
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def device_warnings_as_notes() -> Iterator[None]:
 
     def show_or_note(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, DeviceWarning):
-            _note_while_running(f"warning: {message}")
+            note_while_running(f"warning: {message}")
         else:
             show(message, category, *args, **kwargs)
 

@@ -16,7 +16,7 @@ from gru_xp.errors import DeviceWarning
 from gru_xp.io.messages import flag
 
 from .exclusive import check_together
-from .messages import choose_device, note, number_text, print_json, print_parts
+from .messages import choose_device, note, note_while_running, number_text, print_json, print_parts
 from .options import (
     Command,
     DeviceRequest,
@@ -39,7 +39,7 @@ from .training_run import TrainingRun, new_run, resumed_run
 if TYPE_CHECKING:
     from gru_xp.forecasting.verification import Drift, Witness
     from gru_xp.training.checkpoint import Checkpoints
-    from gru_xp.training.trainer import TrainingState
+    from gru_xp.training.trainer import EpochRecord, TrainingState
 
 POSITIVE = FiniteRange(min=0, min_open=True)
 RATE = FiniteRange(0, 1, max_open=True)
@@ -371,16 +371,18 @@ def train(
             replaces_another = resume is None and (out / CHECKPOINT_FILE).exists()
             checkpoints = _checkpoints(run, out, replaces_another, lambda: interrupt.by is not None)
             witness = Witness(checkpoints) if verify_cpu else None  # its snapshot is for that alone
-            with watch(run.num_epochs, quiet=quiet) as callback, warnings.catch_warnings():
+            with watch(run.num_epochs, quiet=quiet) as show, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite is reported below
                 warnings.simplefilter("always", DeviceWarning)
+                callback = _Callback(run, show, quiet=quiet)
                 forecaster.fit(
                     run.learned, device=chosen, callback=callback, pause=witness or checkpoints, state=run.state
                 )
+                callback.say_what_was_settled()
             checkpoints.write()
             drift = None if witness is None else _verify(run, witness, interrupt)
             metrics, parts = _write_run(partial_folder, run, drift)
-        _say_what_was_settled(run, quiet=quiet)
+        _say_what_the_guard_found(run)
         _say_if_nothing_was_left(run, quiet=quiet)
         _say_how_it_ended(run, out, quiet=quiet)
         if as_json:
@@ -478,16 +480,30 @@ def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
-def _say_what_was_settled(run: TrainingRun, *, quiet: bool) -> None:
-    """What was chosen for the options that are ``auto``, and what the guard has found."""
-    forecaster = run.forecaster
-    if "auto" in (forecaster.seq_length, forecaster.season):
-        seasons = " and ".join(f"{season} rows" for season in forecaster.seasons) or "none"
-        note(f"windows of {_rows(forecaster.window_length)}; season: {seasons}", quiet=quiet)
-    if forecaster.fallback is not None:
+class _Callback:
+    """Says what was chosen for the options that are ``auto`` before it shows the first epoch."""
+
+    def __init__(self, run: TrainingRun, show: "Callable[[EpochRecord], None]", *, quiet: bool) -> None:
+        self._run, self._show, self._quiet, self._has_said = run, show, quiet, False
+
+    def __call__(self, record: "EpochRecord") -> None:
+        self.say_what_was_settled()
+        self._show(record)
+
+    def say_what_was_settled(self) -> None:
+        """Say it, once."""
+        forecaster, has_said = self._run.forecaster, self._has_said
+        self._has_said = True
+        if not (has_said or self._quiet) and "auto" in (forecaster.seq_length, forecaster.season):
+            seasons = " and ".join(f"{season} rows" for season in forecaster.seasons) or "none"
+            note_while_running(f"windows of {_rows(forecaster.window_length)}; season: {seasons}")
+
+
+def _say_what_the_guard_found(run: TrainingRun) -> None:
+    if run.forecaster.fallback is not None:
         note(
-            f"nothing beats the {forecaster.fallback} forecast on the last training rows; forecasting that (--no-guard "
-            "forecasts with the model anyway)"
+            f"nothing beats the {run.forecaster.fallback} forecast on the last training rows; forecasting that "
+            "(--no-guard forecasts with the model anyway)"
         )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gru_xp.io.messages import flag
 
-from .messages import note
+from .messages import note, number_text
 from .options import DeviceRequest, settings_as_options
 from .sources import (
     Source,
@@ -143,6 +143,7 @@ def resumed_run(
         _refuse(path, "--tf32 needs a CUDA device, and the run is on cpu; leave it out, or add --device cuda")
     threads = changes.pop("threads", facts["threads"])
     device = DeviceRequest(name or checkpoint.device, no_fallback, threads, reason, tf32)
+    _say_how_the_schedule_changes(forecaster, changes, state.epoch)
     for name, value in changes.items():
         setattr(forecaster, name, value)
     facts |= {name: given[name] for name in ("checkpoint_every", "checkpoint_seconds") if name in given}
@@ -210,6 +211,22 @@ def _changed_options(
             _refuse(path, f"{what}; leave it out, or add --allow-changes")
         changes[name] = value
     return changes
+
+
+def _say_how_the_schedule_changes(forecaster: "Forecaster", changes: Mapping[str, Any], epoch: int) -> None:
+    """Warn where another number of epochs makes another schedule, which the training continues with."""
+    if "num_epochs" not in changes:
+        return
+    from gru_xp.forecasting import Forecaster
+
+    N = changes["num_epochs"]
+    stretched = Forecaster(**forecaster.settings() | {"num_epochs": N})
+    before, after = (each.learning_rate_after(epoch) for each in (forecaster, stretched))
+    if before != after:
+        note(
+            f"warning: {N} epochs have another schedule: the learning rate continues with {number_text(after)}, not "
+            f"{number_text(before)}, and the result is not that of a run of {N} epochs from the start"
+        )
 
 
 def _settles_more(name: str, given: Any, held: Mapping[str, Any]) -> bool:

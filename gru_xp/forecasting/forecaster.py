@@ -352,6 +352,12 @@ class Forecaster:
             return config.num_epochs
         return math.ceil(config.num_steps / math.ceil(windows / min(config.batch_size or windows, windows)))
 
+    def learning_rate_after(self, epochs: int) -> float:
+        """The learning rate that follows so many epochs, of a training whose number of epochs is set."""
+        config = self._training_config()
+        assert config.num_epochs is not None
+        return config.learning_rate_at(epochs, config.num_epochs)
+
     def fit(
         self,
         series: Any,

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from gru_xp import Forecaster
+from gru_xp import Forecaster, cli
 from gru_xp.forecasting.presets import ARTICLE, RECIPE
 
 QUICK = ("--hidden-size", "4", "--device", "cpu")
@@ -19,10 +19,12 @@ def csv(tmp_path, rng):
     return file
 
 
-def test_the_recipe_from_the_command_line(app, csv, tmp_path):
+def test_the_recipe_from_the_command_line(app, csv, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.progress, "SECONDS_BETWEEN_LINES", 0)
     out = tmp_path / "run"
     result = app("train", csv, "--horizon", "3", *QUICK, "--out", out)
-    assert "season: 7 rows" in result.err
+    settled, first = result.err.index("season: 7 rows"), result.err.index("epoch 1/")
+    assert settled < first
     held = Forecaster.load(out / "model.safetensors", device="cpu")
     assert held.settings().items() >= (RECIPE | {"horizon": 3, "hidden_size": 4}).items()
     forecast = app("forecast", out, "--steps", "5")

@@ -633,6 +633,11 @@ def test_options_that_may_change_if_that_is_said(app, restore, unchanged):
         outcome.assert_refused(f"run: {option[0]} is {held.get(name, 'not set')} ", f" {value} ", "--allow-changes")
         outcome = app("train", "--resume", "run", *option, "--allow-changes")
         assert outcome.code == 0, outcome.err
+        if name == "num_epochs":  # two are done; the rate rises for a fifth of all
+            rates = (0.0025 * (1 + np.cos(np.pi * (2 / epochs - 0.2) / 0.8)) for epochs in (value, 5))
+            assert all(f" {rate:.6f}"[:-2] in outcome.err for rate in rates), outcome.err
+        else:
+            assert "schedule" not in outcome.err
         described = Forecaster.load("run/model.safetensors", device="cpu")
         if name == "threads":
             assert described.notes["threads"] == checkpoint().run["threads"] == 3
