@@ -11,7 +11,7 @@ from .options import is_given
 
 _NEEDS = {
     "huber_delta": ("loss", ("huber",)),
-    "quantile": ("loss", ("quantile",)),
+    "quantiles": ("loss", ("quantile",)),
     "weight_decay": ("optimizer", ("adamw",)),
     "beta1": ("optimizer", ("adam", "adamw")),
     "beta2": ("optimizer", ("adam", "adamw")),
@@ -32,7 +32,7 @@ _OF_TRAINING = (
     "num_steps",
     "loss",
     "huber_delta",
-    "quantile",
+    "quantiles",
     "learning_rate",
     "optimizer",
     "beta1",

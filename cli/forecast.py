@@ -58,8 +58,9 @@ def forecast(
     """Forecast the values after the end of a series, as CSV.
 
     RUN is a run folder or a model file. Without CSV, the data of the run are used. Each value is predicted from the
-    ones before it. Dates continue at the usual spacing of the rows, written as in the file; trading days are Monday to
-    Friday, as holidays are not known. If there is no usual spacing, --freq sets it.
+    ones before it. A model of --loss quantile, gaussian or poisson also gives quantiles: 80 % of the values are
+    expected between GRU-lo-80 and GRU-hi-80. Dates continue at the usual spacing of the rows, written as in the file;
+    trading days are Monday to Friday, as holidays are not known. If there is no usual spacing, --freq sets it.
     """
     from gru_xp.errors import printable
     from gru_xp.io.messages import listed
@@ -69,20 +70,21 @@ def forecast(
     series = source.series
     if len(series.columns) > 1 and steps > 1:
         note(f"future values of {listed(series.columns[1:])} are unknown; each keeps its last value", quiet=quiet)
-    values = forecaster.forecast(series, steps).tolist()
+    points, *quantiles = forecaster.forecast_distributions(series, [len(series)], steps).items()
+    columns = {source.target: points[1][0], **{name: values[0] for name, values in quantiles}}
+    rows = [
+        dict(zip(columns, values, strict=True))
+        for values in zip(*(values.tolist() for values in columns.values()), strict=True)
+    ]
     labels = _next_labels(series, steps)
     if as_json:
-        print_json(
-            [
-                {"step": step, "date": label or None, source.target: value}
-                for step, (label, value) in enumerate(zip(labels, values, strict=True), start=1)
-            ]
-        )
+        steps_of = enumerate(zip(labels, rows, strict=True), start=1)
+        print_json([{"step": step, "date": label or None, **row} for step, (label, row) in steps_of])
         return
     writer = csv_module.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("step", "date", printable(source.target, None)))
-    for step, (label, value) in enumerate(zip(labels, values, strict=True), start=1):
-        writer.writerow((step, label, repr(value)))
+    writer.writerow(("step", "date", *(printable(name, None) for name in columns)))
+    for step, (label, row) in enumerate(zip(labels, rows, strict=True), start=1):
+        writer.writerow((step, label, *map(repr, row.values())))
 
 
 def _next_labels(series: "TimeSeries", count: int) -> list[str]:

@@ -50,6 +50,10 @@ SIZE = click.IntRange(1, 4096)
 LAYERS = click.IntRange(1, 1000)
 
 
+def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted(values))
+
+
 @click.command(
     cls=Command,
     epilog="Example: gru-xp train GOOG.csv --hidden-size 64 --out runs/goog",
@@ -153,8 +157,8 @@ LAYERS = click.IntRange(1, 1000)
 )
 @setting(
     "--loss",
-    type=click.Choice(["mse", "mae", "huber", "quantile"]),
-    help="Loss to minimise.",
+    type=click.Choice(["mse", "mae", "huber", "quantile", "gaussian", "poisson"]),
+    help="Loss to minimise. quantile, gaussian and poisson (for counts) also forecast intervals.",
 )
 @setting(
     "--huber-delta",
@@ -164,9 +168,12 @@ LAYERS = click.IntRange(1, 1000)
 )
 @setting(
     "--quantile",
+    "quantiles",
     type=OPEN_FRACTION,
+    multiple=True,
     metavar="X",
-    help="Quantile to predict, of --loss quantile.",
+    callback=_sorted,
+    help="Quantile to predict, of --loss quantile; give it once for each. The nearest to 0.5 is the point forecast.",
 )
 @setting("--learning-rate", type=POSITIVE, metavar="X", help="Learning rate.")
 @setting(

@@ -264,7 +264,8 @@ def _said(value: object) -> str:
     from gru_xp.io.messages import listed
 
     if isinstance(value, tuple):
-        return listed(value) or "none"
+        numbers = ", ".join(str(item) for item in value if isinstance(item, float))
+        return numbers or listed(value) or "none"
     return "not set" if value is None else printable(str(value))
 
 

@@ -47,7 +47,12 @@ def held_out_from(rows: int) -> int:
 
 def judged_origins(origins: Rows) -> Rows:
     """At most `MOST_JUDGED` of the origins, evenly spaced."""
-    places = np.linspace(0, len(origins) - 1, min(len(origins), MOST_JUDGED)).astype(np.int64)
+    return spaced(origins, MOST_JUDGED)
+
+
+def spaced(origins: Rows, most: int) -> Rows:
+    """All of the origins, or so many of more, evenly spaced."""
+    places = np.linspace(0, len(origins) - 1, min(len(origins), most)).astype(np.int64)
     return origins[places]
 
 

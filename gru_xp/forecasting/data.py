@@ -12,7 +12,7 @@ from gru_xp.devices import to_host
 from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
 from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.io.frames import UNNAMED, is_table, to_pandas
-from gru_xp.io.messages import find_name, listed
+from gru_xp.io.messages import find_name, listed, option
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.read import read, read_table
 from gru_xp.io.series import TimeSeries
@@ -117,13 +117,26 @@ def check_magnitude(series: TimeSeries) -> None:
     bad = np.argwhere(np.abs(series.values) > LARGEST)
     if len(bad):
         row, column = map(int, bad[0])
-        place = f"row {row if series.rows is None else series.rows[row]}"
-        if series.labels:
-            place = printable(series.labels[row])
         raise DataError(
-            f"{place}, column {printable(series.columns[column])}: {series.values[row, column]:g} is not a number up "
-            f"to {LARGEST:g}; scale the column down, or remove such rows"
+            f"{_place(series, row)}, column {printable(series.columns[column])}: {series.values[row, column]:g} is not "
+            f"a number up to {LARGEST:g}; scale the column down, or remove such rows"
         )
+
+
+def check_counts(series: TimeSeries) -> None:
+    """Raise DataError where the target is below 0, which no count is."""
+    below = np.flatnonzero(series.values[:, 0] < 0)
+    if len(below):
+        raise DataError(
+            f"{_place(series, below[0])}, column {printable(series.columns[0])}: {series.values[below[0], 0]:g} is no "
+            f"count, as {option('loss', 'poisson')} needs; use another loss, such as {option('loss', 'quantile')}"
+        )
+
+
+def _place(series: TimeSeries, row: int) -> str:
+    if series.labels:
+        return printable(series.labels[row])
+    return f"row {row if series.rows is None else series.rows[row]}"
 
 
 def remembered_options(notes: Mapping[str, Any]) -> ReadOptions:

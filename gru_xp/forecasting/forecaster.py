@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from functools import partial
+from itertools import pairwise
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from gru_xp.errors import ArgumentError, CheckpointError, DataError, NotFittedEr
 from gru_xp.forecasting.baselines import Baseline, baselines
 from gru_xp.forecasting.choosing import LookBack
 from gru_xp.forecasting.data import (
+    check_counts,
     check_magnitude,
     coming_index,
     remembered_options,
@@ -26,14 +28,16 @@ from gru_xp.forecasting.data import (
     series_to_learn,
     warn_of_notices,
 )
+from gru_xp.forecasting.outputs import Outputs, column_suffix, rising_quantiles, start_of_skip
 from gru_xp.forecasting.recipe import (
     guarded_origins,
     known_origins,
     naive_instead,
+    naive_spread,
     settle_look_back,
     step_budget,
 )
-from gru_xp.forecasting.ridge import fit_ridge, naive_weight
+from gru_xp.forecasting.ridge import naive_weight
 from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
 from gru_xp.forecasting.windows import Floats, Split, WindowSequences, make_windows, split_rows
 from gru_xp.io.options import ReadOptions
@@ -45,7 +49,7 @@ from gru_xp.nn.params import RESETS, LinearParams, Reset, arrays_of, map_arrays,
 from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, patch_size_of, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
-from gru_xp.training.objective import predict, predicted_together
+from gru_xp.training.objective import LOSSES, predict, predicted_together
 from gru_xp.training.strict_json import check_fields, shortened
 from gru_xp.training.tensors import DAMAGED, damaged
 from gru_xp.training.trainer import (
@@ -59,6 +63,8 @@ from gru_xp.training.trainer import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gru_xp.forecasting.backtest import Backtest
 
 DTYPES = ("float32", "float64")
@@ -66,9 +72,6 @@ MODELS = ("gru", "ridge")
 
 EPOCHS_WITH_PATIENCE = 300
 """At most, if no number is given."""
-
-POINT_LOSSES = ("mse", "mae", "huber", "quantile")
-"""Losses of a network with one output for each target, which is its prediction."""
 
 MAX_STEPS = 10**6
 """Of one forecast."""
@@ -83,6 +86,7 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
     "look_back": (dict, type(None)),
     "seasons": (list, tuple),
     "fallback": (str, type(None)),
+    "spread": (list, tuple),
     "sees_gaps": bool,
     "device": str,
     "tf32": bool,
@@ -125,7 +129,7 @@ _OLD_SETTINGS: dict[str, Any] = {
     "num_steps": None,
     "loss": "mse",
     "huber_delta": 1.0,
-    "quantile": 0.5,
+    "quantiles": (0.5,),
     "schedule": "constant",
     "warmup": None,
 }
@@ -156,10 +160,12 @@ class Forecaster:
         See `TrainingConfig`.
     beta1, beta2, weight_decay, schedule, warmup, num_steps, huber_delta
         See `TrainingConfig`.
-    loss : {"mse", "mae", "huber", "quantile"}
-        What training minimises; see `TrainingConfig`.
-    quantile
-        Which one to predict with ``loss="quantile"``.
+    loss : {"mse", "mae", "huber", "quantile", "gaussian", "poisson"}
+        What training minimises; see `TrainingConfig`. The last three forecast quantiles beside the point; see
+        `forecast_distribution`. Targets of ``"poisson"`` are counts, at least 0.
+    quantiles
+        Levels to predict with ``loss="quantile"``, each above 0 and below 1; one number is one level. The one nearest
+        to 0.5 is the point forecast.
     validation_ratio
         Fraction of the rows, from the end, held out to select the best epoch; 0 for none.
     scaling : {"last", "standard", "window", "robust", "none"}
@@ -187,8 +193,10 @@ class Forecaster:
         What to train. The ridge is the linear skip alone, in closed form.
     guard
         Whether to forecast like the best forecast without training where the model, trained without the last fifth of
-        the training rows, is not 1 % better there, by the mean absolute error or, with ``loss="quantile"``, by that
-        loss. Fewer than 100 windows there are not judged, nor is a model that cannot be trained without them.
+        the training rows, is not 1 % better there. Points are judged by the mean absolute error, quantiles by the mean
+        quantile loss, where those of a forecast without training are the quantiles of its errors in the rows before,
+        less their median. Fewer than 100 windows there are not judged, nor is a model that cannot be trained without
+        them.
 
     Raises
     ------
@@ -236,7 +244,7 @@ class Forecaster:
     num_steps: int | None = None
     loss: str = "mae"
     huber_delta: float = 1.0
-    quantile: float = 0.5
+    quantiles: Sequence[float] | float = (0.1, 0.5, 0.9)
     season: int | Literal["auto", "none"] = "auto"
     model: Literal["gru", "ridge"] = "gru"
     guard: bool = True
@@ -249,6 +257,7 @@ class Forecaster:
     look_back: LookBack = field(init=False, repr=False)
     seasons: tuple[int, ...] = field(init=False, repr=False, default=())
     fallback: str | None = field(init=False, repr=False, default=None)
+    spread: tuple[tuple[float, ...], ...] = field(init=False, repr=False, default=())
     best_epoch: int = field(init=False, repr=False)
     training: TrainingResult | None = field(init=False, repr=False, default=None)
     notes: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
@@ -267,8 +276,10 @@ class Forecaster:
         check_flag("guard", self.guard)
         if self.model == "ridge" and not self.linear_skip:
             raise ArgumentError("model='ridge' is the linear skip alone; use linear_skip=True with it")
-        if self.model == "ridge" and self.loss == "quantile":
-            raise ArgumentError("model='ridge' predicts a mean, no quantile; use model='gru' with loss='quantile'")
+        check_choice("loss", self.loss, LOSSES)
+        self.quantiles = rising_quantiles(self.quantiles)
+        if self.model == "ridge" and self.outputs.quantiles:
+            raise ArgumentError(f"model='ridge' predicts a mean alone; use model='gru' with loss={self.loss!r}")
         whole_number("horizon", self.horizon, 1, MAX_STEPS)
         whole_number("patches", self.patches, 0, LARGEST_STATE)
         check_flag("bidirectional", self.bidirectional)
@@ -277,7 +288,6 @@ class Forecaster:
             raise ArgumentError(
                 f"validation_ratio is {shown(self.validation_ratio)}; it must be at least 0 and below 1"
             )
-        check_choice("loss", self.loss, POINT_LOSSES)
         self._training_config()
         if self.dropout > 0 and self.num_layers == 1:
             raise ArgumentError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
@@ -327,14 +337,18 @@ class Forecaster:
         self._check_fitted("look_back")
         return self.look_back.seq_length
 
+    @property
+    def outputs(self) -> Outputs:
+        """What the network predicts for each target."""
+        return Outputs.of(self.loss, rising_quantiles(self.quantiles))
+
     def settings(self) -> dict[str, Any]:
         """The settings, as the constructor takes them."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
     def _training_config(self, windows: int = 1) -> TrainingConfig:
         """For a training with so many windows."""
-        values = {f.name: getattr(self, f.name) for f in fields(TrainingConfig) if f.name != "quantiles"}
-        values["quantiles"] = (self.quantile,)
+        values = {f.name: getattr(self, f.name) for f in fields(TrainingConfig)}
         if self.schedule is None:
             turns = self.optimizer in ("adam", "adamw") and self.patience is None
             values["schedule"] = "one-cycle" if turns else "constant"
@@ -429,12 +443,15 @@ class Forecaster:
         check_tf32(device, self.dtype)
         with self._keeping_choices(), naming(series):
             check_magnitude(series)
+            if self.loss == "poisson":
+                check_counts(series)
             split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)
             if state is None:
                 scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
                 self.look_back, self.seasons = settle_look_back(
                     series, split.train_end, scaler, self.seq_length, self.season, self.horizon
                 )
+                scaler = self._for_targets(scaler)
             else:
                 self._check_fitted("scaler")
                 scaler = self.scaler
@@ -451,6 +468,8 @@ class Forecaster:
                 vars(self).pop("params", None)  # they would not go with what follows
                 self.device, self.columns, self.scaler = device, series.columns, scaler
                 self.sees_gaps, self.best_epoch = series.observed is not None, 0
+                if state is None:
+                    self.spread = self._spread(series, split.train_end)
                 if series is not given:
                     others = {name: note for name, note in self.notes.items() if name != "reading"}
                     self.notes = others | ({"reading": ReadOptions(**how).to_dict()} if how else {})
@@ -489,17 +508,27 @@ class Forecaster:
                 rehearsal.fit(series.head(learned), device=device)
             except DataError:  # the rows before the last ones are constant, too few or missing
                 return None
+        levels = self.outputs.judged
         try:
-            forecasts = rehearsal.forecasts(series, origins.tolist(), self.horizon)
+            forecasts = rehearsal._forecasts(series, origins, self.horizon)[:, -len(levels) :]
         except DataError:  # they are no numbers
-            forecasts = np.full((len(origins), self.horizon), np.nan)
-        quantile = self.quantile if self.loss == "quantile" else 0.5
-        return naive_instead(series, learned, origins, forecasts, self.seasons, quantile)
+            forecasts = np.full((len(origins), len(levels), self.horizon), np.nan)
+        return naive_instead(series, learned, origins, forecasts, self.seasons, levels)
+
+    def _spread(self, series: TimeSeries, rows: int) -> tuple[tuple[float, ...], ...]:
+        """Quantiles of the errors of the forecast that the guard has chosen, ``(Q, horizon)``, by the first rows."""
+        if self.fallback is None or not self.outputs.quantiles:
+            return ()
+        spread = naive_spread(self._naive(), series, rows, self.horizon, self.outputs.quantiles, self.seasons)
+        return tuple(map(tuple, spread.tolist()))
+
+    def _for_targets(self, scaler: Scaler) -> Scaler:
+        return replace(scaler, counts=self.loss == "poisson")
 
     @contextmanager
     def _keeping_choices(self) -> Iterator[None]:
         """What the parameters go with is as before, where a fit is refused that has left them there."""
-        chosen = ("look_back", "seasons", "fallback")
+        chosen = ("look_back", "seasons", "fallback", "spread")
         before = {name: value for name, value in vars(self).items() if name in chosen}
         try:
             yield
@@ -519,9 +548,9 @@ class Forecaster:
         L, h = self.window_length, self.horizon
         starts = self._starts(series, split.part("train"))
         windows = WindowSequences(series.values, starts, L, h, scaler, mean_unit=mean_unit)
-        weight = fit_ridge(windows, naive_weight(L, h, self.look_back.season))
+        weight, bias = start_of_skip(self.outputs, windows, naive_weight(L, h, self.look_back.season))
         place = partial(to_device, device=self.device, dtype=self.dtype)
-        return LinearParams(place(weight), place(np.zeros(h)))
+        return LinearParams(place(weight), place(bias))
 
     def _sequences(
         self,
@@ -559,7 +588,7 @@ class Forecaster:
             self.window_length,
             len(series.columns) * (1 if series.observed is None else 2),
             self.hidden_size,
-            self.horizon,
+            self.horizon * self.outputs.per_target,
             self.num_layers,
             bool(self.bidirectional),
             self.reset,
@@ -617,13 +646,13 @@ class Forecaster:
         checked = self._checked(series, self.window_length + 1)
         if self.fallback is not None:
             origins = np.arange(self.window_length, len(checked))
-            return self._as_given(series, checked, self._naive()(checked.values[:, 0], origins, 1)[:, 0])
+            return self._as_given(series, checked, self._naive_forecasts(checked, origins, 1)[:, 0, 0])
         windows, _ = make_windows(checked.values, self.window_length)
         with prediction_advice(self.window_length, self.device), naming(checked):
             predictions = np.empty(len(windows))
             for some in self._together(len(windows), self.window_length):
                 inputs = _inputs(checked, self.window_length, self.scaler, self.sees_gaps, some)
-                predictions[some] = self._predict_windows(inputs, windows[some], self.device.ops())[:, 0]
+                predictions[some] = self._predict_windows(inputs, windows[some], self.device.ops())[:, 0, 0]
             _check_predictions(predictions, partial(_called, checked), first=self.window_length)
         return self._as_given(series, checked, predictions)
 
@@ -641,8 +670,22 @@ class Forecaster:
         longest = max(self.seasons, default=1)
         return baselines(np.full(longest, self.scaler.mean[0]), self.seasons)[self.fallback]
 
+    def _naive_forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
+        """The same as `_forecasts` of the forecast that the guard has chosen, with its spread for quantiles."""
+        points, outputs = self._naive()(series.values[:, 0], origins, steps)[:, None], self.outputs
+        if not outputs.quantiles:
+            return points
+        spread = np.array(self.spread)[:, np.minimum(np.arange(steps), self.horizon - 1)]  # (Q, steps)
+        quantiles = points + spread
+        if self.loss == "poisson":
+            quantiles = np.maximum(quantiles, 0.0)
+        return np.concatenate([quantiles[:, outputs.point, None] if self.loss == "quantile" else points, quantiles], 1)
+
     def forecast(self, series: Any, steps: int) -> Any:
         """Predict the values after the last row: `horizon` of them at once, the next ones from those, and so on.
+
+        With ``loss="quantile"``, the values are those of the quantile nearest to 0.5; with ``"gaussian"`` the means,
+        and with ``"poisson"`` the rates. `forecast_distribution` also has the quantiles.
 
         Further input columns, whose future is not known, stay at their last value.
 
@@ -671,13 +714,89 @@ class Forecaster:
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
         checked = self._checked(series, self.window_length)
-        (forecast,) = self._forecasts(checked, np.array([len(checked)]), steps)
+        forecast = self._forecasts(checked, np.array([len(checked)]), steps)[0, 0]
         index = coming_index(series, checked, steps)
         if index is None:
             return np.asarray(forecast)
         import pandas as pd
 
         return pd.Series(forecast, index=index, name=self.columns[0])
+
+    def forecast_distribution(self, series: Any, steps: int) -> "pd.DataFrame":
+        """Predict the values after the last row, and quantiles of them.
+
+        Parameters
+        ----------
+        series, steps
+            As for `forecast`.
+
+        Returns
+        -------
+        pandas.DataFrame, shape ``(steps, 1 + Q)``
+            In the data's units, with the coming dates, or numbers of rows, as the index. The first column, ``GRU``, is
+            `forecast`. Those of quantiles follow, with the names that Nixtla's libraries use: ``GRU-lo-80`` and
+            ``GRU-hi-80`` for the quantiles 0.1 and 0.9, between which 80 % are expected; ``GRU-median``. Models of
+            ``"gaussian"`` and ``"poisson"`` have intervals of 80 % and 95 % and the median, those of other losses
+            nothing but ``GRU``.
+
+        Raises
+        ------
+        DataError
+            As for `forecast`.
+
+        Warns
+        -----
+        DataWarning
+            As for `fit`.
+
+        Notes
+        -----
+        Quantiles never cross; see `Outputs.forecasts`. Steps beyond `horizon` are predicted as if the point forecasts
+        before had come true, so that intervals do not become wider by their errors.
+        """
+        import pandas as pd
+
+        steps = whole_number("steps", steps, 1, MAX_STEPS)
+        checked = self._checked(series, self.window_length)
+        named = self._named(self._forecasts(checked, np.array([len(checked)]), steps))
+        index = coming_index(series, checked, steps)
+        if index is None:
+            index = pd.RangeIndex(len(checked), len(checked) + steps)
+        return pd.DataFrame({name: values[0] for name, values in named.items()}, index=index)
+
+    def forecast_distributions(self, series: Any, origins: Sequence[int], steps: int) -> dict[str, Floats]:
+        """Forecast from several origins at once, as `forecasts` does, with the quantiles.
+
+        Parameters
+        ----------
+        series, origins, steps
+            As for `forecasts`.
+
+        Returns
+        -------
+        dict
+            Arrays ``(n, steps)`` by the names of the columns of `forecast_distribution`.
+
+        Raises
+        ------
+        ArgumentError, DataError, MemoryLimitError
+            As for `forecasts`.
+
+        Warns
+        -----
+        DataWarning
+            As for `fit`.
+        """
+        steps, checked, numbers = self._checked_origins(series, origins, steps)
+        return self._named(self._forecasts(checked, numbers, steps))
+
+    def _named(self, forecasts: Floats) -> dict[str, Floats]:
+        """Forecasts ``(n, 1 + Q, steps)`` by name of the column."""
+        from gru_xp.forecasting.backtest import MODELS
+
+        name = MODELS[self.model]
+        names = [name, *(f"{name}-{column_suffix(quantile)}" for quantile in self.outputs.quantiles)]
+        return dict(zip(names, np.swapaxes(forecasts, 0, 1), strict=True))
 
     def forecasts(self, series: Any, origins: Sequence[int], steps: int) -> Floats:
         """Forecast from several origins at once, each time as if the rows from the origin on were not known yet.
@@ -711,10 +830,8 @@ class Forecaster:
         DataWarning
             As for `fit`.
         """
-        steps = whole_number("steps", steps, 1, MAX_STEPS)
-        checked = self._checked(series, self.window_length)
-        numbers = [whole_number("origin", origin, self.window_length, len(checked)) for origin in origins]
-        return self._forecasts(checked, np.array(numbers, dtype=np.int64), steps)
+        steps, checked, numbers = self._checked_origins(series, origins, steps)
+        return self._forecasts(checked, numbers, steps)[:, 0]
 
     def evaluate(self, series: Any, steps: int | None = None, *, start: int | None = None) -> "Backtest":
         """Measure forecasts of the rows of a series, beside forecasts that need no training.
@@ -830,11 +947,11 @@ class Forecaster:
             return roll(fit, series, first, steps, windows=windows, stride=stride, refit=refit_after)
 
     def _forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
-        """Forecasts ``(n, steps)`` from all origins, of many in one batch for each `horizon` of steps."""
+        """Forecasts ``(n, 1 + Q, steps)`` from all origins, points first, of many in one batch for each `horizon` of steps."""
         L = self.window_length
         if self.fallback is not None:
-            return self._naive()(series.values[:, 0], origins, steps)
-        forecasts = np.empty((len(origins), steps))
+            return self._naive_forecasts(series, origins, steps)
+        forecasts = np.empty((len(origins), 1 + len(self.outputs.quantiles), steps))
         if not len(origins):
             return forecasts
         with prediction_advice(L, self.device), naming(series):
@@ -848,8 +965,8 @@ class Forecaster:
         return (slice(first, first + size) for first in range(0, n, size))
 
     def _write_forecasts(self, series: TimeSeries, origins: Rows, forecasts: Floats) -> None:
-        """Write the forecasts ``(n, steps)`` from some origins."""
-        L, h, steps = self.window_length, self.horizon, forecasts.shape[1]
+        """Write the forecasts ``(n, 1 + Q, steps)`` from some origins."""
+        L, h, steps = self.window_length, self.horizon, forecasts.shape[2]
         before = origins[:, None] + np.arange(-L, 0)
         # The known rows and the coming ones, whose further columns stay at their last value.
         values, observed = (
@@ -861,10 +978,11 @@ class Forecaster:
         for first in range(0, steps, h):
             window, there = values[:, first : first + L], observed[:, first : first + L]
             inputs = _scaled(window, there, self.scaler, self.sees_gaps)
-            predictions = self._predict_windows(inputs, window, ops)[:, : steps - first]
-            for step, values_of_step in enumerate(predictions.T, first):
-                forecasts[:, step] = values[:, L + step, 0] = values_of_step
-                _check_predictions(values_of_step, partial("step {}".format, step + 1), first=0)
+            predictions = self._predict_windows(inputs, window, ops)[:, :, : steps - first]
+            for step in range(first, first + predictions.shape[2]):
+                forecasts[:, :, step] = of_step = predictions[:, :, step - first]
+                values[:, L + step, 0] = of_step[:, 0]
+                _check_predictions(of_step.reshape(-1), partial("step {}".format, step + 1), first=0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, which `load` reads on any device.
@@ -901,6 +1019,7 @@ class Forecaster:
             "look_back": asdict(self.look_back),
             "seasons": self.seasons,
             "fallback": self.fallback,
+            **({"spread": self.spread} if self.spread else {}),
             "sees_gaps": self.sees_gaps,
             "device": self.device.name,
             **({"tf32": True} if self.device.tf32 else {}),
@@ -968,18 +1087,20 @@ class Forecaster:
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> "Forecaster":
         """One without parameters, of what `describe` gave; an error of `DAMAGED` if that is damaged."""
-        older = {"sees_gaps": False, "tf32": False, "look_back": None, "seasons": (), "fallback": None}
+        older = {"sees_gaps": False, "tf32": False, "look_back": None, "seasons": (), "fallback": None, "spread": ()}
         description = older | description  # not all files say
         check_fields("it", description, _DESCRIPTION)
         known = {f.name for f in fields(cls) if f.init}
         settings = _OLD_SETTINGS | description["settings"]
+        if "quantile" in settings:  # before there could be several
+            settings["quantiles"] = settings.pop("quantile")
         if unknown := sorted(settings.keys() - known):
             raise ValueError(f"{shortened(unknown[0])} is no setting")
         columns = tuple(description["columns"])
         if not columns or not all(isinstance(column, str) for column in columns):
             raise ValueError("columns must be one name or more")
         forecaster = cls(**settings)
-        forecaster.scaler = Scaler.from_dict(description["scaler"])
+        forecaster.scaler = forecaster._for_targets(Scaler.from_dict(description["scaler"]))
         if len(forecaster.scaler.mean) != len(columns):
             raise ValueError("its scaler has not one number for each column")
         look_back = description["look_back"] or {"seq_length": forecaster.seq_length, "season": 1}
@@ -992,10 +1113,28 @@ class Forecaster:
             *baselines(np.ones(max(forecaster.seasons, default=1)), forecaster.seasons),
         ):
             raise ValueError(f"{shortened(forecaster.fallback)} is no forecast without training")
+        forecaster.spread = forecaster._described_spread(description["spread"])
         forecaster.columns, forecaster.sees_gaps = columns, description["sees_gaps"]
         forecaster.best_epoch = whole_number("best_epoch", description["best_epoch"], 0)
         forecaster.notes = description["notes"]
         return forecaster
+
+    def _described_spread(self, described: Sequence[Any]) -> tuple[tuple[float, ...], ...]:
+        """That of a description, or zeros where there is none yet; ValueError if it is not one."""
+        Q = len(self.outputs.quantiles)
+        if self.fallback is None or not Q:
+            if len(described):
+                raise ValueError("a spread, which such a model has not")
+            return ()
+        spread = tuple(tuple(map(float, row)) for row in described or [[0.0] * self.horizon] * Q)
+        steps = zip(*spread, strict=True)
+        if (
+            len(spread) != Q
+            or len(spread[0]) != self.horizon
+            or not all(all(-WILDEST <= a <= b <= WILDEST for a, b in pairwise((*step, step[-1]))) for step in steps)
+        ):
+            raise ValueError("a spread that is not a rising number for each quantile, by step")
+        return spread
 
     def architecture(self) -> Architecture:
         """What the sizes of the parameters follow from, once the columns are known."""
@@ -1003,7 +1142,7 @@ class Forecaster:
         return Architecture(
             input_size,
             self.hidden_size,
-            self.horizon,
+            self.horizon * self.outputs.per_target,
             self.num_layers,
             bool(self.bidirectional),
             self.dtype,
@@ -1012,7 +1151,7 @@ class Forecaster:
             self.window_length if self.linear_skip else None,
         )
 
-    def _checked(self, series: Any, rows: int) -> TimeSeries:
+    def _checked(self, series: Any, rows: int, stacklevel: int = 3) -> TimeSeries:
         """The series with enough rows; warnings name the caller of the method that calls this one."""
         self._check_fitted()
         with naming(series):
@@ -1023,22 +1162,28 @@ class Forecaster:
                     f"{len(checked)} rows are too few: the model looks back on {self.window_length}; "
                     f"at least {rows} are needed"
                 )
-        warn_of_notices(series, checked, stacklevel=3)
+        warn_of_notices(series, checked, stacklevel=stacklevel)
         return checked
+
+    def _checked_origins(self, series: Any, origins: Sequence[int], steps: int) -> tuple[int, TimeSeries, Rows]:
+        """The arguments of `forecasts`, in order of use; warnings name the caller of the method that calls this one."""
+        steps = whole_number("steps", steps, 1, MAX_STEPS)
+        checked = self._checked(series, self.window_length, stacklevel=4)
+        numbers = [whole_number("origin", origin, self.window_length, len(checked)) for origin in origins]
+        return steps, checked, np.array(numbers, dtype=np.int64)
 
     def _check_fitted(self, attribute: str = "params") -> None:
         if not hasattr(self, attribute):
             raise NotFittedError("this Forecaster is not fitted; call fit() first, or Forecaster.load")
 
     def _predict_windows(self, inputs: Floats, windows: Floats, ops: Ops) -> Floats:
-        """Predictions ``(B, h)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""
+        """Predictions ``(B, 1 + Q, h)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""
         x = to_device(inputs, self.device, self.dtype)
         with self.device.use():
             rates = self._training_config().rates
             scaled = to_host(predict(self.params, x, ops, rates, reset=self.reset)).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            predictions: Floats = self.scaler.unscale_predictions(scaled, windows)
-        return predictions
+            return self.outputs.forecasts(scaled, windows, self.scaler)
 
 
 def _stop(record: EpochRecord) -> bool:

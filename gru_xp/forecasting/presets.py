@@ -40,7 +40,7 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
         "num_steps": None,
         "loss": "mae",
         "huber_delta": 1.0,
-        "quantile": 0.5,
+        "quantiles": (0.1, 0.5, 0.9),
         "season": "auto",
         "model": "gru",
         "guard": True,

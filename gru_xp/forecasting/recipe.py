@@ -1,9 +1,11 @@
 """What a forecaster settles by itself: how far to look back, how long to learn, and whether learning was any good."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from gru_xp.forecasting.baselines import baselines
-from gru_xp.forecasting.choosing import LookBack, choose_look_back, held_out_from, judged_origins
+from gru_xp.forecasting.baselines import Baseline, baselines
+from gru_xp.forecasting.choosing import LookBack, choose_look_back, held_out_from, judged_origins, spaced
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.windows import Floats, WindowSequences
@@ -15,6 +17,9 @@ MIN_GUARDED = 100
 
 MIN_GAIN = 0.01
 """By which share the error of a model must be below that of the best forecast that needs no training."""
+
+MAX_SPREAD_ORIGINS = 20_000
+"""Origins from which errors of a forecast without training are computed, evenly spaced, of more."""
 
 
 def step_budget(windows: int, batch_size: int) -> int:
@@ -66,24 +71,67 @@ def naive_instead(
     origins: Rows,
     forecasts: Floats,
     seasons: tuple[int, ...],
-    quantile: float = 0.5,
+    quantiles: tuple[float, ...] = (0.5,),
 ) -> str | None:
-    """The name of the best forecast without training; None if `forecasts (n, horizon)` are better.
+    """The name of the best forecast without training; None if `forecasts (n, Q, horizon)` are better.
 
     An error counts by how much the quantile is missed: its size for 0.5.
     """
-    target, horizon = series.values[:, 0], forecasts.shape[1]
-    actual = target[origins[:, None] + np.arange(horizon)]
+    target, horizon, levels = series.values[:, 0], forecasts.shape[2], np.array(quantiles)[:, None]
+    actual = target[origins[:, None] + np.arange(horizon)][:, None]
 
     def error_of(forecasts: Floats) -> float:
         below = actual - forecasts
-        return float(2 * np.maximum(quantile * below, (quantile - 1) * below).mean())
+        return float(2 * np.maximum(levels * below, (levels - 1) * below).mean())
 
     errors = {
-        name: error_of(baseline(target, origins, horizon))
+        name: error_of(
+            baseline(target, origins, horizon)[:, None]
+            + naive_spread(baseline, series, learned, horizon, quantiles, seasons)
+        )
         for name, baseline in baselines(target[:learned], seasons).items()
     }
     best = min(errors, key=errors.__getitem__)
     with np.errstate(over="ignore", invalid="ignore"):
         error = error_of(forecasts)
     return None if error <= (1 - MIN_GAIN) * errors[best] else best
+
+
+def naive_spread(
+    baseline: Baseline,
+    series: TimeSeries,
+    rows: int,
+    horizon: int,
+    quantiles: tuple[float, ...],
+    seasons: Sequence[int] = (),
+) -> Floats:
+    """What to add to a forecast without training for its quantiles: those of its errors, less their median.
+
+    Parameters
+    ----------
+    baseline
+        The forecast.
+    series, rows
+        The training rows are the first ones of the series.
+    horizon
+        Rows of a forecast.
+    quantiles
+        Q levels, rising.
+    seasons
+        In rows; errors after less than the longest one count only if there are no others.
+
+    Returns
+    -------
+    array, shape ``(Q, horizon)``
+        By step ahead; 0 for the median, and where there is no error to know it from.
+    """
+    known, target = known_origins(series, rows, horizon), series.values[:, 0]
+    after = known[known >= max(seasons, default=1)]
+    origins = after if len(after) else known
+    if not len(origins):
+        return np.zeros((len(quantiles), horizon))
+    origins = spaced(origins, MAX_SPREAD_ORIGINS)
+    errors = target[origins[:, None] + np.arange(horizon)] - baseline(target, origins, horizon)
+    spread: Floats = np.quantile(errors, (*quantiles, 0.5), axis=0)
+    spread -= spread[-1].copy()
+    return spread[:-1]

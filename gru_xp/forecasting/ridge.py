@@ -69,9 +69,7 @@ def fit_ridge(windows: Windows, start: Floats, *, penalty: float = PENALTY) -> F
        (1970), doi:10.1080/00401706.1970.10488634.
     """
     L = start.shape[1]
-    index = np.arange(windows.n)
-    if windows.n > MAX_WINDOWS:
-        index = np.sort(np.random.default_rng(0).choice(windows.n, MAX_WINDOWS, replace=False))
+    index = _drawn(windows)
     A, b = np.zeros((L, L)), np.zeros((L, len(start)))
     for z, y, weight in _chunks(windows, index):
         weighted = (z * weight**2).T
@@ -92,6 +90,19 @@ def mean_absolute_error(windows: Windows, weight: Floats) -> float:
         for z, y, importance in _chunks(windows, np.arange(windows.n))
     )
     return total / (windows.n * len(weight))
+
+
+def residuals(windows: Windows, weight: Floats) -> Floats:
+    """Scaled values less the linear forecast of those weights ``(h, L)``, shape ``(n, h)``, of windows to fit to."""
+    return np.concatenate([y - z @ weight.T for z, y, _ in _chunks(windows, _drawn(windows))])
+
+
+def _drawn(windows: Windows) -> Rows:
+    """The windows to fit to."""
+    index = np.arange(windows.n)
+    if windows.n > MAX_WINDOWS:
+        index = np.sort(np.random.default_rng(0).choice(windows.n, MAX_WINDOWS, replace=False))
+    return index
 
 
 def _chunks(windows: Windows, index: Rows) -> Iterator[tuple[Floats, Floats, Floats]]:

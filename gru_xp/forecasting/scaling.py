@@ -9,9 +9,12 @@ Five ways, all fitted on training rows only:
 - ``window``: every window less its own last row, in units of its own standard deviation and 0.05 of that of the
   training rows.
 - ``none``: as it is.
+
+Counts keep their zero as targets, whatever the windows are scaled by: their unit is a typical rate, that of the window
+where windows are scaled by themselves (``last`` and ``window``), else that of the training rows.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,6 +56,8 @@ class Scaler:
     median, iqr
         Of the columns, shape ``(F,)``, with the standard deviation where half of the values or more are the same; empty
         but for ``robust``.
+    counts
+        Whether the targets are counts; files do not have it.
 
     Raises
     ------
@@ -66,6 +71,7 @@ class Scaler:
     change_std: tuple[float, ...]
     median: tuple[float, ...] = ()
     iqr: tuple[float, ...] = ()
+    counts: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         check_choice("scaler kind", self.kind, SCALINGS)
@@ -131,12 +137,14 @@ class Scaler:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; without those that are empty."""
-        return {name: value for name, value in asdict(self).items() if value != () or name not in _ROBUST_BOUNDS}
+        fields = {name: value for name, value in asdict(self).items() if value != () or name not in _ROBUST_BOUNDS}
+        del fields["counts"]
+        return fields
 
     @property
     def has_units_of_windows(self) -> bool:
-        """Whether each window has a unit of its own."""
-        return self.kind == "window"
+        """Whether the target of each window has a unit of its own."""
+        return self.kind == "window" or (self.counts and self.kind == "last")
 
     def scales(self, windows: Array) -> tuple[Array, Array]:
         """What is taken off windows ``(B, T, F)`` and what they are divided by then, of any namespace.
@@ -167,9 +175,24 @@ class Scaler:
         return numbers((0.0,) * F), numbers((1.0,) * F)
 
     def target_scales(self, windows: Array) -> tuple[Array, Array]:
-        """The target's level and unit after windows ``(B, T, F)``, each of shape ``(B, 1)`` or ``(1, 1)``."""
+        """The target's level and unit after windows ``(B, T, F)``, each of shape ``(B, 1)`` or ``(1, 1)``.
+
+        The level of counts is 0, and their unit above 0: the mean of the window, raised by `FLOOR` of that of the
+        training rows, or the latter alone; see above.
+        """
+        if self.counts:
+            return self._rates(windows)
         level, unit = self.scales(windows[:, :, :1])
         return level[:, 0, :], unit[:, 0, :]
+
+    def _rates(self, windows: Array) -> tuple[Array, Array]:
+        xp = array_namespace(windows)
+        typical = xp.asarray([[self.mean[0]]], dtype=windows.dtype, device=device(windows))
+        unit = typical
+        if self.has_units_of_windows:
+            counts = xp.where(windows[:, :, 0] > 0.0, windows[:, :, 0], 0.0 * typical)
+            unit = xp.mean(counts, axis=1, keepdims=True) + FLOOR * typical
+        return 0.0 * unit, unit
 
     def scale_windows(self, windows: Array) -> Array:
         """Windows ``(B, T, F)`` as the network gets them."""

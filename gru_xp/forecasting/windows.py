@@ -214,7 +214,10 @@ class WindowSequences:
         x = (windows - level) / unit
         if self._observed is not None:
             x = xp.concat([x, self._take(self._observed, starts + self._before)], axis=2)
-        level, unit = level[:, 0, :1], unit[:, 0, :1]
+        if self._scaler.counts:
+            level, unit = self._scaler.target_scales(windows)
+        else:
+            level, unit = level[:, 0, :1], unit[:, 0, :1]
         y = (self._take(self._rows[:, :1], starts + self._after)[:, :, 0] - level) / unit
         weight = unit / self.mean_unit if self._scaler.has_units_of_windows else xp.ones_like(y[:, :1])
         return xp.astype(x, self._dtype), xp.astype(y, self._dtype), xp.astype(weight, self._dtype)

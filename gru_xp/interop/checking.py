@@ -109,8 +109,8 @@ def check_forecaster(
     forecaster
         On any device; it is computed in float64.
     predict
-        The other side: from windows ``(B, seq_length, F)``, float64, to predictions ``(B, h)``, both in the data's
-        units.
+        The other side: from windows ``(B, seq_length, F)``, float64, to point and quantiles ``(B, 1 + Q, h)``, both in
+        the data's units.
     conversion
         What is being done, for the message.
     dtype : {"float32", "float64"}, optional
@@ -130,7 +130,8 @@ def check_forecaster(
     eps = max(float(np.finfo(name).eps) for name in (forecaster.dtype, dtype or forecaster.dtype))
 
     def forecasts(forecaster: Forecaster) -> HostArray:
-        return forecaster.forecasts(series, range(S, S + WINDOWS), forecaster.horizon)
+        named = forecaster.forecast_distributions(series, range(S, S + WINDOWS), forecaster.horizon)
+        return np.stack(list(named.values()), axis=1)
 
     with np.errstate(all="ignore"):  # what is not finite differs, and is refused for that
         walk = np.cumsum(change_std * rng.standard_normal((S + WINDOWS, F)), axis=0)
@@ -148,7 +149,10 @@ def check_forecaster(
             raise CheckpointError(
                 f"{conversion}: predictions have shape {results[0].shape} instead of {results[1].shape}"
             )
-        got, own, *moved = (scaler.scale_targets(predictions, windows) for predictions in results)
+        if forecaster.loss == "poisson":  # its quantiles are whole numbers, which rounding may change by 1
+            results = tuple(predictions[:, :1] for predictions in results)
+        flat = (predictions.reshape(WINDOWS, -1) for predictions in results)
+        got, own, *moved = (scaler.scale_targets(predictions, windows) for predictions in flat)
         unit = np.min(scaler.target_scales(windows)[1])
         of_scaling = float(np.finfo(np.float64).eps * np.max(np.abs(windows)) / unit)
         _check_difference(f"{conversion}: on random windows, the scaled prediction", got, own, moved, eps, of_scaling)

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPERATORS = (
-    *("Add", "Cast", "Constant", "Div", "GRU", "Gemm", "Identity", "Mul", "Pad", "ReduceMean", "Reshape", "Slice"),
-    *("Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
+    *("Add", "Cast", "Constant", "Div", "Exp", "GRU", "Gemm", "Identity", "Mul", "Pad", "ReduceMean", "Reshape"),
+    *("Slice", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze"),
 )
 """Of models of forecasters, also where other programs have rearranged them."""
 
@@ -47,6 +47,9 @@ DOC = """A forecaster, written by gru-xp.
 
 windows (B, {seq_length}, {n_columns}): rows one after the other, in the data's units; columns: {columns}.
 predictions {shape}: of {target} in {where} after each window, in the data's units.
+"""
+
+DOC_OF_QUANTILES = """quantiles (B, {Q}, {h}): of the same rows, for the levels {levels}.
 """
 
 
@@ -62,14 +65,15 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     -------
     onnx.ModelProto
         With the input ``windows (B, seq_length, F)`` and the output ``predictions (B,)``, or ``(B, horizon)`` for a
-        horizon above 1, both float64, for any B. The network is computed in float32, as onnxruntime has no other GRU;
-        weights of float64 are stored as they are.
+        horizon above 1, both float64, for any B. A forecaster of quantiles, or of ``loss="gaussian"``, has the output
+        ``quantiles (B, Q, horizon)``, too, rising as in `Forecaster.forecast_distribution`. The network is computed in
+        float32, as onnxruntime has no other GRU; weights of float64 are stored as they are.
 
     Raises
     ------
     CheckpointError
-        The forecaster cannot be represented (zoneout, ``missing="mask"``, a guard that chose a forecast without
-        training), or the model does not predict the same.
+        The forecaster cannot be represented (zoneout, ``missing="mask"``, ``loss="poisson"``, a guard that chose a
+        forecast without training), or the model does not predict the same.
     GruXpError
         onnx or onnxruntime is not installed, or the forecaster is not fitted.
 
@@ -81,6 +85,11 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     """
     check_kind("forecaster", forecaster, Forecaster, "a Forecaster; layers are converted by gru_to_onnx")
     description = write_description(forecaster, "ONNX' GRU")
+    if forecaster.loss == "poisson":
+        raise CheckpointError(
+            "loss='poisson' cannot be represented: ONNX has no quantiles of a Poisson distribution; export to .pt, or "
+            "train with --loss quantile"
+        )
     params, columns, h = forecaster.params, forecaster.columns, forecaster.horizon
     graph = GraphBuilder()
     scaled, level, unit = _add_scaling(graph, forecaster)
@@ -97,17 +106,12 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
         graph.add("Squeeze", [target, graph.store("target.axes", np.asarray([2]))], ["target"])
         y = graph.add("Add", [y, _add_linear(graph, "skip", params.skip, "target")], ["y"])
     graph.cast(y, "DOUBLE", "y.double")
-    graph.add("Mul", ["y.double", unit], ["change"])
-    if h == 1:
-        graph.add("Add", [level, "change"], ["predictions.all"])
-        graph.add("Squeeze", ["predictions.all", graph.store("y.axes", np.asarray([1]))], ["predictions"])
-    else:
-        graph.add("Add", [level, "change"], ["predictions"])
+    quantiles = _add_outputs(graph, forecaster, level, unit)
     shape: tuple[str | int, ...] = ("B",) if h == 1 else ("B", h)
     model = graph.model(
         "forecaster",
         {"windows": ("DOUBLE", ("B", forecaster.window_length, len(columns)))},
-        {"predictions": ("DOUBLE", shape)},
+        {"predictions": ("DOUBLE", shape)} | ({"quantiles": ("DOUBLE", ("B", len(quantiles), h))} if quantiles else {}),
         doc=DOC.format(
             seq_length=forecaster.window_length,
             n_columns=len(columns),
@@ -115,7 +119,8 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
             target=columns[0],
             shape="(B,)" if h == 1 else f"(B, {h})",
             where="the row" if h == 1 else f"the {h} rows",
-        ),
+        )
+        + (DOC_OF_QUANTILES.format(Q=len(quantiles), h=h, levels=", ".join(map(str, quantiles))) if quantiles else ""),
     )
     model.metadata_props.add(key=DESCRIPTION, value=description)
     check_valid(model)
@@ -177,6 +182,34 @@ def _add_patches(graph: GraphBuilder, forecaster: Forecaster) -> str:
 def _add_linear(graph: GraphBuilder, part: str, params: LinearParams, x: str) -> str:
     names = [graph.store_weights(name, to_host(array)) for name, array in named_arrays(params, f"{part}.")]
     return graph.add("Gemm", [x, *names], [f"{part}.y"], transB=1)
+
+
+def _add_outputs(graph: GraphBuilder, forecaster: Forecaster, level: str, unit: str) -> tuple[float, ...]:
+    """Add what `Outputs.forecasts` makes of ``y.double``, as ``predictions`` perhaps ``quantiles``; their levels."""
+    outputs, h = forecaster.outputs, forecaster.horizon
+    location = "y.double" if outputs.loss != "gaussian" else _add_slice(graph, "y.double", "y.mean", 1, 0, h)
+    graph.add("Mul", [location, unit], ["change"])
+    points = graph.add("Add", [level, "change"], ["locations" if outputs.quantiles or h == 1 else "predictions"])
+    steps = graph.store("steps.axis", np.asarray([1])) if outputs.quantiles or h == 1 else ""
+    if outputs.loss == "quantile":
+        shape = graph.store("quantiles.shape", np.asarray([-1, len(outputs.quantiles), h]))
+        graph.add("Reshape", [points, shape], ["quantiles.unsorted"])
+        count = graph.store("quantiles.count", np.asarray([len(outputs.quantiles)]))
+        graph.add("TopK", ["quantiles.unsorted", count], ["quantiles", "quantiles.order"], axis=1, largest=0)
+        point = _add_slice(graph, "quantiles", "point", 1, outputs.point, outputs.point + 1)  # (B, 1, h)
+        points = graph.add("Squeeze", [point, steps], ["point.steps" if h == 1 else "predictions"])
+    elif outputs.loss == "gaussian":
+        graph.add("Exp", [_add_slice(graph, "y.double", "y.log_deviation", 1, h, 2 * h)], ["y.deviation"])
+        graph.add("Mul", ["y.deviation", unit], ["deviation.data"])
+        mean, deviation = (graph.add("Unsqueeze", [a, steps], [f"{a}.row"]) for a in (points, "deviation.data"))
+        scores = graph.store("scores", np.asarray(outputs.scores)[:, None])  # (Q, 1)
+        graph.add("Mul", [scores, deviation], ["deviations"])  # (B, Q, h)
+        graph.add("Add", [mean, "deviations"], ["quantiles"])
+        if h > 1:
+            graph.add("Identity", [points], ["predictions"])
+    if h == 1:
+        graph.add("Squeeze", [points, steps], ["predictions"])
+    return outputs.quantiles
 
 
 def _add_slice(graph: GraphBuilder, x: str, name: str, axis: int, start: int, end: int) -> str:
@@ -293,9 +326,15 @@ def _check(model: "ModelProto", forecaster: Forecaster, conversion: str) -> None
 
     def predict(windows: HostArray) -> HostArray:
         results = run_model(model, {"windows": windows})
-        if len(results) != 1 or results[0].dtype != np.float64:
+        expected = 2 if forecaster.outputs.quantiles else 1
+        if len(results) != expected or any(result.dtype != np.float64 for result in results):
             got = ", ".join(str(result.dtype) for result in results)
-            raise CheckpointError(f"{conversion}: the model gives {got}; a forecaster's gives one array of float64")
-        return results[0] if results[0].ndim == 2 else results[0][:, None]
+            number = "two arrays" if expected == 2 else "one array"
+            raise CheckpointError(f"{conversion}: the model gives {got}; such a forecaster's gives {number} of float64")
+        points, *quantiles = results
+        points = points[:, None] if points.ndim == 2 else points[:, None, None]
+        if any(array.ndim != 3 or array.shape[::2] != points.shape[::2] for array in quantiles):
+            raise CheckpointError(f"{conversion}: quantiles have shape {quantiles[0].shape}, unlike the predictions")
+        return np.concatenate([points, *quantiles], axis=1)
 
     check_forecaster(forecaster, predict, conversion, dtype="float32")

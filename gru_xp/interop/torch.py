@@ -346,8 +346,7 @@ def _check_forecaster(state: "Mapping[str, torch.Tensor]", forecaster: Forecaste
             if skip is not None:
                 skip_params = (state[f"skip.{name}"].double() for name in LinearParams._fields)
                 scaled += torch.nn.functional.linear(x[:, :, 0], *skip_params)
-        predictions: HostArray = scaler.unscale_predictions(scaled.numpy(), windows)
-        return predictions
+        return forecaster.outputs.forecasts(scaled.numpy(), windows, scaler)
 
     check_forecaster(forecaster, predict, conversion)
 

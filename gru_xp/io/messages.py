@@ -32,7 +32,7 @@ def command_line() -> Iterator[None]:
 
 def flag(name: str) -> str:
     """The option of the command line for an argument: ``--date-format`` for ``date_format``."""
-    return "--" + {"time": "time-column", "id": "id-column"}.get(name, name).replace("_", "-")
+    return "--" + {"time": "time-column", "id": "id-column", "quantiles": "quantile"}.get(name, name).replace("_", "-")
 
 
 def option(name: str, *values: str) -> str:

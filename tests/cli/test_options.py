@@ -71,7 +71,7 @@ def test_help_explains_every_option_and_its_default(app):
 
 
 VALUES = {
-    "quantile": "0.25",
+    "quantiles": "0.25",
     "device": "cuda:1",
     "date_format": "%d/%m/%Y",
     "encoding": "cp1252",

@@ -578,7 +578,7 @@ OTHERS = {
     "num_steps": 9,
     "loss": "mse",
     "huber_delta": 0.5,
-    "quantile": 0.25,
+    "quantiles": 0.25,
 }
 """Options that make another training."""
 

@@ -182,6 +182,7 @@ def test_model_file_says_all_about_the_run(goog):
         **Forecaster().settings(),
         "hidden_size": 4,
         "num_epochs": 3,
+        "quantiles": [0.1, 0.5, 0.9],
     }
     assert described["settings"]["reset"] == "before"
     assert described["settings"]["seed"] == 0
@@ -241,12 +242,13 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "schedule": "cosine",
         "warmup": 0.25,
         "loss": "quantile",
-        "quantile": 0.25,
     }
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
+    flags += ["--quantile", 0.75, "--quantile", 0.25]
     others = ("--bidirectional", "--no-linear-skip", "--no-guard")
     assert app("train", "own.csv", *flags, *others, "--out", "run").code == 0
     settings = metadata(tmp_path / "run/model.safetensors")["settings"]
+    options["quantiles"] = [0.25, 0.75]
     beside = {
         "num_epochs": None,
         "huber_delta": 1.0,

@@ -140,9 +140,24 @@ def test_missing_values_come_back(path, learn, series, rng):
 SETTINGS = [
     {"optimizer": "sgd", "dtype": "float64", "validation_ratio": 0.0},
     {"optimizer": "momentum", "learning_rate": 1e-3, "batch_size": 7},
-    {"optimizer": "adam", "batch_size": 10, "clip_norm": 0.5, "scaling": "standard", "reset": "after"},
-    {"dtype": "float64", "num_layers": 2, "bidirectional": True, "dropout": 0.2, "batch_size": 9, "seed": 3},
-    {"recurrent_dropout": 0.3, "zoneout": 0.1, "keep_every": 2, "patience": 2, "learning_rate": 0.3, "num_epochs": 5},
+    {
+        "optimizer": "adam",
+        "batch_size": 10,
+        "clip_norm": 0.5,
+        "scaling": "standard",
+        "reset": "after",
+        "loss": "gaussian",
+    },
+    {"dtype": "float64", "num_layers": 2, "bidirectional": True, "dropout": 0.2, "batch_size": 9, "loss": "poisson"},
+    {
+        "recurrent_dropout": 0.3,
+        "zoneout": 0.1,
+        "keep_every": 2,
+        "patience": 2,
+        "learning_rate": 0.3,
+        "num_epochs": 5,
+        "loss": "quantile",
+    },
 ]
 
 

@@ -509,11 +509,23 @@ def test_a_divergence_is_warned_of(small, walk, cpu):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "zoneout": 0.1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "zoneout": 0.1},
+        {"loss": "quantile", "linear_skip": True, "horizon": 2, "batch_size": 16},
+        {"loss": "gaussian", "linear_skip": True, "scaling": "window"},
+        {"loss": "poisson", "batch_size": 16},
+    ],
+    ids=str,
+)
 def test_a_cuda_device_learns_the_same(small, walk, cpu, tmp_path, settings):
     values = walk(60, 2)
     on_cpu, on_gpu = (small(dtype="float64", **settings).fit(values, device=device) for device in (cpu, "cuda"))
     np.testing.assert_allclose(on_gpu.predict(values), on_cpu.predict(values), rtol=1e-9)
+    distributions = (each.forecast_distribution(values, 3) for each in (on_gpu, on_cpu))
+    np.testing.assert_allclose(*(each.to_numpy() for each in distributions), rtol=1e-9)
     on_gpu.save(tmp_path / "model.safetensors")
     moved = Forecaster.load(tmp_path / "model.safetensors", device=cpu)
     np.testing.assert_allclose(moved.predict(values), on_gpu.predict(values), rtol=1e-12)

@@ -199,13 +199,13 @@ def test_predictions_may_differ_by_rounding_only(learn, scaling):
 
     def predict(windows):
         rows = np.concatenate([windows[0], windows[1:, -1]])
-        return forecaster.predict(np.concatenate([rows, rows[-1:]]))[:, None]
+        return forecaster.predict(np.concatenate([rows, rows[-1:]]))[:, None, None]
 
     check_forecaster(forecaster, predict, "as it is")
     for wrong in (lambda w: predict(w) + 1e-3, lambda w: predict(w[:, ::-1]), lambda w: predict(w) * np.nan):
         with pytest.raises(CheckpointError, match=r"^wrong: .* prediction differs by"):
             check_forecaster(forecaster, wrong, "wrong")
-    with pytest.raises(CheckpointError, match=r"predictions have shape \(6, 1\) instead of \(7, 1\)"):
+    with pytest.raises(CheckpointError, match=r"predictions have shape \(6, 1, 1\) instead of \(7, 1, 1\)"):
         check_forecaster(forecaster, lambda w: predict(w)[1:], "short")
 
 

@@ -534,6 +534,10 @@ HORIZONS = {
     "filled patches": {"patches": 2, "scaling": "window", "reset": "after", "bidirectional": True},
     "skip": {"linear_skip": True, "scaling": "window", "dtype": "float64"},
     "all": {"horizon": 4, "patches": 3, "linear_skip": True, "seq_length": 4, "hidden_size": 4, "scaling": "window"},
+    "quantiles": {"loss": "quantile", "quantiles": (0.1, 0.4, 0.9), "horizon": 3, "scaling": "window"},
+    "one quantile": {"loss": "quantile", "quantiles": (0.9,), "scaling": "none", "linear_skip": True},
+    "gaussian": {"loss": "gaussian", "horizon": 2, "linear_skip": True, "scaling": "last"},
+    "gaussian of one step": {"loss": "gaussian", "scaling": "standard"},
 }
 
 
@@ -543,11 +547,14 @@ def test_onnxruntime_predicts_several_steps(learn, series, settings):
     forecaster = learn(**settings)
     model = to_onnx(forecaster)
     L, h = forecaster.seq_length, forecaster.horizon
-    (predictions,) = run(model, windows=windows_of(series, L))
+    predictions, *quantiles = run(model, windows=windows_of(series, L))
     assert predictions.shape == ((len(series) - L,) if h == 1 else (len(series) - L, h))
-    expected = forecaster.forecasts(series, range(L, len(series)), h)
+    expected, *of_quantiles = forecaster.forecast_distributions(series, range(L, len(series)), h).values()
+    assert len(quantiles) == (1 if of_quantiles else 0)
     tolerance = 3e-6 * max(forecaster.scaler.std[0], np.abs(series[:, 0]).max() if settings["scaling"] == "none" else 0)
     np.testing.assert_allclose(predictions.reshape(expected.shape), expected, rtol=0, atol=tolerance)
+    for array in quantiles:
+        np.testing.assert_allclose(array, np.stack(of_quantiles, axis=1), rtol=0, atol=tolerance)
     back = from_onnx(model, device="cpu")
     assert json.dumps(back.describe()) == json.dumps(forecaster.describe())
     np.testing.assert_array_equal(back.forecast(series, 6), forecaster.forecast(series, 6))
@@ -613,6 +620,8 @@ def test_a_forecaster_must_have_learned_and_be_representable(learn):
         to_onnx(Forecaster())
     with pytest.raises(CheckpointError, match=r"zoneout=0\.1 cannot be represented"):
         to_onnx(learn(zoneout=0.1))
+    with pytest.raises(CheckpointError, match=r"loss='poisson' cannot be represented"):
+        to_onnx(learn(loss="poisson"))
 
 
 def tensor_of(model, name):
@@ -632,7 +641,7 @@ def other_level(model, description):
 
 
 def other_operator(model, description):
-    model.graph.node.insert(0, helper.make_node("Exp", ["windows"], ["unused"], name="exp"))
+    model.graph.node.insert(0, helper.make_node("Log", ["windows"], ["unused"], name="log"))
 
 
 def other_result(model, description):
@@ -666,7 +675,7 @@ def settings_of(**settings):
 DAMAGED = {
     "scale": (other_scale, "prediction differs"),
     "level": (other_level, "prediction differs"),
-    "operator": (other_operator, "Exp node 'exp'"),
+    "operator": (other_operator, "Log node 'log'"),
     "output layers": (second_output_layer, "has 2 output layers"),
     "result": (other_result, "object", "float64"),
     "integers": (whole_output, "linear.bias has dtype int64", "float32 or float64"),

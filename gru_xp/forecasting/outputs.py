@@ -1,0 +1,207 @@
+"""What the network's outputs for each target mean: a value, quantiles, or the parameters of a distribution."""
+
+import re
+from dataclasses import dataclass
+from numbers import Real
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from gru_xp.errors import ArgumentError
+from gru_xp.forecasting.ridge import Windows, fit_ridge, residuals
+from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.windows import Floats
+from gru_xp.io.table import Rows
+from gru_xp.nn.checks import shown
+from gru_xp.nn.losses import check_quantiles
+from gru_xp.training.objective import outputs_per_target
+
+DISTRIBUTION_QUANTILES = (0.025, 0.1, 0.5, 0.9, 0.975)
+"""Of the forecasts of a distribution: intervals of 80 % and 95 %, and the median."""
+
+SMALLEST_DEVIATION = 1e-3
+"""Of the errors of the linear skip, in scaled units, for the deviation that a training begins with."""
+
+LARGEST_EXACT_RATE = 500.0
+"""Of a Poisson distribution whose quantiles are summed up; those of larger rates are approximated."""
+
+_SUFFIX = re.compile(r"(.+)-(?:(lo|hi)-(\d+(?:\.\d+)?)|median)")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The forecasts that a network's outputs stand for.
+
+    Attributes
+    ----------
+    loss
+        Of the training; see `gru_xp.nn.losses`.
+    quantiles
+        Levels that are forecast beside the point, rising; none for a loss of points.
+    """
+
+    loss: str
+    quantiles: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, loss: str, quantiles: tuple[float, ...]) -> "Outputs":
+        """Of a training with this loss; `quantiles` are those of ``"quantile"``."""
+        if loss in ("gaussian", "poisson"):
+            return cls(loss, DISTRIBUTION_QUANTILES)
+        return cls(loss, quantiles if loss == "quantile" else ())
+
+    @property
+    def per_target(self) -> int:
+        """Outputs of the network for each target."""
+        return outputs_per_target(self.loss, self.quantiles)
+
+    @property
+    def judged(self) -> tuple[float, ...]:
+        """Levels by whose pinball losses forecasts are judged; a point forecast is the median."""
+        return self.quantiles or (0.5,)
+
+    @property
+    def point(self) -> int:
+        """Which of the quantiles is the point forecast: the nearest to the median, and the lower one of two."""
+        return min(range(len(self.quantiles)), key=lambda number: (abs(self.quantiles[number] - 0.5), number))
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The quantiles of the standard normal distribution."""
+        return tuple(map(NormalDist().inv_cdf, self.quantiles))
+
+    def forecasts(self, scaled: Floats, windows: Floats, scaler: Scaler) -> Floats:
+        """The point forecast and the quantiles, in the data's units.
+
+        Predictions of quantiles are sorted, so that they never cross, which takes none further from the true quantile.
+
+        Parameters
+        ----------
+        scaled : array, shape ``(B, P * h)``
+            The network's outputs: those of all h steps for the first of the P outputs of each target, then the next.
+        windows : array, shape ``(B, T, F)``
+            What they were predicted from, in the data's units.
+        scaler
+            Of windows and targets.
+
+        Returns
+        -------
+        array, shape ``(B, 1 + Q, h)``
+            The point first; for gaussian the mean, for poisson the rate, for quantile the quantile nearest to 0.5. The
+            quantiles follow, rising.
+
+        References
+        ----------
+        .. [1] V. Chernozhukov, I. Fernandez-Val and A. Galichon, "Quantile and probability curves without crossing",
+           Econometrica 78 (2010), doi:10.3982/ECTA7880.
+        """
+        B = len(scaled)
+        if self.loss == "gaussian":
+            (_, unit), h = scaler.target_scales(windows), scaled.shape[1] // 2
+            mean, deviation = scaler.unscale_predictions(scaled[:, :h], windows), unit * np.exp(scaled[:, h:])
+            return np.stack([mean, *(mean + score * deviation for score in self.scores)], axis=1)
+        if self.loss == "poisson":
+            rate = scaler.unscale_predictions(np.exp(scaled), windows)
+            return np.stack([rate, *(poisson_quantile(rate, q) for q in self.quantiles)], axis=1)
+        values: Floats = scaler.unscale_predictions(scaled, windows).reshape(B, self.per_target, -1)
+        if self.quantiles:
+            values = np.sort(values, axis=1)
+            values = np.concatenate([values[:, self.point, None], values], axis=1)
+        return values
+
+
+def rising_quantiles(quantiles: object) -> tuple[float, ...]:
+    """The levels of a setting, rising; one number is one level.
+
+    Raises
+    ------
+    ArgumentError
+        A level is not between 0 and 1, or is there twice, or there is none.
+    """
+    levels = tuple(sorted(check_quantiles((quantiles,) if isinstance(quantiles, Real) else quantiles)))
+    if len({column_suffix(level) for level in levels}) < len(levels):
+        raise ArgumentError(f"quantiles is {shown(quantiles)}; each must be there once")
+    return levels
+
+
+def column_suffix(quantile: float) -> str:
+    """What Nixtla's libraries add to a forecast's name for a quantile: ``lo-80`` for 0.1, ``median``, ``hi-80``."""
+    width = float(f"{100 * abs(1 - 2 * quantile):.8g}")
+    return f"{'lo' if quantile < 0.5 else 'hi'}-{np.format_float_positional(width, trim='-')}" if width else "median"
+
+
+def quantile_column(name: str) -> tuple[str, float] | None:
+    """Forecast and quantile of a name with a suffix of `column_suffix`; None for others."""
+    found = _SUFFIX.fullmatch(name)
+    if found is None:
+        return None
+    forecast, side, width = found.groups()
+    if side is None:
+        return forecast, 0.5
+    half = float(width) / 200
+    return forecast, round(0.5 - half if side == "lo" else 0.5 + half, 10)
+
+
+def poisson_quantile(rate: Floats, quantile: float) -> Floats:
+    """The least counts that a Poisson variable does not exceed with this probability, for an array of rates.
+
+    Above `LARGEST_EXACT_RATE`, by the Cornish-Fisher expansion, which is off by one count at most.
+    """
+    score = NormalDist().inv_cdf(quantile)
+    spread = score * np.sqrt(rate)
+    counts: Floats = np.maximum(np.ceil(rate + spread + (score**2 - 1) / 6 - 0.5), 0.0)
+    small = rate <= LARGEST_EXACT_RATE
+    rates = rate[small]
+    if rates.size:
+        probability = np.exp(-rates)
+        total, found, count = probability.copy(), np.zeros_like(rates), 0
+        last = rates.max() + 12 * np.sqrt(rates.max()) + 60  # beyond it, sums do not change any more
+        while (short := total < quantile).any() and count < last:
+            count += 1
+            found[short] = count
+            probability = probability * rates / count
+            total += probability
+        counts[small] = found
+    return counts
+
+
+def start_of_skip(outputs: Outputs, windows: Windows, start: Floats) -> tuple[Floats, Floats]:
+    """Weights ``(P * h, L)`` and biases ``(P * h,)`` of the linear skip for a training to begin with.
+
+    That of a value or a mean is `fit_ridge`, shrunk towards `start (h, L)`. Quantiles begin as that and the quantiles
+    of its errors, a standard deviation as that of its errors. The logarithm of a rate begins as the first step of a
+    Poisson regression by least squares, shrunk towards the mean rate.
+    """
+    h = len(start)
+    if outputs.loss == "poisson":
+        return fit_ridge(_FirstResponses(windows), np.zeros_like(start)), np.zeros(h)
+    weight = fit_ridge(windows, start)
+    if outputs.loss == "quantile":
+        errors = np.quantile(residuals(windows, weight), outputs.quantiles, axis=0)  # (Q, h)
+        return np.tile(weight, (len(errors), 1)), errors.reshape(-1)
+    if outputs.loss == "gaussian":
+        deviation = np.sqrt(np.mean(residuals(windows, weight) ** 2, axis=0))
+        biases = np.zeros(h), np.log(np.maximum(deviation, SMALLEST_DEVIATION))
+        return np.concatenate([weight, np.zeros_like(weight)]), np.concatenate(biases)
+    return weight, np.zeros(h)
+
+
+@dataclass(frozen=True)
+class _FirstResponses:
+    """Windows with the targets and weights of the first step of iteratively reweighted least squares.
+
+    Where all rates are 1 in scaled units, a scaled count y is the response ``y - 1`` of the logarithm.
+    """
+
+    windows: Windows
+
+    @property
+    def n(self) -> int:
+        """How many."""
+        return self.windows.n
+
+    def gather(self, index: Rows) -> tuple[Any, Any, Any]:
+        """See `Windows`."""
+        x, y, weight = self.windows.gather(index)
+        return x, y - 1.0, np.sqrt(weight)
