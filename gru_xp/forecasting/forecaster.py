@@ -947,7 +947,7 @@ class Forecaster:
             return roll(fit, series, first, steps, windows=windows, stride=stride, refit=refit_after)
 
     def _forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
-        """Forecasts ``(n, 1 + Q, steps)`` from all origins, points first, of many in one batch for each `horizon` of steps."""
+        """Forecasts ``(n, 1 + Q, steps)`` from all origins, points first, of many in one batch for each `horizon`."""
         L = self.window_length
         if self.fallback is not None:
             return self._naive_forecasts(series, origins, steps)
