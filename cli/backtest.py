@@ -239,8 +239,8 @@ def _write(result: "Backtest", path: Path) -> None:
 
 
 def _settings_of_train() -> list[click.Parameter]:
-    """The options of `train` that are settings of the forecaster."""
-    others = set(inspect.signature(train.callback or train).parameters) - {"validation_ratio"}
+    """The options of `train` that are settings of the forecaster, or give their defaults."""
+    others = set(inspect.signature(train.callback or train).parameters) - {"validation_ratio", "preset"}
     own = {parameter.name for parameter in backtest.params}
     return [parameter for parameter in train.params if parameter.name not in others | own]
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from gru_xp import Forecaster
+from gru_xp.forecasting.presets import PRESETS
 from gru_xp.io.read import read_series
 
 pytestmark = pytest.mark.compat
@@ -37,16 +38,19 @@ def test_a_file(app, write_csv, quick, tmp_path):
     assert document["models"]["GRU"]["mae"] == pytest.approx(np.mean(errors))
 
 
-def test_limits_can_be_taken_off(app, write_csv, quick):
-    """By the words that the options of train have for it."""
+def test_the_options_of_train(app, write_csv, quick):
+    """Those that take limits off, and presets."""
     path = write_csv(rows=60)
-    outcome = app(
-        "backtest", "own.csv", *quick, "--batch-size", "all", "--clip-norm", "none", "--patience", 0, "--json"
-    )
-    assert outcome.code == 0, outcome.err
-    forecaster = Forecaster(hidden_size=4, num_epochs=3, batch_size=None, clip_norm=None)
-    result = forecaster.backtest(read_series(path), device="cpu")
-    assert json.loads(outcome.out)["models"]["GRU"]["mae"] == pytest.approx(result.metrics["models"]["GRU"]["mae"])
+    own = {"hidden_size": 4, "num_epochs": 3}
+    for options, settings in (
+        (("--batch-size", "all", "--clip-norm", "none", "--patience", 0), {"batch_size": None, "clip_norm": None}),
+        (("--preset", "article", "--scaling", "last"), {**PRESETS["article"], "scaling": "last"}),
+    ):
+        outcome = app("backtest", "own.csv", *quick, *options, "--json")
+        assert outcome.code == 0, outcome.err
+        result = Forecaster(**settings | own).backtest(read_series(path), device="cpu")
+        expected = result.metrics["models"]["GRU"]["mae"]
+        assert json.loads(outcome.out)["models"]["GRU"]["mae"] == pytest.approx(expected), options
 
 
 def test_training_again(app, write_csv, quick):
