@@ -16,7 +16,9 @@ from .options import (
     DeviceRequest,
     FiniteRange,
     column_options,
+    compare_option,
     device_options,
+    forecasts_to_compare,
     is_given,
     json_option,
     limits_taken_off,
@@ -29,7 +31,7 @@ from .train import train
 
 if TYPE_CHECKING:
     from gru_xp.forecasting import Forecaster
-    from gru_xp.forecasting.backtest import Backtest
+    from gru_xp.forecasting.backtest import Backtest, OtherForecast
     from gru_xp.io.series import TimeSeries
 
 COUNT = click.IntRange(min=1)
@@ -51,6 +53,7 @@ class _Plan(NamedTuple):
     windows: int | None
     stride: int | None
     refit: int | None
+    others: "dict[str, OtherForecast]"
 
     def run(
         self,
@@ -64,7 +67,7 @@ class _Plan(NamedTuple):
         from gru_xp.forecasting.backtest import roll
 
         options = {"windows": self.windows, "stride": self.stride, "refit": self.refit}
-        return roll(fit, series, first, self.horizon or horizon, learned=learned, **options)
+        return roll(fit, series, first, self.horizon or horizon, learned=learned, others=self.others, **options)
 
 
 def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -115,6 +118,7 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
     help="Write all forecasts to this .csv or .json file, in the columns of Nixtla's libraries: unique_id, ds, cutoff, "
     "y, and one for each model.",
 )
+@compare_option
 @quiet_option
 @json_option
 @click.pass_context
@@ -133,6 +137,7 @@ def backtest(
     reading: dict[str, Any],
     device: DeviceRequest,
     out: Path | None,
+    compare: tuple[str, ...],
     quiet: bool,
     as_json: bool,
     **settings: Any,
@@ -145,7 +150,7 @@ def backtest(
     """
     from gru_xp.forecasting.backtest import first_origin
 
-    plan, known = _Plan(horizon, windows, stride, refit), True
+    plan, known = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True
     if Path(source).is_dir() or Path(source).suffix == ".safetensors":
         if given := [name for name in (*settings, "split_ratio") if is_given(ctx, name)]:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)

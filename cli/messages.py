@@ -194,7 +194,9 @@ def print_steps(title: str, metrics: Mapping[str, Any]) -> None:
         (name_in_text(model), *(_cell(errors["by_step"]["mae"][step - 1], 9) for step in steps))
         for model, errors in metrics["models"].items()
     ]
-    rows.append(("skill", *(_percent(metrics["skill_by_step"][step - 1]) for step in steps)))
+    rows.append(
+        (f"skill, {name_in_text(metrics['model'])}", *(_percent(metrics["skill_by_step"][step - 1]) for step in steps))
+    )
     print_table(title, ("step", *map(str, steps)), rows, left=1)
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
@@ -18,6 +18,9 @@ from gru_xp.errors import ArgumentError, GruXpError, MemoryLimitError, printable
 from gru_xp.io.messages import command_line, flag
 
 from .messages import device_warnings_as_notes, log_as_notes
+
+if TYPE_CHECKING:
+    from gru_xp.forecasting.backtest import OtherForecast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -241,6 +244,26 @@ def device_options(command: F) -> F:
     for option in reversed(options):
         with_request = option(with_request)
     return cast(F, with_request)
+
+
+def compare_option(command: F) -> F:
+    """``--compare``, which reaches the command as names of `gru_xp.interop.statsforecast`."""
+    return click.option(
+        "--compare",
+        multiple=True,
+        type=click.Choice(["AutoTheta", "AutoETS"], case_sensitive=False),
+        help="Compare with a model of statsforecast (extra statsforecast), too; give it once for each. It is fitted "
+        "before every forecast, which is slow for many forecasts and for long seasons.",
+    )(command)
+
+
+def forecasts_to_compare(names: tuple[str, ...]) -> "dict[str, OtherForecast]":
+    """What ``--compare`` asks for, by name."""
+    if not names:
+        return {}
+    from gru_xp.interop.statsforecast import statsforecast_model
+
+    return {name: statsforecast_model(name) for name in dict.fromkeys(names)}
 
 
 def json_option(command: F) -> F:

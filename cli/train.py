@@ -23,7 +23,9 @@ from .options import (
     FiniteRange,
     OrWord,
     column_options,
+    compare_option,
     device_options,
+    forecasts_to_compare,
     is_given,
     joined_features,
     json_option,
@@ -37,6 +39,7 @@ from .sources import load_run
 from .training_run import TrainingRun, new_run, resumed_run
 
 if TYPE_CHECKING:
+    from gru_xp.forecasting.backtest import OtherForecast
     from gru_xp.forecasting.verification import Drift, Witness
     from gru_xp.training.checkpoint import Checkpoints
     from gru_xp.training.trainer import EpochRecord, TrainingState
@@ -296,6 +299,7 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
     is_flag=True,
     help="Train again on the CPU (after a CPU run, without its fast paths) and report the largest difference.",
 )
+@compare_option
 @quiet_option
 @json_option
 @click.pass_context
@@ -317,6 +321,7 @@ def train(
     resume: str | None,
     allow_changes: bool,
     verify_cpu: bool,
+    compare: tuple[str, ...],
     quiet: bool,
     as_json: bool,
     **settings: Any,
@@ -334,6 +339,7 @@ def train(
     from gru_xp.forecasting.verification import Witness
     from gru_xp.reporting.run_folder import CHECKPOINT_FILE, checkpoint_file, run_folder
 
+    others = forecasts_to_compare(compare)
     if resume is not None:
         belong_to_new_runs = {
             "--out": out,
@@ -388,7 +394,7 @@ def train(
                 callback.say_what_was_settled()
             checkpoints.write()
             drift = None if witness is None else _verify(run, witness, interrupt)
-            metrics, parts = _write_run(partial_folder, run, drift)
+            metrics, parts = _write_run(partial_folder, run, drift, others)
         _say_what_the_guard_found(run)
         _say_if_nothing_was_left(run, quiet=quiet)
         _say_how_it_ended(run, out, quiet=quiet)
@@ -419,7 +425,19 @@ def _say_whose_defaults(ctx: click.Context, *, quiet: bool) -> None:
 
 def _given(ctx: click.Context) -> dict[str, Any]:
     """The options about the training that were given, by name."""
-    others = ("csv", "preset", "resume", "allow_changes", "out", "overwrite", "verify_cpu", "quiet", "as_json", "debug")
+    others = (
+        "csv",
+        "preset",
+        "resume",
+        "allow_changes",
+        "out",
+        "overwrite",
+        "verify_cpu",
+        "compare",
+        "quiet",
+        "as_json",
+        "debug",
+    )
     given = {name: value for name, value in ctx.params.items() if is_given(ctx, name)}
     given |= limits_taken_off(given)
     if asked := joined_features(given.pop("feature", ()), given.pop("features", ())):
@@ -553,7 +571,9 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
         note("the run was complete; to train further, train a new run with a larger --num-steps", quiet=quiet)
 
 
-def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[dict[str, Any], list[Any]]:
+def _write_run(
+    folder: Path, run: TrainingRun, drift: "Drift | None", others: "dict[str, OtherForecast]"
+) -> tuple[dict[str, Any], list[Any]]:
     """Write all files of the run; the metrics and the evaluated parts."""
     from gru_xp.forecasting.evaluation import evaluate
     from gru_xp.reporting.run_folder import (
@@ -569,7 +589,7 @@ def _write_run(folder: Path, run: TrainingRun, drift: "Drift | None") -> tuple[d
     assert training is not None
     names = ("train", "validation", "test")
     asked = {name: run.split.part(name) for name in names}
-    parts = evaluate(forecaster, series, asked, forecaster.horizon, learned=run.split.fit_end)
+    parts = evaluate(forecaster, series, asked, forecaster.horizon, learned=run.split.fit_end, others=others)
     metrics = {
         "file": str(run.source.path),
         "target": series.target,

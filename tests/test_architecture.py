@@ -20,7 +20,7 @@ MAX_IO_LINES = 1553
 """Of code in gru_xp/io, without docstrings, comments and blank lines."""
 
 ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict", "dask", "tensorflow"}
-PEERS = {"torch", "keras", "onnx", "onnxruntime", "jax"}
+PEERS = {"torch", "keras", "onnx", "onnxruntime", "jax", "statsforecast"}
 COMMANDS = ["inspect", "train", "evaluate", "backtest", "forecast", "export", "import", "devices"]
 
 

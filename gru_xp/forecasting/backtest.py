@@ -23,6 +23,10 @@ from gru_xp.nn.checks import shown, whole_number
 if TYPE_CHECKING:
     import pandas as pd
 
+OtherForecast = Callable[[Floats, Rows, int, int], Floats]
+"""``forecast(values, origins, horizon, season)``: forecasts ``(n, horizon)`` of the rows from each of ``origins (n,)``
+on, from the rows of ``values (N,)`` before it; the season is in rows, and 1 for none."""
+
 RIDGE = "ridge"
 """Name of the linear forecast in tables."""
 
@@ -273,6 +277,28 @@ def forecast_from(
     return named | {name: baseline(target, origins, horizon) for name, baseline in baselines(train, seasons).items()}
 
 
+def with_others(result: Backtest, others: Mapping[str, OtherForecast] | None) -> Backtest:
+    """The result with other forecasts from the same origins, by name.
+
+    Raises
+    ------
+    ArgumentError
+        A name is taken, or a forecast is no array of shape ``(n, horizon)``.
+    """
+    forecasts = dict(result.forecasts)
+    for name, forecast in (others or {}).items():
+        if column_name(name) in map(column_name, forecasts):
+            raise ArgumentError(f"the table has a forecast that is called {shown(name)} already; use another name")
+        values = np.asarray(forecast(result.series.values[:, 0], result.origins, result.horizon, result.season))
+        if values.shape != result.y_pred.shape:
+            raise ArgumentError(
+                f"the forecasts of {shown(name)} have shape {values.shape}; it must be {result.y_pred.shape}, the "
+                "numbers of origins and steps"
+            )
+        forecasts[name] = values
+    return replace(result, forecasts=forecasts)
+
+
 def ridge_beside(forecaster: Forecaster, rows: TimeSeries, horizon: int) -> Forecaster | None:
     """The linear forecast of the windows of a forecaster, fitted to its training rows, for so many steps at once.
 
@@ -318,6 +344,7 @@ def backtest(
     *,
     refit: int | None = None,
     learned: int | None = None,
+    others: Mapping[str, OtherForecast] | None = None,
 ) -> Backtest:
     """Forecast from all origins with forecasters that are fitted to the rows before them.
 
@@ -336,6 +363,8 @@ def backtest(
     learned
         Number of rows to know mean, season and the unit of scaled errors from, and the ridge without `refit`; those
         before the first origin if None. If they are more, the training rows are not known, and there is no ridge.
+    others
+        Other forecasts to make from the same origins, by name.
     """
     if learned is None:
         learned = int(origins[0])
@@ -351,7 +380,7 @@ def backtest(
         rows = first if refit else learned if learned <= first else None
         found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons, rows))
     forecasts = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    return Backtest(series, origins, stride, forecasts, learned, seasons[0] if seasons else 1)
+    return with_others(Backtest(series, origins, stride, forecasts, learned, seasons[0] if seasons else 1), others)
 
 
 def check_refit(refit: object) -> int | None:
@@ -379,6 +408,7 @@ def roll(
     stride: int | None = None,
     refit: int | None = None,
     learned: int | None = None,
+    others: Mapping[str, OtherForecast] | None = None,
 ) -> Backtest:
     """`backtest` from the origins of `rolling_origins`, whose `stride` is the horizon unless it is given.
 
@@ -390,7 +420,7 @@ def roll(
     stride = horizon if stride is None else stride
     origins = rolling_origins(first, len(series), horizon, stride, windows)
     _check_origins(origins, series, first, horizon)
-    return backtest(fit, series, origins, horizon, stride, refit=refit, learned=learned)
+    return backtest(fit, series, origins, horizon, stride, refit=refit, learned=learned, others=others)
 
 
 def _check_origins(origins: Rows, series: TimeSeries, first: int, horizon: int) -> None:

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import DataError, printable
-from gru_xp.forecasting.backtest import Backtest, column_name, forecast_from, rolling_origins, seasons_of
+from gru_xp.forecasting.backtest import (
+    Backtest,
+    OtherForecast,
+    column_name,
+    forecast_from,
+    rolling_origins,
+    seasons_of,
+    with_others,
+)
 from gru_xp.forecasting.data import remembered_options, series_to_continue, warn_of_notices
 from gru_xp.forecasting.forecaster import Forecaster, naming
 from gru_xp.forecasting.windows import Floats
@@ -49,6 +57,7 @@ def evaluate(
     horizon: int = 1,
     *,
     learned: int | None = None,
+    others: Mapping[str, OtherForecast] | None = None,
 ) -> list[EvaluatedPart]:
     """Predict the rows of `parts` by blocks of `horizon`, each from the actual rows before it.
 
@@ -69,6 +78,8 @@ def evaluate(
         How many of the rows, from the first, the forecaster has learned from: the ridge is fitted to them, and their
         mean and season make forecasts that need no training. If None, it has learned from other rows: there is no
         ridge, and the mean and season are those of all rows.
+    others
+        Other forecasts of the last part, by name, where it comes after the training rows.
 
     Returns
     -------
@@ -105,6 +116,8 @@ def evaluate(
             start += len(own)
             part = Backtest(taken, own, horizon, held, learned, seasons[0] if seasons else 1)
             if len(own) and not np.isnan(part.y_true).all():
+                if name == list(origins)[-1] and own[0] >= (fitted_to or 0):
+                    part = with_others(part, others)
                 evaluated.append(_part(name, part))
         if not evaluated:
             raise DataError(

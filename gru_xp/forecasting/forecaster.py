@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from functools import partial
@@ -65,7 +65,7 @@ from gru_xp.training.trainer import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gru_xp.forecasting.backtest import Backtest
+    from gru_xp.forecasting.backtest import Backtest, OtherForecast
 
 DTYPES = ("float32", "float64")
 MODELS = ("gru", "ridge")
@@ -833,7 +833,14 @@ class Forecaster:
         steps, checked, numbers = self._checked_origins(series, origins, steps)
         return self._forecasts(checked, numbers, steps)[:, 0]
 
-    def evaluate(self, series: Any, steps: int | None = None, *, start: int | None = None) -> "Backtest":
+    def evaluate(
+        self,
+        series: Any,
+        steps: int | None = None,
+        *,
+        start: int | None = None,
+        others: "Mapping[str, OtherForecast] | None" = None,
+    ) -> "Backtest":
         """Measure forecasts of the rows of a series, beside forecasts that need no training.
 
         Parameters
@@ -846,6 +853,8 @@ class Forecaster:
             The first row to forecast, which is the number of rows that this forecaster was fitted to; their mean and
             season make the forecasts that need no training. If None, all rows are forecast, and their own mean and
             season are taken.
+        others
+            Other forecasts to compare with, by name, such as `statsforecast_model` gives; see `OtherForecast`.
 
         Returns
         -------
@@ -871,7 +880,7 @@ class Forecaster:
         first = self.window_length if start is None else whole_number("start", start, self.window_length, len(checked))
         learned = len(checked) if start is None else first
         with naming(checked):
-            return roll(lambda _: self, checked, first, steps, learned=learned)
+            return roll(lambda _: self, checked, first, steps, learned=learned, others=others)
 
     def backtest(
         self,
@@ -882,6 +891,7 @@ class Forecaster:
         stride: int | None = None,
         refit: int | str = "never",
         split_ratio: float = 0.7,
+        others: "Mapping[str, OtherForecast] | None" = None,
         target: str | None = None,
         features: Sequence[str] | str = (),
         device: str | Device = "auto",
@@ -906,6 +916,8 @@ class Forecaster:
             Whether to fit again for every window, or for every N-th one.
         split_ratio
             Fraction of the rows before the first forecast, if `windows` is None.
+        others
+            Other forecasts to compare with, by name, such as `statsforecast_model` gives; see `OtherForecast`.
         target, features, device, **how
             As for `fit`.
 
@@ -944,7 +956,7 @@ class Forecaster:
 
         first = first_origin(len(series), steps, stride, windows, float(split_ratio))
         with naming(series):
-            return roll(fit, series, first, steps, windows=windows, stride=stride, refit=refit_after)
+            return roll(fit, series, first, steps, windows=windows, stride=stride, refit=refit_after, others=others)
 
     def _forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
         """Forecasts ``(n, 1 + Q, steps)`` from all origins, points first, of many in one batch for each `horizon`."""

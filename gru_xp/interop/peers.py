@@ -1,16 +1,22 @@
-"""The other libraries: imported when a conversion asks for them, and heard when they refuse."""
+"""The other libraries: imported when they are asked for, and heard when they refuse."""
 
 from importlib import import_module
 from typing import Any
 
 from gru_xp.errors import GruXpError, printable
 
-EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "torch": "parity", "keras": "parity"}
+EXTRAS = {
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "torch": "parity",
+    "keras": "parity",
+    "statsforecast": "statsforecast",
+}
 """Which of gru-xp's extras brings a library."""
 
 
-def import_peer(module: str) -> Any:
-    """A module of one of the libraries of `EXTRAS`.
+def import_peer(module: str, what: str = "the conversion") -> Any:
+    """A module of one of the libraries of `EXTRAS`, which `what` needs.
 
     Raises
     ------
@@ -24,7 +30,7 @@ def import_peer(module: str) -> Any:
     except Exception as error:  # a broken install fails in many ways
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise GruXpError(
-                f"the conversion needs {package}, which is not installed; pip install 'gru-xp[{EXTRAS[package]}]'"
+                f"{what} needs {package}, which is not installed; pip install 'gru-xp[{EXTRAS[package]}]'"
             ) from error
         if package == "keras":
             raise GruXpError(

@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -88,8 +89,29 @@ def test_a_run_on_other_rows_and_trained_again(app, write_csv, quick, tmp_path):
     assert document["windows"] == 40 - Forecaster.load(tmp_path / "run/model.safetensors", device="cpu").window_length
 
 
-def test_what_is_refused(app, goog, write_csv, quick, tmp_path):
+@pytest.mark.peer
+def test_models_of_statsforecast(app, write_csv, tmp_path):
+    """In the tables of train and backtest, fitted before the same forecasts."""
+    pytest.importorskip("statsforecast")
+    write_csv(rows=80)
+    given = ("own.csv", "--model", "ridge", "--compare", "autoets", "--compare", "AutoTheta")
+    train = app("train", *given, "--horizon", 6, "--out", "run")
+    backtest = app("backtest", *given, "--steps", 6, "--json")
+    for outcome in (train, backtest):
+        assert outcome.code == 0, outcome.err
+    parts = json.loads((tmp_path / "run/metrics.json").read_text())["parts"]
+    found = json.loads(backtest.out)["models"]
+    for name in ("AutoETS", "AutoTheta"):
+        assert name not in parts["train"]["models"]
+        assert 0 < parts["test"]["models"][name]["mae"] == found[name]["mae"]
+        assert [line for line in train.out.splitlines() if name in line and "%" in line]
+
+
+def test_what_is_refused(app, goog, write_csv, quick, monkeypatch):
     write_csv(rows=60)
+    monkeypatch.setitem(sys.modules, "statsforecast", None)
+    for command in ("train", "backtest"):
+        app(command, "own.csv", "--compare", "AutoETS").assert_refused("pip install 'gru-xp[statsforecast]'")
     for arguments, said in (
         ((goog.folder, "--hidden-size", 3), "--hidden-size"),
         ((goog.folder, "--split-ratio", 0.5), "--split-ratio"),

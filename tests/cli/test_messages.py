@@ -83,7 +83,7 @@ def test_errors_by_step(capsys, part):
         (start,) = (row for row, line in enumerate(lines) if line[0] == "step")
         assert list(map(int, lines[start][1:])) == steps
         assert lines[start + 2] == ["GRU", *["1.000"] * len(steps)]
-        assert lines[start + 5] == ["skill", *["+50.0%"] * len(steps)]
+        assert lines[start + 5] == ["skill,", "GRU", *["+50.0%"] * len(steps)]
 
 
 def test_numbers_are_those_that_people_read():

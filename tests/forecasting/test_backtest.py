@@ -176,6 +176,23 @@ def test_arguments_and_rows_that_do_not_fit(frame, small, cpu, refusal):
     refusal(lambda: fitted.evaluate(gone, start=80), "missing in every row")
 
 
+def test_other_forecasts_from_the_same_origins(frame, small, cpu, refusal):
+    """They get the rows and the season; they are no reference for skill, however good."""
+    fitted = small().fit(frame["Sales"][:60], device=cpu)
+    series = read_series(frame["Sales"])
+
+    def oracle(values, origins, horizon, season):
+        return values[origins[:, None] + np.arange(horizon)] + season / 1000
+
+    result = fitted.evaluate(series, 4, start=60, others={"my oracle": oracle})
+    np.testing.assert_allclose(result.forecasts["my oracle"], result.y_true + 0.007)
+    assert result.metrics["models"]["MyOracle"]["mae"] == pytest.approx(0.007)
+    assert result.metrics["best_baseline"] == fitted.evaluate(series, 4, start=60).metrics["best_baseline"]
+    assert "my oracle" in fitted.backtest(series, 4, windows=2, refit=1, others={"my oracle": oracle}).forecasts
+    for others, part in (({"Last value": oracle}, "Last value"), ({"a": lambda *_: np.zeros(3)}, r"shape (3,)")):
+        refusal(lambda o=others: fitted.evaluate(series, 4, start=60, others=o), part, error=ArgumentError)
+
+
 # --- metrics and tables -----------------------------------------------------------------------------------------
 
 
