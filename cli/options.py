@@ -144,7 +144,7 @@ class Setting(click.Option):
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         record = super().get_help_record(ctx)
         ours, theirs = (_preset(name)[self.name] for name in ("recipe", "article"))
-        if record is None or theirs == ours or "preset" not in {parameter.name for parameter in ctx.command.params}:
+        if record is None or theirs == ours:
             return record
         if isinstance(theirs, bool):
             theirs = (self.opts if theirs else self.secondary_opts)[0].removeprefix("--")
