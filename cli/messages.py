@@ -140,13 +140,19 @@ def print_parts(file: str, target: str, parts: "Sequence[EvaluatedPart]") -> Non
 def print_accuracy(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
     """The model's errors in every part, in the last one beside those of the ridge and of forecasts without training.
 
-    For several steps ahead, the errors by step in the last part follow; at the end, what they mean.
+    For several steps ahead, the errors by step in the last part follow; at the end, what they mean. Of quantiles, there
+    are also the mean loss and the share of values between the lowest and the highest, beside the share to expect.
     """
     from gru_xp.forecasting.backtest import comparison_sentence, copying_sentence
 
-    header = ("part", "forecast", "windows", "MAE", "RMSE", "MASE", "skill")
     *others, name = parts
     last = parts[name]
+    of_model = last["models"][last["model"]]
+    header: tuple[str, ...] = ("part", "forecast", "windows", "MAE", "RMSE", "MASE", "skill")
+    if "pinball" in of_model:
+        header += ("pinball",)
+    if "coverage" in of_model:
+        header += (f"in {100 * of_model['expected_coverage']:.4g}%",)
     for digits in range(MOST_DIGITS, 8, -1):
         rows = [_part_rows(other, parts[other], digits)[0] for other in others] + _part_rows(name, last, digits)
         if _fitting_gap(_console(), header, rows, 2) is not None:
@@ -179,9 +185,21 @@ def _part_rows(name: str, metrics: Mapping[str, Any], digits: int) -> list[tuple
                 *(_cell(errors[measure], digits) for measure in ("mae", "rmse")),
                 _cell(errors["mase"], 4),
                 text,
+                *_quantile_cells(errors, metrics["models"][metrics["model"]]),
             )
         )
     return rows
+
+
+def _quantile_cells(errors: Mapping[str, Any], of_model: Mapping[str, Any]) -> list[str]:
+    """The measures of a forecast's quantiles that the model's have, too; empty where there are none."""
+    cells = []
+    if "pinball" in of_model:
+        cells.append(_cell(errors["pinball"], 4) if "pinball" in errors else "")
+    if "coverage" in of_model:
+        share = errors.get("coverage")
+        cells.append("" if share is None else f"{share:.1%}")
+    return cells
 
 
 def print_steps(title: str, metrics: Mapping[str, Any]) -> None:

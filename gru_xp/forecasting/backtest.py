@@ -12,7 +12,9 @@ import numpy as np
 from gru_xp.errors import ArgumentError, DataError, printable
 from gru_xp.forecasting.baselines import baselines, needs_no_training
 from gru_xp.forecasting.forecaster import Forecaster
-from gru_xp.forecasting.metrics import accuracy, accuracy_by_step, skill
+from gru_xp.forecasting.metrics import accuracy, accuracy_by_step, quantile_accuracy, skill
+from gru_xp.forecasting.outputs import column_suffix, quantile_column
+from gru_xp.forecasting.recipe import naive_spread
 from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.significance import diebold_mariano
 from gru_xp.forecasting.windows import Floats
@@ -57,7 +59,7 @@ class Backtest:
         Rows from one origin to the next.
     forecasts
         Arrays ``(n, horizon)`` in the data's units, by name: the model's first, then the other trained ones and those
-        that need no training.
+        that need no training. Quantiles have a suffix of Nixtla's, as in ``"GRU-lo-80"`` and ``"last value-lo-80"``.
     learned
         Number of rows, from the first, whose errors are the unit of MASE and RMSSE.
     season
@@ -100,14 +102,29 @@ class Backtest:
     @property
     def baselines(self) -> list[str]:
         """Names of the forecasts that need no training."""
-        return [name for name in self.forecasts if needs_no_training(name)]
+        return [name for name in self.points if needs_no_training(name)]
+
+    @property
+    def points(self) -> dict[str, Floats]:
+        """The forecasts that are no quantiles, by name."""
+        return {name: forecast for name, forecast in self.forecasts.items() if quantile_column(name) is None}
+
+    @property
+    def quantiles(self) -> dict[str, dict[float, Floats]]:
+        """The quantiles of each forecast that has any, by level."""
+        found: dict[str, dict[float, Floats]] = {}
+        for name, forecast in self.forecasts.items():
+            if (column := quantile_column(name)) is not None:
+                found.setdefault(column[0], {})[column[1]] = forecast
+        return found
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """How good the forecasts are, as JSON holds it.
 
         ``windows``, ``horizon``, ``stride``, ``season``; ``model``, which column of `to_frame` is that of the model;
-        ``models``, for each of these columns the measures of `accuracy` and, under ``by_step``, of `accuracy_by_step`;
+        ``models``, for each of these columns the measures of `accuracy` and, under ``by_step``, of `accuracy_by_step`,
+        and those of `quantile_accuracy` where there are quantiles;
         ``best_baseline``, which of those that need no training has the smallest mean absolute error; ``skill``, by
         which share that of the model is smaller, and ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the
         two; ``change``, how much the model's forecasts differ from the last value, relative to what the series does.
@@ -118,7 +135,7 @@ class Backtest:
         DataError
             The errors are too large for numbers.
         """
-        y_true, forecasts, model = self.y_true, dict(self.forecasts), self.model
+        y_true, forecasts, model = self.y_true, self.points, self.model
         errors = accuracy(y_true, forecasts, _known_values(self.series)[: self.learned], self.season)
         for name in ("mae", "rmse"):
             if errors[model][name] is None:
@@ -126,6 +143,8 @@ class Backtest:
                     "the errors are too large for numbers; give rows like those that the model was trained on, or "
                     "another model"
                 )
+        for name, measures in quantile_accuracy(y_true, self.quantiles).items():
+            errors[name] |= measures
         by_step = accuracy_by_step(y_true, forecasts)
         best = min(self.baselines, key=lambda name: math.inf if errors[name]["mae"] is None else errors[name]["mae"])
         tested = diebold_mariano(self._losses(model), self._losses(best), math.ceil(self.horizon / self.stride))
@@ -164,7 +183,7 @@ class Backtest:
         pandas.DataFrame
             A row for each value that is not missing: ``unique_id``, the target's name; ``ds``, its date, or the number
             of its row; ``cutoff``, that of the last row before the origin; ``y``, the actual value; and a column for
-            each forecast, such as ``GRU`` and ``LastValue``.
+            each forecast, such as ``GRU`` and ``LastValue``; that of a quantile has a suffix, as in ``GRU-lo-80``.
         """
         import pandas as pd
 
@@ -190,6 +209,9 @@ def _known_values(series: TimeSeries) -> Floats:
 
 def column_name(forecast: str) -> str:
     """The name of a forecast where a column is called after it: ``LastValue`` for ``"last value"``."""
+    found = quantile_column(forecast)
+    if found is not None:
+        return f"{column_name(found[0])}-{column_suffix(found[1])}"
     return "".join(word[0].upper() + word[1:] for word in re.findall(r"\w+", forecast))
 
 
@@ -265,16 +287,24 @@ def forecast_from(
 ) -> dict[str, Floats]:
     """Forecasts ``(n, horizon)`` from all origins, by name: the forecaster's, the ridge's, and those without training.
 
+    Where the forecaster's has quantiles, those without training have them too: of their errors in the training rows.
     `train` has the training rows of the target, for their mean. The ridge is fitted to the first `learned` rows of the
     series; it is left out where the training rows are not among them, which is None.
     """
     origin_list = origins.tolist()
-    named = {MODELS[forecaster.model]: forecaster.forecasts(series, origin_list, horizon)}
+    named = forecaster.forecast_distributions(series, origin_list, horizon)
     ridge = None if learned is None else ridge_beside(forecaster, series.head(learned), horizon)
     if ridge is not None:
         named[RIDGE] = ridge.forecasts(_target_alone(series), origin_list, horizon)
     target = series.values[:, 0]
-    return named | {name: baseline(target, origins, horizon) for name, baseline in baselines(train, seasons).items()}
+    quantiles, least = forecaster.outputs.quantiles, 0.0 if forecaster.loss == "poisson" else -math.inf
+    for name, baseline in baselines(train, seasons).items():
+        named[name] = baseline(target, origins, horizon)
+        if quantiles:
+            spread = naive_spread(baseline, series, len(train), horizon, quantiles, tuple(seasons))
+            for quantile, offset in zip(quantiles, spread, strict=True):
+                named[f"{name}-{column_suffix(quantile)}"] = np.maximum(named[name] + offset, least)
+    return named
 
 
 def with_others(result: Backtest, others: Mapping[str, OtherForecast] | None) -> Backtest:

@@ -1,7 +1,7 @@
 """How good a trained forecaster is on the parts of a series, beside forecasts that need no training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from gru_xp.forecasting.backtest import (
 )
 from gru_xp.forecasting.data import remembered_options, series_to_continue, warn_of_notices
 from gru_xp.forecasting.forecaster import Forecaster, naming
+from gru_xp.forecasting.outputs import column_suffix
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
@@ -39,6 +40,8 @@ class EvaluatedPart:
         Values in the data's units: actual, predicted, and those of the best forecast that needs no training.
     metrics
         See `Backtest.metrics`.
+    quantiles
+        Predicted quantiles ``(len(rows),)``, by column of `Backtest.to_frame`.
     """
 
     name: str
@@ -48,6 +51,7 @@ class EvaluatedPart:
     y_pred: Floats
     y_naive: Floats
     metrics: dict[str, Any]
+    quantiles: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def evaluate(
@@ -138,4 +142,8 @@ def _part(name: str, part: Backtest) -> EvaluatedPart:
         part.y_pred[there],
         part.forecasts[best][there],
         part.metrics,
+        {
+            f"{column_name(part.model)}-{column_suffix(level)}": forecast[there]
+            for level, forecast in part.quantiles.get(part.model, {}).items()
+        },
     )

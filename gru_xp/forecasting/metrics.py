@@ -5,7 +5,7 @@ Source: Hyndman and Athanasopoulos, Forecasting: Principles and Practice, 3rd ed
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +62,39 @@ def accuracy_by_step(y_true: Floats, forecasts: dict[str, Floats]) -> dict[str, 
             for name in STEP_MEASURES
         }
     return {model: {name: _numbers(results[name][model]) for name in STEP_MEASURES} for model in names}
+
+
+def quantile_accuracy(y_true: Floats, quantiles: Mapping[str, Mapping[float, Floats]]) -> dict[str, dict[str, Any]]:
+    """How good quantiles are.
+
+    Parameters
+    ----------
+    y_true : array, shape ``(n, horizon)``
+        Actual values, NaN where they are missing.
+    quantiles
+        Arrays of the same shape, by name of the forecast and level.
+
+    Returns
+    -------
+    dict
+        By forecast: ``pinball``, the mean quantile loss over all levels; and, where there are two levels or more,
+        ``coverage``, the share of the values from the lowest quantile to the highest, and ``expected_coverage``. None
+        where there is no such number.
+    """
+    losses, found = _losses(), {}
+    with np.errstate(over="ignore", invalid="ignore"):
+        for name, by_level in quantiles.items():
+            columns = {str(level): forecast for level, forecast in by_level.items()}
+            low, high = min(by_level), max(by_level)
+            frame = _frame(y_true, columns | {f"{name}-lo-all": by_level[low], f"{name}-hi-all": by_level[high]})
+            pinball = [
+                losses.quantile_loss(frame, {name: str(level)}, q=level, id_col=_ID)[name].iloc[0] for level in by_level
+            ]
+            found[name] = {"pinball": _number(sum(pinball) / len(pinball))}
+            if low < high:
+                coverage = losses.coverage(frame, [name], "all", id_col=_ID)[name].iloc[0]
+                found[name] |= {"coverage": _number(coverage), "expected_coverage": round(high - low, 10)}
+    return found
 
 
 def skill(error: float | None, reference: float | None) -> float | None:

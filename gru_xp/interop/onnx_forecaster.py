@@ -185,7 +185,7 @@ def _add_linear(graph: GraphBuilder, part: str, params: LinearParams, x: str) ->
 
 
 def _add_outputs(graph: GraphBuilder, forecaster: Forecaster, level: str, unit: str) -> tuple[float, ...]:
-    """Add what `Outputs.forecasts` makes of ``y.double``, as ``predictions`` perhaps ``quantiles``; their levels."""
+    """Add what `Outputs.forecasts` makes of ``y.double``: ``predictions``, and ``quantiles``; return their levels."""
     outputs, h = forecaster.outputs, forecaster.horizon
     location = "y.double" if outputs.loss != "gaussian" else _add_slice(graph, "y.double", "y.mean", 1, 0, h)
     graph.add("Mul", [location, unit], ["change"])

@@ -201,21 +201,25 @@ def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
 def write_predictions(folder: Path, series: TimeSeries, parts: Sequence[EvaluatedPart]) -> None:
     """``predictions.csv``: one row a predicted row of the series; ``date`` is its number where it has no date.
 
-    ``best_baseline`` is the forecast without training that has the smallest mean absolute error in the part.
+    ``best_baseline`` is the forecast without training that has the smallest mean absolute error in the part. Quantiles
+    follow, if the model predicts any.
     """
+    names = list(parts[0].quantiles) if parts else []
     rows = (
         (
             printable(series.labels[row], None) if series.labels else str(row),
             part.name,
             step,
-            *map(repr, (true, pred, true - pred, naive)),
+            *map(repr, (true, pred, true - pred, naive, *quantiles)),
         )
         for part in parts
-        for row, step, true, pred, naive in zip(
-            part.rows, *(a.tolist() for a in (part.steps, part.y_true, part.y_pred, part.y_naive)), strict=True
+        for row, step, true, pred, naive, *quantiles in zip(
+            part.rows,
+            *(a.tolist() for a in (part.steps, part.y_true, part.y_pred, part.y_naive, *part.quantiles.values())),
+            strict=True,
         )
     )
-    columns = ("date", "split", "step", "actual", "predicted", "residual", "best_baseline")
+    columns = ("date", "split", "step", "actual", "predicted", "residual", "best_baseline", *names)
     _write_csv(folder / _PREDICTIONS, columns, rows)
 
 

@@ -21,22 +21,27 @@ def read_table(path):
 def test_a_file(app, write_csv, quick, tmp_path):
     """Trained on the rows before the first forecast, as the library does it."""
     path = write_csv(rows=80)
-    outcome = app("backtest", "own.csv", *quick, "--steps", 3, "--windows", 5, "--out", "all.csv", "--json")
+    loss = ["--loss", "quantile", "--quantile", 0.9, "--quantile", 0.5, "--quantile", 0.1]
+    outcome = app("backtest", "own.csv", *quick, *loss, "--steps", 3, "--windows", 5, "--out", "all.csv", "--json")
     assert outcome.code == 0, outcome.err
     document = json.loads(outcome.out)
     assert (document["windows"], document["horizon"], document["stride"]) == (5, 3, 3)
     assert document["file"] == str(path)
     assert "trained on 65 rows" in outcome.err
     rows = read_table(tmp_path / "all.csv")
-    assert list(rows[0])[:5] == ["unique_id", "ds", "cutoff", "y", "GRU"]
+    columns = ["unique_id", "ds", "cutoff", "y", "GRU", "GRU-lo-80", "GRU-median", "GRU-hi-80"]
+    assert list(rows[0])[:8] == columns
     assert [row["ds"][:4] for row in rows] == [str(1965 + number) for number in range(15)]
     assert [row["cutoff"][:4] for row in rows] == [str(1964 + number // 3 * 3) for number in range(15)]
     series = read_series(path)
-    forecaster = Forecaster(hidden_size=4, num_epochs=3, horizon=3).fit(series.head(65), device="cpu")
-    expected = [value for origin in range(65, 80, 3) for value in forecaster.forecast(series.head(origin), 3)]
-    np.testing.assert_allclose([float(row["GRU"]) for row in rows], expected, rtol=1e-6)
+    forecaster = Forecaster(hidden_size=4, num_epochs=3, horizon=3, loss="quantile").fit(series.head(65), device="cpu")
+    expected = pd.concat(forecaster.forecast_distribution(series.head(origin), 3) for origin in range(65, 80, 3))
+    for column in columns[4:]:
+        np.testing.assert_allclose([float(row[column]) for row in rows], expected[column], rtol=1e-6, err_msg=column)
     errors = [abs(float(row["GRU"]) - float(row["y"])) for row in rows]
     assert document["models"]["GRU"]["mae"] == pytest.approx(np.mean(errors))
+    within = [float(row["GRU-lo-80"]) <= float(row["y"]) <= float(row["GRU-hi-80"]) for row in rows]
+    assert document["models"]["GRU"]["coverage"] == pytest.approx(np.mean(within))
 
 
 def test_the_options_of_train(app, write_csv, quick):

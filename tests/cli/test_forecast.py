@@ -32,6 +32,26 @@ def test_trading_days_go_on_after_the_weekend(app, goog):
     assert outcome.err == ""
 
 
+def test_intervals(app, write_csv, quick, tmp_path):
+    """Beside the forecast, in the run's predictions, and measured in its table."""
+    path = write_csv(rows=60)
+    outcome = app("train", path, *quick, "--loss", "gaussian", "--out", "run")
+    assert outcome.code == 0, outcome.err
+    (title,) = (line.split() for line in outcome.out.splitlines() if "MASE" in line)
+    assert title[-3:] == ["pinball", "in", "95%"]
+    run = tmp_path / "run"
+    names = ["GRU-lo-95", "GRU-lo-80", "GRU-median", "GRU-hi-80", "GRU-hi-95"]
+    header, *values = rows(app("forecast", "run", "--steps", 3))
+    assert header[3:] == names
+    expected = Forecaster.load(run / "model.safetensors", device="cpu").forecast_distribution(read_series(path), 3)
+    assert [list(map(float, row[2:])) for row in values] == expected.to_numpy().tolist()
+    for number, step in enumerate(json.loads(app("forecast", "run", "--steps", 3, "--json").out)):
+        assert [step[name] for name in names] == expected[names].iloc[number].tolist()
+    with (run / "predictions.csv").open(encoding="utf-8") as file:
+        predicted = list(csv.DictReader(file))
+    assert all(float(row["GRU-lo-95"]) < float(row["predicted"]) < float(row["GRU-hi-80"]) for row in predicted)
+
+
 def test_years_go_on(app, sunspots):
     header, *values = rows(app("forecast", sunspots.folder, "--steps", 3))
     assert header == ["step", "date", "Sunspots"]

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from utilsforecast.evaluation import evaluate as evaluate_frame
-from utilsforecast.losses import mae, rmse
+from utilsforecast.losses import coverage, mae, quantile_loss, rmse
 from utilsforecast.plotting import plot_series
 
 from gru_xp import Forecaster
@@ -220,6 +220,30 @@ def test_the_frame_is_one_of_utilsforecast(result, frame):
     last = table[table["cutoff"] == table["cutoff"].max()].drop(columns=["cutoff", "y"])
     (axes,) = plot_series(known, last).axes
     assert len(axes.lines) == 1 + len(models)
+
+
+def test_quantiles_are_measured_beside_those_of_forecasts_without_training(frame, small, cpu):
+    series = read_series(frame["Sales"])
+    forecaster = small(loss="quantile", quantiles=(0.1, 0.4, 0.9), horizon=2, linear_skip=True)
+    result = backtest(lambda rows: forecaster.fit(rows, device=cpu), series, rolling_origins(60, 90, 3, 3), 3, 3)
+    table = result.to_frame().drop(columns="cutoff")
+    suffixes = ["", "-lo-80", "-lo-20", "-hi-80"]
+    assert [name for name in table if name.startswith("GRU")] == [f"GRU{suffix}" for suffix in suffixes]
+    models = ["GRU", "LastValue", "Mean", "Drift", "SeasonalNaive"]
+    assert [name for name in table if name.startswith("Last")] == [f"LastValue{suffix}" for suffix in suffixes]
+    measured = evaluate_frame(table, [quantile_loss, coverage], models=models, level=[80]).set_index("metric")
+    for model in models:
+        measures, errors = result.metrics["models"][model], table["y"] - table[f"{model}-lo-20"]
+        losses = [np.maximum(0.4 * errors, -0.6 * errors).mean(), *measured[model].iloc[:2]]
+        assert measures["pinball"] == pytest.approx(np.mean(losses), rel=1e-12), model
+        assert measures["coverage"] == measured.loc["coverage_level80", model], model
+        assert measures["expected_coverage"] == 0.8, model
+    errors = frame["Sales"].to_numpy()[8:59] - frame["Sales"].to_numpy()[6:57]  # two steps ahead, after a season
+    spread = np.quantile(errors, [0.1, 0.5, 0.9])
+    second = result.forecasts["last value-hi-80"][:, 1] - result.forecasts["last value"][:, 1]
+    np.testing.assert_allclose(second, spread[2] - spread[1])
+    assert "pinball" not in result.metrics["models"]["Ridge"]
+    assert json.loads(json.dumps(result.metrics)) == result.metrics
 
 
 def test_rows_without_dates_and_missing_values(rng):
