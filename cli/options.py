@@ -79,7 +79,8 @@ class Command(click.Command):
         except MemoryError as error:
             if debug:
                 raise
-            what = f" ({error})" if str(error) else ""
+            reason = " ".join(str(error).split()).rstrip(".")
+            what = f" ({reason})" if reason else ""
             raise click.ClickException(f"not enough memory{what}; close other programs, or give fewer rows") from error
         except Exception as error:
             if debug:

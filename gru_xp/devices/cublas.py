@@ -320,7 +320,7 @@ def current() -> Cublas | None:
             if is_trying() and not is_short:
                 raise
             # no library, an unknown one, no memory: CuPy can multiply by itself
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition("; ")[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition("; ")[0].rstrip(".")
             handles[device] = None
             _HANDLES.problems[device] = f"no memory for cuBLAS on cuda:{device}"
             if is_short:

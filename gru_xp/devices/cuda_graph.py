@@ -173,7 +173,7 @@ def capture(
                 del _THREAD.streams[device]  # in case it is still of no use for anything else
                 if is_trying():
                     raise
-                reason = printable((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+                reason = printable((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."), 200)
                 if not (memory.has_warned and fallback_allowed()):
                     memory.has_warned = True
                     replace(f"cuda:{device} cannot capture a CUDA graph ({reason})", "one launch for each kernel")

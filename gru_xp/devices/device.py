@@ -311,7 +311,7 @@ def cuda_problem(index: int = 0) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _remedy(error: Exception) -> str:

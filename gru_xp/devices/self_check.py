@@ -28,6 +28,8 @@ _LOGGER = logging.getLogger("gru_xp")
 _LOCK = threading.RLock()
 _FOUND: dict[int, dict[str, Verdict] | str] = {}
 """The verdicts on each device that was checked, or the message of an error."""
+_ANNOUNCED: set[int] = set()
+"""Devices of which it was said that they are checked."""
 
 B, T, I, H = 5, 4, 3, 6  # noqa: E741
 LIMITS = {"float32": 1e-4, "float64": 1e-9}
@@ -87,7 +89,9 @@ def checked_again(device: int, off: Collection[str]) -> dict[str, Verdict]:
 
 def _check(device: int, off: Collection[str] = ()) -> dict[str, Verdict]:
     """Try one path more at a time, so that a failure is that path's; what failed, or is in `off`, is left off."""
-    _LOGGER.info("checking the fast paths of cuda:%d", device)
+    if device not in _ANNOUNCED:  # where memory is short, a check is made again later
+        _ANNOUNCED.add(device)
+        _LOGGER.info("checking the fast paths of cuda:%d", device)
     verdicts, works = {}, set[str]()
     has_cublas = True
     for path in PATHS:
@@ -159,7 +163,7 @@ def _difference(results: Sequence[Any], expected: Sequence[Any]) -> str | None:
 
 def _first_line(error: Exception) -> str:
     """The reason that an error gives, without the advice that ours end with."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return printable(line.partition("; ")[0] if isinstance(error, DeviceError) else line, 200)
 
 

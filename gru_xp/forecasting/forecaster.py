@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gru_xp.devices import Device, check_tf32, device_for_caller, to_device, to_host
+from gru_xp.devices import Device, check_tf32, device_for_caller, is_out_of_memory, to_device, to_host
 from gru_xp.devices.inventory import versions
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import ArgumentError, CheckpointError, DataError, NotFittedError, printable
@@ -1190,12 +1190,26 @@ class Forecaster:
 
     def _predict_windows(self, inputs: Floats, windows: Floats, ops: Ops) -> Floats:
         """Predictions ``(B, 1 + Q, h)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""
-        x = to_device(inputs, self.device, self.dtype)
-        with self.device.use():
-            rates = self._training_config().rates
-            scaled = to_host(predict(self.params, x, ops, rates, reset=self.reset)).astype(np.float64)
+        scaled = self._predict_scaled(inputs, ops).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             return self.outputs.forecasts(scaled, windows, self.scaler)
+
+    def _predict_scaled(self, inputs: Floats, ops: Ops) -> Floats:
+        """Outputs of the network ``(B, O)``; where memory runs out, of half as many windows at a time."""
+        try:
+            return self._predict_at_once(inputs, ops)
+        except Exception as error:
+            if len(inputs) < 2 or not is_out_of_memory(error):
+                raise
+        with self.device.use():  # here, where the error is gone, with all that its frames refer to
+            ops.release()
+        half = len(inputs) // 2
+        return np.concatenate([self._predict_scaled(part, ops) for part in (inputs[:half], inputs[half:])])
+
+    def _predict_at_once(self, inputs: Floats, ops: Ops) -> Floats:
+        with self.device.use():
+            x = to_device(inputs, self.device, self.dtype)
+            return to_host(predict(self.params, x, ops, self._training_config().rates, reset=self.reset))
 
 
 def _stop(record: EpochRecord) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from gru_xp.devices import Device, is_out_of_memory
 from gru_xp.devices.cublas import SMALL_WORKSPACE_BYTES, WORKSPACE_BYTES, choose_workspace, workspace_held
 from gru_xp.devices.cupy_ops import CupyOps
-from gru_xp.devices.fast_paths import fallback_allowed
+from gru_xp.devices.fast_paths import NO_FALLBACK_VARIABLE, fallback_allowed
 from gru_xp.devices.fast_paths import replace as warn_of_slower
 from gru_xp.devices.plan_memory import PlannedMemory, shape_alone
 from gru_xp.errors import MemoryLimitError
@@ -138,14 +138,17 @@ def _has_cublas(device: Device) -> bool:
     return isinstance(device.ops(), CupyOps)
 
 
-def _least_workspace(device: Device) -> int:
+def _least_workspace(device: Device, may_be_slower: bool | None = None) -> int:
     """Bytes of the workspace that a training can do with, unless nothing may be slower."""
     if not _has_cublas(device):
         return 0
-    return SMALL_WORKSPACE_BYTES if fallback_allowed() else WORKSPACE_BYTES
+    may_be_slower = fallback_allowed() if may_be_slower is None else may_be_slower
+    return SMALL_WORKSPACE_BYTES if may_be_slower else WORKSPACE_BYTES
 
 
-def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device) -> int:
+def needed_memory(
+    shapes: TrainingShapes, config: TrainingConfig, device: Device, *, may_be_slower: bool | None = None
+) -> int:
     """Bytes that should be free before a training, so that it does not run out of them, nor what comes after it.
 
     On the CPU, all sequences are predicted while what the training took may be there still, held by a `Pause`. On a
@@ -155,13 +158,15 @@ def needed_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device
     ----------
     shapes, config, device
         See `training_memory`.
+    may_be_slower
+        Whether a small workspace is enough; as the environment variable says if None.
 
     Returns
     -------
     int
     """
     after = 0 if device.is_cuda else _prediction_memory(shapes, config, device)
-    return int(_MARGIN * (_training_alone(shapes, config, device) + after)) + _least_workspace(device)
+    return int(_MARGIN * (_training_alone(shapes, config, device) + after)) + _least_workspace(device, may_be_slower)
 
 
 def _prediction_memory(s: TrainingShapes, config: TrainingConfig, device: Device) -> int:
@@ -201,9 +206,8 @@ def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device)
             free += workspace_held()
     if needed > free:
         advice = _advice(shapes, config, device, free)
-        raise MemoryLimitError(
-            f"training needs about {_text(needed)} of memory, and {device.name} has {_text(free)} free; {advice}"
-        )
+        wanted, there = _texts(needed, free)
+        raise MemoryLimitError(f"training needs about {wanted} of memory, and {device.name} has {there} free; {advice}")
     if _has_cublas(device):
         is_small = needed - _least_workspace(device) + WORKSPACE_BYTES > free
         with device.use():
@@ -275,7 +279,7 @@ def _told_of_memory(device: Device, advice: Callable[[str], str]) -> Iterator[No
 
 def _what(error: Exception) -> str:
     """What it says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _advice(shapes: TrainingShapes, config: TrainingConfig, device: Device, limit: int) -> str:
@@ -309,7 +313,16 @@ def _advice(shapes: TrainingShapes, config: TrainingConfig, device: Device, limi
     if not ways:
         ways = [f"{way} with batch_size={small.batch_size} and {keep}" for way in seq_length(small)]
     ways = ways or hidden_size(config)
-    advice = f"use {' or '.join(ways)}" if ways else "use fewer rows, as no other setting is enough"
+    fewest = replace(shapes, n_train=1, n_validation=min(1, shapes.n_validation))
+    if ways:
+        advice = f"use {' or '.join(ways)}"
+    elif fits(fewest, config):
+        advice = "use fewer rows, as no other setting is enough"
+    else:
+        missing = math.ceil((needed_memory(shapes, config, device) - limit) / 2**20)
+        advice = f"free {missing:,} MiB more, as no setting is enough"
+    if not fits(shapes, config) and needed_memory(shapes, config, device, may_be_slower=True) <= limit:
+        advice = f"leave out --no-fallback and {NO_FALLBACK_VARIABLE}, or {advice}"
     return advice + _or_the_cpu(device)
 
 
@@ -336,9 +349,16 @@ def _largest(numbers: list[int], fits: Callable[[int], bool]) -> int | None:
     return numbers[count - 1]
 
 
-def _text(nbytes: int) -> str:
+def _text(nbytes: int, digits: int = 3) -> str:
     unit, name = (2**30, "GiB") if nbytes >= 2**30 else (2**20, "MiB")
-    return f"{nbytes / unit:.3g} {name}" if nbytes < 1000 * unit else f"{nbytes / unit:.0f} {name}"
+    number = nbytes / unit
+    return f"{number:.{digits}g} {name}" if number < 10**digits else f"{number:.0f} {name}"
+
+
+def _texts(more: int, less: int) -> tuple[str, str]:
+    """Two numbers of bytes, with as many digits as it takes to tell them apart, up to nine."""
+    texts = [(_text(more, digits), _text(less, digits)) for digits in range(3, 10)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
 
 
 class _Estimate:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gru_xp import Forecaster
-from gru_xp.errors import ArgumentError, DataError
+from gru_xp.errors import ArgumentError, DataError, MemoryLimitError
+from gru_xp.forecasting import forecaster as module
 from gru_xp.forecasting.checkpoint import load_checkpoint, save_checkpoint
 from gru_xp.forecasting.data import series_to_learn
 from gru_xp.forecasting.forecaster import _OLD_SETTINGS
@@ -14,6 +15,7 @@ from gru_xp.forecasting.scaling import SCALINGS
 from gru_xp.io.series import TimeSeries
 from gru_xp.nn.network import network_forward
 from gru_xp.nn.params import arrays_of, flatten
+from gru_xp.training import objective
 
 pytestmark = pytest.mark.compat
 
@@ -58,6 +60,29 @@ def test_forecasts_are_the_networks_in_blocks_of_the_horizon(learn, rows, settin
     assert one_step.shape == (70 - L,)
     assert one_step[60 - L] == pytest.approx(expected[0], rel=1e-11)
     np.testing.assert_allclose(forecaster.forecasts(rows, [60, 30], 9)[0], expected[:9], rtol=1e-11)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 50])
+def test_many_windows_are_predicted_some_at_a_time(learn, rows, monkeypatch, at_once):
+    """As many as are planned, or, where memory runs out, half as many, and so on."""
+    forecaster, origins = learn(**SETTINGS["horizon"]), [*range(20, 70)]
+    expected = forecaster.forecasts(rows, origins, 5), forecaster.predict(rows)
+    sizes = []
+
+    def predict(params, x, *arguments, original=module.predict, **options):
+        sizes.append(len(x))
+        if len(x) > at_once:
+            raise MemoryError
+        return original(params, x, *arguments, **options)
+
+    monkeypatch.setattr(module, "predict", predict)
+    monkeypatch.setattr(objective, "MAX_PREDICTED", 17 * 2 * (forecaster.window_length + 5))
+    for found, known in zip((forecaster.forecasts(rows, origins, 5), forecaster.predict(rows)), expected, strict=True):
+        np.testing.assert_allclose(found, known, rtol=1e-11)
+    assert max(sizes) < 50
+    at_once = 0
+    with pytest.raises(MemoryLimitError, match="fewer rows"):
+        forecaster.forecasts(rows, origins, 5)
 
 
 @CASES
