@@ -197,7 +197,7 @@ def test_cuda_memory_that_is_gone_for_good(cuda, pool, trained, at_first_run):
     shapes = TrainingShapes(n_train=9, n_validation=2, seq_length=7, input_size=2, hidden_size=5, output_size=2)
     config = TrainingConfig(num_epochs=4, learning_rate=0.01)
     with (
-        pytest.raises(MemoryLimitError, match=r"^cuda:0 .*Out of memory.*; use .*") as caught,
+        pytest.raises(MemoryLimitError, match=r"^cuda:0 .*Out of memory.*; free .*") as caught,
         memory_advice(shapes, config, cuda),
     ):
         trained("one batch", cuda)
