@@ -80,8 +80,10 @@ def variants():
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, pytestconfig):
     """A folder that has what the code on the pages expects in the repository's root."""
+    if pytestconfig.getoption("fake_cupy"):
+        pytest.skip("trainings of this size take minutes on the stand-in for CuPy, which --device auto would choose")
     for name in ("data", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
