@@ -123,7 +123,10 @@ def pool():
 
 @pytest.fixture
 def cuda():
-    return resolve_device("cuda", fallback=False)
+    device = resolve_device("cuda", fallback=False)
+    with device.use():
+        cublas.current()  # after the self-check, which is not to fail
+    return device
 
 
 @pytest.mark.cuda
