@@ -302,7 +302,7 @@ def test_a_forecaster_lives_on_its_device(second, tmp_path, kind):
             assert {f"cuda:{a.device.id}" for a in leaves(other.params)} == {device}
             results.append((other.predict(series), other.forecast(to_device(series, other.device), 3)))
         errors = [forecaster.evaluate(series, 2).metrics, forecaster.backtest(series, 2, device=device).metrics]
-        results.append(np.array([table["models"]["GRU"]["rmse"] for table in errors]))
+        results.append([table["models"] for table in errors])
 
     with nothing_on_the_first():
         use("cuda:1")
