@@ -20,6 +20,7 @@ _NEEDS = {
 
 _OF_TRAINING = (
     "validation_ratio",
+    "refit",
     "patches",
     "hidden_size",
     "num_layers",
@@ -71,6 +72,11 @@ def check_together(ctx: click.Context, settings: Mapping[str, Any]) -> None:
             _refuse(f"{flag(name)} cannot be combined with --model ridge, which has no GRU and is not trained")
         if not settings["linear_skip"]:
             _refuse("--model ridge needs --linear-skip: it is the linear skip alone")
+    if settings.get("refit"):
+        if not settings["validation_ratio"]:
+            _refuse("--refit needs validation rows, which the number of epochs is found by; add --validation-ratio 0.2")
+        if ctx.params.get("verify_cpu"):
+            _refuse("--verify-cpu cannot be combined with --refit; it compares a single training")
     if settings["num_steps"] is not None and given("num_epochs"):
         _refuse("--num-steps cannot be combined with --num-epochs; it replaces it")
     if settings["num_steps"] is not None and settings["patience"] is not None and not settings["validation_ratio"]:

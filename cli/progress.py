@@ -62,32 +62,34 @@ def interruptible(at_quit: Callable[[], object]) -> Iterator[Interrupt]:
             at_quit()
 
 
-def watch(num_epochs: int, *, quiet: bool) -> "AbstractContextManager[Callable[[EpochRecord], None]]":
-    """A callback for the trainer that shows progress."""
+def watch(
+    num_epochs: int, *, quiet: bool, epoch: str = "epoch"
+) -> "AbstractContextManager[Callable[[EpochRecord], None]]":
+    """A callback for the trainer that shows progress; `epoch` is what an epoch is called."""
     show = _nothing if quiet else _bar if sys.stderr.isatty() else _lines
-    return show(num_epochs)
+    return show(num_epochs, epoch)
 
 
 @contextmanager
-def _nothing(num_epochs: int) -> "Iterator[Callable[[EpochRecord], None]]":
+def _nothing(num_epochs: int, epoch: str) -> "Iterator[Callable[[EpochRecord], None]]":
     yield lambda record: None
 
 
 @contextmanager
-def _bar(num_epochs: int) -> "Iterator[Callable[[EpochRecord], None]]":
+def _bar(num_epochs: int, epoch: str) -> "Iterator[Callable[[EpochRecord], None]]":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("epoch"),
+        TextColumn(epoch),
         MofNCompleteColumn(),
         *([BarColumn()] if console.width >= WIDTH_FOR_A_BAR else []),
         TextColumn("{task.fields[losses]} left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("epoch", total=num_epochs, losses="")
+        task = progress.add_task(epoch, total=num_epochs, losses="")
 
         def update(record: "EpochRecord") -> None:
             losses = f"loss: training {number_text(record.cost)}, best {_kind(record)} {number_text(record.best_cost)}"
@@ -102,7 +104,7 @@ def _kind(record: "EpochRecord") -> str:
 
 
 @contextmanager
-def _lines(num_epochs: int) -> "Iterator[Callable[[EpochRecord], None]]":
+def _lines(num_epochs: int, epoch: str) -> "Iterator[Callable[[EpochRecord], None]]":
     last_time = time.monotonic()
 
     def update(record: "EpochRecord") -> None:
@@ -111,7 +113,7 @@ def _lines(num_epochs: int) -> "Iterator[Callable[[EpochRecord], None]]":
             last_time = time.monotonic()
             left = record.seconds / record.epoch * (num_epochs - record.epoch)
             note(
-                f"epoch {record.epoch}/{num_epochs}: training loss {number_text(record.cost)}, "
+                f"{epoch} {record.epoch}/{num_epochs}: training loss {number_text(record.cost)}, "
                 f"best {_kind(record)} loss {number_text(record.best_cost)}, about {left:.0f} s left"
             )
 

@@ -5,6 +5,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from gru_xp.errors import DeviceWarning
 from gru_xp.io.messages import flag
 
 from .exclusive import check_together
-from .messages import choose_device, note, note_while_running, number_text, print_json, print_parts
+from .messages import choose_device, note, number_text, print_json, print_parts
 from .options import (
     Command,
     DeviceRequest,
@@ -40,9 +41,10 @@ from .training_run import TrainingRun, new_run, resumed_run
 
 if TYPE_CHECKING:
     from gru_xp.forecasting.backtest import OtherForecast
+    from gru_xp.forecasting.stages import Hooks, Stage
     from gru_xp.forecasting.verification import Drift, Witness
     from gru_xp.training.checkpoint import Checkpoints
-    from gru_xp.training.trainer import EpochRecord, TrainingState
+    from gru_xp.training.trainer import Pause, TrainingState
 
 POSITIVE = FiniteRange(min=0, min_open=True)
 RATE = FiniteRange(0, 1, max_open=True)
@@ -86,6 +88,12 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
     type=FiniteRange(0, 1, max_open=True),
     metavar="X",
     help="Fraction of the rows before the test set, from their end, held out to select the best epoch; 0 for none.",
+)
+@setting(
+    "--refit",
+    is_flag=True,
+    help="With --validation-ratio: train again on all rows before the test set, for as many epochs as were best. "
+    "(backtest --refit says how often it trains.)",
 )
 @setting(
     "--model",
@@ -384,20 +392,17 @@ def train(
             replaces_another = resume is None and (out / CHECKPOINT_FILE).exists()
             checkpoints = _checkpoints(run, out, replaces_another, lambda: interrupt.by is not None)
             witness = Witness(checkpoints) if verify_cpu else None  # its snapshot is for that alone
-            with watch(run.num_epochs, quiet=quiet) as show, warnings.catch_warnings():
+            with _Stages(run, checkpoints, witness, interrupt, quiet=quiet) as stages, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite is reported below
                 warnings.simplefilter("always", DeviceWarning)
-                callback = _Callback(run, show, quiet=quiet)
-                forecaster.fit(
-                    run.learned, device=chosen, callback=callback, pause=witness or checkpoints, state=run.state
-                )
-                callback.say_what_was_settled()
+                forecaster.fit(run.learned, device=chosen, on_stage=stages, state=run.state)
             checkpoints.write()
+            run.count_refit_rows()
             drift = None if witness is None else _verify(run, witness, interrupt)
             metrics, parts = _write_run(partial_folder, run, drift, others)
         _say_what_the_guard_found(run)
         _say_if_nothing_was_left(run, quiet=quiet)
-        _say_how_it_ended(run, out, quiet=quiet)
+        _say_how_it_ended(run, out, stages.num_epochs, quiet=quiet)
         if as_json:
             print_json({"run": str(out), **metrics})
         else:
@@ -412,6 +417,76 @@ def train(
         _say_drift(drift)
 
 
+class _Stages:
+    """What is shown and saved in each stage of a training, and how it is stopped: an `OnStage` for `Forecaster.fit`.
+
+    Attributes
+    ----------
+    num_epochs
+        Epochs to expect of the stage that the model is from.
+    """
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        checkpoints: "Checkpoints",
+        witness: "Witness | None",
+        interrupt: Interrupt,
+        *,
+        quiet: bool,
+    ) -> None:
+        self._run, self._checkpoints, self._witness = run, checkpoints, witness
+        self._interrupt, self._quiet = interrupt, quiet
+        self._shown = ExitStack()
+        self.num_epochs = 0
+
+    def __enter__(self) -> "_Stages":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._shown.close()
+
+    def __call__(self, stage: "Stage") -> "Hooks":
+        from gru_xp.forecasting.stages import Hooks
+
+        self._shown.close()
+        if not self.num_epochs:
+            self._say_what_was_settled()
+        epoch = "epoch"
+        pause: Pause = self._witness or self._checkpoints
+        if stage.name == "guard":
+            self._checkpoints.write()
+            epoch, pause = "guard: epoch", self._is_interrupted
+        else:
+            self.num_epochs = stage.num_epochs
+        if stage.name == "refit":
+            self._checkpoints.write()
+            epoch = "refit: epoch"
+            if self._run.selection is None:
+                self._say_what_is_refit(stage)
+        return Hooks(self._shown.enter_context(watch(stage.num_epochs, quiet=self._quiet, epoch=epoch)), pause)
+
+    def _say_what_was_settled(self) -> None:
+        """What was chosen for the options that are ``auto``."""
+        forecaster = self._run.forecaster
+        if "auto" in (forecaster.seq_length, forecaster.season):
+            seasons = " and ".join(f"{season} rows" for season in forecaster.seasons) or "none"
+            note(f"windows of {_rows(forecaster.window_length)}; season: {seasons}", quiet=self._quiet)
+
+    def _is_interrupted(self, *_: object) -> bool:
+        return self._interrupt.by is not None
+
+    def _say_what_is_refit(self, stage: "Stage") -> None:
+        forecaster = self._run.forecaster
+        amount = f"{stage.num_epochs} epochs" if stage.num_epochs != 1 else "1 epoch"
+        if forecaster.counts_steps:
+            amount = f"{stage.num_steps} updates"
+        note(
+            f"best epoch {forecaster.best_epoch}; training again on all {_rows(stage.rows)} for {amount}",
+            quiet=self._quiet,
+        )
+
+
 def _say_whose_defaults(ctx: click.Context, *, quiet: bool) -> None:
     """Which settings are not given, and differ from the article's."""
     from gru_xp.forecasting.presets import PRESETS
@@ -420,7 +495,7 @@ def _say_whose_defaults(ctx: click.Context, *, quiet: bool) -> None:
     names = [name for name in ctx.params if name in ours and ours[name] != theirs[name] and not is_given(ctx, name)]
     if names:
         options = ", ".join(map(flag, names))
-        note(f"default of gru-xp, not of the article (--preset article): {options}", quiet=quiet)
+        note(f"gru-xp's own defaults, unlike the article's (--preset article): {options}", quiet=quiet)
 
 
 def _given(ctx: click.Context) -> dict[str, Any]:
@@ -505,26 +580,11 @@ def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
-class _Callback:
-    """Says what was chosen for the options that are ``auto`` before it shows the first epoch."""
-
-    def __init__(self, run: TrainingRun, show: "Callable[[EpochRecord], None]", *, quiet: bool) -> None:
-        self._run, self._show, self._quiet, self._has_said = run, show, quiet, False
-
-    def __call__(self, record: "EpochRecord") -> None:
-        self.say_what_was_settled()
-        self._show(record)
-
-    def say_what_was_settled(self) -> None:
-        """Say it, once."""
-        forecaster, has_said = self._run.forecaster, self._has_said
-        self._has_said = True
-        if not (has_said or self._quiet) and "auto" in (forecaster.seq_length, forecaster.season):
-            seasons = " and ".join(f"{season} rows" for season in forecaster.seasons) or "none"
-            note_while_running(f"windows of {_rows(forecaster.window_length)}; season: {seasons}")
-
-
 def _say_what_the_guard_found(run: TrainingRun) -> None:
+    training = run.forecaster.training
+    assert training is not None
+    if training.stop_reason != "paused" and not run.forecaster.guard_ended:
+        note("interrupted before the guard (--guard) had compared the model with forecasts that need no training")
     if run.forecaster.fallback is not None:
         note(
             f"nothing beats the {run.forecaster.fallback} forecast on the last training rows; forecasting that "
@@ -532,8 +592,8 @@ def _say_what_the_guard_found(run: TrainingRun) -> None:
         )
 
 
-def _say_how_it_ended(run: TrainingRun, out: Path, *, quiet: bool) -> None:
-    forecaster, num_epochs, has_test = run.forecaster, run.num_epochs, run.split.fit_end < len(run.series)
+def _say_how_it_ended(run: TrainingRun, out: Path, num_epochs: int, *, quiet: bool) -> None:
+    forecaster, has_test = run.forecaster, run.split.fit_end < len(run.series)
     training = forecaster.training
     assert training is not None
     last = training.history[-1]
@@ -558,7 +618,7 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
     training = run.forecaster.training
     assert training is not None
     epoch = training.history[-1].epoch
-    if run.state is None or epoch > run.state.epoch:
+    if run.state is None or epoch > run.state.epoch or run.forecaster.selection is not run.selection:
         return
     if training.stop_reason == "patience":
         note(
@@ -567,6 +627,8 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
         )
     elif training.stop_reason == "num_epochs":
         note("the run was complete; to train further, give a larger --num-epochs with --allow-changes", quiet=quiet)
+    elif training.stop_reason == "num_steps" and run.selection is not None:
+        note("the run was complete; to train further, train a new run", quiet=quiet)
     elif training.stop_reason == "num_steps":
         note("the run was complete; to train further, train a new run with a larger --num-steps", quiet=quiet)
 
@@ -609,12 +671,23 @@ def _write_run(
         "seconds": training.history[-1].seconds,
         "parts": {part.name: part.metrics for part in parts},
     }
+    selection = forecaster.selection
+    if selection is not None:
+        metrics["selection"] = {
+            "best_epoch": selection.best_epoch,
+            "validation_loss": selection.history[selection.best_epoch].validation_cost,
+            "epochs": selection.history[-1].epoch,
+            "stop_reason": selection.stop_reason,
+        }
     if drift is not None:
         metrics["verify_cpu"] = {name: None if value == math.inf else value for name, value in asdict(drift).items()}
     with written_to(folder.parent):
         forecaster.save(folder / MODEL_FILE)
         write_history(folder, training.history)
+        if selection is not None:
+            write_history(folder, selection.history, of_selection=True)
         write_metrics(folder, metrics)
         write_predictions(folder, series, parts)
-        write_plots(folder, series, parts, training.history, training.best_epoch)
+        shown = training if selection is None else selection
+        write_plots(folder, series, parts, shown.history, shown.best_epoch)
     return metrics, parts

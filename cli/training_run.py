@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.checkpoint import Checkpoint
+    from gru_xp.forecasting.stages import Selection
     from gru_xp.forecasting.windows import Split
     from gru_xp.io.series import TimeSeries
     from gru_xp.training.trainer import TrainingState
@@ -41,8 +42,8 @@ _FREE = ("checkpoint_every", "checkpoint_seconds", "no_fallback")  # they change
 class TrainingRun:
     """A forecaster, its data, and the state of its training.
 
-    `facts` describe the run in its checkpoints. The last three fields are set for a resumed run: the device to use, and
-    the device and versions of the earlier training.
+    `facts` describe the run in its checkpoints. The last four fields are set for a resumed run: the device to use, and
+    the device, the versions and the `selection` of the earlier training.
     """
 
     forecaster: "Forecaster"
@@ -53,6 +54,7 @@ class TrainingRun:
     device: DeviceRequest | None = None
     trained_on: str | None = None
     versions: Mapping[str, str] | None = None
+    selection: "Selection | None" = None
 
     @property
     def series(self) -> "TimeSeries":
@@ -60,17 +62,15 @@ class TrainingRun:
         return self.source.series
 
     @property
-    def num_epochs(self) -> int:
-        """Epochs to expect; it may be one less, where values are missing or windows become longer than is known yet."""
-        forecaster = self.forecaster
-        length = forecaster.window_length if hasattr(forecaster, "look_back") else forecaster.shortest_window
-        windows = self.split.targets("train", length, forecaster.horizon)
-        return forecaster.planned_epochs(windows.stop - windows.start)
-
-    @property
     def learned(self) -> "TimeSeries":
         """The rows that are not for the test."""
         return self.series.head(self.split.fit_end)
+
+    def count_refit_rows(self) -> None:
+        """Count the validation rows as training rows, if they were learned from in the end."""
+        if self.forecaster.selection is not None:
+            self.split = dataclasses.replace(self.split, train_end=self.split.fit_end)
+            self.forecaster.notes |= {"train_end": self.split.train_end}
 
     def use(self, device: "Device", requested: str) -> None:
         """Record the device of the training; warn if a resumed run has other versions than before."""
@@ -176,6 +176,7 @@ def resumed_run(
         device,
         checkpoint.device,
         checkpoint.versions,
+        forecaster.selection,
     )
 
 
@@ -205,6 +206,8 @@ def _changed_options(
                 path,
                 f"{option} is {value}, but the run has {checkpoint.state.epoch} epochs already; give at least as many",
             )
+        if checkpoint.forecaster.selection is not None and name in ("num_epochs", "patience"):
+            _refuse(path, f"{what}, but --refit is training on all rows already, for the epochs found; leave it out")
         if name not in CHANGEABLE or _settles_more(name, value, held):
             _refuse(path, f"{what}, which would be a different training; leave it out, or train a new run")
         if not allow_changes:

@@ -13,11 +13,20 @@ from gru_xp.devices.device import DEVICE_PATTERN
 from gru_xp.errors import CheckpointError, printable
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.scaling import LARGEST
+from gru_xp.forecasting.stages import Selection
 from gru_xp.io.dates import format_date
 from gru_xp.io.messages import listed
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import Reading, TimeSeries
-from gru_xp.training.checkpoint import drop_unused, state_from_parts, state_parts, state_specs
+from gru_xp.training.checkpoint import (
+    drop_unused,
+    history_array,
+    history_from_array,
+    history_spec,
+    state_from_parts,
+    state_parts,
+    state_specs,
+)
 from gru_xp.training.strict_json import check_fields, shortened
 from gru_xp.training.tensors import DAMAGED, TensorSpec, damaged, read_tensors, write_tensors
 from gru_xp.training.trainer import TrainingState
@@ -26,6 +35,8 @@ FORMAT_VERSION = 2
 """Version 1 has numbers for a `bias_hn` with ``reset="before"`` too, which are not used."""
 
 _SERIES = "series."
+_SELECTION = "selection.history"
+_SELECTION_FIELDS: dict[str, type | tuple[type, ...]] = {"best_epoch": int, "epochs": int, "stop_reason": str}
 _SERIES_FIELDS: dict[str, type | tuple[type, ...]] = {
     "rows": int,
     "columns": list,
@@ -57,7 +68,7 @@ class Checkpoint:
     Attributes
     ----------
     forecaster
-        Its settings, columns, scaler and notes; without parameters.
+        Its settings, columns, scaler and notes, and its `selection`, once that is made; without parameters.
     state
         Where its training stands.
     series
@@ -108,6 +119,13 @@ def save_checkpoint(
     fields, series_arrays = _series_parts(series)
     description = {"forecaster": forecaster.describe(), "state": numbers, "series": fields, "run": run}
     arrays |= {_SERIES + name: array for name, array in series_arrays.items()}
+    if (selection := forecaster.selection) is not None:
+        description["selection"] = {
+            "best_epoch": selection.best_epoch,
+            "epochs": len(selection.history),
+            "stop_reason": selection.stop_reason,
+        }
+        arrays[_SELECTION] = history_array(selection.history, np)
     write_tensors(path, arrays, kind="checkpoint", version=FORMAT_VERSION, description=description)
 
 
@@ -125,6 +143,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     described = description["forecaster"]
     try:
         forecaster = Forecaster.from_description(described)
+        if (selected := description.get("selection")) is not None:
+            history = history_from_array(arrays[_SELECTION])
+            forecaster.selection = Selection(selected["best_epoch"], history, selected["stop_reason"])
         if version == 1:
             arrays = drop_unused(arrays, forecaster.architecture())
         checkpoint = Checkpoint(
@@ -163,8 +184,10 @@ def what_changed(series: TimeSeries, other: TimeSeries) -> str | None:
 
 
 def _check_parts(checkpoint: Checkpoint) -> None:
-    validated = checkpoint.state.history[0].validation_cost is not None
-    if validated != (checkpoint.forecaster.validation_ratio > 0):
+    forecaster, selection = checkpoint.forecaster, checkpoint.forecaster.selection
+    histories = [(checkpoint.state.history, forecaster.validation_ratio > 0 and selection is None)]
+    histories += [] if selection is None else [(selection.history, True)]
+    if any((history[0].validation_cost is not None) != validated for history, validated in histories):
         raise ValueError("costs of validation that do not go with the validation ratio")
     if not all(isinstance(version, str) and version.isprintable() for version in checkpoint.versions.values()):
         raise ValueError("versions are not printable text")
@@ -187,11 +210,23 @@ def _check_series(series: TimeSeries) -> None:
 
 
 def _expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec]:
-    check_fields("it", description, {"forecaster": dict, "state": dict, "series": dict, "run": dict})
+    kinds: dict[str, Any] = {
+        "forecaster": dict,
+        "state": dict,
+        "series": dict,
+        "run": dict,
+        "selection": (dict, type(None)),
+    }
+    check_fields("it", {"selection": None, **description}, kinds)
     forecaster = Forecaster.from_description(description["forecaster"])
     parameters = forecaster.architecture().specs(with_unused=version == 1)
     P = sum(int(np.prod(spec.shape)) for spec in parameters.values())
     specs = state_specs(description["state"], forecaster.optimizer, P, forecaster.dtype)
+    if (selected := description.get("selection")) is not None:
+        check_fields("the selection", selected, _SELECTION_FIELDS)
+        if not forecaster.refit or not 0 <= selected["best_epoch"] < selected["epochs"] < 2**31:
+            raise ValueError("a selection of no training")
+        specs[_SELECTION] = history_spec(selected["epochs"])
     series = _series_specs(description["series"], forecaster)
     return specs | {_SERIES + name: spec for name, spec in series.items()}
 

@@ -39,11 +39,12 @@ from gru_xp.forecasting.recipe import (
 )
 from gru_xp.forecasting.ridge import naive_weight
 from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
+from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
 from gru_xp.forecasting.windows import Floats, Split, WindowSequences, make_windows, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
-from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
+from gru_xp.nn.checks import check_choice, check_flag, check_function, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.params import RESETS, LinearParams, Reset, arrays_of, map_arrays, named_arrays
 from gru_xp.training.files import check_path
@@ -132,6 +133,7 @@ _OLD_SETTINGS: dict[str, Any] = {
     "quantiles": (0.5,),
     "schedule": "constant",
     "warmup": None,
+    "refit": False,
 }
 """Of models that were written before there were these settings, whatever their defaults are now."""
 
@@ -197,6 +199,10 @@ class Forecaster:
         quantile loss, where those of a forecast without training are the quantiles of its errors in the rows before,
         less their median. Fewer than 100 windows there are not judged, nor is a model that cannot be trained without
         them.
+    refit
+        Whether to train again on all rows, validation rows included, for as many epochs as were best on those; for as
+        many updates where `num_steps` or nothing limits the training. The learning rates are the same, up to there.
+        Only with a `validation_ratio`.
 
     Raises
     ------
@@ -248,6 +254,7 @@ class Forecaster:
     season: int | Literal["auto", "none"] = "auto"
     model: Literal["gru", "ridge"] = "gru"
     guard: bool = True
+    refit: bool = False
 
     device: Device = field(init=False, repr=False)
     params: NetworkParams = field(init=False, repr=False)
@@ -258,6 +265,8 @@ class Forecaster:
     seasons: tuple[int, ...] = field(init=False, repr=False, default=())
     fallback: str | None = field(init=False, repr=False, default=None)
     spread: tuple[tuple[float, ...], ...] = field(init=False, repr=False, default=())
+    guard_ended: bool = field(init=False, repr=False, default=True)
+    selection: Selection | None = field(init=False, repr=False, default=None)
     best_epoch: int = field(init=False, repr=False)
     training: TrainingResult | None = field(init=False, repr=False, default=None)
     notes: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
@@ -287,6 +296,11 @@ class Forecaster:
         if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
             raise ArgumentError(
                 f"validation_ratio is {shown(self.validation_ratio)}; it must be at least 0 and below 1"
+            )
+        if check_flag("refit", self.refit) and self.validation_ratio == 0:
+            raise ArgumentError(
+                "refit=True needs validation rows, by which the number of epochs is found; use a validation_ratio "
+                "above 0, such as 0.2"
             )
         self._training_config()
         if self.dropout > 0 and self.num_layers == 1:
@@ -348,7 +362,7 @@ class Forecaster:
 
     def _training_config(self, windows: int = 1) -> TrainingConfig:
         """For a training with so many windows."""
-        values = {f.name: getattr(self, f.name) for f in fields(TrainingConfig)}
+        values = {f.name: getattr(self, f.name) for f in fields(TrainingConfig) if f.name != "stop_after"}
         if self.schedule is None:
             turns = self.optimizer in ("adam", "adamw") and self.patience is None
             values["schedule"] = "one-cycle" if turns else "constant"
@@ -358,13 +372,14 @@ class Forecaster:
             values["num_steps"] = step_budget(windows, self.batch_size or windows)
         return TrainingConfig(**values)
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether a number of updates, and not of epochs, limits the training."""
+        return self._training_config().num_steps is not None
+
     def planned_epochs(self, windows: int) -> int:
         """Passes over so many windows of a training that nothing ends early."""
-        config = self._training_config(windows)
-        if config.num_steps is None:
-            assert config.num_epochs is not None
-            return config.num_epochs
-        return math.ceil(config.num_steps / math.ceil(windows / min(config.batch_size or windows, windows)))
+        return _planned_epochs(self._training_config(windows), windows)
 
     def learning_rate_after(self, epochs: int) -> float:
         """The learning rate that follows so many epochs, of a training whose number of epochs is set."""
@@ -382,6 +397,7 @@ class Forecaster:
         callback: Callable[[EpochRecord], object] | None = None,
         pause: Pause | None = None,
         state: TrainingState | None = None,
+        on_stage: OnStage | None = None,
         **how: Any,
     ) -> "Forecaster":
         """Learn from a series, all of whose rows may be looked at.
@@ -403,11 +419,16 @@ class Forecaster:
         device
             A name for `resolve_device`, or its result.
         callback
-            Called with an `EpochRecord` after every epoch; the training stops if the result is True.
+            Called with an `EpochRecord` after every epoch; the training stops if the result is True. With `refit`, the
+            epochs of the second training follow, from 0 again, unless the first one was stopped.
         pause
             Called after every batch; see `Pause`.
         state
             The state in which the training of this forecaster stopped, to resume from; see `Checkpoint`.
+        on_stage
+            Called with a `Stage` when the training begins, and before those of `refit` and `guard`. It may return
+            `Hooks` to use in this stage instead of `callback` and `pause`, which the stage of `guard` has none of
+            otherwise. A guard that is stopped decides nothing, and `guard_ended` is False.
         **how
             How to read a DataFrame: ``time``, the columns that date the rows, and the other options of `read_series`.
             `predict` and `forecast` use the same ones.
@@ -436,6 +457,7 @@ class Forecaster:
         """
         self.__post_init__()  # the attributes may have changed since
         check_hooks(callback, pause, state)
+        check_function("on_stage", on_stage, optional=True)
         given = series
         series = series_to_learn(series, target, features, how)
         warn_of_notices(given, series, stacklevel=2)
@@ -447,6 +469,7 @@ class Forecaster:
                 check_counts(series)
             split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)
             if state is None:
+                self.selection = None
                 scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
                 self.look_back, self.seasons = settle_look_back(
                     series, split.train_end, scaler, self.seq_length, self.season, self.horizon
@@ -455,65 +478,112 @@ class Forecaster:
             else:
                 self._check_fitted("scaler")
                 scaler = self.scaler
-            shapes = self._training_shapes(series, split)
-            config = self._training_config(shapes.n_train)
-            check_memory(shapes, config, device)
-            if state is None:
-                self.fallback = self._guard(series.head(split.train_end), device) if self.guard else None
-            with memory_advice(shapes, config, device):
-                learned = self._sequences(series, "train", split, scaler, device)
-                validation = None
-                if self.validation_ratio > 0:
-                    validation = self._sequences(series, "validation", split, scaler, device, learned.mean_unit)
-                vars(self).pop("params", None)  # they would not go with what follows
-                self.device, self.columns, self.scaler = device, series.columns, scaler
-                self.sees_gaps, self.best_epoch = series.observed is not None, 0
-                if state is None:
-                    self.spread = self._spread(series, split.train_end)
-                if series is not given:
-                    others = {name: note for name, note in self.notes.items() if name != "reading"}
-                    self.notes = others | ({"reading": ReadOptions(**how).to_dict()} if how else {})
-                start = self._start()
-                if self.linear_skip:
-                    start = start._replace(skip=self._ridge(series, split, scaler, learned.mean_unit))
-                training = train(
-                    start,
-                    learned,
-                    config=config,
-                    device=device,
-                    validation=validation,
-                    callback=_stop if self.model == "ridge" else callback,
-                    pause=None if self.model == "ridge" else pause,
-                    state=state,
-                )
-        self.training, self.params, self.best_epoch = training, training.params, training.best_epoch
+            self.fallback, self.spread, self.guard_ended = None, (), True
+            notes = self.notes
+            if series is not given:
+                notes = {name: note for name, note in notes.items() if name != "reading"}
+                notes |= {"reading": ReadOptions(**how).to_dict()} if how else {}
+            learn = partial(
+                self._learn, series, device=device, notes=notes, hooks=Hooks(callback, pause), on_stage=on_stage
+            )
+            selection = self.selection
+            config = self._training_config(self._training_shapes(series, split).n_train)
+            if selection is None:
+                training = learn(split, scaler, config, state=state)
+                state = None
+                if self.refit and (training.stop_reason in _ENDS or self.model == "ridge"):
+                    selection = Selection.of(training)
+            if selection is not None:
+                whole = Split(len(series), len(series), len(series))
+                counts = (len(self._starts(series, rows.part("train"))) for rows in (split, whole))
+                scaler = self._for_targets(Scaler.fit(self.scaling, series.values, series.columns))
+                training = learn(whole, scaler, selection.again(config, *counts), state=state, selection=selection)
         if training.problem is not None:
             warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
+        if self.guard:
+            self.guard_ended = training.stop_reason != "paused"
+            if self.guard_ended:
+                self._compare_with_naive(series.head(split.train_end), device, on_stage)
+                self.spread = self._spread(series, split.train_end)
         return self
 
-    def _guard(self, series: TimeSeries, device: Device) -> str | None:
-        """The forecast without training that is as good on the last training rows; None if this one is better."""
+    def _learn(
+        self,
+        series: TimeSeries,
+        split: Split,
+        scaler: Scaler,
+        config: TrainingConfig,
+        *,
+        device: Device,
+        notes: dict[str, Any],
+        hooks: Hooks,
+        on_stage: OnStage | None,
+        state: TrainingState | None,
+        selection: Selection | None = None,
+    ) -> TrainingResult:
+        """One stage: train on the training part of the split, from the start or from a state."""
+        shapes = self._training_shapes(series, split)
+        check_memory(shapes, config, device)
+        with memory_advice(shapes, config, device):
+            learned = self._sequences(series, "train", split, scaler, device)
+            validation = None
+            if split.fit_end > split.train_end:
+                validation = self._sequences(series, "validation", split, scaler, device, learned.mean_unit)
+            if on_stage is not None:
+                name: Literal["training", "refit"] = "training" if selection is None else "refit"
+                epochs, steps = _planned_epochs(config, learned.n), config.steps(learned.n)
+                hooks = on_stage(Stage(name, epochs, steps, split.train_end)) or hooks
+            vars(self).pop("params", None)  # they would not go with what follows
+            self.device, self.columns, self.scaler, self.notes = device, series.columns, scaler, notes
+            self.sees_gaps, self.best_epoch, self.selection = series.observed is not None, 0, selection
+            start = self._start()
+            if self.linear_skip:
+                start = start._replace(skip=self._ridge(series, split, scaler, learned.mean_unit))
+            training = train(
+                start,
+                learned,
+                config=config,
+                device=device,
+                validation=validation,
+                callback=_stop if self.model == "ridge" else hooks.callback,
+                pause=None if self.model == "ridge" else hooks.pause,
+                state=state,
+            )
+        self.training, self.params, self.best_epoch = training, training.params, training.best_epoch
+        return training
+
+    def _compare_with_naive(self, series: TimeSeries, device: Device, on_stage: OnStage | None) -> None:
+        """Forecast like the best forecast without training from now on, if the last training rows are in its favour."""
         learned, origins = guarded_origins(series, len(series), self.horizon, self.window_length)
         if not len(origins):
-            return None
+            return
         season: Any = self.look_back.season if self.look_back.season > 1 else "none"
-        changed = {"guard": False, "seq_length": self.window_length, "season": season, "validation_ratio": 0.0}
+        changed = {"guard": False, "seq_length": self.window_length, "season": season}
+        changed |= {"validation_ratio": 0.0, "refit": False}
         batch_size = min(self.batch_size or learned, learned)
         if self.planned_epochs(learned) * math.ceil(learned / batch_size) > step_budget(learned, batch_size):
             changed |= {"num_epochs": None, "num_steps": None, "patience": None}  # long trainings are not made twice
         rehearsal = Forecaster(**self.settings() | changed)
+
+        def as_guard(stage: Stage) -> Hooks | None:
+            return None if on_stage is None else on_stage(stage._replace(name="guard"))
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             try:
-                rehearsal.fit(series.head(learned), device=device)
+                rehearsal.fit(series.head(learned), device=device, on_stage=as_guard)
             except DataError:  # the rows before the last ones are constant, too few or missing
-                return None
+                return
+        assert rehearsal.training is not None
+        if rehearsal.training.stop_reason in ("paused", *(["callback"] if self.model == "gru" else [])):
+            self.guard_ended = False
+            return
         levels = self.outputs.judged
         try:
             forecasts = rehearsal._forecasts(series, origins, self.horizon)[:, -len(levels) :]
         except DataError:  # they are no numbers
             forecasts = np.full((len(origins), len(levels), self.horizon), np.nan)
-        return naive_instead(series, learned, origins, forecasts, self.seasons, levels)
+        self.fallback = naive_instead(series, learned, origins, forecasts, self.seasons, levels)
 
     def _spread(self, series: TimeSeries, rows: int) -> tuple[tuple[float, ...], ...]:
         """Quantiles of the errors of the forecast that the guard has chosen, ``(Q, horizon)``, by the first rows."""
@@ -528,7 +598,7 @@ class Forecaster:
     @contextmanager
     def _keeping_choices(self) -> Iterator[None]:
         """What the parameters go with is as before, where a fit is refused that has left them there."""
-        chosen = ("look_back", "seasons", "fallback", "spread")
+        chosen = ("look_back", "seasons", "fallback", "spread", "guard_ended", "selection")
         before = {name: value for name, value in vars(self).items() if name in chosen}
         try:
             yield
@@ -1210,6 +1280,14 @@ class Forecaster:
         with self.device.use():
             x = to_device(inputs, self.device, self.dtype)
             return to_host(predict(self.params, x, ops, self._training_config().rates, reset=self.reset))
+
+
+_ENDS = ("num_epochs", "num_steps", "patience")
+"""Why a training stops that was not stopped from outside, and went well."""
+
+
+def _planned_epochs(config: TrainingConfig, windows: int) -> int:
+    return math.ceil(config.steps(windows) / config.steps_per_epoch(windows))
 
 
 def _stop(record: EpochRecord) -> bool:

@@ -44,6 +44,7 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
         "season": "auto",
         "model": "gru",
         "guard": True,
+        "refit": False,
     }
 )
 """All defaults of `Forecaster`: settings that were the best, or close to them, on series of many kinds, in seconds."""

@@ -90,7 +90,7 @@ def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, p
     Parameters
     ----------
     forecaster
-        One that has learned from `series` while `witness` was watching.
+        One that has learned from `series`, without `refit`, while `witness` was watching.
     series
         What it has learned from.
     witness
@@ -104,7 +104,8 @@ def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, p
     cpu = resolve_device("cpu", threads=forecaster.device.threads if not forecaster.device.is_cuda else None)
     device = cpu if forecaster.device.is_cuda else _PlainCpu(**vars(cpu))
     # as many epochs: a cost that differs a little may end the patience earlier or later
-    settings, last = forecaster.settings() | {"patience": None, "guard": False}, max(training.history[-1].epoch, 1)
+    settings = forecaster.settings() | {"patience": None, "guard": False, "refit": False}
+    last = max(training.history[-1].epoch, 1)
     if forecaster.patience is not None and forecaster.num_epochs is None:
         settings["num_epochs"] = EPOCHS_WITH_PATIENCE
 

@@ -29,7 +29,8 @@ except ImportError:  # not on Windows
 MODEL_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _PARTIAL = ".partial-"
-_HISTORY, _METRICS, _PREDICTIONS, _PLOTS = "history.csv", "metrics.json", "predictions.csv", "plots"
+_HISTORY, _SELECTION = "history.csv", "selection.csv"
+_METRICS, _PREDICTIONS, _PLOTS = "metrics.json", "predictions.csv", "plots"
 
 
 def model_file(run: str | Path) -> Path:
@@ -141,7 +142,9 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _move_up(partial: Path) -> None:
-    """Move all files of a folder to the one that it is in."""
+    """Move all files of a folder to the one that it is in, where no older run's are left that this one has none of."""
+    if not (partial / _SELECTION).exists():
+        (partial.parent / _SELECTION).unlink(missing_ok=True)
     for file in sorted(file for file in partial.rglob("*") if file.is_file()):
         target = partial.parent / file.relative_to(partial)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +180,7 @@ def _check_overwrite(out: Path, overwrite: bool) -> None:
         resume = f", or continue it with: gru-xp train --resume {shlex.quote(str(out))}"
         resume = resume if (out / CHECKPOINT_FILE).exists() else ""
         raise DataError(f"{out} exists; use --overwrite or another --out{resume}")
-    names = (MODEL_FILE, CHECKPOINT_FILE, _HISTORY, _METRICS, _PREDICTIONS, _PLOTS)
+    names = (MODEL_FILE, CHECKPOINT_FILE, _HISTORY, _SELECTION, _METRICS, _PREDICTIONS, _PLOTS)
     for path in (out / name for name in names):
         if path.exists() and path.is_dir() != (path.name == _PLOTS):
             raise DataError(f"{path} is in the way of a file of the run; remove it or use another --out")
@@ -191,11 +194,11 @@ def remove_partial(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
-    """``history.csv``: one row an epoch, from epoch 0, the start."""
+def write_history(folder: Path, history: Sequence[EpochRecord], *, of_selection: bool = False) -> None:
+    """``history.csv``, or ``selection.csv``: one row an epoch, from epoch 0, the start."""
     columns = ("epoch", "cost", "validation_cost", "gradient_norm", "seconds")
     rows = ([_cell(getattr(record, column)) for column in columns] for record in history)
-    _write_csv(folder / _HISTORY, columns, rows)
+    _write_csv(folder / (_SELECTION if of_selection else _HISTORY), columns, rows)
 
 
 def write_predictions(folder: Path, series: TimeSeries, parts: Sequence[EvaluatedPart]) -> None:

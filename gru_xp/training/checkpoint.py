@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, fields
 from typing import Any
 
 from array_api_compat import array_namespace
 
-from gru_xp.nn.scan import Array
+from gru_xp.nn.scan import Array, Namespace
 from gru_xp.training.model_file import Architecture
 from gru_xp.training.optimizers import STATE_SHAPES
 from gru_xp.training.strict_json import check_fields
@@ -107,9 +107,8 @@ class Checkpoints:
 def state_parts(state: TrainingState) -> tuple[dict[str, Any], dict[str, Array]]:
     """What of a state JSON holds, and its arrays."""
     xp = array_namespace(state.theta)
-    history = [[math.nan if value is None else value for value in astuple(record)[1:]] for record in state.history]
     numbers = {
-        "epochs": len(history),
+        "epochs": len(state.history),
         "batches": state.batches,
         "best_epoch": state.best_epoch,
         "largest_norm": state.largest_norm,
@@ -119,7 +118,7 @@ def state_parts(state: TrainingState) -> tuple[dict[str, Any], dict[str, Array]]
     arrays = {
         "theta": state.theta,
         "best_theta": state.best_theta,
-        "history": xp.asarray(history, dtype=xp.float64),
+        "history": history_array(state.history, xp),
         **{_OPTIMIZER + name: array for name, array in state.optimizer.items()},
     }
     return numbers, arrays
@@ -151,7 +150,7 @@ def state_specs(numbers: object, optimizer: str, P: int, dtype: str) -> dict[str
     shapes = dict.fromkeys(_VECTORS, (P,))
     shapes |= {_OPTIMIZER + name: (P,) if whole else (1,) for name, whole in STATE_SHAPES[optimizer].items()}
     specs = {name: TensorSpec(dtype, shape) for name, shape in shapes.items()}
-    return specs | {"history": TensorSpec("float64", (checked["epochs"], len(_COLUMNS)), finite=False)}
+    return specs | {"history": history_spec(checked["epochs"])}
 
 
 def drop_unused(arrays: Mapping[str, Array], architecture: Architecture) -> dict[str, Array]:
@@ -186,9 +185,7 @@ def state_from_parts(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) ->
     ValueError
         The history is not one.
     """
-    history = tuple(_record(epoch, *row) for epoch, row in enumerate(arrays["history"].tolist()))
-    if len({record.validation_cost is None for record in history}) > 1:
-        raise ValueError("a history with costs of validation for some epochs only")
+    history = history_from_array(arrays["history"])
     return TrainingState(
         numbers["batches"],
         arrays["theta"],
@@ -200,6 +197,31 @@ def state_from_parts(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) ->
         float(numbers["seconds"]),
         float(numbers.get("loss_sum", 0.0)),
     )
+
+
+def history_array(history: Sequence[EpochRecord], xp: Namespace) -> Array:
+    """A row for each epoch; NaN for a number that there is not."""
+    rows = [[math.nan if value is None else value for value in astuple(record)[1:]] for record in history]
+    return xp.asarray(rows, dtype=xp.float64)
+
+
+def history_spec(epochs: int) -> TensorSpec:
+    """The array of a history with so many records."""
+    return TensorSpec("float64", (epochs, len(_COLUMNS)), finite=False)
+
+
+def history_from_array(array: Array) -> tuple[EpochRecord, ...]:
+    """The history whose array this is.
+
+    Raises
+    ------
+    ValueError
+        It is not that of a history.
+    """
+    history = tuple(_record(epoch, *row) for epoch, row in enumerate(array.tolist()))
+    if len({record.validation_cost is None for record in history}) > 1:
+        raise ValueError("a history with costs of validation for some epochs only")
+    return history
 
 
 def _is_finite(state: TrainingState) -> bool:

@@ -81,6 +81,9 @@ class TrainingConfig:
         Number of updates, in place of `num_epochs`; the last pass may end early. With mini-batches, the loss of an
         epoch is the mean of those that its updates began with, and that of the start is of the first batch. Without
         validation, the last parameters are the result.
+    stop_after
+        Number of updates after which to stop, of those that the learning rates are for; all of them if None. Only with
+        `num_steps`.
     loss : {"mse", "mae", "huber", "quantile", "gaussian", "poisson"}
         What is minimised; see `gru_xp.nn.losses`. The network has an output for each target, but one for each quantile
         of each, and two with gaussian.
@@ -113,6 +116,7 @@ class TrainingConfig:
     schedule: str = "constant"
     warmup: float | None = None
     num_steps: int | None = None
+    stop_after: int | None = None
     loss: str = "mse"
     huber_delta: float = 1.0
     quantiles: tuple[float, ...] = (0.5,)
@@ -127,6 +131,8 @@ class TrainingConfig:
             check_choice("reduction", self.reduction, REDUCTIONS)
         name = "num_epochs" if self.num_steps is None else "num_steps"
         whole_number(name, getattr(self, name), 1, 2**31 - 1)
+        if self.stop_after is not None:
+            whole_number("stop_after", self.stop_after, 0)
         whole_number("seed", self.seed, 0)
         positive_number("learning_rate", self.learning_rate)
         for name in ("batch_size", "patience", "keep_every"):
@@ -158,6 +164,16 @@ class TrainingConfig:
     def outputs_per_target(self) -> int:
         """How many outputs the network has for each target."""
         return outputs_per_target(self.loss, self.quantiles)
+
+    def steps_per_epoch(self, n: int) -> int:
+        """Number of updates in an epoch of `n` sequences."""
+        return math.ceil(n / min(self.batch_size or n, n))
+
+    def steps(self, n: int) -> int:
+        """Number of updates of a training on `n` sequences that nothing ends early."""
+        if self.num_steps is None:
+            return (self.num_epochs or 0) * self.steps_per_epoch(n)
+        return self.num_steps if self.stop_after is None else min(self.num_steps, self.stop_after)
 
     def learning_rate_at(self, step: int, total: int) -> float:
         """The learning rate of one of `total` updates, the first of which is 0."""
@@ -692,7 +708,8 @@ class Update:
         self.config = config
         self._steps_per_epoch = steps_per_epoch
         self._n_steps = config.num_steps or (config.num_epochs or 0) * steps_per_epoch
-        self.num_epochs = math.ceil(self._n_steps / steps_per_epoch)
+        self._last_step = self._n_steps if config.stop_after is None else min(config.stop_after, self._n_steps)
+        self.num_epochs = math.ceil(self._last_step / steps_per_epoch)
         self._sums_losses = sums_losses
         self.optimizer = _optimizer(theta, config)
         self._theta, self._ops = theta, ops
@@ -720,7 +737,7 @@ class Update:
 
     def steps_in(self, epoch: int) -> int:
         """How many updates there are in an epoch."""
-        return min(self._steps_per_epoch, self._n_steps - (epoch - 1) * self._steps_per_epoch)
+        return min(self._steps_per_epoch, self._last_step - (epoch - 1) * self._steps_per_epoch)
 
     def mean_loss(self, epoch: int, n: int, batch_size: int) -> float:
         """The mean of the losses that the updates of an epoch began with, of `n` sequences if there are all of them."""

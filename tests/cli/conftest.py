@@ -249,13 +249,13 @@ def contents():
 
 
 def _results(folder):
-    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-        history = list(csv.DictReader(file))
-    for row in history:
-        del row["seconds"]
-    return {"history": history} | {
-        name: (folder / name).read_bytes() for name in ("model.safetensors", "predictions.csv")
-    }
+    histories = {}
+    for path in folder.glob("[hs]*.csv"):  # history.csv, and selection.csv with --refit
+        with path.open(newline="", encoding="utf-8") as file:
+            histories[path.stem] = list(csv.DictReader(file))
+        for row in histories[path.stem]:
+            del row["seconds"]
+    return histories | {name: (folder / name).read_bytes() for name in ("model.safetensors", "predictions.csv")}
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ def test_defaults_are_those_of_the_library(app):
 # --- usage that is wrong ----------------------------------------------------------------------------------------
 
 OF_A_GRU = (
-    *(["--validation-ratio", "0.2"], ["--patches", "8"], ["--hidden-size", "32"], ["--num-layers", "1"]),
+    *(["--refit"], ["--validation-ratio", "0.2"], ["--patches", "8"], ["--hidden-size", "32"], ["--num-layers", "1"]),
     *(["--bidirectional"], ["--dropout", "0"], ["--recurrent-dropout", "0"], ["--zoneout", "0"], ["--reset", "after"]),
     *(["--num-epochs", "3"], ["--num-steps", "3"], ["--loss", "mae"], ["--huber-delta", "1"], ["--quantile", "0.5"]),
     *(["--learning-rate", "1"], ["--optimizer", "sgd"], ["--beta1", "0.9"], ["--beta2", "0.9"]),
@@ -181,6 +181,8 @@ WRONG = [
     (["--model", "ridge", "--preset", "article"], ["--model ridge", "--linear-skip"]),
     (["--num-steps", "9", "--num-epochs", "9"], ["--num-steps", "--num-epochs"]),
     (["--num-steps", "9", "--patience", "9"], ["--num-steps", "--patience", "--validation-ratio"]),
+    (["--refit"], ["--refit", "--validation-ratio"]),
+    (["--refit", "--validation-ratio", "0.2", "--verify-cpu"], ["--refit", "--verify-cpu"]),
     (["--huber-delta", "2"], ["--huber-delta", "--loss huber"]),
     (["--quantile", "0.2", "--loss", "mse"], ["--quantile", "--loss quantile"]),
     (["--weight-decay", "0.2", "--optimizer", "adam"], ["--weight-decay", "--optimizer adamw"]),

@@ -188,6 +188,58 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(write_csv, trained, 
     assert_resumes_with_the_same_bits(trained, stopped, resumed, kind, [stop])
 
 
+@pytest.mark.parametrize("stage", ["training", "refit"])
+def test_either_training_of_a_refit_goes_on_with_the_same_bits(app, own, trained, resumed, stage, monkeypatch):
+    options = (*BATCHES, *EPOCHS, "--validation-ratio", "0.2", "--refit")
+    expected = trained(*options)
+    assert len(expected["selection"]) == 6
+    assert len(expected["history"]) > 2
+    count = 0
+
+    def called(self, epoch, batches, state, before=Checkpoints.__call__):
+        nonlocal count
+        count += (epoch, batches) == (1, 2)
+        if (epoch, batches) == (1, 2) and count == (1 if stage == "training" else 2):
+            signal.raise_signal(signal.SIGINT)
+        return before(self, epoch, batches, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "__call__", called)
+        assert app("train", own.name, *options, "--out", "run").code == 130
+    assert stands() == (1, 2)
+    assert (checkpoint().forecaster.selection is None) == (stage == "training")
+    if stage == "refit":
+        more = ("--num-epochs", 9, "--allow-changes")
+        app("train", "--resume", "run", *more).assert_refused("--num-epochs", "--refit")
+    assert resumed() == expected
+    assert resumed() == expected
+
+
+def test_a_guard_that_was_interrupted_does_not_decide_and_is_made_again(app, tmp_path, rng, results, monkeypatch):
+    file = tmp_path / "noise.csv"
+    file.write_text("value\n" + "".join(f"{v:.4f}\n" for v in rng.standard_normal(750)))
+    train = ("train", file, *QUIET[:-1], "--num-steps", 20)
+    assert "nothing beats the mean forecast" in app(*train, "--out", "whole").err
+
+    module = sys.modules["gru_xp.cli.train"]
+
+    def interrupted(*arguments, epoch, watch=module.watch, **options):
+        if epoch.startswith("guard"):
+            signal.raise_signal(signal.SIGINT)
+        return watch(*arguments, epoch=epoch, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "watch", interrupted)
+        outcome = app(*train, "--out", "run")
+    assert outcome.code == 130
+    assert "interrupted before the guard" in outcome.err
+    assert "--resume run" in outcome.err
+    assert "nothing beats" not in outcome.err
+    assert Forecaster.load("run/model.safetensors", device="cpu").fallback is None
+    assert "nothing beats the mean forecast" in app("train", "--resume", "run").err
+    assert results(Path("run")) == results(Path("whole"))
+
+
 @pytest.mark.slow
 def test_runs_that_were_interrupted_anywhere_end_with_the_same_bits(write_csv, trained, stopped, resumed):
     for kind in KINDS:
@@ -533,6 +585,7 @@ CHANGES = {
 """Options that a run may go on with otherwise, if that is said."""
 
 OTHERS = {
+    "refit": True,
     "target": "Year",
     "feature": "Year",
     "features": "Year",

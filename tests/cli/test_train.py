@@ -245,7 +245,7 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
     }
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
     flags += ["--quantile", 0.75, "--quantile", 0.25]
-    others = ("--bidirectional", "--no-linear-skip", "--no-guard")
+    others = ("--bidirectional", "--no-linear-skip", "--no-guard", "--refit")
     assert app("train", "own.csv", *flags, *others, "--out", "run").code == 0
     settings = metadata(tmp_path / "run/model.safetensors")["settings"]
     options["quantiles"] = [0.25, 0.75]
@@ -256,7 +256,7 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "model": "gru",
         "season": "auto",
     }  # not to be given with these
-    assert settings == options | {"bidirectional": True, "linear_skip": False, "guard": False} | beside
+    assert settings == options | {"bidirectional": True, "linear_skip": False, "guard": False, "refit": True} | beside
     assert settings.keys() == Forecaster().settings().keys()
     assert all(value != Forecaster().settings()[name] for name, value in settings.items() if name not in beside)
     assert all(array.dtype == np.float64 for array in tensors(tmp_path / "run/model.safetensors").values())

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,10 @@ from gru_xp.forecasting.baselines import baselines
 from gru_xp.forecasting.presets import PRESETS, RECIPE
 from gru_xp.forecasting.recipe import known_origins, naive_instead, step_budget
 from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.stages import Hooks, Selection
 from gru_xp.io.series import Reading, TimeSeries
+from gru_xp.nn.params import arrays_of
+from gru_xp.training.trainer import TrainingConfig
 
 QUICK = RECIPE | {"num_steps": 5, "hidden_size": 4}
 
@@ -205,3 +210,66 @@ def test_a_second_fit_chooses_anew_unless_it_is_refused(rng, cpu):
     again, anew = forecaster.fit(seasonal, device=cpu), Forecaster(**QUICK).fit(seasonal, device=cpu)
     assert (again.look_back, again.seasons, again.fallback) == (anew.look_back, (7,), anew.fallback)
     np.testing.assert_array_equal(again.forecast(seasonal, 9), anew.forecast(seasonal, 9))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_epochs": 9, "schedule": "constant"},
+        {"num_steps": 31, "schedule": "constant", "linear_skip": False},
+        {"patience": 2, "batch_size": None, "scaling": "standard", "linear_skip": False},
+    ],
+    ids=str,
+)
+def test_a_refit_is_a_training_on_all_rows_for_the_epochs_found(settings, rng, cpu):
+    series, names, records = daily(rng, 160), [], []
+    settings |= {"seq_length": 14, "season": 7, "hidden_size": 4, "learning_rate": 0.02, "validation_ratio": 0.25}
+    settings = {"batch_size": 20} | settings
+    found = Forecaster(**settings, refit=False, guard=False).fit(series, device=cpu)
+    again = Forecaster(**settings, refit=True)
+    again.fit(series, device=cpu, callback=records.append, on_stage=names.append)
+    assert again.selection.best_epoch == found.best_epoch > 0
+    assert [record.cost for record in again.selection.history] == [record.cost for record in found.training.history]
+    assert [(stage.name, stage.rows) for stage in names] == [("training", 120), ("refit", 160)]
+    assert len(records) == len(again.selection.history) + len(again.training.history)
+    batches = (1, 1) if settings["batch_size"] is None else (6, 8)  # of 106 and 146 windows
+    steps = min(found.best_epoch * batches[0], 31) if "num_steps" in settings else found.best_epoch * batches[1]
+    assert names[1].num_steps == steps
+    changed = {"num_epochs": None, "patience": None, "num_steps": steps, "validation_ratio": 0.0, "guard": False}
+    whole = Forecaster(**settings | changed | {"schedule": "constant"}).fit(series, device=cpu)
+    for ours, theirs in zip(arrays_of(again.params), arrays_of(whole.params), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert again.scaler == whole.scaler
+
+
+def test_a_refit_takes_the_learning_rates_that_were_validated():
+    config = TrainingConfig(num_epochs=10, learning_rate=1.0, schedule="one-cycle", batch_size=8)
+    again = Selection(4, (), "num_epochs").again(config, 40, 56)  # 5 and 7 updates an epoch
+    assert (again.num_steps, again.stop_after, again.steps(56)) == (70, 28, 28)
+    assert again.learning_rate_at(28, 70) == config.learning_rate_at(20, 50)
+    counted = Selection(4, (), "num_steps").again(replace(config, num_epochs=None, num_steps=18), 40, 56)
+    assert (counted.num_steps, counted.stop_after) == (18, 18)
+
+
+def test_a_refit_needs_validation_rows_and_a_training_that_ended(rng, cpu):
+    with pytest.raises(ArgumentError, match="validation_ratio"):
+        Forecaster(refit=True)
+    stopped = Forecaster(**QUICK | {"refit": True, "validation_ratio": 0.2})
+    stopped.fit(daily(rng, 90), device=cpu, callback=lambda record: record.epoch == 1)
+    assert stopped.selection is None
+    assert stopped.training.stop_reason == "callback"
+
+
+def test_a_guard_that_is_stopped_does_not_decide(rng, cpu):
+    noise, stages = rng.standard_normal(700), []
+
+    def hooks(stage):
+        stages.append(stage.name)
+        return Hooks(pause=lambda epoch, *_: epoch >= 1) if stage.name == "guard" else None
+
+    forecaster = Forecaster(**QUICK | {"num_steps": 30}).fit(noise, device=cpu, on_stage=hooks)
+    assert stages == ["training", "guard"]
+    assert (forecaster.fallback, forecaster.guard_ended) == (None, False)
+    assert forecaster.training.stop_reason == "num_steps"
+    again = forecaster.fit(noise, device=cpu)
+    assert (again.fallback, again.guard_ended) == ("mean", True)
