@@ -97,7 +97,8 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
     callback=_check_refit,
     default="never",
     show_default=True,
-    help="How often to train: once, for every forecast, or for every N-th one, each time on all rows before it.",
+    help="How often to train: once, for every forecast, or for every N-th one, each time on all rows before it. "
+    "Not the --refit of train.",
 )
 @click.option(
     "--split-ratio",

@@ -20,7 +20,6 @@ _NEEDS = {
 
 _OF_TRAINING = (
     "validation_ratio",
-    "refit",
     "patches",
     "hidden_size",
     "num_layers",
@@ -68,7 +67,8 @@ def check_together(ctx: click.Context, settings: Mapping[str, Any]) -> None:
         return name in ctx.params and is_given(ctx, name)
 
     if settings["model"] == "ridge":
-        for name in filter(given, _OF_TRAINING):
+        is_refit = ("refit",) if settings.get("refit") else ()  # backtest has another --refit
+        for name in (*is_refit, *filter(given, _OF_TRAINING)):
             _refuse(f"{flag(name)} cannot be combined with --model ridge, which has no GRU and is not trained")
         if not settings["linear_skip"]:
             _refuse("--model ridge needs --linear-skip: it is the linear skip alone")

@@ -93,7 +93,7 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
     "--refit",
     is_flag=True,
     help="With --validation-ratio: train again on all rows before the test set, for as many epochs as were best. "
-    "(backtest --refit says how often it trains.)",
+    "Not the --refit of backtest.",
 )
 @setting(
     "--model",

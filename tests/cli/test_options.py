@@ -120,7 +120,7 @@ def test_names_of_columns_and_files_keep_their_underscores(app, quick, tmp_path)
 def test_defaults_are_those_of_the_library(app):
     settings = Forecaster().settings()
     assert settings.items() <= parse("train", "own.csv").items()
-    assert settings.items() <= (parse("backtest", "own.csv") | {"horizon": 1}).items()
+    assert settings.items() <= (parse("backtest", "own.csv") | {"horizon": 1, "refit": False}).items()
     for arguments in (("own.csv", "--preset", "article"), ("--preset", "article", "own.csv")):
         for command in ("train", "backtest"):
             assert (settings | ARTICLE).items() <= (parse(command, *arguments) | {"horizon": 1}).items()
