@@ -123,7 +123,7 @@ def test_defaults_are_those_of_the_library(app):
     assert settings.items() <= (parse("backtest", "own.csv") | {"horizon": 1, "refit": False}).items()
     for arguments in (("own.csv", "--preset", "article"), ("--preset", "article", "own.csv")):
         for command in ("train", "backtest"):
-            assert (settings | ARTICLE).items() <= (parse(command, *arguments) | {"horizon": 1}).items()
+            assert (settings | ARTICLE).items() <= (parse(command, *arguments) | {"horizon": 1, "refit": False}).items()
     assert parse("train", "own.csv", "--patience", "0")["patience"] == 0
     for command in ("train", "backtest"):
         text = " ".join(app(command, "--help").out.split())
