@@ -657,6 +657,7 @@ def test_what_each_option_does_to_a_run_that_goes_on_is_known():
         *FREE,
         *NEW_RUNS,
         "tf32",
+        "compare",
         "resume",
         "allow_changes",
         "quiet",
