@@ -26,7 +26,7 @@ from .options import (
     settings_as_options,
 )
 from .reading import reading_options
-from .sources import open_run, read_options, read_run_source, read_source
+from .sources import open_run, read_options, read_run_source, read_source, training_rows
 from .train import train
 
 if TYPE_CHECKING:
@@ -62,12 +62,23 @@ class _Plan(NamedTuple):
         horizon: int,
         fit: "Callable[[TimeSeries], Forecaster]",
         learned: int | None = None,
+        training: "TimeSeries | None" = None,
     ) -> "Backtest":
         """Forecast the rows from `first` on, `horizon` steps ahead unless an option says how many."""
         from gru_xp.forecasting.backtest import roll
 
-        options = {"windows": self.windows, "stride": self.stride, "refit": self.refit}
-        return roll(fit, series, first, self.horizon or horizon, learned=learned, others=self.others, **options)
+        return roll(
+            fit,
+            series,
+            first,
+            self.horizon or horizon,
+            windows=self.windows,
+            stride=self.stride,
+            refit=self.refit,
+            learned=learned,
+            training=training,
+            others=self.others,
+        )
 
 
 def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -160,7 +171,8 @@ def backtest(
             )
         forecaster = open_run(source, device, quiet=quiet)
         read, known = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
-        result = _of_run(plan, forecaster, read.series, known=known, quiet=quiet)
+        training = None if known or plan.refit else training_rows(source, forecaster)
+        result = _of_run(plan, forecaster, read.series, training, known=known, quiet=quiet)
     else:
         if csv is not None:
             raise click.UsageError(f"'{source}' is no run folder or model file; only RUN can be followed by a CSV file")
@@ -180,7 +192,15 @@ def backtest(
         print_accuracy(accuracy_title(read.path.name, read.target, result.horizon), {"test": result.metrics})
 
 
-def _of_run(plan: _Plan, forecaster: "Forecaster", series: "TimeSeries", *, known: bool, quiet: bool) -> "Backtest":
+def _of_run(
+    plan: _Plan,
+    forecaster: "Forecaster",
+    series: "TimeSeries",
+    training: "TimeSeries | None",
+    *,
+    known: bool,
+    quiet: bool,
+) -> "Backtest":
     """Forecasts of the rows that a trained forecaster has not learned from: of all, unless it knows some.
 
     If it is trained again, other rows are divided as those of a file.
@@ -194,7 +214,7 @@ def _of_run(plan: _Plan, forecaster: "Forecaster", series: "TimeSeries", *, know
         return plan.run(series, first, horizon, fits)
     learned = forecaster.notes["fit_end"] if known else len(series)
     first = learned if known else forecaster.window_length
-    return plan.run(series, first, horizon, fits if plan.refit else lambda _: forecaster, learned)
+    return plan.run(series, first, horizon, fits if plan.refit else lambda _: forecaster, learned, training)
 
 
 class _Fits:

@@ -8,7 +8,7 @@ import click
 from .messages import note, note_if_no_ridge, print_json, print_parts
 from .options import Command, DeviceRequest, column_options, device_options, json_option, quiet_option
 from .reading import reading_options
-from .sources import open_run, read_run_source
+from .sources import open_run, read_run_source, training_rows
 
 BELOW_NAIVE = 3
 """Exit code if a model is worse than a forecast that needs no training."""
@@ -83,6 +83,7 @@ def evaluate(
         parts,
         horizon or forecaster.horizon,
         learned=notes["fit_end"] if known else None,
+        training=None if known else training_rows(run, forecaster),
     )
     for name in [name for name in parts if name not in [part.name for part in evaluated]]:
         if rows := len(range(len(series))[parts[name]]):

@@ -127,7 +127,8 @@ def note_if_no_ridge(metrics: Mapping[str, Any], file: str, *, known: bool, quie
     from gru_xp.forecasting.backtest import RIDGE, column_name
 
     if column_name(RIDGE) not in metrics["models"]:
-        why = "the training rows are too few to fit it to" if known else f"{file} does not have the training rows"
+        unknown = f"neither {file} nor the run has the training rows"
+        why = "the training rows are too few to fit it to" if known else unknown
         note(f"no ridge in the table: {why}", quiet=quiet)
 
 

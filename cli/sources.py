@@ -166,6 +166,17 @@ def read_run_source(
     return source, _is_known(notes, source.series)
 
 
+def training_rows(run: str, forecaster: "Forecaster") -> "TimeSeries | None":
+    """The rows that a model learned from, if they are bundled or in its run folder."""
+    from gru_xp.errors import GruXpError
+
+    try:
+        series = _own(run, forecaster, None, (), {}, quiet=True).series
+    except GruXpError:
+        return None
+    return series.head(forecaster.notes["fit_end"]) if _is_known(forecaster.notes, series) else None
+
+
 def _is_known(notes: "Mapping[str, Any]", series: "TimeSeries") -> bool:
     """Whether the series begins with the rows that a model learned from."""
     if "fit_sha256" not in notes or notes["fit_end"] > len(series):
@@ -222,6 +233,8 @@ def _own(
     target: str | None,
     features: "Sequence[str] | str",
     reading: "Mapping[str, Any]",
+    *,
+    quiet: bool = False,
 ) -> Source:
     """The bundled series of a run, or what it kept of another file."""
     from gru_xp.data import bundled_file, bundled_names
@@ -248,7 +261,7 @@ def _own(
     if others or not same_names(wanted, kept.columns):
         what = f"rows read with other {' and '.join(others)}" if others else f"columns {listed(wanted)}"
         raise DataError(f"{run}: {what} are not stored in the run; give a CSV file")
-    if change := change_of_file(checkpoint.run):
+    if not quiet and (change := change_of_file(checkpoint.run)):
         note(f"warning: {checkpoint.run['file']} has changed since ({change}); using the rows stored in the run")
     found = _with_freq(kept, noted_reading(notes), reading.get("freq"))
     return Source(replace(kept, reading=found), kept.target, Path(checkpoint.run["file"]), checkpoint.run["bundled"])

@@ -229,6 +229,8 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
         return f"The {model} cannot be compared with the {best} forecast, which has no errors."
     size = f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'}"
     compared = f"The MAE of the {model} is {size} than that of the best baseline, {best}"
+    if abs(gain) < 0.0005:
+        compared = f"The MAE of the {model} differs from that of the best baseline, {best}, by less than 0.05%"
     if p_value is None and gain == 0:
         return f"The {model} forecasts what the best baseline, {best}, does."
     if p_value is None:
@@ -283,17 +285,17 @@ def forecast_from(
     horizon: int,
     train: Floats,
     seasons: Sequence[int],
-    learned: int | None,
+    training: TimeSeries | None,
 ) -> dict[str, Floats]:
     """Forecasts ``(n, horizon)`` from all origins, by name: the forecaster's, the ridge's, and those without training.
 
     Where the forecaster's has quantiles, those without training have them too: of their errors in the training rows.
-    `train` has the training rows of the target, for their mean. The ridge is fitted to the first `learned` rows of the
-    series; it is left out where the training rows are not among them, which is None.
+    `train` has the rows of the target whose mean is taken. The ridge is fitted to the training rows; it is left out
+    where these are not known.
     """
     origin_list = origins.tolist()
     named = forecaster.forecast_distributions(series, origin_list, horizon)
-    ridge = None if learned is None else ridge_beside(forecaster, series.head(learned), horizon)
+    ridge = None if training is None else ridge_beside(forecaster, training, horizon)
     if ridge is not None:
         named[RIDGE] = ridge.forecasts(_target_alone(series), origin_list, horizon)
     target = series.values[:, 0]
@@ -374,6 +376,7 @@ def backtest(
     *,
     refit: int | None = None,
     learned: int | None = None,
+    training: TimeSeries | None = None,
     others: Mapping[str, OtherForecast] | None = None,
 ) -> Backtest:
     """Forecast from all origins with forecasters that are fitted to the rows before them.
@@ -392,7 +395,9 @@ def backtest(
         Fit again after so many windows; None for never. All windows of a fit are one batch.
     learned
         Number of rows to know mean, season and the unit of scaled errors from, and the ridge without `refit`; those
-        before the first origin if None. If they are more, the training rows are not known, and there is no ridge.
+        before the first origin if None. If they are more, the training rows are others.
+    training
+        The training rows, if they are others and known, to fit the ridge to; without, it is left out.
     others
         Other forecasts to make from the same origins, by name.
     """
@@ -407,8 +412,9 @@ def backtest(
         if start == 0:
             seasons = seasons_of(forecaster, series, learned)
         train = series.values[: learned if start == 0 else first, 0]
-        rows = first if refit else learned if learned <= first else None
-        found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons, rows))
+        if refit or learned <= first:
+            training = series.head(first if refit else learned)
+        found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons, training))
     forecasts = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     return with_others(Backtest(series, origins, stride, forecasts, learned, seasons[0] if seasons else 1), others)
 
@@ -438,6 +444,7 @@ def roll(
     stride: int | None = None,
     refit: int | None = None,
     learned: int | None = None,
+    training: TimeSeries | None = None,
     others: Mapping[str, OtherForecast] | None = None,
 ) -> Backtest:
     """`backtest` from the origins of `rolling_origins`, whose `stride` is the horizon unless it is given.
@@ -450,7 +457,9 @@ def roll(
     stride = horizon if stride is None else stride
     origins = rolling_origins(first, len(series), horizon, stride, windows)
     _check_origins(origins, series, first, horizon)
-    return backtest(fit, series, origins, horizon, stride, refit=refit, learned=learned, others=others)
+    return backtest(
+        fit, series, origins, horizon, stride, refit=refit, learned=learned, training=training, others=others
+    )
 
 
 def _check_origins(origins: Rows, series: TimeSeries, first: int, horizon: int) -> None:

@@ -61,6 +61,7 @@ def evaluate(
     horizon: int = 1,
     *,
     learned: int | None = None,
+    training: TimeSeries | None = None,
     others: Mapping[str, OtherForecast] | None = None,
 ) -> list[EvaluatedPart]:
     """Predict the rows of `parts` by blocks of `horizon`, each from the actual rows before it.
@@ -80,8 +81,10 @@ def evaluate(
         Steps ahead.
     learned
         How many of the rows, from the first, the forecaster has learned from: the ridge is fitted to them, and their
-        mean and season make forecasts that need no training. If None, it has learned from other rows: there is no
-        ridge, and the mean and season are those of all rows.
+        mean and season make forecasts that need no training. If None, it has learned from other rows, and the mean and
+        season are those of all rows.
+    training
+        The other rows, to fit the ridge to; without, it is left out.
     others
         Other forecasts of the last part, by name, where it comes after the training rows.
 
@@ -103,7 +106,11 @@ def evaluate(
         for name, rows in parts.items()
         for start, stop, _ in [rows.indices(len(taken))]
     }
-    fitted_to, learned = learned, len(taken) if learned is None else learned
+    known_rows = learned or 0
+    if learned is None:
+        learned = len(taken)
+    else:
+        training = taken.head(learned)
     seasons = seasons_of(forecaster, taken, learned)
     every = np.concatenate(list(origins.values()))
     if not len(every):
@@ -112,7 +119,7 @@ def evaluate(
             f"{taken.name}: {len(taken)} rows are too few: the model looks back on {forecaster.window_length} and "
             f"forecasts {horizon}; at least {needed} are needed"
         )
-    forecasts = forecast_from(forecaster, taken, every, horizon, taken.values[:learned, 0], seasons, fitted_to)
+    forecasts = forecast_from(forecaster, taken, every, horizon, taken.values[:learned, 0], seasons, training)
     evaluated, start = [], 0
     with naming(taken):
         for name, own in origins.items():
@@ -120,7 +127,7 @@ def evaluate(
             start += len(own)
             part = Backtest(taken, own, horizon, held, learned, seasons[0] if seasons else 1)
             if len(own) and not np.isnan(part.y_true).all():
-                if name == list(origins)[-1] and own[0] >= (fitted_to or 0):
+                if name == list(origins)[-1] and own[0] >= known_rows:
                     part = with_others(part, others)
                 evaluated.append(_part(name, part))
         if not evaluated:

@@ -179,8 +179,16 @@ def test_a_file_that_has_become_shorter_than_the_training(app, write_csv, quick,
 def test_a_model_without_its_run_wants_a_file(app, write_csv, quick, tmp_path):
     """It names one, which is not opened: the model may be somebody else's."""
     write_csv()
+    write_csv("other.csv", change={3: "5"})
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    other = app("evaluate", "run", "other.csv", "--json")
+    assert "Ridge" in parts(other)["all"]["models"]
     (tmp_path / "run/checkpoint.safetensors").unlink()
+    without = app("evaluate", "run", "other.csv", "--json")
+    assert "no ridge in the table: neither other.csv nor the run" in without.err
+    models = parts(other)["all"]["models"]
+    del models["Ridge"]
+    assert parts(without)["all"]["models"] == models
     for run in ("run", "run/model.safetensors"):
         app("evaluate", run, "--quiet").assert_refused(f"{run}: ", "give a CSV file")
         assert parts(app("evaluate", run, "own.csv", "--json")) == metrics(tmp_path / "run")["parts"]

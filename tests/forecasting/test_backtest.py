@@ -18,6 +18,7 @@ from gru_xp.forecasting.backtest import (
     comparison_sentence,
     copying_sentence,
     name_in_text,
+    roll,
     rolling_origins,
 )
 from gru_xp.forecasting.significance import diebold_mariano
@@ -124,6 +125,11 @@ def test_the_ridge_is_that_of_the_training_rows(frame, small, cpu):
     fitted = small().fit(series.head(60), device=cpu)
     assert "ridge" in fitted.evaluate(series, 6, start=60).forecasts
     assert "ridge" not in fitted.evaluate(series, 6).forecasts
+    known = fitted.evaluate(series, 6, start=60).forecasts["ridge"]
+    others = roll(lambda _: fitted, series, 40, 6, learned=90, training=series.head(60))
+    np.testing.assert_array_equal(
+        others.forecasts["ridge"][-5:], fitted.evaluate(series, 6, start=60).forecasts["ridge"]
+    )
     alone = Forecaster(model="ridge", guard=False).fit(series.head(60), device=cpu).evaluate(series, start=60)
     assert list(alone.forecasts) == ["ridge", *alone.baselines]
     assert alone.metrics["model"] == "Ridge"
@@ -291,6 +297,7 @@ def test_sentences():
         ({"p_value": 0.21}, ["not significant", "p = 0.21"]),
         ({"p_value": 1e-9}, ["p < 0.001"]),
         ({"skill": -0.05}, ["5.0% higher"]),
+        ({"skill": -0.0004, "p_value": 0.6}, ["by less than 0.05%", "not significant"]),
         ({"p_value": None, "windows": 3}, ["3 windows are too few"]),
         ({"skill": None}, ["no errors"]),
     ):
