@@ -12,7 +12,7 @@ import numpy as np
 from gru_xp.errors import ArgumentError, DataError, printable
 from gru_xp.forecasting.baselines import baselines, needs_no_training
 from gru_xp.forecasting.forecaster import Forecaster
-from gru_xp.forecasting.metrics import accuracy, accuracy_by_step, quantile_accuracy, skill
+from gru_xp.forecasting.metrics import STEP_MEASURES, accuracy, accuracy_by_step, quantile_accuracy, skill
 from gru_xp.forecasting.outputs import column_suffix, quantile_column
 from gru_xp.forecasting.recipe import naive_spread
 from gru_xp.forecasting.season import find_seasons
@@ -145,7 +145,10 @@ class Backtest:
                 )
         for name, measures in quantile_accuracy(y_true, self.quantiles).items():
             errors[name] |= measures
-        by_step = accuracy_by_step(y_true, forecasts)
+        if self.horizon == 1:
+            by_step = {name: {measure: [errors[name][measure]] for measure in STEP_MEASURES} for name in forecasts}
+        else:
+            by_step = accuracy_by_step(y_true, forecasts)
         best = min(self.baselines, key=lambda name: math.inf if errors[name]["mae"] is None else errors[name]["mae"])
         tested = diebold_mariano(self._losses(model), self._losses(best), math.ceil(self.horizon / self.stride))
         steps = zip(by_step[model]["mae"], by_step[best]["mae"], strict=True)

@@ -12,10 +12,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from gru_xp.devices import device, inventory
+from gru_xp.forecasting import backtest
+from gru_xp.forecasting.metrics import MEASURES
 from gru_xp.reporting import run_folder
+
+MEASURED = {"test_backtest", "test_evaluate", "test_messages", "test_stored_runs"}
+"""Files of tests that look at the measures."""
 
 NO_CUDA = "the driver is on holiday"
 SMALL = ("--hidden-size", "4", "--num-epochs", "3")
@@ -62,6 +68,21 @@ def outcome_of():
 def no_plots(monkeypatch):
     """Let the runs in this process draw no plots, which takes longer than all the rest."""
     monkeypatch.setattr(run_folder, "write_plots", lambda *arguments: None)
+
+
+@pytest.fixture(autouse=True)
+def plain_measures(request, monkeypatch):
+    """Let the runs in this process measure with NumPy, and less: utilsforecast takes longer than a small training."""
+    if request.path.stem not in MEASURED:
+        monkeypatch.setattr(backtest, "accuracy", _accuracy)
+
+
+def _accuracy(y_true, forecasts, train, season):
+    errors = {name: forecast - y_true for name, forecast in forecasts.items()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = {name: (np.nanmean(np.abs(e)), np.sqrt(np.nanmean(e * e))) for name, e in errors.items()}
+    numbers = {name: [float(size) if np.isfinite(size) else None for size in pair] for name, pair in sizes.items()}
+    return {name: dict(zip(MEASURES, [*pair, None, None, None], strict=True)) for name, pair in numbers.items()}
 
 
 @pytest.fixture(autouse=True)
