@@ -690,6 +690,8 @@ class Forecaster:
     def predict(self, series: Any) -> Any:
         """Predict every row that has a whole window before it, each from the actual rows before it, one step ahead.
 
+        Of quantiles and distributions, these are the points; see `forecast`.
+
         Parameters
         ----------
         series

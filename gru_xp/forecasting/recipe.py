@@ -18,7 +18,7 @@ MIN_GUARDED = 100
 MIN_GAIN = 0.01
 """By which share the error of a model must be below that of the best forecast that needs no training."""
 
-MAX_SPREAD_ORIGINS = 20_000
+MAX_SPREAD_ORIGINS = 5_000
 """Origins from which errors of a forecast without training are computed, evenly spaced, of more."""
 
 
@@ -125,6 +125,8 @@ def naive_spread(
     array, shape ``(Q, horizon)``
         By step ahead; 0 for the median, and where there is no error to know it from.
     """
+    if quantiles == (0.5,):
+        return np.zeros((1, horizon))
     known, target = known_origins(series, rows, horizon), series.values[:, 0]
     after = known[known >= max(seasons, default=1)]
     origins = after if len(after) else known

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,13 +142,16 @@ def test_a_great_number_of_rows_is_needed():
 # --- sequences --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SCALINGS)
-def test_windows_are_gathered_and_scaled_by_number(xp, rng, monkeypatch, kind):
+@pytest.mark.parametrize(
+    ("kind", "counts"), [*((kind, False) for kind in SCALINGS), ("last", True), ("standard", True)]
+)
+def test_windows_are_gathered_and_scaled_by_number(xp, rng, monkeypatch, kind, counts):
     """In parts, or at once; with what was observed beside them."""
     monkeypatch.setattr(module, "MAX_GATHERED", 4)
     values = 1e6 + np.cumsum(rng.standard_normal((40, 2)), axis=0)
     observed = rng.integers(0, 2, (40, 2)).astype(float)
     scaler, starts = Scaler.fit(kind, values[:20], ("a", "b")), np.array([30, 2, 17, 3, 9, 0])
+    scaler = replace(scaler, counts=counts)
     there = xp.asarray(observed)
     sequences = WindowSequences(xp.asarray(values), xp.asarray(starts), 5, 3, scaler, observed=there, dtype=xp.float32)
     assert sequences.n == 6

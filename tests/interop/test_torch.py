@@ -178,7 +178,10 @@ def test_a_wrong_conversion_is_noticed(make_gru, draw_layers, monkeypatch):
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+DISTRIBUTIONS = [{"loss": "quantile", "horizon": 2}, {"loss": "poisson", "scaling": "window", "linear_skip": True}]
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, *DISTRIBUTIONS], ids=str)
 def test_a_forecaster_comes_back(learn, series, tmp_path, settings):
     forecaster = learn(reset="after", **settings)
     forecaster.notes = {"file": "näme.csv"}
