@@ -124,11 +124,10 @@ class Backtest:
 
         ``windows``, ``horizon``, ``stride``, ``season``; ``model``, which column of `to_frame` is that of the model;
         ``models``, for each of these columns the measures of `accuracy` and, under ``by_step``, of `accuracy_by_step`,
-        and those of `quantile_accuracy` where there are quantiles;
-        ``best_baseline``, which of those that need no training has the smallest mean absolute error; ``skill``, by
-        which share that of the model is smaller, and ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the
-        two; ``change``, how much the model's forecasts differ from the last value, relative to what the series does.
-        None where there is no such number.
+        and those of `quantile_accuracy` where there are quantiles; ``best_baseline``, which of those that need no
+        training has the smallest mean absolute error; ``skill``, by which share that of the model is smaller, and
+        ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the two; ``change``, how much the model's
+        forecasts differ from the last value, relative to what the series does. None where there is no such number.
 
         Raises
         ------
@@ -302,13 +301,14 @@ def forecast_from(
     if ridge is not None:
         named[RIDGE] = ridge.forecasts(_target_alone(series), origin_list, horizon)
     target = series.values[:, 0]
-    quantiles, least = forecaster.outputs.quantiles, 0.0 if forecaster.loss == "poisson" else -math.inf
+    outputs = forecaster.outputs
     for name, baseline in baselines(train, seasons).items():
         named[name] = baseline(target, origins, horizon)
-        if quantiles:
-            spread = naive_spread(baseline, series, len(train), horizon, quantiles, tuple(seasons))
-            for quantile, offset in zip(quantiles, spread, strict=True):
-                named[f"{name}-{column_suffix(quantile)}"] = np.maximum(named[name] + offset, least)
+        if outputs.quantiles:
+            spread = naive_spread(baseline, series, len(train), horizon, outputs.quantiles, seasons)
+            quantiles = outputs.quantiles_around(named[name], spread)
+            for number, quantile in enumerate(outputs.quantiles):
+                named[f"{name}-{column_suffix(quantile)}"] = quantiles[:, number]
     return named
 
 

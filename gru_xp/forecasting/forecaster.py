@@ -744,14 +744,14 @@ class Forecaster:
 
     def _naive_forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
         """The same as `_forecasts` of the forecast that the guard has chosen, with its spread for quantiles."""
-        points, outputs = self._naive()(series.values[:, 0], origins, steps)[:, None], self.outputs
+        points, outputs = self._naive()(series.values[:, 0], origins, steps), self.outputs
         if not outputs.quantiles:
-            return points
+            return points[:, None]
         spread = np.array(self.spread)[:, np.minimum(np.arange(steps), self.horizon - 1)]  # (Q, steps)
-        quantiles = points + spread
-        if self.loss == "poisson":
-            quantiles = np.maximum(quantiles, 0.0)
-        return np.concatenate([quantiles[:, outputs.point, None] if self.loss == "quantile" else points, quantiles], 1)
+        quantiles = outputs.quantiles_around(points, spread)
+        if self.loss == "quantile":
+            points = quantiles[:, outputs.point]
+        return np.concatenate([points[:, None], quantiles], axis=1)
 
     def forecast(self, series: Any, steps: int) -> Any:
         """Predict the values after the last row: `horizon` of them at once, the next ones from those, and so on.

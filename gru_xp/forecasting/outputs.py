@@ -110,6 +110,11 @@ class Outputs:
             values = np.concatenate([values[:, self.point, None], values], axis=1)
         return values
 
+    def quantiles_around(self, points: Floats, spread: Floats) -> Floats:
+        """Quantiles ``(n, Q, steps)`` of forecasts without training ``(n, steps)`` and a spread ``(Q, steps)``."""
+        quantiles: Floats = points[:, None] + spread
+        return np.maximum(quantiles, 0.0) if self.loss == "poisson" else quantiles
+
 
 def rising_quantiles(quantiles: object) -> tuple[float, ...]:
     """The levels of a setting, rising; one number is one level.
