@@ -786,8 +786,66 @@ class Forecaster:
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
         checked = self._checked(series, self.window_length)
-        forecast = self._forecasts(checked, np.array([len(checked)]), steps)[0, 0]
-        index = coming_index(series, checked, steps)
+        return self._with_index(series, checked, self._forecasts(checked, np.array([len(checked)]), steps)[0, 0])
+
+    def forecast_all(self, series: Mapping[Any, Any], steps: int) -> dict[Any, Any]:
+        """Predict the values after the last row of each of several series, in one batch.
+
+        Parameters
+        ----------
+        series
+            Series by name, each as for `forecast`, such as stores of which all sell the same.
+        steps
+            How many values of each.
+
+        Returns
+        -------
+        dict
+            By name, what `forecast` returns.
+
+        Raises
+        ------
+        ArgumentError
+            The series are no mapping.
+        DataError
+            As for `forecast`, with the name of the series.
+
+        Warns
+        -----
+        DataWarning
+            As for `fit`.
+        """
+        steps = whole_number("steps", steps, 1, MAX_STEPS)
+        if not isinstance(series, Mapping):
+            raise ArgumentError(f"series is {shown(series)}; it must be a dict of series by name; see forecast for one")
+        checked = {}
+        for name, data in series.items():
+            try:
+                checked[name] = self._checked(data, self.window_length)
+            except DataError as error:
+                raise DataError(f"{printable(str(name))}: {error}") from error
+        forecasts = self._forecasts_of_each(list(checked.values()), steps)
+        return {
+            name: self._with_index(series[name], checked[name], forecast)
+            for name, forecast in zip(checked, forecasts, strict=True)
+        }
+
+    def _forecasts_of_each(self, series: Sequence[TimeSeries], steps: int) -> Floats:
+        """Forecasts ``(n, steps)`` after the last row of each series."""
+        if self.fallback is not None or not series:  # it may need more rows than a window
+            each = [self._forecasts(one, np.array([len(one)]), steps)[0, 0] for one in series]
+            return np.reshape(each, (len(series), steps))
+        L = self.window_length
+        values, observed = (
+            np.concatenate([rows[-L:] for rows in parts])
+            for parts in ([one.values for one in series], [_observed(one) for one in series])
+        )
+        joined = TimeSeries(values, self.columns, observed=observed)
+        return self._forecasts(joined, L * np.arange(1, len(series) + 1), steps)[:, 0]
+
+    def _with_index(self, series: Any, checked: TimeSeries, forecast: Floats) -> Any:
+        """A forecast after the last row: with the coming dates or numbers, if the series has any."""
+        index = coming_index(series, checked, len(forecast))
         if index is None:
             return np.asarray(forecast)
         import pandas as pd

@@ -154,6 +154,23 @@ def test_forecasts_have_the_coming_dates(small, frame, cpu):
     assert isinstance(fitted.forecast(undated, 3), np.ndarray)
 
 
+@pytest.mark.parametrize("fallback", [None, "drift"])
+def test_forecasts_of_several_series_are_those_of_each(fallback, fitted, frame, refusal):
+    series = {"all": frame, "start": frame[:9], 3: frame[10:30].to_numpy()}
+    fitted.fallback = fallback
+    together = fitted.forecast_all(series, 6)
+    assert list(together) == list(series)
+    for name, data in series.items():
+        alone = fitted.forecast(data, 6)
+        assert type(together[name]) is type(alone)
+        np.testing.assert_allclose(together[name], alone, rtol=1e-6)
+        if name != 3:
+            assert together[name].index.equals(alone.index)
+    assert fitted.forecast_all({}, 2) == {}
+    refusal(lambda: fitted.forecast_all({"a": frame, "b": frame[:2]}, 2), "b: ", "2 rows are too few")
+    refusal(lambda: fitted.forecast_all(frame.to_numpy(), 2), "dict", error=ArgumentError)
+
+
 def test_forecasts_from_many_origins_are_those_of_the_rows_before(fitted, frame, refusal):
     origins = [60, 4, 33, 33]
     forecasts = fitted.forecasts(frame, origins, 5)
