@@ -6,7 +6,16 @@ from typing import Any
 import click
 
 from .messages import note, note_if_no_ridge, print_json, print_parts
-from .options import Command, DeviceRequest, column_options, device_options, json_option, quiet_option
+from .options import (
+    Command,
+    DeviceRequest,
+    column_options,
+    compare_option,
+    device_options,
+    forecasts_to_compare,
+    json_option,
+    quiet_option,
+)
 from .reading import reading_options
 from .sources import open_run, read_run_source, training_rows
 
@@ -33,6 +42,7 @@ BELOW_NAIVE = 3
 @column_options("as in the run")
 @reading_options
 @device_options
+@compare_option
 @quiet_option
 @json_option
 def evaluate(
@@ -44,6 +54,7 @@ def evaluate(
     features: tuple[str, ...] | str,
     reading: dict[str, Any],
     device: DeviceRequest,
+    compare: tuple[str, ...],
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -59,6 +70,7 @@ def evaluate(
     from gru_xp.forecasting import evaluation
     from gru_xp.forecasting.backtest import name_in_text
 
+    others = forecasts_to_compare(compare)
     forecaster = open_run(run, device, quiet=quiet)
     source, known = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
     series, notes, used = source.series, forecaster.notes, forecaster.device
@@ -84,6 +96,7 @@ def evaluate(
         horizon or forecaster.horizon,
         learned=notes["fit_end"] if known else None,
         training=None if known else training_rows(run, forecaster),
+        others=others,
     )
     for name in [name for name in parts if name not in [part.name for part in evaluated]]:
         if rows := len(range(len(series))[parts[name]]):

@@ -971,7 +971,7 @@ class Forecaster:
         start: int | None = None,
         others: "Mapping[str, OtherForecast] | None" = None,
     ) -> "Backtest":
-        """Measure forecasts of the rows of a series, beside forecasts that need no training.
+        """Measure forecasts of the rows of a series, beside a ridge regression and forecasts that need no training.
 
         Parameters
         ----------
@@ -980,9 +980,9 @@ class Forecaster:
         steps
             Steps ahead of each forecast; `horizon` if None. The next forecast begins after so many rows.
         start
-            The first row to forecast, which is the number of rows that this forecaster was fitted to; their mean and
-            season make the forecasts that need no training. If None, all rows are forecast, and their own mean and
-            season are taken.
+            The first row to forecast, which is the number of rows that this forecaster was fitted to; the ridge is
+            fitted to them, too, and their mean and season make the forecasts that need no training. If None, all rows
+            are forecast, their own mean and season are taken, and there is no ridge.
         others
             Other forecasts to compare with, by name, such as `statsforecast_model` gives; see `OtherForecast`.
 

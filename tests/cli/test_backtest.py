@@ -96,16 +96,18 @@ def test_a_run_on_other_rows_and_trained_again(app, write_csv, quick, tmp_path):
 
 @pytest.mark.peer
 def test_models_of_statsforecast(app, write_csv, tmp_path):
-    """In the tables of train and backtest, fitted before the same forecasts."""
+    """In the tables of train, evaluate and backtest, fitted before the same forecasts."""
     pytest.importorskip("statsforecast")
     write_csv(rows=80)
     given = ("own.csv", "--model", "ridge", "--compare", "autoets", "--compare", "AutoTheta")
     train = app("train", *given, "--horizon", 6, "--out", "run")
     backtest = app("backtest", *given, "--steps", 6, "--json")
-    for outcome in (train, backtest):
+    evaluate = app("evaluate", "run", "own.csv", "--compare", "AutoETS", "--json")
+    for outcome in (train, backtest, evaluate):
         assert outcome.code == 0, outcome.err
     parts = json.loads((tmp_path / "run/metrics.json").read_text())["parts"]
     found = json.loads(backtest.out)["models"]
+    assert json.loads(evaluate.out)["parts"]["test"]["models"]["AutoETS"]["mae"] == found["AutoETS"]["mae"]
     for name in ("AutoETS", "AutoTheta"):
         assert name not in parts["train"]["models"]
         assert 0 < parts["test"]["models"][name]["mae"] == found[name]["mae"]
