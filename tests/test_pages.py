@@ -19,6 +19,7 @@ import pytest
 from click.shell_completion import get_completion_class
 
 from gru_xp.cli import cli
+from gru_xp.forecasting import backtest, forecaster
 from gru_xp.reporting import run_folder
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ PAGES = [
     *(p for d in ("cli", "data", "gru_xp", "benchmarks") for p in (ROOT / d).rglob("*.md")),
 ]
 SHELLS = ("bash", "sh", "zsh", "fish")
-MAX_EPOCHS = 3
+MAX_EPOCHS, MAX_STEPS = 3, 10
 """Of the trainings that run here."""
 
 PEERS = re.compile(r"^\s*(import|from) (torch|keras|onnx\w*)\b|\.(onnx|pt)\b|\b\w+_onnx\b", re.MULTILINE)
@@ -88,13 +89,14 @@ def folder(tmp_path, monkeypatch, pytestconfig):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_folder, "write_plots", lambda *arguments: None)  # which take longer than all the rest
+    monkeypatch.setattr(forecaster, "step_budget", lambda windows, batch_size: MAX_STEPS)
     return tmp_path
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
 @pytest.mark.filterwarnings("default::gru_xp.errors.DataWarning")
 @pytest.mark.parametrize(("page", "with_peers"), list(variants()))
-def test_the_blocks_of_a_page_run(page, with_peers, folder, monkeypatch):
+def test_the_blocks_of_a_page_run(page, with_peers, folder, monkeypatch, plain_accuracy):
     if with_peers:
         for library in ("torch", "keras", "onnx", "onnxruntime"):
             if re.search(rf"\b{library}\b", page.read_text(encoding="utf-8")):
@@ -115,7 +117,9 @@ def test_the_blocks_of_a_page_run(page, with_peers, folder, monkeypatch):
             assert shape_of(run_line(command, where)) == shape_of(shown), where
         elif block.language in SHELLS:
             for line in block.text.replace("\\\n", " ").splitlines():
-                run_line(line, where)
+                with monkeypatch.context() as patch:
+                    patch.setattr(backtest, "accuracy", plain_accuracy)  # tables are looked at where one is shown
+                    run_line(line, where)
         else:
             assert block.language == "text", f"{where}: {block.language!r} is not a language that is checked"
 

@@ -12,16 +12,17 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
 from gru_xp.devices import device, inventory
 from gru_xp.forecasting import backtest
-from gru_xp.forecasting.metrics import MEASURES
 from gru_xp.reporting import run_folder
 
-MEASURED = {"test_backtest", "test_evaluate", "test_messages", "test_stored_runs"}
+MEASURED = {"test_backtest", "test_messages", "test_stored_runs"}
 """Files of tests that look at the measures."""
+
+SHARED = {"goog", "validated", "sunspots", "deep", "featured", "after"}
+"""Runs that several tests look at, which utilsforecast has measured."""
 
 NO_CUDA = "the driver is on holiday"
 SMALL = ("--hidden-size", "4", "--num-epochs", "3")
@@ -71,18 +72,12 @@ def no_plots(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def plain_measures(request, monkeypatch):
+def plain_measures(request, monkeypatch, plain_accuracy):
     """Let the runs in this process measure with NumPy, and less: utilsforecast takes longer than a small training."""
-    if request.path.stem not in MEASURED:
-        monkeypatch.setattr(backtest, "accuracy", _accuracy)
-
-
-def _accuracy(y_true, forecasts, train, season):
-    errors = {name: forecast - y_true for name, forecast in forecasts.items()}
-    with np.errstate(over="ignore", invalid="ignore"):
-        sizes = {name: (np.nanmean(np.abs(e)), np.sqrt(np.nanmean(e * e))) for name, e in errors.items()}
-    numbers = {name: [float(size) if np.isfinite(size) else None for size in pair] for name, pair in sizes.items()}
-    return {name: dict(zip(MEASURES, [*pair, None, None, None], strict=True)) for name, pair in numbers.items()}
+    params = getattr(request.node, "callspec", None)
+    names = [*request.fixturenames, *(params.params.values() if params else ())]
+    if request.path.stem not in MEASURED and not any(name in SHARED for name in names if isinstance(name, str)):
+        monkeypatch.setattr(backtest, "accuracy", plain_accuracy)
 
 
 @pytest.fixture(autouse=True)
