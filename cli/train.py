@@ -56,6 +56,9 @@ LAYERS = click.IntRange(1, 1000)
 
 
 def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...]) -> tuple[float, ...]:
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise click.BadParameter(f"{twice:g} is given more than once")
     return tuple(sorted(values))
 
 
@@ -184,7 +187,8 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
     multiple=True,
     metavar="X",
     callback=_sorted,
-    help="Quantile to predict, of --loss quantile; give it once for each. The nearest to 0.5 is the point forecast.",
+    help="Quantile to predict, of --loss quantile; give it once for each. Between lower and higher ones the median is "
+    "added, which is the point forecast then.",
 )
 @setting("--learning-rate", type=POSITIVE, metavar="X", help="Learning rate.")
 @setting(

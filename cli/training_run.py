@@ -243,6 +243,10 @@ def _settles_more(name: str, given: Any, held: Mapping[str, Any]) -> bool:
 
 def _is_same(name: str, given: Any, held: Any, notes: Mapping[str, Any]) -> bool:
     """Whether an option that is given otherwise than the run has it means the same."""
+    if name == "quantiles":
+        from gru_xp.forecasting.outputs import rising_quantiles
+
+        return bool(rising_quantiles(given) == held)
     if name == "device":
         return given in ("auto", held) or (given == "cuda" and held.startswith("cuda"))
     if name in ("target", "id"):

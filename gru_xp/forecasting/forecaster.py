@@ -167,7 +167,7 @@ class Forecaster:
         `forecast_distribution`. Targets of ``"poisson"`` are counts, at least 0.
     quantiles
         Levels to predict with ``loss="quantile"``, each above 0 and below 1; one number is one level. The one nearest
-        to 0.5 is the point forecast.
+        to 0.5 is the point forecast; where there are lower and higher ones, 0.5 is added.
     validation_ratio
         Fraction of the rows, from the end, held out to select the best epoch; 0 for none.
     scaling : {"last", "standard", "window", "robust", "none"}

@@ -117,7 +117,7 @@ class Outputs:
 
 
 def rising_quantiles(quantiles: object) -> tuple[float, ...]:
-    """The levels of a setting, rising; one number is one level.
+    """The levels of a setting, rising; one number is one level. The median is added between lower and higher ones.
 
     Raises
     ------
@@ -127,7 +127,8 @@ def rising_quantiles(quantiles: object) -> tuple[float, ...]:
     levels = tuple(sorted(check_quantiles((quantiles,) if isinstance(quantiles, Real) else quantiles)))
     if len({column_suffix(level) for level in levels}) < len(levels):
         raise ArgumentError(f"quantiles is {shown(quantiles)}; each must be there once")
-    return levels
+    lower, higher = ([level for level in levels if side * (level - 0.5) > 0] for side in (-1, 1))
+    return (*lower, 0.5, *higher) if lower and higher else levels
 
 
 def column_suffix(quantile: float) -> str:

@@ -185,6 +185,7 @@ WRONG = [
     (["--refit", "--validation-ratio", "0.2", "--verify-cpu"], ["--refit", "--verify-cpu"]),
     (["--huber-delta", "2"], ["--huber-delta", "--loss huber"]),
     (["--quantile", "0.2", "--loss", "mse"], ["--quantile", "--loss quantile"]),
+    (["--quantile", "0.2", "--quantile", "0.2"], ["--quantile", "0.2 is given more than once"]),
     (["--weight-decay", "0.2", "--optimizer", "adam"], ["--weight-decay", "--optimizer adamw"]),
     (["--preset", "article", "--beta1", "0.2"], ["--beta1", "--optimizer adam or adamw"]),
     (["--optimizer", "momentum", "--beta2", "0.2"], ["--beta2", "--optimizer adam or adamw"]),

@@ -248,7 +248,7 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
     others = ("--bidirectional", "--no-linear-skip", "--no-guard", "--refit")
     assert app("train", "own.csv", *flags, *others, "--out", "run").code == 0
     settings = metadata(tmp_path / "run/model.safetensors")["settings"]
-    options["quantiles"] = [0.25, 0.75]
+    options["quantiles"] = [0.25, 0.5, 0.75]
     beside = {
         "num_epochs": None,
         "huber_delta": 1.0,

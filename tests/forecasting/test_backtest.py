@@ -231,7 +231,7 @@ def test_quantiles_are_measured_beside_those_of_forecasts_without_training(frame
     forecaster = small(loss="quantile", quantiles=(0.1, 0.4, 0.9), horizon=2, linear_skip=True)
     result = backtest(lambda rows: forecaster.fit(rows, device=cpu), series, rolling_origins(60, 90, 3, 3), 3, 3)
     table = result.to_frame().drop(columns="cutoff")
-    suffixes = ["", "-lo-80", "-lo-20", "-hi-80"]
+    suffixes = ["", "-lo-80", "-lo-20", "-median", "-hi-80"]
     assert [name for name in table if name.startswith("GRU")] == [f"GRU{suffix}" for suffix in suffixes]
     models = ["GRU", "LastValue", "Mean", "Drift", "SeasonalNaive"]
     assert [name for name in table if name.startswith("Last")] == [f"LastValue{suffix}" for suffix in suffixes]
@@ -239,6 +239,7 @@ def test_quantiles_are_measured_beside_those_of_forecasts_without_training(frame
     for model in models:
         measures, errors = result.metrics["models"][model], table["y"] - table[f"{model}-lo-20"]
         losses = [np.maximum(0.4 * errors, -0.6 * errors).mean(), *measured[model].iloc[:2]]
+        losses.append((table["y"] - table[f"{model}-median"]).abs().mean() / 2)
         assert measures["pinball"] == pytest.approx(np.mean(losses), rel=1e-12), model
         assert measures["coverage"] == measured.loc["coverage_level80", model], model
         assert measures["expected_coverage"] == 0.8, model
