@@ -1,6 +1,7 @@
 """Namespaces, random numbers and references that the tests share."""
 
 import argparse
+import gc
 import importlib
 import os
 import re
@@ -50,6 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--fake-cupy comes too late: something has imported cupy; remove that plugin")
         sys.path.insert(0, str(FAKE_CUPY))
         os.environ["PYTHONPATH"] = os.pathsep.join([str(FAKE_CUPY), os.environ["PYTHONPATH"]])
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look at what is imported and collected by now, which stays."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

