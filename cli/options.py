@@ -253,6 +253,7 @@ def compare_option(command: F) -> F:
         "--compare",
         multiple=True,
         type=click.Choice(["AutoTheta", "AutoETS"], case_sensitive=False),
+        metavar="AutoTheta|AutoETS",
         help="Compare with a model of statsforecast (extra statsforecast), too; give it once for each. It is fitted "
         "before every forecast, which is slow for many forecasts and for long seasons.",
     )(command)
