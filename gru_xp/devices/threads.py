@@ -5,6 +5,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ContextDecorator
 from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
@@ -61,7 +62,7 @@ if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
     os.register_at_fork(after_in_child=_executor.cache_clear)
 
 
-class _OneBlasThread:
+class _OneBlasThread(ContextDecorator):
     """Holds BLAS to one thread while anybody wants that."""
 
     def __init__(self) -> None:
@@ -97,4 +98,4 @@ class _OneBlasThread:
 
 
 one_blas_thread = _OneBlasThread()
-"""A context that holds BLAS to one thread."""
+"""A context that holds BLAS to one thread; also a decorator of functions that are to run in it."""

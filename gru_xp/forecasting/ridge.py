@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gru_xp.devices.threads import one_blas_thread
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
 from gru_xp.training.sequences import MAX_FITTED
@@ -43,6 +44,7 @@ def naive_weight(seq_length: int, horizon: int, season: int = 1) -> Floats:
     return weight
 
 
+@one_blas_thread  # on more, so small systems take longer, and the last bits depend on how many
 def fit_ridge(windows: Windows, start: Floats, *, penalty: float = PENALTY) -> Floats:
     """Fit the weights of a linear forecast of the target from its window alone.
 
@@ -83,6 +85,7 @@ def fit_ridge(windows: Windows, start: Floats, *, penalty: float = PENALTY) -> F
     return fitted
 
 
+@one_blas_thread
 def mean_absolute_error(windows: Windows, weight: Floats) -> float:
     """Of the linear forecast of those weights ``(h, L)``, as the errors of windows count."""
     total = sum(

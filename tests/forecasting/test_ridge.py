@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from gru_xp.forecasting import ridge
 from gru_xp.forecasting.ridge import fit_ridge, mean_absolute_error, naive_weight
@@ -33,6 +34,25 @@ def test_the_penalised_squared_error_is_least(windows, rng):
     targets = np.concatenate([y * weight, strength * start.T])
     expected, *_ = np.linalg.lstsq(rows, targets, rcond=None)
     np.testing.assert_allclose(fitted, expected.T, atol=1e-12)
+
+
+def test_it_is_solved_by_one_thread(windows, monkeypatch):
+    """So that the bits are the same on any number of cores."""
+    seen, gather = [], windows.gather
+
+    def threads():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    def watched(index):
+        seen.append(threads())
+        return gather(index)
+
+    monkeypatch.setattr(windows, "gather", watched)
+    with threadpool_limits(2, "blas"):
+        mean_absolute_error(windows, fit_ridge(windows, naive_weight(6, 3)))
+        assert threads() <= {2}
+    assert seen
+    assert all(count <= {1} for count in seen)
 
 
 def test_few_windows_stay_close_to_the_start(windows, rng):
