@@ -34,6 +34,8 @@ def test_each_row_is_predicted_from_the_values_before_it(forecaster, series):
         for name, measures in expected.items():
             found = {measure: part.metrics["models"][name][measure] for measure in measures}
             assert found == pytest.approx(measures, rel=1e-12), name
+            by_step = {"mae": [found["mae"]], "rmse": [found["rmse"]]}
+            assert part.metrics["models"][name]["by_step"] == by_step
 
 
 def test_several_steps_ahead(forecaster, series):
