@@ -1,11 +1,12 @@
-"""How far to look back: the window length and the season of the best linear forecast of the last training rows."""
+"""How far to look back, and the penalty of the linear forecast: by cross-validation of linear forecasts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gru_xp.forecasting.ridge import Windows, fit_ridge, mean_absolute_error, naive_weight
+from gru_xp.forecasting.ridge import PENALTIES, PENALTY, Fold, Windows, cross_validate, naive_weight
+from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
 
 LONGEST = 256
@@ -14,8 +15,14 @@ LONGEST = 256
 GAIN = 0.02
 """By which share the error of a longer window must be below that of a shorter one."""
 
+FOLDS = 5
+"""Blocks of training rows, each of which is forecast by what was fitted to the other ones."""
+
+MAX_CHOSEN_BY = 3000
+"""Windows to choose by, evenly spaced, of more."""
+
 HELD_OUT = 0.2
-"""Share of the training rows, from their end, by which a choice is judged."""
+"""Share of the training rows, from their end, by which the guard judges."""
 
 MOST_JUDGED = 400
 """Origins in these rows to forecast from, evenly spaced, of more."""
@@ -34,10 +41,13 @@ class LookBack:
         Rows a window.
     season
         In rows; 1 for none.
+    penalty
+        Of the ridge; see `fit_ridge`.
     """
 
     seq_length: int
     season: int
+    penalty: float = PENALTY
 
 
 def held_out_from(rows: int) -> int:
@@ -64,11 +74,11 @@ def choose_look_back(
     seasons: Sequence[int] = (),
     seq_length: int | None = None,
 ) -> LookBack:
-    """Choose the window length, and the season whose naive forecast a linear one is shrunk towards.
+    """Choose the window length, the season whose naive forecast a linear one is shrunk towards, and by how much.
 
-    Each choice is fitted by `fit_ridge` to the first four fifths of the training rows, and the mean absolute error is
-    measured on the last fifth. A longer window must be better by `GAIN`. Lengths are 1, 2, 4 and 8 times two seasons,
-    or 8 rows without one, up to `LONGEST` and to about a third of those rows.
+    The training rows are cut into `FOLDS` blocks. Each is forecast by `fit_ridge` from the other ones, and the mean
+    absolute error over all blocks is compared. A longer window must be better by `GAIN`. Lengths are 1, 2, 4 and 8
+    times two seasons, or 8 rows without one, up to `LONGEST` and to about a third of the first four fifths of the rows.
 
     Parameters
     ----------
@@ -89,30 +99,62 @@ def choose_look_back(
     Returns
     -------
     LookBack
-        The shortest length and season where there are too few rows to choose by.
+        The shortest length and season, and `PENALTY`, where there are too few rows to choose by.
     """
-    start = held_out_from(rows)
     seasons = [1, *sorted(seasons)]  # without a season, too
-    lengths = [seq_length] if seq_length is not None else _lengths(seasons, start, rows, horizon)
-    last = judged_origins(origins[origins >= start])
+    lengths = [seq_length] if seq_length is not None else _lengths(seasons, held_out_from(rows), rows, horizon)
+    judged = origins[origins >= max((length for length in lengths if length <= _longest(origins)), default=0)]
     best: tuple[float, LookBack] | None = None
     for length in lengths:
-        tried = []
-        for season in (season for season in seasons if season <= length):
-            first = origins[(origins >= length) & (origins <= start - horizon)]
-            held_out = last[last >= length]
-            if len(first) and len(held_out):
-                weight = fit_ridge(windows(length, first), naive_weight(length, horizon, season))
-                error = mean_absolute_error(windows(length, held_out), weight)
-                tried.append((error, LookBack(length, season)))
-        if tried:
-            error, choice = min(tried, key=lambda pair: pair[0])
-            if best is None or error < best[0] * (1 - GAIN):
-                best = error, choice
+        short_enough = [season for season in seasons if season <= length]
+        errors = _errors(windows, origins, judged, length, horizon, short_enough)
+        if errors is not None:
+            season, penalty = np.unravel_index(errors.argmin(), errors.shape)
+            if best is None or errors.min() < best[0] * (1 - GAIN):
+                best = float(errors.min()), LookBack(length, short_enough[season], PENALTIES[penalty])
     if best is not None:
         return best[1]
     shortest_season = next((season for season in seasons[1:] if season <= lengths[-1]), 1)
     return LookBack(next(length for length in lengths if length >= shortest_season), shortest_season)
+
+
+def choose_penalty(
+    windows: Callable[[int, Rows], Windows], origins: Rows, horizon: int, look_back: LookBack
+) -> LookBack:
+    """Choose the penalty alone, as `choose_look_back` does."""
+    length = look_back.seq_length
+    errors = _errors(windows, origins, origins[origins >= length], length, horizon, [look_back.season])
+    return look_back if errors is None else replace(look_back, penalty=PENALTIES[errors.argmin()])
+
+
+def _longest(origins: Rows) -> int:
+    """The longest windows to try, which leave two forecasts a block."""
+    return int(origins[-2 * FOLDS]) if len(origins) >= 2 * FOLDS else 0
+
+
+def _errors(
+    windows: Callable[[int, Rows], Windows],
+    origins: Rows,
+    judged: Rows,
+    length: int,
+    horizon: int,
+    seasons: Sequence[int],
+) -> Floats | None:
+    """Of each season and penalty, over blocks of the origins to judge by; None if there is too little to fit to."""
+    if length > _longest(origins):
+        return None
+    chosen_by = spaced(origins[origins >= length], MAX_CHOSEN_BY)
+    folds = [
+        Fold(
+            np.flatnonzero((chosen_by >= block[0]) & (chosen_by <= block[-1])),
+            np.flatnonzero((chosen_by <= block[0] - horizon) | (chosen_by >= block[-1] + horizon)),
+        )
+        for block in np.array_split(judged, FOLDS)
+    ]
+    if not all(len(fold.judged) and len(fold.fitted) for fold in folds):
+        return None
+    starts = [naive_weight(length, horizon, season) for season in seasons]
+    return cross_validate(windows(length, chosen_by), folds, starts)
 
 
 def _lengths(seasons: Sequence[int], start: int, rows: int, horizon: int) -> list[int]:

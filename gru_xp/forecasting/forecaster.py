@@ -37,7 +37,7 @@ from gru_xp.forecasting.recipe import (
     settle_look_back,
     step_budget,
 )
-from gru_xp.forecasting.ridge import naive_weight
+from gru_xp.forecasting.ridge import PENALTY, naive_weight
 from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
 from gru_xp.forecasting.windows import Floats, Split, WindowSequences, make_windows, split_rows
@@ -472,7 +472,13 @@ class Forecaster:
                 self.selection = None
                 scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
                 self.look_back, self.seasons = settle_look_back(
-                    series, split.train_end, scaler, self.seq_length, self.season, self.horizon
+                    series,
+                    split.train_end,
+                    scaler,
+                    self.seq_length,
+                    self.season,
+                    self.horizon,
+                    bool(self.linear_skip),
                 )
                 scaler = self._for_targets(scaler)
             else:
@@ -618,7 +624,8 @@ class Forecaster:
         L, h = self.window_length, self.horizon
         starts = self._starts(series, split.part("train"))
         windows = WindowSequences(series.values, starts, L, h, scaler, mean_unit=mean_unit)
-        weight, bias = start_of_skip(self.outputs, windows, naive_weight(L, h, self.look_back.season))
+        start = naive_weight(L, h, self.look_back.season)
+        weight, bias = start_of_skip(self.outputs, windows, start, self.look_back.penalty)
         place = partial(to_device, device=self.device, dtype=self.dtype)
         return LinearParams(place(weight), place(bias))
 
@@ -1246,8 +1253,13 @@ class Forecaster:
         if len(forecaster.scaler.mean) != len(columns):
             raise ValueError("its scaler has not one number for each column")
         look_back = description["look_back"] or {"seq_length": forecaster.seq_length, "season": 1}
-        check_fields("look_back", look_back, {"seq_length": int, "season": int})
-        forecaster.look_back = LookBack(**{name: whole_number(name, n, 1) for name, n in look_back.items()})
+        look_back = {"penalty": PENALTY} | look_back  # older ones do not say
+        check_fields("look_back", look_back, {"seq_length": int, "season": int, "penalty": (int, float)})
+        penalty = float(look_back.pop("penalty"))
+        if not 0 < penalty < math.inf:
+            raise ValueError(f"penalty of look_back is {penalty:g}; it must be a number above 0")
+        numbers = {name: whole_number(name, n, 1) for name, n in look_back.items()}
+        forecaster.look_back = LookBack(**numbers, penalty=penalty)
         forecaster.seasons = tuple(whole_number("season", season, 2) for season in description["seasons"])
         forecaster.fallback = description["fallback"]
         if forecaster.fallback not in (

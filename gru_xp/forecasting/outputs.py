@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import ArgumentError
-from gru_xp.forecasting.ridge import Windows, fit_ridge, residuals
+from gru_xp.forecasting.ridge import PENALTY, Windows, fit_ridge, residuals
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
@@ -172,17 +172,17 @@ def poisson_quantile(rate: Floats, quantile: float) -> Floats:
     return counts
 
 
-def start_of_skip(outputs: Outputs, windows: Windows, start: Floats) -> tuple[Floats, Floats]:
+def start_of_skip(outputs: Outputs, windows: Windows, start: Floats, penalty: float = PENALTY) -> tuple[Floats, Floats]:
     """Weights ``(P * h, L)`` and biases ``(P * h,)`` of the linear skip for a training to begin with.
 
-    That of a value or a mean is `fit_ridge`, shrunk towards `start (h, L)`. Quantiles begin as that and the quantiles
-    of its errors, a standard deviation as that of its errors. The logarithm of a rate begins as the first step of a
-    Poisson regression by least squares, shrunk towards the mean rate.
+    That of a value or a mean is `fit_ridge` with the penalty, shrunk towards `start (h, L)`. Quantiles begin as that
+    and the quantiles of its errors, a standard deviation as that of its errors. The logarithm of a rate begins as the
+    first step of a Poisson regression by least squares, shrunk towards the mean rate.
     """
     h = len(start)
     if outputs.loss == "poisson":
         return fit_ridge(_FirstResponses(windows), np.zeros_like(start)), np.zeros(h)
-    weight = fit_ridge(windows, start)
+    weight = fit_ridge(windows, start, penalty=penalty)
     if outputs.loss == "quantile":
         errors = np.quantile(residuals(windows, weight), outputs.quantiles, axis=0)  # (Q, h)
         return np.tile(weight, (len(errors), 1)), errors.reshape(-1)

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from gru_xp.forecasting.baselines import Baseline, baselines
-from gru_xp.forecasting.choosing import LookBack, choose_look_back, held_out_from, judged_origins, spaced
+from gru_xp.forecasting.choosing import (
+    LookBack,
+    choose_look_back,
+    choose_penalty,
+    held_out_from,
+    judged_origins,
+    spaced,
+)
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.windows import Floats, WindowSequences
@@ -38,22 +45,33 @@ def known_origins(series: TimeSeries, rows: int, horizon: int) -> Rows:
 
 
 def settle_look_back(
-    series: TimeSeries, rows: int, scaler: Scaler, seq_length: int | str, season: int | str, horizon: int
+    series: TimeSeries,
+    rows: int,
+    scaler: Scaler,
+    seq_length: int | str,
+    season: int | str,
+    horizon: int,
+    linear_skip: bool = True,
 ) -> tuple[LookBack, tuple[int, ...]]:
-    """Window length and season, and all seasons there are, by the first `rows` of a series alone."""
+    """Window length, season and penalty, and all seasons there are, by the first `rows` of a series alone."""
     values = series.values[:rows]
     if season == "auto":
         seasons = find_seasons(values[:, 0], series.reading.freq)
     else:
         seasons = () if isinstance(season, str) else (season,)
+    settled = None
     if isinstance(seq_length, int) and len(seasons) < 2:
-        return LookBack(seq_length, next((m for m in seasons if m <= seq_length), 1)), seasons
+        settled = LookBack(seq_length, next((m for m in seasons if m <= seq_length), 1))
+        if not linear_skip:
+            return settled, seasons
 
     def windows(length: int, origins: Rows) -> WindowSequences:
         return WindowSequences(values, origins - length, length, horizon, scaler, mean_unit=1.0)
 
-    given = seq_length if isinstance(seq_length, int) else None
     origins = known_origins(series, rows, horizon)
+    if settled is not None:
+        return choose_penalty(windows, origins, horizon, settled), seasons
+    given = seq_length if isinstance(seq_length, int) else None
     return choose_look_back(windows, origins, rows, horizon, seasons, given), seasons
 
 

@@ -1,7 +1,7 @@
 """The linear forecast of a window by ridge regression, shrunk towards the seasonal naive forecast."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from gru_xp.training.sequences import MAX_FITTED
 
 PENALTY = 5.0
 """Of weights that differ from the seasonal naive forecast: it counts as much as so many windows."""
+
+PENALTIES = (1.0, 5.0, 20.0, 80.0, 320.0)
+"""To choose from."""
 
 MAX_WINDOWS = 2**15
 """To fit to; of more windows, so many are drawn."""
@@ -85,14 +88,54 @@ def fit_ridge(windows: Windows, start: Floats, *, penalty: float = PENALTY) -> F
     return fitted
 
 
+class Fold(NamedTuple):
+    """Windows by number: those whose forecasts are judged, and those that are fitted to for it."""
+
+    judged: Rows
+    fitted: Rows
+
+
 @one_blas_thread
-def mean_absolute_error(windows: Windows, weight: Floats) -> float:
-    """Of the linear forecast of those weights ``(h, L)``, as the errors of windows count."""
-    total = sum(
-        float(np.sum(importance * np.abs(z @ weight.T - y)))
-        for z, y, importance in _chunks(windows, np.arange(windows.n))
-    )
-    return total / (windows.n * len(weight))
+def cross_validate(
+    windows: Windows, folds: Sequence[Fold], starts: Sequence[Floats], penalties: Sequence[float] = PENALTIES
+) -> Floats:
+    """Mean absolute error of linear forecasts of windows that they are not fitted to, as the errors of windows count.
+
+    Parameters
+    ----------
+    windows
+        All of them are held in memory at once.
+    folds
+        Each counts as much as another one.
+    starts : sequence of arrays, shape ``(h, L)``
+        S weights to shrink towards.
+    penalties
+        P strengths of the shrinkage; see `fit_ridge`.
+
+    Returns
+    -------
+    array, shape ``(S, P)``
+    """
+    x, y, weight = windows.gather(np.arange(windows.n))
+    z, S = x[:, :, 0], len(starts)
+    L = z.shape[1]
+    weighted = z * weight**2
+    start = np.concatenate(starts).T  # (L, S * h)
+    all_A, all_b = weighted.T @ z, weighted.T @ y
+    error = np.zeros((len(penalties), S))
+    for fold in folds:
+        out = np.ones(windows.n, dtype=bool)
+        out[fold.fitted] = False  # few are left out
+        A, b = all_A - weighted[out].T @ z[out], all_b - weighted[out].T @ y[out]
+        rest = np.tile(b, S) - A @ start
+        scale = np.trace(A) / L
+        flat = scale <= 1e-12 * np.trace(all_A) / L  # but for rounding
+        for i, penalty in enumerate(penalties):
+            strength = penalty / len(fold.fitted) * scale
+            change = 0.0 if flat else np.linalg.solve(A + strength * np.eye(L), rest)
+            missed = np.abs(z[fold.judged] @ (start + change) - np.tile(y[fold.judged], S))
+            error[i] += (weight[fold.judged] * missed).mean(axis=0).reshape(S, -1).mean(axis=1) / len(folds)
+    return error.T
 
 
 def residuals(windows: Windows, weight: Floats) -> Floats:

@@ -198,7 +198,7 @@ def test_model_file_says_all_about_the_run(goog):
     assert scaler["std"] == pytest.approx([np.std(learned)])
     assert scaler["change_std"] == pytest.approx([np.std(np.diff(learned))])
     assert notes["train_end"] == notes["fit_end"] == 1504
-    assert described["look_back"] == {"seq_length": 8, "season": 1}
+    assert described["look_back"] == {"seq_length": 8, "season": 1, "penalty": 320.0}
     assert notes["bundled"] is True
     assert notes["split_ratio"] == 0.7
     shapes = {name: array.shape for name, array in tensors(goog.folder / "model.safetensors").items()}

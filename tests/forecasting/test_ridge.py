@@ -3,7 +3,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from gru_xp.forecasting import ridge
-from gru_xp.forecasting.ridge import fit_ridge, mean_absolute_error, naive_weight
+from gru_xp.forecasting.ridge import Fold, cross_validate, fit_ridge, naive_weight
 
 
 class Held:
@@ -49,7 +49,8 @@ def test_it_is_solved_by_one_thread(windows, monkeypatch):
 
     monkeypatch.setattr(windows, "gather", watched)
     with threadpool_limits(2, "blas"):
-        mean_absolute_error(windows, fit_ridge(windows, naive_weight(6, 3)))
+        fit_ridge(windows, naive_weight(6, 3))
+        cross_validate(windows, [Fold(np.arange(9), np.arange(9, windows.n))], [naive_weight(6, 3)])
         assert threads() <= {2}
     assert seen
     assert all(count <= {1} for count in seen)
@@ -66,20 +67,39 @@ def test_few_windows_stay_close_to_the_start(windows, rng):
 
 def test_windows_are_gathered_in_parts(windows, rng, monkeypatch):
     start = rng.standard_normal((3, 6))
-    whole = fit_ridge(windows, start), mean_absolute_error(windows, start)
+    whole = fit_ridge(windows, start)
     monkeypatch.setattr(ridge, "MAX_FITTED", 7)
-    np.testing.assert_allclose(fit_ridge(windows, start), whole[0], rtol=1e-9)
-    assert mean_absolute_error(windows, start) == pytest.approx(whole[1])
+    np.testing.assert_allclose(fit_ridge(windows, start), whole, rtol=1e-9)
     monkeypatch.setattr(ridge, "MAX_WINDOWS", 40)
     drawn = fit_ridge(windows, start)
-    assert np.abs(drawn - whole[0]).max() > 1e-3
+    assert np.abs(drawn - whole).max() > 1e-3
     np.testing.assert_array_equal(fit_ridge(windows, start), drawn)
 
 
-def test_errors_count_by_their_weight(windows):
+def test_windows_are_judged_by_what_is_fitted_to_others(windows, rng):
+    rows, starts, penalties = np.arange(57), rng.standard_normal((2, 3, 6)), (0.3, 7.0)
+    folds = [Fold(rows[:20], rows[23:]), Fold(rows[20:], rows[:17])]
+
+    def part(index):
+        x, y, weight = windows.gather(index)
+        return Held(x[:, :, 0], y, weight)
+
+    def mean_absolute_error(held, weights):
+        x, y, weight = held.parts
+        return np.mean(weight * np.abs(x[:, :, 0] @ weights.T - y))
+
+    expected = np.zeros((2, 2))
+    for s, start in enumerate(starts):
+        for p, penalty in enumerate(penalties):
+            fitted = [fit_ridge(part(fold.fitted), start, penalty=penalty) for fold in folds]
+            errors = [mean_absolute_error(part(fold.judged), w) for fold, w in zip(folds, fitted, strict=True)]
+            expected[s, p] = np.mean(errors)
+    np.testing.assert_allclose(cross_validate(windows, folds, list(starts), penalties), expected, rtol=1e-9)
     x, y, weight = windows.parts
-    expected = np.mean(weight * np.abs(x[:, -1:, 0] - y))
-    assert mean_absolute_error(windows, naive_weight(6, 3)) == pytest.approx(expected)
+    flat = Held(np.where(rows[:, None] < 20, x[:, :, 0], 0.0), y, weight)  # those that are fitted to say nothing
+    start = starts[0]
+    expected = mean_absolute_error(Held(x[:20, :, 0], y[:20], weight[:20]), start)
+    np.testing.assert_allclose(cross_validate(flat, folds[:1], [start], penalties), [[expected] * 2])
 
 
 @pytest.mark.parametrize("season", [1, 4, 6])
