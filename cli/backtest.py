@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from .exclusive import check_together
-from .messages import accuracy_title, choose_device, note, note_if_no_ridge, print_accuracy, print_json
+from .messages import (
+    accuracy_title,
+    choose_device,
+    note,
+    note_if_no_ridge,
+    print_accuracy,
+    print_json,
+    warn_of_few_windows,
+)
 from .options import (
     Command,
     DeviceRequest,
@@ -225,7 +233,7 @@ class _Fits:
 
         known = Forecaster().settings()
         self._settings = {name: value for name, value in settings.items() if name in known}
-        self._device, self._quiet = device, quiet
+        self._device, self._quiet, self._has_warned = device, quiet, False
 
     def __call__(self, rows: "TimeSeries") -> "Forecaster":
         from gru_xp.forecasting import Forecaster
@@ -240,6 +248,9 @@ class _Fits:
         if training.problem is not None:
             raise click.ClickException(training.problem)
         last = training.history[-1]
+        if not self._has_warned:
+            warn_of_few_windows(forecaster, len(rows) - round(len(rows) * forecaster.validation_ratio))
+            self._has_warned = True
         note(
             f"trained on {len(rows)} rows: best epoch {training.best_epoch} of {last.epoch}, {last.seconds:.1f} s",
             quiet=self._quiet,

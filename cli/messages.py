@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gru_xp.devices import Device
+    from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.evaluation import EvaluatedPart
 
     from .options import DeviceRequest
@@ -42,6 +43,19 @@ def note(text: str, *, quiet: bool = False) -> None:
 def note_while_running(text: str) -> None:
     """One line on stderr, above the progress bar, which replaces `sys.stderr` while it is shown."""
     click.echo(printable(text, None), file=sys.stderr)
+
+
+def warn_of_few_windows(forecaster: "Forecaster", rows: int) -> None:
+    """One line on stderr if a forecaster learns from too few rows to be of use."""
+    from gru_xp.forecasting.recipe import MIN_LEARNED
+
+    windows = rows - forecaster.window_length - forecaster.horizon + 1
+    if windows < MIN_LEARNED:
+        ridge = ", or use --model ridge, which needs fewer" if forecaster.model != "ridge" else ""
+        note(
+            f"warning: {windows} training windows; with fewer than {MIN_LEARNED}, forecasts are often worse than those "
+            f"that need no training: give more rows{ridge}"
+        )
 
 
 class _Notes(logging.Handler):

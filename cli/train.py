@@ -17,7 +17,7 @@ from gru_xp.errors import DeviceWarning
 from gru_xp.io.messages import flag
 
 from .exclusive import check_together
-from .messages import choose_device, note, number_text, print_json, print_parts
+from .messages import choose_device, note, number_text, print_json, print_parts, warn_of_few_windows
 from .options import (
     Command,
     DeviceRequest,
@@ -456,6 +456,7 @@ class _Stages:
         self._shown.close()
         if not self.num_epochs:
             self._say_what_was_settled()
+            warn_of_few_windows(self._run.forecaster, stage.rows)
         epoch = "epoch"
         pause: Pause = self._witness or self._checkpoints
         if stage.name == "guard":

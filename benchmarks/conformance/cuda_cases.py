@@ -14,10 +14,14 @@ from gru_xp.nn.inference import GRUInference
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import LinearParams, map_arrays, named_arrays
 from gru_xp.nn.stack import gru_stack_backward, gru_stack_forward
-from gru_xp.training.objective import Objective
+from gru_xp.training.objective import LOSSES, Objective, loss_function, outputs_per_target
 
 CUDA_LIMITS = LIMITS | {"tf32": 1e-2}
 """TF32 rounds the factors of products to 11 bits, by up to 4.9e-4 of each."""
+
+QUANTILES = (0.1, 0.5, 0.9)
+PATCH = 3
+"""Rows of a patch, where there are patches."""
 
 CASES = 2
 """Cases of each variant, form and precision."""
@@ -38,6 +42,10 @@ def cases() -> list[Case]:
         ("one step", step, {}),
         ("GRUInference", prepared, {}),
         ("objective of a training, as one graph", objective, {"num_layers": 2}),
+        *(
+            (f"objective of {loss}, patches, skip, weights", partial(objective, loss=loss), {"sizes": (7, 5, 6, 9)})
+            for loss in LOSSES
+        ),
     ]
     found = []
     for variant, run, sizes in variants:
@@ -121,10 +129,24 @@ def prepared(problem: Problem, device: Device) -> Results:
     return {"h": h, "h_last": h_last, "step": layer.step(problem.x[:, 0], h_last)}, {}
 
 
-def objective(problem: Problem, device: Device) -> Results:
-    """The loss of a network and its gradient, by the way that a training takes."""
-    linear = LinearParams(problem.dh[:1, 0, :], problem.dh[0, 0, :1])
+def objective(problem: Problem, device: Device, loss: str | None = None) -> Results:
+    """The loss of a network and its gradient, by the way that a training takes.
+
+    With a name of a loss, there are two targets, errors count by sequence, the window's rows are patches of the input,
+    and there is a linear skip. No error is close to 0, where the slope of some losses jumps.
+    """
+    xp, x, dh, skip, options = device.xp, problem.x, problem.dh, None, {}
+    outputs, y = 1, dh[:, 0, :1]
+    if loss is not None:
+        outputs = 2 * outputs_per_target(loss, QUANTILES)
+        dh = xp.concat([0.25 * dh[:, :1, :], dh[:, 1:2, :], 0.25 * dh[:, 2:, :]], axis=1)
+        y = xp.round(3 * xp.abs(dh[:, 1, :2])) if loss == "poisson" else dh[:, 1, :2] * (1 + 4 / xp.abs(dh[:, 1, :2]))
+        x = xp.reshape(x, (x.shape[0], -1, x.shape[2] // PATCH))[:, 1:, :]
+        skip = LinearParams(dh[:outputs, 2:3, :1] + xp.zeros_like(x[:1, :, 0]), dh[0, 3, :outputs])
+        skip = LinearParams(xp.reshape(skip.weight, (outputs, -1)), skip.bias)
+        options = {"weight": xp.abs(dh[:, 4, :1]), "loss": loss_function(loss, huber_delta=0.5, quantiles=QUANTILES)}
+    linear = LinearParams(dh[:outputs, 0, :], dh[0, 0, :outputs])
     ops = device.ops()
-    function = Objective(NetworkParams(problem.layers, linear), problem.x, problem.dh[:, 0, :1], ops)
+    function = Objective(NetworkParams(problem.layers, linear, skip), x, y, ops, **options)
     ops.capture(function.evaluate)()
     return {"cost": function.cost}, {"gradient": function.gradient}

@@ -19,6 +19,10 @@ from gru_xp.forecasting.windows import Floats, WindowSequences
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 
+MIN_LEARNED = 20
+"""Training windows that make sense. With 6 to 20 rows of walks, noise, trends and seasons, the GRU's mean error was up
+to 3.9 times that of the best forecast without training, and the ridge's up to 1.5; with 30 rows, 1.5 and 1.3."""
+
 MIN_GUARDED = 100
 """Windows in the rows that are held out, of which fewer say too little about a forecast."""
 

@@ -79,6 +79,16 @@ def test_a_ridge_has_a_model_of_its_own(app, csv, tmp_path):
     assert Forecaster.load(tmp_path / "run" / "model.safetensors", device="cpu").model == "ridge"
 
 
+def test_few_rows_are_warned_of(app, csv):
+    lines = csv.read_text().splitlines(keepends=True)
+    for rows, warned in ((9, True), (60, False)):
+        csv.write_text("".join(lines[: 1 + rows]))
+        for command in (("train", csv, "--out", "run", "--overwrite"), ("backtest", csv)):
+            result = app(*command, "--model", "ridge", "--season", "none", "--device", "cpu", "--quiet")
+            assert result.code == 0
+            assert ("training windows" in result.err) == warned, command
+
+
 def test_one_line_says_whose_the_defaults_are(app, csv):
     def lines(*options):
         result = app("train", csv, "--model", "ridge", "--device", "cpu", "--out", "run", "--overwrite", *options)

@@ -45,6 +45,28 @@ def test_what_is_given_holds(rng, cpu):
     assert (forecaster.look_back.season, forecaster.seasons) == (1, ())
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"num_epochs": None, "num_steps": 281, "schedule": "one-cycle", "resolved_reduction": "mean"}),
+        ({"num_epochs": 3}, {"num_epochs": 3, "num_steps": None, "schedule": "one-cycle"}),
+        ({"patience": 5}, {"num_epochs": 300, "num_steps": None, "schedule": "constant"}),
+        ({"optimizer": "sgd"}, {"num_steps": 281, "schedule": "constant", "resolved_reduction": "sum"}),
+        ({"optimizer": "sgd", "schedule": "cosine", "reduction": "mean"}, {"schedule": "cosine", "reduction": "mean"}),
+    ],
+    ids=str,
+)
+def test_what_is_given_settles_the_number_of_updates_and_their_rates(given, expected):
+    config = Forecaster(**given)._training_config(4500)
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_fewer_rows_than_patches_are_one_value_a_patch(rng, cpu):
+    forecaster = Forecaster(**QUICK | {"seq_length": 5, "season": "none", "patches": 8}).fit(daily(rng, 60), device=cpu)
+    assert forecaster.params.gru[0][0].input_size == 1
+    assert forecaster.params.skip.weight.shape == (1, 5)
+
+
 def test_a_rest_that_is_there_goes_through_a_file(rng, cpu, tmp_path):
     series = daily(rng)
     forecaster = Forecaster(**QUICK | {"horizon": 3}).fit(series, device=cpu)
