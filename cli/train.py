@@ -443,6 +443,7 @@ class _Stages:
         self._interrupt, self._quiet = interrupt, quiet
         self._shown = ExitStack()
         self.num_epochs = 0
+        self._has_begun = False
 
     def __enter__(self) -> "_Stages":
         return self
@@ -454,7 +455,8 @@ class _Stages:
         from gru_xp.forecasting.stages import Hooks
 
         self._shown.close()
-        if not self.num_epochs:
+        if not self._has_begun:
+            self._has_begun = True
             self._say_what_was_settled()
             warn_of_few_windows(self._run.forecaster, stage.rows)
         epoch = "epoch"

@@ -436,7 +436,7 @@ class Forecaster:
         Returns
         -------
         Forecaster
-            Itself, with the parameters of the best epoch.
+            Itself, with the parameters of the best epoch, or of the last one of `refit`.
 
         Raises
         ------

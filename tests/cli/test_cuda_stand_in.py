@@ -111,7 +111,7 @@ def test_train_resume_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_pat
 
 def test_what_fails_is_done_without(on_stand_in, write_csv, tmp_path):
     """A warning, and the numbers of the plain path; an error of one line where there is no other way."""
-    write_csv(rows=40)
+    write_csv(rows=50)
     device = CUDA[1]
     command = ("train", "own.csv", "--hidden-size", "3", "--num-epochs", "2", "--quiet", "--device", device, "--out")
     faults = "launch steps,wrong ElementwiseKernel,take_norm,cublasCreate"
