@@ -224,7 +224,8 @@ def _expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec
     specs = state_specs(description["state"], forecaster.optimizer, P, forecaster.dtype)
     if (selected := description.get("selection")) is not None:
         check_fields("the selection", selected, _SELECTION_FIELDS)
-        if not forecaster.refit or not 0 <= selected["best_epoch"] < selected["epochs"] < 2**31:
+        is_one = forecaster.refit and selected["stop_reason"] in ("num_epochs", "num_steps", "patience", "callback")
+        if not is_one or not 0 <= selected["best_epoch"] < selected["epochs"] < 2**31:
             raise ValueError("a selection of no training")
         specs[_SELECTION] = history_spec(selected["epochs"])
     series = _series_specs(description["series"], forecaster)

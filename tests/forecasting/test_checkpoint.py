@@ -316,6 +316,29 @@ DAMAGES = {
 }
 
 
+def test_damaged_selections(path, learn, series, load_refused):
+    whole = series()
+    forecaster, states = learn(whole, num_epochs=2, refit=True)
+    assert forecaster.selection is not None
+    save_checkpoint(path, forecaster, states[0, 0], whole, RUN)
+    assert load_checkpoint(path).forecaster.selection == forecaster.selection
+    content, none = path.read_bytes(), "a selection of no training"
+    for change, arrays, part in (
+        (lambda d: d.update(selection=[]), {}, "'selection' of it is []"),
+        (lambda d: d["forecaster"]["settings"].update(refit=False), {}, none),
+        (update("selection", best_epoch=3), {}, none),
+        (update("selection", best_epoch=-1), {}, none),
+        (update("selection", stop_reason="\x1b"), {}, none),
+        (update("selection", epochs=2**31 - 1), {}, "'selection.history'"),
+        (remove("selection", "epochs"), {}, "no 'epochs'"),
+        (None, {"selection.history": lambda a: np.where(np.arange(a.size) % 5 == 1, np.nan, a)}, "validation"),
+        (None, {"selection.history": lambda a: -a}, "a history whose epoch"),
+    ):
+        path.write_bytes(content)
+        rewrite(path, change, arrays)
+        load_refused(path, "a gru-xp checkpoint", part)
+
+
 def test_damaged_descriptions(written, load_refused):
     content = written.read_bytes()
     for change, *parts in DAMAGES.values():
