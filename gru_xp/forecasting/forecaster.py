@@ -227,7 +227,7 @@ class Forecaster:
     recurrent_dropout: float = 0.0
     zoneout: float = 0.0
     num_epochs: int | None = None
-    learning_rate: float = 0.005
+    learning_rate: float = 0.003
     optimizer: str = "adamw"
     reduction: str | None = None
     batch_size: int | None = 64

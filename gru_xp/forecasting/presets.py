@@ -17,7 +17,7 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
         "recurrent_dropout": 0.0,
         "zoneout": 0.0,
         "num_epochs": None,
-        "learning_rate": 0.005,
+        "learning_rate": 0.003,
         "optimizer": "adamw",
         "reduction": None,
         "batch_size": 64,
