@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from numbers import Real
 from typing import Any
 
@@ -124,7 +124,7 @@ def _is_date_format(form: str) -> bool:
 def _is_freq(freq: str) -> bool:
     import pandas as pd
 
-    moment, least = pd.Timestamp(2000, 1, 1), pd.Timedelta(microseconds=1)
+    moment, least = pd.Timestamp(2000, 1, 1), timedelta(microseconds=1)
     return isinstance(freq, str) and bool(moment + pd.tseries.frequencies.to_offset(freq) >= moment + least)
 
 
