@@ -1254,10 +1254,10 @@ class Forecaster:
             raise ValueError("its scaler has not one number for each column")
         look_back = description["look_back"] or {"seq_length": forecaster.seq_length, "season": 1}
         look_back = {"penalty": PENALTY} | look_back  # older ones do not say
-        check_fields("look_back", look_back, {"seq_length": int, "season": int, "penalty": (int, float)})
-        penalty = float(look_back.pop("penalty"))
+        check_fields("look_back", look_back, {"seq_length": int, "season": int, "penalty": float})
+        penalty = look_back.pop("penalty")
         if not 0 < penalty < math.inf:
-            raise ValueError(f"penalty of look_back is {penalty:g}; it must be a number above 0")
+            raise ValueError(f"penalty of look_back is {penalty}; it must be a number above 0")
         numbers = {name: whole_number(name, n, 1) for name, n in look_back.items()}
         forecaster.look_back = LookBack(**numbers, penalty=penalty)
         forecaster.seasons = tuple(whole_number("season", season, 2) for season in description["seasons"])

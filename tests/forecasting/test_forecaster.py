@@ -762,6 +762,7 @@ DAMAGES = {
     "numbers for columns": (lambda m: m.update(columns=[1, 2]), "columns must be one name or more"),
     "text for columns": (lambda m: m.update(columns="ab"), "'columns' of it is 'ab'; it must be of type list or tuple"),
     "epoch": (lambda m: m.update(best_epoch=-1), "best_epoch is -1"),
+    "no penalty": (lambda m: m["look_back"].update(penalty=0.0), "penalty of look_back is 0.0"),
     "half an epoch": (lambda m: m.update(best_epoch=0.5), "'best_epoch' of it is 0.5; it must be of type int"),
     "notes": (lambda m: m.update(notes=[]), "'notes' of it is []; it must be of type dict"),
     "device": (lambda m: m.update(device=None), "'device' of it is None"),

@@ -8,7 +8,7 @@ from gru_xp.errors import ArgumentError, DataError, NotFittedError
 from gru_xp.forecasting.baselines import baselines
 from gru_xp.forecasting.presets import PRESETS, RECIPE
 from gru_xp.forecasting.recipe import known_origins, naive_instead, step_budget
-from gru_xp.forecasting.ridge import PENALTIES
+from gru_xp.forecasting.ridge import PENALTIES, PENALTY
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.stages import Hooks, Selection
 from gru_xp.io.series import Reading, TimeSeries
@@ -74,6 +74,10 @@ def test_a_rest_that_is_there_goes_through_a_file(rng, cpu, tmp_path):
     again = Forecaster.load(tmp_path / "model", device=cpu)
     assert (again.look_back, again.seasons, again.fallback) == (forecaster.look_back, (7,), None)
     np.testing.assert_array_equal(again.forecast(series, 8), forecaster.forecast(series, 8))
+    description = forecaster.describe()
+    assert description["look_back"].pop("penalty") == forecaster.look_back.penalty
+    older = Forecaster.from_parts(forecaster.params, description, forecaster.device)  # of when there was but one
+    assert older.look_back == replace(forecaster.look_back, penalty=PENALTY)
 
 
 def test_the_ridge_is_the_closed_form(rng, cpu):
