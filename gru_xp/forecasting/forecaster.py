@@ -5,18 +5,16 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
-from itertools import pairwise
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from gru_xp.devices import Device, check_tf32, device_for_caller, is_out_of_memory, to_device, to_host
-from gru_xp.devices.inventory import versions
 from gru_xp.devices.primitives import Ops
-from gru_xp.errors import ArgumentError, CheckpointError, DataError, NotFittedError, printable
+from gru_xp.errors import ArgumentError, DataError, NotFittedError, printable
 from gru_xp.forecasting.baselines import Baseline, baselines
 from gru_xp.forecasting.choosing import LookBack
 from gru_xp.forecasting.data import (
@@ -28,7 +26,8 @@ from gru_xp.forecasting.data import (
     series_to_learn,
     warn_of_notices,
 )
-from gru_xp.forecasting.outputs import Outputs, column_suffix, rising_quantiles, start_of_skip
+from gru_xp.forecasting.description import describe, join_parts, read_description
+from gru_xp.forecasting.outputs import WILDEST, Outputs, column_suffix, rising_quantiles, start_of_skip
 from gru_xp.forecasting.recipe import (
     guarded_origins,
     known_origins,
@@ -37,8 +36,8 @@ from gru_xp.forecasting.recipe import (
     settle_look_back,
     step_budget,
 )
-from gru_xp.forecasting.ridge import PENALTY, naive_weight
-from gru_xp.forecasting.scaling import LARGEST, SCALINGS, Scaler
+from gru_xp.forecasting.ridge import naive_weight
+from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
 from gru_xp.forecasting.windows import Floats, Split, WindowSequences, make_windows, split_rows
 from gru_xp.io.options import ReadOptions
@@ -46,13 +45,11 @@ from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 from gru_xp.nn.checks import check_choice, check_flag, check_function, shown, whole_number
 from gru_xp.nn.network import NetworkParams, init_network_params
-from gru_xp.nn.params import RESETS, LinearParams, Reset, arrays_of, map_arrays, named_arrays
+from gru_xp.nn.params import RESETS, LinearParams, Reset, map_arrays
 from gru_xp.training.files import check_path
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, patch_size_of, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
 from gru_xp.training.objective import LOSSES, predict, predicted_together
-from gru_xp.training.strict_json import check_fields, shortened
-from gru_xp.training.tensors import DAMAGED, damaged
 from gru_xp.training.trainer import (
     EpochRecord,
     Pause,
@@ -76,66 +73,6 @@ EPOCHS_WITH_PATIENCE = 300
 
 MAX_STEPS = 10**6
 """Of one forecast."""
-
-WILDEST = 100 * LARGEST
-"""Predictions above this are refused."""
-
-_DESCRIPTION: dict[str, type | tuple[type, ...]] = {
-    "settings": dict,
-    "scaler": dict,
-    "columns": (list, tuple),
-    "look_back": (dict, type(None)),
-    "seasons": (list, tuple),
-    "fallback": (str, type(None)),
-    "spread": (list, tuple),
-    "sees_gaps": bool,
-    "device": str,
-    "tf32": bool,
-    "versions": dict,
-    "best_epoch": int,
-    "notes": dict,
-}
-"""What `Forecaster.describe` gives, and what it is."""
-
-_OLD_SETTINGS: dict[str, Any] = {
-    "seq_length": 10,
-    "hidden_size": 32,
-    "num_epochs": 300,
-    "learning_rate": 0.002,
-    "optimizer": "adam",
-    "reduction": None,
-    "batch_size": None,
-    "clip_norm": None,
-    "patience": 50,
-    "validation_ratio": 0.2,
-    "scaling": "last",
-    "reset": "before",
-    "dtype": "float32",
-    "seed": 0,
-    "num_layers": 1,
-    "bidirectional": False,
-    "dropout": 0.0,
-    "recurrent_dropout": 0.0,
-    "zoneout": 0.0,
-    "keep_every": None,
-    "horizon": 1,
-    "patches": 0,
-    "linear_skip": False,
-    "season": "auto",
-    "model": "gru",
-    "guard": False,
-    "beta1": 0.9,
-    "beta2": 0.999,
-    "weight_decay": 0.01,
-    "num_steps": None,
-    "loss": "mse",
-    "huber_delta": 1.0,
-    "quantiles": (0.5,),
-    "schedule": "constant",
-    "warmup": None,
-    "refit": False,
-}
-"""Of models that were written before there were these settings, whatever their defaults are now."""
 
 
 @dataclass(eq=False)  # two are equal if they are the same object
@@ -480,7 +417,7 @@ class Forecaster:
                     self.horizon,
                     bool(self.linear_skip),
                 )
-                scaler = self._for_targets(scaler)
+                scaler = self.outputs.for_targets(scaler)
             else:
                 self._check_fitted("scaler")
                 scaler = self.scaler
@@ -502,7 +439,7 @@ class Forecaster:
             if selection is not None:
                 whole = Split(len(series), len(series), len(series))
                 counts = (len(self._starts(series, rows.part("train"))) for rows in (split, whole))
-                scaler = self._for_targets(Scaler.fit(self.scaling, series.values, series.columns))
+                scaler = self.outputs.for_targets(Scaler.fit(self.scaling, series.values, series.columns))
                 training = learn(whole, scaler, selection.again(config, *counts), state=state, selection=selection)
         if training.problem is not None:
             warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
@@ -597,9 +534,6 @@ class Forecaster:
             return ()
         spread = naive_spread(self._naive(), series, rows, self.horizon, self.outputs.quantiles, self.seasons)
         return tuple(map(tuple, spread.tolist()))
-
-    def _for_targets(self, scaler: Scaler) -> Scaler:
-        return replace(scaler, counts=self.loss == "poisson")
 
     @contextmanager
     def _keeping_choices(self) -> Iterator[None]:
@@ -1161,21 +1095,7 @@ class Forecaster:
             It has not begun to learn.
         """
         self._check_fitted("scaler")
-        return {
-            "settings": self.settings(),
-            "scaler": self.scaler.to_dict(),
-            "columns": self.columns,
-            "look_back": asdict(self.look_back),
-            "seasons": self.seasons,
-            "fallback": self.fallback,
-            **({"spread": self.spread} if self.spread else {}),
-            "sees_gaps": self.sees_gaps,
-            "device": self.device.name,
-            **({"tf32": True} if self.device.tf32 else {}),
-            "versions": versions(self.device),
-            "best_epoch": self.best_epoch,
-            "notes": self.notes,
-        }
+        return describe(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | Device = "auto") -> "Forecaster":
@@ -1213,82 +1133,12 @@ class Forecaster:
         CheckpointError
             The description is damaged, or it is that of other parameters.
         """
-        try:
-            forecaster = cls.from_description(description)
-            shapes = {name: spec.shape for name, spec in forecaster.architecture().specs().items()}
-        except DAMAGED as error:
-            raise damaged("model", error) from error
-        for form in {direction.reset for layer in params.gru for direction in layer}:
-            if form != forecaster.reset:
-                raise CheckpointError(
-                    f"a gru-xp model of reset={form!r} that is described as one of {forecaster.reset!r}; "
-                    "save or export the forecaster again"
-                )
-        if {name: tuple(array.shape) for name, array in named_arrays(params)} != shapes:
-            raise CheckpointError("a gru-xp model whose weights do not have the shapes that it describes")
-        if any(array.dtype != getattr(device.xp, forecaster.dtype) for array in arrays_of(params)):
-            raise CheckpointError(f"a gru-xp model whose weights are not {forecaster.dtype}, as it describes them")
-        check_tf32(device, forecaster.dtype)
-        forecaster.params = params
-        forecaster.device = device
-        return forecaster
+        return join_parts(cls, params, description, device)
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> "Forecaster":
         """One without parameters, of what `describe` gave; an error of `DAMAGED` if that is damaged."""
-        older = {"sees_gaps": False, "tf32": False, "look_back": None, "seasons": (), "fallback": None, "spread": ()}
-        description = older | description  # not all files say
-        check_fields("it", description, _DESCRIPTION)
-        known = {f.name for f in fields(cls) if f.init}
-        settings = _OLD_SETTINGS | description["settings"]
-        if "quantile" in settings:  # before there could be several
-            settings["quantiles"] = settings.pop("quantile")
-        if unknown := sorted(settings.keys() - known):
-            raise ValueError(f"{shortened(unknown[0])} is no setting")
-        columns = tuple(description["columns"])
-        if not columns or not all(isinstance(column, str) for column in columns):
-            raise ValueError("columns must be one name or more")
-        forecaster = cls(**settings)
-        forecaster.scaler = forecaster._for_targets(Scaler.from_dict(description["scaler"]))
-        if len(forecaster.scaler.mean) != len(columns):
-            raise ValueError("its scaler has not one number for each column")
-        look_back = description["look_back"] or {"seq_length": forecaster.seq_length, "season": 1}
-        look_back = {"penalty": PENALTY} | look_back  # older ones do not say
-        check_fields("look_back", look_back, {"seq_length": int, "season": int, "penalty": float})
-        penalty = look_back.pop("penalty")
-        if not 0 < penalty < math.inf:
-            raise ValueError(f"penalty of look_back is {penalty}; it must be a number above 0")
-        numbers = {name: whole_number(name, n, 1) for name, n in look_back.items()}
-        forecaster.look_back = LookBack(**numbers, penalty=penalty)
-        forecaster.seasons = tuple(whole_number("season", season, 2) for season in description["seasons"])
-        forecaster.fallback = description["fallback"]
-        if forecaster.fallback not in (
-            None,
-            *baselines(np.ones(max(forecaster.seasons, default=1)), forecaster.seasons),
-        ):
-            raise ValueError(f"{shortened(forecaster.fallback)} is no forecast without training")
-        forecaster.spread = forecaster._described_spread(description["spread"])
-        forecaster.columns, forecaster.sees_gaps = columns, description["sees_gaps"]
-        forecaster.best_epoch = whole_number("best_epoch", description["best_epoch"], 0)
-        forecaster.notes = description["notes"]
-        return forecaster
-
-    def _described_spread(self, described: Sequence[Any]) -> tuple[tuple[float, ...], ...]:
-        """That of a description, or zeros where there is none yet; ValueError if it is not one."""
-        Q = len(self.outputs.quantiles)
-        if self.fallback is None or not Q:
-            if len(described):
-                raise ValueError("a spread, which such a model has not")
-            return ()
-        spread = tuple(tuple(map(float, row)) for row in described or [[0.0] * self.horizon] * Q)
-        steps = zip(*spread, strict=True)
-        if (
-            len(spread) != Q
-            or len(spread[0]) != self.horizon
-            or not all(all(-WILDEST <= a <= b <= WILDEST for a, b in pairwise((*step, step[-1]))) for step in steps)
-        ):
-            raise ValueError("a spread that is not a rising number for each quantile, by step")
-        return spread
+        return read_description(cls, description)
 
     def architecture(self) -> Architecture:
         """What the sizes of the parameters follow from, once the columns are known."""

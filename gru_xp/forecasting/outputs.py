@@ -1,7 +1,7 @@
 """What the network's outputs for each target mean: a value, quantiles, or the parameters of a distribution."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from statistics import NormalDist
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 
 from gru_xp.errors import ArgumentError
 from gru_xp.forecasting.ridge import PENALTY, Windows, fit_ridge, residuals
-from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.scaling import LARGEST, Scaler
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
 from gru_xp.nn.checks import shown
@@ -25,6 +25,9 @@ SMALLEST_DEVIATION = 1e-3
 
 LARGEST_EXACT_RATE = 500.0
 """Of a Poisson distribution whose quantiles are summed up; those of larger rates are approximated."""
+
+WILDEST = 100 * LARGEST
+"""Predictions above this are refused."""
 
 _SUFFIX = re.compile(r"(.+)-(?:(lo|hi)-(\d+(?:\.\d+)?)|median)")
 
@@ -70,6 +73,10 @@ class Outputs:
     def scores(self) -> tuple[float, ...]:
         """The quantiles of the standard normal distribution."""
         return tuple(map(NormalDist().inv_cdf, self.quantiles))
+
+    def for_targets(self, scaler: Scaler) -> Scaler:
+        """The scaler, with targets that are scaled as the loss wants them."""
+        return replace(scaler, counts=self.loss == "poisson")
 
     def forecasts(self, scaled: Floats, windows: Floats, scaler: Scaler) -> Floats:
         """The point forecast and the quantiles, in the data's units.

@@ -10,7 +10,7 @@ from gru_xp.errors import ArgumentError, DataError, MemoryLimitError
 from gru_xp.forecasting import forecaster as module
 from gru_xp.forecasting.checkpoint import load_checkpoint, save_checkpoint
 from gru_xp.forecasting.data import series_to_learn
-from gru_xp.forecasting.forecaster import _OLD_SETTINGS
+from gru_xp.forecasting.description import OLD_SETTINGS
 from gru_xp.forecasting.scaling import SCALINGS
 from gru_xp.io.series import TimeSeries
 from gru_xp.nn.network import network_forward
@@ -178,7 +178,7 @@ def test_wrong_settings():
 def test_a_description_from_before_there_were_such_settings(learn, rows):
     forecaster = learn()
     description = forecaster.describe()
-    assert _OLD_SETTINGS.keys() == forecaster.settings().keys()  # also those whose defaults may change later
+    assert OLD_SETTINGS.keys() == forecaster.settings().keys()  # also those whose defaults may change later
     for name in ("horizon", "patches", "linear_skip", "guard", "loss", "schedule", "beta2", "num_steps", "model"):
         del description["settings"][name]
     again = Forecaster.from_parts(forecaster.params, description, forecaster.device)

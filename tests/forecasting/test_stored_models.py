@@ -9,7 +9,7 @@ import pytest
 import safetensors
 
 from gru_xp import Forecaster
-from gru_xp.forecasting.forecaster import _OLD_SETTINGS
+from gru_xp.forecasting.description import OLD_SETTINGS
 from gru_xp.training.model_file import FORMAT_VERSION
 
 pytestmark = pytest.mark.compat
@@ -33,7 +33,7 @@ def test_settings_that_stored_models_do_not_have_are_not_those_of_today():
     for name in MODELS:
         with safetensors.safe_open(FILES / f"{name}.safetensors", framework="numpy") as file:
             settings = json.loads(file.metadata()["metadata"])["settings"]
-        assert Forecaster().settings().keys() <= settings.keys() | _OLD_SETTINGS.keys(), name
+        assert Forecaster().settings().keys() <= settings.keys() | OLD_SETTINGS.keys(), name
 
 
 @pytest.mark.parametrize("name", MODELS)
