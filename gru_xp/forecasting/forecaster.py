@@ -27,37 +27,33 @@ from gru_xp.forecasting.data import (
     warn_of_notices,
 )
 from gru_xp.forecasting.description import describe, join_parts, read_description
-from gru_xp.forecasting.outputs import WILDEST, Outputs, column_suffix, rising_quantiles, start_of_skip
+from gru_xp.forecasting.fitting import learn, planned_epochs, training_config
+from gru_xp.forecasting.outputs import WILDEST, Outputs, column_suffix, rising_quantiles
 from gru_xp.forecasting.recipe import (
     guarded_origins,
-    known_origins,
     naive_instead,
     naive_spread,
-    settle_look_back,
     step_budget,
 )
-from gru_xp.forecasting.ridge import naive_weight
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
-from gru_xp.forecasting.windows import Floats, Split, WindowSequences, make_windows, split_rows
+from gru_xp.forecasting.windows import Floats, make_windows, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 from gru_xp.nn.checks import check_choice, check_flag, check_function, shown, whole_number
-from gru_xp.nn.network import NetworkParams, init_network_params
-from gru_xp.nn.params import RESETS, LinearParams, Reset, map_arrays
+from gru_xp.nn.network import NetworkParams
+from gru_xp.nn.params import RESETS, Reset, map_arrays
 from gru_xp.training.files import check_path
-from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice, patch_size_of, prediction_advice
+from gru_xp.training.memory import patch_size_of, prediction_advice
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
 from gru_xp.training.objective import LOSSES, predict, predicted_together
 from gru_xp.training.trainer import (
     EpochRecord,
     Pause,
-    TrainingConfig,
     TrainingResult,
     TrainingState,
     check_hooks,
-    train,
 )
 
 if TYPE_CHECKING:
@@ -67,9 +63,6 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64")
 MODELS = ("gru", "ridge")
-
-EPOCHS_WITH_PATIENCE = 300
-"""At most, if no number is given."""
 
 MAX_STEPS = 10**6
 """Of one forecast."""
@@ -239,7 +232,7 @@ class Forecaster:
                 "refit=True needs validation rows, by which the number of epochs is found; use a validation_ratio "
                 "above 0, such as 0.2"
             )
-        self._training_config()
+        training_config(self)
         if self.dropout > 0 and self.num_layers == 1:
             raise ArgumentError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
         for f in fields(self):  # numbers of NumPy become Python's, which a model file can hold
@@ -297,30 +290,18 @@ class Forecaster:
         """The settings, as the constructor takes them."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
-    def _training_config(self, windows: int = 1) -> TrainingConfig:
-        """For a training with so many windows."""
-        values = {f.name: getattr(self, f.name) for f in fields(TrainingConfig) if f.name != "stop_after"}
-        if self.schedule is None:
-            turns = self.optimizer in ("adam", "adamw") and self.patience is None
-            values["schedule"] = "one-cycle" if turns else "constant"
-        if self.num_epochs is None and self.patience is not None:
-            values["num_epochs"] = EPOCHS_WITH_PATIENCE
-        elif self.num_epochs is None and self.num_steps is None:
-            values["num_steps"] = step_budget(windows, self.batch_size or windows)
-        return TrainingConfig(**values)
-
     @property
     def counts_steps(self) -> bool:
         """Whether a number of updates, and not of epochs, limits the training."""
-        return self._training_config().num_steps is not None
+        return training_config(self).num_steps is not None
 
     def planned_epochs(self, windows: int) -> int:
         """Passes over so many windows of a training that nothing ends early."""
-        return _planned_epochs(self._training_config(windows), windows)
+        return planned_epochs(training_config(self, windows), windows)
 
     def learning_rate_after(self, epochs: int) -> float:
         """The learning rate that follows so many epochs, of a training whose number of epochs is set."""
-        config = self._training_config()
+        config = training_config(self)
         assert config.num_epochs is not None
         return config.learning_rate_at(epochs, config.num_epochs)
 
@@ -400,47 +381,21 @@ class Forecaster:
         warn_of_notices(given, series, stacklevel=2)
         device = device if isinstance(device, Device) else device_for_caller(device)
         check_tf32(device, self.dtype)
-        with self._keeping_choices(), naming(series):
+        notes = self.notes
+        if series is not given:
+            notes = {name: note for name, note in notes.items() if name != "reading"}
+            notes |= {"reading": ReadOptions(**how).to_dict()} if how else {}
+        with naming(series):
             check_magnitude(series)
             if self.loss == "poisson":
                 check_counts(series)
             split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)
-            if state is None:
-                self.selection = None
-                scaler = Scaler.fit(self.scaling, series.values[: split.train_end], series.columns)
-                self.look_back, self.seasons = settle_look_back(
-                    series,
-                    split.train_end,
-                    scaler,
-                    self.seq_length,
-                    self.season,
-                    self.horizon,
-                    bool(self.linear_skip),
-                )
-                scaler = self.outputs.for_targets(scaler)
-            else:
+            if state is not None:
                 self._check_fitted("scaler")
-                scaler = self.scaler
-            self.fallback, self.spread, self.guard_ended = None, (), True
-            notes = self.notes
-            if series is not given:
-                notes = {name: note for name, note in notes.items() if name != "reading"}
-                notes |= {"reading": ReadOptions(**how).to_dict()} if how else {}
-            learn = partial(
-                self._learn, series, device=device, notes=notes, hooks=Hooks(callback, pause), on_stage=on_stage
+            hooks = Hooks(callback, pause)
+            training = learn(
+                self, series, split, device=device, notes=notes, hooks=hooks, on_stage=on_stage, state=state
             )
-            selection = self.selection
-            config = self._training_config(self._training_shapes(series, split).n_train)
-            if selection is None:
-                training = learn(split, scaler, config, state=state)
-                state = None
-                if self.refit and (training.stop_reason in _ENDS or self.model == "ridge"):
-                    selection = Selection.of(training)
-            if selection is not None:
-                whole = Split(len(series), len(series), len(series))
-                counts = (len(self._starts(series, rows.part("train"))) for rows in (split, whole))
-                scaler = self.outputs.for_targets(Scaler.fit(self.scaling, series.values, series.columns))
-                training = learn(whole, scaler, selection.again(config, *counts), state=state, selection=selection)
         if training.problem is not None:
             warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
         if self.guard:
@@ -449,51 +404,6 @@ class Forecaster:
                 self._compare_with_naive(series.head(split.train_end), device, on_stage)
                 self.spread = self._spread(series, split.train_end)
         return self
-
-    def _learn(
-        self,
-        series: TimeSeries,
-        split: Split,
-        scaler: Scaler,
-        config: TrainingConfig,
-        *,
-        device: Device,
-        notes: dict[str, Any],
-        hooks: Hooks,
-        on_stage: OnStage | None,
-        state: TrainingState | None,
-        selection: Selection | None = None,
-    ) -> TrainingResult:
-        """One stage: train on the training part of the split, from the start or from a state."""
-        shapes = self._training_shapes(series, split)
-        check_memory(shapes, config, device)
-        with memory_advice(shapes, config, device):
-            learned = self._sequences(series, "train", split, scaler, device)
-            validation = None
-            if split.fit_end > split.train_end:
-                validation = self._sequences(series, "validation", split, scaler, device, learned.mean_unit)
-            if on_stage is not None:
-                name: Literal["training", "refit"] = "training" if selection is None else "refit"
-                epochs, steps = _planned_epochs(config, learned.n), config.steps(learned.n)
-                hooks = on_stage(Stage(name, epochs, steps, split.train_end)) or hooks
-            vars(self).pop("params", None)  # they would not go with what follows
-            self.device, self.columns, self.scaler, self.notes = device, series.columns, scaler, notes
-            self.sees_gaps, self.best_epoch, self.selection = series.observed is not None, 0, selection
-            start = self._start()
-            if self.linear_skip:
-                start = start._replace(skip=self._ridge(series, split, scaler, learned.mean_unit))
-            training = train(
-                start,
-                learned,
-                config=config,
-                device=device,
-                validation=validation,
-                callback=_stop if self.model == "ridge" else hooks.callback,
-                pause=None if self.model == "ridge" else hooks.pause,
-                state=state,
-            )
-        self.training, self.params, self.best_epoch = training, training.params, training.best_epoch
-        return training
 
     def _compare_with_naive(self, series: TimeSeries, device: Device, on_stage: OnStage | None) -> None:
         """Forecast like the best forecast without training from now on, if the last training rows are in its favour."""
@@ -534,99 +444,6 @@ class Forecaster:
             return ()
         spread = naive_spread(self._naive(), series, rows, self.horizon, self.outputs.quantiles, self.seasons)
         return tuple(map(tuple, spread.tolist()))
-
-    @contextmanager
-    def _keeping_choices(self) -> Iterator[None]:
-        """What the parameters go with is as before, where a fit is refused that has left them there."""
-        chosen = ("look_back", "seasons", "fallback", "spread", "guard_ended", "selection")
-        before = {name: value for name, value in vars(self).items() if name in chosen}
-        try:
-            yield
-        except BaseException:
-            if "params" in vars(self):
-                vars(self).update(before)
-            raise
-
-    def _starts(self, series: TimeSeries, rows: slice) -> Rows:
-        """The first rows of the windows whose targets are among `rows`, and there."""
-        origins = known_origins(series, rows.stop, self.horizon)
-        starts: Rows = origins[origins >= max(rows.start, self.window_length)] - self.window_length
-        return starts
-
-    def _ridge(self, series: TimeSeries, split: Split, scaler: Scaler, mean_unit: float) -> LinearParams:
-        """The linear skip to begin with."""
-        L, h = self.window_length, self.horizon
-        starts = self._starts(series, split.part("train"))
-        windows = WindowSequences(series.values, starts, L, h, scaler, mean_unit=mean_unit)
-        start = naive_weight(L, h, self.look_back.season)
-        weight, bias = start_of_skip(self.outputs, windows, start, self.look_back.penalty)
-        place = partial(to_device, device=self.device, dtype=self.dtype)
-        return LinearParams(place(weight), place(bias))
-
-    def _sequences(
-        self,
-        series: TimeSeries,
-        part: str,
-        split: Split,
-        scaler: Scaler,
-        device: Device,
-        mean_unit: float | None = None,
-    ) -> WindowSequences:
-        """What the network gets and is to predict in a part of the series."""
-        starts = self._starts(series, split.part(part))
-        if series.observed is not None and not len(starts):
-            ahead = f" of {self.horizon} steps" if self.horizon > 1 else ""
-            raise DataError(f"every target{ahead} of the {part} part is missing; treat them otherwise than by mask")
-        with device.use():
-            return WindowSequences(
-                to_device(series.values, device, "float64"),
-                to_device(starts, device, "int64"),
-                self.window_length,
-                self.horizon,
-                scaler,
-                observed=None if series.observed is None else to_device(series.observed, device, "float64"),
-                dtype=getattr(device.xp, self.dtype),
-                mean_unit=mean_unit,
-            )
-
-    def _training_shapes(self, series: TimeSeries, split: Split) -> TrainingShapes:
-        learned, validation = (
-            split.targets(name, self.window_length, self.horizon) for name in ("train", "validation")
-        )
-        return TrainingShapes(
-            learned.stop - learned.start,
-            validation.stop - validation.start,
-            self.window_length,
-            len(series.columns) * (1 if series.observed is None else 2),
-            self.hidden_size,
-            self.horizon * self.outputs.per_target,
-            self.num_layers,
-            bool(self.bidirectional),
-            self.reset,
-            self.dtype,
-            self.patches,
-            bool(self.linear_skip),
-            gathers=True,
-        )
-
-    def _start(self) -> NetworkParams:
-        """The initial parameters."""
-        architecture, xp = self.architecture(), self.device.xp
-        with self.device.use():
-            return init_network_params(
-                architecture.input_size,
-                self.hidden_size,
-                architecture.output_size,
-                num_layers=self.num_layers,
-                bidirectional=self.bidirectional,
-                reset=self.reset,
-                patch_size=architecture.patch_size,
-                skip_length=architecture.skip_length,
-                zero_head=bool(self.linear_skip),
-                xp=xp,
-                seed=self.seed,
-                dtype=getattr(xp, self.dtype),
-            )
 
     def predict(self, series: Any) -> Any:
         """Predict every row that has a whole window before it, each from the actual rows before it, one step ahead.
@@ -1201,19 +1018,7 @@ class Forecaster:
     def _predict_at_once(self, inputs: Floats, ops: Ops) -> Floats:
         with self.device.use():
             x = to_device(inputs, self.device, self.dtype)
-            return to_host(predict(self.params, x, ops, self._training_config().rates, reset=self.reset))
-
-
-_ENDS = ("num_epochs", "num_steps", "patience")
-"""Why a training stops that was not stopped from outside, and went well."""
-
-
-def _planned_epochs(config: TrainingConfig, windows: int) -> int:
-    return math.ceil(config.steps(windows) / config.steps_per_epoch(windows))
-
-
-def _stop(record: EpochRecord) -> bool:
-    return True
+            return to_host(predict(self.params, x, ops, training_config(self).rates, reset=self.reset))
 
 
 def _check_predictions(predictions: Floats, where: Callable[[int], str], first: int) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from gru_xp.devices import Device, resolve_device
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.forecasting.data import remembered_options, series_to_continue
-from gru_xp.forecasting.forecaster import EPOCHS_WITH_PATIENCE, Forecaster
+from gru_xp.forecasting.fitting import EPOCHS_WITH_PATIENCE, initial_params
+from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.nn.params import flatten
 from gru_xp.nn.scan import Array
 from gru_xp.training.trainer import EpochRecord, Pause, TrainingState
@@ -118,7 +119,7 @@ def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, p
         reference = Forecaster(**settings).fit(series, device=device, pause=again)
     assert reference.training is not None
     is_tf32 = forecaster.device.tf32
-    start = flatten(reference._start()) if is_tf32 else None
+    start = flatten(initial_params(reference)) if is_tf32 else None
     first = _difference(witness.first, again.first, start)
     records = list(zip(training.history, reference.training.history, strict=False))
     return Drift(

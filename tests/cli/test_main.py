@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 
 from gru_xp.errors import DataError
-from gru_xp.forecasting import evaluation, forecaster
+from gru_xp.forecasting import evaluation, fitting
 
 pytestmark = pytest.mark.compat
 
@@ -42,7 +42,7 @@ def test_unexpected_errors_are_one_line_too(app, write_csv, quick, unchanged, mo
         (KeyError("two\nlines"), r"KeyError: 'two\nlines'"),
         (OSError("two\nlines"), "OSError: two lines"),
     ):
-        monkeypatch.setattr(forecaster, "train", Mock(side_effect=raised))
+        monkeypatch.setattr(fitting, "train", Mock(side_effect=raised))
         with unchanged():
             outcome = app("train", "own.csv", *quick, "--quiet")
         outcome.assert_refused(said, "--debug")
@@ -53,7 +53,7 @@ def test_an_error_of_cupy_names_a_way_around_it(app, write_csv, quick, monkeypat
     write_csv()
     of_cupy = type("CompileException", (Exception,), {"__module__": "cupy.cuda.compiler"})
     for raised, options in ((of_cupy("no header"), ()), (OSError("libcublas.so.13"), ("--device", "cuda"))):
-        monkeypatch.setattr(forecaster, "train", Mock(side_effect=raised))
+        monkeypatch.setattr(fitting, "train", Mock(side_effect=raised))
         outcome = app("train", "own.csv", *quick, "--quiet", *options)
         assert outcome.code == 1
         assert "Traceback" not in outcome.err
@@ -67,7 +67,7 @@ def test_debug_shows_the_traceback(main, app, write_csv, monkeypatch):
     monkeypatch.setattr("sys.argv", ["gru-xp", "train", "none.csv", "--debug"])
     with pytest.raises(DataError, match=r"none\.csv"):
         main()
-    monkeypatch.setattr(forecaster, "train", Mock(side_effect=RuntimeError("surprise")))
+    monkeypatch.setattr(fitting, "train", Mock(side_effect=RuntimeError("surprise")))
     monkeypatch.setattr("sys.argv", ["gru-xp", "train", "own.csv", "--debug"])
     with pytest.raises(RuntimeError, match="surprise"):
         main()

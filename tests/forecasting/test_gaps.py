@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gru_xp.errors import CheckpointError, DataError
-from gru_xp.forecasting import Forecaster, forecaster
+from gru_xp.forecasting import Forecaster, fitting
 from gru_xp.forecasting.evaluation import evaluate
 from gru_xp.forecasting.metrics import accuracy
 from gru_xp.forecasting.scaling import Scaler
@@ -37,12 +37,12 @@ def given(monkeypatch):
         x, y, _ = sequences.gather(np.arange(sequences.n))
         return x, y
 
-    def spy(params, sequences, *, validation, original=forecaster.train, **options):
+    def spy(params, sequences, *, validation, original=fitting.train, **options):
         x, y = all_of(sequences)
         calls.append({"x": x, "y": y, "validation": None if validation is None else all_of(validation)})
         return original(params, sequences, validation=validation, **options)
 
-    monkeypatch.setattr(forecaster, "train", spy)
+    monkeypatch.setattr(fitting, "train", spy)
     return calls
 
 

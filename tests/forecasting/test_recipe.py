@@ -6,6 +6,7 @@ import pytest
 from gru_xp import Forecaster
 from gru_xp.errors import ArgumentError, DataError, NotFittedError
 from gru_xp.forecasting.baselines import baselines
+from gru_xp.forecasting.fitting import training_config
 from gru_xp.forecasting.presets import PRESETS, RECIPE
 from gru_xp.forecasting.recipe import known_origins, naive_instead, step_budget
 from gru_xp.forecasting.ridge import PENALTIES, PENALTY
@@ -57,7 +58,7 @@ def test_what_is_given_holds(rng, cpu):
     ids=str,
 )
 def test_what_is_given_settles_the_number_of_updates_and_their_rates(given, expected):
-    config = Forecaster(**given)._training_config(4500)
+    config = training_config(Forecaster(**given), 4500)
     assert {name: getattr(config, name) for name in expected} == expected
 
 

@@ -7,6 +7,7 @@ import pytest
 from gru_xp.devices import Device, resolve_device
 from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting.fitting import initial_params
 from gru_xp.forecasting.verification import LIMITS, TF32_LIMIT, Drift, Witness, compare_with_cpu
 from gru_xp.nn.params import flatten
 
@@ -280,6 +281,6 @@ def test_tf32_has_a_limit_of_its_own(small, walk, settings):
     print(drift)
     assert (drift.tf32, drift.limit) == (True, TF32_LIMIT)
     assert LIMITS["float32"] < drift.first_epoch < TF32_LIMIT / 3
-    start = flatten(forecaster._start()).get()
+    start = flatten(initial_params(forecaster)).get()
     witness.first = start + 0.7 * (witness.first - start)
     assert not compare_with_cpu(forecaster, series, witness).is_within_limit

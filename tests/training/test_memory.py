@@ -15,7 +15,7 @@ import pytest
 from gru_xp.devices import Device, cublas, fast_paths, plan_memory, resolve_device, to_device
 from gru_xp.devices.primitives import PLAIN_OPS
 from gru_xp.errors import DeviceWarning, GruXpError, MemoryLimitError
-from gru_xp.forecasting import Forecaster, forecaster
+from gru_xp.forecasting import Forecaster, fitting
 from gru_xp.forecasting.presets import ARTICLE as ARTICLE_PRESET
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.windows import WindowSequences
@@ -171,7 +171,7 @@ def test_a_forecaster_of_many_rows(cpu, monkeypatch, rows, features, settings):
         tracemalloc.reset_peak()
         before.append(tracemalloc.get_traced_memory()[0])
 
-    monkeypatch.setattr(forecaster, "check_memory", check)
+    monkeypatch.setattr(fitting, "check_memory", check)
     tracemalloc.start()
     try:
         Forecaster(**{"season": "none", "guard": False, **settings}).fit(series, device=device)
@@ -274,7 +274,7 @@ SCRIPT = """
 import json, re, sys
 import numpy as np, psutil
 from gru_xp.devices import resolve_device
-from gru_xp.forecasting import Forecaster, forecaster
+from gru_xp.forecasting import Forecaster, fitting
 from gru_xp.forecasting.presets import ARTICLE as ARTICLE_PRESET
 rows, threads, settings = json.loads(sys.argv[1])
 series = np.random.default_rng(0).standard_normal((rows, 1)).cumsum(0)

@@ -1,0 +1,266 @@
+"""Fitting: the trainings of a forecaster, from a series to the parameters of its network."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from gru_xp.devices import Device, to_device
+from gru_xp.errors import DataError
+from gru_xp.forecasting.outputs import start_of_skip
+from gru_xp.forecasting.recipe import known_origins, settle_look_back, step_budget
+from gru_xp.forecasting.ridge import naive_weight
+from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
+from gru_xp.forecasting.windows import Split, WindowSequences
+from gru_xp.io.series import TimeSeries
+from gru_xp.io.table import Rows
+from gru_xp.nn.network import NetworkParams, init_network_params
+from gru_xp.nn.params import LinearParams
+from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice
+from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, TrainingState, train
+
+if TYPE_CHECKING:
+    from gru_xp.forecasting.forecaster import Forecaster
+
+EPOCHS_WITH_PATIENCE = 300
+"""At most, if no number is given."""
+
+_ENDS = ("num_epochs", "num_steps", "patience")
+"""Why a training stops that was not stopped from outside, and went well."""
+
+
+def training_config(forecaster: "Forecaster", windows: int = 1) -> TrainingConfig:
+    """The configuration of a training with so many windows."""
+    values = {f.name: getattr(forecaster, f.name) for f in fields(TrainingConfig) if f.name != "stop_after"}
+    if forecaster.schedule is None:
+        turns = forecaster.optimizer in ("adam", "adamw") and forecaster.patience is None
+        values["schedule"] = "one-cycle" if turns else "constant"
+    if forecaster.num_epochs is None and forecaster.patience is not None:
+        values["num_epochs"] = EPOCHS_WITH_PATIENCE
+    elif forecaster.num_epochs is None and forecaster.num_steps is None:
+        values["num_steps"] = step_budget(windows, forecaster.batch_size or windows)
+    return TrainingConfig(**values)
+
+
+def planned_epochs(config: TrainingConfig, windows: int) -> int:
+    """Passes over so many windows of a training that nothing ends early."""
+    return math.ceil(config.steps(windows) / config.steps_per_epoch(windows))
+
+
+def initial_params(forecaster: "Forecaster") -> NetworkParams:
+    """The parameters that the training of a forecaster begins with, but for its linear skip."""
+    architecture, xp = forecaster.architecture(), forecaster.device.xp
+    with forecaster.device.use():
+        return init_network_params(
+            architecture.input_size,
+            forecaster.hidden_size,
+            architecture.output_size,
+            num_layers=forecaster.num_layers,
+            bidirectional=forecaster.bidirectional,
+            reset=forecaster.reset,
+            patch_size=architecture.patch_size,
+            skip_length=architecture.skip_length,
+            zero_head=bool(forecaster.linear_skip),
+            xp=xp,
+            seed=forecaster.seed,
+            dtype=getattr(xp, forecaster.dtype),
+        )
+
+
+def learn(
+    forecaster: "Forecaster",
+    series: TimeSeries,
+    split: Split,
+    *,
+    device: Device,
+    notes: dict[str, Any],
+    hooks: Hooks,
+    on_stage: OnStage | None,
+    state: TrainingState | None,
+) -> TrainingResult:
+    """Train a forecaster on the training part of the split, and again on all rows where `refit` asks for it.
+
+    Parameters
+    ----------
+    forecaster
+        It gets what is learned. Where that is refused before a training begins, it stays as it was.
+    series, split
+        All rows, and which of them are for training and validation.
+    device
+        To train on.
+    notes
+        Of the forecaster, from now on.
+    hooks, on_stage, state
+        See `Forecaster.fit`. With a state, the forecaster has its scaler.
+
+    Returns
+    -------
+    TrainingResult
+        Of the last stage.
+    """
+    with _keeping_choices(forecaster):
+        if state is None:
+            forecaster.selection = None
+            scaler = Scaler.fit(forecaster.scaling, series.values[: split.train_end], series.columns)
+            forecaster.look_back, forecaster.seasons = settle_look_back(
+                series,
+                split.train_end,
+                scaler,
+                forecaster.seq_length,
+                forecaster.season,
+                forecaster.horizon,
+                bool(forecaster.linear_skip),
+            )
+            scaler = forecaster.outputs.for_targets(scaler)
+        else:
+            scaler = forecaster.scaler
+        forecaster.fallback, forecaster.spread, forecaster.guard_ended = None, (), True
+        stage = partial(_train, forecaster, series, device=device, notes=notes, hooks=hooks, on_stage=on_stage)
+        selection = forecaster.selection
+        config = training_config(forecaster, _training_shapes(forecaster, series, split).n_train)
+        if selection is None:
+            training = stage(split, scaler, config, state=state)
+            state = None
+            if forecaster.refit and (training.stop_reason in _ENDS or forecaster.model == "ridge"):
+                selection = Selection.of(training)
+        if selection is not None:
+            whole = Split(len(series), len(series), len(series))
+            counts = (len(_starts(forecaster, series, rows.part("train"))) for rows in (split, whole))
+            scaler = forecaster.outputs.for_targets(Scaler.fit(forecaster.scaling, series.values, series.columns))
+            training = stage(whole, scaler, selection.again(config, *counts), state=state, selection=selection)
+    return training
+
+
+@contextmanager
+def _keeping_choices(forecaster: "Forecaster") -> Iterator[None]:
+    """What the parameters go with is as before, where a fit is refused that has left them there."""
+    chosen = ("look_back", "seasons", "fallback", "spread", "guard_ended", "selection")
+    before = {name: value for name, value in vars(forecaster).items() if name in chosen}
+    try:
+        yield
+    except BaseException:
+        if "params" in vars(forecaster):
+            vars(forecaster).update(before)
+        raise
+
+
+def _train(
+    forecaster: "Forecaster",
+    series: TimeSeries,
+    split: Split,
+    scaler: Scaler,
+    config: TrainingConfig,
+    *,
+    device: Device,
+    notes: dict[str, Any],
+    hooks: Hooks,
+    on_stage: OnStage | None,
+    state: TrainingState | None,
+    selection: Selection | None = None,
+) -> TrainingResult:
+    """One stage: train on the training part of the split, from the start or from a state."""
+    shapes = _training_shapes(forecaster, series, split)
+    check_memory(shapes, config, device)
+    with memory_advice(shapes, config, device):
+        learned = _sequences(forecaster, series, "train", split, scaler, device)
+        validation = None
+        if split.fit_end > split.train_end:
+            validation = _sequences(forecaster, series, "validation", split, scaler, device, learned.mean_unit)
+        if on_stage is not None:
+            name: Literal["training", "refit"] = "training" if selection is None else "refit"
+            epochs, steps = planned_epochs(config, learned.n), config.steps(learned.n)
+            hooks = on_stage(Stage(name, epochs, steps, split.train_end)) or hooks
+        vars(forecaster).pop("params", None)  # they would not go with what follows
+        forecaster.device, forecaster.columns = device, series.columns
+        forecaster.scaler, forecaster.notes = scaler, notes
+        forecaster.sees_gaps, forecaster.best_epoch, forecaster.selection = series.observed is not None, 0, selection
+        start = initial_params(forecaster)
+        if forecaster.linear_skip:
+            start = start._replace(skip=_ridge(forecaster, series, split, scaler, learned.mean_unit))
+        training = train(
+            start,
+            learned,
+            config=config,
+            device=device,
+            validation=validation,
+            callback=_stop if forecaster.model == "ridge" else hooks.callback,
+            pause=None if forecaster.model == "ridge" else hooks.pause,
+            state=state,
+        )
+    forecaster.training, forecaster.params, forecaster.best_epoch = training, training.params, training.best_epoch
+    return training
+
+
+def _sequences(
+    forecaster: "Forecaster",
+    series: TimeSeries,
+    part: str,
+    split: Split,
+    scaler: Scaler,
+    device: Device,
+    mean_unit: float | None = None,
+) -> WindowSequences:
+    """What the network gets and is to predict in a part of the series."""
+    starts = _starts(forecaster, series, split.part(part))
+    if series.observed is not None and not len(starts):
+        ahead = f" of {forecaster.horizon} steps" if forecaster.horizon > 1 else ""
+        raise DataError(f"every target{ahead} of the {part} part is missing; treat them otherwise than by mask")
+    with device.use():
+        return WindowSequences(
+            to_device(series.values, device, "float64"),
+            to_device(starts, device, "int64"),
+            forecaster.window_length,
+            forecaster.horizon,
+            scaler,
+            observed=None if series.observed is None else to_device(series.observed, device, "float64"),
+            dtype=getattr(device.xp, forecaster.dtype),
+            mean_unit=mean_unit,
+        )
+
+
+def _starts(forecaster: "Forecaster", series: TimeSeries, rows: slice) -> Rows:
+    """The first rows of the windows whose targets are among `rows`, and there."""
+    origins = known_origins(series, rows.stop, forecaster.horizon)
+    starts: Rows = origins[origins >= max(rows.start, forecaster.window_length)] - forecaster.window_length
+    return starts
+
+
+def _ridge(
+    forecaster: "Forecaster", series: TimeSeries, split: Split, scaler: Scaler, mean_unit: float
+) -> LinearParams:
+    """The linear skip to begin with."""
+    L, h = forecaster.window_length, forecaster.horizon
+    starts = _starts(forecaster, series, split.part("train"))
+    windows = WindowSequences(series.values, starts, L, h, scaler, mean_unit=mean_unit)
+    start = naive_weight(L, h, forecaster.look_back.season)
+    weight, bias = start_of_skip(forecaster.outputs, windows, start, forecaster.look_back.penalty)
+    place = partial(to_device, device=forecaster.device, dtype=forecaster.dtype)
+    return LinearParams(place(weight), place(bias))
+
+
+def _training_shapes(forecaster: "Forecaster", series: TimeSeries, split: Split) -> TrainingShapes:
+    learned, validation = (
+        split.targets(name, forecaster.window_length, forecaster.horizon) for name in ("train", "validation")
+    )
+    return TrainingShapes(
+        learned.stop - learned.start,
+        validation.stop - validation.start,
+        forecaster.window_length,
+        len(series.columns) * (1 if series.observed is None else 2),
+        forecaster.hidden_size,
+        forecaster.horizon * forecaster.outputs.per_target,
+        forecaster.num_layers,
+        bool(forecaster.bidirectional),
+        forecaster.reset,
+        forecaster.dtype,
+        forecaster.patches,
+        bool(forecaster.linear_skip),
+        gathers=True,
+    )
+
+
+def _stop(record: EpochRecord) -> bool:
+    return True
