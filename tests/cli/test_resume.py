@@ -26,6 +26,7 @@ from gru_xp.devices import inventory
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting import checkpoint as checkpoint_module
 from gru_xp.forecasting.checkpoint import load_checkpoint
+from gru_xp.forecasting.presets import RECIPE
 from gru_xp.reporting import run_folder
 from gru_xp.training.checkpoint import Checkpoints
 
@@ -681,7 +682,8 @@ def test_tf32_needs_another_device_than_the_cpu(app, restore, unchanged):
 
 def test_options_that_may_change_if_that_is_said(app, restore, unchanged):
     threads = checkpoint().run["threads"]
-    held = {"num_epochs": 5, "learning_rate": 0.005, "clip_norm": 1.0, "threads": threads, "device": "cpu"}
+    rate = RECIPE["learning_rate"]
+    held = {"num_epochs": 5, "learning_rate": rate, "clip_norm": 1.0, "threads": threads, "device": "cpu"}
     for name, value in CHANGES.items():
         restore()
         option = flag(name, value)
@@ -691,8 +693,8 @@ def test_options_that_may_change_if_that_is_said(app, restore, unchanged):
         outcome = app("train", "--resume", "run", *option, "--allow-changes")
         assert outcome.code == 0, outcome.err
         if name == "num_epochs":  # two are done; the rate rises for a fifth of all
-            rates = (0.0025 * (1 + np.cos(np.pi * (2 / epochs - 0.2) / 0.8)) for epochs in (value, 5))
-            assert all(f" {rate:.6f}"[:-2] in outcome.err for rate in rates), outcome.err
+            rates = (rate / 2 * (1 + np.cos(np.pi * (2 / epochs - 0.2) / 0.8)) for epochs in (value, 5))
+            assert all(f" {next_rate:.6f}"[:-2] in outcome.err for next_rate in rates), outcome.err
         else:
             assert "schedule" not in outcome.err
         described = Forecaster.load("run/model.safetensors", device="cpu")
