@@ -251,10 +251,8 @@ class _Fits:
         if not self._has_warned:
             warn_of_few_windows(forecaster, len(rows) - round(len(rows) * forecaster.validation_ratio))
             self._has_warned = True
-        note(
-            f"trained on {len(rows)} rows: best epoch {training.best_epoch} of {last.epoch}, {last.seconds:.1f} s",
-            quiet=self._quiet,
-        )
+        epochs = f"best epoch {training.best_epoch} of {last.epoch}, " if forecaster.model == "gru" else ""
+        note(f"trained on {len(rows)} rows: {epochs}{last.seconds:.1f} s", quiet=self._quiet)
         return forecaster
 
 

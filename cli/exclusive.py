@@ -18,7 +18,7 @@ _NEEDS = {
 }
 """Options that only some values of another option heed."""
 
-_OF_TRAINING = (
+OF_TRAINING = (
     "validation_ratio",
     "patches",
     "hidden_size",
@@ -68,7 +68,7 @@ def check_together(ctx: click.Context, settings: Mapping[str, Any]) -> None:
 
     if settings["model"] == "ridge":
         is_refit = ("refit",) if settings.get("refit") else ()  # backtest has another --refit
-        for name in (*is_refit, *filter(given, _OF_TRAINING)):
+        for name in (*is_refit, *filter(given, OF_TRAINING)):
             _refuse(f"{flag(name)} cannot be combined with --model ridge, which has no GRU and is not trained")
         if not settings["linear_skip"]:
             _refuse("--model ridge needs --linear-skip: it is the linear skip alone")

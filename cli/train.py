@@ -607,11 +607,10 @@ def _say_how_it_ended(run: TrainingRun, out: Path, num_epochs: int, *, quiet: bo
     why = {"patience": ", stopped by --patience", "paused": ", interrupted"}.get(training.stop_reason, "")
     planned = last.epoch if training.stop_reason == "num_steps" else num_epochs
     in_tf32 = " in TF32" if forecaster.device.tf32 else ""
-    note(
-        f"epoch {last.epoch}/{planned}: training loss {number_text(last.cost)}, "
-        f"best epoch {training.best_epoch}, {last.seconds:.1f} s{in_tf32}{why}",
-        quiet=quiet,
-    )
+    what, best = f"epoch {last.epoch}/{planned}", f"best epoch {training.best_epoch}, "
+    if forecaster.model == "ridge":
+        what, best = "ridge regression", ""
+    note(f"{what}: training loss {number_text(last.cost)}, {best}{last.seconds:.1f} s{in_tf32}{why}", quiet=quiet)
     if has_test:
         note(
             f"the first test windows reach back into the last {_rows(forecaster.window_length)} before the test set",
@@ -627,7 +626,9 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
     epoch = training.history[-1].epoch
     if run.state is None or epoch > run.state.epoch or run.forecaster.selection is not run.selection:
         return
-    if training.stop_reason == "patience":
+    if run.forecaster.model == "ridge":
+        note("the run was complete; a ridge regression is fitted at once, so there is nothing to resume", quiet=quiet)
+    elif training.stop_reason == "patience":
         note(
             f"warning: no epoch was trained: the run stopped early after epoch {epoch} (--patience "
             f"{run.forecaster.patience}); to train further, give a larger --patience with --allow-changes"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gru_xp.io.messages import flag
 
+from .exclusive import OF_TRAINING
 from .messages import note, number_text
 from .options import DeviceRequest, settings_as_options
 from .sources import (
@@ -206,6 +207,8 @@ def _changed_options(
                 path,
                 f"{option} is {value}, but the run has {checkpoint.state.epoch} epochs already; give at least as many",
             )
+        if checkpoint.forecaster.model == "ridge" and name in OF_TRAINING:
+            _refuse(path, f"{what}, but a ridge regression is not trained; leave it out")
         if checkpoint.forecaster.selection is not None and name in ("num_epochs", "patience"):
             _refuse(path, f"{what}, but --refit is training on all rows already, for the epochs found; leave it out")
         if name not in CHANGEABLE or _settles_more(name, value, held):

@@ -20,7 +20,7 @@ from gru_xp.io.table import Rows
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.params import LinearParams
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice
-from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, TrainingState, train
+from gru_xp.training.trainer import TrainingConfig, TrainingResult, TrainingState, train
 
 if TYPE_CHECKING:
     from gru_xp.forecasting.forecaster import Forecaster
@@ -42,6 +42,8 @@ def training_config(forecaster: "Forecaster", windows: int = 1) -> TrainingConfi
         values["num_epochs"] = EPOCHS_WITH_PATIENCE
     elif forecaster.num_epochs is None and forecaster.num_steps is None:
         values["num_steps"] = step_budget(windows, forecaster.batch_size or windows)
+    if forecaster.model == "ridge":  # what a training begins with is all of it
+        values |= {"num_epochs": None, "num_steps": 1, "stop_after": 0, "patience": None}
     return TrainingConfig(**values)
 
 
@@ -124,7 +126,7 @@ def learn(
         if selection is None:
             training = stage(split, scaler, config, state=state)
             state = None
-            if forecaster.refit and (training.stop_reason in _ENDS or forecaster.model == "ridge"):
+            if forecaster.refit and training.stop_reason in _ENDS:
                 selection = Selection.of(training)
         if selection is not None:
             whole = Split(len(series), len(series), len(series))
@@ -186,8 +188,8 @@ def _train(
             config=config,
             device=device,
             validation=validation,
-            callback=_stop if forecaster.model == "ridge" else hooks.callback,
-            pause=None if forecaster.model == "ridge" else hooks.pause,
+            callback=hooks.callback,
+            pause=hooks.pause,
             state=state,
         )
     forecaster.training, forecaster.params, forecaster.best_epoch = training, training.params, training.best_epoch
@@ -260,7 +262,3 @@ def _training_shapes(forecaster: "Forecaster", series: TimeSeries, split: Split)
         bool(forecaster.linear_skip),
         gathers=True,
     )
-
-
-def _stop(record: EpochRecord) -> bool:
-    return True

@@ -428,7 +428,7 @@ class Forecaster:
             except DataError:  # the rows before the last ones are constant, too few or missing
                 return
         assert rehearsal.training is not None
-        if rehearsal.training.stop_reason in ("paused", *(["callback"] if self.model == "gru" else [])):
+        if rehearsal.training.stop_reason in ("paused", "callback"):
             self.guard_ended = False
             return
         levels = self.outputs.judged

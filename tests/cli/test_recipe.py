@@ -74,9 +74,23 @@ def test_the_guard_says_what_it_forecasts(kind, app, tmp_path, rng):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["parts"]["test"]["skill"] <= 0.03
 
 
-def test_a_ridge_has_a_model_of_its_own(app, csv, tmp_path):
-    assert app("train", csv, "--model", "ridge", "--device", "cpu", "--out", tmp_path / "run").code == 0
-    assert Forecaster.load(tmp_path / "run" / "model.safetensors", device="cpu").model == "ridge"
+@pytest.mark.parametrize("is_walk", [False, True])
+def test_a_run_of_a_ridge_holds_its_rows(is_walk, app, csv, tmp_path, rng):
+    if is_walk:  # which the guard forecasts without the ridge
+        csv.write_text("value\n" + "".join(f"{value:.4f}\n" for value in rng.standard_normal(800).cumsum()))
+    run = tmp_path / "run"
+    assert app("train", csv, "--model", "ridge", "--horizon", "2", "--device", "cpu", "--out", run).code == 0
+    held = Forecaster.load(run / "model.safetensors", device="cpu")
+    assert (held.model, held.fallback is not None) == ("ridge", is_walk)
+    for command in (("forecast", run, "--steps", "3"), ("evaluate", run), ("backtest", run)):
+        found, expected = app(*command), app(*command[:2], csv, *command[2:])
+        assert found.code == 0, found.err
+        assert found.out == expected.out
+    before = (run / "model.safetensors").read_bytes()
+    resumed = app("train", "--resume", run)
+    assert (resumed.code, "the run was complete" in resumed.err) == (0, True)
+    assert (run / "model.safetensors").read_bytes() == before
+    app("train", "--resume", run, "--num-epochs", "3").assert_refused("--num-epochs is not set in the run", "ridge")
 
 
 def test_few_rows_are_warned_of(app, csv):
