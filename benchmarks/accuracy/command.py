@@ -55,6 +55,10 @@ def accuracy(
     Models learn from the first 80 % of the rows and forecast the rest from rolling origins, a horizon apart, without
     being fitted again. The other libraries and the packages with the series are installed into FOLDER.
     """
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"{work} cannot be made ({error.strerror or error}); use another --work") from error
     packages = prepare_packages(work)
     all_series = [
         load(source, packages, ROOT / "data") for source in SOURCES if source.name in (names or [source.name])

@@ -151,3 +151,6 @@ def test_the_command_shows_what_is_kept(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
     assert {row["model"]: round(row["mase"], 3) for row in rows}["last value"] == 2.164
+    below_a_file = CliRunner().invoke(benchmarks, ["accuracy", "--work", str(file / "work")])
+    assert (below_a_file.exit_code, type(below_a_file.exception)) == (1, SystemExit)
+    assert "work cannot be made" in below_a_file.output
