@@ -306,7 +306,7 @@ def _compared(
 
 def _split(forecaster: "Forecaster", series: "TimeSeries") -> "Split":
     """Split the rows, and record the split in the notes of the model."""
-    from gru_xp.forecasting.forecaster import naming
+    from gru_xp.forecasting.data import naming
     from gru_xp.forecasting.windows import split_rows
 
     ratio, validation_ratio = forecaster.notes["split_ratio"], forecaster.validation_ratio

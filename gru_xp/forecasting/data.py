@@ -1,7 +1,8 @@
 """The series that a Forecaster learns or continues, from the data that it is given."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -110,6 +111,18 @@ def coming_index(data: Any, series: TimeSeries, count: int) -> Any:
         first, step = data.index.stop, data.index.step
         return pd.RangeIndex(first, first + count * step, step, name=data.index.name)
     return pd.RangeIndex(len(series), len(series) + count)
+
+
+@contextmanager
+def naming(series: object) -> Iterator[None]:
+    """Where a DataError is about a `TimeSeries` with a name of its own, the error begins with it."""
+    try:
+        yield
+    except DataError as error:
+        name = series.name if isinstance(series, TimeSeries) else TimeSeries.name
+        if name == TimeSeries.name:
+            raise
+        raise DataError(f"{printable(name, 1000)}: {error}") from error
 
 
 def check_magnitude(series: TimeSeries) -> None:

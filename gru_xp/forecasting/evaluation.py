@@ -16,8 +16,8 @@ from gru_xp.forecasting.backtest import (
     seasons_of,
     with_others,
 )
-from gru_xp.forecasting.data import remembered_options, series_to_continue, warn_of_notices
-from gru_xp.forecasting.forecaster import Forecaster, naming
+from gru_xp.forecasting.data import naming, remembered_options, series_to_continue, warn_of_notices
+from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.outputs import column_suffix
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.series import TimeSeries

@@ -3,8 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
 from numbers import Real
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gru_xp.devices import Device, check_tf32, device_for_caller, is_out_of_memory, to_device, to_host
-from gru_xp.devices.primitives import Ops
+from gru_xp.devices import Device, check_tf32, device_for_caller, to_device, to_host
 from gru_xp.errors import ArgumentError, DataError, NotFittedError, printable
-from gru_xp.forecasting.baselines import Baseline, baselines
 from gru_xp.forecasting.choosing import LookBack
 from gru_xp.forecasting.data import (
     check_counts,
     check_magnitude,
     coming_index,
+    naming,
     remembered_options,
     series_to_continue,
     series_to_learn,
@@ -28,7 +26,8 @@ from gru_xp.forecasting.data import (
 )
 from gru_xp.forecasting.description import describe, join_parts, read_description
 from gru_xp.forecasting.fitting import learn, planned_epochs, training_config
-from gru_xp.forecasting.outputs import WILDEST, Outputs, column_suffix, rising_quantiles
+from gru_xp.forecasting.outputs import Outputs, column_suffix, rising_quantiles
+from gru_xp.forecasting.predicting import chosen_baseline, forecast_each, forecast_origins, predict_rows
 from gru_xp.forecasting.recipe import (
     guarded_origins,
     naive_instead,
@@ -37,7 +36,7 @@ from gru_xp.forecasting.recipe import (
 )
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
-from gru_xp.forecasting.windows import Floats, make_windows, split_rows
+from gru_xp.forecasting.windows import Floats, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
@@ -45,9 +44,9 @@ from gru_xp.nn.checks import check_choice, check_flag, check_function, shown, wh
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import RESETS, Reset, map_arrays
 from gru_xp.training.files import check_path
-from gru_xp.training.memory import patch_size_of, prediction_advice
+from gru_xp.training.memory import patch_size_of
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
-from gru_xp.training.objective import LOSSES, predict, predicted_together
+from gru_xp.training.objective import LOSSES
 from gru_xp.training.trainer import (
     EpochRecord,
     Pause,
@@ -433,7 +432,7 @@ class Forecaster:
             return
         levels = self.outputs.judged
         try:
-            forecasts = rehearsal._forecasts(series, origins, self.horizon)[:, -len(levels) :]
+            forecasts = forecast_origins(rehearsal, series, origins, self.horizon)[:, -len(levels) :]
         except DataError:  # they are no numbers
             forecasts = np.full((len(origins), len(levels), self.horizon), np.nan)
         self.fallback = naive_instead(series, learned, origins, forecasts, self.seasons, levels)
@@ -442,7 +441,7 @@ class Forecaster:
         """Quantiles of the errors of the forecast that the guard has chosen, ``(Q, horizon)``, by the first rows."""
         if self.fallback is None or not self.outputs.quantiles:
             return ()
-        spread = naive_spread(self._naive(), series, rows, self.horizon, self.outputs.quantiles, self.seasons)
+        spread = naive_spread(chosen_baseline(self), series, rows, self.horizon, self.outputs.quantiles, self.seasons)
         return tuple(map(tuple, spread.tolist()))
 
     def predict(self, series: Any) -> Any:
@@ -474,17 +473,7 @@ class Forecaster:
             As for `fit`.
         """
         checked = self._checked(series, self.window_length + 1)
-        if self.fallback is not None:
-            origins = np.arange(self.window_length, len(checked))
-            return self._as_given(series, checked, self._naive_forecasts(checked, origins, 1)[:, 0, 0])
-        windows, _ = make_windows(checked.values, self.window_length)
-        with prediction_advice(self.window_length, self.device), naming(checked):
-            predictions = np.empty(len(windows))
-            for some in self._together(len(windows), self.window_length):
-                inputs = _inputs(checked, self.window_length, self.scaler, self.sees_gaps, some)
-                predictions[some] = self._predict_windows(inputs, windows[some], self.device.ops())[:, 0, 0]
-            _check_predictions(predictions, partial(_called, checked), first=self.window_length)
-        return self._as_given(series, checked, predictions)
+        return self._as_given(series, checked, predict_rows(self, checked))
 
     def _as_given(self, series: Any, checked: TimeSeries, predictions: Floats) -> Any:
         """Predictions of the rows of a series: with its index, if it is a pandas object."""
@@ -493,23 +482,6 @@ class Forecaster:
         import pandas as pd
 
         return pd.Series(predictions, index=series.index[checked.rows][self.window_length :], name=self.columns[0])
-
-    def _naive(self) -> Baseline:
-        """The forecast that the guard has chosen."""
-        assert self.fallback is not None
-        longest = max(self.seasons, default=1)
-        return baselines(np.full(longest, self.scaler.mean[0]), self.seasons)[self.fallback]
-
-    def _naive_forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
-        """The same as `_forecasts` of the forecast that the guard has chosen, with its spread for quantiles."""
-        points, outputs = self._naive()(series.values[:, 0], origins, steps), self.outputs
-        if not outputs.quantiles:
-            return points[:, None]
-        spread = np.array(self.spread)[:, np.minimum(np.arange(steps), self.horizon - 1)]  # (Q, steps)
-        quantiles = outputs.quantiles_around(points, spread)
-        if self.loss == "quantile":
-            points = quantiles[:, outputs.point]
-        return np.concatenate([points[:, None], quantiles], axis=1)
 
     def forecast(self, series: Any, steps: int) -> Any:
         """Predict the values after the last row: `horizon` of them at once, the next ones from those, and so on.
@@ -544,7 +516,7 @@ class Forecaster:
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
         checked = self._checked(series, self.window_length)
-        return self._with_index(series, checked, self._forecasts(checked, np.array([len(checked)]), steps)[0, 0])
+        return self._with_index(series, checked, forecast_origins(self, checked, np.array([len(checked)]), steps)[0, 0])
 
     def forecast_all(self, series: Mapping[Any, Any], steps: int) -> dict[Any, Any]:
         """Predict the values after the last row of each of several series, in one batch.
@@ -582,24 +554,11 @@ class Forecaster:
                 checked[name] = self._checked(data, self.window_length)
             except DataError as error:
                 raise DataError(f"{printable(str(name))}: {error}") from error
-        forecasts = self._forecasts_of_each(list(checked.values()), steps)
+        forecasts = forecast_each(self, list(checked.values()), steps)
         return {
             name: self._with_index(series[name], checked[name], forecast)
             for name, forecast in zip(checked, forecasts, strict=True)
         }
-
-    def _forecasts_of_each(self, series: Sequence[TimeSeries], steps: int) -> Floats:
-        """Forecasts ``(n, steps)`` after the last row of each series."""
-        if self.fallback is not None or not series:  # it may need more rows than a window
-            each = [self._forecasts(one, np.array([len(one)]), steps)[0, 0] for one in series]
-            return np.reshape(each, (len(series), steps))
-        L = self.window_length
-        values, observed = (
-            np.concatenate([rows[-L:] for rows in parts])
-            for parts in ([one.values for one in series], [_observed(one) for one in series])
-        )
-        joined = TimeSeries(values, self.columns, observed=observed)
-        return self._forecasts(joined, L * np.arange(1, len(series) + 1), steps)[:, 0]
 
     def _with_index(self, series: Any, checked: TimeSeries, forecast: Floats) -> Any:
         """A forecast after the last row: with the coming dates or numbers, if the series has any."""
@@ -646,7 +605,7 @@ class Forecaster:
 
         steps = whole_number("steps", steps, 1, MAX_STEPS)
         checked = self._checked(series, self.window_length)
-        named = self._named(self._forecasts(checked, np.array([len(checked)]), steps))
+        named = self._named(forecast_origins(self, checked, np.array([len(checked)]), steps))
         index = coming_index(series, checked, steps)
         if index is None:
             index = pd.RangeIndex(len(checked), len(checked) + steps)
@@ -676,7 +635,7 @@ class Forecaster:
             As for `fit`.
         """
         steps, checked, numbers = self._checked_origins(series, origins, steps)
-        return self._named(self._forecasts(checked, numbers, steps))
+        return self._named(forecast_origins(self, checked, numbers, steps))
 
     def _named(self, forecasts: Floats) -> dict[str, Floats]:
         """Forecasts ``(n, 1 + Q, steps)`` by name of the column."""
@@ -719,7 +678,7 @@ class Forecaster:
             As for `fit`.
         """
         steps, checked, numbers = self._checked_origins(series, origins, steps)
-        return self._forecasts(checked, numbers, steps)[:, 0]
+        return forecast_origins(self, checked, numbers, steps)[:, 0]
 
     def evaluate(
         self,
@@ -846,44 +805,6 @@ class Forecaster:
         with naming(series):
             return roll(fit, series, first, steps, windows=windows, stride=stride, refit=refit_after, others=others)
 
-    def _forecasts(self, series: TimeSeries, origins: Rows, steps: int) -> Floats:
-        """Forecasts ``(n, 1 + Q, steps)`` from all origins, points first, of many in one batch for each `horizon`."""
-        L = self.window_length
-        if self.fallback is not None:
-            return self._naive_forecasts(series, origins, steps)
-        forecasts = np.empty((len(origins), 1 + len(self.outputs.quantiles), steps))
-        if not len(origins):
-            return forecasts
-        with prediction_advice(L, self.device), naming(series):
-            for some in self._together(len(origins), L + steps):
-                self._write_forecasts(series, origins[some], forecasts[some])
-        return forecasts
-
-    def _together(self, n: int, rows: int) -> Iterator[slice]:
-        """Which of `n` windows to predict together, each with `rows` rows."""
-        size = predicted_together(rows, self.architecture().input_size)
-        return (slice(first, first + size) for first in range(0, n, size))
-
-    def _write_forecasts(self, series: TimeSeries, origins: Rows, forecasts: Floats) -> None:
-        """Write the forecasts ``(n, 1 + Q, steps)`` from some origins."""
-        L, h, steps = self.window_length, self.horizon, forecasts.shape[2]
-        before = origins[:, None] + np.arange(-L, 0)
-        # The known rows and the coming ones, whose further columns stay at their last value.
-        values, observed = (
-            np.concatenate([rows, np.repeat(rows[:, -1:], steps, axis=1)], axis=1)
-            for rows in (series.values[before], _observed(series)[before])
-        )
-        observed[:, L:, 0] = True
-        ops = self.device.ops()
-        for first in range(0, steps, h):
-            window, there = values[:, first : first + L], observed[:, first : first + L]
-            inputs = _scaled(window, there, self.scaler, self.sees_gaps)
-            predictions = self._predict_windows(inputs, window, ops)[:, :, : steps - first]
-            for step in range(first, first + predictions.shape[2]):
-                forecasts[:, :, step] = of_step = predictions[:, :, step - first]
-                values[:, L + step, 0] = of_step[:, 0]
-                _check_predictions(of_step.reshape(-1), partial("step {}".format, step + 1), first=0)
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, which `load` reads on any device.
 
@@ -996,69 +917,3 @@ class Forecaster:
     def _check_fitted(self, attribute: str = "params") -> None:
         if not hasattr(self, attribute):
             raise NotFittedError("this Forecaster is not fitted; call fit() first, or Forecaster.load")
-
-    def _predict_windows(self, inputs: Floats, windows: Floats, ops: Ops) -> Floats:
-        """Predictions ``(B, 1 + Q, h)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""
-        scaled = self._predict_scaled(inputs, ops).astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self.outputs.forecasts(scaled, windows, self.scaler)
-
-    def _predict_scaled(self, inputs: Floats, ops: Ops) -> Floats:
-        """Outputs of the network ``(B, O)``; where memory runs out, of half as many windows at a time."""
-        try:
-            return self._predict_at_once(inputs, ops)
-        except Exception as error:
-            if len(inputs) < 2 or not is_out_of_memory(error):
-                raise
-        with self.device.use():  # here, where the error is gone, with all that its frames refer to
-            ops.release()
-        half = len(inputs) // 2
-        return np.concatenate([self._predict_scaled(part, ops) for part in (inputs[:half], inputs[half:])])
-
-    def _predict_at_once(self, inputs: Floats, ops: Ops) -> Floats:
-        with self.device.use():
-            x = to_device(inputs, self.device, self.dtype)
-            return to_host(predict(self.params, x, ops, training_config(self).rates, reset=self.reset))
-
-
-def _check_predictions(predictions: Floats, where: Callable[[int], str], first: int) -> None:
-    """See that forecasts can go on from them, and that errors can be squared."""
-    wrong = ~(np.abs(predictions) <= WILDEST)
-    if wrong.any():
-        at = int(wrong.argmax())
-        raise DataError(
-            f"{where(first + at)}: the model predicts {predictions[at]:g}, which is no number up to {WILDEST:g}; give "
-            "rows like those that it was trained on, or another model"
-        )
-
-
-def _called(series: TimeSeries, row: int) -> str:
-    return printable(series.labels[row]) if series.labels else f"row {row + 1}"
-
-
-@contextmanager
-def naming(series: object) -> Iterator[None]:
-    """Where a DataError is about a `TimeSeries` with a name of its own, the error begins with it."""
-    try:
-        yield
-    except DataError as error:
-        name = series.name if isinstance(series, TimeSeries) else TimeSeries.name
-        if name == TimeSeries.name:
-            raise
-        raise DataError(f"{printable(name, 1000)}: {error}") from error
-
-
-def _inputs(series: TimeSeries, seq_length: int, scaler: Scaler, sees_gaps: bool, rows: slice = slice(None)) -> Floats:
-    """What the network gets of a series' windows ``(B, T, I)``, or of some of them."""
-    windows, observed = (make_windows(a, seq_length)[0][rows] for a in (series.values, _observed(series)))
-    return _scaled(windows, observed, scaler, sees_gaps)
-
-
-def _scaled(windows: Floats, observed: Floats, scaler: Scaler, sees_gaps: bool) -> Floats:
-    scaled = scaler.scale_windows(windows)
-    return np.concatenate([scaled, observed], axis=2) if sees_gaps else scaled
-
-
-def _observed(series: TimeSeries) -> Any:
-    """Which values were there, shape ``(N, F)``."""
-    return np.ones(series.values.shape, dtype=bool) if series.observed is None else series.observed

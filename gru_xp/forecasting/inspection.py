@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import DataError
-from gru_xp.forecasting.forecaster import Forecaster, naming
+from gru_xp.forecasting.data import naming
+from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.season import guess_season
 from gru_xp.forecasting.windows import split_rows

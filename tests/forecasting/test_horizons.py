@@ -7,7 +7,7 @@ import pytest
 
 from gru_xp import Forecaster
 from gru_xp.errors import ArgumentError, DataError, MemoryLimitError
-from gru_xp.forecasting import forecaster as module
+from gru_xp.forecasting import predicting
 from gru_xp.forecasting.checkpoint import load_checkpoint, save_checkpoint
 from gru_xp.forecasting.data import series_to_learn
 from gru_xp.forecasting.description import OLD_SETTINGS
@@ -69,13 +69,13 @@ def test_many_windows_are_predicted_some_at_a_time(learn, rows, monkeypatch, at_
     expected = forecaster.forecasts(rows, origins, 5), forecaster.predict(rows)
     sizes = []
 
-    def predict(params, x, *arguments, original=module.predict, **options):
+    def predict(params, x, *arguments, original=predicting.predict, **options):
         sizes.append(len(x))
         if len(x) > at_once:
             raise MemoryError
         return original(params, x, *arguments, **options)
 
-    monkeypatch.setattr(module, "predict", predict)
+    monkeypatch.setattr(predicting, "predict", predict)
     monkeypatch.setattr(objective, "MAX_PREDICTED", 17 * 2 * (forecaster.window_length + 5))
     for found, known in zip((forecaster.forecasts(rows, origins, 5), forecaster.predict(rows)), expected, strict=True):
         np.testing.assert_allclose(found, known, rtol=1e-11)

@@ -226,7 +226,7 @@ def test_forecasts_that_are_no_numbers_lose(rng, cpu, monkeypatch):
     def refuse(*_):
         raise DataError("the model predicts inf")
 
-    monkeypatch.setattr(Forecaster, "_forecasts", refuse)
+    monkeypatch.setattr("gru_xp.forecasting.forecaster.forecast_origins", refuse)
     assert Forecaster(**QUICK | {"seq_length": 14}).fit(daily(rng, 600), device=cpu).fallback == "seasonal naive"
 
 

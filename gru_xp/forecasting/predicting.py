@@ -1,0 +1,171 @@
+"""Predicting: what a fitted forecaster makes of the rows before, be it by its network or without training."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gru_xp.devices import is_out_of_memory, to_device, to_host
+from gru_xp.devices.primitives import Ops
+from gru_xp.errors import DataError, printable
+from gru_xp.forecasting.baselines import Baseline, baselines
+from gru_xp.forecasting.data import naming
+from gru_xp.forecasting.fitting import training_config
+from gru_xp.forecasting.outputs import WILDEST
+from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.windows import Floats, make_windows
+from gru_xp.io.series import TimeSeries
+from gru_xp.io.table import Rows
+from gru_xp.training.memory import prediction_advice
+from gru_xp.training.objective import predict, predicted_together
+
+if TYPE_CHECKING:
+    from gru_xp.forecasting.forecaster import Forecaster
+
+
+def predict_rows(forecaster: "Forecaster", series: TimeSeries) -> Floats:
+    """Predictions ``(N - L,)`` of every row with a whole window before it, one step ahead."""
+    if forecaster.fallback is not None:
+        origins = np.arange(forecaster.window_length, len(series))
+        return _naive_forecasts(forecaster, series, origins, 1)[:, 0, 0]
+    windows, _ = make_windows(series.values, forecaster.window_length)
+    with prediction_advice(forecaster.window_length, forecaster.device), naming(series):
+        predictions = np.empty(len(windows))
+        for some in _together(forecaster, len(windows), forecaster.window_length):
+            inputs = _inputs(series, forecaster.window_length, forecaster.scaler, forecaster.sees_gaps, some)
+            ops = forecaster.device.ops()
+            predictions[some] = _predict_windows(forecaster, inputs, windows[some], ops)[:, 0, 0]
+        _check_predictions(predictions, partial(_called, series), first=forecaster.window_length)
+    return predictions
+
+
+def forecast_origins(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
+    """Forecasts ``(n, 1 + Q, steps)`` from all origins, points first, of many in one batch for each `horizon`."""
+    L = forecaster.window_length
+    if forecaster.fallback is not None:
+        return _naive_forecasts(forecaster, series, origins, steps)
+    forecasts = np.empty((len(origins), 1 + len(forecaster.outputs.quantiles), steps))
+    if not len(origins):
+        return forecasts
+    with prediction_advice(L, forecaster.device), naming(series):
+        for some in _together(forecaster, len(origins), L + steps):
+            _write_forecasts(forecaster, series, origins[some], forecasts[some])
+    return forecasts
+
+
+def forecast_each(forecaster: "Forecaster", series: Sequence[TimeSeries], steps: int) -> Floats:
+    """Forecasts ``(n, steps)`` after the last row of each series."""
+    if forecaster.fallback is not None or not series:  # it may need more rows than a window
+        each = [forecast_origins(forecaster, one, np.array([len(one)]), steps)[0, 0] for one in series]
+        return np.reshape(each, (len(series), steps))
+    L = forecaster.window_length
+    values, observed = (
+        np.concatenate([rows[-L:] for rows in parts])
+        for parts in ([one.values for one in series], [_observed(one) for one in series])
+    )
+    joined = TimeSeries(values, forecaster.columns, observed=observed)
+    return forecast_origins(forecaster, joined, L * np.arange(1, len(series) + 1), steps)[:, 0]
+
+
+def chosen_baseline(forecaster: "Forecaster") -> Baseline:
+    """The forecast that the guard has chosen."""
+    assert forecaster.fallback is not None
+    longest = max(forecaster.seasons, default=1)
+    return baselines(np.full(longest, forecaster.scaler.mean[0]), forecaster.seasons)[forecaster.fallback]
+
+
+def _naive_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
+    """The same as `forecast_origins` of the forecast that the guard has chosen, with its spread for quantiles."""
+    points, outputs = chosen_baseline(forecaster)(series.values[:, 0], origins, steps), forecaster.outputs
+    if not outputs.quantiles:
+        return points[:, None]
+    spread = np.array(forecaster.spread)[:, np.minimum(np.arange(steps), forecaster.horizon - 1)]  # (Q, steps)
+    quantiles = outputs.quantiles_around(points, spread)
+    if forecaster.loss == "quantile":
+        points = quantiles[:, outputs.point]
+    return np.concatenate([points[:, None], quantiles], axis=1)
+
+
+def _together(forecaster: "Forecaster", n: int, rows: int) -> Iterator[slice]:
+    """Which of `n` windows to predict together, each with `rows` rows."""
+    size = predicted_together(rows, forecaster.architecture().input_size)
+    return (slice(first, first + size) for first in range(0, n, size))
+
+
+def _write_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows, forecasts: Floats) -> None:
+    """Write the forecasts ``(n, 1 + Q, steps)`` from some origins."""
+    L, h, steps = forecaster.window_length, forecaster.horizon, forecasts.shape[2]
+    before = origins[:, None] + np.arange(-L, 0)
+    # The known rows and the coming ones, whose further columns stay at their last value.
+    values, observed = (
+        np.concatenate([rows, np.repeat(rows[:, -1:], steps, axis=1)], axis=1)
+        for rows in (series.values[before], _observed(series)[before])
+    )
+    observed[:, L:, 0] = True
+    ops = forecaster.device.ops()
+    for first in range(0, steps, h):
+        window, there = values[:, first : first + L], observed[:, first : first + L]
+        inputs = _scaled(window, there, forecaster.scaler, forecaster.sees_gaps)
+        predictions = _predict_windows(forecaster, inputs, window, ops)[:, :, : steps - first]
+        for step in range(first, first + predictions.shape[2]):
+            forecasts[:, :, step] = of_step = predictions[:, :, step - first]
+            values[:, L + step, 0] = of_step[:, 0]
+            _check_predictions(of_step.reshape(-1), partial("step {}".format, step + 1), first=0)
+
+
+def _predict_windows(forecaster: "Forecaster", inputs: Floats, windows: Floats, ops: Ops) -> Floats:
+    """Predictions ``(B, 1 + Q, h)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""
+    scaled = _predict_scaled(forecaster, inputs, ops).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return forecaster.outputs.forecasts(scaled, windows, forecaster.scaler)
+
+
+def _predict_scaled(forecaster: "Forecaster", inputs: Floats, ops: Ops) -> Floats:
+    """Outputs of the network ``(B, O)``; where memory runs out, of half as many windows at a time."""
+    try:
+        return _predict_at_once(forecaster, inputs, ops)
+    except Exception as error:
+        if len(inputs) < 2 or not is_out_of_memory(error):
+            raise
+    with forecaster.device.use():  # here, where the error is gone, with all that its frames refer to
+        ops.release()
+    half = len(inputs) // 2
+    return np.concatenate([_predict_scaled(forecaster, part, ops) for part in (inputs[:half], inputs[half:])])
+
+
+def _predict_at_once(forecaster: "Forecaster", inputs: Floats, ops: Ops) -> Floats:
+    with forecaster.device.use():
+        x = to_device(inputs, forecaster.device, forecaster.dtype)
+        return to_host(predict(forecaster.params, x, ops, training_config(forecaster).rates, reset=forecaster.reset))
+
+
+def _check_predictions(predictions: Floats, where: Callable[[int], str], first: int) -> None:
+    """See that forecasts can go on from them, and that errors can be squared."""
+    wrong = ~(np.abs(predictions) <= WILDEST)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise DataError(
+            f"{where(first + at)}: the model predicts {predictions[at]:g}, which is no number up to {WILDEST:g}; give "
+            "rows like those that it was trained on, or another model"
+        )
+
+
+def _called(series: TimeSeries, row: int) -> str:
+    return printable(series.labels[row]) if series.labels else f"row {row + 1}"
+
+
+def _inputs(series: TimeSeries, seq_length: int, scaler: Scaler, sees_gaps: bool, rows: slice = slice(None)) -> Floats:
+    """What the network gets of a series' windows ``(B, T, I)``, or of some of them."""
+    windows, observed = (make_windows(a, seq_length)[0][rows] for a in (series.values, _observed(series)))
+    return _scaled(windows, observed, scaler, sees_gaps)
+
+
+def _scaled(windows: Floats, observed: Floats, scaler: Scaler, sees_gaps: bool) -> Floats:
+    scaled = scaler.scale_windows(windows)
+    return np.concatenate([scaled, observed], axis=2) if sees_gaps else scaled
+
+
+def _observed(series: TimeSeries) -> Any:
+    """Which values were there, shape ``(N, F)``."""
+    return np.ones(series.values.shape, dtype=bool) if series.observed is None else series.observed
