@@ -1,6 +1,5 @@
 """The Forecaster: a GRU that learns a series, predicts its next values, and goes into a file."""
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,16 +25,11 @@ from gru_xp.forecasting.data import (
 )
 from gru_xp.forecasting.description import describe, join_parts, read_description
 from gru_xp.forecasting.fitting import learn, planned_epochs, training_config
+from gru_xp.forecasting.guard import chosen_spread, compare_with_naive
 from gru_xp.forecasting.outputs import Outputs, column_suffix, rising_quantiles
-from gru_xp.forecasting.predicting import chosen_baseline, forecast_each, forecast_origins, predict_rows
-from gru_xp.forecasting.recipe import (
-    guarded_origins,
-    naive_instead,
-    naive_spread,
-    step_budget,
-)
+from gru_xp.forecasting.predicting import forecast_each, forecast_origins, predict_rows
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
-from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
+from gru_xp.forecasting.stages import Hooks, OnStage, Selection
 from gru_xp.forecasting.windows import Floats, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
@@ -400,49 +394,9 @@ class Forecaster:
         if self.guard:
             self.guard_ended = training.stop_reason != "paused"
             if self.guard_ended:
-                self._compare_with_naive(series.head(split.train_end), device, on_stage)
-                self.spread = self._spread(series, split.train_end)
+                compare_with_naive(Forecaster, self, series.head(split.train_end), device, on_stage)
+                self.spread = chosen_spread(self, series, split.train_end)
         return self
-
-    def _compare_with_naive(self, series: TimeSeries, device: Device, on_stage: OnStage | None) -> None:
-        """Forecast like the best forecast without training from now on, if the last training rows are in its favour."""
-        learned, origins = guarded_origins(series, len(series), self.horizon, self.window_length)
-        if not len(origins):
-            return
-        season: Any = self.look_back.season if self.look_back.season > 1 else "none"
-        changed = {"guard": False, "seq_length": self.window_length, "season": season}
-        changed |= {"validation_ratio": 0.0, "refit": False}
-        batch_size = min(self.batch_size or learned, learned)
-        if self.planned_epochs(learned) * math.ceil(learned / batch_size) > step_budget(learned, batch_size):
-            changed |= {"num_epochs": None, "num_steps": None, "patience": None}  # long trainings are not made twice
-        rehearsal = Forecaster(**self.settings() | changed)
-
-        def as_guard(stage: Stage) -> Hooks | None:
-            return None if on_stage is None else on_stage(stage._replace(name="guard"))
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            try:
-                rehearsal.fit(series.head(learned), device=device, on_stage=as_guard)
-            except DataError:  # the rows before the last ones are constant, too few or missing
-                return
-        assert rehearsal.training is not None
-        if rehearsal.training.stop_reason in ("paused", "callback"):
-            self.guard_ended = False
-            return
-        levels = self.outputs.judged
-        try:
-            forecasts = forecast_origins(rehearsal, series, origins, self.horizon)[:, -len(levels) :]
-        except DataError:  # they are no numbers
-            forecasts = np.full((len(origins), len(levels), self.horizon), np.nan)
-        self.fallback = naive_instead(series, learned, origins, forecasts, self.seasons, levels)
-
-    def _spread(self, series: TimeSeries, rows: int) -> tuple[tuple[float, ...], ...]:
-        """Quantiles of the errors of the forecast that the guard has chosen, ``(Q, horizon)``, by the first rows."""
-        if self.fallback is None or not self.outputs.quantiles:
-            return ()
-        spread = naive_spread(chosen_baseline(self), series, rows, self.horizon, self.outputs.quantiles, self.seasons)
-        return tuple(map(tuple, spread.tolist()))
 
     def predict(self, series: Any) -> Any:
         """Predict every row that has a whole window before it, each from the actual rows before it, one step ahead.

@@ -1,16 +1,14 @@
-"""What a forecaster settles by itself: how far to look back, how long to learn, and whether learning was any good."""
+"""What a forecaster settles by itself: how far to look back, and how long to learn."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from gru_xp.forecasting.baselines import Baseline, baselines
+from gru_xp.forecasting.baselines import Baseline
 from gru_xp.forecasting.choosing import (
     LookBack,
     choose_look_back,
     choose_penalty,
-    held_out_from,
-    judged_origins,
     spaced,
 )
 from gru_xp.forecasting.scaling import Scaler
@@ -22,12 +20,6 @@ from gru_xp.io.table import Rows
 MIN_LEARNED = 20
 """Training windows that make sense. With 6 to 20 rows of walks, noise, trends and seasons, the GRU's mean error was up
 to 3.9 times that of the best forecast without training, and the ridge's up to 1.5; with 30 rows, 1.5 and 1.3."""
-
-MIN_GUARDED = 100
-"""Windows in the rows that are held out, of which fewer say too little about a forecast."""
-
-MIN_GAIN = 0.01
-"""By which share the error of a model must be below that of the best forecast that needs no training."""
 
 MAX_SPREAD_ORIGINS = 5_000
 """Origins from which errors of a forecast without training are computed, evenly spaced, of more."""
@@ -77,46 +69,6 @@ def settle_look_back(
         return choose_penalty(windows, origins, horizon, settled), seasons
     given = seq_length if isinstance(seq_length, int) else None
     return choose_look_back(windows, origins, rows, horizon, seasons, given), seasons
-
-
-def guarded_origins(series: TimeSeries, rows: int, horizon: int, seq_length: int) -> tuple[int, Rows]:
-    """How many of the first `rows` to learn from for the guard, and the origins to forecast from, if enough."""
-    first = held_out_from(rows)
-    origins = known_origins(series, rows, horizon)
-    origins = origins[origins >= max(first, seq_length)]
-    return first, judged_origins(origins) if len(origins) >= MIN_GUARDED else origins[:0]
-
-
-def naive_instead(
-    series: TimeSeries,
-    learned: int,
-    origins: Rows,
-    forecasts: Floats,
-    seasons: tuple[int, ...],
-    quantiles: tuple[float, ...] = (0.5,),
-) -> str | None:
-    """The name of the best forecast without training; None if `forecasts (n, Q, horizon)` are better.
-
-    An error counts by how much the quantile is missed: its size for 0.5.
-    """
-    target, horizon, levels = series.values[:, 0], forecasts.shape[2], np.array(quantiles)[:, None]
-    actual = target[origins[:, None] + np.arange(horizon)][:, None]
-
-    def error_of(forecasts: Floats) -> float:
-        below = actual - forecasts
-        return float(2 * np.maximum(levels * below, (levels - 1) * below).mean())
-
-    errors = {
-        name: error_of(
-            baseline(target, origins, horizon)[:, None]
-            + naive_spread(baseline, series, learned, horizon, quantiles, seasons)
-        )
-        for name, baseline in baselines(target[:learned], seasons).items()
-    }
-    best = min(errors, key=errors.__getitem__)
-    with np.errstate(over="ignore", invalid="ignore"):
-        error = error_of(forecasts)
-    return None if error <= (1 - MIN_GAIN) * errors[best] else best
 
 
 def naive_spread(

@@ -7,8 +7,9 @@ from gru_xp import Forecaster
 from gru_xp.errors import ArgumentError, DataError, NotFittedError
 from gru_xp.forecasting.baselines import baselines
 from gru_xp.forecasting.fitting import training_config
+from gru_xp.forecasting.guard import naive_instead
 from gru_xp.forecasting.presets import PRESETS, RECIPE
-from gru_xp.forecasting.recipe import known_origins, naive_instead, step_budget
+from gru_xp.forecasting.recipe import known_origins, step_budget
 from gru_xp.forecasting.ridge import PENALTIES, PENALTY
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.stages import Hooks, Selection
@@ -226,7 +227,7 @@ def test_forecasts_that_are_no_numbers_lose(rng, cpu, monkeypatch):
     def refuse(*_):
         raise DataError("the model predicts inf")
 
-    monkeypatch.setattr("gru_xp.forecasting.forecaster.forecast_origins", refuse)
+    monkeypatch.setattr("gru_xp.forecasting.guard.forecast_origins", refuse)
     assert Forecaster(**QUICK | {"seq_length": 14}).fit(daily(rng, 600), device=cpu).fallback == "seasonal naive"
 
 

@@ -1,0 +1,116 @@
+"""The guard: whether a forecaster forecasts the last training rows better than what needs no training."""
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gru_xp.devices import Device
+from gru_xp.errors import DataError
+from gru_xp.forecasting.baselines import baselines
+from gru_xp.forecasting.choosing import held_out_from, judged_origins
+from gru_xp.forecasting.predicting import chosen_baseline, forecast_origins
+from gru_xp.forecasting.recipe import known_origins, naive_spread, step_budget
+from gru_xp.forecasting.stages import Hooks, OnStage, Stage
+from gru_xp.forecasting.windows import Floats
+from gru_xp.io.series import TimeSeries
+from gru_xp.io.table import Rows
+
+if TYPE_CHECKING:
+    from gru_xp.forecasting.forecaster import Forecaster
+
+MIN_GUARDED = 100
+"""Windows in the rows that are held out, of which fewer say too little about a forecast."""
+
+MIN_GAIN = 0.01
+"""By which share the error of a model must be below that of the best forecast that needs no training."""
+
+
+def compare_with_naive(
+    kind: "type[Forecaster]", forecaster: "Forecaster", series: TimeSeries, device: Device, on_stage: OnStage | None
+) -> None:
+    """Let a forecaster forecast like the best forecast without training, if the last rows are in its favour.
+
+    The `series` has the training rows. `kind` makes a forecaster of the same settings, which learns all but the last
+    ones of them, and forecasts these.
+    """
+    learned, origins = guarded_origins(series, len(series), forecaster.horizon, forecaster.window_length)
+    if not len(origins):
+        return
+    season: Any = forecaster.look_back.season if forecaster.look_back.season > 1 else "none"
+    changed = {"guard": False, "seq_length": forecaster.window_length, "season": season}
+    changed |= {"validation_ratio": 0.0, "refit": False}
+    batch_size = min(forecaster.batch_size or learned, learned)
+    if forecaster.planned_epochs(learned) * math.ceil(learned / batch_size) > step_budget(learned, batch_size):
+        changed |= {"num_epochs": None, "num_steps": None, "patience": None}  # long trainings are not made twice
+    rehearsal = kind(**forecaster.settings() | changed)
+
+    def as_guard(stage: Stage) -> Hooks | None:
+        return None if on_stage is None else on_stage(stage._replace(name="guard"))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            rehearsal.fit(series.head(learned), device=device, on_stage=as_guard)
+        except DataError:  # the rows before the last ones are constant, too few or missing
+            return
+    assert rehearsal.training is not None
+    if rehearsal.training.stop_reason in ("paused", "callback"):
+        forecaster.guard_ended = False
+        return
+    levels = forecaster.outputs.judged
+    try:
+        forecasts = forecast_origins(rehearsal, series, origins, forecaster.horizon)[:, -len(levels) :]
+    except DataError:  # they are no numbers
+        forecasts = np.full((len(origins), len(levels), forecaster.horizon), np.nan)
+    forecaster.fallback = naive_instead(series, learned, origins, forecasts, forecaster.seasons, levels)
+
+
+def chosen_spread(forecaster: "Forecaster", series: TimeSeries, rows: int) -> tuple[tuple[float, ...], ...]:
+    """Quantiles of the errors of the forecast that the guard has chosen, ``(Q, horizon)``, by the first rows."""
+    if forecaster.fallback is None or not forecaster.outputs.quantiles:
+        return ()
+    baseline, quantiles = chosen_baseline(forecaster), forecaster.outputs.quantiles
+    spread = naive_spread(baseline, series, rows, forecaster.horizon, quantiles, forecaster.seasons)
+    return tuple(map(tuple, spread.tolist()))
+
+
+def guarded_origins(series: TimeSeries, rows: int, horizon: int, seq_length: int) -> tuple[int, Rows]:
+    """How many of the first `rows` to learn from for the guard, and the origins to forecast from, if enough."""
+    first = held_out_from(rows)
+    origins = known_origins(series, rows, horizon)
+    origins = origins[origins >= max(first, seq_length)]
+    return first, judged_origins(origins) if len(origins) >= MIN_GUARDED else origins[:0]
+
+
+def naive_instead(
+    series: TimeSeries,
+    learned: int,
+    origins: Rows,
+    forecasts: Floats,
+    seasons: tuple[int, ...],
+    quantiles: tuple[float, ...] = (0.5,),
+) -> str | None:
+    """The name of the best forecast without training; None if `forecasts (n, Q, horizon)` are better.
+
+    An error counts by how much the quantile is missed: its size for 0.5.
+    """
+    target, horizon, levels = series.values[:, 0], forecasts.shape[2], np.array(quantiles)[:, None]
+    actual = target[origins[:, None] + np.arange(horizon)][:, None]
+
+    def error_of(forecasts: Floats) -> float:
+        below = actual - forecasts
+        return float(2 * np.maximum(levels * below, (levels - 1) * below).mean())
+
+    errors = {
+        name: error_of(
+            baseline(target, origins, horizon)[:, None]
+            + naive_spread(baseline, series, learned, horizon, quantiles, seasons)
+        )
+        for name, baseline in baselines(target[:learned], seasons).items()
+    }
+    best = min(errors, key=errors.__getitem__)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = error_of(forecasts)
+    return None if error <= (1 - MIN_GAIN) * errors[best] else best
