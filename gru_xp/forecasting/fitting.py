@@ -1,18 +1,17 @@
 """Fitting: the trainings of a forecaster, from a series to the parameters of its network."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from gru_xp.devices import Device, to_device
 from gru_xp.errors import DataError
 from gru_xp.forecasting.outputs import start_of_skip
-from gru_xp.forecasting.recipe import known_origins, settle_look_back, step_budget
+from gru_xp.forecasting.recipe import known_origins, settle_look_back
 from gru_xp.forecasting.ridge import naive_weight
 from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.settings import planned_epochs, training_config
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
 from gru_xp.forecasting.windows import Split, WindowSequences
 from gru_xp.io.series import TimeSeries
@@ -25,31 +24,8 @@ from gru_xp.training.trainer import TrainingConfig, TrainingResult, TrainingStat
 if TYPE_CHECKING:
     from gru_xp.forecasting.forecaster import Forecaster
 
-EPOCHS_WITH_PATIENCE = 300
-"""At most, if no number is given."""
-
 _ENDS = ("num_epochs", "num_steps", "patience")
 """Why a training stops that was not stopped from outside, and went well."""
-
-
-def training_config(forecaster: "Forecaster", windows: int = 1) -> TrainingConfig:
-    """The configuration of a training with so many windows."""
-    values = {f.name: getattr(forecaster, f.name) for f in fields(TrainingConfig) if f.name != "stop_after"}
-    if forecaster.schedule is None:
-        turns = forecaster.optimizer in ("adam", "adamw") and forecaster.patience is None
-        values["schedule"] = "one-cycle" if turns else "constant"
-    if forecaster.num_epochs is None and forecaster.patience is not None:
-        values["num_epochs"] = EPOCHS_WITH_PATIENCE
-    elif forecaster.num_epochs is None and forecaster.num_steps is None:
-        values["num_steps"] = step_budget(windows, forecaster.batch_size or windows)
-    if forecaster.model == "ridge":  # what a training begins with is all of it
-        values |= {"num_epochs": None, "num_steps": 1, "stop_after": 0, "patience": None}
-    return TrainingConfig(**values)
-
-
-def planned_epochs(config: TrainingConfig, windows: int) -> int:
-    """Passes over so many windows of a training that nothing ends early."""
-    return math.ceil(config.steps(windows) / config.steps_per_epoch(windows))
 
 
 def initial_params(forecaster: "Forecaster") -> NetworkParams:

@@ -24,23 +24,23 @@ from gru_xp.forecasting.data import (
     warn_of_notices,
 )
 from gru_xp.forecasting.description import describe, join_parts, read_description
-from gru_xp.forecasting.fitting import learn, planned_epochs, training_config
+from gru_xp.forecasting.fitting import learn
 from gru_xp.forecasting.guard import chosen_spread, compare_with_naive
 from gru_xp.forecasting.outputs import Outputs, column_suffix, rising_quantiles
 from gru_xp.forecasting.predicting import forecast_each, forecast_origins, predict_rows
-from gru_xp.forecasting.scaling import SCALINGS, Scaler
+from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.settings import MAX_STEPS, check_settings, planned_epochs, training_config
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection
 from gru_xp.forecasting.windows import Floats, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
-from gru_xp.nn.checks import check_choice, check_flag, check_function, shown, whole_number
+from gru_xp.nn.checks import check_function, shown, whole_number
 from gru_xp.nn.network import NetworkParams
-from gru_xp.nn.params import RESETS, Reset, map_arrays
+from gru_xp.nn.params import Reset, map_arrays
 from gru_xp.training.files import check_path
 from gru_xp.training.memory import patch_size_of
-from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS, Architecture, load_model, save_model
-from gru_xp.training.objective import LOSSES
+from gru_xp.training.model_file import Architecture, load_model, save_model
 from gru_xp.training.trainer import (
     EpochRecord,
     Pause,
@@ -53,12 +53,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gru_xp.forecasting.backtest import Backtest, OtherForecast
-
-DTYPES = ("float32", "float64")
-MODELS = ("gru", "ridge")
-
-MAX_STEPS = 10**6
-"""Of one forecast."""
 
 
 @dataclass(eq=False)  # two are equal if they are the same object
@@ -195,42 +189,7 @@ class Forecaster:
     notes: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_choice("scaling", self.scaling, SCALINGS)
-        check_choice("reset", self.reset, RESETS)
-        check_choice("dtype", self.dtype, DTYPES)
-        for name, most in (("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
-            whole_number(name, getattr(self, name), 1, most)
-        if self.seq_length != "auto":
-            whole_number("seq_length", self.seq_length, 1)
-        if self.season not in ("auto", "none"):
-            whole_number("season", self.season, 2)
-        check_choice("model", self.model, MODELS)
-        check_flag("guard", self.guard)
-        if self.model == "ridge" and not self.linear_skip:
-            raise ArgumentError("model='ridge' is the linear skip alone; use linear_skip=True with it")
-        check_choice("loss", self.loss, LOSSES)
-        self.quantiles = rising_quantiles(self.quantiles)
-        if self.model == "ridge" and self.outputs.quantiles:
-            raise ArgumentError(f"model='ridge' predicts a mean alone; use model='gru' with loss={self.loss!r}")
-        whole_number("horizon", self.horizon, 1, MAX_STEPS)
-        whole_number("patches", self.patches, 0, LARGEST_STATE)
-        check_flag("bidirectional", self.bidirectional)
-        check_flag("linear_skip", self.linear_skip)
-        if not isinstance(self.validation_ratio, Real) or not 0 <= self.validation_ratio < 1:
-            raise ArgumentError(
-                f"validation_ratio is {shown(self.validation_ratio)}; it must be at least 0 and below 1"
-            )
-        if check_flag("refit", self.refit) and self.validation_ratio == 0:
-            raise ArgumentError(
-                "refit=True needs validation rows, by which the number of epochs is found; use a validation_ratio "
-                "above 0, such as 0.2"
-            )
-        training_config(self)
-        if self.dropout > 0 and self.num_layers == 1:
-            raise ArgumentError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
-        for f in fields(self):  # numbers of NumPy become Python's, which a model file can hold
-            if f.init and hasattr(getattr(self, f.name), "item"):
-                setattr(self, f.name, getattr(self, f.name).item())
+        check_settings(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """The attributes, with arrays of the host and the device by its name, for pickle and copy."""

@@ -11,9 +11,9 @@ from gru_xp.devices.primitives import Ops
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.baselines import Baseline, baselines
 from gru_xp.forecasting.data import naming
-from gru_xp.forecasting.fitting import training_config
 from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.settings import training_config
 from gru_xp.forecasting.windows import Floats, make_windows
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows

@@ -11,8 +11,9 @@ import numpy as np
 from gru_xp.devices import Device, resolve_device
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.forecasting.data import remembered_options, series_to_continue
-from gru_xp.forecasting.fitting import EPOCHS_WITH_PATIENCE, initial_params
+from gru_xp.forecasting.fitting import initial_params
 from gru_xp.forecasting.forecaster import Forecaster
+from gru_xp.forecasting.settings import EPOCHS_WITH_PATIENCE
 from gru_xp.nn.params import flatten
 from gru_xp.nn.scan import Array
 from gru_xp.training.trainer import EpochRecord, Pause, TrainingState

@@ -6,12 +6,12 @@ import pytest
 from gru_xp import Forecaster
 from gru_xp.errors import ArgumentError, DataError, NotFittedError
 from gru_xp.forecasting.baselines import baselines
-from gru_xp.forecasting.fitting import training_config
 from gru_xp.forecasting.guard import naive_instead
 from gru_xp.forecasting.presets import PRESETS, RECIPE
 from gru_xp.forecasting.recipe import known_origins, step_budget
 from gru_xp.forecasting.ridge import PENALTIES, PENALTY
 from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.settings import training_config
 from gru_xp.forecasting.stages import Hooks, Selection
 from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.nn.params import arrays_of

@@ -1,0 +1,88 @@
+"""The settings of a forecaster: what they may be, and the training that they ask for."""
+
+import math
+from dataclasses import fields
+from numbers import Real
+from typing import TYPE_CHECKING
+
+from gru_xp.errors import ArgumentError
+from gru_xp.forecasting.outputs import rising_quantiles
+from gru_xp.forecasting.recipe import step_budget
+from gru_xp.forecasting.scaling import SCALINGS
+from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
+from gru_xp.nn.params import RESETS
+from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS
+from gru_xp.training.objective import LOSSES
+from gru_xp.training.trainer import TrainingConfig
+
+if TYPE_CHECKING:
+    from gru_xp.forecasting.forecaster import Forecaster
+
+DTYPES = ("float32", "float64")
+MODELS = ("gru", "ridge")
+
+MAX_STEPS = 10**6
+"""Of one forecast."""
+
+EPOCHS_WITH_PATIENCE = 300
+"""At most, if no number is given."""
+
+
+def check_settings(forecaster: "Forecaster") -> None:
+    """Refuse settings that are out of range or do not go together, and give the others the form they are kept in."""
+    check_choice("scaling", forecaster.scaling, SCALINGS)
+    check_choice("reset", forecaster.reset, RESETS)
+    check_choice("dtype", forecaster.dtype, DTYPES)
+    for name, most in (("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
+        whole_number(name, getattr(forecaster, name), 1, most)
+    if forecaster.seq_length != "auto":
+        whole_number("seq_length", forecaster.seq_length, 1)
+    if forecaster.season not in ("auto", "none"):
+        whole_number("season", forecaster.season, 2)
+    check_choice("model", forecaster.model, MODELS)
+    check_flag("guard", forecaster.guard)
+    if forecaster.model == "ridge" and not forecaster.linear_skip:
+        raise ArgumentError("model='ridge' is the linear skip alone; use linear_skip=True with it")
+    check_choice("loss", forecaster.loss, LOSSES)
+    forecaster.quantiles = rising_quantiles(forecaster.quantiles)
+    if forecaster.model == "ridge" and forecaster.outputs.quantiles:
+        raise ArgumentError(f"model='ridge' predicts a mean alone; use model='gru' with loss={forecaster.loss!r}")
+    whole_number("horizon", forecaster.horizon, 1, MAX_STEPS)
+    whole_number("patches", forecaster.patches, 0, LARGEST_STATE)
+    check_flag("bidirectional", forecaster.bidirectional)
+    check_flag("linear_skip", forecaster.linear_skip)
+    if not isinstance(forecaster.validation_ratio, Real) or not 0 <= forecaster.validation_ratio < 1:
+        raise ArgumentError(
+            f"validation_ratio is {shown(forecaster.validation_ratio)}; it must be at least 0 and below 1"
+        )
+    if check_flag("refit", forecaster.refit) and forecaster.validation_ratio == 0:
+        raise ArgumentError(
+            "refit=True needs validation rows, by which the number of epochs is found; use a validation_ratio "
+            "above 0, such as 0.2"
+        )
+    training_config(forecaster)
+    if forecaster.dropout > 0 and forecaster.num_layers == 1:
+        raise ArgumentError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
+    for f in fields(forecaster):  # numbers of NumPy become Python's, which a model file can hold
+        if f.init and hasattr(getattr(forecaster, f.name), "item"):
+            setattr(forecaster, f.name, getattr(forecaster, f.name).item())
+
+
+def training_config(forecaster: "Forecaster", windows: int = 1) -> TrainingConfig:
+    """The configuration of a training with so many windows."""
+    values = {f.name: getattr(forecaster, f.name) for f in fields(TrainingConfig) if f.name != "stop_after"}
+    if forecaster.schedule is None:
+        turns = forecaster.optimizer in ("adam", "adamw") and forecaster.patience is None
+        values["schedule"] = "one-cycle" if turns else "constant"
+    if forecaster.num_epochs is None and forecaster.patience is not None:
+        values["num_epochs"] = EPOCHS_WITH_PATIENCE
+    elif forecaster.num_epochs is None and forecaster.num_steps is None:
+        values["num_steps"] = step_budget(windows, forecaster.batch_size or windows)
+    if forecaster.model == "ridge":  # what a training begins with is all of it
+        values |= {"num_epochs": None, "num_steps": 1, "stop_after": 0, "patience": None}
+    return TrainingConfig(**values)
+
+
+def planned_epochs(config: TrainingConfig, windows: int) -> int:
+    """Passes over so many windows of a training that nothing ends early."""
+    return math.ceil(config.steps(windows) / config.steps_per_epoch(windows))
