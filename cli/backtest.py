@@ -15,6 +15,7 @@ from .messages import (
     choose_device,
     note,
     note_if_no_ridge,
+    note_what_the_guard_chose,
     print_accuracy,
     print_json,
     warn_of_few_windows,
@@ -220,6 +221,8 @@ def _of_run(
     if plan.refit and not known:
         first = first_origin(len(series), horizon, plan.stride or horizon, plan.windows)
         return plan.run(series, first, horizon, fits)
+    if not plan.refit:
+        note_what_the_guard_chose(forecaster, quiet=quiet)
     learned = forecaster.notes["fit_end"] if known else len(series)
     first = learned if known else forecaster.window_length
     return plan.run(series, first, horizon, fits if plan.refit else lambda _: forecaster, learned, training)
@@ -252,7 +255,8 @@ class _Fits:
             warn_of_few_windows(forecaster, len(rows) - round(len(rows) * forecaster.validation_ratio))
             self._has_warned = True
         epochs = f"best epoch {training.best_epoch} of {last.epoch}, " if forecaster.model == "gru" else ""
-        note(f"trained on {len(rows)} rows: {epochs}{last.seconds:.1f} s", quiet=self._quiet)
+        naive = f"; nothing beats the {forecaster.fallback} forecast" if forecaster.fallback is not None else ""
+        note(f"trained on {len(rows)} rows: {epochs}{last.seconds:.1f} s{naive}", quiet=self._quiet)
         return forecaster
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .messages import note, note_if_no_ridge, print_json, print_parts
+from .messages import note, note_if_no_ridge, note_what_the_guard_chose, print_json, print_parts
 from .options import (
     Command,
     DeviceRequest,
@@ -101,6 +101,7 @@ def evaluate(
     for name in [name for name in parts if name not in [part.name for part in evaluated]]:
         if rows := len(range(len(series))[parts[name]]):
             note(f"warning: {name} part: its {rows} row(s) have no window of {horizon or forecaster.horizon} step(s)")
+    note_what_the_guard_chose(forecaster, quiet=quiet)
     last = evaluated[-1].metrics
     note_if_no_ridge(last, source.path.name, known=known, quiet=quiet)
     if as_json:

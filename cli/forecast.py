@@ -12,7 +12,7 @@ import click
 
 from gru_xp.io.messages import option
 
-from .messages import note, print_json
+from .messages import note, note_what_the_guard_chose, print_json
 from .options import Command, DeviceRequest, column_options, device_options, quiet_option
 from .reading import reading_options
 from .sources import open_run, read_run_source
@@ -71,6 +71,7 @@ def forecast(
     if len(series.columns) > 1 and steps > 1:
         note(f"future values of {listed(series.columns[1:])} are unknown; each keeps its last value", quiet=quiet)
     points, *quantiles = forecaster.forecast_distributions(series, [len(series)], steps).items()
+    note_what_the_guard_chose(forecaster, quiet=quiet)
     columns = {source.target: points[1][0], **{name: values[0] for name, values in quantiles}}
     rows = [
         dict(zip(columns, values, strict=True))

@@ -58,6 +58,16 @@ def warn_of_few_windows(forecaster: "Forecaster", rows: int) -> None:
         )
 
 
+def note_what_the_guard_chose(forecaster: "Forecaster", *, quiet: bool = False) -> None:
+    """One line on stderr if a forecaster's guard has chosen a forecast that needs no training."""
+    if forecaster.fallback is not None:
+        note(
+            f"nothing beats the {forecaster.fallback} forecast on the last training rows; forecasting that (train with "
+            "--no-guard to forecast with the model)",
+            quiet=quiet,
+        )
+
+
 class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         note_while_running(record.getMessage())
@@ -158,7 +168,7 @@ def print_accuracy(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
     For several steps ahead, the errors by step in the last part follow; at the end, what they mean. Of quantiles, there
     are also the mean loss and the share of values between the lowest and the highest, beside the share to expect.
     """
-    from gru_xp.forecasting.backtest import comparison_sentence, copying_sentence
+    from gru_xp.forecasting.backtest import comparison_sentence, copying_sentence, guard_sentence
 
     *others, name = parts
     last = parts[name]
@@ -175,13 +185,14 @@ def print_accuracy(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
     print_table(title, header, rows, left=2)
     if last["horizon"] > 1:
         print_steps(f"Mean absolute error by step ahead, {name} part", last)
-    for sentence in (comparison_sentence(last), copying_sentence(last)):
-        print_sentence(sentence)
+    for sentence in (guard_sentence(last), comparison_sentence(last), copying_sentence(last)):
+        if sentence is not None:
+            print_sentence(sentence)
 
 
 def _part_rows(name: str, metrics: Mapping[str, Any], digits: int) -> list[tuple[str, ...]]:
     """The rows of a table of errors, the model's first, with numbers of up to `digits` digits in full."""
-    from gru_xp.forecasting.backtest import name_in_text
+    from gru_xp.forecasting.backtest import model_in_text, name_in_text
     from gru_xp.forecasting.baselines import needs_no_training
     from gru_xp.forecasting.metrics import skill
 
@@ -195,7 +206,7 @@ def _part_rows(name: str, metrics: Mapping[str, Any], digits: int) -> list[tuple
         rows.append(
             (
                 "" if number else name,
-                name_in_text(model),
+                name_in_text(model) if number else model_in_text(metrics),
                 "" if number else str(metrics["windows"]),
                 *(_cell(errors[measure], digits) for measure in ("mae", "rmse")),
                 _cell(errors["mase"], 4),

@@ -17,7 +17,15 @@ from gru_xp.errors import DeviceWarning
 from gru_xp.io.messages import flag
 
 from .exclusive import check_together
-from .messages import choose_device, note, number_text, print_json, print_parts, warn_of_few_windows
+from .messages import (
+    choose_device,
+    note,
+    note_what_the_guard_chose,
+    number_text,
+    print_json,
+    print_parts,
+    warn_of_few_windows,
+)
 from .options import (
     Command,
     DeviceRequest,
@@ -592,11 +600,7 @@ def _say_what_the_guard_found(run: TrainingRun) -> None:
     assert training is not None
     if training.stop_reason != "paused" and not run.forecaster.guard_ended:
         note("interrupted before the guard (--guard) had compared the model with forecasts that need no training")
-    if run.forecaster.fallback is not None:
-        note(
-            f"nothing beats the {run.forecaster.fallback} forecast on the last training rows; forecasting that "
-            "(--no-guard forecasts with the model anyway)"
-        )
+    note_what_the_guard_chose(run.forecaster)
 
 
 def _say_how_it_ended(run: TrainingRun, out: Path, num_epochs: int, *, quiet: bool) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -64,6 +65,9 @@ class Backtest:
         Number of rows, from the first, whose errors are the unit of MASE and RMSSE.
     season
         Rows of a season; 1 for none.
+    fallbacks
+        For each window, which forecast without training the model's guard had chosen for it; None where it had not.
+        Empty where it had for none.
     """
 
     series: TimeSeries
@@ -72,6 +76,7 @@ class Backtest:
     forecasts: Mapping[str, Floats]
     learned: int
     season: int = 1
+    fallbacks: tuple[str | None, ...] = ()
 
     @property
     def model(self) -> str:
@@ -124,7 +129,8 @@ class Backtest:
 
         ``windows``, ``horizon``, ``stride``, ``season``; ``model``, which column of `to_frame` is that of the model;
         ``models``, for each of these columns the measures of `accuracy` and, under ``by_step``, of `accuracy_by_step`,
-        and those of `quantile_accuracy` where there are quantiles; ``best_baseline``, which of those that need no
+        and those of `quantile_accuracy` where there are quantiles; ``fallback``, in how many windows the model's guard
+        had chosen which forecast without training instead of it; ``best_baseline``, which of those that need no
         training has the smallest mean absolute error; ``skill``, by which share that of the model is smaller, and
         ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the two; ``change``, how much the model's
         forecasts differ from the last value, relative to what the series does. None where there is no such number.
@@ -158,12 +164,18 @@ class Backtest:
             "season": self.season,
             "model": column_name(model),
             "models": {column_name(name): {**errors[name], "by_step": by_step[name]} for name in forecasts},
+            "fallback": self._fallbacks(),
             "best_baseline": column_name(best),
             "skill": skill(errors[model]["mae"], errors[best]["mae"]),
             "skill_by_step": [skill(*pair) for pair in steps],
             "p_value": None if tested is None else tested.p_value,
             "change": self._change(),
         }
+
+    def _fallbacks(self) -> dict[str, int]:
+        windows = np.flatnonzero((~np.isnan(self.y_true)).any(axis=1)).tolist() if self.fallbacks else []
+        names = (self.fallbacks[window] for window in windows)
+        return dict(Counter(column_name(name) for name in names if name is not None))
 
     def _losses(self, name: str) -> Floats:
         """Mean absolute error of each window that has a value, shape ``(<= n,)``."""
@@ -223,24 +235,48 @@ def name_in_text(column: str) -> str:
     return text if text == RIDGE or needs_no_training(text) else column
 
 
+def model_in_text(metrics: Mapping[str, Any]) -> str:
+    """The model's name: ``"GRU"``, or ``"GRU (drift)"`` where its guard had chosen that in all windows."""
+    name = name_in_text(metrics["model"])
+    chosen = [naive for naive, count in metrics["fallback"].items() if count == metrics["windows"]]
+    return f"{name} ({name_in_text(chosen[0])})" if chosen else name
+
+
+def guard_sentence(metrics: Mapping[str, Any]) -> str | None:
+    """In which windows the guard had chosen a forecast that needs no training, in one sentence; None if in none."""
+    model, windows, chosen = name_in_text(metrics["model"]), metrics["windows"], metrics["fallback"]
+    if not chosen:
+        return None
+    names = [name_in_text(column) for column in chosen]
+    if list(chosen.values()) == [windows]:
+        return f"The guard has found nothing better than the {names[0]} forecast: {model_in_text(metrics)} is that."
+    counts = ", ".join(f"{name} in {count}" for name, count in zip(names, chosen.values(), strict=True))
+    return (
+        f"In {sum(chosen.values())} of {windows} windows, the guard has chosen another forecast than {model}: {counts}."
+    )
+
+
 def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     """Whether the model is better than the best forecast that needs no training, in one sentence."""
     gain, p_value, windows = metrics["skill"], metrics["p_value"], metrics["windows"]
-    model, best = (name_in_text(metrics[name]) for name in ("model", "best_baseline"))
+    model, best = model_in_text(metrics), name_in_text(metrics["best_baseline"])
     if gain is None:
         return f"The {model} cannot be compared with the {best} forecast, which has no errors."
-    size = f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'}"
+    is_small, size = abs(gain) < 0.0005, f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'}"
     compared = f"The MAE of the {model} is {size} than that of the best baseline, {best}"
-    if abs(gain) < 0.0005:
+    if is_small:
         compared = f"The MAE of the {model} differs from that of the best baseline, {best}, by less than 0.05%"
     if p_value is None and gain == 0:
         return f"The {model} forecasts what the best baseline, {best}, does."
     if p_value is None:
         return f"{compared}; {windows} windows are too few to test the difference."
-    significant = "significant" if p_value < SIGNIFICANCE else "not significant"
     probability = f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
     test = f"Diebold-Mariano test, {probability}, {windows} windows"
-    return f"{compared}; the difference is {significant} ({test})."
+    if p_value < SIGNIFICANCE:
+        return f"{compared}; the difference is significant ({test})."
+    differs = "differs by less than 0.05%" if is_small else f"is {size}"
+    alike = f"The {model} is not distinguishable from the best baseline, {best}"
+    return f"{alike}: its MAE {differs}, which is not significant ({test})."
 
 
 def copying_sentence(metrics: Mapping[str, Any]) -> str:
@@ -251,7 +287,7 @@ def copying_sentence(metrics: Mapping[str, Any]) -> str:
     share = f"{change:.0%}" if change < 10 else "1000% or more"
     amount = f"its forecasts differ from it by {share} of the actual change, on average"
     verb = "nearly repeats" if change < REPEATS else "does not merely repeat"
-    return f"The {name_in_text(metrics['model'])} {verb} the last value: {amount}."
+    return f"The {model_in_text(metrics)} {verb} the last value: {amount}."
 
 
 # --- making one -------------------------------------------------------------------------------------------------
@@ -407,6 +443,7 @@ def backtest(
     if learned is None:
         learned = int(origins[0])
     seasons: list[int] = []
+    fallbacks: list[str | None] = []
     found: list[dict[str, Floats]] = []
     for start in range(0, len(origins), refit or len(origins)):
         window_origins = origins[start : start + (refit or len(origins))]
@@ -418,8 +455,10 @@ def backtest(
         if refit or learned <= first:
             training = series.head(first if refit else learned)
         found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons, training))
+        fallbacks += [forecaster.fallback] * len(window_origins)
     forecasts = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    return with_others(Backtest(series, origins, stride, forecasts, learned, seasons[0] if seasons else 1), others)
+    season = seasons[0] if seasons else 1
+    return with_others(Backtest(series, origins, stride, forecasts, learned, season, tuple(fallbacks)), others)
 
 
 def check_refit(refit: object) -> int | None:

@@ -125,7 +125,8 @@ def evaluate(
         for name, own in origins.items():
             held = {model: forecast[start : start + len(own)] for model, forecast in forecasts.items()}
             start += len(own)
-            part = Backtest(taken, own, horizon, held, learned, seasons[0] if seasons else 1)
+            fallbacks = (forecaster.fallback,) * len(own)
+            part = Backtest(taken, own, horizon, held, learned, seasons[0] if seasons else 1, fallbacks)
             if len(own) and not np.isnan(part.y_true).all():
                 if name == list(origins)[-1] and own[0] >= known_rows:
                     part = with_others(part, others)

@@ -42,7 +42,9 @@ def test_json_names_everything(app, goog, no_cuda):
 def test_the_table_is_that_of_the_training(app, goog):
     outcome = app("evaluate", goog.folder)
     assert outcome.out == goog.outcome.out
-    assert len(outcome.err.splitlines()) == 1  # the device
+    device, guard = outcome.err.splitlines()
+    assert device.startswith("device: ")
+    assert guard in goog.outcome.err
 
 
 def test_a_model_file_is_as_good_as_its_folder(app, goog, tmp_path):

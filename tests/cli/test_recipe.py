@@ -71,6 +71,11 @@ def test_the_guard_says_what_it_forecasts(kind, app, tmp_path, rng):
     found = Forecaster.load(tmp_path / "run" / "model.safetensors", device="cpu").fallback
     assert found == "mean" if kind == "noise" else found in ("last value", "drift")
     assert f"nothing beats the {found} forecast" in result.err
+    evaluated, forecast = app("evaluate", tmp_path / "run"), app("forecast", tmp_path / "run")
+    assert evaluated.out == result.out
+    assert f" GRU ({found}) " in evaluated.out
+    assert f"nothing better than the {found} forecast" in evaluated.out
+    assert all(f"nothing beats the {found} forecast" in outcome.err for outcome in (evaluated, forecast))
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["parts"]["test"]["skill"] <= 0.03
 
 

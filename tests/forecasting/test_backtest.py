@@ -17,6 +17,7 @@ from gru_xp.forecasting.backtest import (
     column_name,
     comparison_sentence,
     copying_sentence,
+    guard_sentence,
     name_in_text,
     roll,
     rolling_origins,
@@ -131,7 +132,7 @@ def test_the_ridge_is_that_of_the_training_rows(frame, small, cpu):
     alone = Forecaster(model="ridge", guard=False).fit(series.head(60), device=cpu).evaluate(series, start=60)
     assert list(alone.forecasts) == ["ridge", *alone.baselines]
     assert alone.metrics["model"] == "Ridge"
-    assert "the ridge is" in comparison_sentence(alone.metrics)
+    assert "The ridge is" in comparison_sentence(alone.metrics)
 
 
 @pytest.mark.parametrize(("season", "found"), [("auto", 7), (5, 5), ("none", 1)])
@@ -290,15 +291,17 @@ def test_errors_that_are_no_numbers(refusal, rng):
 
 def test_sentences():
     metrics = {"skill": 0.123, "p_value": 0.032, "windows": 40, "best_baseline": "SeasonalNaive24", "change": 0.5}
-    metrics["model"] = "GRU"
+    metrics |= {"model": "GRU", "fallback": {}}
     for changes, parts in (
         ({}, ["12.3% lower", "seasonal naive (24)", "is significant", "p = 0.032", "40 windows"]),
-        ({"p_value": 0.21}, ["not significant", "p = 0.21"]),
+        ({"p_value": 0.21}, ["GRU is not distinguishable", "12.3% lower", "not significant", "p = 0.21", "40 windows"]),
         ({"p_value": 1e-9}, ["p < 0.001"]),
         ({"skill": -0.05}, ["5.0% higher"]),
         ({"skill": -0.0004, "p_value": 0.6}, ["by less than 0.05%", "not significant"]),
         ({"p_value": None, "windows": 3}, ["3 windows are too few"]),
         ({"skill": None}, ["no errors"]),
+        ({"fallback": {"Drift": 40}}, ["MAE of the GRU (drift)"]),
+        ({"fallback": {"Drift": 39}}, ["MAE of the GRU is"]),
     ):
         sentence = comparison_sentence({**metrics, **changes})
         assert all(part in sentence for part in parts), sentence
@@ -308,6 +311,24 @@ def test_sentences():
     ):
         assert part in copying_sentence(metrics | {"change": change})
     assert "does not change" in copying_sentence(metrics | {"change": None})
+    for chosen, parts in (
+        ({"SeasonalNaive24": 40}, ["nothing better", "seasonal naive (24) forecast", "GRU (seasonal naive (24))"]),
+        ({"Drift": 9, "LastValue": 3}, ["In 12 of 40 windows", "drift in 9", "last value in 3"]),
+    ):
+        assert all(part in guard_sentence(metrics | {"fallback": chosen}) for part in parts)
+    assert guard_sentence(metrics) is None
+
+
+def test_few_rows_without_structure_claim_no_skill(cpu):
+    """Which are too few for the guard. The test of significance errs, too, but not by much."""
+    for seed in range(10):
+        noise = np.random.default_rng(seed).standard_normal(250)
+        for values in (noise, noise.cumsum()):
+            fitted = Forecaster(model="ridge").fit(values[:175], device=cpu)
+            metrics = fitted.evaluate(values, start=175).metrics
+            assert fitted.fallback is None
+            sentence = comparison_sentence(metrics)
+            assert "not distinguishable" in sentence or metrics["skill"] <= 0.03, sentence
 
 
 def test_names():
