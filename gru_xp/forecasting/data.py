@@ -1,4 +1,4 @@
-"""The series that a Forecaster learns or continues, from the data that it is given."""
+"""The series that a Forecaster learns or continues, from the data that it is given, and forecasts in their form."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from array_api_compat import is_array_api_obj
 from gru_xp.devices import to_host
 from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
 from gru_xp.forecasting.scaling import LARGEST
+from gru_xp.forecasting.windows import Floats
 from gru_xp.io.frames import UNNAMED, is_table, to_pandas
 from gru_xp.io.messages import find_name, listed, option
 from gru_xp.io.options import ReadOptions
@@ -111,6 +112,25 @@ def coming_index(data: Any, series: TimeSeries, count: int) -> Any:
         first, step = data.index.stop, data.index.step
         return pd.RangeIndex(first, first + count * step, step, name=data.index.name)
     return pd.RangeIndex(len(series), len(series) + count)
+
+
+def with_index(data: Any, series: TimeSeries, predictions: Floats, first: int, name: str) -> Any:
+    """Predictions of the rows of a series from `first` on: with their index, if the data are a pandas object."""
+    if not hasattr(data, "iloc"):
+        return predictions
+    import pandas as pd
+
+    return pd.Series(predictions, index=data.index[series.rows][first:], name=name)
+
+
+def with_coming_index(data: Any, series: TimeSeries, forecast: Floats, name: str) -> Any:
+    """A forecast after the last row: with the coming dates or numbers, if the data have any."""
+    index = coming_index(data, series, len(forecast))
+    if index is None:
+        return np.asarray(forecast)
+    import pandas as pd
+
+    return pd.Series(forecast, index=index, name=name)
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from gru_xp.forecasting.data import (
     series_to_continue,
     series_to_learn,
     warn_of_notices,
+    with_coming_index,
+    with_index,
 )
 from gru_xp.forecasting.description import describe, join_parts, read_description
 from gru_xp.forecasting.fitting import learn
@@ -386,15 +388,7 @@ class Forecaster:
             As for `fit`.
         """
         checked = self._checked(series, self.window_length + 1)
-        return self._as_given(series, checked, predict_rows(self, checked))
-
-    def _as_given(self, series: Any, checked: TimeSeries, predictions: Floats) -> Any:
-        """Predictions of the rows of a series: with its index, if it is a pandas object."""
-        if not hasattr(series, "iloc"):
-            return predictions
-        import pandas as pd
-
-        return pd.Series(predictions, index=series.index[checked.rows][self.window_length :], name=self.columns[0])
+        return with_index(series, checked, predict_rows(self, checked), self.window_length, self.columns[0])
 
     def forecast(self, series: Any, steps: int) -> Any:
         """Predict the values after the last row: `horizon` of them at once, the next ones from those, and so on.
@@ -429,7 +423,8 @@ class Forecaster:
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
         checked = self._checked(series, self.window_length)
-        return self._with_index(series, checked, forecast_origins(self, checked, np.array([len(checked)]), steps)[0, 0])
+        forecast = forecast_origins(self, checked, np.array([len(checked)]), steps)[0, 0]
+        return with_coming_index(series, checked, forecast, self.columns[0])
 
     def forecast_all(self, series: Mapping[Any, Any], steps: int) -> dict[Any, Any]:
         """Predict the values after the last row of each of several series, in one batch.
@@ -469,18 +464,9 @@ class Forecaster:
                 raise DataError(f"{printable(str(name))}: {error}") from error
         forecasts = forecast_each(self, list(checked.values()), steps)
         return {
-            name: self._with_index(series[name], checked[name], forecast)
+            name: with_coming_index(series[name], checked[name], forecast, self.columns[0])
             for name, forecast in zip(checked, forecasts, strict=True)
         }
-
-    def _with_index(self, series: Any, checked: TimeSeries, forecast: Floats) -> Any:
-        """A forecast after the last row: with the coming dates or numbers, if the series has any."""
-        index = coming_index(series, checked, len(forecast))
-        if index is None:
-            return np.asarray(forecast)
-        import pandas as pd
-
-        return pd.Series(forecast, index=index, name=self.columns[0])
 
     def forecast_distribution(self, series: Any, steps: int) -> "pd.DataFrame":
         """Predict the values after the last row, and quantiles of them.
