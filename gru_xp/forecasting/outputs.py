@@ -23,6 +23,9 @@ DISTRIBUTION_QUANTILES = (0.025, 0.1, 0.5, 0.9, 0.975)
 SMALLEST_DEVIATION = 1e-3
 """Of the errors of the linear skip, in scaled units, for the deviation that a training begins with."""
 
+SMALLEST_GAP = 1e-5
+"""Between the errors that a quantile begins between, as a share of their range: well above the rounding of float32."""
+
 LARGEST_EXACT_RATE = 500.0
 """Of a Poisson distribution whose quantiles are summed up; those of larger rates are approximated."""
 
@@ -185,19 +188,38 @@ def start_of_skip(outputs: Outputs, windows: Windows, start: Floats, penalty: fl
     That of a value or a mean is `fit_ridge` with the penalty, shrunk towards `start (h, L)`. Quantiles begin as that
     and the quantiles of its errors, a standard deviation as that of its errors. The logarithm of a rate begins as the
     first step of a Poisson regression by least squares, shrunk towards the mean rate.
+
+    A quantile lies between two errors, as `between` has it: the slope of the quantile loss at an error of 0 is up to
+    rounding.
     """
     h = len(start)
     if outputs.loss == "poisson":
         return fit_ridge(_FirstResponses(windows), np.zeros_like(start)), np.zeros(h)
     weight = fit_ridge(windows, start, penalty=penalty)
     if outputs.loss == "quantile":
-        errors = np.quantile(residuals(windows, weight), outputs.quantiles, axis=0)  # (Q, h)
-        return np.tile(weight, (len(errors), 1)), errors.reshape(-1)
+        errors = residuals(windows, weight)
+        begun = [between(column, quantile) for quantile in outputs.quantiles for column in errors.T]
+        return np.tile(weight, (len(outputs.quantiles), 1)), np.array(begun)
     if outputs.loss == "gaussian":
         deviation = np.sqrt(np.mean(residuals(windows, weight) ** 2, axis=0))
         biases = np.zeros(h), np.log(np.maximum(deviation, SMALLEST_DEVIATION))
         return np.concatenate([weight, np.zeros_like(weight)]), np.concatenate(biases)
     return weight, np.zeros(h)
+
+
+def between(errors: Floats, quantile: float) -> float:
+    """The middle of two neighbouring errors ``(n,)`` that are about `quantile`, of which none is that number itself.
+
+    Errors whose difference is below a share of `SMALLEST_GAP` of their range count as one. Where all are one, it is
+    their middle.
+    """
+    ordered = np.sort(errors)
+    gaps = np.diff(ordered)
+    below = 1 + np.flatnonzero(gaps > SMALLEST_GAP * (ordered[-1] - ordered[0]))  # how many errors, for each wide gap
+    if not len(below):
+        return float(0.5 * (ordered[0] + ordered[-1]))
+    n = below[np.argmin(np.abs(below - quantile * len(ordered)))]
+    return float(0.5 * (ordered[n - 1] + ordered[n]))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.cuda
     "settings",
     [
         {"loss": "mae"},
-        {"loss": "gaussian", "linear_skip": False},
-        {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9), "linear_skip": False, "bidirectional": True},
+        {"loss": "gaussian"},
+        {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9), "bidirectional": True},
     ],
     ids=lambda settings: settings["loss"],
 )

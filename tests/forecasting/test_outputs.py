@@ -8,7 +8,7 @@ import pytest
 
 from gru_xp import Forecaster
 from gru_xp.errors import ArgumentError, DataError
-from gru_xp.forecasting.outputs import Outputs, column_suffix, poisson_quantile, quantile_column
+from gru_xp.forecasting.outputs import Outputs, between, column_suffix, poisson_quantile, quantile_column
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.nn.network import network_forward
 
@@ -186,3 +186,15 @@ def test_what_cannot_be_learned_is_refused(rng, cpu):
             Forecaster(loss=loss, model="ridge")
     with pytest.raises(DataError, match=r"row 4.*-1 is no count.*loss='poisson'"):
         Forecaster(**TINY, loss="poisson").fit([3.0, 2, 0, 1, -1, *rng.poisson(2, 40)], device=cpu)
+
+
+def test_a_quantile_begins_between_two_errors(rng):
+    for n in (2, 31, 501):
+        errors = rng.standard_normal(n)
+        for level in (0.01, 0.1, 0.5, 0.9):
+            value = between(errors, level)
+            assert np.abs(errors - value).min() > 1e-7
+            assert abs((errors < value).sum() - level * n) <= 1
+    counts = np.repeat([0.0, 3.0, 4.0], [70, 20, 10])
+    assert [between(counts, level) for level in (0.1, 0.5, 0.85, 0.95)] == [1.5, 1.5, 3.5, 3.5]
+    assert between(np.full(3, 2.5), 0.9) == 2.5
