@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from gru_xp.devices import Device, to_device
+from gru_xp.devices.short_memory import SMALL_WORKSPACE, with_less_memory
 from gru_xp.errors import DataError
 from gru_xp.forecasting.outputs import start_of_skip
 from gru_xp.forecasting.recipe import known_origins, settle_look_back
@@ -143,10 +144,8 @@ def _train(
     shapes = _training_shapes(forecaster, series, split)
     check_memory(shapes, config, device)
     with memory_advice(shapes, config, device):
-        learned = _sequences(forecaster, series, "train", split, scaler, device)
-        validation = None
-        if split.fit_end > split.train_end:
-            validation = _sequences(forecaster, series, "validation", split, scaler, device, learned.mean_unit)
+        gather = partial(_both_sequences, forecaster, series, split, scaler, device)
+        learned, validation = with_less_memory(gather, device, SMALL_WORKSPACE)
         if on_stage is not None:
             name: Literal["training", "refit"] = "training" if selection is None else "refit"
             epochs, steps = planned_epochs(config, learned.n), config.steps(learned.n)
@@ -155,11 +154,9 @@ def _train(
         forecaster.device, forecaster.columns = device, series.columns
         forecaster.scaler, forecaster.notes = scaler, notes
         forecaster.sees_gaps, forecaster.best_epoch, forecaster.selection = series.observed is not None, 0, selection
-        start = initial_params(forecaster)
-        if forecaster.linear_skip:
-            start = start._replace(skip=_ridge(forecaster, series, split, scaler, learned.mean_unit))
+        begin = partial(_start, forecaster, series, split, scaler, learned.mean_unit)
         training = train(
-            start,
+            with_less_memory(begin, device, SMALL_WORKSPACE),
             learned,
             config=config,
             device=device,
@@ -170,6 +167,26 @@ def _train(
         )
     forecaster.training, forecaster.params, forecaster.best_epoch = training, training.params, training.best_epoch
     return training
+
+
+def _start(
+    forecaster: "Forecaster", series: TimeSeries, split: Split, scaler: Scaler, mean_unit: float
+) -> NetworkParams:
+    """The initial parameters, with those of the skip, if there is one."""
+    start = initial_params(forecaster)
+    if forecaster.linear_skip:
+        start = start._replace(skip=_ridge(forecaster, series, split, scaler, mean_unit))
+    return start
+
+
+def _both_sequences(
+    forecaster: "Forecaster", series: TimeSeries, split: Split, scaler: Scaler, device: Device
+) -> tuple[WindowSequences, WindowSequences | None]:
+    """Those of the training part, and of the validation part, if there is one."""
+    learned = _sequences(forecaster, series, "train", split, scaler, device)
+    if split.fit_end == split.train_end:
+        return learned, None
+    return learned, _sequences(forecaster, series, "validation", split, scaler, device, learned.mean_unit)
 
 
 def _sequences(

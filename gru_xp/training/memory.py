@@ -15,6 +15,7 @@ from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.fast_paths import NO_FALLBACK_VARIABLE, fallback_allowed
 from gru_xp.devices.fast_paths import replace as warn_of_slower
 from gru_xp.devices.plan_memory import PlannedMemory, shape_alone
+from gru_xp.devices.short_memory import SMALL_WORKSPACE
 from gru_xp.errors import MemoryLimitError
 from gru_xp.nn.dropout import DropoutRates
 from gru_xp.nn.network import NetworkParams, network_backward, network_forward
@@ -213,7 +214,7 @@ def check_memory(shapes: TrainingShapes, config: TrainingConfig, device: Device)
         with device.use():
             choose_workspace(is_small=is_small)
         if is_small:
-            warn_of_slower(f"{device.name} has {_text(free)} free", "a small workspace for cuBLAS, which may be slower")
+            warn_of_slower(f"{device.name} has {_text(free)} free", SMALL_WORKSPACE)
 
 
 @contextmanager

@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple
 
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
-from gru_xp.devices import Device, check_on_device, is_out_of_memory, to_device, to_host
-from gru_xp.devices.cublas import choose_workspace
-from gru_xp.devices.fast_paths import replace, warn
+from gru_xp.devices import Device, check_on_device, to_device, to_host
 from gru_xp.devices.primitives import Ops
+from gru_xp.devices.short_memory import with_less_memory
 from gru_xp.errors import ArgumentError, ShapeError
 from gru_xp.nn.checks import (
     check_array,
@@ -37,7 +36,6 @@ from gru_xp.training.optimizers import DEFAULT_REDUCTIONS, OPTIMIZERS, Optimizer
 from gru_xp.training.schedules import DEFAULT_WARMUPS, SCHEDULES, rate_factor
 from gru_xp.training.sequences import HeldSequences, Sequences
 
-Result = TypeVar("Result")
 StopReason = Literal["num_epochs", "num_steps", "patience", "callback", "paused", "non_finite"]
 
 
@@ -352,9 +350,58 @@ def train(
     elif validation is not None:
         validated = _sequences("validation[0]", validation[0], "validation[1]", validation[1], params, config)
     start = time.perf_counter()
-
     with device.use():
-        ops = device.ops()
+        training = _Training(params, learned, validated, config, device, start, state)
+        return training.run(callback, pause)
+
+
+class _Training:
+    """A training that may be short of memory: it is prepared, and gone on with, as often as that takes.
+
+    Everything that needs memory is done in `_go_on`, which may be called again wherever it was left, as long as the
+    parameters were not changing: it repeats what belongs to the batch or the costs that it was left in.
+    """
+
+    def __init__(
+        self,
+        params: NetworkParams,
+        learned: Sequences,
+        validated: Sequences | None,
+        config: TrainingConfig,
+        device: Device,
+        start: float,
+        state: TrainingState | None,
+    ) -> None:
+        self._params, self._learned, self._validated = params, learned, validated
+        self._config, self._device, self._start, self._state = config, device, start, state
+        self._ops = device.ops()
+        self._captures = _Captures(self._ops)
+        self._prepared: _Prepared | None = None
+
+    def run(self, callback: Callable[[EpochRecord], object] | None, pause: Pause | None) -> TrainingResult:
+        """See `train`."""
+        return with_less_memory(
+            partial(self._go_on, callback, pause),
+            self._device,
+            "steps that are not captured, which are slower",
+            release=self._captures.drop,
+            may_repeat=self._may_repeat,
+        )
+
+    def _may_repeat(self) -> bool:
+        return self._prepared is None or not (
+            self._prepared.progress.update.is_changing or self._prepared.progress.is_calling
+        )
+
+    def _go_on(self, callback: Callable[[EpochRecord], object] | None, pause: Pause | None) -> TrainingResult:
+        if self._prepared is None:
+            self._prepared = self._prepare()
+        progress, learn, costs, gradient = self._prepared
+        return run_epochs(progress, learn, costs, callback, gradient=gradient, pause=pause)
+
+    def _prepare(self) -> "_Prepared":
+        params, config, device, captures = self._params, self._config, self._device, self._captures
+        learned, validated, ops = self._learned, self._validated, self._ops
         theta = flatten(params)
         current = unflatten(theta, params)
         n = learned.n
@@ -367,9 +414,8 @@ def train(
             validated = _held(validated, "validation[0]", "validation[1]", params, config, device)
         before_updates = config.num_steps is not None and not whole_batch
         update = Update(theta, config, ops, math.ceil(n / batch_size), sums_losses=before_updates)
-        if state is not None:
-            update.restore(state, device)
-        captures = _Captures(ops, device, update)
+        if self._state is not None:
+            update.restore(self._state, device)
         setting = _Setting(params, current, config, device, ops, captures)
         batches = None if whole_batch else _Batches(setting, learned, batch_size, update)
         training_loss = None if before_updates else setting.evaluation(learned, batch_size)
@@ -397,108 +443,114 @@ def train(
             assert whole is not None
             update.step(whole.gradient, n)
 
-        def learn_again() -> None:  # where the gradient may have been scaled already
-            assert whole is not None
-            whole.evaluate()
-            whole_update()
-
         def learn_from_all(epoch: int, done: int) -> Iterator[int]:
             if done == 0:
                 update.prepare(epoch, 1)
-                captures.run(whole_update, again=learn_again)
+                captures.run(whole_update)
                 yield 1
 
         def gradient(epoch: int, batch: int) -> Array:
             captures.drop()  # for the memory of what is computed now
             return batches.gradient(epoch, batch) if whole is None else whole.gradient  # type: ignore[union-attr]
 
-        return run_epochs(
-            theta,
-            params,
-            update,
-            learn_from_all if batches is None else batches.learn,
-            costs,
-            callback,
-            start=start,
-            gradient=gradient,
-            pause=pause,
-            state=state,
-        )
+        progress = Progress(theta, params, update, self._start, self._state)
+        return _Prepared(progress, learn_from_all if batches is None else batches.learn, costs, gradient)
 
 
 def run_epochs(
-    theta: Array,
-    params: NetworkParams,
-    update: "Update",
+    progress: "Progress",
     learn: Callable[[int, int], Iterator[int]],
     costs: Callable[[int], tuple[float, float | None]],
     callback: Callable[[EpochRecord], object] | None,
     *,
-    start: float,
     gradient: Callable[[int, int], Array] | None = None,
     pause: Pause | None = None,
-    state: TrainingState | None = None,
 ) -> TrainingResult:
     """The loop over epochs itself: it watches the costs, keeps the best parameters, and knows when to stop.
 
+    Where memory runs out, it may be called again with the same `progress`, unless that is changing or calling.
+
     Parameters
     ----------
-    theta : array, shape ``(P,)``
-        The parameters that change; those of epoch 0, or of `state`, when it is called.
-    params
-        What they are the numbers of.
-    update
-        Their updates, which `learn` takes.
+    progress
+        How far the training is, which changes.
     learn
         ``learn(epoch, done)`` learns for an epoch, of which so many batches are done; it yields their number after each
         further one.
     costs
         ``costs(epoch)``: the cost, and that of validation, with the parameters as they are after so many epochs.
-    callback, start, pause, state
-        As `train` has it, and when that was called.
+    callback, pause
+        As `train` has it.
     gradient
         ``gradient(epoch, batch)``, with the parameters as they are, to say what is wrong with it.
     """
-    progress = _Progress(theta, update, start, state)
-    if state is not None and progress.done == 0:
+    if progress.history and progress.done == 0 and progress.is_finite:
         costs(progress.epoch)  # the gradient for the next update comes with them
 
     def is_paused() -> bool:
-        return pause is not None and _is_true(pause(progress.epoch, progress.done, progress.snapshot))
+        return pause is not None and progress.call(pause, progress.epoch, progress.done, progress.snapshot)
 
-    problem = None
     stop_reason = progress.stop_reason()
     while stop_reason is None:
         if progress.done == 0:
-            update.start_epoch()
+            progress.update.start_epoch()
         if progress.history:
             for batch in learn(progress.epoch + 1, progress.done):
                 progress.done = batch
                 if is_paused():
-                    return progress.result(params, "paused", None)
-        batches = progress.done
-        finite = progress.record(*costs(progress.epoch + 1))
-        wants_stop = callback is not None and _is_true(callback(progress.history[-1]))
-        if not finite:
-            stop_reason = "non_finite"
-            problem = _problem(unflatten(theta, params), progress, batches, update, gradient)
-        elif wants_stop:
+                    return progress.result("paused", None)
+        progress.record(*costs(progress.epoch + 1))
+        wants_stop = callback is not None and progress.call(callback, progress.history[-1])
+        stop_reason = progress.stop_reason()
+        if stop_reason == "non_finite":
+            break
+        if wants_stop:
             stop_reason = "callback"
-        else:
-            stop_reason = progress.stop_reason()
-            if is_paused() and stop_reason is None:
-                stop_reason = "paused"
-    return progress.result(params, stop_reason, problem)
+        elif is_paused() and stop_reason is None:
+            stop_reason = "paused"
+    return progress.result(stop_reason, _problem(progress, gradient) if stop_reason == "non_finite" else None)
 
 
-class _Progress:
-    """How far a training is: its history, its best parameters, and the batches done of the next epoch."""
+class _Prepared(NamedTuple):
+    """A training whose memory is there: how far it is, and what `run_epochs` calls."""
 
-    def __init__(self, theta: Array, update: "Update", start: float, state: TrainingState | None) -> None:
+    progress: "Progress"
+    learn: Callable[[int, int], Iterator[int]]
+    costs: Callable[[int], tuple[float, float | None]]
+    gradient: Callable[[int, int], Array]
+
+
+class Progress:
+    """How far a training is: its history, its best parameters, and the batches done of the next epoch.
+
+    Parameters
+    ----------
+    theta : array, shape ``(P,)``
+        The parameters that change; those of epoch 0, or of `state`, now.
+    params
+        What they are the numbers of.
+    update
+        Their updates.
+    start, state
+        When `train` was called, and its argument.
+
+    Attributes
+    ----------
+    is_finite
+        Whether all costs and gradients were, so far.
+    is_calling
+        Whether a function of the caller's is being called, whose errors are the caller's.
+    """
+
+    def __init__(
+        self, theta: Array, params: NetworkParams, update: "Update", start: float, state: TrainingState | None = None
+    ) -> None:
         xp = array_namespace(theta)
-        self._theta, self._update, self._start = theta, update, start
+        self._theta, self._params, self.update, self._start = theta, params, update, start
         self.history: list[EpochRecord] = []
-        self.best_theta, self.best_epoch, self.done = xp.asarray(theta, copy=True), 0, 0
+        self.best_theta, self.best_epoch = xp.asarray(theta, copy=True), 0
+        self.done = self.last_batches = 0
+        self.is_finite, self.is_calling = True, False
         if state is not None:
             self.history = list(state.history)
             self.best_theta[...] = xp.asarray(state.best_theta, dtype=theta.dtype, device=device_of(theta))
@@ -506,14 +558,26 @@ class _Progress:
             self._start -= state.seconds
 
     @property
+    def params(self) -> NetworkParams:
+        """The parameters as they are."""
+        return unflatten(self._theta, self._params)
+
+    @property
     def epoch(self) -> int:
         """Epochs done; -1 before the costs of the start are known."""
         return len(self.history) - 1
 
-    def record(self, cost: float, validation_cost: float | None) -> bool:
-        """Take down the end of an epoch; whether everything is finite."""
+    def call(self, function: Callable[..., object], *arguments: object) -> bool:
+        """Whether a function of the caller's returns True."""
+        self.is_calling = True
+        wants = _is_true(function(*arguments))
+        self.is_calling = False
+        return wants
+
+    def record(self, cost: float, validation_cost: float | None) -> None:
+        """Take down the end of an epoch."""
         epoch = self.epoch + 1
-        norm = None if epoch == 0 else float(self._update.largest_norm[0])
+        norm = None if epoch == 0 else float(self.update.largest_norm[0])
         judged = cost if validation_cost is None else validation_cost
         finite = all(math.isfinite(number) for number in (cost, judged, norm or 0.0))
         best_cost = self.history[-1].best_cost if self.history else math.inf
@@ -521,15 +585,16 @@ class _Progress:
             self.best_theta[...] = self._theta
             self.best_epoch, best_cost = epoch, judged
         self.history.append(EpochRecord(epoch, cost, validation_cost, norm, self._seconds(), best_cost))
-        self.done = 0
-        return finite
+        self.last_batches, self.done, self.is_finite = self.done, 0, finite
 
     def stop_reason(self) -> StopReason | None:
-        """Why to stop after the epochs so far, all of which went well; None to go on."""
-        config = self._update.config
+        """Why to stop after the epochs so far; None to go on."""
+        config = self.update.config
+        if not self.is_finite:
+            return "non_finite"
         if config.patience is not None and self.epoch - self.best_epoch >= config.patience:
             return "patience"
-        if self.epoch < self._update.num_epochs:
+        if self.epoch < self.update.num_epochs:
             return None
         return "num_epochs" if config.num_steps is None else "num_steps"
 
@@ -539,41 +604,35 @@ class _Progress:
             self.done,
             to_host(self._theta).copy(),
             to_host(self.best_theta).copy(),
-            {name: to_host(array).copy() for name, array in self._update.optimizer.arrays().items()},
-            float(self._update.largest_norm[0]),
+            {name: to_host(array).copy() for name, array in self.update.optimizer.arrays().items()},
+            float(self.update.largest_norm[0]),
             self.best_epoch,
             tuple(self.history),
             self._seconds(),
-            float(self._update.loss_sum[0]),
+            float(self.update.loss_sum[0]),
         )
 
-    def result(self, params: NetworkParams, stop_reason: StopReason, problem: str | None) -> TrainingResult:
+    def result(self, stop_reason: StopReason, problem: str | None) -> TrainingResult:
         """What training ends with."""
         if stop_reason == "paused" and self._keeps_last(self.history[-1].validation_cost):
             self.best_theta[...] = self._theta
-        best = unflatten(self.best_theta, params)
+        best = unflatten(self.best_theta, self._params)
         return TrainingResult(best, self.best_epoch, tuple(self.history), stop_reason, problem)
 
     def _keeps_last(self, validation_cost: float | None) -> bool:
         """Whether the last parameters are the best ones: within a budget of updates, all of which are wanted."""
-        return self._update.config.num_steps is not None and validation_cost is None
+        return self.update.config.num_steps is not None and validation_cost is None
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._start
 
 
-def _problem(
-    params: NetworkParams,
-    progress: _Progress,
-    batches: int,
-    update: "Update",
-    gradient: Callable[[int, int], Array] | None,
-) -> str:
+def _problem(progress: Progress, gradient: Callable[[int, int], Array] | None) -> str:
     """What is not finite after an epoch, where, and what to do."""
-    epoch = progress.epoch
+    epoch, update, params = progress.epoch, progress.update, progress.params
     if epoch == 0:
         return "the cost is not a finite number at the start; look for extreme values, or compute in float64"
-    batch = min(update.good_steps + 1, batches)
+    batch = min(update.good_steps + 1, progress.last_batches)
     if (name := _not_finite(params)) is not None:
         what = f"parameter {name} is no longer finite"
     elif gradient is not None and (name := _not_finite(unflatten(gradient(epoch, batch), params))) is not None:
@@ -641,35 +700,15 @@ def _check_sequences(
 
 
 class _Captures:
-    """The functions of a training, each captured when it is run for the first time.
+    """The functions of a training, each captured when it is run for the first time, until all of them are dropped."""
 
-    Where memory runs out, all of them are dropped, and functions are called as they are from then on.
-    """
-
-    def __init__(self, ops: Ops, device: Device, update: "Update") -> None:
-        self._ops, self._device, self._update = ops, device, update
+    def __init__(self, ops: Ops) -> None:
+        self._ops = ops
         self._replays: dict[Callable[[], object], Callable[[], object]] = {}
         self._is_capturing = True
 
-    def run(self, function: Callable[[], object], again: Callable[[], object] | None = None) -> None:
-        """Run a function; `again` does the same after an attempt that failed before the parameters were changed."""
-        if not self._attempt(partial(self._run, function)):
-            (again or function)()
-
-    def call(self, function: Callable[[], Result]) -> Result:
-        """The result of a function that is not captured."""
-        results: list[Result] = []
-        if not self._attempt(lambda: results.append(function())):
-            return function()
-        return results[0]
-
-    def drop(self) -> None:
-        """Let go of all functions, and of their memory."""
-        self._is_capturing = False
-        self._replays.clear()
-        self._ops.release()
-
-    def _run(self, function: Callable[[], object]) -> None:
+    def run(self, function: Callable[[], object]) -> None:
+        """Run a function."""
         replay = self._replays.get(function)
         if replay is not None:
             replay()
@@ -678,22 +717,11 @@ class _Captures:
         else:
             function()
 
-    def _attempt(self, function: Callable[[], object]) -> bool:
-        """Whether a function has run; if memory ran out, all that was captured has been dropped."""
-        try:
-            function()
-            return True
-        except Exception as error:
-            if not self._is_capturing or self._update.is_changing or not is_out_of_memory(error):
-                raise
-        self.drop()  # here, where the error is gone, with all that its frames refer to
-        without = "steps that are not captured, which are slower"
-        if self._device.is_cuda:
-            replace(f"{self._device.name} ran out of memory", without)
-            choose_workspace(is_small=True)
-        else:
-            warn(f"{self._device.name} ran out of memory; using {without}")
-        return False
+    def drop(self) -> None:
+        """Let go of all functions, and of their memory; from now on, they are called as they are."""
+        self._is_capturing = False
+        self._replays.clear()
+        self._ops.release()
 
 
 class Update:
@@ -884,7 +912,7 @@ class _Evaluation:
         for start in range(0, n, self._size):
             stop = min(start + self._size, n)
             place, objective, evaluate_cost = self._parts[stop - start]
-            captures.call(partial(_fill, place, self._sequences, self._setting.range(start, stop)))
+            _fill(place, self._sequences, self._setting.range(start, stop))
             captures.run(evaluate_cost)
             total += (stop - start) * float(objective.cost[0])
         return total / n
@@ -917,16 +945,16 @@ class _Batches:
 
     def learn(self, epoch: int, done: int) -> Iterator[int]:
         """Learn from every sequence once, in an order that is drawn on the host; `done` batches are done already."""
-        order = self._captures.call(partial(self._order, epoch))
+        order = self._order(epoch)
         for batch in range(done + 1, self._update.steps_in(epoch) + 1):
-            _, learn = self._captures.call(partial(self._gather, order, epoch, batch))
+            _, learn = self._gather(order, epoch, batch)
             self._update.prepare(epoch, batch)
             self._captures.run(learn)
             yield batch
 
     def first_cost(self) -> float:
         """That of the first batch, with the parameters as they are."""
-        objective, _ = self._captures.call(lambda: self._gather(self._order(1), 1, 1))
+        objective, _ = self._gather(self._order(1), 1, 1)
         objective.evaluate_cost()
         return float(objective.cost[0])
 

@@ -20,7 +20,7 @@ from gru_xp.nn.pointwise import only_valid
 from gru_xp.nn.scan import Array, Namespace
 from gru_xp.nn.stack import check_layers, gru_stack_backward, gru_stack_forward
 from gru_xp.training.objective import Loss
-from gru_xp.training.trainer import EpochRecord, TrainingConfig, TrainingResult, Update, run_epochs
+from gru_xp.training.trainer import EpochRecord, Progress, TrainingConfig, TrainingResult, Update, run_epochs
 
 
 class StepLoss(Protocol):
@@ -174,7 +174,8 @@ def train_on_chunks(
             Update(theta, config, ops, math.ceil(max(counts) / chunk_length)),
             {"keep_every": config.keep_every if keep_every is None else keep_every, "ops": ops},
         )
-        return run_epochs(theta, params, training.update, training.learn, training.costs, callback, start=start)
+        progress = Progress(theta, params, training.update, start)
+        return run_epochs(progress, training.learn, training.costs, callback)
 
 
 class _Training:

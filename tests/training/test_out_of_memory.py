@@ -1,14 +1,17 @@
 """Memory that runs out in the middle of a training, once or for good."""
 
 import gc
+import itertools
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 
 from gru_xp.devices import cublas, resolve_device, to_device, to_host
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.errors import DeviceError, DeviceWarning, MemoryLimitError
+from gru_xp.forecasting import Forecaster
 from gru_xp.nn.params import flatten, map_arrays
 from gru_xp.training import trainer
 from gru_xp.training.memory import TrainingShapes, memory_advice
@@ -43,8 +46,11 @@ def at_first_run(monkeypatch):
 
 
 @pytest.fixture
-def fail_after(monkeypatch, at_first_run):
-    """``fail_after(n)``: of the arrays that NumPy's ops make for a training, the one after so many fails, once."""
+def fail_after(monkeypatch):
+    """``fail_after(n)``: of the arrays that NumPy's ops make from now on, the one after so many fails, once.
+
+    It returns a function that says whether it has failed.
+    """
     left = [None]
 
     def empty(self, shape, like, original=NumpyOps.empty):
@@ -55,8 +61,12 @@ def fail_after(monkeypatch, at_first_run):
             left[0] -= 1
         return original(self, shape, like)
 
+    def fail_after(n):
+        left[0] = n
+        return lambda: left[0] is None
+
     monkeypatch.setattr(NumpyOps, "empty", empty)
-    return lambda n: at_first_run(lambda: left.__setitem__(0, n))
+    return fail_after
 
 
 @pytest.fixture
@@ -80,14 +90,15 @@ def _trained(p, config, device, **options):
 def test_a_training_goes_on_without_what_was_captured(cpu, trained, fail_after, kind):
     expected, no_warnings = trained(kind, cpu)
     assert not no_warnings
-    n_warnings = []
-    for n in (0, 9, 40, 100):
-        fail_after(n)
+    for n in itertools.count(step=17):
+        has_failed = fail_after(n)
         numbers, given = trained(kind, cpu)
         assert numbers == expected, n
-        assert all(text.startswith("cpu ran out of memory; using") for text in given), given
-        n_warnings.append(len(given))
-    assert n_warnings[:3] == [1, 1, 1]
+        if not has_failed():
+            break
+        assert len(given) == 1, n
+        assert given[0].startswith("cpu ran out of memory; using")
+    assert n > 40
 
 
 def test_an_update_that_has_begun_is_not_repeated(cpu, trained, monkeypatch):
@@ -127,6 +138,45 @@ def cuda():
     with device.use():
         cublas.current()  # after the self-check, which is not to fail
     return device
+
+
+RUNS = {
+    "steps": {"num_steps": 3, "guard": False},
+    "epochs": {"num_epochs": 2, "validation_ratio": 0.3, "batch_size": 16},
+    "all": {"num_epochs": 2, "validation_ratio": 0.3, "batch_size": None, "num_layers": 2, "guard": False},
+}
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("step", [19, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", RUNS)
+def test_cuda_memory_that_fails_once(cuda, pool, rng, kind, step):
+    """At any allocation of a whole run, from the first rows on the device to the last."""
+    series = 20 + 5 * np.sin(np.arange(50.0)) + rng.standard_normal(50)
+
+    def fitted():
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            model = Forecaster(hidden_size=4, seq_length=6, season=6, **RUNS[kind]).fit(series, device=cuda)
+        left, pool.fail_after = pool.fail_after, None
+        costs = [(record.cost, record.validation_cost) for record in model.training.history]
+        texts = [str(w.message) for w in given if issubclass(w.category, DeviceWarning)]
+        return (to_host(flatten(model.params)).tobytes(), costs), texts, left is None
+
+    fitted()  # compiles kernels
+    expected, no_warnings, _ = fitted()
+    assert not no_warnings
+    for n in itertools.count(step=step):
+        pool.fail_after = n
+        numbers, given, has_failed = fitted()
+        assert numbers == expected, n
+        if not has_failed:
+            break
+        assert len(given) <= 1, n  # none where forecasts are computed again, of half as many windows
+        assert all(text.startswith("cuda:0 ran out of memory; using") for text in given), given
+        assert given or n, "not even the first failure was seen"
+        cublas.choose_workspace(is_small=False)
+    assert n > 40
 
 
 @pytest.mark.cuda
