@@ -412,6 +412,7 @@ def train(
             run.count_refit_rows()
             drift = None if witness is None else _verify(run, witness, interrupt)
             metrics, parts = _write_run(partial_folder, run, drift, others)
+        _say_which_model_is_kept(run)
         _say_what_the_guard_found(run)
         _say_if_nothing_was_left(run, quiet=quiet)
         _say_how_it_ended(run, out, stages.num_epochs, quiet=quiet)
@@ -595,6 +596,14 @@ def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
+def _say_which_model_is_kept(run: TrainingRun) -> None:
+    if not run.forecaster.refit_ended:
+        note(
+            "interrupted while training again on all rows (--refit); the model is that of the training before, epoch "
+            f"{run.forecaster.best_epoch}, the best on the validation rows"
+        )
+
+
 def _say_what_the_guard_found(run: TrainingRun) -> None:
     training = run.forecaster.training
     assert training is not None
@@ -614,6 +623,8 @@ def _say_how_it_ended(run: TrainingRun, out: Path, num_epochs: int, *, quiet: bo
     what, best = f"epoch {last.epoch}/{planned}", f"best epoch {training.best_epoch}, "
     if forecaster.model == "ridge":
         what, best = "ridge regression", ""
+    elif not forecaster.refit_ended:
+        what, best = f"refit: {what}", ""
     note(f"{what}: training loss {number_text(last.cost)}, {best}{last.seconds:.1f} s{in_tf32}{why}", quiet=quiet)
     if has_test:
         note(
@@ -677,7 +688,7 @@ def _write_run(
             "reason": forecaster.device.reason,
         },
         "epochs": training.history[-1].epoch,
-        "best_epoch": training.best_epoch,
+        "best_epoch": forecaster.best_epoch,
         "stop_reason": training.stop_reason,
         "problem": training.problem,
         "seconds": training.history[-1].seconds,

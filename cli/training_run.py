@@ -69,7 +69,7 @@ class TrainingRun:
 
     def count_refit_rows(self) -> None:
         """Count the validation rows as training rows, if they were learned from in the end."""
-        if self.forecaster.selection is not None:
+        if self.forecaster.selection is not None and self.forecaster.refit_ended:
             self.split = dataclasses.replace(self.split, train_end=self.split.fit_end)
             self.forecaster.notes |= {"train_end": self.split.train_end}
 

@@ -35,7 +35,7 @@ FORMAT_VERSION = 2
 """Version 1 has numbers for a `bias_hn` with ``reset="before"`` too, which are not used."""
 
 _SERIES = "series."
-_SELECTION = "selection.history"
+_SELECTION, _SELECTED = "selection.history", "selection.theta"
 _SELECTION_FIELDS: dict[str, type | tuple[type, ...]] = {"best_epoch": int, "epochs": int, "stop_reason": str}
 _SERIES_FIELDS: dict[str, type | tuple[type, ...]] = {
     "rows": int,
@@ -125,7 +125,7 @@ def save_checkpoint(
             "epochs": len(selection.history),
             "stop_reason": selection.stop_reason,
         }
-        arrays[_SELECTION] = history_array(selection.history, np)
+        arrays |= {_SELECTION: history_array(selection.history, np), _SELECTED: selection.theta}
     write_tensors(path, arrays, kind="checkpoint", version=FORMAT_VERSION, description=description)
 
 
@@ -145,7 +145,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         forecaster = Forecaster.from_description(described)
         if (selected := description.get("selection")) is not None:
             history = history_from_array(arrays[_SELECTION])
-            forecaster.selection = Selection(selected["best_epoch"], history, selected["stop_reason"])
+            theta = arrays[_SELECTED]
+            forecaster.selection = Selection(selected["best_epoch"], history, selected["stop_reason"], theta)
         if version == 1:
             arrays = drop_unused(arrays, forecaster.architecture())
         checkpoint = Checkpoint(
@@ -227,7 +228,7 @@ def _expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec
         is_one = forecaster.refit and selected["stop_reason"] in ("num_epochs", "num_steps", "patience", "callback")
         if not is_one or not 0 <= selected["best_epoch"] < selected["epochs"] < 2**31:
             raise ValueError("a selection of no training")
-        specs[_SELECTION] = history_spec(selected["epochs"])
+        specs |= {_SELECTION: history_spec(selected["epochs"]), _SELECTED: TensorSpec(forecaster.dtype, (P,))}
     series = _series_specs(description["series"], forecaster)
     return specs | {_SERIES + name: spec for name, spec in series.items()}
 

@@ -18,7 +18,7 @@ from gru_xp.forecasting.windows import Split, WindowSequences
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 from gru_xp.nn.network import NetworkParams, init_network_params
-from gru_xp.nn.params import LinearParams
+from gru_xp.nn.params import LinearParams, unflatten
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice
 from gru_xp.training.trainer import TrainingConfig, TrainingResult, TrainingState, train
 
@@ -97,6 +97,7 @@ def learn(
         else:
             scaler = forecaster.scaler
         forecaster.fallback, forecaster.spread, forecaster.guard_ended = None, (), True
+        forecaster.refit_ended = True
         stage = partial(_train, forecaster, series, device=device, notes=notes, hooks=hooks, on_stage=on_stage)
         selection = forecaster.selection
         config = training_config(forecaster, _training_shapes(forecaster, series, split).n_train)
@@ -110,13 +111,15 @@ def learn(
             counts = (len(_starts(forecaster, series, rows.part("train"))) for rows in (split, whole))
             scaler = forecaster.outputs.for_targets(Scaler.fit(forecaster.scaling, series.values, series.columns))
             training = stage(whole, scaler, selection.again(config, *counts), state=state, selection=selection)
+            if training.stop_reason in ("paused", "callback"):
+                _take_selected(forecaster, series, split, selection)
     return training
 
 
 @contextmanager
 def _keeping_choices(forecaster: "Forecaster") -> Iterator[None]:
     """What the parameters go with is as before, where a fit is refused that has left them there."""
-    chosen = ("look_back", "seasons", "fallback", "spread", "guard_ended", "selection")
+    chosen = ("look_back", "seasons", "fallback", "spread", "guard_ended", "refit_ended", "selection")
     before = {name: value for name, value in vars(forecaster).items() if name in chosen}
     try:
         yield
@@ -124,6 +127,15 @@ def _keeping_choices(forecaster: "Forecaster") -> Iterator[None]:
         if "params" in vars(forecaster):
             vars(forecaster).update(before)
         raise
+
+
+def _take_selected(forecaster: "Forecaster", series: TimeSeries, split: Split, selection: Selection) -> None:
+    """Go back to the parameters that were best on the validation rows, and the scaler that they go with."""
+    scaler = Scaler.fit(forecaster.scaling, series.values[: split.train_end], series.columns)
+    forecaster.scaler = forecaster.outputs.for_targets(scaler)
+    with forecaster.device.use():
+        forecaster.params = unflatten(to_device(selection.theta, forecaster.device), forecaster.params)
+    forecaster.best_epoch, forecaster.refit_ended = selection.best_epoch, False
 
 
 def _train(

@@ -185,6 +185,7 @@ class Forecaster:
     fallback: str | None = field(init=False, repr=False, default=None)
     spread: tuple[tuple[float, ...], ...] = field(init=False, repr=False, default=())
     guard_ended: bool = field(init=False, repr=False, default=True)
+    refit_ended: bool = field(init=False, repr=False, default=True)
     selection: Selection | None = field(init=False, repr=False, default=None)
     best_epoch: int = field(init=False, repr=False)
     training: TrainingResult | None = field(init=False, repr=False, default=None)
@@ -308,7 +309,8 @@ class Forecaster:
         Returns
         -------
         Forecaster
-            Itself, with the parameters of the best epoch, or of the last one of `refit`.
+            Itself, with the parameters of the best epoch, or of the last one of `refit`. Where `refit` was stopped,
+            they are those that were best on the validation rows, and `refit_ended` is False.
 
         Raises
         ------

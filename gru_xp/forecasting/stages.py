@@ -1,9 +1,12 @@
 """The stages of a forecaster's training, and what the first one leaves to the second."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from gru_xp.devices import to_host
+from gru_xp.nn.params import flatten
+from gru_xp.nn.scan import Array
 from gru_xp.training.trainer import EpochRecord, Pause, TrainingConfig, TrainingResult
 
 
@@ -52,16 +55,20 @@ class Selection:
         One record for each epoch, from epoch 0.
     stop_reason
         See `TrainingResult`.
+    theta : array, shape ``(P,)``
+        The parameters of the best epoch, on the host.
     """
 
     best_epoch: int
     history: tuple[EpochRecord, ...]
     stop_reason: str
+    theta: Array = field(compare=False, repr=False)
 
     @classmethod
     def of(cls, training: TrainingResult) -> "Selection":
         """That of a training."""
-        return cls(training.best_epoch, training.history, training.stop_reason)
+        theta = to_host(flatten(training.params))
+        return cls(training.best_epoch, training.history, training.stop_reason, theta)
 
     def again(self, config: TrainingConfig, windows: int, all_windows: int) -> TrainingConfig:
         """Configure the training on all windows: the same updates at the same rates, up to the best epoch.

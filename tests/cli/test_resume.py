@@ -190,7 +190,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(write_csv, trained, 
 
 
 @pytest.mark.parametrize("stage", ["training", "refit"])
-def test_either_training_of_a_refit_goes_on_with_the_same_bits(app, own, trained, resumed, stage, monkeypatch):
+def test_either_training_of_a_refit_goes_on_with_the_same_bits(app, own, trained, resumed, when, stage, monkeypatch):
     options = (*BATCHES, *EPOCHS, "--validation-ratio", "0.2", "--refit")
     expected = trained(*options)
     assert len(expected["selection"]) == 6
@@ -212,8 +212,22 @@ def test_either_training_of_a_refit_goes_on_with_the_same_bits(app, own, trained
     if stage == "refit":
         more = ("--num-epochs", 9, "--allow-changes")
         app("train", "--resume", "run", *more).assert_refused("--num-epochs", "--refit")
+        assert app("train", own.name, *options[:-1], "--no-guard", "--out", "selected").code == 0
+        assert_same_forecasts("run", "selected")
+        with when((2, 1), signal.SIGINT):
+            outcome = app("train", "--resume", "run")
+        assert (outcome.code, stands()) == (130, (2, 1))
+        assert "the best on the validation rows" in outcome.err
+        assert_same_forecasts("run", "selected")
     assert resumed() == expected
     assert resumed() == expected
+
+
+def assert_same_forecasts(run, other):
+    """Of models of two runs with validation rows, whose errors are those of the same parts."""
+    ours, theirs = (json.loads(Path(folder, "metrics.json").read_text()) for folder in (run, other))
+    assert ours["parts"] == theirs["parts"]
+    assert ours["best_epoch"] == theirs["best_epoch"]
 
 
 def test_a_guard_that_was_interrupted_does_not_decide_and_is_made_again(app, tmp_path, rng, results, monkeypatch):

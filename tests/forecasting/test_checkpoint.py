@@ -333,6 +333,7 @@ def test_damaged_selections(path, learn, series, load_refused):
         (remove("selection", "epochs"), {}, "no 'epochs'"),
         (None, {"selection.history": lambda a: np.where(np.arange(a.size) % 5 == 1, np.nan, a)}, "validation"),
         (None, {"selection.history": lambda a: -a}, "a history whose epoch"),
+        (None, {"selection.theta": lambda a: a * np.nan}, "selection.theta"),
     ):
         path.write_bytes(content)
         rewrite(path, change, arrays)

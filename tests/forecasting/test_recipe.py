@@ -277,10 +277,10 @@ def test_a_refit_is_a_training_on_all_rows_for_the_epochs_found(settings, rng, c
 
 def test_a_refit_takes_the_learning_rates_that_were_validated():
     config = TrainingConfig(num_epochs=10, learning_rate=1.0, schedule="one-cycle", batch_size=8)
-    again = Selection(4, (), "num_epochs").again(config, 40, 56)  # 5 and 7 updates an epoch
+    again = Selection(4, (), "num_epochs", np.zeros(0)).again(config, 40, 56)  # 5 and 7 updates an epoch
     assert (again.num_steps, again.stop_after, again.steps(56)) == (70, 28, 28)
     assert again.learning_rate_at(28, 70) == config.learning_rate_at(20, 50)
-    counted = Selection(4, (), "num_steps").again(replace(config, num_epochs=None, num_steps=18), 40, 56)
+    counted = Selection(4, (), "num_steps", np.zeros(0)).again(replace(config, num_epochs=None, num_steps=18), 40, 56)
     assert (counted.num_steps, counted.stop_after) == (18, 18)
 
 
@@ -291,6 +291,20 @@ def test_a_refit_needs_validation_rows_and_a_training_that_ended(rng, cpu):
     stopped.fit(daily(rng, 90), device=cpu, callback=lambda record: record.epoch == 1)
     assert stopped.selection is None
     assert stopped.training.stop_reason == "callback"
+
+
+def test_a_refit_that_is_stopped_leaves_the_model_of_the_training_before(rng, cpu):
+    series, settings = daily(rng, 90), QUICK | {"validation_ratio": 0.2, "guard": False, "scaling": "standard"}
+    selected = Forecaster(**settings).fit(series, device=cpu)
+
+    def hooks(stage):
+        return Hooks(lambda record: stage.name == "refit" and record.epoch == 1)
+
+    stopped = Forecaster(**settings | {"refit": True}).fit(series, device=cpu, on_stage=hooks)
+    assert (stopped.training.stop_reason, stopped.refit_ended) == ("callback", False)
+    assert stopped.best_epoch == selected.best_epoch > 1
+    np.testing.assert_array_equal(stopped.forecast(series, 3), selected.forecast(series, 3))
+    assert stopped.fit(series, device=cpu).refit_ended
 
 
 def test_a_guard_that_is_stopped_does_not_decide(rng, cpu):
