@@ -127,7 +127,7 @@ def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, p
         "the CPU" if forecaster.device.is_cuda else "the CPU without fast paths",
         first,
         _difference(witness.last, again.last),
-        max(_cost_difference(ours, theirs) for ours, theirs in records),
+        max(_cost_difference(ours, theirs, forecaster.loss) for ours, theirs in records),
         len(records) - 1,
         TF32_LIMIT if is_tf32 else LIMITS[forecaster.dtype],
         is_tf32,
@@ -151,7 +151,9 @@ def _difference(ours: Array | None, theirs: Array | None, start: Array | None = 
     return difference if math.isfinite(difference) else math.inf
 
 
-def _cost_difference(ours: EpochRecord, theirs: EpochRecord) -> float:
+def _cost_difference(ours: EpochRecord, theirs: EpochRecord, loss: str) -> float:
+    """The relative one; of a negative log-likelihood, which may be near 0 or below, not larger than the difference."""
     if not math.isfinite(ours.cost) or not math.isfinite(theirs.cost):
         return math.inf
-    return abs(ours.cost - theirs.cost) / max(theirs.cost, np.finfo(np.float64).tiny)
+    least = 1.0 if loss in ("gaussian", "poisson") else np.finfo(np.float64).tiny
+    return float(abs(ours.cost - theirs.cost) / max(abs(theirs.cost), least))

@@ -113,6 +113,14 @@ def test_the_reference_is_computed_without_fast_paths(learn, monkeypatch):
     assert used == [(PLAIN_OPS, forecaster.device.threads, False)]
 
 
+def test_likelihoods_below_zero_are_compared(small, cpu, rng):
+    series, witness = np.sin(np.arange(60.0)) + 0.01 * rng.standard_normal(60), Witness()
+    forecaster = small(loss="gaussian", linear_skip=True, dtype="float64").fit(series, device=cpu, pause=witness)
+    assert any(record.cost < 0 for record in forecaster.training.history)
+    drift = compare_with_cpu(forecaster, series, witness)
+    assert drift.cost < 1e3 * drift.limit
+
+
 def test_the_same_arithmetic_is_no_difference(learn, monkeypatch):
     monkeypatch.setenv("GRU_XP_PLAIN", "1")
     drift = compare_with_cpu(*learn(batch_size=16))
