@@ -249,7 +249,8 @@ def guard_sentence(metrics: Mapping[str, Any]) -> str | None:
         return None
     names = [name_in_text(column) for column in chosen]
     if list(chosen.values()) == [windows]:
-        return f"The guard has found nothing better than the {names[0]} forecast: {model_in_text(metrics)} is that."
+        why = "the guard has found nothing better on the last training rows"
+        return f"{model_in_text(metrics)} is the {names[0]} forecast: {why}."
     counts = ", ".join(f"{name} in {count}" for name, count in zip(names, chosen.values(), strict=True))
     return (
         f"In {sum(chosen.values())} of {windows} windows, the guard has chosen another forecast than {model}: {counts}."

@@ -74,7 +74,7 @@ def test_the_guard_says_what_it_forecasts(kind, app, tmp_path, rng):
     evaluated, forecast = app("evaluate", tmp_path / "run"), app("forecast", tmp_path / "run")
     assert evaluated.out == result.out
     assert f" GRU ({found}) " in evaluated.out
-    assert f"nothing better than the {found} forecast" in evaluated.out
+    assert f"GRU ({found}) is the {found} forecast" in evaluated.out
     assert all(f"nothing beats the {found} forecast" in outcome.err for outcome in (evaluated, forecast))
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["parts"]["test"]["skill"] <= 0.03
 
