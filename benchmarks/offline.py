@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux201
 PIP = (sys.executable, "-m", "pip")
 
 
-def pack(folder: Path, python_version: str, machine: str, have: Path | None) -> None:
-    """Download wheels for Linux into a folder, but for the packages in `have`, a list as ``pip freeze`` prints it."""
+def pack(folder: Path, python_version: str, machine: str, there: Collection[str]) -> None:
+    """Download wheels for Linux into a folder, but for the packages that are there, see `installed`."""
     options = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python_version]
     for platform in PLATFORMS:
         options += ["--platform", f"{platform}_{machine}"]
@@ -32,7 +32,6 @@ def pack(folder: Path, python_version: str, machine: str, have: Path | None) -> 
         resolve = ["install", "-q", "--dry-run", "--ignore-installed", "--target", empty, "--report", str(report)]
         _run([*PIP, *resolve, *options, *WANTED])
         found = json.loads(report.read_text(encoding="utf-8"))
-    there = set() if have is None else installed(have.read_text(encoding="utf-8"))
     wanted = missing(found, there)
     print(f"downloading {len(wanted)} packages: {', '.join(wanted) or 'none'}")
     if wanted:
@@ -44,7 +43,7 @@ def installed(freeze: str) -> set[str]:
     return {_normalized(found[1]) for line in freeze.splitlines() if (found := re.match(r"([\w.-]+) *(?:==|@)", line))}
 
 
-def missing(report: dict[str, Any], there: set[str]) -> list[str]:
+def missing(report: dict[str, Any], there: Collection[str]) -> list[str]:
     """Packages of pip's report to download, such as ``rich==15.0.0``; not gru-xp, which is installed from here."""
     packages = [entry["metadata"] for entry in report["install"]]
     return [f"{p['name']}=={p['version']}" for p in packages if _normalized(p["name"]) not in {*there, "gru-xp"}]
@@ -66,12 +65,18 @@ def _run(command: Sequence[str]) -> None:
         sys.exit(code)
 
 
+def _folder(text: str) -> Path:
+    if not text or (Path(text).exists() and not Path(text).is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder; give the path of a new or an existing one")
+    return Path(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.offline", description=__doc__.splitlines()[0])
     actions = parser.add_subparsers(dest="action", required=True)
     packing = actions.add_parser("pack", help="download wheels; needs a network")
-    packing.add_argument("folder", type=Path)
+    packing.add_argument("folder", type=_folder)
     packing.add_argument(
         "--python-version", default=".".join(map(str, sys.version_info[:2])), help="of the other machine"
     )
@@ -85,12 +90,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not given.folder.is_dir():
             parser.error(f"there is no folder {given.folder}; make it by: python -m benchmarks.offline pack")
         sys.exit(run(given.folder, given.command))
-    if given.have is not None and not given.have.is_file():
-        parser.error(f"there is no file {given.have}; make it on the other machine by: pip freeze > have.txt")
+    if not re.fullmatch(r"3\.\d+", given.python_version):
+        parser.error(f"--python-version is {given.python_version!r}; it must be a version of Python 3, such as 3.12")
     try:
-        pack(given.folder, given.python_version, given.machine, given.have)
-    except (OSError, UnicodeDecodeError) as error:
-        parser.error(f"{given.have or given.folder}: {error}")
+        there = None if given.have is None else installed(given.have.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what = str(error) if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or str(error)
+        advice = "make it on the other machine by: pip freeze > have.txt"
+        parser.error(f"--have {given.have} is no list of packages ({what}); {advice}")
+    try:
+        pack(given.folder, given.python_version, given.machine, there or set())
+    except OSError as error:
+        parser.error(f"{given.folder}: {error}")
 
 
 if __name__ == "__main__":

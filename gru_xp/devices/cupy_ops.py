@@ -9,7 +9,7 @@ rows that are part of wider ones, may be a new case.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -46,10 +46,10 @@ class CupyOps(Lowered):
 
     def __init__(self, choose_tile: TileChoice = fastest_tile, *, tf32: bool = False) -> None:
         self._tf32 = tf32
-        self._kernels: dict[tuple[str, ...], Launches] = {}
-        self._call = lru_cache(MAX_CALLS)(self._new_call)
+        # Nothing here refers to these ops, so that their memory is free as soon as nobody has them any more.
+        self._call = lru_cache(MAX_CALLS)(partial(_new_call, {}))
         self._loops = PersistentLoops(choose_tile)
-        self._graphed_scans = GraphedScans(self, _device_of)
+        self._graphed_scans = GraphedScans(_device_of)
         self._scanned: tuple[Any, ...] | None = None  # the arguments of the scan that is run
         self._graph_memory = cuda_graph.GraphMemory()
 
@@ -69,7 +69,7 @@ class CupyOps(Lowered):
         """What makes scans such as this one; see `gru_xp.nn.scan.run_of_scan`."""
         T, B, K = next(x.shape for x in xs if x is not None)
         is_small = T * B * (K if carry is None else carry.shape[1]) <= MAX_NUMBERS
-        return self._graphed_scans.of(step, weights) if is_small else None
+        return self._graphed_scans.of(self, step, weights) if is_small else None
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         import cupy
@@ -154,24 +154,6 @@ class CupyOps(Lowered):
         self._graph_memory.forget()
         cupy.get_default_memory_pool().free_all_blocks()
 
-    def _new_call(self, body: Body, given: tuple[Any, ...], dtype: str) -> Callable[[tuple[Array, ...]], None]:
-        """A function of the inputs that are arrays, and the outputs."""
-        import cupy
-
-        numbers = [float.fromhex(a) if isinstance(a, str) else a for a in given]
-        source = kernel_source(record(body, numbers))
-        text = source.in_params, source.out_params, source.code, "gru_xp_" + body.__name__.strip("<_>")
-        kernel = self._kernels.get((*text, dtype))
-        if kernel is None:
-            kernel = self._kernels[*text, dtype] = Launches(cupy.ElementwiseKernel(*text, no_return=True))
-        arguments = [rounded(a, dtype) if isinstance(a, float) else a for a in source.arguments]
-
-        def run(arrays: tuple[Array, ...]) -> None:
-            views = [a if isinstance(a, float) else _columns(arrays, *a) for a in arguments]
-            kernel(cupy.cuda.runtime.getDevice(), arrays, views)
-
-        return run
-
     def _problem_of_loop(self) -> str | None:
         if self._scanned is None:
             return None
@@ -201,6 +183,27 @@ class PlainCupyOps(PlainOps):
     def contract(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Array:
         with cublas.cupys_products(self._tf32):
             return super().contract(a, b, out, add=add)
+
+
+def _new_call(
+    kernels: dict[tuple[str, ...], Launches], body: Body, given: tuple[Any, ...], dtype: str
+) -> Callable[[tuple[Array, ...]], None]:
+    """A function of the inputs that are arrays, and the outputs."""
+    import cupy
+
+    numbers = [float.fromhex(a) if isinstance(a, str) else a for a in given]
+    source = kernel_source(record(body, numbers))
+    text = source.in_params, source.out_params, source.code, "gru_xp_" + body.__name__.strip("<_>")
+    kernel = kernels.get((*text, dtype))
+    if kernel is None:
+        kernel = kernels[*text, dtype] = Launches(cupy.ElementwiseKernel(*text, no_return=True))
+    arguments = [rounded(a, dtype) if isinstance(a, float) else a for a in source.arguments]
+
+    def run(arrays: tuple[Array, ...]) -> None:
+        views = [a if isinstance(a, float) else _columns(arrays, *a) for a in arguments]
+        kernel(cupy.cuda.runtime.getDevice(), arrays, views)
+
+    return run
 
 
 def new_ops() -> CupyOps:

@@ -211,6 +211,8 @@ def tf32_problem(name: str) -> str | None:
         return "the CPU has none"
     import cupy
 
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
+        return "NVIDIA_TF32_OVERRIDE=0 forbids it"
     capability = int(cupy.cuda.Device(_cuda_index(name)).compute_capability)
     if capability >= MIN_TF32_CAPABILITY:
         return None

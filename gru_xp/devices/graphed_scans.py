@@ -28,19 +28,17 @@ class GraphedScans:
 
     Parameters
     ----------
-    ops
-        What makes scans without a graph.
     device_of
         A context in which the device of arrays is the current one.
     """
 
-    def __init__(self, ops: Ops, device_of: Callable[[Arrays], AbstractContextManager[Any]]) -> None:
-        self._ops, self.device_of = ops, device_of
+    def __init__(self, device_of: Callable[[Arrays], AbstractContextManager[Any]]) -> None:
+        self.device_of = device_of
         self._with_graph: list[_GraphedScan] = []
 
-    def of(self, step: Step, weights: Any) -> "_GraphedScan":
-        """What makes scans of one kind."""
-        return _GraphedScan(self, self._ops, step, weights)
+    def of(self, ops: Ops, step: Step, weights: Any) -> "_GraphedScan":
+        """What makes scans of one kind, by `ops` where there is no graph."""
+        return _GraphedScan(self, ops, step, weights)
 
     def keep(self, scan: "_GraphedScan") -> None:
         """Note that a scan has got a graph; drop the oldest one if there are too many."""

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
-from gru_xp.devices import Device, check_on_device, to_device, to_host
+from gru_xp.devices import Device, check_on_device, device_for_caller, to_device, to_host
 from gru_xp.devices.primitives import Ops
 from gru_xp.devices.short_memory import with_less_memory
 from gru_xp.errors import ArgumentError, ShapeError
@@ -295,7 +295,7 @@ def train(
     y: Array | None = None,
     *,
     config: TrainingConfig,
-    device: Device,
+    device: str | Device,
     reset: Reset | None = None,
     validation: tuple[Array, Array] | Sequences | None = None,
     callback: Callable[[EpochRecord], object] | None = None,
@@ -313,8 +313,10 @@ def train(
         or once, if there is one batch.
     y : array, shape ``(B, O)``
         Their targets; none with `Sequences`.
-    config, device
-        How to train, and where.
+    config
+        How to train.
+    device
+        Name of a device, see `resolve_device`, or a `Device`.
     reset : {"before", "after"}, optional
         The expected form of the GRU layers; see `gru_forward`.
     validation
@@ -340,6 +342,7 @@ def train(
         `params`.
     """
     check_hooks(callback, pause, state)
+    device = device if isinstance(device, Device) else device_for_caller(device)
     check_reset(reset, params.gru[0][0])
     for name, array in named_arrays(params, "params."):
         check_on_device(name, array, device)
@@ -380,13 +383,16 @@ class _Training:
 
     def run(self, callback: Callable[[EpochRecord], object] | None, pause: Pause | None) -> TrainingResult:
         """See `train`."""
-        return with_less_memory(
-            partial(self._go_on, callback, pause),
-            self._device,
-            "steps that are not captured, which are slower",
-            release=self._captures.drop,
-            may_repeat=self._may_repeat,
-        )
+        try:
+            return with_less_memory(
+                partial(self._go_on, callback, pause),
+                self._device,
+                "steps that are not captured, which are slower",
+                release=self._captures.drop,
+                may_repeat=self._may_repeat,
+            )
+        finally:
+            self._captures.forget()
 
     def _may_repeat(self) -> bool:
         return self._prepared is None or not (
@@ -720,8 +726,12 @@ class _Captures:
     def drop(self) -> None:
         """Let go of all functions, and of their memory; from now on, they are called as they are."""
         self._is_capturing = False
-        self._replays.clear()
+        self.forget()
         self._ops.release()
+
+    def forget(self) -> None:
+        """Let go of all functions, which may refer to what refers to them."""
+        self._replays.clear()
 
 
 class Update:

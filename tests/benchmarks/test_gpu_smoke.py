@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -251,10 +252,19 @@ def test_packages_to_carry_to_a_machine_without_a_network(capsys: pytest.Capture
     names = (("numpy", "2.4.6"), ("rich", "15.0.0"), ("gru-xp", "0.1.0"), ("pytest-xdist", "3.8.0"))
     report = {"install": [{"metadata": {"name": name, "version": version}} for name, version in names]}
     assert offline.missing(report, there) == ["rich==15.0.0"]
-    for given in (["run", "no-such-folder"], ["pack", "wheels", "--have", "no-such-file"]):
+    refused = [
+        ["run", "no-such-folder"],
+        ["pack", __file__],
+        ["pack", ""],
+        ["pack", "wheels", "--python-version", "abc"],
+    ]
+    refused += [["pack", "wheels", "--have", have] for have in ("no-such-file", sys.executable, str(ROOT))]
+    for given in refused:
         with pytest.raises(SystemExit):
             offline.main(given)
-        assert given[-1] in capsys.readouterr().err
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.startswith("python -m benchmarks.offline"), message
+        assert given[-1] in message
 
 
 def test_every_cuda_test_is_in_a_part_and_the_time_suffices() -> None:

@@ -144,6 +144,7 @@ def test_this_machine():
 @pytest.mark.compat
 def test_tf32_is_refused_or_said_to_have_no_effect(gpu, monkeypatch):
     """On the CPU, on a GPU that lacks it, and where there is no GPU."""
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     with pytest.raises(ArgumentError, match=r"^tf32 is True .* cpu.*; leave tf32 out"):
         resolve_device("cpu", tf32=True)
     with pytest.raises(ArgumentError, match=r"^tf32 is 2; it must be True or False"):
@@ -157,6 +158,9 @@ def test_tf32_is_refused_or_said_to_have_no_effect(gpu, monkeypatch):
                 warnings.simplefilter("error")
                 assert resolve_device(name, tf32=True).tf32
                 assert not resolve_device(name).tf32
+    with monkeypatch.context() as forbidden, pytest.raises(DeviceError, match="NVIDIA_TF32_OVERRIDE=0 forbids"):
+        forbidden.setenv("NVIDIA_TF32_OVERRIDE", "0")
+        resolve_device("cuda:1", tf32=True, fallback=False)
     capability.compute_capability = "75"
     without = {"cuda:1": (r"cuda:1 .* 7\.5.* 8\.0", "cuda:1"), "auto": ("the CPU", "cpu"), "cuda": ("the CPU", "cpu")}
     for name, (reason, used) in without.items():

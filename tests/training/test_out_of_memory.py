@@ -180,6 +180,23 @@ def test_cuda_memory_that_fails_once(cuda, pool, rng, kind, step):
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("kind", RUNS)
+def test_cuda_memory_is_free_again_without_the_garbage_collector(cuda, pool, rng, kind):
+    """So a training that follows, as after that of the guard, has all of it."""
+    series = 20 + 5 * np.sin(np.arange(50.0)) + rng.standard_normal(50)
+    gc.collect()
+    gc.disable()
+    try:
+        used = []
+        for _ in range(2):  # the first one may leave what is kept for good
+            Forecaster(hidden_size=4, seq_length=6, season=6, **RUNS[kind]).fit(series, device=cuda)
+            used.append(pool.used[0])
+    finally:
+        gc.enable()
+    assert used[0] == used[1]
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize("kind", KINDS)
 def test_cuda_graphs_are_dropped(cuda, pool, trained, at_first_run, kind):
     expected, no_warnings = trained(kind, cuda)
