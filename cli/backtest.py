@@ -35,7 +35,7 @@ from .options import (
     settings_as_options,
 )
 from .reading import reading_options
-from .sources import open_run, read_options, read_run_source, read_source, training_rows
+from .sources import open_run, read_options, read_run_source, read_source, training_rows, warn_of_learned_rows
 from .train import train
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def backtest(
     """
     from gru_xp.forecasting.backtest import first_origin
 
-    plan, known = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True
+    plan, known, part = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True, "test"
     if Path(source).is_dir() or Path(source).suffix == ".safetensors":
         if given := [name for name in (*settings, "split_ratio") if is_given(ctx, name)]:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -180,7 +180,11 @@ def backtest(
             )
         forecaster = open_run(source, device, quiet=quiet)
         read, known = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
-        training = None if known or plan.refit else training_rows(source, forecaster)
+        training = None
+        if not known and not plan.refit:
+            training, part = training_rows(source, forecaster), "all"
+            if csv is not None:
+                warn_of_learned_rows(forecaster, read.series, training)
         result = _of_run(plan, forecaster, read.series, training, known=known, quiet=quiet)
     else:
         if csv is not None:
@@ -198,7 +202,7 @@ def backtest(
     if as_json:
         print_json({"source": source, "file": str(read.path), "target": read.target, **result.metrics})
     else:
-        print_accuracy(accuracy_title(read.path.name, read.target, result.horizon), {"test": result.metrics})
+        print_accuracy(accuracy_title(read.path.name, read.target, result.horizon), {part: result.metrics})
 
 
 def _of_run(

@@ -17,7 +17,7 @@ from .options import (
     quiet_option,
 )
 from .reading import reading_options
-from .sources import open_run, read_run_source, training_rows
+from .sources import open_run, read_run_source, training_rows, warn_of_learned_rows
 
 BELOW_NAIVE = 3
 """Exit code if a model is worse than a forecast that needs no training."""
@@ -37,7 +37,8 @@ BELOW_NAIVE = 3
 @click.option(
     "--fail-below-naive",
     is_flag=True,
-    help="Exit with 3 if, in the last part, the best forecast that needs no training has a lower MAE.",
+    help="Exit with 3 if, in the last part, the best forecast that needs no training has a lower MAE, and with 1 if "
+    "that part has no forecast.",
 )
 @column_options("as in the run")
 @reading_options
@@ -66,7 +67,6 @@ def evaluate(
     RUN is a run folder or a model file. Without CSV, the data of the run are used. A file that starts with the rows
     that the model was trained on is evaluated in parts, as by train; any other file is one part.
     """
-    from gru_xp.errors import printable
     from gru_xp.forecasting import evaluation
     from gru_xp.forecasting.backtest import name_in_text
 
@@ -74,6 +74,7 @@ def evaluate(
     forecaster = open_run(run, device, quiet=quiet)
     source, known = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
     series, notes, used = source.series, forecaster.notes, forecaster.device
+    training = None
     if known:
         parts = {
             "train": slice(0, notes["train_end"]),
@@ -82,22 +83,24 @@ def evaluate(
         }
     else:
         parts = {"all": slice(0, None)}
-        last = notes.get("last_label")
-        if csv is not None and series.labels and last and last in series.labels:
-            said = printable(last)
-            note(
-                f"warning: the model was trained on rows up to {said}; if this is the same series, the accuracy "
-                "includes those rows"
-            )
+        training = training_rows(run, forecaster)
+        if csv is not None:
+            warn_of_learned_rows(forecaster, series, training)
     evaluated = evaluation.evaluate(
         forecaster,
         series,
         parts,
         horizon or forecaster.horizon,
         learned=notes["fit_end"] if known else None,
-        training=None if known else training_rows(run, forecaster),
+        training=training,
         others=others,
     )
+    *_, tested = parts
+    if fail_below_naive and evaluated[-1].name != tested:
+        raise click.ClickException(
+            f"--fail-below-naive: the {tested} part has no window of {horizon or forecaster.horizon} step(s) to judge "
+            "by; give more rows, or a smaller --steps"
+        )
     for name in [name for name in parts if name not in [part.name for part in evaluated]]:
         if rows := len(range(len(series))[parts[name]]):
             note(f"warning: {name} part: its {rows} row(s) have no window of {horizon or forecaster.horizon} step(s)")

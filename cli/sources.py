@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.checkpoint import Checkpoint
+    from gru_xp.forecasting.windows import Floats
     from gru_xp.io.options import ReadOptions
     from gru_xp.io.series import Reading, TimeSeries
 
@@ -175,6 +176,52 @@ def training_rows(run: str, forecaster: "Forecaster") -> "TimeSeries | None":
     except GruXpError:
         return None
     return series.head(forecaster.notes["fit_end"]) if _is_known(forecaster.notes, series) else None
+
+
+def warn_of_learned_rows(forecaster: "Forecaster", series: "TimeSeries", training: "TimeSeries | None") -> None:
+    """One line on stderr if a series has rows that the model learned from, and does not begin with all of them.
+
+    These are the `training` rows; where they are not at hand, the model has noted the date of the last one.
+    """
+    from gru_xp.errors import printable
+
+    last = forecaster.notes.get("last_label")
+    if training is None:
+        has_learned = last is not None and series.labels is not None and _begins_before(series.labels, last)
+    elif (times := series.dates or series.labels) and (learned := training.dates or training.labels):
+        has_learned = not set(learned).isdisjoint(times)
+    else:
+        own, known, rows = series.values[:, 0], training.values[:, 0], forecaster.window_length
+        has_learned, last = _is_in(own[:rows], known) or _is_in(known[:rows], own), None
+    if has_learned and last:
+        note(
+            f"warning: the model was trained on rows up to {printable(last)}; if this is the same series, the accuracy "
+            "includes those rows"
+        )
+    elif has_learned:
+        note("warning: the model was trained on some of these rows, by their values; the accuracy includes those")
+
+
+def _begins_before(labels: "Sequence[str]", last: str) -> bool:
+    """Whether the first of the labels is no later than the last one that a model learned from."""
+    from gru_xp.io.dates import read_dates
+    from gru_xp.io.messages import CellError
+
+    try:
+        found = read_dates([labels[0], labels[-1], last])
+    except CellError:
+        found = None
+    return last in labels if found is None else found.values[0] <= found.values[2]
+
+
+def _is_in(part: "Floats", values: "Floats") -> bool:
+    """Whether the values of a part follow each other somewhere in others."""
+    import numpy as np
+
+    starts = np.arange(len(values) - len(part) + 1)
+    for place, value in enumerate(part.tolist()):
+        starts = starts[values[starts + place] == value]
+    return len(starts) > 0
 
 
 def _is_known(notes: "Mapping[str, Any]", series: "TimeSeries") -> bool:

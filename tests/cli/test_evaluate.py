@@ -159,23 +159,39 @@ def test_a_file_whose_first_rows_have_changed_is_one_part(app, write_csv, quick)
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     header, _, *rest = path.read_text().splitlines()
     path.write_text("\n".join([header, *rest]) + "\n")  # the oldest row has dropped out
-    outcome = app("evaluate", "run", "own.csv", "--json", "--quiet")
-    (line,) = outcome.err.splitlines()
-    assert line.startswith("warning: ")
-    assert "1941" in line
-    assert list(parts(outcome)) == ["all"]
+    for command in ("evaluate", "backtest"):
+        outcome = app(command, "run", "own.csv", "--quiet")
+        (line,) = outcome.err.splitlines()
+        assert line.startswith("warning: ")
+        assert "1941" in line
+        assert "\n all " in outcome.out
+        assert " test " not in outcome.out
 
 
 def test_a_file_that_has_become_shorter_than_the_training(app, write_csv, quick, tmp_path):
     write_csv()
     assert app("train", "own.csv", *quick, "--out", "run").code == 0
     write_csv(rows=30)
-    assert list(parts(app("evaluate", "run", "own.csv", "--json"))) == ["all"]
+    for run in ("run", "run/model.safetensors"):  # with the dates of all rows, and of the last one
+        shorter = app("evaluate", run, "own.csv", "--json")
+        assert list(parts(shorter)) == ["all"]
+        assert "the model was trained on rows up to 1941" in shorter.err
     rows = window_length(tmp_path / "run")
     write_csv(rows=rows)
     outcome = app("evaluate", "run", "own.csv")
     assert outcome.code == 1
     assert f"{rows} rows are too few" in outcome.err
+
+
+def test_rows_without_dates_that_the_model_knows(app, quick, tmp_path, rng):
+    values = [f"{value:.3f}" for value in rng.normal(size=90)]
+    for name, rows in {"own": values[:70], "later": values[5:], "earlier": ["1", *values], "new": values[55:]}.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["A", *rows]))
+    assert app("train", "own.csv", *quick, "--out", "run").code == 0
+    for name, is_known in (("later", True), ("earlier", True), ("new", False)):
+        outcome = app("evaluate", "run", f"{name}.csv", "--json")
+        assert list(parts(outcome)) == ["all"]
+        assert ("was trained on some of these rows" in outcome.err) == is_known
 
 
 def test_a_model_without_its_run_wants_a_file(app, write_csv, quick, tmp_path):
@@ -278,6 +294,7 @@ def test_several_steps_ahead(app, quick):
     long = app("evaluate", "run", "--steps", 50, "--json", "--quiet")
     assert list(parts(long)) == ["train", "test"]
     assert long.err.startswith("warning: validation part: its 43 row(s)")
+    app("evaluate", "run", "--steps", 94, "--fail-below-naive", "-q").assert_refused("--fail-below-naive", "test part")
     out = app("evaluate", "run", "--steps", 5).out
     assert "5-step-ahead" in out
     assert "by step ahead" in out
