@@ -45,6 +45,9 @@ _ORDER_BYTES = 40
 _GATHER_BYTES = 24
 """For each number of sequences, while they are gathered and scaled in float64."""
 
+_LOOK_BYTES = 16
+"""For each number of sequences whose scales are found on a CUDA device, as measured on the tests' stand-in for CuPy."""
+
 _FIT_BYTES = 40
 """For each number of sequences that a linear skip is fitted to, at a time."""
 
@@ -283,11 +286,13 @@ def _what(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def _advice(shapes: TrainingShapes, config: TrainingConfig, device: Device, limit: int) -> str:
+def _advice(
+    shapes: TrainingShapes, config: TrainingConfig, device: Device, limit: int, may_be_slower: bool | None = None
+) -> str:
     """What to do so that no more than `limit` bytes are needed; only what does help."""
 
     def fits(shapes: TrainingShapes, config: TrainingConfig) -> bool:
-        return needed_memory(shapes, config, device) <= limit
+        return needed_memory(shapes, config, device, may_be_slower=may_be_slower) <= limit
 
     n, T, H = min(config.batch_size or shapes.n_train, shapes.n_train), shapes.seq_length, shapes.hidden_size
 
@@ -320,10 +325,14 @@ def _advice(shapes: TrainingShapes, config: TrainingConfig, device: Device, limi
     elif fits(fewest, config):
         advice = "use fewer rows, as no other setting is enough"
     else:
-        missing = math.ceil((needed_memory(shapes, config, device) - limit) / 2**20)
+        missing = math.ceil((needed_memory(shapes, config, device, may_be_slower=may_be_slower) - limit) / 2**20)
         advice = f"free {missing:,} MiB more, as no setting is enough"
     if not fits(shapes, config) and needed_memory(shapes, config, device, may_be_slower=True) <= limit:
         advice = f"leave out --no-fallback and {NO_FALLBACK_VARIABLE}, or {advice}"
+    elif advice.startswith("free ") and may_be_slower is None and not fallback_allowed():
+        slower = _advice(shapes, config, device, limit, may_be_slower=True)
+        if not slower.startswith("free "):
+            return f"leave out --no-fallback and {NO_FALLBACK_VARIABLE}, and {slower}"
     return advice + _or_the_cpu(device)
 
 
@@ -441,7 +450,7 @@ class _Estimate:
         if not s.gathers and config.num_steps is not None and not whole_batch:
             n_sequences += s.n_train  # they are there, though not evaluated
         for size in () if whole_batch else filter(None, (batch_size, s.n_train % batch_size)):
-            n_sums += self.add_pass(size, backward=True, drawn=any(rates), **options)
+            n_sums += self.add_pass(size, backward=config.steps(s.n_train) > 0, drawn=any(rates), **options)
             n_sequences += size
             sizes = [int(array.size) for array in arrays_of(self.masks(size, rates))]
             masks += sum(sizes)
@@ -472,7 +481,7 @@ class _Estimate:
         s = self._shapes
         if not s.gathers:
             return 0
-        n = _GATHER_BYTES * min(s.n_train, MAX_GATHERED)
+        n = (_LOOK_BYTES if self._device.is_cuda else _GATHER_BYTES) * min(s.n_train, MAX_GATHERED)
         fit = _FIT_BYTES * min(s.n_train, MAX_FITTED) if s.skip and not self._device.is_cuda else 0
         return max(n, fit * s.input_size) * s.seq_length
 

@@ -158,9 +158,10 @@ def test_tf32_is_refused_or_said_to_have_no_effect(gpu, monkeypatch):
                 warnings.simplefilter("error")
                 assert resolve_device(name, tf32=True).tf32
                 assert not resolve_device(name).tf32
-    with monkeypatch.context() as forbidden, pytest.raises(DeviceError, match="NVIDIA_TF32_OVERRIDE=0 forbids"):
-        forbidden.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    with pytest.raises(DeviceError, match="NVIDIA_TF32_OVERRIDE=0 forbids"):
         resolve_device("cuda:1", tf32=True, fallback=False)
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
     capability.compute_capability = "75"
     without = {"cuda:1": (r"cuda:1 .* 7\.5.* 8\.0", "cuda:1"), "auto": ("the CPU", "cpu"), "cuda": ("the CPU", "cpu")}
     for name, (reason, used) in without.items():

@@ -267,6 +267,8 @@ def test_on_cuda_the_large_workspace_is_only_taken_where_there_is_room(with_free
         check(room - 1)
     wanted, there = re.findall(r"[\d.]+ MiB", str(caught.value))[:2]
     assert wanted != there
+    with pytest.raises(MemoryLimitError, match=r"; leave out --no-fallback and \w+, and use .*, or --device cpu$"):
+        check(needed - 1)
     assert check(room)
 
 
