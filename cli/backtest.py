@@ -15,9 +15,11 @@ from .messages import (
     choose_device,
     note,
     note_if_no_ridge,
+    note_if_not_guarded,
     note_what_the_guard_chose,
     print_accuracy,
     print_json,
+    settled_text,
     warn_of_few_windows,
 )
 from .options import (
@@ -241,6 +243,7 @@ class _Fits:
         known = Forecaster().settings()
         self._settings = {name: value for name, value in settings.items() if name in known}
         self._device, self._quiet, self._has_warned = device, quiet, False
+        self._settled: str | None = None
 
     def __call__(self, rows: "TimeSeries") -> "Forecaster":
         from gru_xp.forecasting import Forecaster
@@ -255,9 +258,13 @@ class _Fits:
         if training.problem is not None:
             raise click.ClickException(training.problem)
         last = training.history[-1]
+        if (text := settled_text(forecaster)) and text != self._settled:
+            note(text, quiet=self._quiet)
         if not self._has_warned:
-            warn_of_few_windows(forecaster, len(rows) - round(len(rows) * forecaster.validation_ratio))
-            self._has_warned = True
+            learned = rows.head(len(rows) - round(len(rows) * forecaster.validation_ratio))
+            warn_of_few_windows(forecaster, len(learned))
+            note_if_not_guarded(forecaster, learned, quiet=self._quiet)
+        self._has_warned, self._settled = True, text
         epochs = f"best epoch {training.best_epoch} of {last.epoch}, " if forecaster.model == "gru" else ""
         naive = f"; nothing beats the {forecaster.fallback} forecast" if forecaster.fallback is not None else ""
         note(f"trained on {len(rows)} rows: {epochs}{last.seconds:.1f} s{naive}", quiet=self._quiet)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.evaluation import EvaluatedPart
+    from gru_xp.io.series import TimeSeries
 
     from .options import DeviceRequest
 
@@ -43,6 +44,35 @@ def note(text: str, *, quiet: bool = False) -> None:
 def note_while_running(text: str) -> None:
     """One line on stderr, above the progress bar, which replaces `sys.stderr` while it is shown."""
     click.echo(printable(text, None), file=sys.stderr)
+
+
+def settled_text(forecaster: "Forecaster") -> str | None:
+    """What was chosen for the options that are ``auto``; None if none is."""
+    if "auto" not in (forecaster.seq_length, forecaster.season):
+        return None
+    seasons = " and ".join(f"{season} rows" for season in forecaster.seasons) or "none"
+    return f"windows of {rows_text(forecaster.window_length)}; season: {seasons}"
+
+
+def rows_text(count: int) -> str:
+    """A number of rows, in words."""
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def note_if_not_guarded(forecaster: "Forecaster", training: "TimeSeries", *, quiet: bool) -> None:
+    """One line on stderr if the training rows are too few for the guard that a forecaster asks for."""
+    from gru_xp.forecasting.guard import MIN_GUARDED, held_out_origins
+
+    if not forecaster.guard:
+        return
+    windows = len(held_out_origins(training, len(training), forecaster.horizon, forecaster.window_length))
+    if windows < MIN_GUARDED:
+        held = "1 window" if windows == 1 else f"{windows} windows"
+        note(
+            f"too few rows for the guard (--guard): {held} in the last fifth of the training rows, {MIN_GUARDED} are "
+            "needed",
+            quiet=quiet,
+        )
 
 
 def warn_of_few_windows(forecaster: "Forecaster", rows: int) -> None:

@@ -20,10 +20,13 @@ from .exclusive import check_together
 from .messages import (
     choose_device,
     note,
+    note_if_not_guarded,
     note_what_the_guard_chose,
     number_text,
     print_json,
     print_parts,
+    rows_text,
+    settled_text,
     warn_of_few_windows,
 )
 from .options import (
@@ -466,8 +469,11 @@ class _Stages:
         self._shown.close()
         if not self._has_begun:
             self._has_begun = True
-            self._say_what_was_settled()
-            warn_of_few_windows(self._run.forecaster, stage.rows)
+            forecaster = self._run.forecaster
+            if text := settled_text(forecaster):
+                note(text, quiet=self._quiet)
+            warn_of_few_windows(forecaster, stage.rows)
+            note_if_not_guarded(forecaster, self._run.series.head(self._run.split.train_end), quiet=self._quiet)
         epoch = "epoch"
         pause: Pause = self._witness or self._checkpoints
         if stage.name == "guard":
@@ -482,13 +488,6 @@ class _Stages:
                 self._say_what_is_refit(stage)
         return Hooks(self._shown.enter_context(watch(stage.num_epochs, quiet=self._quiet, epoch=epoch)), pause)
 
-    def _say_what_was_settled(self) -> None:
-        """What was chosen for the options that are ``auto``."""
-        forecaster = self._run.forecaster
-        if "auto" in (forecaster.seq_length, forecaster.season):
-            seasons = " and ".join(f"{season} rows" for season in forecaster.seasons) or "none"
-            note(f"windows of {_rows(forecaster.window_length)}; season: {seasons}", quiet=self._quiet)
-
     def _is_interrupted(self, *_: object) -> bool:
         return self._interrupt.by is not None
 
@@ -498,7 +497,7 @@ class _Stages:
         if forecaster.counts_steps:
             amount = f"{stage.num_steps} updates"
         note(
-            f"best epoch {forecaster.best_epoch}; training again on all {_rows(stage.rows)} for {amount}",
+            f"best epoch {forecaster.best_epoch}; training again on all {rows_text(stage.rows)} for {amount}",
             quiet=self._quiet,
         )
 
@@ -592,10 +591,6 @@ def _say_drift(drift: "Drift") -> None:
     note(f"{said}, by {drift.last_epoch:.1e} after epoch {drift.epochs}, losses by {drift.cost:.1e}")
 
 
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
-
-
 def _say_which_model_is_kept(run: TrainingRun) -> None:
     if not run.forecaster.refit_ended:
         note(
@@ -628,7 +623,8 @@ def _say_how_it_ended(run: TrainingRun, out: Path, num_epochs: int, *, quiet: bo
     note(f"{what}: training loss {number_text(last.cost)}, {best}{last.seconds:.1f} s{in_tf32}{why}", quiet=quiet)
     if has_test:
         note(
-            f"the first test windows reach back into the last {_rows(forecaster.window_length)} before the test set",
+            f"the first test windows reach back into the last {rows_text(forecaster.window_length)} before the test "
+            "set",
             quiet=quiet,
         )
     note(f"written to {out}", quiet=quiet)

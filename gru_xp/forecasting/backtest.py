@@ -270,7 +270,8 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     if p_value is None and gain == 0:
         return f"The {model} forecasts what the best baseline, {best}, does."
     if p_value is None:
-        return f"{compared}; {windows} windows are too few to test the difference."
+        few = "1 window is too little" if windows == 1 else f"{windows} windows are too few"
+        return f"{compared}; {few} to test the difference."
     probability = f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
     test = f"Diebold-Mariano test, {probability}, {windows} windows"
     if p_value < SIGNIFICANCE:
@@ -280,15 +281,17 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     return f"{alike}: its MAE {differs}, which is not significant ({test})."
 
 
-def copying_sentence(metrics: Mapping[str, Any]) -> str:
-    """Whether the model only repeats the last value, in one sentence."""
+def copying_sentence(metrics: Mapping[str, Any]) -> str | None:
+    """Whether the model only repeats the last value, in one sentence; None if its guard had chosen another forecast."""
     change = metrics["change"]
+    if sum(metrics["fallback"].values()) == metrics["windows"]:
+        return None
     if change is None:
         return "The series does not change, so nothing can be said about copies of the last value."
     share = f"{change:.0%}" if change < 10 else "1000% or more"
     amount = f"its forecasts differ from it by {share} of the actual change, on average"
     verb = "nearly repeats" if change < REPEATS else "does not merely repeat"
-    return f"The {model_in_text(metrics)} {verb} the last value: {amount}."
+    return f"The {name_in_text(metrics['model'])} {verb} the last value: {amount}."
 
 
 # --- making one -------------------------------------------------------------------------------------------------

@@ -78,10 +78,14 @@ def chosen_spread(forecaster: "Forecaster", series: TimeSeries, rows: int) -> tu
 
 def guarded_origins(series: TimeSeries, rows: int, horizon: int, seq_length: int) -> tuple[int, Rows]:
     """How many of the first `rows` to learn from for the guard, and the origins to forecast from, if enough."""
-    first = held_out_from(rows)
+    origins = held_out_origins(series, rows, horizon, seq_length)
+    return held_out_from(rows), judged_origins(origins) if len(origins) >= MIN_GUARDED else origins[:0]
+
+
+def held_out_origins(series: TimeSeries, rows: int, horizon: int, seq_length: int) -> Rows:
+    """All origins in the last of the first `rows`, by which the guard judges."""
     origins = known_origins(series, rows, horizon)
-    origins = origins[origins >= max(first, seq_length)]
-    return first, judged_origins(origins) if len(origins) >= MIN_GUARDED else origins[:0]
+    return origins[origins >= max(held_out_from(rows), seq_length)]
 
 
 def naive_instead(

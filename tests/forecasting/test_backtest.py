@@ -299,6 +299,7 @@ def test_sentences():
         ({"skill": -0.05}, ["5.0% higher"]),
         ({"skill": -0.0004, "p_value": 0.6}, ["by less than 0.05%", "not significant"]),
         ({"p_value": None, "windows": 3}, ["3 windows are too few"]),
+        ({"p_value": None, "windows": 1}, ["1 window is too little"]),
         ({"skill": None}, ["no errors"]),
         ({"fallback": {"Drift": 40}}, ["MAE of the GRU (drift)"]),
         ({"fallback": {"Drift": 39}}, ["MAE of the GRU is"]),
@@ -317,6 +318,7 @@ def test_sentences():
     ):
         assert all(part in guard_sentence(metrics | {"fallback": chosen}) for part in parts)
     assert guard_sentence(metrics) is None
+    assert copying_sentence(metrics | {"fallback": {"Drift": 9, "LastValue": 31}}) is None
 
 
 def test_few_rows_without_structure_claim_no_skill(cpu):
