@@ -16,7 +16,7 @@ import click
 from gru_xp.errors import DeviceWarning
 from gru_xp.io.messages import flag
 
-from .exclusive import check_together
+from .exclusive import OF_TRAINING, check_together
 from .messages import (
     choose_device,
     note,
@@ -51,6 +51,7 @@ from .sources import load_run
 from .training_run import TrainingRun, new_run, resumed_run
 
 if TYPE_CHECKING:
+    from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.backtest import OtherForecast
     from gru_xp.forecasting.stages import Hooks, Stage
     from gru_xp.forecasting.verification import Drift, Witness
@@ -118,8 +119,8 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
     "--seq-length",
     type=OrWord(COUNT, "auto"),
     metavar="N|auto",
-    help="Window length: rows that each prediction is based on. auto chooses it by a linear forecast of the last "
-    "training rows.",
+    help="Window length: rows that each prediction is based on. auto chooses it by linear forecasts of five blocks "
+    "of the training rows.",
 )
 @setting(
     "--season",
@@ -403,7 +404,7 @@ def train(
             chosen = choose_device(request, quiet=quiet)
             run.use(chosen, request.name)
             if resume is None and preset == "recipe":
-                _say_whose_defaults(ctx, quiet=quiet)
+                _say_whose_defaults(ctx, forecaster, quiet=quiet)
             replaces_another = resume is None and (out / CHECKPOINT_FILE).exists()
             checkpoints = _checkpoints(run, out, replaces_another, lambda: interrupt.by is not None)
             witness = Witness(checkpoints) if verify_cpu else None  # its snapshot is for that alone
@@ -502,13 +503,18 @@ class _Stages:
         )
 
 
-def _say_whose_defaults(ctx: click.Context, *, quiet: bool) -> None:
-    """Which settings are not given, and differ from the article's."""
+def _say_whose_defaults(ctx: click.Context, forecaster: "Forecaster", *, quiet: bool) -> None:
+    """Which settings are not given, and are in force but not the article's."""
+    from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.presets import PRESETS
+    from gru_xp.forecasting.settings import in_force
 
-    ours, theirs = PRESETS["recipe"], PRESETS["article"]
-    names = [name for name in ctx.params if name in ours and ours[name] != theirs[name] and not is_given(ctx, name)]
-    if names:
+    ours, theirs = in_force(forecaster), in_force(Forecaster(**PRESETS["article"]))
+    unheeded: tuple[str, ...] = OF_TRAINING if forecaster.model == "ridge" else ()
+    if forecaster.num_steps is not None:
+        unheeded += ("num_epochs",)
+    names = [name for name in ctx.params if name in ours and ours[name] != theirs[name] and name not in unheeded]
+    if names := [name for name in names if not is_given(ctx, name)]:
         options = ", ".join(map(flag, names))
         note(f"gru-xp's own defaults, unlike the article's (--preset article): {options}", quiet=quiet)
 
@@ -708,5 +714,6 @@ def _write_run(
         write_metrics(folder, metrics)
         write_predictions(folder, series, parts)
         shown = training if selection is None else selection
-        write_plots(folder, series, parts, shown.history, shown.best_epoch)
+        history = shown.history if forecaster.model == "gru" else ()
+        write_plots(folder, series, parts, history, shown.best_epoch)
     return metrics, parts

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import ArgumentError
-from gru_xp.forecasting.ridge import PENALTY, Windows, fit_ridge, residuals
+from gru_xp.forecasting.ridge import PENALTY, Windows, fit_ridge, linear_forecasts, residuals
 from gru_xp.forecasting.scaling import LARGEST, Scaler
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
@@ -22,6 +22,12 @@ DISTRIBUTION_QUANTILES = (0.025, 0.1, 0.5, 0.9, 0.975)
 
 SMALLEST_DEVIATION = 1e-3
 """Of the errors of the linear skip, in scaled units, for the deviation that a training begins with."""
+
+SMALLEST_RATE = 1e-3
+"""Of counts, in scaled units, that a training begins with, where all are 0."""
+
+USUAL_DEVIATIONS = 5.0
+"""Above the mean of the training rows, up to which counts are usual: spikes in 1 row of 25 are as high."""
 
 SMALLEST_GAP = 1e-5
 """Between the errors that a quantile begins between, as a share of their range: well above the rounding of float32."""
@@ -81,7 +87,7 @@ class Outputs:
         """The scaler, with targets that are scaled as the loss wants them."""
         return replace(scaler, counts=self.loss == "poisson")
 
-    def forecasts(self, scaled: Floats, windows: Floats, scaler: Scaler) -> Floats:
+    def forecasts(self, scaled: Floats, windows: Floats, scaler: Scaler, known: Floats | None = None) -> Floats:
         """The point forecast and the quantiles, in the data's units.
 
         Predictions of quantiles are sorted, so that they never cross, which takes none further from the true quantile.
@@ -94,6 +100,8 @@ class Outputs:
             What they were predicted from, in the data's units.
         scaler
             Of windows and targets.
+        known : array, shape ``(B, T, F)``, optional
+            The last rows that are no forecasts, beyond whose counts no rate goes far; `windows` if None.
 
         Returns
         -------
@@ -113,6 +121,7 @@ class Outputs:
             return np.stack([mean, *(mean + score * deviation for score in self.scores)], axis=1)
         if self.loss == "poisson":
             rate = scaler.unscale_predictions(np.exp(scaled), windows)
+            rate = np.minimum(rate, _largest_rate(windows if known is None else known, scaler))
             return np.stack([rate, *(poisson_quantile(rate, q) for q in self.quantiles)], axis=1)
         values: Floats = scaler.unscale_predictions(scaled, windows).reshape(B, self.per_target, -1)
         if self.quantiles:
@@ -124,6 +133,16 @@ class Outputs:
         """Quantiles ``(n, Q, steps)`` of forecasts without training ``(n, steps)`` and a spread ``(Q, steps)``."""
         quantiles: Floats = points[:, None] + spread
         return np.maximum(quantiles, 0.0) if self.loss == "poisson" else quantiles
+
+
+def _largest_rate(known: Floats, scaler: Scaler) -> Floats:
+    """Twice the largest count of the windows ``(B, T, F)``, or of what is usual in the training rows, ``(B, 1)``.
+
+    Forecasts that continue from forecasts might grow without end: a rate is the exponential of what counts add to it.
+    """
+    usual = scaler.mean[0] + USUAL_DEVIATIONS * scaler.std[0]
+    largest: Floats = 2.0 * np.maximum(known[:, :, 0].max(axis=1, keepdims=True), usual)
+    return largest
 
 
 def rising_quantiles(quantiles: object) -> tuple[float, ...]:
@@ -187,14 +206,14 @@ def start_of_skip(outputs: Outputs, windows: Windows, start: Floats, penalty: fl
 
     That of a value or a mean is `fit_ridge` with the penalty, shrunk towards `start (h, L)`. Quantiles begin as that
     and the quantiles of its errors, a standard deviation as that of its errors. The logarithm of a rate begins as the
-    first step of a Poisson regression by least squares, shrunk towards the mean rate.
+    first step of a Poisson regression by least squares, shrunk towards the mean rate, or a share of that step.
 
     A quantile lies between two errors, as `between` has it: the slope of the quantile loss at an error of 0 is up to
     rounding.
     """
     h = len(start)
     if outputs.loss == "poisson":
-        return fit_ridge(_FirstResponses(windows), np.zeros_like(start)), np.zeros(h)
+        return _part_of_step(windows, fit_ridge(_FirstResponses(windows), np.zeros_like(start)))
     weight = fit_ridge(windows, start, penalty=penalty)
     if outputs.loss == "quantile":
         errors = residuals(windows, weight)
@@ -205,6 +224,24 @@ def start_of_skip(outputs: Outputs, windows: Windows, start: Floats, penalty: fl
         biases = np.zeros(h), np.log(np.maximum(deviation, SMALLEST_DEVIATION))
         return np.concatenate([weight, np.zeros_like(weight)]), np.concatenate(biases)
     return weight, np.zeros(h)
+
+
+def _part_of_step(windows: Windows, weight: Floats) -> tuple[Floats, Floats]:
+    """The share of a first step ``(h, L)`` that makes the counts likeliest, and the biases that go with it.
+
+    A whole step goes far beyond the largest rate where most counts are 0: a linear response to a count is not its
+    logarithm. With a bias that makes the mean rate that of the counts, the likelihood of each share is known.
+    """
+    step, y, counts = linear_forecasts(windows, weight)
+    log_counts, total = np.log(counts), np.sum(counts * y, axis=0)
+    total = np.maximum(total, SMALLEST_RATE * np.sum(counts))
+    shares = np.linspace(0.0, 1.0, 33)[:, None]
+    largest = np.max(step, axis=0)
+    sums = [np.log(np.sum(np.exp(share * (step - largest) + log_counts), axis=0)) for share in shares]
+    biases = np.log(total) - sums - shares * largest
+    likelihood = shares * np.sum(counts * y * step, axis=0) + total * biases
+    best, each = np.argmax(likelihood, axis=0), np.arange(len(weight))
+    return shares[best] * weight, biases[best, each]
 
 
 def between(errors: Floats, quantile: float) -> float:

@@ -103,22 +103,27 @@ def _write_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows
         for rows in (series.values[before], _observed(series)[before])
     )
     observed[:, L:, 0] = True
-    ops = forecaster.device.ops()
+    ops, known = forecaster.device.ops(), values[:, :L]
     for first in range(0, steps, h):
         window, there = values[:, first : first + L], observed[:, first : first + L]
         inputs = _scaled(window, there, forecaster.scaler, forecaster.sees_gaps)
-        predictions = _predict_windows(forecaster, inputs, window, ops)[:, :, : steps - first]
+        predictions = _predict_windows(forecaster, inputs, window, ops, known)[:, :, : steps - first]
         for step in range(first, first + predictions.shape[2]):
             forecasts[:, :, step] = of_step = predictions[:, :, step - first]
             values[:, L + step, 0] = of_step[:, 0]
             _check_predictions(of_step.reshape(-1), partial("step {}".format, step + 1), first=0)
 
 
-def _predict_windows(forecaster: "Forecaster", inputs: Floats, windows: Floats, ops: Ops) -> Floats:
-    """Predictions ``(B, 1 + Q, h)`` in the data's units from the network's inputs for windows ``(B, T, F)``."""
+def _predict_windows(
+    forecaster: "Forecaster", inputs: Floats, windows: Floats, ops: Ops, known: Floats | None = None
+) -> Floats:
+    """Predictions ``(B, 1 + Q, h)`` in the data's units from the network's inputs for windows ``(B, T, F)``.
+
+    The `known` rows are those before the first forecast; see `Outputs.forecasts`.
+    """
     scaled = _predict_scaled(forecaster, inputs, ops).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        return forecaster.outputs.forecasts(scaled, windows, forecaster.scaler)
+        return forecaster.outputs.forecasts(scaled, windows, forecaster.scaler, known)
 
 
 def _predict_scaled(forecaster: "Forecaster", inputs: Floats, ops: Ops) -> Floats:

@@ -140,7 +140,18 @@ def cross_validate(
 
 def residuals(windows: Windows, weight: Floats) -> Floats:
     """Scaled values less the linear forecast of those weights ``(h, L)``, shape ``(n, h)``, of windows to fit to."""
-    return np.concatenate([y - z @ weight.T for z, y, _ in _chunks(windows, _drawn(windows))])
+    forecasts, y, _ = linear_forecasts(windows, weight)
+    return y - forecasts
+
+
+def linear_forecasts(windows: Windows, weight: Floats) -> tuple[Floats, Floats, Floats]:
+    """Of windows to fit to: the linear forecasts of weights ``(h, L)``, and the scaled values, both ``(n, h)``.
+
+    The third of the three arrays is how much the errors count, ``(n, 1)``.
+    """
+    parts = [(z @ weight.T, y, counts) for z, y, counts in _chunks(windows, _drawn(windows))]
+    forecasts, values, counts = map(np.concatenate, zip(*parts, strict=True))
+    return forecasts, values, counts
 
 
 def _drawn(windows: Windows) -> Rows:

@@ -11,7 +11,8 @@ Five ways, all fitted on training rows only:
 - ``none``: as it is.
 
 Counts keep their zero as targets, whatever the windows are scaled by: their unit is a typical rate, that of the window
-where windows are scaled by themselves (``last`` and ``window``), else that of the training rows.
+where windows are scaled by themselves (``last`` and ``window``), else that of the training rows. The network sees
+the inverse hyperbolic sine of their scaled windows.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -195,9 +196,14 @@ class Scaler:
         return 0.0 * unit, unit
 
     def scale_windows(self, windows: Array) -> Array:
-        """Windows ``(B, T, F)`` as the network gets them."""
+        """Windows ``(B, T, F)`` as the network gets them: beside counts, by the inverse hyperbolic sine.
+
+        The network's outputs are logarithms of rates then, and the exponential of anything linear in the counts would
+        grow out of all bounds.
+        """
         level, unit = self.scales(windows)
-        return (windows - level) / unit
+        scaled = (windows - level) / unit
+        return array_namespace(windows).asinh(scaled) if self.counts else scaled
 
     def scale_targets(self, targets: Array, windows: Array) -> Array:
         """Targets ``(B,)``, or ``(B, h)`` of h steps, as the network predicts them after `windows`."""

@@ -3,7 +3,7 @@
 import math
 from dataclasses import fields
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gru_xp.errors import ArgumentError
 from gru_xp.forecasting.outputs import rising_quantiles
@@ -13,6 +13,7 @@ from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.params import RESETS
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS
 from gru_xp.training.objective import LOSSES
+from gru_xp.training.schedules import DEFAULT_WARMUPS
 from gru_xp.training.trainer import TrainingConfig
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ def check_settings(forecaster: "Forecaster") -> None:
     check_choice("dtype", forecaster.dtype, DTYPES)
     for name, most in (("hidden_size", LARGEST_STATE), ("num_layers", MOST_LAYERS)):
         whole_number(name, getattr(forecaster, name), 1, most)
-    if forecaster.seq_length != "auto":
-        whole_number("seq_length", forecaster.seq_length, 1)
-    if forecaster.season not in ("auto", "none"):
-        whole_number("season", forecaster.season, 2)
+    _check_rows("seq_length", forecaster.seq_length, 1, "auto")
+    _check_rows("season", forecaster.season, 2, "auto", "none")
     check_choice("model", forecaster.model, MODELS)
     check_flag("guard", forecaster.guard)
     if forecaster.model == "ridge" and not forecaster.linear_skip:
@@ -68,6 +67,15 @@ def check_settings(forecaster: "Forecaster") -> None:
             setattr(forecaster, f.name, getattr(forecaster, f.name).item())
 
 
+def _check_rows(name: str, value: object, least: int, *words: str) -> None:
+    """Refuse what is neither a number of rows nor one of the words."""
+    if isinstance(value, str) and value not in words:
+        either = " or ".join(map(repr, words))
+        raise ArgumentError(f"{name} is {shown(value)}; it must be {either}, or a whole number of at least {least}")
+    if not isinstance(value, str):
+        whole_number(name, value, least)
+
+
 def training_config(forecaster: "Forecaster", windows: int = 1) -> TrainingConfig:
     """The configuration of a training with so many windows."""
     values = {f.name: getattr(forecaster, f.name) for f in fields(TrainingConfig) if f.name != "stop_after"}
@@ -81,6 +89,14 @@ def training_config(forecaster: "Forecaster", windows: int = 1) -> TrainingConfi
     if forecaster.model == "ridge":  # what a training begins with is all of it
         values |= {"num_epochs": None, "num_steps": 1, "stop_after": 0, "patience": None}
     return TrainingConfig(**values)
+
+
+def in_force(forecaster: "Forecaster") -> dict[str, Any]:
+    """The settings by name, where those of the training that are None are what follows from the others."""
+    config = training_config(forecaster)
+    warmup = DEFAULT_WARMUPS[config.schedule] if config.warmup is None else config.warmup
+    resolved = {"schedule": config.schedule, "warmup": warmup, "reduction": config.resolved_reduction}
+    return forecaster.settings() | resolved
 
 
 def planned_epochs(config: TrainingConfig, windows: int) -> int:

@@ -212,6 +212,8 @@ class WindowSequences:
         windows = self._take(self._rows, starts + self._before)
         level, unit = self._scaler.scales(windows)
         x = (windows - level) / unit
+        if self._scaler.counts:
+            x = xp.asinh(x)
         if self._observed is not None:
             x = xp.concat([x, self._take(self._observed, starts + self._before)], axis=2)
         if self._scaler.counts:

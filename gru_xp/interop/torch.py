@@ -168,7 +168,8 @@ def save_torch(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
     """
     check_path(path)
     description = write_description(forecaster, "torch.nn.GRU")
-    _refuse_before(forecaster.params.gru[0][0].reset, "export to .onnx, or train with --reset after")
+    way_out = "export to .onnx" if forecaster.model == "ridge" else "export to .onnx, or train with --reset after"
+    _refuse_before(forecaster.params.gru[0][0].reset, way_out)
     torch = import_peer("torch")
     params = forecaster.params
     state: dict[str, Any] = {f"gru.{name}": tensor for name, tensor in to_torch(params.gru).items()}

@@ -238,12 +238,13 @@ def write_plots(
     history: Sequence[EpochRecord],
     best_epoch: int,
 ) -> None:
-    """``plots/``: cost, sequence and residuals."""
+    """``plots/``: cost, where there is a history, sequence and residuals."""
     from gru_xp.reporting.plots import plot_cost, plot_residuals, plot_sequence
 
     plots = folder / _PLOTS
     plots.mkdir()
-    plot_cost(plots / "cost_plot.png", history, best_epoch)
+    if history:
+        plot_cost(plots / "cost_plot.png", history, best_epoch)
     plot_sequence(plots / "sequence_plot.png", series, parts)
     plot_residuals(plots / "residual_plot.png", series, parts)
 

@@ -77,8 +77,8 @@ def test_rates_of_counts(rng, cpu, tmp_path):
     _, forecasts = learn(rng.poisson(rates).astype(float), cpu, tmp_path, loss="poisson")
     assert list(forecasts) == INTERVALS
     actual = rates[LEARNED : ROWS - 1]
-    assert np.abs(np.log(forecasts["GRU"][:, 0] / actual)).mean() < 0.15
-    assert np.mean(forecasts["GRU"][:, 0] / actual) == pytest.approx(1, abs=0.06)
+    assert np.abs(np.log(forecasts["GRU"][:, 0] / actual)).mean() < 0.17
+    assert np.mean(forecasts["GRU"][:, 0] / actual) == pytest.approx(1, abs=0.08)
     for name, quantile in (("lo-95", 0.025), ("median", 0.5), ("hi-80", 0.9)):
         quantiles = poisson_quantile(forecasts["GRU"], quantile)
         np.testing.assert_array_equal(forecasts[f"GRU-{name}"], quantiles)
@@ -105,11 +105,23 @@ def test_rates_are_in_units_of_the_mean_of_the_window_or_the_training_rows(rng, 
     for scaling in SCALINGS:
         forecaster = Forecaster(**TINY, loss="poisson", scaling=scaling, horizon=2).fit(counts[:50], device=cpu)
         window = counts[None, -7:, None]
-        x = Scaler.fit(scaling, counts[:50, None], ("a",)).scale_windows(window)
+        x = np.arcsinh(Scaler.fit(scaling, counts[:50, None], ("a",)).scale_windows(window))
         typical = counts[:50].mean()
         unit = window.mean() + 0.05 * typical if scaling in ("window", "last") else typical
         rates = unit * np.exp(network_forward(x, forecaster.params)[0][0])
         np.testing.assert_allclose(forecaster.forecast(counts, 2), rates, rtol=1e-12, err_msg=scaling)
+
+
+def test_rates_of_sparse_counts_stay_near_the_counts(rng, cpu):
+    sparse, weekly = np.zeros(250), rng.poisson(np.where(np.arange(250) % 7 == 5, 6, 0)).astype(float)
+    sparse[::25] = 5
+    for counts, L, scaling in ((sparse, 26, "window"), (sparse, 26, "standard"), (weekly, 14, "last")):
+        settings = TINY | {"seq_length": L, "num_steps": 1, "loss": "poisson", "scaling": scaling}
+        forecaster = Forecaster(**settings).fit(counts, device=cpu)
+        assert np.nanmax(forecaster.predict(counts)) < 1.7 * counts.max(), scaling
+        params = forecaster.params
+        forecaster.params = params._replace(skip=params.skip._replace(weight=20 * params.skip.weight))
+        assert 0 < forecaster.forecast(counts, 40).max() <= 2 * max(counts.max(), counts.mean() + 5 * counts.std())
 
 
 def test_quantiles_are_sorted_and_the_nearest_to_the_median_is_the_point(rng):
