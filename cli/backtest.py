@@ -172,6 +172,7 @@ def backtest(
     it was not trained on, or those of another CSV file.
     """
     from gru_xp.forecasting.backtest import first_origin
+    from gru_xp.forecasting.data import naming
 
     plan, known, part = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True, "test"
     if Path(source).is_dir() or Path(source).suffix == ".safetensors":
@@ -195,7 +196,9 @@ def backtest(
         settings |= {"horizon": horizon or 1, **limits_taken_off(settings)}
         check_together(ctx, settings)
         fits = _Fits(settings, choose_device(device, quiet=quiet), quiet=quiet)
-        first = first_origin(len(read.series), horizon or 1, stride or horizon or 1, windows, split_ratio)
+        steps, rows = horizon or 1, len(read.series)
+        with naming(read.series):
+            first = first_origin(rows, steps, stride or steps, windows, split_ratio, least=fits.least)
         result = plan.run(read.series, first, 1, fits)
     note_if_no_ridge(result.metrics, read.path.name, known=known, quiet=quiet)
     if out is not None:
@@ -221,11 +224,13 @@ def _of_run(
     If it is trained again, other rows are divided as those of a file.
     """
     from gru_xp.forecasting.backtest import first_origin
+    from gru_xp.forecasting.data import naming
 
     fits = _Fits(forecaster.settings(), forecaster.device, quiet=quiet)
     horizon = plan.horizon or forecaster.horizon
     if plan.refit and not known:
-        first = first_origin(len(series), horizon, plan.stride or horizon, plan.windows)
+        with naming(series):
+            first = first_origin(len(series), horizon, plan.stride or horizon, plan.windows, least=fits.least)
         return plan.run(series, first, horizon, fits)
     if not plan.refit:
         note_what_the_guard_chose(forecaster, quiet=quiet)
@@ -244,6 +249,16 @@ class _Fits:
         self._settings = {name: value for name, value in settings.items() if name in known}
         self._device, self._quiet, self._has_warned = device, quiet, False
         self._settled: str | None = None
+
+    @property
+    def least(self) -> int:
+        """The fewest rows to learn from."""
+        from gru_xp.forecasting import Forecaster
+        from gru_xp.forecasting.windows import least_rows
+
+        with settings_as_options():
+            forecaster = Forecaster(**self._settings)
+        return least_rows(forecaster.shortest_window, forecaster.validation_ratio, forecaster.horizon)
 
     def __call__(self, rows: "TimeSeries") -> "Forecaster":
         from gru_xp.forecasting import Forecaster

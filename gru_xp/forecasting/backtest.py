@@ -18,7 +18,7 @@ from gru_xp.forecasting.outputs import column_suffix, quantile_column
 from gru_xp.forecasting.recipe import naive_spread
 from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.significance import diebold_mariano
-from gru_xp.forecasting.windows import Floats
+from gru_xp.forecasting.windows import Floats, first_that_does
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 from gru_xp.nn.checks import shown, whole_number
@@ -315,9 +315,36 @@ def rolling_origins(first: int, stop: int, horizon: int, stride: int, windows: i
     return origins[::-1]
 
 
-def first_origin(rows: int, horizon: int, stride: int, windows: int | None, split_ratio: float = SPLIT_RATIO) -> int:
-    """The first row that may be forecast: where a share of the rows ends, or where so many windows begin."""
-    return round(split_ratio * rows) if windows is None else rows - horizon - stride * (windows - 1)
+def first_origin(
+    rows: int, horizon: int, stride: int, windows: int | None, split_ratio: float = SPLIT_RATIO, *, least: int = 1
+) -> int:
+    """The first row that may be forecast: where a share of the rows ends, or where so many windows begin.
+
+    Raises
+    ------
+    DataError
+        There is nothing to forecast after it, or fewer than `least` rows to learn from before the first forecast.
+    """
+
+    def first_of(n: int) -> int:
+        return round(split_ratio * n) if windows is None else n - horizon - stride * (windows - 1)
+
+    def is_enough(n: int) -> bool:
+        origins = rolling_origins(first_of(n), n, horizon, stride, windows)
+        return len(origins) > 0 and origins[0] >= least
+
+    if not is_enough(rows):
+        needed = first_that_does(is_enough, rows + 1)
+        which, fewer = f"after {split_ratio:g} of the rows", "a smaller split ratio"
+        if windows is not None:
+            which = f"in {windows} windows, {stride} row(s) apart, after at least {least} row(s) to learn from"
+            fewer = "fewer windows"
+        enough = "no number of rows is enough" if needed is None else f"at least {needed} are needed"
+        raise DataError(
+            f"{rows} rows are too few for forecasts of {horizon} step(s) {which}: {enough}; give more rows"
+            f"{', fewer steps' if horizon > 1 else ''} or {fewer}"
+        )
+    return first_of(rows)
 
 
 def forecast_from(
@@ -510,11 +537,10 @@ def roll(
 
 def _check_origins(origins: Rows, series: TimeSeries, first: int, horizon: int) -> None:
     """See that there is a window to forecast; DataError if not."""
-    if not len(origins) or first < 1:
-        needed = first + horizon if first >= 1 else len(series) + 1 - first
+    if not len(origins):
         raise DataError(
             f"{len(series)} rows are too few for forecasts of {horizon} step(s) after the rows to learn from; at least "
-            f"{needed} are needed: give more rows, fewer steps or fewer windows"
+            f"{first + horizon} are needed: give more rows or fewer steps"
         )
     target = _known_values(series)
     if np.isnan(target[origins[:, None] + np.arange(horizon)]).all():

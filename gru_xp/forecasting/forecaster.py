@@ -33,7 +33,7 @@ from gru_xp.forecasting.predicting import forecast_each, forecast_origins, predi
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import MAX_STEPS, check_settings, planned_epochs, training_config
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection
-from gru_xp.forecasting.windows import Floats, split_rows
+from gru_xp.forecasting.windows import Floats, least_rows, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
@@ -702,8 +702,9 @@ class Forecaster:
         def fit(rows: TimeSeries) -> "Forecaster":
             return Forecaster(**self.settings()).fit(rows, device=chosen)
 
-        first = first_origin(len(series), steps, stride, windows, float(split_ratio))
+        least = least_rows(self.shortest_window, self.validation_ratio, self.horizon)
         with naming(series):
+            first = first_origin(len(series), steps, stride, windows, float(split_ratio), least=least)
             return roll(fit, series, first, steps, windows=windows, stride=stride, refit=refit_after, others=others)
 
     def save(self, path: str | os.PathLike[str]) -> None:

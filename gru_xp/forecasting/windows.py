@@ -105,7 +105,7 @@ def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio:
 
     split = divide(rows)
     if not fits(split):
-        needed = _first(lambda n: fits(divide(n)), rows + 1)
+        needed = first_that_does(lambda n: fits(divide(n)), rows + 1)
         enough = "no number of rows is enough" if needed is None else f"at least {needed} are needed"
         steps = f"{seq_length} steps" if seq_length > 1 else "1 step"
         ahead = f" and a horizon of {horizon}" if horizon > 1 else ""
@@ -118,7 +118,20 @@ def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio:
     return split
 
 
-def _first(holds: Callable[[int], bool], start: int) -> int | None:
+def least_rows(seq_length: int, validation_ratio: float, horizon: int) -> int:
+    """The fewest rows that `split_rows` divides with no test part."""
+
+    def can_be_divided(rows: int) -> bool:
+        try:
+            split_rows(rows, seq_length, 1.0, validation_ratio, horizon)
+        except DataError:
+            return False
+        return True
+
+    return first_that_does(can_be_divided, 1) or 1
+
+
+def first_that_does(holds: Callable[[int], bool], start: int) -> int | None:
     """The first number from `start` for which `holds` does, if it goes on to hold from there, but for rounding."""
     high = start
     while not holds(high):

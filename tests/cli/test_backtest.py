@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import sys
 
 import numpy as np
@@ -130,8 +131,16 @@ def test_what_is_refused(app, goog, write_csv, quick, monkeypatch):
         outcome = app("backtest", *arguments)
         assert outcome.code == 2, arguments
         assert said in outcome.err
-    app("backtest", "own.csv", *quick, "--steps", 70, "--quiet").assert_refused("60 rows", "at least")
-    app("backtest", "own.csv", *quick, "--windows", 99, "--quiet").assert_refused("rows are too few")
+    for given in (("--steps", 27), ("--windows", 20, "--steps", 3)):
+        given = ("backtest", "own.csv", "--model", "ridge", *given, "--quiet")
+        refused = app(*given)
+        refused.assert_refused("60 rows are too few", "at least")
+        needed = int(re.search(r"at least (\d+) are", refused.error)[1])
+        write_csv(rows=needed - 1)
+        assert app(*given).code == 1
+        write_csv(rows=needed)
+        assert app(*given).code == 0
+        write_csv(rows=60)
     app("backtest", "own.csv", *quick, "--out", "no/all.csv", "--quiet").assert_refused(
         "no/all.csv", "cannot be written"
     )

@@ -173,7 +173,7 @@ def test_arguments_and_rows_that_do_not_fit(frame, small, cpu, refusal):
     for wrong in ({"steps": 0}, {"stride": 0}, {"windows": 0}, {"refit": "often"}, {"split_ratio": 1.0}):
         refusal(lambda w=wrong: fitted.backtest(frame["Sales"], **w), next(iter(wrong)), error=ArgumentError)
     refusal(lambda: fitted.evaluate(frame, start=2), "start is 2", error=ArgumentError)
-    refusal(lambda: fitted.backtest(frame["Sales"], 50, windows=2), "90 rows", "at least 101")
+    refusal(lambda: fitted.backtest(frame["Sales"], 50, windows=2), "90 rows", "at least 106")
     refusal(lambda: fitted.evaluate(frame, 50, start=60), "90 rows", "at least 110")
     observed = np.ones((90, 1), dtype=bool)
     observed[80:] = False
