@@ -323,7 +323,7 @@ def test_sentences():
 
 def test_few_rows_without_structure_claim_no_skill(cpu):
     """Which are too few for the guard. The test of significance errs, too, but not by much."""
-    for seed in range(10):
+    for seed in range(4):
         noise = np.random.default_rng(seed).standard_normal(250)
         for values in (noise, noise.cumsum()):
             fitted = Forecaster(model="ridge").fit(values[:175], device=cpu)
@@ -355,14 +355,26 @@ def test_refit():
 # --- no skill where there is none -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["noise", "walk"])
-@pytest.mark.parametrize("settings", [{}, {"scaling": "standard", "linear_skip": False, "guard": False}], ids=str)
-def test_no_skill_where_nothing_can_be_learned(kind, settings, cpu):
-    """At most 3 %, one step ahead and several, whatever the seed; of the recipe, and of a GRU on its own."""
-    for seed, horizon in ((0, 1), (1, 5)):
-        noise = np.random.default_rng(seed).standard_normal((1000, 1))
-        series = TimeSeries(noise if kind == "noise" else np.cumsum(noise, axis=0), ("a",))
-        forecaster = Forecaster(**settings, horizon=horizon, seed=seed).fit(series.head(600), device=cpu)
-        metrics = forecaster.evaluate(series, start=600).metrics
-        assert math.isfinite(metrics["skill"])
-        assert metrics["skill"] <= 0.03, (seed, horizon)
+GRU_ALONE = {"scaling": "standard", "linear_skip": False, "guard": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "horizon"),
+    [
+        ("noise", {}, 1),
+        ("walk", {}, 5),
+        ("walk", GRU_ALONE, 1),
+        pytest.param("noise", GRU_ALONE, 5, marks=pytest.mark.slow),
+        pytest.param("noise", {}, 5, marks=pytest.mark.slow),
+        pytest.param("walk", {}, 1, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_no_skill_where_nothing_can_be_learned(kind, settings, horizon, cpu):
+    """At most 3 %, one step ahead and several; of the recipe, and of a GRU on its own."""
+    noise = np.random.default_rng(horizon // 5).standard_normal((1000, 1))
+    series = TimeSeries(noise if kind == "noise" else np.cumsum(noise, axis=0), ("a",))
+    forecaster = Forecaster(**settings, horizon=horizon, seed=horizon // 5).fit(series.head(600), device=cpu)
+    metrics = forecaster.evaluate(series, start=600).metrics
+    assert math.isfinite(metrics["skill"])
+    assert metrics["skill"] <= 0.03

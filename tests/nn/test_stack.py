@@ -239,7 +239,7 @@ def test_gradients(draw_call, reset, L, D, settings):
     check_gradients(draw_call(L, D), "direction", reset=reset, **settings)
 
 
-@pytest.mark.parametrize(("L", "D", "reset"), [(2, 2, "before"), (2, 1, "after")])
+@pytest.mark.parametrize(("L", "D", "reset"), [pytest.param(2, 2, "before", marks=pytest.mark.slow), (2, 1, "after")])
 def test_gradient_of_every_number(draw_call, L, D, reset):
     check_gradients(
         draw_call(L, D, sizes=(2, 2, 1, 2)),

@@ -155,7 +155,7 @@ def test_a_gpu_is_named_where_it_has_not_enough(gpu):
 @pytest.mark.parametrize(
     ("rows", "features", "settings"),
     [
-        (40_000, 1, {"seq_length": 60, "num_steps": 2, "hidden_size": 8}),
+        (15_000, 1, {"seq_length": 60, "num_steps": 2, "hidden_size": 8}),
         (5000, 9, {"seq_length": 40, "hidden_size": 4, "num_steps": 2}),
         (5000, 3, dict(ARTICLE_PRESET, hidden_size=2, num_epochs=1, keep_every=3)),
     ],

@@ -90,7 +90,7 @@ def _trained(p, config, device, **options):
 def test_a_training_goes_on_without_what_was_captured(cpu, trained, fail_after, kind):
     expected, no_warnings = trained(kind, cpu)
     assert not no_warnings
-    for n in itertools.count(step=17):
+    for n in itertools.count(step=41):
         has_failed = fail_after(n)
         numbers, given = trained(kind, cpu)
         assert numbers == expected, n
