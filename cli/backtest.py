@@ -128,7 +128,7 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
     metavar="X",
     default=0.7,
     show_default=True,
-    help="With CSV: fraction of the rows, from the start, before the first forecast; ignored with --windows.",
+    help="With CSV: fraction of the rows, from the start, to train on first, as by train; ignored with --windows.",
 )
 @column_options("Close, or the only numeric column; with RUN, as in the run")
 @reading_options
@@ -167,8 +167,8 @@ def backtest(
 ) -> None:
     """Measure forecasts from many points of a series.
 
-    Each is made as if the later rows were not known yet. With CSV, a model is trained on the rows before the first
-    forecast; the options of train set it up. With RUN, a run folder or a model file, its model forecasts the rows that
+    Each is made as if the later rows were not known yet. With CSV, a model is trained on the rows before them, as by
+    train, whose options set it up. With RUN, a run folder or a model file, its model forecasts the rows that
     it was not trained on, or those of another CSV file.
     """
     from gru_xp.forecasting.backtest import first_origin
@@ -199,7 +199,7 @@ def backtest(
         steps, rows = horizon or 1, len(read.series)
         with naming(read.series):
             first = first_origin(rows, steps, stride or steps, windows, split_ratio, least=fits.least)
-        result = plan.run(read.series, first, 1, fits)
+        result = plan.run(read.series, first, 1, fits, None if refit else first)
     note_if_no_ridge(result.metrics, read.path.name, known=known, quiet=quiet)
     if out is not None:
         _write(result, out)

@@ -247,12 +247,19 @@ def device_options(command: F) -> F:
     return cast(F, with_request)
 
 
+class _Models(click.Choice):  # type: ignore[type-arg,unused-ignore]
+    """A choice of names that a message has as they are written, though case is forgiven."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        return f"{value!r} is not one of {', '.join(map(repr, self.choices))}."
+
+
 def compare_option(command: F) -> F:
     """``--compare``, which reaches the command as names of `gru_xp.interop.statsforecast`."""
     return click.option(
         "--compare",
         multiple=True,
-        type=click.Choice(["AutoTheta", "AutoETS"], case_sensitive=False),
+        type=_Models(["AutoTheta", "AutoETS"], case_sensitive=False),
         metavar="AutoTheta|AutoETS",
         help="Compare with a model of statsforecast (extra statsforecast), too; give it once for each. It is fitted "
         "before every forecast, which is slow for many forecasts and for long seasons.",

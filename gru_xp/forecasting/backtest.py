@@ -454,7 +454,7 @@ def backtest(
     Parameters
     ----------
     fit
-        Gives a fitted forecaster for the rows before an origin.
+        Gives a forecaster that is fitted to the given rows: with `refit`, all before an origin; else `learned` ones.
     series
         All rows.
     origins
@@ -479,7 +479,7 @@ def backtest(
     for start in range(0, len(origins), refit or len(origins)):
         window_origins = origins[start : start + (refit or len(origins))]
         first = int(window_origins[0])
-        forecaster = fit(series.head(first))
+        forecaster = fit(series.head(first if refit else min(learned, first)))
         if start == 0:
             seasons = seasons_of(forecaster, series, learned)
         train = series.values[: learned if start == 0 else first, 0]

@@ -663,7 +663,7 @@ class Forecaster:
         refit : {"never", "always"} or int
             Whether to fit again for every window, or for every N-th one.
         split_ratio
-            Fraction of the rows before the first forecast, if `windows` is None.
+            Fraction of the rows, from the start, to fit to first, if `windows` is None.
         others
             Other forecasts to compare with, by name, such as `statsforecast_model` gives; see `OtherForecast`.
         target, features, device, **how
@@ -705,7 +705,17 @@ class Forecaster:
         least = least_rows(self.shortest_window, self.validation_ratio, self.horizon)
         with naming(series):
             first = first_origin(len(series), steps, stride, windows, float(split_ratio), least=least)
-            return roll(fit, series, first, steps, windows=windows, stride=stride, refit=refit_after, others=others)
+            return roll(
+                fit,
+                series,
+                first,
+                steps,
+                windows=windows,
+                stride=stride,
+                refit=refit_after,
+                learned=None if refit_after else first,
+                others=others,
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, which `load` reads on any device.

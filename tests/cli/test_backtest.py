@@ -62,6 +62,17 @@ def test_the_options_of_train(app, write_csv, quick):
         assert json.loads(outcome.out)["models"]["GRU"]["mae"] == pytest.approx(expected), options
 
 
+def test_it_learns_from_the_rows_that_train_learns_from(app, write_csv, quick, tmp_path):
+    """Also where these do not end with the start of a forecast."""
+    write_csv(rows=60)
+    document = json.loads(app("backtest", "own.csv", *quick, "--steps", 4, "--json").out)
+    assert app("train", "own.csv", *quick, "--horizon", 4, "--out", "run").code == 0
+    trained = json.loads((tmp_path / "run/metrics.json").read_text())["parts"]["test"]
+    assert document["windows"] == trained["windows"] == 4
+    for name, errors in trained["models"].items():
+        assert document["models"][name]["mase"] == pytest.approx(errors["mase"], rel=1e-6), name
+
+
 def test_training_again(app, write_csv, quick):
     write_csv(rows=60)
     for refit, fits in (("never", 1), ("2", 2), ("always", 4)):
@@ -123,6 +134,7 @@ def test_what_is_refused(app, goog, write_csv, quick, monkeypatch):
     for command in ("train", "backtest"):
         app(command, "own.csv", "--compare", "AutoETS").assert_refused("pip install 'gru-xp[statsforecast]'")
     for arguments, said in (
+        (("own.csv", "--compare", "Foo"), "'AutoTheta', 'AutoETS'"),
         ((goog.folder, "--hidden-size", 3), "--hidden-size"),
         ((goog.folder, "--split-ratio", 0.5), "--split-ratio"),
         (("own.csv", "own.csv"), "own.csv"),
