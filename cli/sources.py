@@ -233,7 +233,7 @@ def _is_known(notes: "Mapping[str, Any]", series: "TimeSeries") -> bool:
 
 def rows_checksum(series: "TimeSeries", rows: int) -> str:
     """Of the values in the first rows."""
-    return hashlib.sha256(series.values[:rows].tobytes()).hexdigest()
+    return hashlib.sha256(series.head(rows).values.tobytes()).hexdigest()
 
 
 # --- what a run keeps of its file -------------------------------------------------------------------------------

@@ -297,9 +297,10 @@ def _compared(
             f"{csv} differs from the data of the run: {change}; leave it out to continue with the rows stored in "
             "the run, or add --allow-changes to continue with these",
         )
-    if (source.series.observed is not None) != checkpoint.forecaster.sees_gaps:
-        what = "no missing values" if source.series.observed is None else "missing values"
-        _refuse(path, f"{csv} has {what}, unlike the data of the run; train a new run")
+    if source.series.observed is not None and not checkpoint.forecaster.sees_gaps:  # a run of an earlier version
+        if not source.series.observed.all():
+            _refuse(path, f"{csv} has missing values, unlike the data of the run; train a new run")
+        source = dataclasses.replace(source, series=dataclasses.replace(source.series, observed=None))
     note(f"{csv}: {change}; continuing with these rows")
     return source, True
 

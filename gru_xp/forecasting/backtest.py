@@ -12,8 +12,9 @@ import numpy as np
 
 from gru_xp.errors import ArgumentError, DataError, printable
 from gru_xp.forecasting.baselines import baselines, needs_no_training
+from gru_xp.forecasting.data import before_later_rows
 from gru_xp.forecasting.forecaster import Forecaster
-from gru_xp.forecasting.metrics import STEP_MEASURES, accuracy, accuracy_by_step, quantile_accuracy, skill
+from gru_xp.forecasting.metrics import STEP_MEASURES, accuracy, accuracy_by_step, quantile_accuracy, rounding, skill
 from gru_xp.forecasting.outputs import column_suffix, quantile_column
 from gru_xp.forecasting.recipe import naive_spread
 from gru_xp.forecasting.season import find_seasons
@@ -134,14 +135,17 @@ class Backtest:
         training has the smallest mean absolute error; ``skill``, by which share that of the model is smaller, and
         ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the two; ``change``, how much the model's
         forecasts differ from the last value, relative to what the series does. None where there is no such number.
+        Differences from the actual values that are only rounding count as 0: of a forecast without any others, there
+        is no skill and no test.
 
         Raises
         ------
         DataError
             The errors are too large for numbers.
         """
-        y_true, forecasts, model = self.y_true, self.points, self.model
-        errors = accuracy(y_true, forecasts, _known_values(self.series)[: self.learned], self.season)
+        y_true, model = self.y_true, self.model
+        forecasts = {name: self._without_rounding(forecast) for name, forecast in self.points.items()}
+        errors = accuracy(y_true, forecasts, _known_values(self.series.head(self.learned)), self.season)
         for name in ("mae", "rmse"):
             if errors[model][name] is None:
                 raise DataError(
@@ -155,7 +159,9 @@ class Backtest:
         else:
             by_step = accuracy_by_step(y_true, forecasts)
         best = min(self.baselines, key=lambda name: math.inf if errors[name]["mae"] is None else errors[name]["mae"])
-        tested = diebold_mariano(self._losses(model), self._losses(best), math.ceil(self.horizon / self.stride))
+        losses, others = (self._losses(forecasts[name]) for name in (model, best))
+        gain = skill(errors[model]["mae"], errors[best]["mae"])
+        tested = None if gain is None else diebold_mariano(losses, others, math.ceil(self.horizon / self.stride))
         steps = zip(by_step[model]["mae"], by_step[best]["mae"], strict=True)
         return {
             "windows": int((~np.isnan(y_true)).any(axis=1).sum()),
@@ -166,7 +172,7 @@ class Backtest:
             "models": {column_name(name): {**errors[name], "by_step": by_step[name]} for name in forecasts},
             "fallback": self._fallbacks(),
             "best_baseline": column_name(best),
-            "skill": skill(errors[model]["mae"], errors[best]["mae"]),
+            "skill": gain,
             "skill_by_step": [skill(*pair) for pair in steps],
             "p_value": None if tested is None else tested.p_value,
             "change": self._change(),
@@ -177,9 +183,15 @@ class Backtest:
         names = (self.fallbacks[window] for window in windows)
         return dict(Counter(column_name(name) for name in names if name is not None))
 
-    def _losses(self, name: str) -> Floats:
+    def _without_rounding(self, forecast: Floats) -> Floats:
+        """The forecast, exact where it differs from the actual value by rounding alone."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            is_same = np.abs(forecast - self.y_true) <= rounding(_known_values(self.series))
+        return np.where(is_same, self.y_true, forecast)
+
+    def _losses(self, forecast: Floats) -> Floats:
         """Mean absolute error of each window that has a value, shape ``(<= n,)``."""
-        errors = np.abs(self.forecasts[name] - self.y_true)
+        errors = np.abs(forecast - self.y_true)
         losses: Floats = np.nanmean(errors[~np.isnan(errors).all(axis=1)], axis=1)
         return losses
 
@@ -262,7 +274,7 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     gain, p_value, windows = metrics["skill"], metrics["p_value"], metrics["windows"]
     model, best = model_in_text(metrics), name_in_text(metrics["best_baseline"])
     if gain is None:
-        return f"The {model} cannot be compared with the {best} forecast, which has no errors."
+        return _without_skill(metrics, model, best)
     is_small, size = abs(gain) < 0.0005, f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'}"
     compared = f"The MAE of the {model} is {size} than that of the best baseline, {best}"
     if is_small:
@@ -281,13 +293,23 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     return f"{alike}: its MAE {differs}, which is not significant ({test})."
 
 
+def _without_skill(metrics: Mapping[str, Any], model: str, best: str) -> str:
+    """The sentence of `comparison_sentence` where the best forecast has no error to divide by."""
+    error, least = (metrics["models"][metrics[name]]["mae"] for name in ("model", "best_baseline"))
+    if least is None:
+        return f"The {model} cannot be compared with the {best} forecast, whose errors are too large for numbers."
+    if error == 0:
+        return f"Neither the {model} nor the best baseline, {best}, has any errors in these rows."
+    return f"The best baseline, {best}, has no errors at all in these rows; the MAE of the {model} is {error:.3g}."
+
+
 def copying_sentence(metrics: Mapping[str, Any]) -> str | None:
     """Whether the model only repeats the last value, in one sentence; None if its guard had chosen another forecast."""
     change = metrics["change"]
     if sum(metrics["fallback"].values()) == metrics["windows"]:
         return None
     if change is None:
-        return "The series does not change, so nothing can be said about copies of the last value."
+        return "The series does not change in these rows, so nothing can be said about copies of the last value."
     share = f"{change:.0%}" if change < 10 else "1000% or more"
     amount = f"its forecasts differ from it by {share} of the actual change, on average"
     verb = "nearly repeats" if change < REPEATS else "does not merely repeat"
@@ -371,8 +393,10 @@ def forecast_from(
     outputs = forecaster.outputs
     for name, baseline in baselines(train, seasons).items():
         named[name] = baseline(target, origins, horizon)
+        for number, known in before_later_rows(series, origins):
+            named[name][number] = baseline(known.values[:, 0], origins[number : number + 1], horizon)[0]
         if outputs.quantiles:
-            spread = naive_spread(baseline, series, len(train), horizon, outputs.quantiles, seasons)
+            spread = naive_spread(baseline, series.head(len(train)), len(train), horizon, outputs.quantiles, seasons)
             quantiles = outputs.quantiles_around(named[name], spread)
             for number, quantile in enumerate(outputs.quantiles):
                 named[f"{name}-{column_suffix(quantile)}"] = quantiles[:, number]
@@ -391,12 +415,16 @@ def with_others(result: Backtest, others: Mapping[str, OtherForecast] | None) ->
     for name, forecast in (others or {}).items():
         if column_name(name) in map(column_name, forecasts):
             raise ArgumentError(f"the table has a forecast that is called {shown(name)} already; use another name")
-        values = np.asarray(forecast(result.series.values[:, 0], result.origins, result.horizon, result.season))
+        series, origins = result.series, result.origins
+        values = np.asarray(forecast(series.values[:, 0], origins, result.horizon, result.season))
         if values.shape != result.y_pred.shape:
             raise ArgumentError(
                 f"the forecasts of {shown(name)} have shape {values.shape}; it must be {result.y_pred.shape}, the "
                 "numbers of origins and steps"
             )
+        for number, known in before_later_rows(series, origins):
+            own = origins[number : number + 1]
+            values[number] = np.asarray(forecast(known.values[:, 0], own, result.horizon, result.season))[0]
         forecasts[name] = values
     return replace(result, forecasts=forecasts)
 
@@ -426,15 +454,23 @@ def ridge_beside(forecaster: Forecaster, rows: TimeSeries, horizon: int) -> Fore
 
 
 def _target_alone(series: TimeSeries) -> TimeSeries:
-    observed = None if series.observed is None else series.observed[:, :1]
-    return replace(series, values=series.values[:, :1], columns=series.columns[:1], observed=observed)
+    observed, interpolated = (
+        None if flags is None else flags[:, :1] for flags in (series.observed, series.interpolated)
+    )
+    return replace(
+        series,
+        values=series.values[:, :1],
+        columns=series.columns[:1],
+        observed=observed,
+        interpolated=interpolated,
+    )
 
 
 def seasons_of(forecaster: Forecaster, series: TimeSeries, learned: int) -> list[int]:
     """The seasons that the forecaster was given or has found; else those of the first `learned` rows of a series."""
     if forecaster.season != "auto":
         return [forecaster.season] if isinstance(forecaster.season, int) else []
-    return list(forecaster.seasons or find_seasons(series.values[:learned, 0], series.reading.freq))
+    return list(forecaster.seasons or find_seasons(series.head(learned).values[:, 0], series.reading.freq))
 
 
 def backtest(
@@ -482,7 +518,7 @@ def backtest(
         forecaster = fit(series.head(first if refit else min(learned, first)))
         if start == 0:
             seasons = seasons_of(forecaster, series, learned)
-        train = series.values[: learned if start == 0 else first, 0]
+        train = series.head(learned if start == 0 else first).values[:, 0]
         if refit or learned <= first:
             training = series.head(first if refit else learned)
         found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons, training))

@@ -42,6 +42,7 @@ _SERIES_FIELDS: dict[str, type | tuple[type, ...]] = {
     "columns": list,
     "name": str,
     "observed": bool,
+    "interpolated": bool,
     "missing": (dict, type(None)),
     "labels": (int, type(None)),
     "dates": (int, type(None)),
@@ -237,6 +238,8 @@ def _series_parts(series: TimeSeries) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays = {"values": series.values}
     if series.observed is not None:
         arrays["observed"] = series.observed.astype(np.uint8)
+    if series.interpolated is not None:
+        arrays["interpolated"] = series.interpolated.astype(np.uint8)
     if series.labels is not None:
         arrays["labels"] = _bytes(series.labels)
     if series.dates is not None:
@@ -246,6 +249,7 @@ def _series_parts(series: TimeSeries) -> tuple[dict[str, Any], dict[str, Any]]:
         "columns": list(series.columns),
         "name": series.name,
         "observed": series.observed is not None,
+        "interpolated": series.interpolated is not None,
         "missing": series.missing,
         "labels": len(arrays["labels"]) if "labels" in arrays else None,
         "dates": len(arrays["dates"]) if "dates" in arrays else None,
@@ -255,7 +259,7 @@ def _series_parts(series: TimeSeries) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _series_specs(fields: dict[str, Any], forecaster: Forecaster) -> dict[str, TensorSpec]:
-    check_fields("the series", {"reading": {}, **fields}, _SERIES_FIELDS)
+    check_fields("the series", {"reading": {}, "interpolated": False, **fields}, _SERIES_FIELDS)
     columns, has_gaps = tuple(fields["columns"]), fields["observed"]
     if columns != forecaster.columns or has_gaps != forecaster.sees_gaps or fields["rows"] < 1:
         raise ValueError("the series is not one for the forecaster")
@@ -263,6 +267,8 @@ def _series_specs(fields: dict[str, Any], forecaster: Forecaster) -> dict[str, T
     specs = {"values": TensorSpec("float64", shape)}
     if has_gaps:
         specs["observed"] = TensorSpec("uint8", shape)
+    if fields.get("interpolated"):
+        specs["interpolated"] = TensorSpec("uint8", shape)
     return specs | {
         name: TensorSpec("uint8", (fields[name],)) for name in ("labels", "dates") if fields[name] is not None
     }
@@ -277,6 +283,7 @@ def _series_from_parts(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Tim
         None if dates is None else tuple(map(datetime.fromisoformat, dates)),
         fields["name"],
         observed=arrays["observed"].astype(bool) if "observed" in arrays else None,
+        interpolated=arrays["interpolated"].astype(bool) if "interpolated" in arrays else None,
         missing=fields["missing"],
         reading=reading_from_fields(fields["reading"]) if "reading" in fields else Reading(),  # older files do not say
     )
@@ -296,7 +303,7 @@ def reading_from_fields(fields: dict[str, Any]) -> Reading:
 
 
 def _gaps(series: TimeSeries) -> Any:
-    return np.zeros(0, dtype=bool) if series.observed is None else series.observed
+    return np.ones(series.values.shape, dtype=bool) if series.observed is None else series.observed
 
 
 def _bytes(texts: Sequence[str]) -> Any:

@@ -19,6 +19,7 @@ from gru_xp.io.options import ReadOptions
 from gru_xp.io.read import read, read_table
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.spacing import find_spacing, next_dates
+from gru_xp.io.table import Rows
 
 
 def series_to_learn(
@@ -145,6 +146,28 @@ def naming(series: object) -> Iterator[None]:
         raise DataError(f"{printable(name, 1000)}: {error}") from error
 
 
+def before_later_rows(series: TimeSeries, origins: Rows) -> Iterator[tuple[int, TimeSeries]]:
+    """The origins that interpolated values come just before, by number, each with the series as it is known there.
+
+    These values are the last one that was there, not those between it and a later one. Rows from the origin on are as
+    in the series, and each series holds only until the next one.
+    """
+    if series.interpolated is None:
+        return
+    there = np.where(series.interpolated, -1, np.arange(len(series))[:, None])
+    last = np.maximum.accumulate(there, axis=0)  # row of the last value that was there, -1 for none
+    known = replace(series, values=series.values.copy(), interpolated=None)
+    for number in np.flatnonzero(series.interpolated[origins - 1].any(axis=1)).tolist():
+        origin = int(origins[number])
+        rows = last[origin - 1]
+        changed = slice(max(rows.min(), 0), origin)
+        for column, row in enumerate(rows.tolist()):
+            if row >= 0:
+                known.values[row:origin, column] = known.values[row, column]
+        yield number, known
+        known.values[changed] = series.values[changed]
+
+
 def check_magnitude(series: TimeSeries) -> None:
     """Raise DataError where a value is too large to be learned."""
     bad = np.argwhere(np.abs(series.values) > LARGEST)
@@ -231,8 +254,12 @@ def _take_columns(series: TimeSeries, columns: Sequence[str]) -> TimeSeries:
                 find_name(name, series.columns)
         return series
     order = [series.columns.index(name) for name in columns]
-    observed = None if series.observed is None else series.observed[:, order]
-    return replace(series, values=series.values[:, order], columns=tuple(columns), observed=observed)
+    observed, interpolated = (
+        None if flags is None else flags[:, order] for flags in (series.observed, series.interpolated)
+    )
+    return replace(
+        series, values=series.values[:, order], columns=tuple(columns), observed=observed, interpolated=interpolated
+    )
 
 
 def _check_number(names: Sequence[str], columns: Sequence[str]) -> None:

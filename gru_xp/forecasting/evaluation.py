@@ -119,7 +119,7 @@ def evaluate(
             f"{taken.name}: {len(taken)} rows are too few: the model looks back on {forecaster.window_length} and "
             f"forecasts {horizon}; at least {needed} are needed"
         )
-    forecasts = forecast_from(forecaster, taken, every, horizon, taken.values[:learned, 0], seasons, training)
+    forecasts = forecast_from(forecaster, taken, every, horizon, taken.head(learned).values[:, 0], seasons, training)
     evaluated, start = [], 0
     with naming(taken):
         for name, own in origins.items():

@@ -39,7 +39,7 @@ def accuracy(y_true: Floats, forecasts: dict[str, Floats], train: Floats, season
     -------
     dict
         By forecast and name of `MEASURES`; sMAPE is from 0 to 1. None where there is no such number, as for MASE if the
-        training rows are constant or shorter than a season.
+        training rows are constant, shorter than a season, or repeat it but for rounding.
     """
     losses = _losses()
     names, frame = list(forecasts), _frame(y_true, forecasts)
@@ -48,7 +48,12 @@ def accuracy(y_true: Floats, forecasts: dict[str, Floats], train: Floats, season
         training = _training_frame(train)
         for name in ("mase", "rmsse"):
             results[name] = getattr(losses, name)(frame, names, seasonality=season, train_df=training, id_col=_ID)
-    return {model: {name: _number(results[name][model].iloc[0]) for name in MEASURES} for model in names}
+    measured = {model: {name: _number(results[name][model].iloc[0]) for name in MEASURES} for model in names}
+    changes = np.abs(train[season:] - train[:-season])
+    if np.nansum(changes) <= rounding(train) * np.count_nonzero(~np.isnan(changes)):
+        for measures in measured.values():
+            measures["mase"] = measures["rmsse"] = None
+    return measured
 
 
 def accuracy_by_step(y_true: Floats, forecasts: dict[str, Floats]) -> dict[str, dict[str, list[float | None]]]:
@@ -95,6 +100,19 @@ def quantile_accuracy(y_true: Floats, quantiles: Mapping[str, Mapping[float, Flo
                 coverage = losses.coverage(frame, [name], "all", id_col=_ID)[name].iloc[0]
                 found[name] |= {"coverage": _number(coverage), "expected_coverage": round(high - low, 10)}
     return found
+
+
+def rounding(values: Floats) -> float:
+    """The largest difference between values ``(N,)``, some of them NaN, that is no more than that of float64 numbers.
+
+    Values of a formula, such as a sine, are exact to about 1e-13 of what they range over, and any to their last bits.
+    """
+    there = values[~np.isnan(values)]
+    if not len(there):
+        return 0.0
+    with np.errstate(over="ignore"):
+        spread = min(float(np.ptp(there)), 1e300)
+    return max(1e-12 * spread, 8 * float(np.finfo(np.float64).eps) * float(np.abs(there).max()))
 
 
 def skill(error: float | None, reference: float | None) -> float | None:

@@ -10,7 +10,7 @@ from gru_xp.devices import is_out_of_memory, to_device, to_host
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.baselines import Baseline, baselines
-from gru_xp.forecasting.data import naming
+from gru_xp.forecasting.data import before_later_rows, naming
 from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import training_config
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 def predict_rows(forecaster: "Forecaster", series: TimeSeries) -> Floats:
     """Predictions ``(N - L,)`` of every row with a whole window before it, one step ahead."""
+    origins = np.arange(forecaster.window_length, len(series))
     if forecaster.fallback is not None:
-        origins = np.arange(forecaster.window_length, len(series))
-        return _naive_forecasts(forecaster, series, origins, 1)[:, 0, 0]
+        return forecast_origins(forecaster, series, origins, 1)[:, 0, 0]
     windows, _ = make_windows(series.values, forecaster.window_length)
     with prediction_advice(forecaster.window_length, forecaster.device), naming(series):
         predictions = np.empty(len(windows))
@@ -36,12 +36,22 @@ def predict_rows(forecaster: "Forecaster", series: TimeSeries) -> Floats:
             inputs = _inputs(series, forecaster.window_length, forecaster.scaler, forecaster.sees_gaps, some)
             ops = forecaster.device.ops()
             predictions[some] = _predict_windows(forecaster, inputs, windows[some], ops)[:, 0, 0]
+        for number, known in before_later_rows(series, origins):
+            predictions[number] = forecast_origins(forecaster, known, origins[number : number + 1], 1)[0, 0, 0]
         _check_predictions(predictions, partial(_called, series), first=forecaster.window_length)
     return predictions
 
 
 def forecast_origins(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
     """Forecasts ``(n, 1 + Q, steps)`` from all origins, points first, of many in one batch for each `horizon`."""
+    forecasts = _forecast_origins(forecaster, series, origins, steps)
+    for number, known in before_later_rows(series, origins):
+        forecasts[number] = _forecast_origins(forecaster, known, origins[number : number + 1], steps)[0]
+    return forecasts
+
+
+def _forecast_origins(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
+    """The same where all values before each origin are known there."""
     L = forecaster.window_length
     if forecaster.fallback is not None:
         return _naive_forecasts(forecaster, series, origins, steps)

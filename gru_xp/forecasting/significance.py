@@ -80,17 +80,22 @@ def diebold_mariano(losses: Floats, other_losses: Floats, overlap: int = 1) -> D
 def student_t_tails(t: float, degrees: int) -> float:
     """Probability that a variable of Student's t distribution is farther from 0 than `t`.
 
-    Source: Abramowitz and Stegun, "Handbook of Mathematical Functions" (1964), 26.7.3 and 26.7.4: a finite sum.
+    Source: Abramowitz and Stegun, "Handbook of Mathematical Functions" (1964), 26.7.3 and 26.7.4: finite sums for the
+    probability inside. The same sums without end are 1 for any `t`, so that their further terms are the tails, which
+    `1 - inside` would lose to rounding where they are small.
     """
     theta = math.atan2(abs(t), math.sqrt(degrees))
-    cos2 = math.cos(theta) ** 2
-    odd = degrees % 2
-    k = np.arange(1, (degrees - 2 + odd) // 2 + (0 if odd else 1))
-    terms = np.concatenate([[1.0], np.cumprod(cos2 * (2 * k / (2 * k + 1) if odd else (2 * k - 1) / (2 * k)))])
-    if not odd:
-        inside = math.sin(theta) * float(terms.sum())
-    elif degrees == 1:
-        inside = 2 * theta / math.pi
-    else:
-        inside = 2 / math.pi * (theta + math.sin(theta) * math.cos(theta) * float(terms.sum()))
-    return min(max(1.0 - inside, 0.0), 1.0)
+    sin, cos, odd = math.sin(theta), math.cos(theta), degrees % 2
+    unit, start = (2 / math.pi * sin * cos, 2 * theta / math.pi) if odd else (sin, 0.0)
+    count = degrees // 2
+
+    def terms(stop: int) -> Floats:
+        k = np.arange(1, stop)
+        factors = 2 * k / (2 * k + 1) if odd else (2 * k - 1) / (2 * k)
+        return np.concatenate([[1.0], np.cumprod(cos**2 * factors)])[:stop]
+
+    inside = start + unit * float(terms(count).sum())
+    if inside < 0.999:
+        return max(1.0 - inside, 0.0)
+    negligible = math.ceil(40 / -math.log(cos**2)) if cos**2 > 0 else 1
+    return min(unit * float(terms(count + negligible)[count:].sum()), 1.0)

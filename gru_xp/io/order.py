@@ -19,7 +19,7 @@ _FILLS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "ffill": (lambda values: values.ffill(), "filled with the last value before"),
     "interpolate": (
         lambda values: values.interpolate(limit_direction="both"),
-        "interpolated between the values before and after, so that filled values depend on later rows",
+        "interpolated between the values before and after; what comes before the later one gets the last value",
     ),
     "mask": (lambda values: values.ffill().bfill(), "marked as missing"),
 }
@@ -70,12 +70,13 @@ def order_rows(keys: Sequence[Any]) -> Order:
 
 
 class Filled(NamedTuple):
-    """Values without gaps, what is marked as missing, and what was done."""
+    """Values without gaps, what is marked as missing or interpolated, and what was done."""
 
     values: "pd.DataFrame"
     observed: Flags | None = None
     record: dict[str, Any] | None = None
     notices: tuple[str, ...] = ()
+    interpolated: Flags | None = None
 
 
 def fill_missing(values: "pd.DataFrame", how: str, table: Table) -> Filled:
@@ -99,7 +100,7 @@ def fill_missing(values: "pd.DataFrame", how: str, table: Table) -> Filled:
     for name in missing.columns[missing.all()]:
         raise table.cell_refusal(name, CellError(missing.index[0], "all values are missing; choose another column"))
     if not len(gaps := np.argwhere(missing)):
-        return Filled(values)
+        return Filled(values, np.ones(values.shape, dtype=bool) if how == "mask" else None)
     row, column = missing.index[gaps[0, 0]], missing.columns[gaps[0, 1]]
     if how == "refuse":
         which = f"the first of {len(gaps)} missing values" if len(gaps) > 1 else "the only missing one"
@@ -115,4 +116,5 @@ def fill_missing(values: "pd.DataFrame", how: str, table: Table) -> Filled:
     first = f"{table.where(row)}, column {printable(column)}"
     notice = f"{what} {first}: {done.format(dropped=len(values) - len(filled))}"
     observed = values.notna().to_numpy() if how == "mask" else None
-    return Filled(filled, observed, {"how": how, "values": len(gaps), "first": first}, (notice,))
+    interpolated = values.isna().to_numpy() if how == "interpolate" else None
+    return Filled(filled, observed, {"how": how, "values": len(gaps), "first": first}, (notice,), interpolated)

@@ -193,6 +193,7 @@ def read_rows(table: Table, target: str | None, features: Features, how: ReadOpt
         missing=filled.record,
         reading=Reading(times.names, form, order.name, len(order.repeats), *gaps, how.missing_values, styles),
         rows=rows,
+        interpolated=filled.interpolated,
     )
 
 

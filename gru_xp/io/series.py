@@ -86,6 +86,8 @@ class TimeSeries:
         Messages about how it was read.
     observed : array, shape ``(N, F)``, bool, optional
         False where a value was missing and `values` holds another in its place; None where none is marked so.
+    interpolated : array, shape ``(N, F)``, bool, optional
+        True where a value was missing and `values` holds one between those before and after; None where none is.
     missing
         What was done about missing values: ``how``, the number of ``values``, and where the ``first`` was; None where
         there were none.
@@ -105,6 +107,7 @@ class TimeSeries:
     missing: dict[str, Any] | None = None
     reading: Reading = Reading()
     rows: Rows | None = None
+    interpolated: Flags | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -119,9 +122,16 @@ class TimeSeries:
         return self.observed is None or bool(self.observed[row, 0])
 
     def head(self, rows: int) -> "TimeSeries":
-        """The first `rows` rows."""
-        held = {name: getattr(self, name) for name in ("values", "labels", "dates", "observed", "rows")}
-        return replace(self, **{name: value[:rows] for name, value in held.items() if value is not None})
+        """The first `rows` rows, as if there were no others: interpolated values at their end are the last one."""
+        names = ("values", "labels", "dates", "observed", "rows", "interpolated")
+        held = {name: getattr(self, name) for name in names}
+        head = replace(self, **{name: value[:rows] for name, value in held.items() if value is not None})
+        if head.interpolated is None or not len(head):
+            return head
+        last = len(head) - 1 - (~head.interpolated)[::-1].argmax(axis=0)  # of each column, row that was there
+        return replace(
+            head, values=np.take_along_axis(head.values, np.minimum(np.indices(head.values.shape)[0], last), 0)
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """The series as a table.

@@ -114,6 +114,46 @@ def test_what_comes_later_changes_nothing(kind, rng, cpu):
         assert row > origins[-1] or not np.array_equal(after.forecasts["ridge"], before.forecasts["ridge"])
 
 
+@pytest.mark.filterwarnings("ignore::gru_xp.errors.DataWarning")
+@pytest.mark.parametrize("how", ["interpolate", "mask"])
+def test_filled_gaps_say_nothing_of_later_rows(how, frame, small, cpu, tmp_path):
+    """Everything is as if the rows from an origin on had not been read, also where gaps end at it."""
+    gaps = [(58, 60, 0), (73, 77, 0), (68, 71, 1), (30, 33, 0)] if how == "interpolate" else [(73, 77, 0), (68, 71, 1)]
+    for start, stop, column in gaps:
+        frame.iloc[start:stop, column] = np.nan
+    series, *before = (
+        read_series(rows, target="Sales", features=["Price"], missing=how)
+        for rows in (frame, *(frame[:origin] for origin in (60, 65, 70, 75, 80)))
+    )
+    origins = np.array(list(map(len, before)))
+    fitted = []
+
+    def fit(rows):
+        fitted.append(small(scaling="standard").fit(rows, device=cpu))
+        return fitted[-1]
+
+    def mirrored(values, origins, horizon, season):
+        return values[origins[:, None] - 1 - np.arange(horizon)]
+
+    result = backtest(fit, series, origins, 6, 5, others={"mirrored": mirrored})
+    alone = fit(before[0])
+    assert fitted[0].scaler == alone.scaler
+    assert fitted[0].look_back == alone.look_back
+    for ours, theirs in zip(arrays_of(fitted[0].params), arrays_of(alone.params), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(result.forecasts["mean"], before[0].values[:, 0].mean())
+    predictions = np.asarray(alone.predict(series))
+    for row, rows in enumerate(before):
+        assert len(rows.values) == origins[row]
+        np.testing.assert_array_equal(series.head(origins[row]).values, rows.values)
+        expected = np.asarray(alone.forecast(rows, 6))
+        np.testing.assert_allclose(result.forecasts["GRU"][row], expected, rtol=1e-6)
+        assert predictions[origins[row] - alone.window_length] == pytest.approx(expected[0], rel=1e-6)
+        np.testing.assert_array_equal(result.forecasts["last value"][row], rows.values[-1, 0])
+        np.testing.assert_array_equal(result.forecasts["seasonal naive"][row], rows.values[-7:-1, 0])
+        np.testing.assert_array_equal(result.forecasts["mirrored"][row], rows.values[:-7:-1, 0])
+
+
 def test_the_ridge_is_that_of_the_training_rows(frame, small, cpu):
     """For each fit, of its window length, from the target alone; of other rows, there is none."""
     series = read_series(frame, target="Sales", features=["Price"])
@@ -289,6 +329,10 @@ def test_errors_that_are_no_numbers(refusal, rng):
     refusal(lambda: Backtest(series, np.arange(15, 20), 1, forecasts, 15).metrics, "too large")
 
 
+def mae_of(model, best):
+    return {"GRU": {"mae": model}, "SeasonalNaive24": {"mae": best}}
+
+
 def test_sentences():
     metrics = {"skill": 0.123, "p_value": 0.032, "windows": 40, "best_baseline": "SeasonalNaive24", "change": 0.5}
     metrics |= {"model": "GRU", "fallback": {}}
@@ -300,7 +344,9 @@ def test_sentences():
         ({"skill": -0.0004, "p_value": 0.6}, ["by less than 0.05%", "not significant"]),
         ({"p_value": None, "windows": 3}, ["3 windows are too few"]),
         ({"p_value": None, "windows": 1}, ["1 window is too little"]),
-        ({"skill": None}, ["no errors"]),
+        ({"skill": None, "models": mae_of(0.0345, 0.0)}, ["no errors", "MAE of the GRU is 0.0345"]),
+        ({"skill": None, "models": mae_of(0.0, 0.0)}, ["Neither the GRU nor"]),
+        ({"skill": None, "models": mae_of(1.0, None)}, ["too large"]),
         ({"fallback": {"Drift": 40}}, ["MAE of the GRU (drift)"]),
         ({"fallback": {"Drift": 39}}, ["MAE of the GRU is"]),
     ):
@@ -319,6 +365,22 @@ def test_sentences():
         assert all(part in guard_sentence(metrics | {"fallback": chosen}) for part in parts)
     assert guard_sentence(metrics) is None
     assert copying_sentence(metrics | {"fallback": {"Drift": 9, "LastValue": 31}}) is None
+
+
+@pytest.mark.parametrize(("unit", "offset"), [(1.0, 0.0), (1.0, -1e6), (1e100, 0.0)])
+def test_errors_of_rounding_are_none(unit, offset, rng):
+    """A forecast that a formula repeats has no errors, so no model has a share of them."""
+    t = np.arange(300)
+    values = offset + unit * np.sin(2 * np.pi * t / 12)
+    series, origins = TimeSeries(values[:, None], ("a",)), np.arange(210, 300)
+    naive = np.nextafter(values[origins - 12][:, None], np.inf)
+    forecasts = {"GRU": naive + 1e-6 * unit * rng.standard_normal((90, 1)), "seasonal naive": naive}
+    metrics = Backtest(series, origins, 1, forecasts, 210, 12).metrics
+    assert [metrics[name] for name in ("skill", "p_value")] == [None, None]
+    ours, best = (metrics["models"][name] for name in ("GRU", "SeasonalNaive"))
+    assert [ours["mase"], ours["rmsse"], best["mae"]] == [None, None, 0.0]
+    assert ours["mae"] == pytest.approx(0.8e-6 * unit, rel=0.2)
+    assert f"MAE of the GRU is {ours['mae']:.3g}" in comparison_sentence(metrics)
 
 
 def test_few_rows_without_structure_claim_no_skill(cpu):

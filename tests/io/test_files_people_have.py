@@ -421,8 +421,8 @@ def test_words_for_missing(write, word):
         (
             column("1", "", "2"),
             {"missing": "interpolate"},
-            "1 missing value, in line 3, column Close: interpolated between the values before and after, so that "
-            "filled values depend on later rows",
+            "1 missing value, in line 3, column Close: interpolated between the values before and after; "
+            "what comes before the later one gets the last value",
         ),
         (column("1", "", "2"), {"missing": "mask"}, "1 missing value, in line 3, column Close: marked as missing"),
     ],
