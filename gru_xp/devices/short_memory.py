@@ -41,7 +41,7 @@ def with_less_memory(
     Raises
     ------
     DeviceError
-        It runs out of memory, and ``GRU_XP_NO_FALLBACK`` is set.
+        A CUDA device runs out of memory, and ``GRU_XP_NO_FALLBACK`` is set.
     """
     if release is None and not device.is_cuda:
         return attempt()  # there is nothing to give up

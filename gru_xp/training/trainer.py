@@ -502,7 +502,7 @@ def run_epochs(
             progress.update.start_epoch()
         if progress.history:
             for batch in learn(progress.epoch + 1, progress.done):
-                progress.done = batch
+                progress.note(batch)
                 if is_paused():
                     return progress.result("paused", None)
         progress.record(*costs(progress.epoch + 1))
@@ -572,6 +572,10 @@ class Progress:
     def epoch(self) -> int:
         """Epochs done; -1 before the costs of the start are known."""
         return len(self.history) - 1
+
+    def note(self, batch: int) -> None:
+        """Take down that a batch is done, with its update, which is not to be repeated from here on."""
+        self.done, self.update.is_changing = batch, False
 
     def call(self, function: Callable[..., object], *arguments: object) -> bool:
         """Whether a function of the caller's returns True."""
@@ -755,7 +759,7 @@ class Update:
         self._norm = ops.empty((1,), like=theta)
         numbers = array_namespace(theta).finfo(theta.dtype)
         self._largest_finite = float(numbers.max)
-        self.is_changing = False  # the parameters, so that a step cannot be repeated
+        self.is_changing = False  # the parameters, from a step until it is taken down: it cannot be repeated
         norm = config.clip_norm  # as a number that the dtype has
         self._clip_norm = norm and min(max(float(norm), float(numbers.smallest_normal)), self._largest_finite)
         self.largest_norm = ops.empty((1,), like=theta)
@@ -814,7 +818,6 @@ class Update:
         ops.copy(theta, self._before)
         self.optimizer.step(gradient, ops)
         ops.pointwise(_while_finite, (theta, self._before, self.largest_norm, limit), out=(theta,))
-        self.is_changing = False
 
 
 def _optimizer(theta: Array, config: TrainingConfig) -> Optimizer:

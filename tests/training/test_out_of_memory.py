@@ -110,6 +110,19 @@ def test_an_update_that_has_begun_is_not_repeated(cpu, trained, monkeypatch):
         trained("one batch", cpu)
 
 
+def test_an_update_that_is_done_is_not_repeated(cpu, trained, monkeypatch):
+    run, fails = trainer._Captures.run, iter([False, True])  # after the first gradient, and its update
+
+    def fail_afterwards(self, function):
+        run(self, function)
+        if next(fails, False):
+            raise MemoryError("after an update")
+
+    monkeypatch.setattr(trainer._Captures, "run", fail_afterwards)
+    with pytest.raises(MemoryError, match="after an update"):
+        trained("one batch", cpu)
+
+
 def test_other_errors_are_raised(cpu, trained, at_first_run):
     def fail():
         raise ValueError("no")
@@ -148,7 +161,7 @@ RUNS = {
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("step", [19, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [19, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", RUNS)
 def test_cuda_memory_that_fails_once(cuda, pool, rng, kind, step):
     """At any allocation of a whole run, from the first rows on the device to the last."""
