@@ -151,18 +151,20 @@ def test_parts_of_a_batch_are_joined_there(second, monkeypatch):
         np.testing.assert_allclose(actual, desired, rtol=1e-9, atol=1e-11)
 
 
-def test_training_on_chunks(second):
+def test_training_takes_the_name_of_a_device(second):
     rng = np.random.default_rng(6)
     x, y = (rng.standard_normal((B, 9, 1)) for _ in range(2))
+    config = TrainingConfig(num_epochs=2, learning_rate=0.1)
     results = []
-    for device in ("cpu", "cuda:1"):
-        device = resolve_device(device, fallback=False)
+    for name in ("cpu", "cuda:1"):
+        device = resolve_device(name, fallback=False)
         with device.use():
             params = init_network_params(1, H, 1, xp=device.xp, dtype=device.xp.float64)
+        placed = to_device(x, device), to_device(y[:, -1], device)
         with nothing_on_the_first():
-            config = TrainingConfig(num_epochs=2, learning_rate=0.1)
-            trained = train_on_chunks(params, x, y, config=config, chunk_length=4, device=device)
-        results.append(list(map(to_host, leaves(trained.params))))
+            on_chunks = train_on_chunks(params, x, y, config=config, chunk_length=4, device=name)
+            at_once = train(params, *placed, config=config, device=name)
+        results.append([to_host(a) for trained in (on_chunks, at_once) for a in leaves(trained.params)])
     for actual, desired in zip(*results, strict=True):
         np.testing.assert_allclose(actual, desired, rtol=1e-8, atol=1e-10)
 
