@@ -92,8 +92,8 @@ def note_what_the_guard_chose(forecaster: "Forecaster", *, quiet: bool = False) 
     """One line on stderr if a forecaster's guard has chosen a forecast that needs no training."""
     if forecaster.fallback is not None:
         note(
-            f"nothing beats the {forecaster.fallback} forecast on the last training rows; forecasting that (train with "
-            "--no-guard to forecast with the model)",
+            f"nothing beats the {forecaster.fallback} forecast here; forecasting that (train with --no-guard "
+            "to forecast with the model)",
             quiet=quiet,
         )
 

@@ -424,7 +424,9 @@ def train(
             print_json({"run": str(out), **metrics})
         else:
             print_parts(run.source.path.name, run.source.target, parts)
-    if interrupt.by is not None:
+    if interrupt.by is not None and _is_complete(run):
+        note("Stopped when the training had come to its end; there is nothing to continue.")
+    elif interrupt.by is not None:
         _say_how_to_continue(out)
     if metrics["problem"] is not None:
         raise click.ClickException(metrics["problem"])
@@ -539,6 +541,13 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     if asked := joined_features(given.pop("feature", ()), given.pop("features", ())):
         given["features"] = asked
     return {name: value for name, value in given.items() if name not in others}
+
+
+def _is_complete(run: TrainingRun) -> bool:
+    """Whether all stages of the training, and the guard's, have come to their end."""
+    forecaster = run.forecaster
+    assert forecaster.training is not None
+    return forecaster.training.stop_reason != "paused" and forecaster.refit_ended and forecaster.guard_ended
 
 
 def _say_how_to_continue(out: Path) -> bool:

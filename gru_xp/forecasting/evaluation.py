@@ -19,7 +19,7 @@ from gru_xp.forecasting.backtest import (
 from gru_xp.forecasting.data import naming, remembered_options, series_to_continue, warn_of_notices
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.outputs import column_suffix
-from gru_xp.forecasting.windows import Floats
+from gru_xp.forecasting.windows import Floats, rows_are
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 
@@ -116,7 +116,7 @@ def evaluate(
     if not len(every):
         needed = forecaster.window_length + horizon
         raise DataError(
-            f"{taken.name}: {len(taken)} rows are too few: the model looks back on {forecaster.window_length} and "
+            f"{taken.name}: {rows_are(len(taken))} too few: the model looks back on {forecaster.window_length} and "
             f"forecasts {horizon}; at least {needed} are needed"
         )
     forecasts = forecast_from(forecaster, taken, every, horizon, taken.head(learned).values[:, 0], seasons, training)

@@ -33,7 +33,7 @@ from gru_xp.forecasting.predicting import forecast_each, forecast_origins, predi
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import MAX_STEPS, check_settings, planned_epochs, training_config
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection
-from gru_xp.forecasting.windows import Floats, least_rows, split_rows
+from gru_xp.forecasting.windows import Floats, least_rows, rows_are, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
@@ -122,6 +122,11 @@ class Forecaster:
         Whether to train again on all rows, validation rows included, for as many epochs as were best on those; for as
         many updates where `num_steps` or nothing limits the training. The learning rates are the same, up to there.
         Only with a `validation_ratio`.
+
+    Attributes
+    ----------
+    fallback : str or None
+        The forecast without training that the guard has chosen, such as ``"last value"``; None where it is the model.
 
     Raises
     ------
@@ -813,7 +818,7 @@ class Forecaster:
             check_magnitude(checked)
             if len(checked) < rows:
                 raise DataError(
-                    f"{len(checked)} rows are too few: the model looks back on {self.window_length}; "
+                    f"{rows_are(len(checked))} too few: the model looks back on {self.window_length}; "
                     f"at least {rows} are needed"
                 )
         warn_of_notices(series, checked, stacklevel=stacklevel)

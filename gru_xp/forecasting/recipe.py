@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gru_xp.errors import DataError
 from gru_xp.forecasting.baselines import Baseline
 from gru_xp.forecasting.choosing import (
     LookBack,
@@ -49,8 +50,19 @@ def settle_look_back(
     horizon: int,
     linear_skip: bool = True,
 ) -> tuple[LookBack, tuple[int, ...]]:
-    """Window length, season and penalty, and all seasons there are, by the first `rows` of a series alone."""
+    """Window length, season and penalty, and all seasons there are, by the first `rows` of a series alone.
+
+    Raises
+    ------
+    DataError
+        There is no row one season after another.
+    """
     values = series.values[:rows]
+    if isinstance(season, int) and season >= rows:
+        raise DataError(
+            f"a season of {season} rows is too long for {rows} training rows, which do not repeat then; give a shorter "
+            "one, or none"
+        )
     if season == "auto":
         seasons = find_seasons(values[:, 0], series.reading.freq)
     else:

@@ -105,7 +105,10 @@ class Scaler:
                     f"{LARGEST:g}: scale it down"
                 )
             if least == most:
-                raise DataError(f"{name} is constant in all training rows; choose another column")
+                remedy = "choose another column"
+                if len(columns) == 1:
+                    remedy = f"the forecast is {least:g}, too; to train a model, give rows in which it changes"
+                raise DataError(f"{name} is constant in all training rows; {remedy}")
         std = rows.std(axis=0)
         change_std = np.diff(rows, axis=0).std(axis=0)
         # a straight line has a constant change: its scale is that change

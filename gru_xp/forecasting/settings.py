@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from gru_xp.errors import ArgumentError
@@ -69,11 +69,11 @@ def check_settings(forecaster: "Forecaster") -> None:
 
 def _check_rows(name: str, value: object, least: int, *words: str) -> None:
     """Refuse what is neither a number of rows nor one of the words."""
-    if isinstance(value, str) and value not in words:
+    if isinstance(value, str) and value in words:
+        return
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         either = " or ".join(map(repr, words))
         raise ArgumentError(f"{name} is {shown(value)}; it must be {either}, or a whole number of at least {least}")
-    if not isinstance(value, str):
-        whole_number(name, value, least)
 
 
 def training_config(forecaster: "Forecaster", windows: int = 1) -> TrainingConfig:

@@ -111,7 +111,7 @@ def split_rows(rows: int, seq_length: int, split_ratio: float, validation_ratio:
         ahead = f" and a horizon of {horizon}" if horizon > 1 else ""
         reducible = " or ".join(name for name, n in (("seq length", seq_length), ("horizon", horizon)) if n > 1)
         raise DataError(
-            f"{rows} rows are too few for windows of {steps}{ahead} with split ratio {split_ratio:g} and "
+            f"{rows_are(rows)} too few for windows of {steps}{ahead} with split ratio {split_ratio:g} and "
             f"validation ratio {validation_ratio:g}: {enough}; give more rows"
             f"{reducible and f', a smaller {reducible}'} or other ratios"
         )
@@ -129,6 +129,11 @@ def least_rows(seq_length: int, validation_ratio: float, horizon: int) -> int:
         return True
 
     return first_that_does(can_be_divided, 1) or 1
+
+
+def rows_are(count: int) -> str:
+    """A number of rows with its verb."""
+    return "1 row is" if count == 1 else f"{count} rows are"
 
 
 def first_that_does(holds: Callable[[int], bool], start: int) -> int | None:

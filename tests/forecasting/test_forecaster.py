@@ -892,6 +892,13 @@ def test_settings_out_of_range():
     ):
         with pytest.raises(ValueError, match=f"^{name} is {re.escape(repr(wrong))}; it must be "):
             Forecaster(**{"num_layers": 2, name: wrong})
+    for name, wrong in (("seq_length", "long"), ("season", None), ("season", 1)):
+        with pytest.raises(ValueError, match=f"^{name} is {wrong!r}; .*'auto'"):
+            Forecaster(**{name: wrong})
+
+
+def test_a_season_longer_than_the_training_rows(small, refusal, cpu):
+    refusal(lambda: small(season=40).fit(np.arange(40.0) % 7, device=cpu), "season of 40 rows", "32 training rows")
 
 
 def test_dropout_between_layers_wants_two():
