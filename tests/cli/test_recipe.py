@@ -114,7 +114,8 @@ def test_one_line_says_whose_the_defaults_are(app, csv):
         return [line for line in result.err.splitlines() if "--preset article" in line]
 
     (line,) = lines("--scaling", "none", "--seq-length", "12")
-    assert "--optimizer" in line
+    assert "--guard" in line
+    assert "--optimizer" not in line  # a ridge has none
     assert "--scaling" not in line
     assert "--hidden-size" not in line  # the article's is the same
     assert not lines("--preset", "article", "--linear-skip")
