@@ -188,8 +188,10 @@ def warn_of_learned_rows(forecaster: "Forecaster", series: "TimeSeries", trainin
     last = forecaster.notes.get("last_label")
     if training is None:
         has_learned = last is not None and series.labels is not None and _begins_before(series.labels, last)
-    elif (times := series.dates or series.labels) and (learned := training.dates or training.labels):
-        has_learned = not set(learned).isdisjoint(times)
+    elif series.dates and training.dates:
+        has_learned = not set(training.dates).isdisjoint(series.dates)
+    elif series.labels and training.labels:
+        has_learned = not set(training.labels).isdisjoint(series.labels)
     else:
         own, known, rows = series.values[:, 0], training.values[:, 0], forecaster.window_length
         has_learned, last = _is_in(own[:rows], known) or _is_in(known[:rows], own), None
