@@ -124,14 +124,12 @@ class TimeSeries:
     def head(self, rows: int) -> "TimeSeries":
         """The first `rows` rows, as if there were no others: interpolated values at their end are the last one."""
         names = ("values", "labels", "dates", "observed", "rows", "interpolated")
-        held = {name: getattr(self, name) for name in names}
-        head = replace(self, **{name: value[:rows] for name, value in held.items() if value is not None})
-        if head.interpolated is None or not len(head):
+        head = replace(self, **{name: value[:rows] for name in names if (value := getattr(self, name)) is not None})
+        if head.interpolated is None:
             return head
-        last = len(head) - 1 - (~head.interpolated)[::-1].argmax(axis=0)  # of each column, row that was there
-        return replace(
-            head, values=np.take_along_axis(head.values, np.minimum(np.indices(head.values.shape)[0], last), 0)
-        )
+        row = np.indices(head.values.shape)[0]
+        last = np.max(row, axis=0, where=~head.interpolated, initial=0)  # of each column, the row that was there
+        return replace(head, values=np.take_along_axis(head.values, np.minimum(row, last), axis=0))
 
     def to_frame(self) -> "pd.DataFrame":
         """The series as a table.

@@ -209,7 +209,8 @@ def test_missing_values_are_counted(refusal):
 def test_nothing_is_missing(walk):
     for how in MISSING:
         series = read_series(walk(5, 2), missing=how)
-        assert (series.missing, series.observed, series.notices) == (None, None, ())
+        assert (series.missing, series.interpolated, series.notices) == (None, None, ())
+        assert series.observed is None if how != "mask" else series.observed.all()
 
 
 def test_there_and_back(frame):
