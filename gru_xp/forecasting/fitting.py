@@ -266,4 +266,5 @@ def _training_shapes(forecaster: "Forecaster", series: TimeSeries, split: Split)
         forecaster.patches,
         bool(forecaster.linear_skip),
         gathers=True,
+        is_followed=bool(forecaster.guard),
     )

@@ -79,6 +79,8 @@ class TrainingShapes:
         Whether there is one.
     gathers
         Whether sequences are gathered, with weights, where they are computed, and not there from the start.
+    is_followed
+        Whether such a training follows while the parameters of this one are kept, as that of the guard.
     """
 
     n_train: int
@@ -94,6 +96,7 @@ class TrainingShapes:
     patches: int = 0
     skip: bool = False
     gathers: bool = False
+    is_followed: bool = False
 
     @property
     def patch_size(self) -> int:
@@ -456,7 +459,7 @@ class _Estimate:
             masks += sum(sizes)
             drawing = 0 if self._device.is_cuda else _DRAW_BYTES * max(sizes, default=0)
             passing = max(passing, self.itemsize * sum(sizes) + drawing, self._gathering_bytes(size))
-        vectors = _VECTORS + sum(STATE_SHAPES[config.optimizer].values()) + n_sums
+        vectors = _VECTORS + s.is_followed + sum(STATE_SHAPES[config.optimizer].values()) + n_sums
         vectors += 0 if isinstance(self._ops, CupyOps) else _NUMPY_VECTORS[config.optimizer]
         numbers = n_sequences * (s.seq_length * s.input_size + s.output_size) + masks + vectors * self._n_params
         if config.num_steps is not None and not whole_batch and not self._device.is_cuda:

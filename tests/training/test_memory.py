@@ -237,6 +237,22 @@ def test_on_cuda_it_is_about_what_is_taken(monkeypatch, case):
 
 
 @pytest.mark.cuda
+def test_on_cuda_the_model_is_there_while_the_guard_trains(monkeypatch):
+    pool = pytest.importorskip("cupy._device", reason="only the stand-in knows its peak").POOL
+    device = resolve_device("cuda", fallback=False)
+    with device.use():
+        cublas.current()
+    estimates = []
+    monkeypatch.setattr(fitting, "check_memory", lambda *arguments: estimates.append(training_memory(*arguments)))
+    gc.collect()
+    before = pool.peak[0] = pool.used[0]
+    series = np.random.default_rng(0).standard_normal(500).cumsum()
+    Forecaster(hidden_size=150, seq_length=8, season="none", num_steps=1, batch_size=4).fit(series, device=device)
+    assert len(estimates) == 2
+    assert 0.98 < (estimates[0] - cublas.WORKSPACE_BYTES) / (pool.peak[0] - before) < 1.3
+
+
+@pytest.mark.cuda
 def test_on_cuda_the_large_workspace_is_only_taken_where_there_is_room(with_free, monkeypatch):
     device, small, large = resolve_device("cuda", fallback=False), cublas.SMALL_WORKSPACE_BYTES, cublas.WORKSPACE_BYTES
     monkeypatch.delenv("GRU_XP_NO_FALLBACK", raising=False)
