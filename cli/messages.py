@@ -61,12 +61,12 @@ def rows_text(count: int) -> str:
 
 def note_if_not_guarded(forecaster: "Forecaster", training: "TimeSeries", *, quiet: bool) -> None:
     """One line on stderr if the training rows are too few for the guard that a forecaster asks for."""
-    from gru_xp.forecasting.guard import MIN_GUARDED, held_out_origins
+    from gru_xp.forecasting.guard import MIN_GUARDED, guarded_blocks, held_out_origins
 
     if not forecaster.guard:
         return
     windows = len(held_out_origins(training, len(training), forecaster.horizon, forecaster.window_length))
-    if windows < MIN_GUARDED:
+    if windows < MIN_GUARDED and guarded_blocks(forecaster, training) is None:
         held = "1 window" if windows == 1 else f"{windows} windows"
         note(
             f"too few rows for the guard (--guard): {held} in the last fifth of the training rows, {MIN_GUARDED} are "

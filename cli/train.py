@@ -130,7 +130,7 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
 )
 @setting(
     "--guard/--no-guard",
-    help="Forecast like the best forecast without training if the model was no better on the last training rows.",
+    help="Forecast like the best forecast without training if the model was no better on held-out training rows.",
 )
 @setting(
     "--horizon",

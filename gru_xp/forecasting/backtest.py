@@ -261,7 +261,7 @@ def guard_sentence(metrics: Mapping[str, Any]) -> str | None:
         return None
     names = [name_in_text(column) for column in chosen]
     if list(chosen.values()) == [windows]:
-        why = "the guard has found nothing better on the last training rows"
+        why = "the guard has found nothing better on held-out training rows"
         return f"{model_in_text(metrics)} is the {names[0]} forecast: {why}."
     counts = ", ".join(f"{name} in {count}" for name, count in zip(names, chosen.values(), strict=True))
     return (

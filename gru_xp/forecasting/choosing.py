@@ -127,6 +127,24 @@ def choose_penalty(
     return look_back if errors is None else replace(look_back, penalty=PENALTIES[errors.argmin()])
 
 
+def blocks_of(origins: Rows, judged: Rows, length: int, horizon: int) -> tuple[Rows, list[Fold]] | None:
+    """The origins that windows of a length are chosen by, and their `FOLDS` blocks; None if there are too few.
+
+    The blocks have the same number of `judged` origins. None that is fitted to has rows ahead in common with them.
+    """
+    if length > _longest(origins):
+        return None
+    chosen_by = spaced(origins[origins >= length], MAX_CHOSEN_BY)
+    folds = [
+        Fold(
+            np.flatnonzero((chosen_by >= block[0]) & (chosen_by <= block[-1])),
+            np.flatnonzero((chosen_by <= block[0] - horizon) | (chosen_by >= block[-1] + horizon)),
+        )
+        for block in np.array_split(judged, FOLDS)
+    ]
+    return (chosen_by, folds) if all(len(fold.judged) and len(fold.fitted) for fold in folds) else None
+
+
 def _longest(origins: Rows) -> int:
     """The longest windows to try, which leave two forecasts a block."""
     return int(origins[-2 * FOLDS]) if len(origins) >= 2 * FOLDS else 0
@@ -141,18 +159,10 @@ def _errors(
     seasons: Sequence[int],
 ) -> Floats | None:
     """Of each season and penalty, over blocks of the origins to judge by; None if there is too little to fit to."""
-    if length > _longest(origins):
+    blocks = blocks_of(origins, judged, length, horizon)
+    if blocks is None:
         return None
-    chosen_by = spaced(origins[origins >= length], MAX_CHOSEN_BY)
-    folds = [
-        Fold(
-            np.flatnonzero((chosen_by >= block[0]) & (chosen_by <= block[-1])),
-            np.flatnonzero((chosen_by <= block[0] - horizon) | (chosen_by >= block[-1] + horizon)),
-        )
-        for block in np.array_split(judged, FOLDS)
-    ]
-    if not all(len(fold.judged) and len(fold.fitted) for fold in folds):
-        return None
+    chosen_by, folds = blocks
     starts = [naive_weight(length, horizon, season) for season in seasons]
     return cross_validate(windows(length, chosen_by), folds, starts)
 

@@ -116,8 +116,12 @@ class Forecaster:
         Whether to forecast like the best forecast without training where the model, trained without the last fifth of
         the training rows, is not 1 % better there. Points are judged by the mean absolute error, quantiles by the mean
         quantile loss, where those of a forecast without training are the quantiles of its errors in the rows before,
-        less their median. Fewer than 100 windows there are not judged, nor is a model that cannot be trained without
-        them.
+        less their median. A model that cannot be trained without those rows is not judged. Where they have fewer than
+        100 windows, the points of the ridge that the model begins with are judged on five blocks of all training rows,
+        each forecast by what is fitted to the other ones: where it is not 2 % better than last value, mean and drift,
+        the best one of these is forecast; the mean only where the last value errs 20 % more. Where a seasonal naive
+        forecast is better than these, with further columns, ``loss="poisson"`` or without `linear_skip`, the model is
+        kept.
     refit
         Whether to train again on all rows, validation rows included, for as many epochs as were best on those; for as
         many updates where `num_steps` or nothing limits the training. The learning rates are the same, up to there.

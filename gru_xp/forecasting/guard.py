@@ -1,4 +1,4 @@
-"""The guard: whether a forecaster forecasts the last training rows better than what needs no training."""
+"""The guard: whether a forecaster forecasts rows that it has not learned better than what needs no training."""
 
 import math
 import warnings
@@ -9,11 +9,12 @@ import numpy as np
 from gru_xp.devices import Device
 from gru_xp.errors import DataError
 from gru_xp.forecasting.baselines import baselines
-from gru_xp.forecasting.choosing import held_out_from, judged_origins
+from gru_xp.forecasting.choosing import blocks_of, held_out_from, judged_origins
 from gru_xp.forecasting.predicting import chosen_baseline, forecast_origins
 from gru_xp.forecasting.recipe import known_origins, naive_spread, step_budget
+from gru_xp.forecasting.ridge import Fold, cross_validate, naive_weight
 from gru_xp.forecasting.stages import Hooks, OnStage, Stage
-from gru_xp.forecasting.windows import Floats
+from gru_xp.forecasting.windows import Floats, WindowSequences
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
     from gru_xp.forecasting.forecaster import Forecaster
 
 MIN_GUARDED = 100
-"""Windows in the rows that are held out, of which fewer say too little about a forecast."""
+"""Windows in the rows that are held out, of which fewer say too little about a forecast; see `naive_by_blocks`."""
 
 MIN_GAIN = 0.01
 """By which share the error of a model must be below that of the best forecast that needs no training."""
+
+MIN_GAIN_BY_BLOCKS = 0.02
+"""The same of a ridge, forecasting blocks of all training rows."""
+
+MIN_ABOVE_MEAN = 0.2
+"""By which share the error of the last value must be above that of the mean of few rows, if the mean is to be forecast:
+around a level that moves, the last value errs by little more, and the mean by a multiple later. In noise, by 41 %."""
 
 
 def compare_with_naive(
@@ -33,10 +41,11 @@ def compare_with_naive(
     """Let a forecaster forecast like the best forecast without training, if the last rows are in its favour.
 
     The `series` has the training rows. `kind` makes a forecaster of the same settings, which learns all but the last
-    ones of them, and forecasts these.
+    ones of them, and forecasts these. Where these are few, the ridge is judged that the forecaster began with.
     """
     learned, origins = guarded_origins(series, len(series), forecaster.horizon, forecaster.window_length)
     if not len(origins):
+        forecaster.fallback = naive_by_blocks(forecaster, series)
         return
     season: Any = forecaster.look_back.season if forecaster.look_back.season > 1 else "none"
     changed = {"guard": False, "seq_length": forecaster.window_length, "season": season}
@@ -86,6 +95,46 @@ def held_out_origins(series: TimeSeries, rows: int, horizon: int, seq_length: in
     """All origins in the last of the first `rows`, by which the guard judges."""
     origins = known_origins(series, rows, horizon)
     return origins[origins >= max(held_out_from(rows), seq_length)]
+
+
+def guarded_blocks(forecaster: "Forecaster", series: TimeSeries) -> tuple[Rows, list[Fold]] | None:
+    """Blocks of all rows, by which the guard judges a ridge, as `blocks_of` gives them; None if it cannot.
+
+    The forecaster has begun with another linear forecast then, or none, or has further columns, of which a ridge knows
+    nothing, or there are too few rows.
+    """
+    if not forecaster.linear_skip or forecaster.loss == "poisson" or len(series.columns) > 1:
+        return None
+    origins, length = known_origins(series, len(series), forecaster.horizon), forecaster.window_length
+    return blocks_of(origins, origins[origins >= length], length, forecaster.horizon)
+
+
+def naive_by_blocks(forecaster: "Forecaster", series: TimeSeries) -> str | None:
+    """The name of the best forecast without training of blocks of all training rows; None to forecast with the model.
+
+    Each block is forecast by the ridge that is fitted to the other ones, and by what needs no training, which has the
+    rows before the block alone. Points are judged, by the mean absolute error. A seasonal naive forecast is never
+    chosen: where it is the best one, there is a season, which the GRU has more of than the ridge. Nor is anything where
+    there are no `guarded_blocks`.
+    """
+    blocks = guarded_blocks(forecaster, series)
+    if blocks is None:
+        return None
+    origins, folds = blocks
+    target, length, horizon = series.values[:, 0], forecaster.window_length, forecaster.horizon
+    windows = WindowSequences(series.values, origins - length, length, horizon, forecaster.scaler)
+    start, penalty = naive_weight(length, horizon, forecaster.look_back.season), forecaster.look_back.penalty
+    error = float(cross_validate(windows, folds, [start], [penalty])[0, 0]) * windows.mean_unit
+    errors = dict.fromkeys(baselines(target[: origins[0]], forecaster.seasons), 0.0)
+    for fold in folds:
+        judged = origins[fold.judged]
+        actual, named = target[judged[:, None] + np.arange(horizon)], baselines(target[: judged[0]], forecaster.seasons)
+        for name in errors:
+            errors[name] += float(np.abs(named[name](target, judged, horizon) - actual).mean()) / len(folds)
+    if errors["last value"] < (1 + MIN_ABOVE_MEAN) * errors["mean"]:
+        del errors["mean"]
+    best = min(errors, key=errors.__getitem__)
+    return None if error <= (1 - MIN_GAIN_BY_BLOCKS) * errors[best] or best.startswith("seasonal") else best
 
 
 def naive_instead(

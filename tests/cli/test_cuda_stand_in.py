@@ -85,7 +85,8 @@ def on_stand_in(run_in_child, outcome_of, tmp_path):
 
 def test_train_resume_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_path):
     write_csv(rows=40)
-    settings = ("--hidden-size", "3", "--num-epochs", "2", "--seq-length", "5", "--schedule", "constant", "--quiet")
+    settings = ("--hidden-size", "3", "--num-epochs", "2", "--seq-length", "5", "--schedule", "constant", "--no-guard")
+    settings += ("--quiet",)
     trained = on_stand_in("train", "own.csv", *settings, *CUDA, "--out", "cuda")
     assert (trained.code, trained.err) == (0, "")
     resumed = on_stand_in("train", "--resume", "cuda", "--num-epochs", "4", "--allow-changes", "--quiet")

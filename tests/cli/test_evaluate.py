@@ -262,7 +262,8 @@ def test_too_few_rows(app, goog, write_csv):
 def test_fewer_errors_than_without_training_may_be_demanded(app, write_csv, quick):
     """The exit code tells a script; what is printed is the same."""
     write_csv(rows=60)
-    assert app("train", "own.csv", *quick, "--no-linear-skip", "--scaling", "standard", "--out", "bad").code == 0
+    bad = app("train", "own.csv", *quick, "--no-linear-skip", "--scaling", "standard", "--out", "bad")
+    assert (bad.code, "too few rows for the guard" in bad.err) == (0, True)
     assert app("train", "sunspots", *quick, "--out", "good").code == 0
     for run in ("bad", "good"):
         outcome = app("evaluate", run, "--json")

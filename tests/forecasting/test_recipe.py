@@ -123,8 +123,35 @@ def test_the_guard_forecasts_what_nothing_beats(kind, names, rng, cpu, tmp_path)
     assert without.fallback is None
 
 
-def test_few_windows_are_not_judged(rng, cpu):
-    assert Forecaster(**QUICK).fit(rng.standard_normal(300).cumsum(), device=cpu).fallback is None
+def test_with_few_rows_the_guard_judges_the_ridge(cpu):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        noise, seasonal = rng.standard_normal(150), daily(rng, 100)
+        assert Forecaster(model="ridge", horizon=3).fit(noise, device=cpu).fallback == "mean"
+        assert Forecaster(model="ridge").fit(noise.cumsum(), device=cpu).fallback in ("last value", "drift")
+        assert Forecaster(model="ridge", horizon=7).fit(seasonal, device=cpu).fallback is None
+    assert Forecaster(**QUICK).fit(noise, device=cpu).fallback == "mean"
+    counts = np.abs(noise).round()
+    for settings, values in (
+        ({"linear_skip": False}, noise),
+        ({"loss": "poisson"}, counts),
+        ({}, np.stack([noise, counts], axis=1)),
+        ({"seq_length": 138, "patches": 0}, noise),  # whose windows are too few for blocks
+    ):
+        assert Forecaster(**QUICK | settings).fit(values, device=cpu).fallback is None
+
+
+def test_the_ridge_must_be_better_than_the_best_without_training(rng, cpu, monkeypatch):
+    """Which knows the rows before each of five blocks."""
+    values, L, h = 3 + 5 * rng.standard_normal(101), 9, 4
+    blocks = np.array_split(np.arange(L, 98), 5)
+    ahead = [[np.abs(values[origin : origin + h] - values[: block[0]].mean()) for origin in block] for block in blocks]
+    error = np.mean([np.mean(block) for block in ahead])
+    ridge = Forecaster(model="ridge", seq_length=L, horizon=h, season="none", scaling="last")
+    for share, chosen in ((0.99, "mean"), (0.97, None)):
+        scaled = share * error / np.diff(values).std()
+        monkeypatch.setattr("gru_xp.forecasting.guard.cross_validate", lambda *_, scaled=scaled: np.array([[scaled]]))
+        assert ridge.fit(values, device=cpu).fallback == chosen
 
 
 def test_a_model_must_be_better_than_the_best_without_training(rng):
