@@ -41,7 +41,8 @@ def test_it_is_recorded_and_kept(app, write_csv, quick, tmp_path, monkeypatch):
     """In the metrics, the model and the checkpoint; shown; and used by a resumed run."""
     monkeypatch.setattr(device, "cuda_problem", cuda_problem_here)
     write_csv()
-    outcome = app("train", "own.csv", *quick, "--schedule", "constant", "--device", "cuda", "--tf32", "--verify-cpu", "--out", "run")
+    settings = (*quick, "--schedule", "constant", "--verify-cpu")
+    outcome = app("train", "own.csv", *settings, "--device", "cuda", "--tf32", "--out", "run")
     assert outcome.code == 0, outcome.err
     begun, compared, ended = (
         next(line for line in outcome.err.splitlines() if line.startswith(start))
