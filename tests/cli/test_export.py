@@ -112,8 +112,20 @@ def test_a_folder_that_is_not_there(app, after, unchanged):
         app("export", after.folder, "no/model.pt").assert_refused("no/model.pt: cannot be written")
 
 
+class NotInstalled:
+    """Refuses a library, in `sys.meta_path`; for old array-api-compat, one that is None in `sys.modules` is there."""
+
+    def __init__(self, library):
+        self.library = library
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self.library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def test_a_library_that_is_not_there_is_asked_for(app, after, unchanged, monkeypatch):
     for library, name, extra in (("torch", "model.pt", "parity"), ("onnx", "model.onnx", "onnx")):
-        monkeypatch.setitem(sys.modules, library, None)
+        monkeypatch.delitem(sys.modules, library, raising=False)
+        monkeypatch.setattr(sys, "meta_path", [NotInstalled(library), *sys.meta_path])
         with unchanged():
             app("export", after.folder, name).assert_refused(library, f"pip install 'gru-xp[{extra}]'")
