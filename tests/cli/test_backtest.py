@@ -112,7 +112,7 @@ def test_a_run_on_other_rows_and_trained_again(app, write_csv, quick, tmp_path):
 def test_models_of_statsforecast(app, write_csv, tmp_path):
     """In the tables of train, evaluate and backtest, fitted before the same forecasts."""
     pytest.importorskip("statsforecast")
-    write_csv(rows=80)
+    write_csv(rows=80, change={70: "99"})
     given = ("own.csv", "--model", "ridge", "--compare", "autoets", "--compare", "AutoTheta")
     train = app("train", *given, "--horizon", 6, "--out", "run")
     backtest = app("backtest", *given, "--steps", 6, "--json")
