@@ -49,6 +49,11 @@ class MemoryLimitError(GruXpError, MemoryError):
     """There is not enough memory; the message says what would need less."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, for a message of one line: its first line, or its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def printable(text: str, longest: int | None = 60) -> str:
     """Text that a file holds, for a message: on one line, without characters that steer a terminal, and short."""
     text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[: longest and longest + 1])

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from gru_xp.devices import cuda_graph
 from gru_xp.devices.fast_paths import check_again, fallback_allowed, is_on, is_trying, is_unchecked, replace
-from gru_xp.errors import DeviceError, printable
+from gru_xp.errors import DeviceError, first_line, printable
 from gru_xp.nn.scan import Array
 
 WORKSPACE_BYTES = 2**25
@@ -320,7 +320,7 @@ def current() -> Cublas | None:
             if is_trying() and not is_short:
                 raise
             # no library, an unknown one, no memory: CuPy can multiply by itself
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition("; ")[0].rstrip(".")
+            reason = first_line(error).partition("; ")[0].rstrip(".")
             handles[device] = None
             _HANDLES.problems[device] = f"no memory for cuBLAS on cuda:{device}"
             if is_short:

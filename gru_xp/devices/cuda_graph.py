@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from gru_xp.devices.fast_paths import fallback_allowed, is_on, is_trying, replace
 from gru_xp.devices.free_parts import FreeParts, Part
-from gru_xp.errors import printable
+from gru_xp.errors import first_line, printable
 
 Result = TypeVar("Result")
 
@@ -173,7 +173,7 @@ def capture(
                 del _THREAD.streams[device]  # in case it is still of no use for anything else
                 if is_trying():
                     raise
-                reason = printable((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."), 200)
+                reason = printable(first_line(error), 200)
                 if not (memory.has_warned and fallback_allowed()):
                     memory.has_warned = True
                     replace(f"cuda:{device} cannot capture a CUDA graph ({reason})", "one launch for each kernel")

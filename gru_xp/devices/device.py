@@ -19,7 +19,15 @@ from gru_xp.devices.host_memory import free_host_memory
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.devices.threads import MOST_THREADS, default_threads
-from gru_xp.errors import ArgumentError, DeviceError, DeviceNameError, MixedDevicesError, ShapeError, printable
+from gru_xp.errors import (
+    ArgumentError,
+    DeviceError,
+    DeviceNameError,
+    MixedDevicesError,
+    ShapeError,
+    first_line,
+    printable,
+)
 from gru_xp.nn.checks import check_choice, check_flag, device_name, namespace_name, shown, whole_number
 from gru_xp.nn.scan import Array, Namespace, plain_wanted
 
@@ -200,7 +208,7 @@ def unusable_after_check(index: int, *, advise: bool = True) -> str | None:
     try:
         verdicts_of(index)
     except (DeviceError, MemoryError) as error:
-        reason = printable(_first_line(error), None)
+        reason = printable(first_line(error), None)
         return reason if advise else reason.removesuffix(ADVICE)
     return None
 
@@ -258,7 +266,7 @@ def _using_cuda(name: str) -> Iterator[None]:
         if not is_of_cupy(error) or isinstance(error, MemoryError):
             raise
         raise DeviceError(
-            f"{name} failed: {type(error).__name__}: {printable(_first_line(error), 200)}{_remedy(error)}; set "
+            f"{name} failed: {type(error).__name__}: {printable(first_line(error), 200)}{_remedy(error)}; set "
             "GRU_XP_PLAIN=1 to run without fast paths, or use device cpu"
         ) from error
 
@@ -300,7 +308,7 @@ def cuda_problem(index: int = 0) -> str | None:
 
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # a broken install fails in many ways, and each means that there is no device
-        return f"{_cupy()} finds no CUDA device ({_first_line(error)}){_remedy(error)}"
+        return f"{_cupy()} finds no CUDA device ({first_line(error)}){_remedy(error)}"
     if index >= count:
         return f"there is no cuda:{index}; {_cupy()} finds {count} CUDA device{'s' * (count != 1)}"
     try:
@@ -308,12 +316,8 @@ def cuda_problem(index: int = 0) -> str | None:
             probe = cupy.ones((2, 2), dtype=cupy.float32)
             works = float(cupy.sum(cupy.matmul(probe, cupy.tanh(probe) * 0 + 2))) == 16.0
     except Exception as error:
-        return f"cuda:{index} was found, but a test computation failed ({_first_line(error)}){_remedy(error)}"
+        return f"cuda:{index} was found, but a test computation failed ({first_line(error)}){_remedy(error)}"
     return None if works else f"cuda:{index} was found, but a test computation gave wrong results"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _remedy(error: Exception) -> str:
@@ -411,7 +415,7 @@ def to_device(array: Any, device: Device, dtype: str | None = None) -> Array:
             placed = device.xp.asarray(array, dtype=None if dtype is None else getattr(device.xp, dtype))
             is_numeric = device.xp.isdtype(placed.dtype, ("bool", "numeric"))
         except (TypeError, ValueError, OverflowError) as error:
-            reason = printable(_first_line(error), 200)
+            reason = printable(first_line(error), 200)
             raise ArgumentError(
                 f"array is a {type(array).__name__} that cannot become an array of numbers ({reason}); give an array, "
                 "or nested sequences of equal lengths"

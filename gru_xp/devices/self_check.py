@@ -19,7 +19,7 @@ from gru_xp.devices.cupy_ops import CupyOps
 from gru_xp.devices.fast_paths import PATHS, Verdict, is_of_cupy, is_on, trying
 from gru_xp.devices.primitives import PLAIN_OPS, Ops
 from gru_xp.devices.step_plan import built, leaves_of, structure_of
-from gru_xp.errors import DeviceError, printable
+from gru_xp.errors import DeviceError, first_line, printable
 from gru_xp.nn.gru import gru_backward, gru_forward
 from gru_xp.nn.params import GRUParams, arrays_of, map_arrays
 from gru_xp.nn.scan import Array, Arrays, Step
@@ -163,7 +163,7 @@ def _difference(results: Sequence[Any], expected: Sequence[Any]) -> str | None:
 
 def _first_line(error: Exception) -> str:
     """The reason that an error gives, without the advice that ours end with."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    line = first_line(error)
     return printable(line.partition("; ")[0] if isinstance(error, DeviceError) else line, 200)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from gru_xp.devices.device import DEVICE_PATTERN
 from gru_xp.errors import CheckpointError, printable
+from gru_xp.forecasting.data import observed_values
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.forecasting.stages import Selection
@@ -180,7 +181,7 @@ def what_changed(series: TimeSeries, other: TimeSeries) -> str | None:
                 return f"{printable(column)} of {printable(label)} is {after:.17g} instead of {before:.17g}"
     if len(series) != len(other):
         return f"it has {len(other)} rows instead of {len(series)}"
-    if not np.array_equal(_gaps(series), _gaps(other)):
+    if not np.array_equal(observed_values(series), observed_values(other)):
         return "other values are missing"
     return None
 
@@ -300,10 +301,6 @@ def reading_from_fields(fields: dict[str, Any]) -> Reading:
     ReadOptions(freq=fields["freq"])
     format_date(datetime(2000, 1, 1), "2000-01-01", fields["date_form"])
     return Reading.from_dict(fields)
-
-
-def _gaps(series: TimeSeries) -> Any:
-    return np.ones(series.values.shape, dtype=bool) if series.observed is None else series.observed
 
 
 def _bytes(texts: Sequence[str]) -> Any:

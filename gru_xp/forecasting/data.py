@@ -168,6 +168,11 @@ def before_later_rows(series: TimeSeries, origins: Rows) -> Iterator[tuple[int, 
         known.values[changed] = series.values[changed]
 
 
+def observed_values(series: TimeSeries) -> Any:
+    """Which values of a series were there, shape ``(N, F)``."""
+    return np.ones(series.values.shape, dtype=bool) if series.observed is None else series.observed
+
+
 def check_magnitude(series: TimeSeries) -> None:
     """Raise DataError where a value is too large to be learned."""
     bad = np.argwhere(np.abs(series.values) > LARGEST)

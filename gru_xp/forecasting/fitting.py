@@ -109,7 +109,7 @@ def learn(
         if selection is not None:
             whole = Split(len(series), len(series), len(series))
             counts = (len(_starts(forecaster, series, rows.part("train"))) for rows in (split, whole))
-            scaler = forecaster.outputs.for_targets(Scaler.fit(forecaster.scaling, series.values, series.columns))
+            scaler = _fit_scaler(forecaster, series, len(series))
             training = stage(whole, scaler, selection.again(config, *counts), state=state, selection=selection)
             if training.stop_reason in ("paused", "callback"):
                 _take_selected(forecaster, series, split, selection)
@@ -129,10 +129,14 @@ def _keeping_choices(forecaster: "Forecaster") -> Iterator[None]:
         raise
 
 
+def _fit_scaler(forecaster: "Forecaster", series: TimeSeries, rows: int) -> Scaler:
+    """The scaler of a training on the first rows."""
+    return forecaster.outputs.for_targets(Scaler.fit(forecaster.scaling, series.values[:rows], series.columns))
+
+
 def _take_selected(forecaster: "Forecaster", series: TimeSeries, split: Split, selection: Selection) -> None:
     """Go back to the parameters that were best on the validation rows, and the scaler that they go with."""
-    scaler = Scaler.fit(forecaster.scaling, series.values[: split.train_end], series.columns)
-    forecaster.scaler = forecaster.outputs.for_targets(scaler)
+    forecaster.scaler = _fit_scaler(forecaster, series, split.train_end)
     with forecaster.device.use():
         forecaster.params = unflatten(to_device(selection.theta, forecaster.device), forecaster.params)
     forecaster.best_epoch, forecaster.refit_ended = selection.best_epoch, False

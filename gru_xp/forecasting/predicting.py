@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from gru_xp.devices import is_out_of_memory, to_device, to_host
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.baselines import Baseline, baselines
-from gru_xp.forecasting.data import before_later_rows, naming
+from gru_xp.forecasting.data import before_later_rows, naming, observed_values
 from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import training_config
@@ -72,7 +72,7 @@ def forecast_each(forecaster: "Forecaster", series: Sequence[TimeSeries], steps:
     L = forecaster.window_length
     values, observed = (
         np.concatenate([rows[-L:] for rows in parts])
-        for parts in ([one.values for one in series], [_observed(one) for one in series])
+        for parts in ([one.values for one in series], [observed_values(one) for one in series])
     )
     joined = TimeSeries(values, forecaster.columns, observed=observed)
     return forecast_origins(forecaster, joined, L * np.arange(1, len(series) + 1), steps)[:, 0]
@@ -110,7 +110,7 @@ def _write_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows
     # The known rows and the coming ones, whose further columns stay at their last value.
     values, observed = (
         np.concatenate([rows, np.repeat(rows[:, -1:], steps, axis=1)], axis=1)
-        for rows in (series.values[before], _observed(series)[before])
+        for rows in (series.values[before], observed_values(series)[before])
     )
     observed[:, L:, 0] = True
     ops, known = forecaster.device.ops(), values[:, :L]
@@ -172,15 +172,10 @@ def _called(series: TimeSeries, row: int) -> str:
 
 def _inputs(series: TimeSeries, seq_length: int, scaler: Scaler, sees_gaps: bool, rows: slice = slice(None)) -> Floats:
     """What the network gets of a series' windows ``(B, T, I)``, or of some of them."""
-    windows, observed = (make_windows(a, seq_length)[0][rows] for a in (series.values, _observed(series)))
+    windows, observed = (make_windows(a, seq_length)[0][rows] for a in (series.values, observed_values(series)))
     return _scaled(windows, observed, scaler, sees_gaps)
 
 
 def _scaled(windows: Floats, observed: Floats, scaler: Scaler, sees_gaps: bool) -> Floats:
     scaled = scaler.scale_windows(windows)
     return np.concatenate([scaled, observed], axis=2) if sees_gaps else scaled
-
-
-def _observed(series: TimeSeries) -> Any:
-    """Which values were there, shape ``(N, F)``."""
-    return np.ones(series.values.shape, dtype=bool) if series.observed is None else series.observed
