@@ -248,7 +248,7 @@ def _part_rows(name: str, metrics: Mapping[str, Any], digits: int) -> list[tuple
 
 
 def _quantile_cells(errors: Mapping[str, Any], of_model: Mapping[str, Any]) -> list[str]:
-    """The measures of a forecast's quantiles that the model's have, too; empty where there are none."""
+    """The cells of a forecast for the quantile measures in the table; empty if it has no quantiles."""
     cells = []
     if "pinball" in of_model:
         cells.append(_cell(errors["pinball"], 4) if "pinball" in errors else "")

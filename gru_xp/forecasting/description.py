@@ -168,7 +168,7 @@ def read_description(kind: "type[Forecaster]", description: dict[str, Any]) -> "
 
 
 def _described_spread(forecaster: "Forecaster", described: Sequence[Any]) -> tuple[tuple[float, ...], ...]:
-    """That of a description, or zeros where there is none yet; ValueError if it is not one."""
+    """The spread in a description, zeros if the description has none; ValueError if it is damaged."""
     Q = len(forecaster.outputs.quantiles)
     if forecaster.fallback is None or not Q:
         if len(described):

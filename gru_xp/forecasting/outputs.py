@@ -151,7 +151,7 @@ def rising_quantiles(quantiles: object) -> tuple[float, ...]:
     Raises
     ------
     ArgumentError
-        A level is not between 0 and 1, or is there twice, or there is none.
+        No level is given, one is given twice, or one is not between 0 and 1.
     """
     levels = tuple(sorted(check_quantiles((quantiles,) if isinstance(quantiles, Real) else quantiles)))
     if len({column_suffix(level) for level in levels}) < len(levels):

@@ -155,7 +155,7 @@ def test_filled_gaps_say_nothing_of_later_rows(how, frame, small, cpu, tmp_path)
 
 
 def test_the_ridge_is_that_of_the_training_rows(frame, small, cpu):
-    """For each fit, of its window length, from the target alone; of other rows, there is none."""
+    """Fitted anew for each fit, on the model's window length and the target alone; left out without training rows."""
     series = read_series(frame, target="Sales", features=["Price"])
     result = backtest(lambda rows: small().fit(rows, device=cpu), series, np.array([60, 65, 70]), 6, 5, refit=2)
     for row, (origin, rows) in enumerate([(60, 60), (65, 60), (70, 70)]):
