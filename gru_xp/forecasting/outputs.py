@@ -277,3 +277,6 @@ class _FirstResponses:
         """See `Windows`."""
         x, y, weight = self.windows.gather(index)
         return x, y - 1.0, np.sqrt(weight)
+
+    def sum_products(self) -> None:
+        """See `Windows`."""

@@ -17,7 +17,7 @@ PENALTIES = (1.0, 5.0, 20.0, 80.0, 320.0)
 """To choose from."""
 
 MAX_WINDOWS = 2**15
-"""To fit to; of more windows, so many are drawn."""
+"""To gather; of more windows, so many are drawn."""
 
 
 class Windows(Protocol):
@@ -29,6 +29,12 @@ class Windows(Protocol):
 
     def gather(self, index: Rows) -> tuple[Floats, Floats, Floats]:
         """Of windows by number: ``(B, L, F)`` with the target in column 0, ``(B, h)`` and ``(B, 1)``."""
+
+    def sum_products(self) -> Floats | None:
+        """Sum ``v v^T`` over all windows, where ``v (L + h,)`` has the target's window and the values after it.
+
+        Both are times the weight of the window. None where that takes gathering them.
+        """
 
 
 def naive_weight(seq_length: int, horizon: int, season: int = 1) -> Floats:
@@ -58,7 +64,8 @@ def fit_ridge(windows: Windows, start: Floats, *, penalty: float = PENALTY) -> F
     Parameters
     ----------
     windows
-        To fit to. Of more than `MAX_WINDOWS`, so many are drawn, always the same ones.
+        To fit to. Where they have to be gathered, and are more than `MAX_WINDOWS`, so many are drawn, always the same
+        ones.
     start : array, shape ``(h, L)``
         The weights to shrink towards, such as `naive_weight` gives.
     penalty
@@ -73,19 +80,27 @@ def fit_ridge(windows: Windows, start: Floats, *, penalty: float = PENALTY) -> F
     .. [1] A. Hoerl and R. Kennard, "Ridge regression: Biased estimation for nonorthogonal problems", Technometrics 12
        (1970), doi:10.1080/00401706.1970.10488634.
     """
-    L = start.shape[1]
-    index = _drawn(windows)
-    A, b = np.zeros((L, L)), np.zeros((L, len(start)))
-    for z, y, weight in _chunks(windows, index):
-        weighted = (z * weight**2).T
-        A += weighted @ z
-        b += weighted @ (y - z @ start.T)
+    h, L = start.shape
+    n, products = windows.n, windows.sum_products()
+    if products is None:
+        index = _drawn(windows)
+        n, products = len(index), np.zeros((L + h, L + h))
+        for z, y, weight in _chunks(windows, index):
+            weighted = np.concatenate([z, y], axis=1) * weight
+            products += weighted.T @ weighted
+    A, b = products[:L, :L], products[:L, L:]
     scale = np.trace(A) / L
     if not scale > 0:  # all windows are flat
         return start.copy()
-    change = np.linalg.solve(A + penalty / len(index) * scale * np.eye(L), b)
-    fitted: Floats = start + change.T
+    fitted: Floats = start + _change(A, b - A @ start.T, penalty / n * scale).T
     return fitted
+
+
+def _change(A: Floats, b: Floats, strength: float) -> Floats:
+    """Solve ``(A + strength I) x = b``."""
+    A = A.copy()
+    A.flat[:: len(A) + 1] += strength
+    return np.linalg.solve(A, b)
 
 
 class Fold(NamedTuple):
@@ -119,22 +134,26 @@ def cross_validate(
     x, y, weight = windows.gather(np.arange(windows.n))
     z, S = x[:, :, 0], len(starts)
     L = z.shape[1]
-    weighted = z * weight**2
     start = np.concatenate(starts).T  # (L, S * h)
-    all_A, all_b = weighted.T @ z, weighted.T @ y
+    fitted = np.zeros((len(folds), windows.n), dtype=bool)
+    for of_fold, fold in zip(fitted, folds, strict=True):
+        of_fold[fold.fitted] = True
+    groups, group_of = np.unique(fitted, axis=1, return_inverse=True)  # windows that the same folds are fitted to
+    weighted = np.concatenate([z, y], axis=1) * weight
+    products = [own.T @ own for own in (weighted[group_of.ravel() == group] for group in range(groups.shape[1]))]
     error = np.zeros((len(penalties), S))
-    for fold in folds:
-        out = np.ones(windows.n, dtype=bool)
-        out[fold.fitted] = False  # few are left out
-        A, b = all_A - weighted[out].T @ z[out], all_b - weighted[out].T @ y[out]
-        rest = np.tile(b, S) - A @ start
+    for fold, of_fold in zip(folds, groups, strict=True):
+        total = np.zeros((weighted.shape[1],) * 2)
+        for group in np.flatnonzero(of_fold):
+            total += products[group]
+        A = total[:L, :L]
+        rest = np.tile(total[:L, L:], S) - A @ start
         scale = np.trace(A) / L
-        flat = scale <= 1e-12 * np.trace(all_A) / L  # but for rounding
+        judged, actual, counts = z[fold.judged], np.tile(y[fold.judged], S), weight[fold.judged]
         for i, penalty in enumerate(penalties):
-            strength = penalty / len(fold.fitted) * scale
-            change = 0.0 if flat else np.linalg.solve(A + strength * np.eye(L), rest)
-            missed = np.abs(z[fold.judged] @ (start + change) - np.tile(y[fold.judged], S))
-            error[i] += (weight[fold.judged] * missed).mean(axis=0).reshape(S, -1).mean(axis=1) / len(folds)
+            change = _change(A, rest, penalty / len(fold.fitted) * scale) if scale > 0 else 0.0
+            missed = np.abs(judged @ (start + change) - actual)
+            error[i] += (counts * missed).mean(axis=0).reshape(S, -1).mean(axis=1) / len(folds)
     return error.T
 
 

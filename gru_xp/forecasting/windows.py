@@ -9,6 +9,7 @@ from array_api_compat import array_namespace, device
 
 from gru_xp.errors import DataError
 from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.sliding import sum_products, sum_relative_products
 from gru_xp.nn.scan import Array
 from gru_xp.training.sequences import MAX_GATHERED
 
@@ -224,6 +225,29 @@ class WindowSequences:
         parts = [self._gather(part) for part in _chunks(index)]
         x, y, weight = parts[0] if len(parts) == 1 else map(self._xp.concat, zip(*parts, strict=True))
         return x, y, weight
+
+    def sum_products(self) -> Floats | None:
+        """Sum ``v v^T`` over all windows, with the target's scaled window and the scaled values after it in ``v``.
+
+        Both are times the weight of the window: what each window is divided by, its own unit included, is the same for
+        all of them then, so that they need not be gathered.
+
+        Returns
+        -------
+        array, shape ``(L + h, L + h)``, or None
+            None where windows do not follow each other from row to row, or are not only shifted and divided.
+        """
+        starts, scaler = self._starts, self._scaler
+        if not self.n or scaler.counts or int(starts[-1] - starts[0]) != self.n - 1:
+            return None
+        L, length = self._before.shape[1], self._before.shape[1] + self._h
+        values = self._rows[starts[0] : starts[-1] + length, 0]
+        level, unit = (float(scale[0, 0, 0]) for scale in scaler.scales(values[None, :, None]))
+        if scaler.has_units_of_windows:
+            return sum_relative_products(np.diff(values) / self.mean_unit, length, L - 1)
+        if scaler.kind == "last":
+            return sum_relative_products(np.diff(values) / unit, length, L - 1)
+        return sum_products((values - level) / unit, length)
 
     def _gather(self, index: Array) -> tuple[Array, Array, Array]:
         xp, starts = self._xp, self._xp.take(self._starts, index, axis=0)[:, None]

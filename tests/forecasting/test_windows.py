@@ -183,3 +183,20 @@ def test_small_changes_of_large_values_are_kept(rng):
             results.append(sequences.gather(np.arange(50)))
         for array, other in zip(*results, strict=True):
             np.testing.assert_allclose(array, other, rtol=1e-4, atol=1e-5, err_msg=kind)
+
+
+@pytest.mark.parametrize(("kind", "seq_length", "horizon"), [(kind, 9, 4) for kind in SCALINGS] + [("window", 1, 1)])
+def test_products_are_summed_without_gathering(rng, kind, seq_length, horizon):
+    values = 1e5 + np.cumsum(rng.standard_normal((90, 2)), axis=0)
+    scaler, starts = Scaler.fit(kind, values[:50], ("a", "b")), np.arange(3, 60)
+    sequences = WindowSequences(values, starts, seq_length, horizon, scaler)
+    x, y, weight = sequences.gather(np.arange(sequences.n))
+    weighted = np.concatenate([x[:, :, 0], y], axis=1) * weight
+    expected = weighted.T @ weighted
+    np.testing.assert_allclose(sequences.sum_products(), expected, rtol=1e-9, atol=1e-9 * expected.max())
+    values[[2, 59 + seq_length + horizon]] = 1e9  # of no window
+    again = WindowSequences(values, starts, seq_length, horizon, scaler, mean_unit=sequences.mean_unit)
+    np.testing.assert_array_equal(again.sum_products(), sequences.sum_products())
+    with_a_gap, of_counts = np.delete(starts, 7), replace(scaler, counts=True)
+    for other_scaler, other_starts in ((scaler, with_a_gap), (of_counts, starts)):
+        assert WindowSequences(values, other_starts, seq_length, horizon, other_scaler).sum_products() is None
