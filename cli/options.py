@@ -40,10 +40,14 @@ def run(group: click.Group, name: str | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _as_options(message: str) -> str:
+def as_options(message: str) -> str:
     """A message that names settings, as in batch_size=32, with options instead."""
-    message = re.sub(r"\b([a-z]+(?:_[a-z]+)*)='?(\w+)'?", lambda found: f"{flag(found[1])} {found[2]}", message)
+    message = re.sub(r"\b([a-z]+(?:_[a-z]+)*)='?(\w+)'?", lambda found: _as_option(found[1], found[2]), message)
     return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda found: flag(found[0]), message)
+
+
+def _as_option(name: str, value: str) -> str:
+    return {"True": flag(name), "False": flag(f"no_{name}")}.get(value, f"{flag(name)} {value}")
 
 
 @contextmanager
@@ -52,7 +56,7 @@ def settings_as_options() -> Iterator[None]:
     try:
         yield
     except ArgumentError as error:
-        raise ArgumentError(_as_options(str(error))) from error
+        raise ArgumentError(as_options(str(error))) from error
 
 
 class Command(click.Command):
@@ -72,7 +76,7 @@ class Command(click.Command):
             if debug:
                 raise
             if isinstance(error, MemoryLimitError):
-                error = MemoryLimitError(_as_options(str(error)))
+                error = MemoryLimitError(as_options(str(error)))
             raise click.ClickException(printable(str(error), None)) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise

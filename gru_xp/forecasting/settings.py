@@ -9,6 +9,7 @@ from gru_xp.errors import ArgumentError
 from gru_xp.forecasting.outputs import rising_quantiles
 from gru_xp.forecasting.recipe import step_budget
 from gru_xp.forecasting.scaling import SCALINGS
+from gru_xp.forecasting.together import check_together
 from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.params import RESETS
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS
@@ -40,8 +41,6 @@ def check_settings(forecaster: "Forecaster") -> None:
     _check_rows("season", forecaster.season, 2, "auto", "none")
     check_choice("model", forecaster.model, MODELS)
     check_flag("guard", forecaster.guard)
-    if forecaster.model == "ridge" and not forecaster.linear_skip:
-        raise ArgumentError("model='ridge' is the linear skip alone; use linear_skip=True with it")
     check_choice("loss", forecaster.loss, LOSSES)
     forecaster.quantiles = rising_quantiles(forecaster.quantiles)
     if forecaster.model == "ridge" and forecaster.outputs.quantiles:
@@ -54,14 +53,9 @@ def check_settings(forecaster: "Forecaster") -> None:
         raise ArgumentError(
             f"validation_ratio is {shown(forecaster.validation_ratio)}; it must be at least 0 and below 1"
         )
-    if check_flag("refit", forecaster.refit) and forecaster.validation_ratio == 0:
-        raise ArgumentError(
-            "refit=True needs validation rows, by which the number of epochs is found; use a validation_ratio "
-            "above 0, such as 0.2"
-        )
+    check_flag("refit", forecaster.refit)
     training_config(forecaster)
-    if forecaster.dropout > 0 and forecaster.num_layers == 1:
-        raise ArgumentError("dropout acts between layers; use num_layers of at least 2, or recurrent_dropout")
+    check_together(forecaster.settings())
     for f in fields(forecaster):  # numbers of NumPy become Python's, which a model file can hold
         if f.init and hasattr(getattr(forecaster, f.name), "item"):
             setattr(forecaster, f.name, getattr(forecaster, f.name).item())
