@@ -31,6 +31,9 @@ MOST_DIGITS = 15
 MOST_STEPS = 6
 """Columns of a table of errors by step ahead."""
 
+UNCERTAIN = "~"
+"""After a skill that is not significant."""
+
 GAPS = (3, 2, 1)
 """Columns between the columns of a table."""
 
@@ -214,7 +217,9 @@ def print_accuracy(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
             break
     print_table(title, header, rows, left=2)
     if last["horizon"] > 1:
-        print_steps(f"Mean absolute error by step ahead, {name} part", last)
+        rows += print_steps(f"Mean absolute error by step ahead, {name} part", last)
+    if any(cell.endswith(UNCERTAIN) for row in rows for cell in row):
+        print_sentence(f"{UNCERTAIN} not significant: the difference from the best baseline may be chance.")
     for sentence in (guard_sentence(last), comparison_sentence(last), copying_sentence(last)):
         if sentence is not None:
             print_sentence(sentence)
@@ -230,9 +235,9 @@ def _part_rows(name: str, metrics: Mapping[str, Any], digits: int) -> list[tuple
     for number, (model, errors) in enumerate(metrics["models"].items()):
         text = "best" if model == best else ""
         if not number:
-            text = _percent(metrics["skill"])
+            text = _skill(metrics["skill"], metrics["p_value"])
         elif not needs_no_training(name_in_text(model)):
-            text = _percent(skill(errors["mae"], metrics["models"][best]["mae"]))
+            text = _skill(skill(errors["mae"], metrics["models"][best]["mae"]), metrics["p_values"][model])
         rows.append(
             (
                 "" if number else name,
@@ -258,8 +263,8 @@ def _quantile_cells(errors: Mapping[str, Any], of_model: Mapping[str, Any]) -> l
     return cells
 
 
-def print_steps(title: str, metrics: Mapping[str, Any]) -> None:
-    """Errors by step ahead; of many steps, some."""
+def print_steps(title: str, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Errors by step ahead; of many steps, some. The result has the rows of the table."""
     from gru_xp.forecasting.backtest import name_in_text
 
     horizon = metrics["horizon"]
@@ -268,10 +273,10 @@ def print_steps(title: str, metrics: Mapping[str, Any]) -> None:
         (name_in_text(model), *(_cell(errors["by_step"]["mae"][step - 1], 9) for step in steps))
         for model, errors in metrics["models"].items()
     ]
-    rows.append(
-        (f"skill, {name_in_text(metrics['model'])}", *(_percent(metrics["skill_by_step"][step - 1]) for step in steps))
-    )
+    skills = (_skill(metrics["skill_by_step"][step - 1], metrics["p_value_by_step"][step - 1]) for step in steps)
+    rows.append((f"skill, {name_in_text(metrics['model'])}", *skills))
     print_table(title, ("step", *map(str, steps)), rows, left=1)
+    return rows
 
 
 def _some(horizon: int) -> set[int]:
@@ -283,8 +288,13 @@ def _cell(number: float | None, digits: int) -> str:
     return "n/a" if number is None else number_text(number, digits)
 
 
-def _percent(share: float | None) -> str:
-    return "n/a" if share is None else f"{share:+.1%}"
+def _skill(share: float | None, p_value: float | None) -> str:
+    from gru_xp.forecasting.backtest import SIGNIFICANCE
+
+    if share is None:
+        return "n/a"
+    is_certain = share == 0 or (p_value is not None and p_value < SIGNIFICANCE)
+    return f"{share:+.1%}" + ("" if is_certain else UNCERTAIN)
 
 
 def print_sentence(text: str) -> None:

@@ -133,8 +133,9 @@ class Backtest:
         and those of `quantile_accuracy` where there are quantiles; ``fallback``, in how many windows the model's guard
         had chosen which forecast without training instead of it; ``best_baseline``, which of those that need no
         training has the smallest mean absolute error; ``skill``, by which share that of the model is smaller, and
-        ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the two; ``change``, how much the model's
-        forecasts differ from the last value, relative to what the series does. None where there is no such number.
+        ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the two, ``p_value_by_step``, and ``p_values``,
+        that of each trained forecast, by column; ``change``, how much the model's forecasts differ from the last value,
+        relative to what the series does. None where there is no such number.
         Differences from the actual values that are only rounding count as 0: of a forecast without any others, there
         is no skill and no test.
 
@@ -159,9 +160,10 @@ class Backtest:
         else:
             by_step = accuracy_by_step(y_true, forecasts)
         best = min(self.baselines, key=lambda name: math.inf if errors[name]["mae"] is None else errors[name]["mae"])
-        losses, others = (self._losses(forecasts[name]) for name in (model, best))
         gain = skill(errors[model]["mae"], errors[best]["mae"])
-        tested = None if gain is None else diebold_mariano(losses, others, math.ceil(self.horizon / self.stride))
+        trained = (name for name in forecasts if not needs_no_training(name))
+        p_values = {name: self._p_value(forecasts[name], forecasts[best], slice(None)) for name in trained}
+        of_steps = (slice(step, step + 1) for step in range(self.horizon))
         steps = zip(by_step[model]["mae"], by_step[best]["mae"], strict=True)
         return {
             "windows": int((~np.isnan(y_true)).any(axis=1).sum()),
@@ -174,7 +176,9 @@ class Backtest:
             "best_baseline": column_name(best),
             "skill": gain,
             "skill_by_step": [skill(*pair) for pair in steps],
-            "p_value": None if tested is None else tested.p_value,
+            "p_value": p_values[model],
+            "p_value_by_step": [self._p_value(forecasts[model], forecasts[best], step) for step in of_steps],
+            "p_values": {column_name(name): p_value for name, p_value in p_values.items()},
             "change": self._change(),
         }
 
@@ -189,11 +193,16 @@ class Backtest:
             is_same = np.abs(forecast - self.y_true) <= rounding(_known_values(self.series))
         return np.where(is_same, self.y_true, forecast)
 
-    def _losses(self, forecast: Floats) -> Floats:
-        """Mean absolute error of each window that has a value, shape ``(<= n,)``."""
-        errors = np.abs(forecast - self.y_true)
-        losses: Floats = np.nanmean(errors[~np.isnan(errors).all(axis=1)], axis=1)
-        return losses
+    def _p_value(self, forecast: Floats, best: Floats, steps: slice) -> float | None:
+        """Of the Diebold-Mariano test of the errors at these steps, mean by window; None where `best` has no errors."""
+        y_true = self.y_true[:, steps]
+        there = ~np.isnan(y_true).all(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            losses, of_best = (np.nanmean(np.abs(each[:, steps] - y_true)[there], axis=1) for each in (forecast, best))
+        if not of_best.any() or not np.isfinite([losses, of_best]).all():
+            return None
+        tested = diebold_mariano(losses, of_best, math.ceil((steps.stop or self.horizon) / self.stride))
+        return None if tested is None else tested.p_value
 
     def _change(self) -> float | None:
         last, y_true = self.series.values[self.origins - 1, :1], self.y_true

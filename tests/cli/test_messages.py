@@ -62,15 +62,16 @@ def test_parts_stand_beside_forecasts_that_need_no_training(capsys, part):
         "Some title", {p.name: p.metrics for p in [part("train", 1.0, 2.0), part("test", 3.0, 2.0)]}
     )
     out, err = capsys.readouterr()
-    title, header, _, *rows, first, second = [line.split() for line in out.splitlines() if line.strip()]
+    title, header, _, *rows, mark, first, second = [line.split() for line in out.splitlines() if line.strip()]
     assert title == ["Some", "title"]
     assert header == ["part", "forecast", "windows", "MAE", "RMSE", "MASE", "skill"]
     assert rows == [
-        ["train", "GRU", "4", "1.000", "1.000", "0.2500", "+50.0%"],
-        ["test", "GRU", "4", "3.000", "3.000", "0.7500", "-50.0%"],
+        ["train", "GRU", "4", "1.000", "1.000", "0.2500", "+50.0%~"],
+        ["test", "GRU", "4", "3.000", "3.000", "0.7500", "-50.0%~"],
         ["last", "value", "2.000", "2.000", "0.5000", "best"],
         ["seasonal", "naive", "4.000", "4.000", "1.000"],
     ]
+    assert mark[:3] == ["~", "not", "significant:"]  # errors that differ by the same everywhere cannot be tested
     assert "50.0%" in first
     assert "GRU" in second
     assert err == ""
@@ -83,7 +84,18 @@ def test_errors_by_step(capsys, part):
         (start,) = (row for row, line in enumerate(lines) if line[0] == "step")
         assert list(map(int, lines[start][1:])) == steps
         assert lines[start + 2] == ["GRU", *["1.000"] * len(steps)]
-        assert lines[start + 5] == ["skill,", "GRU", *["+50.0%"] * len(steps)]
+        assert lines[start + 5] == ["skill,", "GRU", *["+50.0%~"] * len(steps)]
+
+
+def test_a_skill_is_marked_unless_it_is_significant(capsys, part):
+    metrics = part("test", 1.0, 2.0, 2).metrics
+    for p_values, marked in (([0.3, 0.01, 0.01], 0), ([0.01, 0.3, 0.01], 1), ([0.01] * 3, None)):
+        tested = {"p_value": p_values[0], "p_value_by_step": p_values[1:], "p_values": {"GRU": p_values[0]}}
+        messages.print_accuracy("t", {"test": metrics | tested})
+        out = capsys.readouterr().out
+        cells = [word for word in out.split() if word.startswith("+50.0%")]
+        assert [cell == "+50.0%~" for cell in cells] == [number == marked for number in range(3)]
+        assert ("\n~ " in out) == (marked is not None)
 
 
 def test_numbers_are_those_that_people_read():

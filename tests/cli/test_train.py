@@ -357,9 +357,11 @@ def test_the_table_is_all_of_stdout(validated):
                     number_text(errors["mase"], 4),
                 ]
                 skill = [f"{1 - errors['mae'] / part['models'][part['best_baseline']]['mae']:+.1%}"]
+                if (p_value := part["p_values"].get(model)) is None or p_value >= 0.05:
+                    skill = [f"{skill[0]}~"]
                 skill = skill if model in ("GRU", "Ridge") else ["best"] * (model == part["best_baseline"])
                 expected.append([*head, *numbers, *skill])
-    *table, first, second = lines[3:]
+    *table, first, second = (line for line in lines[3:] if line[0] != "~")
     assert table == expected
     assert [row[0] for row in expected if row[1] == "GRU"] == ["train", "validation", "test"]
     assert {"GRU", "MAE"} < set(first)

@@ -317,6 +317,9 @@ def test_metrics(result):
     assert metrics["skill"] == pytest.approx(1 - errors["GRU"].mean() / errors[best].mean(), rel=1e-12)
     by_step = 1 - errors["GRU"].mean(axis=0) / errors[best].mean(axis=0)
     np.testing.assert_allclose(metrics["skill_by_step"], by_step, rtol=1e-12)
+    of_steps = [diebold_mariano(errors["GRU"][:, h], errors[best][:, h], h // 3 + 1) for h in range(7)]
+    assert metrics["p_value_by_step"] == [None if tested is None else tested.p_value for tested in of_steps]
+    assert metrics["p_values"]["GRU"] == metrics["p_value"]
     tested = diebold_mariano(errors["GRU"].mean(axis=1), errors[best].mean(axis=1), 3)
     assert metrics["p_value"] == tested.p_value
     last = result.series.values[result.origins - 1, :1]
