@@ -168,6 +168,13 @@ def before_later_rows(series: TimeSeries, origins: Rows) -> Iterator[tuple[int, 
         known.values[changed] = series.values[changed]
 
 
+def known_until(series: TimeSeries, row: int) -> TimeSeries:
+    """The series whose interpolated values before a row are as they are known there; see `before_later_rows`."""
+    if series.interpolated is None or row >= len(series):
+        return series
+    return replace(series, values=np.concatenate([series.head(row).values, series.values[row:]]))
+
+
 def observed_values(series: TimeSeries) -> Any:
     """Which values of a series were there, shape ``(N, F)``."""
     return np.ones(series.values.shape, dtype=bool) if series.observed is None else series.observed

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gru_xp.devices import Device, to_device
 from gru_xp.devices.short_memory import SMALL_WORKSPACE, with_less_memory
 from gru_xp.errors import DataError
+from gru_xp.forecasting.data import known_until
 from gru_xp.forecasting.outputs import start_of_skip
 from gru_xp.forecasting.recipe import known_origins, settle_look_back
 from gru_xp.forecasting.ridge import naive_weight
@@ -80,12 +81,13 @@ def learn(
     TrainingResult
         Of the last stage.
     """
+    known = known_until(series, split.train_end)
     with _keeping_choices(forecaster):
         if state is None:
             forecaster.selection = None
-            scaler = Scaler.fit(forecaster.scaling, series.values[: split.train_end], series.columns)
+            scaler = Scaler.fit(forecaster.scaling, known.values[: split.train_end], series.columns)
             forecaster.look_back, forecaster.seasons = settle_look_back(
-                series,
+                known,
                 split.train_end,
                 scaler,
                 forecaster.seq_length,
@@ -98,11 +100,11 @@ def learn(
             scaler = forecaster.scaler
         forecaster.fallback, forecaster.spread, forecaster.guard_ended = None, (), True
         forecaster.refit_ended = True
-        stage = partial(_train, forecaster, series, device=device, notes=notes, hooks=hooks, on_stage=on_stage)
+        stage = partial(_train, forecaster, device=device, notes=notes, hooks=hooks, on_stage=on_stage)
         selection = forecaster.selection
         config = training_config(forecaster, _training_shapes(forecaster, series, split).n_train)
         if selection is None:
-            training = stage(split, scaler, config, state=state)
+            training = stage(known, split, scaler, config, state=state)
             state = None
             if forecaster.refit and training.stop_reason in _ENDS:
                 selection = Selection.of(training)
@@ -110,9 +112,9 @@ def learn(
             whole = Split(len(series), len(series), len(series))
             counts = (len(_starts(forecaster, series, rows.part("train"))) for rows in (split, whole))
             scaler = _fit_scaler(forecaster, series, len(series))
-            training = stage(whole, scaler, selection.again(config, *counts), state=state, selection=selection)
+            training = stage(series, whole, scaler, selection.again(config, *counts), state=state, selection=selection)
             if training.stop_reason in ("paused", "callback"):
-                _take_selected(forecaster, series, split, selection)
+                _take_selected(forecaster, known, split, selection)
     return training
 
 

@@ -78,6 +78,20 @@ def test_the_network_gets_an_indicator_for_each_column(small, series, cpu, given
         assert set(np.unique(x[..., 2:])) == {0.0, 1.0}
 
 
+def test_a_gap_that_validation_rows_end_says_nothing_of_them(small, walk, cpu, given):
+    scalers, values = [], walk(60, 2)
+    values[44:51] = np.nan
+    for change in (0.0, 1000.0):
+        later = values + change * (np.arange(60) >= 48)[:, None]
+        series = read(later, None, (), ReadOptions(missing="interpolate"))
+        scalers.append(small(scaling="standard").fit(series, device=cpu).scaler)
+    assert scalers[0] == scalers[1]
+    ours, theirs = given
+    for name in ("x", "y"):
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert (ours["validation"][1] != theirs["validation"][1]).any()
+
+
 def test_nothing_is_added_where_nothing_is_marked(small, series, cpu, given):
     fitted = small().fit(dataclasses.replace(series, observed=None), device=cpu)
     assert not fitted.sees_gaps
