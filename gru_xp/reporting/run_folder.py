@@ -31,6 +31,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 _PARTIAL = ".partial-"
 _HISTORY, _SELECTION = "history.csv", "selection.csv"
 _METRICS, _PREDICTIONS, _PLOTS = "metrics.json", "predictions.csv", "plots"
+_COST_PLOT = "cost_plot.png"
 
 
 def model_file(run: str | Path) -> Path:
@@ -143,8 +144,9 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _move_up(partial: Path) -> None:
     """Move all files of a folder to the one that it is in, where no older run's are left that this one has none of."""
-    if not (partial / _SELECTION).exists():
-        (partial.parent / _SELECTION).unlink(missing_ok=True)
+    for file in (Path(_SELECTION), Path(_PLOTS, _COST_PLOT)):  # not all runs have them
+        if not (partial / file).exists():
+            (partial.parent / file).unlink(missing_ok=True)
     for file in sorted(file for file in partial.rglob("*") if file.is_file()):
         target = partial.parent / file.relative_to(partial)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +246,7 @@ def write_plots(
     plots = folder / _PLOTS
     plots.mkdir()
     if history:
-        plot_cost(plots / "cost_plot.png", history, best_epoch)
+        plot_cost(plots / _COST_PLOT, history, best_epoch)
     plot_sequence(plots / "sequence_plot.png", series, parts)
     plot_residuals(plots / "residual_plot.png", series, parts)
 

@@ -198,9 +198,9 @@ def test_a_checkpoint_outlives_an_error(tmp_path):
 def test_overwriting_keeps_other_files(tmp_path):
     out = tmp_path / "run"
     (out / "plots").mkdir(parents=True)
-    for name in ("a", "b", "plots/a", "plots/b"):
+    for name in ("a", "b", "plots/a", "plots/b", "selection.csv", "plots/cost_plot.png"):
         (out / name).write_text("old")
-    with run_folder(out, overwrite=True) as folder:
+    with run_folder(out, overwrite=True) as folder:  # of a run without the last two
         (folder / "plots").mkdir()
         (folder / "a").write_text("new")
         (folder / "plots/a").write_text("new")
