@@ -40,8 +40,8 @@ def read_series(source: Any, *, target: str | None = None, features: Features = 
 
     The rows are brought into chronological order by the column named `time`; if none is named, by the one called date,
     datetime, timestamp, ds or time (in any case), or else by the first column, if all of its cells are dates. Where no
-    column dates the rows, they are taken as oldest first, with a `DataWarning`, unless the table shows that they are
-    not.
+    column dates the rows, they are taken as oldest first, unless the table shows that they are not; of a file, or where
+    several columns look like dates, with a `DataWarning`.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def read_series(source: Any, *, target: str | None = None, features: Features = 
     Warns
     -----
     DataWarning
-        The rows were reversed or sorted, are not dated, have gaps or suspicious values.
+        The rows were reversed or sorted, may not be in order, have gaps or suspicious values.
     """
     series = read(source, target, features, ReadOptions.from_dict(how))
     for notice in series.notices:
@@ -287,7 +287,7 @@ def _order_notices(table: Table, times: Times, order: Order, used: Sequence[str]
     if not times.names:
         if how.order is None:
             _check_last_row(table, used)
-            yield time_column.check_order(table, used)
+            yield from time_column.check_order(table, used)
         return
     name = printable(" ".join(times.names))
     if len(order.repeats):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Where = Callable[[int], str]
 """How to name a row in a message."""
+
+
+def stored_rows(name: str) -> list[list[str]]:
+    """The rows of a CSV file without quotes that this package holds."""
+    text = resources.files("gru_xp.io").joinpath(name).read_text("utf-8")
+    return [line.split(",") for line in text.splitlines()]
 
 
 def join_levels(levels: Sequence[Iterable[Any]]) -> list[str]:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
-from importlib import resources
 from itertools import combinations, pairwise, takewhile
 from math import prod
 from operator import ne
@@ -19,7 +18,7 @@ from gru_xp.io.messages import CellError, listed, option, options, quoted
 from gru_xp.io.numbers import is_missing, may_be_number
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.order import order_rows
-from gru_xp.io.table import Column, Floats, Rows, Table, Where
+from gru_xp.io.table import Column, Floats, Rows, Table, Where, stored_rows
 
 _SAMPLE = 100
 """Cells, or columns, that are looked at first."""
@@ -36,8 +35,7 @@ _YEAR_POINT_MONTH = re.compile(r"(1[89]|2[01])\d\d\.(0?[1-9]|1[0-2])")
 _WHOLE_HOUR = re.compile(r".* \d\d?:00")
 _HOURS = [{*range(24)}, {*range(1, 25)}, {*range(0, 2400, 100)}, {*range(100, 2500, 100)}]
 _SERIES_NAME = re.compile(
-    r"(?:\b|_)(id|series|store|shop|station|sensor|unit|item|product|group|customer|meter|device|site)s?$",
-    re.IGNORECASE,
+    r"(?i)(?:\b|_)(id|series|store|shop|station|sensor|unit|item|product|group|customer|meter|device|site)s?$"
 )
 _SOME_DIGITS = re.compile(r"\d{5,8}")
 _PART_OF_DATE = re.compile(r"\d\d?\.?(?:1[89]|2[01])\d\d|(?:[0-2]\d|3[01])\.(?:0[1-9]|1[0-2])")
@@ -366,8 +364,10 @@ def _first_parts(names: Sequence[str], parts: Sequence[str]) -> list[str]:
 # --- what speaks against the order --------------------------------------------------------------------------------
 
 
-def check_order(table: Table, used: Collection[str]) -> str:
-    """See whether rows without a time may be in chronological order, and return what to say of them.
+def check_order(table: Table, used: Collection[str]) -> Iterator[str]:
+    """See whether rows without a time may be in chronological order, and what to say of them.
+
+    Of a pandas object, whose rows are in the order that their owner gave them, nothing is said unless there are dates.
 
     Raises
     ------
@@ -380,12 +380,14 @@ def check_order(table: Table, used: Collection[str]) -> str:
         raise table.refusal(f"{apart}; {as_is}")
     for name, error in _order_problems(table, free):
         raise table.cell_refusal(name, CellError(error.row, f"{error}, or, {as_is}"))
-    if not free:
-        return f"no time column found; rows are taken as oldest first; if not, give {option('order', 'newest-first')}"
-    looked = f"column {quoted((_first_columns(table, free) or free)[-1].name)} was not read as dates"
-    if len(days := _columns_of_days(free)) > 1:
-        looked = f"{len(days)} columns look like dates: {listed(column.name for column in days)}"
-    return f"no time column found ({looked}); rows are taken as oldest first; name one with {option('time', 'NAME')}"
+    days, looked, remedy = _columns_of_days(free), "", f"if not, give {option('order', 'newest-first')}"
+    if free:
+        looked = f" (column {quoted((_first_columns(table, free) or free)[-1].name)} was not read as dates)"
+        remedy = f"name one with {option('time', 'NAME')}"
+    if len(days) > 1:
+        looked = f" ({len(days)} columns look like dates: {listed(column.name for column in days)})"
+    if table.name or days:
+        yield f"no time column found{looked}; rows are taken as oldest first; {remedy}"
 
 
 def _order_problems(table: Table, free: Sequence[Column]) -> Iterator[tuple[str, CellError]]:
@@ -467,8 +469,7 @@ def _is_time(name: str, is_part: bool) -> bool:
 @lru_cache
 def _words() -> dict[str, set[str]]:
     """The words of each meaning."""
-    text = resources.files("gru_xp.io").joinpath("time_words.csv").read_text("utf-8")
-    return {meaning: set(words) for meaning, *words in (line.split(",") for line in text.splitlines())}
+    return {meaning: set(words) for meaning, *words in stored_rows("time_words.csv")}
 
 
 @lru_cache(maxsize=4096)
@@ -531,11 +532,7 @@ def _is_date(label: str) -> bool:
 
 def _is_day(label: str) -> bool:
     """Whether a label is a day with its year, which may have two digits if there are others than digits."""
-    return (
-        is_full_date(label)
-        or short_year_formats([label]) != ()
-        or (len(label) > 7 and _digit_format([label]) is not None)
-    )
+    return is_full_date(label) or bool(short_year_formats([label]) or (len(label) > 7 and _digit_format([label])))
 
 
 def _columns_of_days(columns: Sequence[Column]) -> list[Column]:

@@ -369,14 +369,14 @@ def test_masked_values_are_missing(small, refusal):
     refusal(lambda: small().fit(masked), "row 7", "missing='drop'")
 
 
-def test_a_frame_without_dates_is_warned_of(small, cpu):
-    data = pd.DataFrame({"Close": RISING, "Note": "x"})
-    for table in (data, data[["Close"]], data["Close"]):
-        with pytest.warns(DataWarning, match="oldest first") as warned:
-            small().fit(table, device=cpu)
-        assert warned[0].filename == __file__
-    forecaster = small().fit(data["Close"], order="oldest-first", device=cpu)
-    forecaster.predict(data)
+def test_a_frame_of_several_dates_is_warned_of(small, cpu):
+    days = pd.date_range("2024-01-01", periods=40).astype(str)
+    data = pd.DataFrame({"Close": RISING, "Opened": days, "Closed": days[::-1]})
+    with pytest.warns(DataWarning, match="oldest first") as warned:
+        small().fit(data, device=cpu)
+    assert warned[0].filename == __file__
+    forecaster = small().fit(data["Close"], device=cpu)
+    forecaster.predict(data[["Close"]])
     forecaster.predict(RISING)
 
 

@@ -650,13 +650,16 @@ def test_an_index_of_several_series(refusal):
         assert values(read_series(level, where="store=A")) == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
-def test_tables_of_no_dates_are_warned_of():
-    """Not those whose order is given, and not arrays, which are oldest first."""
+def test_tables_of_several_dates_are_warned_of():
+    """Not those whose order is given, and neither arrays nor tables without dates, which are oldest first."""
     data = pd.DataFrame({"Close": [5.0, 7.0, 6.0], "Note": ["x", "y", "z"]})
     for table in (data, data[["Close"]], data["Close"]):
-        with pytest.warns(DataWarning, match="oldest first"):
-            read_series(table)
-        assert read_series(table, order="oldest-first").notices == ()
+        assert read_series(table).notices == ()
+    days = ["2020-01-03", "2020-01-02", "2020-01-01"]
+    data = data.assign(Opened=days, Closed=days)
+    with pytest.warns(DataWarning, match="Opened, Closed.* oldest first"):
+        read_series(data)
+    assert read_series(data, order="oldest-first").notices == ()
     for array in (data["Close"].to_numpy(), data[["Close"]].to_numpy(), data["Close"].tolist()):
         assert read_series(array, features=None).notices == ()
 
