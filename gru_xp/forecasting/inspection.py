@@ -16,7 +16,7 @@ from gru_xp.forecasting.windows import split_rows
 from gru_xp.io.dates import format_date
 from gru_xp.io.messages import CellError, option
 from gru_xp.io.numbers import is_boolean, is_missing, is_numeric, may_be_number, suspicious_value
-from gru_xp.io.options import DECIMALS, ReadOptions, texts
+from gru_xp.io.options import CHOICES, ReadOptions, texts
 from gru_xp.io.order import order_rows
 from gru_xp.io.read import ALL, choose_columns, choose_rows, default_target, numeric_columns, read_rows, read_values
 from gru_xp.io.series import TimeSeries
@@ -342,7 +342,7 @@ def _remedy(
     if marks := _marks(table.column(used[0]), how):
         return replace(how, missing_values=(*how.missing_values, *marks))
     if how.decimal is None and not _are_readable(table, used, how):
-        certain = [sign for sign in DECIMALS if _are_readable(table, used, replace(how, decimal=sign))]
+        certain = [sign for sign in CHOICES["decimal"] if _are_readable(table, used, replace(how, decimal=sign))]
         return replace(how, decimal=certain[0]) if len(certain) == 1 else None
     return replace(how, missing="ffill") if how.missing == "refuse" else None
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, time, timedelta
 from functools import lru_cache, partial
-from importlib import resources
 from itertools import product, takewhile
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from gru_xp.io.messages import CellError, option, quoted
 from gru_xp.io.numbers import is_missing
-from gru_xp.io.table import Where
+from gru_xp.io.table import Where, stored_rows
 
 # --- names of months ----------------------------------------------------------------------------------------------
 
@@ -22,9 +21,7 @@ from gru_xp.io.table import Where
 @lru_cache
 def _languages() -> dict[str, list[list[str]]]:
     """The names of the twelve months in each language: the full one, a short one, and other spellings."""
-    text = resources.files("gru_xp.io").joinpath("months.csv").read_text("utf-8")
-    rows = (line.split(",") for line in text.splitlines())
-    return {language: [names.split("/") for names in months] for language, *months in rows}
+    return {language: [names.split("/") for names in months] for language, *months in stored_rows("months.csv")}
 
 
 @lru_cache
@@ -70,10 +67,9 @@ _SHAPES = _compile(
 )
 _SHORT_YEARS = _compile("d~m=y m~d=y y~m=d d_?b_?y b_d_y b_y")
 _CLOCK = re.compile(
-    r"(?:(?:,? (?:at )?|T)(?P<H>[01]\d|2[0-3]|(?<=^[ T])24|\d(?=:| ?[ap]))"
+    r"(?i)(?:(?:,? (?:at )?|T)(?P<H>[01]\d|2[0-3]|(?<=^[ T])24|\d(?=:| ?[ap]))"
     r"(?:(:?)(?P<M>\d\d)(?:\2(?P<S>\d\d)(?:[.,](?P<f>\d+))?)?)?"
-    r"(?: ?(?P<p>[ap]\.?m\.?))?(?:(?<! \d\d)(?<! \d{4}) ?(?P<z>UTC|GMT|Z|[+-]\d\d(?::?\d\d)?))?)?",  # not 10-11
-    re.IGNORECASE,
+    r"(?: ?(?P<p>[ap]\.?m\.?))?(?:(?<! \d\d)(?<! \d{4}) ?(?P<z>UTC|GMT|Z|[+-]\d\d(?::?\d\d)?))?)?"  # not 10-11
 )
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{3}|\.\d{6})?)?(Z|[+-]\d\d:\d\d)?)?")
 _ALL_ZEROS = bytes.maketrans(b"123456789", b"000000000")
@@ -167,8 +163,7 @@ def _strptime_form(form: str, labels: Sequence[str]) -> str:
 
 def _start(label: str) -> str:
     """The start of an interval, or any other label."""
-    interval = _INTERVAL.fullmatch(label)
-    return interval[1] if interval else label
+    return interval[1] if (interval := _INTERVAL.fullmatch(label)) else label
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

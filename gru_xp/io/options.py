@@ -11,10 +11,8 @@ from typing import Any
 
 from gru_xp.errors import ArgumentError, printable
 
-DECIMALS = (".", ",")
-MISSING = ("refuse", "drop", "ffill", "interpolate", "mask")
-CHOICES = {"decimal": DECIMALS, "missing": MISSING, "on_duplicate": ("first", "last", "mean")}
-CHOICES |= {"order": ("oldest-first", "newest-first")}
+CHOICES = {"decimal": (".", ","), "on_duplicate": ("first", "last", "mean"), "order": ("oldest-first", "newest-first")}
+CHOICES |= {"missing": ("refuse", "drop", "ffill", "interpolate", "mask")}
 """The values of options that have few, by name."""
 
 

@@ -117,10 +117,6 @@ class TimeSeries:
         """Name of the target column."""
         return self.columns[0]
 
-    def is_there(self, row: int) -> bool:
-        """Whether the target of a row is one that was not missing."""
-        return self.observed is None or bool(self.observed[row, 0])
-
     def head(self, rows: int) -> "TimeSeries":
         """The first `rows` rows, as if there were no others: interpolated values at their end are the last one."""
         names = ("values", "labels", "dates", "observed", "rows", "interpolated")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from gru_xp.errors import DataError
-from gru_xp.io.options import MISSING, ReadOptions
+from gru_xp.io.options import CHOICES, ReadOptions
 from gru_xp.io.read import read
 
 LARGEST = 1e150
@@ -86,7 +86,7 @@ def files(draw, cells=wild, names=names, damaged=False):
     content = gzip.compress(content, 1) if draw(st.integers(0, 3)) == 0 else content
     options = ReadOptions(
         decimal=draw(st.sampled_from([None, None, ".", ","])),
-        missing=draw(st.sampled_from(MISSING)),
+        missing=draw(st.sampled_from(CHOICES["missing"])),
         on_duplicate=draw(st.sampled_from([None, "first"])),
     )
     return File(content, header, rows, delimiter, options, encoding)

@@ -7,7 +7,7 @@ import pytest
 
 from gru_xp.errors import DataError, DataWarning
 from gru_xp.io.frames import table_of_frame
-from gru_xp.io.options import MISSING
+from gru_xp.io.options import CHOICES
 from gru_xp.io.read import read_series
 
 pytestmark = pytest.mark.compat
@@ -207,7 +207,7 @@ def test_missing_values_are_counted(refusal):
 
 
 def test_nothing_is_missing(walk):
-    for how in MISSING:
+    for how in CHOICES["missing"]:
         series = read_series(walk(5, 2), missing=how)
         assert (series.missing, series.interpolated, series.notices) == (None, None, ())
         assert series.observed is None if how != "mask" else series.observed.all()

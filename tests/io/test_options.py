@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gru_xp.errors import ArgumentError
-from gru_xp.io.options import MISSING, ReadOptions
+from gru_xp.io.options import CHOICES, ReadOptions
 
 pytestmark = pytest.mark.compat
 
@@ -22,7 +22,7 @@ GIVEN = {
 
 
 def test_there_and_back():
-    for options in (ReadOptions(), ReadOptions(**GIVEN), *(ReadOptions(missing=how) for how in MISSING)):
+    for options in (ReadOptions(), ReadOptions(**GIVEN), *(ReadOptions(missing=how) for how in CHOICES["missing"])):
         assert ReadOptions.from_dict(options.to_dict()) == options
     assert ReadOptions(**GIVEN).to_dict() == GIVEN
 
