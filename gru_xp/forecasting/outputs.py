@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gru_xp.errors import ArgumentError
-from gru_xp.forecasting.ridge import PENALTY, Windows, fit_ridge, linear_forecasts, residuals
+from gru_xp.forecasting.choosing import FOLDS, spaced
+from gru_xp.forecasting.ridge import PENALTIES, PENALTY, Windows, fit_ridge, linear_forecasts, residuals
 from gru_xp.forecasting.scaling import LARGEST, Scaler
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
@@ -25,6 +26,9 @@ SMALLEST_DEVIATION = 1e-3
 
 SMALLEST_RATE = 1e-3
 """Of counts, in scaled units, that a training begins with, where all are 0."""
+
+MAX_RATED = 1000
+"""Windows to choose the penalty of rates by, evenly spaced, of more."""
 
 USUAL_DEVIATIONS = 5.0
 """Above the mean of the training rows, up to which counts are usual: spikes in 1 row of 25 are as high."""
@@ -206,14 +210,15 @@ def start_of_skip(outputs: Outputs, windows: Windows, start: Floats, penalty: fl
 
     That of a value or a mean is `fit_ridge` with the penalty, shrunk towards `start (h, L)`. Quantiles begin as that
     and the quantiles of its errors, a standard deviation as that of its errors. The logarithm of a rate begins as the
-    first step of a Poisson regression by least squares, shrunk towards the mean rate, or a share of that step.
+    first step of a Poisson regression by least squares, shrunk towards the mean rate, or a share of that step; the
+    penalty is the one with which blocks of windows are likeliest, each by what is fitted to the other ones.
 
     A quantile lies between two errors, as `between` has it: the slope of the quantile loss at an error of 0 is up to
     rounding.
     """
     h = len(start)
     if outputs.loss == "poisson":
-        return _part_of_step(windows, fit_ridge(_FirstResponses(windows), np.zeros_like(start)))
+        return _first_step(windows, np.zeros_like(start), _likeliest_penalty(windows, h, penalty))
     weight = fit_ridge(windows, start, penalty=penalty)
     if outputs.loss == "quantile":
         errors = residuals(windows, weight)
@@ -224,6 +229,31 @@ def start_of_skip(outputs: Outputs, windows: Windows, start: Floats, penalty: fl
         biases = np.zeros(h), np.log(np.maximum(deviation, SMALLEST_DEVIATION))
         return np.concatenate([weight, np.zeros_like(weight)]), np.concatenate(biases)
     return weight, np.zeros(h)
+
+
+def _likeliest_penalty(windows: Windows, horizon: int, usual: float) -> float:
+    """The penalty of the first step by which windows that it is not fitted to are likeliest; `usual` if there are few.
+
+    The likelihood of the windows that it is fitted to would choose steps that are too long.
+    """
+    numbers = spaced(np.arange(windows.n), MAX_RATED)
+    x, y, counts = windows.gather(numbers)
+    errors, start = dict.fromkeys(reversed(PENALTIES), 0.0), np.zeros((horizon, x.shape[1]))
+    for block in np.array_split(np.arange(len(numbers)), FOLDS):
+        apart = np.abs(numbers[:, None] - numbers[block]).min(axis=1, initial=windows.n) >= horizon
+        if not len(block) or not apart.any():
+            return usual
+        others = _Gathered(x[apart], y[apart], counts[apart])
+        for penalty in errors:
+            weight, bias = _first_step(others, start, penalty)
+            log_rate = x[block, :, 0] @ weight.T + bias
+            with np.errstate(over="ignore"):
+                errors[penalty] += float(np.mean(counts[block] * (np.exp(log_rate) - y[block] * log_rate)))
+    return min(errors, key=errors.__getitem__)
+
+
+def _first_step(windows: Windows, start: Floats, penalty: float) -> tuple[Floats, Floats]:
+    return _part_of_step(windows, fit_ridge(_FirstResponses(windows), start, penalty=penalty))
 
 
 def _part_of_step(windows: Windows, weight: Floats) -> tuple[Floats, Floats]:
@@ -257,6 +287,27 @@ def between(errors: Floats, quantile: float) -> float:
         return float(0.5 * (ordered[0] + ordered[-1]))
     n = below[np.argmin(np.abs(below - quantile * len(ordered)))]
     return float(0.5 * (ordered[n - 1] + ordered[n]))
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """Windows that are there, with what follows them, and their weights."""
+
+    x: Floats
+    y: Floats
+    weight: Floats
+
+    @property
+    def n(self) -> int:
+        """How many."""
+        return len(self.x)
+
+    def gather(self, index: Rows) -> tuple[Floats, Floats, Floats]:
+        """See `Windows`."""
+        return self.x[index], self.y[index], self.weight[index]
+
+    def sum_products(self) -> None:
+        """See `Windows`."""
 
 
 @dataclass(frozen=True)

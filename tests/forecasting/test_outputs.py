@@ -8,8 +8,18 @@ import pytest
 
 from gru_xp import Forecaster
 from gru_xp.errors import ArgumentError, DataError
-from gru_xp.forecasting.outputs import Outputs, between, column_suffix, poisson_quantile, quantile_column
+from gru_xp.forecasting import outputs as module
+from gru_xp.forecasting.outputs import (
+    Outputs,
+    between,
+    column_suffix,
+    poisson_quantile,
+    quantile_column,
+    start_of_skip,
+)
+from gru_xp.forecasting.ridge import PENALTIES
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
+from gru_xp.forecasting.windows import WindowSequences
 from gru_xp.nn.network import network_forward
 
 INTERVALS = ["GRU", "GRU-lo-95", "GRU-lo-80", "GRU-median", "GRU-hi-80", "GRU-hi-95"]
@@ -122,6 +132,22 @@ def test_rates_of_sparse_counts_stay_near_the_counts(rng, cpu):
         params = forecaster.params
         forecaster.params = params._replace(skip=params.skip._replace(weight=20 * params.skip.weight))
         assert 0 < forecaster.forecast(counts, 40).max() <= 2 * max(counts.max(), counts.mean() + 5 * counts.std())
+
+
+def test_rates_begin_with_the_likeliest_penalty(rng, monkeypatch):
+    """Independent counts say nothing of the next one; those of a season of 7 rows say much."""
+    starts = {}
+    for name, log_rates in (("none", np.full(200, 2.0)), ("season", 3 + np.sin(np.arange(200) * 2 * np.pi / 7))):
+        rows = rng.poisson(np.exp(log_rates)).astype(float)[:, None]
+        scaler = Outputs("poisson").for_targets(Scaler.fit("standard", rows, ("a",)))
+        windows = WindowSequences(rows, np.arange(184), 14, 2, scaler)
+        for penalties in (PENALTIES, *((penalty,) for penalty in PENALTIES)):
+            monkeypatch.setattr(module, "PENALTIES", penalties)
+            starts[name, penalties] = start_of_skip(Outputs("poisson"), windows, np.zeros((2, 14)))[0]
+    for name, likely in (("none", PENALTIES[-1:]), ("season", PENALTIES[:-1])):
+        chosen = [p for p in PENALTIES if np.array_equal(starts[name, (p,)], starts[name, PENALTIES])]
+        assert len(chosen) == 1
+        assert chosen[0] in likely
 
 
 def test_quantiles_are_sorted_and_the_nearest_to_the_median_is_the_point(rng):
