@@ -35,6 +35,7 @@ FAKE_CUPY = Path(__file__).parent / "fake_cupy"
 _begun = vars(sys.modules.get("sitecustomize", object))
 _tried: list[str] = (_begun if "tried" in _begun else runpy.run_path(str(OFFLINE / "sitecustomize.py")))["tried"]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with which each of those would compile everything again
 
 
 @pytest.fixture(autouse=True, scope="module")

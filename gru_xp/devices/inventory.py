@@ -2,6 +2,7 @@
 
 import platform
 import warnings
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,12 +81,16 @@ def inventory(*, check: bool = True) -> dict[str, Any]:
 
 def versions(device: Device) -> dict[str, str]:
     """Versions of Python, of this package and of the array libraries that compute on `device`."""
-    packages = {name: version(name) for name in ("gru-xp", "numpy", "array-api-compat")}
+    packages = {name: _installed_version(name) for name in ("gru-xp", "numpy", "array-api-compat")}
     if device.is_cuda:
         import cupy
 
         packages["cupy"] = cupy.__version__
     return {"python": platform.python_version(), **packages}
+
+
+_installed_version = cache(version)
+"""To read what is installed takes milliseconds, and every checkpoint asks."""
 
 
 def _cpu_name() -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from gru_xp.devices import device, inventory
-from gru_xp.forecasting import backtest
+from gru_xp.forecasting import backtest, fitting
 from gru_xp.reporting import run_folder
 
 MEASURED = {"test_backtest", "test_messages", "test_stored_runs"}
@@ -69,6 +69,13 @@ def outcome_of():
 def no_plots(monkeypatch):
     """Let the runs in this process draw no plots, which takes longer than all the rest."""
     monkeypatch.setattr(run_folder, "write_plots", lambda *arguments: None)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    """Let the runs in this process not wait for the disk, nor work out the memory that their few rows take."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    monkeypatch.setattr(fitting, "check_memory", lambda *arguments: None)
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ import gru_xp.io.read
 from gru_xp import cli as app_package
 from gru_xp.cli.reading import flag as option_of
 from gru_xp.devices import inventory
-from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting import Forecaster, backtest
 from gru_xp.forecasting import checkpoint as checkpoint_module
 from gru_xp.forecasting.checkpoint import load_checkpoint
 from gru_xp.forecasting.presets import RECIPE
@@ -53,6 +53,13 @@ STOPS = [(0, 0), (0, 3), (2, 0), (3, 4), (4, 5)]
 
 class Killed(BaseException):
     """The end, as if by SIGKILL; nothing in the app catches it."""
+
+
+@pytest.fixture(autouse=True)
+def no_tables(monkeypatch):
+    """Let the runs fit no ridge to compare with, and print no tables, at which nobody looks here."""
+    monkeypatch.setattr(backtest, "ridge_beside", lambda *arguments: None)
+    monkeypatch.setattr(sys.modules["gru_xp.cli.train"], "print_parts", lambda *arguments: None)
 
 
 @pytest.fixture
