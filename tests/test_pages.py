@@ -19,7 +19,7 @@ import pytest
 from click.shell_completion import get_completion_class
 
 from gru_xp.cli import cli
-from gru_xp.forecasting import backtest, guard, settings
+from gru_xp.forecasting import backtest, fitting, guard, settings
 from gru_xp.reporting import run_folder
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +89,7 @@ def folder(tmp_path, monkeypatch, pytestconfig):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_folder, "write_plots", lambda *arguments: None)  # which take longer than all the rest
+    monkeypatch.setattr(fitting, "check_memory", lambda *arguments: None)
     for module in (settings, guard):
         monkeypatch.setattr(module, "step_budget", lambda windows, batch_size: MAX_STEPS)
     return tmp_path

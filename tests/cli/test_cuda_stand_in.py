@@ -83,10 +83,12 @@ def on_stand_in(run_in_child, outcome_of, tmp_path):
     return on_stand_in
 
 
+FEW_STEPS = ("--hidden-size", "3", "--num-epochs", "2", "--seq-length", "5", "--schedule", "constant", "--no-guard")
+
+
 def test_train_resume_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_path):
     write_csv(rows=40)
-    settings = ("--hidden-size", "3", "--num-epochs", "2", "--seq-length", "5", "--schedule", "constant", "--no-guard")
-    settings += ("--quiet",)
+    settings = (*FEW_STEPS, "--quiet")
     trained = on_stand_in("train", "own.csv", *settings, *CUDA, "--out", "cuda")
     assert (trained.code, trained.err) == (0, "")
     resumed = on_stand_in("train", "--resume", "cuda", "--num-epochs", "4", "--allow-changes", "--quiet")
@@ -114,7 +116,7 @@ def test_what_fails_is_done_without(on_stand_in, write_csv, tmp_path):
     """A warning, and the numbers of the plain path; an error of one line where there is no other way."""
     write_csv(rows=50)
     device = CUDA[1]
-    command = ("train", "own.csv", "--hidden-size", "3", "--num-epochs", "2", "--quiet", "--device", device, "--out")
+    command = ("train", "own.csv", *FEW_STEPS, "--quiet", "--device", device, "--out")
     faults = "launch steps,wrong ElementwiseKernel,take_norm,cublasCreate"
     outcome = on_stand_in(*command, "without", FAKE_CUPY_FAIL=faults)
     assert outcome.code == 0, outcome.err

@@ -461,8 +461,16 @@ def test_kernel_compiles_for_cuda(nvrtc, reset, direction, B, n_in, H, architect
     assert re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", report) == ["0", "0", "0"], report
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("variant", VARIANTS[-2:], ids=str)
+@pytest.mark.parametrize(
+    ("variant", "reset", "direction"),
+    [
+        (VARIANTS[-2], "after", "backward"),
+        (VARIANTS[-1], "before", "backward"),
+        pytest.param(VARIANTS[-2], "before", "forward", marks=pytest.mark.slow),
+        pytest.param(VARIANTS[-1], "after", "forward", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_kernel_of_a_variant_compiles_for_cuda(nvrtc, reset, direction, variant):
     program = compiled(Loops(4096, 2, 9, 128, reset, **variant), direction, 2)
     ptx, report = nvrtc(program.source, "sm_90")

@@ -106,9 +106,14 @@ CASES = {
         {"keep_every": 9, "batch_size": 60},
     ),
 }
+QUICK = {"uneven batches", "layers", "dropout in batches", "patches and a skip", "gathered, a budget", "some states"}
+"""Cases in which every kind of memory counts; the others are slow."""
+EACH_CASE = pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 
 
-@pytest.mark.parametrize("case", CASES)
+@EACH_CASE
 def test_it_is_about_what_is_taken(cpu, case):
     shapes, config = (replace(a, **b) for a, b in zip((SHAPES, CONFIG), CASES[case], strict=True))
     device = replace(cpu, threads=1 if case == "layers" else 2)
@@ -367,7 +372,7 @@ def test_what_fits_is_let_through(cpu, with_free):
     assert refusal(SHAPES, CONFIG, cpu).startswith("training needs about ")
 
 
-@pytest.mark.parametrize("case", CASES)
+@EACH_CASE
 def test_every_advice_helps_and_no_more_than_is_needed(cpu, with_free, case):
     device = replace(cpu, threads=2)
     shapes, config = (replace(a, **b) for a, b in zip((SHAPES, CONFIG), CASES[case], strict=True))
