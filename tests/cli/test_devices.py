@@ -144,7 +144,7 @@ def test_train_on_a_cuda_device(app, monkeypatch, quick, tmp_path):
     from gru_xp.devices import cuda_problem, device
 
     monkeypatch.setattr(device, "cuda_problem", cuda_problem)
-    outcome = app("train", "GOOG.csv", *quick, "--device", "cuda", "--no-fallback", "--out", "run")
+    outcome = app("train", "sunspots.csv", *quick, "--device", "cuda", "--no-fallback", "--out", "run")
     assert outcome.code == 0
     assert "device: cuda:0 (as asked)" in outcome.err
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
