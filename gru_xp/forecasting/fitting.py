@@ -272,5 +272,6 @@ def _training_shapes(forecaster: "Forecaster", series: TimeSeries, split: Split)
         forecaster.patches,
         bool(forecaster.linear_skip),
         gathers=True,
+        gathers_to_fit=forecaster.linear_skip and (series.observed is not None or forecaster.loss == "poisson"),
         is_followed=bool(forecaster.guard),
     )

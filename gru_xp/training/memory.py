@@ -79,6 +79,8 @@ class TrainingShapes:
         Whether there is one.
     gathers
         Whether sequences are gathered, with weights, where they are computed, and not there from the start.
+    gathers_to_fit
+        Whether they are gathered, too, to fit the skip to them.
     is_followed
         Whether such a training follows while the parameters of this one are kept, as that of the guard.
     """
@@ -96,6 +98,7 @@ class TrainingShapes:
     patches: int = 0
     skip: bool = False
     gathers: bool = False
+    gathers_to_fit: bool = False
     is_followed: bool = False
 
     @property
@@ -485,7 +488,7 @@ class _Estimate:
         if not s.gathers:
             return 0
         n = (_LOOK_BYTES if self._device.is_cuda else _GATHER_BYTES) * min(s.n_train, MAX_GATHERED)
-        fit = _FIT_BYTES * min(s.n_train, MAX_FITTED) if s.skip and not self._device.is_cuda else 0
+        fit = _FIT_BYTES * min(s.n_train, MAX_FITTED) if s.gathers_to_fit and not self._device.is_cuda else 0
         return max(n, fit * s.input_size) * s.seq_length
 
     def _rows_bytes(self) -> int:
