@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy.command import by_series
+from benchmarks.accuracy.command import sentences as sentences_on_accuracy
 from benchmarks.accuracy.own import NAIVE
 from benchmarks.report import shape_text
 
@@ -141,12 +142,26 @@ def accuracy_table(rows: Rows) -> Table:
         if all("mase" in one for one in errors):
             complete.append(errors)
     if complete and models:
-        ratios = np.exp(np.mean([[math.log(1 - one["skill"]) for one in errors] for errors in complete], axis=0))
-        seconds = np.mean([[one["fit_seconds"] for one in errors] for errors in complete], axis=0)
-        of = f"{len(complete)} series"
-        table.append((f"relative to best naive, {of}", *[""] * 4, "1", *(f"{ratio:.3f}" for ratio in ratios)))
-        table.append((f"CPU seconds of a fit, {of}", *[""] * 5, *(f"{one:.1f}" for one in seconds)))
+        for (label, *cells), naive in zip(means(complete), ("1", ""), strict=True):
+            table.append((f"{label}, {len(complete)} series", *[""] * 4, naive, *cells))
     return table
+
+
+def accuracy_summary(rows: Rows) -> Table:
+    """Means over the series that all models have."""
+    models = [*dict.fromkeys(row["model"] for row in rows if row["model"] not in NAIVE)]
+    errors = [[found.get(model, {}) for model in models] for found in by_series(rows).values()]
+    return [("", *models), *means([each for each in errors if all("mase" in one for one in each)])]
+
+
+def means(series: Sequence[Sequence[dict[str, Any]]]) -> Table:
+    """Of the rows of each series, by model: the geometric mean of MASE over that of the best naive, and the time."""
+    ratios = np.exp(np.mean([[math.log(1 - one["skill"]) for one in errors] for errors in series], axis=0))
+    seconds = np.mean([[one["fit_seconds"] for one in errors] for errors in series], axis=0)
+    return [
+        ("relative to best naive", *(f"{ratio:.3f}" for ratio in ratios)),
+        ("CPU seconds of a fit", *(f"{one:.1f}" for one in seconds)),
+    ]
 
 
 def mase_text(row: dict[str, Any], least: float) -> str:
@@ -167,6 +182,9 @@ TABLES: dict[str, tuple[str, Callable[[Rows], Table]]] = {
     "variants-cpu": ("medians in milliseconds", variants_table),
     "accuracy": ("MASE by rolling origins, with half the range over seeds", accuracy_table),
 }
+
+ROOT_TABLES: dict[str, Callable[[Rows], Table]] = {"train-cpu": root_table, "accuracy": accuracy_summary}
+"""Those of the main README."""
 
 
 def markdown(table: Table) -> str:
@@ -191,6 +209,7 @@ def block(name: str, record: dict[str, Any]) -> str:
         f"Results ([{name}.json](results/{name}.json), {record['date'][:10]}), {text}, on {machine['cpu']} with "
         f"{machine['cores']} cores and {threads}: {', '.join([numpy, *peers])}."
     ]
+    sentences += sentences_on_accuracy(record["summary"])
     if "against" in record["summary"]:
         numbers, before = record["summary"]["against"], settings["against"]
         sentences.append(
@@ -214,9 +233,11 @@ def pages() -> Iterator[tuple[Path, str]]:
         text = f"{before}<!-- {name} -->\n{block(name, record)}{end}{after}"
     yield README, text
     text = ROOT_README.read_text(encoding="utf-8")
-    table = markdown(root_table(records["train-cpu"]["rows"]))
-    start = text.index(table.splitlines()[0])
-    yield ROOT_README, text[:start] + table + text[text.index("\n\n", start) + 1 :]
+    for name, table_of in ROOT_TABLES.items():
+        table = markdown(table_of(records[name]["rows"]))
+        start = text.index(table.splitlines()[0])
+        text = text[:start] + table + text[text.index("\n\n", start) + 1 :]
+    yield ROOT_README, text
 
 
 def main() -> None:

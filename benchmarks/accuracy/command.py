@@ -177,7 +177,8 @@ def sentences(summary: dict[str, Any]) -> Iterator[str]:
     }
     for name, text in texts.items():
         if summary.get(name, {}).get("series"):
-            yield f"{text} {summary[name]['count']} of {summary[name]['series']} series."
+            worse = f"; it is worse on {', '.join(summary[name]['worse'])}" if summary[name].get("worse") else ""
+            yield f"{text} {summary[name]['count']} of {summary[name]['series']} series{worse}."
 
 
 def _count(passed: list[bool]) -> dict[str, int]:
