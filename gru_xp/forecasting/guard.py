@@ -27,12 +27,15 @@ MIN_GUARDED = 100
 MIN_GAIN = 0.01
 """By which share the error of a model must be below that of the best forecast that needs no training."""
 
-MIN_GAIN_BY_BLOCKS = 0.02
-"""The same of a ridge, forecasting blocks of all training rows."""
+MIN_GAIN_BY_BLOCKS = 0.05
+"""The same of a ridge, forecasting blocks of all training rows: few windows say less."""
 
 MIN_ABOVE_MEAN = 0.2
 """By which share the error of the last value must be above that of the mean of few rows, if the mean is to be forecast:
 around a level that moves, the last value errs by little more, and the mean by a multiple later. In noise, by 41 %."""
+
+MIN_BELOW_LAST_VALUE = 0.02
+"""By which share the error of the drift must be below that of the last value in few rows, if it is to be forecast."""
 
 
 def compare_with_naive(
@@ -133,6 +136,8 @@ def naive_by_blocks(forecaster: "Forecaster", series: TimeSeries) -> str | None:
             errors[name] += float(np.abs(named[name](target, judged, horizon) - actual).mean()) / len(folds)
     if errors["last value"] < (1 + MIN_ABOVE_MEAN) * errors["mean"]:
         del errors["mean"]
+    if errors["drift"] > (1 - MIN_BELOW_LAST_VALUE) * errors["last value"]:
+        del errors["drift"]
     best = min(errors, key=errors.__getitem__)
     return None if error <= (1 - MIN_GAIN_BY_BLOCKS) * errors[best] or best.startswith("seasonal") else best
 

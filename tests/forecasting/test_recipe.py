@@ -148,7 +148,7 @@ def test_the_ridge_must_be_better_than_the_best_without_training(rng, cpu, monke
     ahead = [[np.abs(values[origin : origin + h] - values[: block[0]].mean()) for origin in block] for block in blocks]
     error = np.mean([np.mean(block) for block in ahead])
     ridge = Forecaster(model="ridge", seq_length=L, horizon=h, season="none", scaling="last")
-    for share, chosen in ((0.99, "mean"), (0.97, None)):
+    for share, chosen in ((0.96, "mean"), (0.94, None)):
         scaled = share * error / np.diff(values).std()
         monkeypatch.setattr("gru_xp.forecasting.guard.cross_validate", lambda *_, scaled=scaled: np.array([[scaled]]))
         assert ridge.fit(values, device=cpu).fallback == chosen
