@@ -475,11 +475,25 @@ def _target_alone(series: TimeSeries) -> TimeSeries:
     )
 
 
-def seasons_of(forecaster: Forecaster, series: TimeSeries, learned: int) -> list[int]:
-    """The seasons that the forecaster was given or has found; else those of the first `learned` rows of a series."""
+def seasons_of(forecaster: Forecaster, series: TimeSeries, learned: int, *, is_other: bool) -> list[int]:
+    """The seasons for forecasts that need no training.
+
+    A season that was given holds, and so do those that the forecaster has found in its training rows. Where the series
+    is another one (`is_other`), or the forecaster has found no season, those of its first `learned` rows come first.
+    """
     if forecaster.season != "auto":
         return [forecaster.season] if isinstance(forecaster.season, int) else []
-    return list(forecaster.seasons or find_seasons(series.head(learned).values[:, 0], series.reading.freq))
+    if forecaster.seasons and not is_other:
+        return list(forecaster.seasons)
+    found = find_seasons(series.head(learned).values[:, 0], series.reading.freq)
+    return [*found, *(season for season in forecaster.seasons if season not in found)]
+
+
+def fallback_in(forecaster: Forecaster, seasons: Sequence[int]) -> str | None:
+    """The name that the forecast chosen by the guard has among the forecasts of these seasons; None if none is."""
+    if forecaster.fallback == "seasonal naive" and len(seasons) > 1:
+        return f"seasonal naive ({forecaster.seasons[0]})"
+    return forecaster.fallback
 
 
 def backtest(
@@ -526,12 +540,12 @@ def backtest(
         first = int(window_origins[0])
         forecaster = fit(series.head(first if refit else min(learned, first)))
         if start == 0:
-            seasons = seasons_of(forecaster, series, learned)
+            seasons = seasons_of(forecaster, series, learned, is_other=learned > first)
         train = series.head(learned if start == 0 else first).values[:, 0]
         if refit or learned <= first:
             training = series.head(first if refit else learned)
         found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons, training))
-        fallbacks += [forecaster.fallback] * len(window_origins)
+        fallbacks += [fallback_in(forecaster, seasons)] * len(window_origins)
     forecasts = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     season = seasons[0] if seasons else 1
     return with_others(Backtest(series, origins, stride, forecasts, learned, season, tuple(fallbacks)), others)

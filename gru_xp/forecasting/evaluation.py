@@ -11,6 +11,7 @@ from gru_xp.forecasting.backtest import (
     Backtest,
     OtherForecast,
     column_name,
+    fallback_in,
     forecast_from,
     rolling_origins,
     seasons_of,
@@ -81,8 +82,8 @@ def evaluate(
         Steps ahead.
     learned
         How many of the rows, from the first, the forecaster has learned from: the ridge is fitted to them, and their
-        mean and season make forecasts that need no training. If None, it has learned from other rows, and the mean and
-        season are those of all rows.
+        mean and season make forecasts that need no training. If None, it has learned from other rows; the mean is that
+        of all rows, and unless a season was given, seasons found in all rows count beside those of the forecaster.
     training
         The other rows, to fit the ridge to; without, it is left out.
     others
@@ -106,12 +107,12 @@ def evaluate(
         for name, rows in parts.items()
         for start, stop, _ in [rows.indices(len(taken))]
     }
-    known_rows = learned or 0
+    known_rows, is_other = learned or 0, learned is None
     if learned is None:
         learned = len(taken)
     else:
         training = taken.head(learned)
-    seasons = seasons_of(forecaster, taken, learned)
+    seasons = seasons_of(forecaster, taken, learned, is_other=is_other)
     every = np.concatenate(list(origins.values()))
     if not len(every):
         needed = forecaster.window_length + horizon
@@ -125,7 +126,7 @@ def evaluate(
         for name, own in origins.items():
             held = {model: forecast[start : start + len(own)] for model, forecast in forecasts.items()}
             start += len(own)
-            fallbacks = (forecaster.fallback,) * len(own)
+            fallbacks = (fallback_in(forecaster, seasons),) * len(own)
             part = Backtest(taken, own, horizon, held, learned, seasons[0] if seasons else 1, fallbacks)
             if len(own) and not np.isnan(part.y_true).all():
                 if name == list(origins)[-1] and own[0] >= known_rows:

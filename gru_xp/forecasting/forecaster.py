@@ -609,7 +609,8 @@ class Forecaster:
         start
             The first row to forecast, which is the number of rows that this forecaster was fitted to; the ridge is
             fitted to them, too, and their mean and season make the forecasts that need no training. If None, all rows
-            are forecast, their own mean and season are taken, and there is no ridge.
+            are forecast, their own mean is taken, their own seasons count beside those of this forecaster unless
+            `season` is given, and there is no ridge.
         others
             Other forecasts to compare with, by name, such as `statsforecast_model` gives; see `OtherForecast`.
 

@@ -22,6 +22,7 @@ from gru_xp.forecasting.backtest import (
     roll,
     rolling_origins,
 )
+from gru_xp.forecasting.evaluation import evaluate
 from gru_xp.forecasting.significance import diebold_mariano
 from gru_xp.io.read import read_series
 from gru_xp.io.series import Reading, TimeSeries
@@ -183,6 +184,21 @@ def test_a_season_that_is_given_holds_in_the_table(season, found, frame, small, 
     if found > 1:
         first = result.origins[0]
         assert result.forecasts["seasonal naive"][0, 0] == frame["Sales"].iloc[first - found]
+
+
+def test_another_series_has_its_own_seasons_too(frame, small, cpu, rng):
+    """Unless a season is given: with that of the training rows alone, a model could seem better than it is."""
+    other = TimeSeries((np.sin(np.arange(120) * np.pi / 6) + rng.normal(0, 0.1, 120))[:, None], ("a",))
+    fitted = small().fit(frame["Sales"], device=cpu)
+    fitted.fallback = "seasonal naive"
+    result = fitted.evaluate(other)
+    (part,) = evaluate(fitted, other, {"all": slice(None)})
+    assert result.season == 12
+    assert result.metrics["fallback"] == part.metrics["fallback"] == {"SeasonalNaive7": 116}
+    assert result.metrics["best_baseline"] == part.metrics["best_baseline"] == "SeasonalNaive12"
+    assert {"SeasonalNaive7", "SeasonalNaive12"} <= part.metrics["models"].keys() == result.metrics["models"].keys()
+    own, given = fitted.evaluate(frame["Sales"], start=60), small(season=7).fit(frame["Sales"], device=cpu)
+    assert own.baselines == given.evaluate(other).baselines == ["last value", "mean", "drift", "seasonal naive"]
 
 
 def test_a_forecaster_backtests_copies_of_itself(frame, small, cpu):
