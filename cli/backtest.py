@@ -98,6 +98,14 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
     return value
 
 
+def _check_folder(path: Path) -> None:
+    """See that there is a folder to write a file into, before anything is trained."""
+    from gru_xp.errors import DataError
+
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written (there is no folder {path.parent}); make it, or use another --out")
+
+
 @click.command(cls=Command, epilog="Example: gru-xp backtest sunspots.csv --steps 5 --refit 4")
 @click.argument("source", metavar="CSV|RUN", type=click.Path())
 @click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
@@ -174,6 +182,8 @@ def backtest(
     from gru_xp.forecasting.backtest import first_origin
     from gru_xp.forecasting.data import naming
 
+    if out is not None:
+        _check_folder(out)
     plan, known, part = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True, "test"
     if Path(source).is_dir() or Path(source).suffix == ".safetensors":
         if given := [name for name in (*settings, "split_ratio") if is_given(ctx, name)]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .messages import number_text, print_json, print_table
+from .messages import number_text, print_json, print_table, seasons_text
 from .options import Command, column_options, quiet_option
 from .reading import as_arguments, reading_options
 from .sources import open_file
@@ -118,9 +118,7 @@ def _facts(found: "Inspection") -> list[tuple[str, str]]:
     spacing = "unknown" if found.freq is None else f"{found.freq}, {gaps}"
     if found.breaks is not None:
         spacing = f"not usual: {found.breaks[0]} and {found.breaks[1]} break it"
-    season = "unknown" if found.target is None else "none found"
-    if found.season is not None:
-        season = f"{found.season} rows"
+    season = "unknown" if found.target is None else seasons_text(found.seasons)
     suspicious = [f"{c.name} ({c.suspicious:g})" for c in found.columns if c.suspicious is not None]
     duplicates = "none" if found.time else "unknown"
     return [

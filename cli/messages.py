@@ -53,8 +53,12 @@ def settled_text(forecaster: "Forecaster") -> str | None:
     """What was chosen for the options that are ``auto``; None if none is."""
     if "auto" not in (forecaster.seq_length, forecaster.season):
         return None
-    seasons = " and ".join(f"{season} rows" for season in forecaster.seasons) or "none"
-    return f"windows of {rows_text(forecaster.window_length)}; season: {seasons}"
+    return f"windows of {rows_text(forecaster.window_length)}; season: {seasons_text(forecaster.seasons)}"
+
+
+def seasons_text(seasons: Sequence[int]) -> str:
+    """The seasons of a series, in words."""
+    return " and ".join(f"{season} rows" for season in seasons) or "none"
 
 
 def rows_text(count: int) -> str:
@@ -293,8 +297,9 @@ def _skill(share: float | None, p_value: float | None) -> str:
 
     if share is None:
         return "n/a"
-    is_certain = share == 0 or (p_value is not None and p_value < SIGNIFICANCE)
-    return f"{share:+.1%}" + ("" if is_certain else UNCERTAIN)
+    if (text := f"{share:+.1%}") in ("-0.0%", "+0.0%"):
+        return "0.0%"
+    return text if p_value is not None and p_value < SIGNIFICANCE else text + UNCERTAIN
 
 
 def print_sentence(text: str) -> None:

@@ -113,14 +113,22 @@ class FiniteRange(click.FloatRange):
 
 
 class OrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """Another type, or one of some words."""
+    """A whole number from a least one on, or a number above another, or one of some words."""
 
-    def __init__(self, kind: "click.ParamType[Any]", *words: str) -> None:
+    def __init__(self, kind: click.IntRange | FiniteRange, *words: str) -> None:
         self._kind, self._words = kind, words
         self.name = kind.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value in self._words else self._kind.convert(value, param, ctx)
+        if value in self._words:
+            return value
+        try:
+            return self._kind.convert(value, param, ctx)
+        except click.BadParameter:
+            number = f"a whole number of at least {self._kind.min}"
+            if isinstance(self._kind, click.FloatRange):
+                number = f"a number above {self._kind.min}"
+            self.fail(f"{str(value)!r} is not {', '.join(self._words)} or {number}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(word) for word in self._words if word.startswith(incomplete)]

@@ -14,7 +14,7 @@ from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
 from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.frames import UNNAMED, is_table, to_pandas
-from gru_xp.io.messages import find_name, listed, option
+from gru_xp.io.messages import find_name, listed, option, quoted
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.read import read, read_table
 from gru_xp.io.series import TimeSeries
@@ -202,6 +202,10 @@ def check_counts(series: TimeSeries) -> None:
 
 
 def _place(series: TimeSeries, row: int) -> str:
+    """A row in a message: its line, if it is from a text file, and its time, or else its number."""
+    if series.lines is not None:
+        time = f" ({quoted(series.labels[row])})" if series.labels else ""
+        return f"line {series.lines[row]}{time}"
     if series.labels:
         return printable(series.labels[row])
     return f"row {row if series.rows is None else series.rows[row]}"

@@ -75,8 +75,8 @@ class Forecaster:
         Dropout between layers, dropout of the candidate state, and zoneout of the state, during training; see
         `DropoutRates`.
     num_epochs
-        Passes over the windows. If None, 300 with `patience`; else the number of updates is `num_steps` or, if that is
-        None, four passes, but at least 150 and at most 400.
+        Passes over the windows; ignored where `num_steps` is given, which replaces it. If both are None, 300 with
+        `patience`; else as many updates as four passes take, but at least 150 and at most 400.
     learning_rate, optimizer, reduction, batch_size, clip_norm, patience, keep_every
         See `TrainingConfig`.
     beta1, beta2, weight_decay, schedule, warmup, num_steps, huber_delta

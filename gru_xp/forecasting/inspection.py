@@ -11,7 +11,7 @@ from gru_xp.errors import DataError
 from gru_xp.forecasting.data import naming
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.scaling import Scaler
-from gru_xp.forecasting.season import guess_season
+from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.windows import split_rows
 from gru_xp.io.dates import format_date
 from gru_xp.io.messages import CellError, option
@@ -91,8 +91,8 @@ class Inspection:
         The time of the first of them.
     duplicates
         Rows that repeat a time.
-    season
-        The number of rows after which the target seems to repeat itself; None where it does not.
+    seasons
+        The seasons of the target, in rows; see `find_seasons`.
     target
         A column that can be predicted; the one that was asked for, or the usual one, or else the last that works.
     is_default_target
@@ -117,7 +117,7 @@ class Inspection:
     gaps: int
     first_gap: str | None
     duplicates: int
-    season: int | None
+    seasons: tuple[int, ...]
     target: str | None
     is_default_target: bool
     options: ReadOptions | None
@@ -153,7 +153,7 @@ def inspect_table(
         rows=len(table),
         columns=tuple(_column_facts(table, column, times, how) for column in table.columns),
         **_time_facts(table, times, how),
-        season=None if series is None else guess_season(series.values[:, 0]),
+        seasons=() if series is None else find_seasons(series.values[:, 0], series.reading.freq),
         target=None if series is None else series.target,
         is_default_target=trial is not None and trial.target is None,
         options=trial.options if trial else None,

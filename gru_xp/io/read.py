@@ -194,6 +194,7 @@ def read_rows(table: Table, target: str | None, features: Features, how: ReadOpt
         reading=Reading(times.names, form, order.name, len(order.repeats), *gaps, how.missing_values, styles),
         rows=rows,
         interpolated=filled.interpolated,
+        lines=np.asarray(table.lines, dtype=np.int64)[rows] if table.unit == "line" else None,
     )
 
 

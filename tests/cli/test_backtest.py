@@ -153,6 +153,4 @@ def test_what_is_refused(app, goog, write_csv, quick, monkeypatch):
         write_csv(rows=needed)
         assert app(*given).code == 0
         write_csv(rows=60)
-    app("backtest", "own.csv", *quick, "--out", "no/all.csv", "--quiet").assert_refused(
-        "no/all.csv", "cannot be written"
-    )
+    app("backtest", "own.csv", *quick, "--out", "no/all.csv").assert_refused("no/all.csv", "cannot be written")

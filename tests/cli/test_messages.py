@@ -96,6 +96,12 @@ def test_a_skill_is_marked_unless_it_is_significant(capsys, part):
         cells = [word for word in out.split() if word.startswith("+50.0%")]
         assert [cell == "+50.0%~" for cell in cells] == [number == marked for number in range(3)]
         assert ("\n~ " in out) == (marked is not None)
+    for share in (-0.0004, 0.0, 0.0004):
+        rounded = {"skill": share, "p_value": 0.3, "skill_by_step": [share] * 2, "p_value_by_step": [0.3] * 2}
+        messages.print_accuracy("t", {"test": metrics | rounded})
+        out = capsys.readouterr().out
+        assert out.split().count("0.0%") == 3
+        assert "~" not in out
 
 
 def test_numbers_are_those_that_people_read():

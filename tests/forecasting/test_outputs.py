@@ -20,6 +20,7 @@ from gru_xp.forecasting.outputs import (
 from gru_xp.forecasting.ridge import PENALTIES
 from gru_xp.forecasting.scaling import SCALINGS, Scaler
 from gru_xp.forecasting.windows import WindowSequences
+from gru_xp.io.read import read_series
 from gru_xp.nn.network import network_forward
 
 INTERVALS = ["GRU", "GRU-lo-95", "GRU-lo-80", "GRU-median", "GRU-hi-80", "GRU-hi-95"]
@@ -213,7 +214,7 @@ def test_names_of_columns():
     assert quantile_column("GRU") is quantile_column("seasonal naive (12)") is None
 
 
-def test_what_cannot_be_learned_is_refused(rng, cpu):
+def test_what_cannot_be_learned_is_refused(rng, cpu, tmp_path):
     for quantiles in ((), (0.5, 0.5), (0.0, 0.5), "0.5", None, 2):
         with pytest.raises(ArgumentError, match="quantiles is"):
             Forecaster(loss="quantile", quantiles=quantiles)
@@ -224,6 +225,15 @@ def test_what_cannot_be_learned_is_refused(rng, cpu):
             Forecaster(loss=loss, model="ridge")
     with pytest.raises(DataError, match=r"row 4.*-1 is no count.*loss='poisson'"):
         Forecaster(**TINY, loss="poisson").fit([3.0, 2, 0, 1, -1, *rng.poisson(2, 40)], device=cpu)
+    for header, times, order, place in (
+        ("y", [""] * 44, "oldest-first", "line 5, "),
+        ("day,y", range(1, 45), None, r"line 5 \('4'\), "),
+    ):
+        rows = [f"{time},{number}".lstrip(",") for time, number in zip(times, [3, 2, 0, -1, *range(40)], strict=True)]
+        (tmp_path / "own.csv").write_text("\n".join([header, *rows]))
+        series = read_series(tmp_path / "own.csv", target="y", order=order)
+        with pytest.raises(DataError, match=f"own.csv: {place}.*-1 is no count"):
+            Forecaster(**TINY, loss="poisson").fit(series, device=cpu)
 
 
 def test_a_quantile_begins_between_two_errors(rng):
