@@ -203,12 +203,10 @@ def check_counts(series: TimeSeries) -> None:
 
 def _place(series: TimeSeries, row: int) -> str:
     """A row in a message: its line, if it is from a text file, and its time, or else its number."""
-    if series.lines is not None:
-        time = f" ({quoted(series.labels[row])})" if series.labels else ""
-        return f"line {series.lines[row]}{time}"
-    if series.labels:
-        return printable(series.labels[row])
-    return f"row {row if series.rows is None else series.rows[row]}"
+    place = f"{series.unit} {row if series.rows is None else series.rows[row]}"
+    if series.unit == "line":
+        return f"{place} ({quoted(series.labels[row])})" if series.labels else place
+    return printable(series.labels[row]) if series.labels else place
 
 
 def remembered_options(notes: Mapping[str, Any]) -> ReadOptions:

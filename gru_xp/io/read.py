@@ -192,16 +192,15 @@ def read_rows(table: Table, target: str | None, features: Features, how: ReadOpt
         observed=filled.observed,
         missing=filled.record,
         reading=Reading(times.names, form, order.name, len(order.repeats), *gaps, how.missing_values, styles),
-        rows=rows,
+        rows=np.asarray(table.lines, dtype=np.int64)[rows],
         interpolated=filled.interpolated,
-        lines=np.asarray(table.lines, dtype=np.int64)[rows] if table.unit == "line" else None,
+        unit=table.unit,
     )
 
 
 def _take(cells: Sequence[Any], rows: Rows) -> tuple[Any, ...]:
-    if len(rows) == len(cells) and (np.diff(rows) > 0).all():  # all of them, in their order
-        return tuple(cells)
-    return tuple(map(cells.__getitem__, rows.tolist()))
+    are_all = len(rows) == len(cells) and bool((np.diff(rows) > 0).all())  # in their order
+    return tuple(cells if are_all else map(cells.__getitem__, rows.tolist()))
 
 
 def _find_gaps(table: Table, times: Times, rows: Rows, freq: str | None) -> tuple[Spacing, str | None]:

@@ -94,9 +94,10 @@ class TimeSeries:
     reading
         What was found and decided.
     rows : array, shape ``(N,)``, int64, optional
-        The row of the source, from 0, that each row is; None where it is not known.
-    lines : array, shape ``(N,)``, int64, optional
-        The line of the text file that each row ends in; None for other sources, and where it is not known.
+        For each row, the line of the text file that it ends in, or its number in another source, from 0; None where
+        that is not known.
+    unit : {"row", "line"}
+        What `rows` count.
     """
 
     values: Floats
@@ -110,7 +111,7 @@ class TimeSeries:
     reading: Reading = Reading()
     rows: Rows | None = None
     interpolated: Flags | None = None
-    lines: Rows | None = None
+    unit: str = "row"
 
     def __len__(self) -> int:
         return len(self.values)
@@ -122,7 +123,7 @@ class TimeSeries:
 
     def head(self, rows: int) -> "TimeSeries":
         """The first `rows` rows, as if there were no others: interpolated values at their end are the last one."""
-        names = ("values", "labels", "dates", "observed", "rows", "lines", "interpolated")
+        names = ("values", "labels", "dates", "observed", "rows", "interpolated")
         head = replace(self, **{name: value[:rows] for name in names if (value := getattr(self, name)) is not None})
         if head.interpolated is None:
             return head

@@ -362,6 +362,8 @@ def test_several_series_are_refused(small, cpu, refusal):
     refusal(lambda: small().fit(RISING, device=cpu).predict(data["units"]), "several series", "store")
     series = read_series(data, where="store=A")
     assert small().fit(series, device=cpu).forecast(series, 1).shape == (1,)
+    predictions = small().fit(data, where="store=B", device=cpu).predict(data)
+    assert predictions.index.equals(data.index[44:])
 
 
 def test_masked_values_are_missing(small, refusal):

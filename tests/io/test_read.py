@@ -253,7 +253,7 @@ def test_without_dates_that_is_said(take):
     assert all(part in notice for part in ("oldest first", "order=")), notice
     assert take("Close,Volume\n5,1\n7,2\n6,3\n", order="oldest-first").notices == ()
     series = take("Close,Volume\n5,1\n7,2\n6,3\n", order="newest-first")
-    assert (values(series), series.notices, series.rows.tolist()) == ([6.0, 7.0, 5.0], (), [2, 1, 0])
+    assert (values(series), series.notices, series.rows.tolist()) == ([6.0, 7.0, 5.0], (), [4, 3, 2])
 
 
 def test_columns_that_are_named(take, refuse):
@@ -392,7 +392,7 @@ def test_newest_first_is_reversed(take):
     assert series.labels == ("2020-01-01", "2020-01-02", "2020-01-03")
     assert series.dates[0] == datetime(2020, 1, 1)
     assert series.notices == ("rows are newest-first; reversed to chronological order",)
-    assert (series.reading.order, series.rows.tolist()) == ("newest-first", [2, 1, 0])
+    assert (series.reading.order, series.rows.tolist()) == ("newest-first", [4, 3, 2])
 
 
 def test_rows_in_no_order_are_sorted(take):
@@ -401,7 +401,7 @@ def test_rows_in_no_order_are_sorted(take):
         (["08/19/2004", "08/21/2004", "08/18/2004", "08/20/2004"], [2, 0, 3, 1]),
     ):
         series = take(closes(labels))
-        assert values(series) == order == series.rows.tolist()
+        assert values(series) == order == [line - 2 for line in series.rows.tolist()]
         assert series.labels == tuple(labels[i] for i in order)
         notice = series.notices[0]
         assert all(part in notice for part in ("1 row", "line 4", repr(labels[2]), "sorted")), notice
