@@ -27,8 +27,9 @@ MIN_GUARDED = 100
 MIN_GAIN = 0.01
 """By which share the error of a model must be below that of the best forecast that needs no training."""
 
-MIN_GAIN_BY_BLOCKS = 0.05
-"""The same of a ridge, forecasting blocks of all training rows: few windows say less."""
+MIN_GAIN_BY_BLOCKS, GAIN_OF_ROWS = 0.05, 0.3
+"""The same of a ridge, forecasting blocks of all training rows: the first share, or the second over the root of the
+number of horizons in these rows, if that is larger, as windows that overlap say little each."""
 
 MIN_ABOVE_MEAN = 0.2
 """By which share the error of the last value must be above that of the mean of few rows, if the mean is to be forecast:
@@ -139,7 +140,9 @@ def naive_by_blocks(forecaster: "Forecaster", series: TimeSeries) -> str | None:
     if errors["drift"] > (1 - MIN_BELOW_LAST_VALUE) * errors["last value"]:
         del errors["drift"]
     best = min(errors, key=errors.__getitem__)
-    return None if error <= (1 - MIN_GAIN_BY_BLOCKS) * errors[best] or best.startswith("seasonal") else best
+    n_horizons = sum(len(fold.judged) for fold in folds) / horizon
+    gain = max(MIN_GAIN_BY_BLOCKS, GAIN_OF_ROWS / math.sqrt(n_horizons))
+    return None if error <= (1 - gain) * errors[best] or best.startswith("seasonal") else best
 
 
 def naive_instead(

@@ -136,7 +136,7 @@ def test_with_few_rows_the_guard_judges_the_ridge(cpu):
         ({"linear_skip": False}, noise),
         ({"loss": "poisson"}, counts),
         ({}, np.stack([noise, counts], axis=1)),
-        ({"seq_length": 138, "patches": 0}, noise),  # whose windows are too few for blocks
+        ({"seq_length": 142, "patches": 0}, noise),  # whose windows are too few for blocks
     ):
         assert Forecaster(**QUICK | settings).fit(values, device=cpu).fallback is None
 
@@ -148,7 +148,7 @@ def test_the_ridge_must_be_better_than_the_best_without_training(rng, cpu, monke
     ahead = [[np.abs(values[origin : origin + h] - values[: block[0]].mean()) for origin in block] for block in blocks]
     error = np.mean([np.mean(block) for block in ahead])
     ridge = Forecaster(model="ridge", seq_length=L, horizon=h, season="none", scaling="last")
-    for share, chosen in ((0.96, "mean"), (0.94, None)):
+    for share, chosen in ((0.95, "mean"), (0.92, None)):  # 1 - 0.3 / sqrt(89 / 4) is 0.936
         scaled = share * error / np.diff(values).std()
         monkeypatch.setattr("gru_xp.forecasting.guard.cross_validate", lambda *_, scaled=scaled: np.array([[scaled]]))
         assert ridge.fit(values, device=cpu).fallback == chosen
