@@ -37,7 +37,15 @@ from .options import (
     settings_as_options,
 )
 from .reading import reading_options
-from .sources import open_run, read_options, read_run_source, read_source, training_rows, warn_of_learned_rows
+from .sources import (
+    is_file_of,
+    open_run,
+    read_options,
+    read_run_source,
+    read_source,
+    training_rows,
+    warn_of_learned_rows,
+)
 from .train import train
 
 if TYPE_CHECKING:
@@ -98,10 +106,13 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
     return value
 
 
-def _check_folder(path: Path) -> None:
-    """See that there is a folder to write a file into, before anything is trained."""
+def _check_out(path: Path, source: str, csv: str | None) -> None:
+    """See that a file can be written, and is none of those that are read, before anything is read or trained."""
     from gru_xp.errors import DataError
 
+    for given in (source, csv):
+        if given is not None and is_file_of(given, path):
+            raise DataError(f"{path}: is read as {given!r}, and would be overwritten; use another --out")
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written (there is no folder {path.parent}); make it, or use another --out")
 
@@ -183,7 +194,7 @@ def backtest(
     from gru_xp.forecasting.data import naming
 
     if out is not None:
-        _check_folder(out)
+        _check_out(out, source, csv)
     plan, known, part = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True, "test"
     if Path(source).is_dir() or Path(source).suffix == ".safetensors":
         if given := [name for name in (*settings, "split_ratio") if is_given(ctx, name)]:

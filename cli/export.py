@@ -26,7 +26,10 @@ def export(run: str, file: Path, overwrite: bool, quiet: bool) -> None:
     from gru_xp.interop.files import export_file
     from gru_xp.reporting.run_folder import model_file
 
-    forecaster = Forecaster.load(model_file(run), device="cpu")
+    model = model_file(run)
+    forecaster = Forecaster.load(model, device="cpu")
+    if file.exists() and file.samefile(model):
+        raise CheckpointError(f"{file}: is the model that is exported, and would be overwritten; use another name")
     if file.exists() and not overwrite:
         raise CheckpointError(f"{file} exists; use --overwrite or another name")
     export_file(forecaster, file)

@@ -1,7 +1,9 @@
 """Where a command's model and series come from: a run; a file that was named, a bundled one, or what the run kept."""
 
 import hashlib
+import os
 import stat
+import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
@@ -92,6 +94,19 @@ def open_file(path: str, *, quiet: bool) -> tuple[Path, bool]:
     if bundled:
         note(f"{path}: not found; using the bundled {file.name}", quiet=quiet)
     return file, bundled
+
+
+def is_file_of(given: str, path: Path) -> bool:
+    """Whether a path is the file that an argument means: a file, a bundled one, or stdin."""
+    from gru_xp.data import find_file
+    from gru_xp.errors import GruXpError
+
+    try:
+        if given == "-":
+            return os.path.samefile(sys.stdin.fileno(), path)
+        return os.path.samefile(find_file(given)[0], path)
+    except (OSError, ValueError, GruXpError):  # one of them is not there
+        return False
 
 
 def read_options(notes: "Mapping[str, Any]", given: "Mapping[str, Any]") -> "ReadOptions":

@@ -136,8 +136,8 @@ class Backtest:
         ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the two, ``p_value_by_step``, and ``p_values``,
         that of each trained forecast, by column; ``change``, how much the model's forecasts differ from the last value,
         relative to what the series does. None where there is no such number.
-        Differences from the actual values that are only rounding count as 0: of a forecast without any others, there
-        is no skill and no test.
+        Differences that are only rounding count as 0, both from the actual values and between forecasts: where the best
+        baseline has no other errors, there is no skill and no test, and a model that forecasts the same has skill 0.
 
         Raises
         ------
@@ -145,7 +145,7 @@ class Backtest:
             The errors are too large for numbers.
         """
         y_true, model = self.y_true, self.model
-        forecasts = {name: self._without_rounding(forecast) for name, forecast in self.points.items()}
+        forecasts = self._without_rounding()
         errors = accuracy(y_true, forecasts, _known_values(self.series.head(self.learned)), self.season)
         for name in ("mae", "rmse"):
             if errors[model][name] is None:
@@ -187,11 +187,17 @@ class Backtest:
         names = (self.fallbacks[window] for window in windows)
         return dict(Counter(column_name(name) for name in names if name is not None))
 
-    def _without_rounding(self, forecast: Floats) -> Floats:
-        """The forecast, exact where it differs from the actual value by rounding alone."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            is_same = np.abs(forecast - self.y_true) <= rounding(_known_values(self.series))
-        return np.where(is_same, self.y_true, forecast)
+    def _without_rounding(self) -> dict[str, Floats]:
+        """The forecasts, equal to the actual values and to each other where they differ by rounding alone."""
+        points, most = self.points, rounding(_known_values(self.series))
+        equal: dict[str, Floats] = {}
+        for name in sorted(points, key=needs_no_training, reverse=True):
+            forecast = points[name]
+            for other in (*equal.values(), self.y_true):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    forecast = np.where(np.abs(forecast - other) <= most, other, forecast)
+            equal[name] = forecast
+        return {name: equal[name] for name in points}
 
     def _p_value(self, forecast: Floats, best: Floats, steps: slice) -> float | None:
         """Of the Diebold-Mariano test of the errors at these steps, mean by window; None where `best` has no errors."""

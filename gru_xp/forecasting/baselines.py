@@ -34,9 +34,13 @@ def baselines(train: Floats, seasons: Sequence[int] = ()) -> dict[str, Baseline]
     seasons
         Rows of each season; one is left out where the training rows do not cover it.
     """
-    named: dict[str, Baseline] = {"last value": last_value, "mean": partial(constant, float(np.mean(train)))}
-    named["drift"] = drift
-    for season in sorted({season for season in seasons if 1 < season <= len(train)}):
+    return baselines_by_mean(float(np.mean(train)), [season for season in seasons if season <= len(train)], seasons)
+
+
+def baselines_by_mean(mean: float, covered: Sequence[int], seasons: Sequence[int]) -> dict[str, Baseline]:
+    """The same from the mean of the training rows, and those of the seasons that they cover."""
+    named: dict[str, Baseline] = {"last value": last_value, "mean": partial(constant, mean), "drift": drift}
+    for season in sorted({season for season in covered if season > 1}):
         name = "seasonal naive" if len(seasons) == 1 else f"seasonal naive ({season})"
         named[name] = partial(seasonal_naive, season)
     return named

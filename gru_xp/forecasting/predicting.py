@@ -9,7 +9,7 @@ import numpy as np
 from gru_xp.devices import is_out_of_memory, to_device, to_host
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import DataError, printable
-from gru_xp.forecasting.baselines import Baseline, baselines
+from gru_xp.forecasting.baselines import Baseline, baselines_by_mean
 from gru_xp.forecasting.data import before_later_rows, naming, observed_values
 from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.scaling import Scaler
@@ -81,8 +81,8 @@ def forecast_each(forecaster: "Forecaster", series: Sequence[TimeSeries], steps:
 def chosen_baseline(forecaster: "Forecaster") -> Baseline:
     """The forecast that the guard has chosen."""
     assert forecaster.fallback is not None
-    longest = max(forecaster.seasons, default=1)
-    return baselines(np.full(longest, forecaster.scaler.mean[0]), forecaster.seasons)[forecaster.fallback]
+    mean, seasons = forecaster.scaler.mean[0], forecaster.seasons
+    return baselines_by_mean(mean, seasons, seasons)[forecaster.fallback]
 
 
 def _naive_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:

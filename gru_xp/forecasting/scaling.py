@@ -118,7 +118,8 @@ class Scaler:
         for name, scale, spread in zip(names, np.min([std, change_std, iqr], axis=0), high - low, strict=True):
             if scale < SMALLEST:
                 raise DataError(f"{name} changes by {spread:g} in all training rows, too little; scale it up")
-        numbers = (rows.mean(axis=0), std, change_std, *((median, iqr) if kind == "robust" else ()))
+        mean = np.array([column.mean() for column in rows.T])  # to the last bit those of the columns alone
+        numbers = (mean, std, change_std, *((median, iqr) if kind == "robust" else ()))
         return cls(kind, *(tuple(array.tolist()) for array in numbers))
 
     @classmethod

@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -154,3 +155,8 @@ def test_what_is_refused(app, goog, write_csv, quick, monkeypatch):
         assert app(*given).code == 0
         write_csv(rows=60)
     app("backtest", "own.csv", *quick, "--out", "no/all.csv").assert_refused("no/all.csv", "cannot be written")
+    Path("same.csv").hardlink_to("own.csv")
+    before = Path("own.csv").read_bytes()
+    for sources in (["own.csv"], [goog.folder, "own.csv"]):
+        app("backtest", *sources, "--out", "same.csv").assert_refused("same.csv", "'own.csv'", "--out")
+    assert Path("own.csv").read_bytes() == before

@@ -402,6 +402,22 @@ def test_errors_of_rounding_are_none(unit, offset, rng):
     assert f"MAE of the GRU is {ours['mae']:.3g}" in comparison_sentence(metrics)
 
 
+@pytest.mark.parametrize("columns", [1, 3])
+def test_a_model_that_forecasts_a_baseline_has_no_skill(columns, rng, cpu):
+    """Be it to the last bit, as the mean that the guard chooses, or but for rounding."""
+    values = 1e4 + rng.standard_normal((403, columns))
+    fitted = Forecaster(model="ridge", seq_length=7, season="none").fit(values[:301], device=cpu)
+    fitted.fallback = "mean"
+    result = fitted.evaluate(values, start=301)
+    np.testing.assert_array_equal(result.y_pred, result.forecasts["mean"])
+    rounded = np.nextafter(result.y_pred, rng.choice([-np.inf, np.inf], result.y_pred.shape))
+    for forecast in (result.y_pred, rounded):
+        forecasts = {"ridge": forecast, "mean": result.forecasts["mean"]}
+        metrics = Backtest(result.series, result.origins, 1, forecasts, 301).metrics
+        assert [metrics[name] for name in ("skill", "p_value", "skill_by_step")] == [0.0, None, [0.0]]
+        assert "forecasts what" in comparison_sentence(metrics)
+
+
 def test_few_rows_without_structure_claim_no_skill(cpu):
     """Guard and test of significance err, but not by much."""
     for seed in range(4):
