@@ -98,6 +98,10 @@ def test_a_file_that_exists(app, after, unchanged, tmp_path):
     assert app("export", after.folder, "model.pt", "--overwrite").code == 0
     assert (tmp_path / "model.pt").read_bytes() != b"mine"
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    model = tmp_path / "own.pt"
+    model.write_bytes((after.folder / "model.safetensors").read_bytes())
+    with unchanged():
+        app("export", model, model, "--overwrite").assert_refused("own.pt", "another name")
 
 
 def test_a_run_that_is_none(app, unchanged):
