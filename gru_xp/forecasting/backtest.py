@@ -34,6 +34,9 @@ on, from the rows of ``values (N,)`` before it; the season is in rows, and 1 for
 RIDGE = "ridge"
 """Name of the linear forecast in tables."""
 
+LEARNED_MEAN = "training mean"
+"""Name of the forecast of the mean of a model's training rows, where the mean in the table is that of others."""
+
 MODELS = {"gru": "GRU", "ridge": RIDGE}
 """Names of forecasters in tables, by their setting `model`."""
 
@@ -131,11 +134,12 @@ class Backtest:
         ``windows``, ``horizon``, ``stride``, ``season``; ``model``, which column of `to_frame` is that of the model;
         ``models``, for each of these columns the measures of `accuracy` and, under ``by_step``, of `accuracy_by_step`,
         and those of `quantile_accuracy` where there are quantiles; ``fallback``, in how many windows the model's guard
-        had chosen which forecast without training instead of it; ``best_baseline``, which of those that need no
-        training has the smallest mean absolute error; ``skill``, by which share that of the model is smaller, and
-        ``skill_by_step``; ``p_value`` of the Diebold-Mariano test of the two, ``p_value_by_step``, and ``p_values``,
-        that of each trained forecast, by column; ``change``, how much the model's forecasts differ from the last value,
-        relative to what the series does. None where there is no such number.
+        had chosen which forecast without training instead of it, ``TrainingMean`` where the mean of its training rows
+        is not that of ``Mean``; ``best_baseline``, which of those that need no training has the smallest mean absolute
+        error; ``skill``, by which share that of the model is smaller, and ``skill_by_step``; ``p_value`` of the
+        Diebold-Mariano test of the two, ``p_value_by_step``, and ``p_values``, that of each trained forecast, by
+        column; ``change``, how much the model's forecasts differ from the last value, relative to what the series does.
+        None where there is no such number.
         Differences that are only rounding count as 0, both from the actual values and between forecasts: where the best
         baseline has no other errors, there is no skill and no test, and a model that forecasts the same has skill 0.
 
@@ -259,7 +263,7 @@ def column_name(forecast: str) -> str:
 def name_in_text(column: str) -> str:
     """The inverse of `column_name`: ``"last value"`` for ``LastValue``."""
     text = re.sub(r"(\d+)$", r" (\1)", re.sub(r"(?<!^)([A-Z])", r" \1", column).lower())
-    return text if text == RIDGE or needs_no_training(text) else column
+    return text if text in (RIDGE, LEARNED_MEAN) or needs_no_training(text) else column
 
 
 def model_in_text(metrics: Mapping[str, Any]) -> str:
@@ -495,11 +499,21 @@ def seasons_of(forecaster: Forecaster, series: TimeSeries, learned: int, *, is_o
     return [*found, *(season for season in forecaster.seasons if season not in found)]
 
 
-def fallback_in(forecaster: Forecaster, seasons: Sequence[int]) -> str | None:
-    """The name that the forecast chosen by the guard has among the forecasts of these seasons; None if none is."""
-    if forecaster.fallback == "seasonal naive" and len(seasons) > 1:
-        return f"seasonal naive ({forecaster.seasons[0]})"
-    return forecaster.fallback
+def fallback_in(forecaster: Forecaster, seasons: Sequence[int], train: Floats) -> str | None:
+    """The name of the forecast that the guard has chosen, beside the baselines of `train` and these seasons.
+
+    None if it has chosen none. The mean may be another one than theirs; a season that is longer than the rows leaves
+    the last value.
+    """
+    name = forecaster.fallback
+    if name == "mean" and abs(forecaster.scaler.mean[0] - float(np.mean(train))) > rounding(train):
+        return LEARNED_MEAN
+    if name is None or not name.startswith("seasonal naive"):
+        return name
+    season = int("".join(filter(str.isdecimal, name)) or forecaster.seasons[0])
+    if season > len(train):
+        return "last value"
+    return "seasonal naive" if list(seasons) == [season] else f"seasonal naive ({season})"
 
 
 def backtest(
@@ -551,7 +565,7 @@ def backtest(
         if refit or learned <= first:
             training = series.head(first if refit else learned)
         found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons, training))
-        fallbacks += [fallback_in(forecaster, seasons)] * len(window_origins)
+        fallbacks += [fallback_in(forecaster, seasons, train)] * len(window_origins)
     forecasts = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     season = seasons[0] if seasons else 1
     return with_others(Backtest(series, origins, stride, forecasts, learned, season, tuple(fallbacks)), others)

@@ -136,6 +136,9 @@ def read_description(kind: "type[Forecaster]", description: dict[str, Any]) -> "
     settings = OLD_SETTINGS | description["settings"]
     if "quantile" in settings:  # before there could be several
         settings["quantiles"] = settings.pop("quantile")
+    season, seq_length = settings["season"], settings["seq_length"]
+    if settings["linear_skip"] and isinstance(season, int) and isinstance(seq_length, int) and season > seq_length:
+        settings["season"] = "auto"  # once it was for the baselines alone, and `seasons` has it
     if unknown := sorted(settings.keys() - known):
         raise ValueError(f"{shortened(unknown[0])} is no setting")
     columns = tuple(description["columns"])

@@ -120,13 +120,14 @@ def evaluate(
             f"{taken.name}: {rows_are(len(taken))} too few: the model looks back on {forecaster.window_length} and "
             f"forecasts {horizon}; at least {needed} are needed"
         )
-    forecasts = forecast_from(forecaster, taken, every, horizon, taken.head(learned).values[:, 0], seasons, training)
+    train = taken.head(learned).values[:, 0]
+    forecasts = forecast_from(forecaster, taken, every, horizon, train, seasons, training)
     evaluated, start = [], 0
     with naming(taken):
         for name, own in origins.items():
             held = {model: forecast[start : start + len(own)] for model, forecast in forecasts.items()}
             start += len(own)
-            fallbacks = (fallback_in(forecaster, seasons),) * len(own)
+            fallbacks = (fallback_in(forecaster, seasons, train),) * len(own)
             part = Backtest(taken, own, horizon, held, learned, seasons[0] if seasons else 1, fallbacks)
             if len(own) and not np.isnan(part.y_true).all():
                 if name == list(origins)[-1] and own[0] >= known_rows:

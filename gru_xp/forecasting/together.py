@@ -93,7 +93,7 @@ def check_together(settings: Mapping[str, Any], given: Collection[str] = ()) -> 
         )
     season, seq_length = settings["season"], settings["seq_length"]
     are_numbers = isinstance(season, int) and isinstance(seq_length, int)
-    if settings["linear_skip"] and are_numbers and "season" in given and season > seq_length:
+    if settings["linear_skip"] and are_numbers and season > seq_length:
         _refuse(
             f"season={season} needs {option('seq_length')} of at least {season}, or linear_skip=False: the linear skip "
             "begins with the value one season before"

@@ -197,6 +197,13 @@ def test_another_series_has_its_own_seasons_too(frame, small, cpu, rng):
     assert result.metrics["fallback"] == part.metrics["fallback"] == {"SeasonalNaive7": 116}
     assert result.metrics["best_baseline"] == part.metrics["best_baseline"] == "SeasonalNaive12"
     assert {"SeasonalNaive7", "SeasonalNaive12"} <= part.metrics["models"].keys() == result.metrics["models"].keys()
+    short = other.head(6)
+    for fallback, named in (("seasonal naive", "LastValue"), ("mean", "TrainingMean")):
+        fitted.fallback = fallback
+        (part,) = evaluate(fitted, short, {"all": slice(None)})
+        assert list(part.metrics["fallback"]) == list(fitted.evaluate(short).metrics["fallback"]) == [named]
+        np.testing.assert_array_equal(part.y_pred == short.values[np.array(part.rows) - 1, 0], named == "LastValue")
+        assert f"({name_in_text(named)})" in comparison_sentence(part.metrics)
     own, given = fitted.evaluate(frame["Sales"], start=60), small(season=7).fit(frame["Sales"], device=cpu)
     assert own.baselines == given.evaluate(other).baselines == ["last value", "mean", "drift", "seasonal naive"]
 

@@ -45,6 +45,9 @@ def test_what_is_given_holds(rng, cpu):
     assert forecaster.params.gru[0][0].input_size == 3
     forecaster = Forecaster(**QUICK | given | {"season": "none"}).fit(series, device=cpu)
     assert (forecaster.look_back.season, forecaster.seasons) == (1, ())
+    old = forecaster.describe()
+    old |= {"seasons": [12], "settings": old["settings"] | {"season": 12}}
+    assert Forecaster.from_description(old).seasons == (12,)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +206,7 @@ def test_presets_are_settings(name):
     [
         ({"seq_length": "long"}, "seq_length"),
         ({"season": 1}, "season"),
+        ({"season": 12, "seq_length": 5}, "season=12"),
         ({"model": "arima"}, "model"),
         ({"guard": 2}, "guard"),
         ({"model": "ridge", "loss": "quantile"}, "quantile"),
