@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.accuracy.command import by_series
 from benchmarks.accuracy.command import sentences as sentences_on_accuracy
-from benchmarks.accuracy.own import NAIVE
+from benchmarks.accuracy.own import is_naive
 from benchmarks.report import shape_text
 
 FOLDER = Path(__file__).resolve().parent
@@ -129,11 +129,11 @@ def variants_table(rows: Rows) -> Table:
 
 def accuracy_table(rows: Rows) -> Table:
     """MASE on each series, with half the range over seeds; then means over the series that all models have."""
-    models = [*dict.fromkeys(row["model"] for row in rows if row["model"] not in NAIVE)]
+    models = [*dict.fromkeys(row["model"] for row in rows if not is_naive(row["model"]))]
     table: Table = [("series", "rows", "season", "horizon", "origins", "best naive", *models)]
     complete = []
     for name, found in by_series(rows).items():
-        best = min((found[model] for model in NAIVE if model in found), key=lambda row: row["mase"])
+        best = min((found[model] for model in found if is_naive(model)), key=lambda row: row["mase"])
         errors = [found.get(model, {}) for model in models]
         least = min(one["mase"] for one in (best, *errors) if "mase" in one)
         cells = (f"{best['rows']:,}", *(str(best[key]) for key in ("season", "horizon", "origins")))
@@ -149,7 +149,7 @@ def accuracy_table(rows: Rows) -> Table:
 
 def accuracy_summary(rows: Rows) -> Table:
     """Means over the series that all models have."""
-    models = [*dict.fromkeys(row["model"] for row in rows if row["model"] not in NAIVE)]
+    models = [*dict.fromkeys(row["model"] for row in rows if not is_naive(row["model"]))]
     errors = [[found.get(model, {}) for model in models] for found in by_series(rows).values()]
     return [("", *models), *means([each for each in errors if all("mase" in one for one in each)])]
 
@@ -165,13 +165,15 @@ def means(series: Sequence[Sequence[dict[str, Any]]]) -> Table:
 
 
 def mase_text(row: dict[str, Any], least: float) -> str:
-    """A MASE, with the range over seeds if it has one; the least of a row in bold."""
+    """A MASE, with the range over seeds if it has one, and whether it is of a naive forecast; the least in bold."""
     if "mase" not in row:
         return NONE
     text = f"{row['mase']:.3f}"
     if row.get("mase_max", 0) > row.get("mase_min", 0) and len(row["mase_by_seed"]) > 1:
         half = (row["mase_max"] - row["mase_min"]) / 2
         text += f" ± {half:.3f}"
+    if row.get("same_as"):
+        text += " (naive)"
     return f"**{text}**" if row["mase"] <= least else text
 
 

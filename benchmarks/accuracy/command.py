@@ -113,6 +113,8 @@ def rows_of(series: Series, results: dict[tuple[str, str], list[Measurement]]) -
         values = [one.mase for one in found if one.mase is not None]
         if values and row["problem"] is None:
             row |= spread(values) | {"skill": 1 - float(np.mean(values)) / best, "mase_by_seed": values}
+            if model in own.MODELS:
+                row["same_as"] = _same_as(values, errors)
             for key in ("fit_seconds", "forecast_seconds"):
                 row[key] = float(np.mean([getattr(one, key) for one in found]))
             row["versions"] = found[0].versions
@@ -120,6 +122,11 @@ def rows_of(series: Series, results: dict[tuple[str, str], list[Measurement]]) -
             row["length"] = job.length
         rows.append(row)
     return rows
+
+
+def _same_as(values: Sequence[float], errors: dict[str, float]) -> str | None:
+    """The forecast without training that has the same error, which the guard has chosen instead of the model."""
+    return next((name for name, error in errors.items() if np.allclose(values, error, rtol=1e-9, atol=0)), None)
 
 
 def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

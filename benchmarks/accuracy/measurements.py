@@ -26,9 +26,6 @@ from benchmarks.contest import OTHER_SETTINGS, error_line
 SEEDLESS = ("gru-xp, ridge", "AutoTheta")
 """Models without random numbers, which run once."""
 
-WEEKS = {24: 168, 48: 336}
-"""Rows of a week, by those of a day."""
-
 TIME_LIMIT = 4 * 3600
 """Seconds of one process."""
 
@@ -63,7 +60,7 @@ def job_of(series: Series, seed: int) -> Job:
     of hourly or half-hourly rows, the longest season that is known without looking at the data.
     """
     source = series.source
-    length = max(3 * source.horizon, 2 * source.season, WEEKS.get(source.season, 0))
+    length = max(3 * source.horizon, 2 * source.season, own.WEEKS.get(source.season, 0))
     return Job(series.values, series.learned, series.origins, source.horizon, source.season, source.freq, length, seed)
 
 

@@ -13,15 +13,20 @@ from benchmarks.accuracy.peers import Floats, Forecast, Job, run
 if TYPE_CHECKING:
     import pandas as pd
 
-NAIVE = ("last value", "mean", "drift", "seasonal naive")
-"""Forecasts that need no training; a series without a season has no seasonal naive one."""
+WEEKS = {24: 168, 48: 336}
+"""Rows of a week, by those of a day."""
+
+
+def is_naive(model: str) -> bool:
+    """Whether a model needs no training."""
+    return model in ("last value", "mean", "drift") or model.startswith("seasonal naive")
 
 
 def naive_forecasts(job: Job) -> dict[str, Floats]:
-    """Forecasts ``(n, horizon)`` of the models in `NAIVE`."""
+    """Forecasts ``(n, horizon)`` that need no training; of a day and of a week, where rows are hours or half hours."""
     from gru_xp.forecasting.baselines import baselines
 
-    seasons = [job.season] if job.season > 1 else []
+    seasons = [season for season in (job.season, WEEKS.get(job.season, 1)) if season > 1]
     return {
         name: baseline(job.values, job.origins, job.horizon) for name, baseline in baselines(job.train, seasons).items()
     }
