@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks.accuracy.command import by_series
 from benchmarks.accuracy.command import sentences as sentences_on_accuracy
-from benchmarks.accuracy.own import is_naive
 from benchmarks.report import shape_text
+from gru_xp.forecasting.baselines import needs_no_training
 
 FOLDER = Path(__file__).resolve().parent
 README, ROOT_README = FOLDER / "README.md", FOLDER.parent / "README.md"
@@ -129,18 +129,15 @@ def variants_table(rows: Rows) -> Table:
 
 def accuracy_table(rows: Rows) -> Table:
     """MASE on each series, with half the range over seeds; then means over the series that all models have."""
-    models = [*dict.fromkeys(row["model"] for row in rows if not is_naive(row["model"]))]
+    models, complete = trained_on_all(rows)
     table: Table = [("series", "rows", "season", "horizon", "origins", "best naive", *models)]
-    complete = []
     for name, found in by_series(rows).items():
-        best = min((found[model] for model in found if is_naive(model)), key=lambda row: row["mase"])
+        best = min((found[model] for model in found if needs_no_training(model)), key=lambda row: row["mase"])
         errors = [found.get(model, {}) for model in models]
         least = min(one["mase"] for one in (best, *errors) if "mase" in one)
         cells = (f"{best['rows']:,}", *(str(best[key]) for key in ("season", "horizon", "origins")))
         mark = "" if best["tuned"] else " *"
         table.append((name + mark, *cells, *(mase_text(one, least) for one in (best, *errors))))
-        if all("mase" in one for one in errors):
-            complete.append(errors)
     if complete and models:
         for (label, *cells), naive in zip(means(complete), ("1", ""), strict=True):
             table.append((f"{label}, {len(complete)} series", *[""] * 4, naive, *cells))
@@ -149,9 +146,15 @@ def accuracy_table(rows: Rows) -> Table:
 
 def accuracy_summary(rows: Rows) -> Table:
     """Means over the series that all models have."""
-    models = [*dict.fromkeys(row["model"] for row in rows if not is_naive(row["model"]))]
-    errors = [[found.get(model, {}) for model in models] for found in by_series(rows).values()]
-    return [("", *models), *means([each for each in errors if all("mase" in one for one in each)])]
+    models, complete = trained_on_all(rows)
+    return [("", *models), *means(complete)]
+
+
+def trained_on_all(rows: Rows) -> tuple[list[str], list[list[dict[str, Any]]]]:
+    """The models that are trained, and their rows for each series on which all of them have a result."""
+    models = [*dict.fromkeys(row["model"] for row in rows if not needs_no_training(row["model"]))]
+    by_model = [[found.get(model, {}) for model in models] for found in by_series(rows).values()]
+    return models, [each for each in by_model if all("mase" in one for one in each)]
 
 
 def means(series: Sequence[Sequence[dict[str, Any]]]) -> Table:

@@ -17,11 +17,6 @@ WEEKS = {24: 168, 48: 336}
 """Rows of a week, by those of a day."""
 
 
-def is_naive(model: str) -> bool:
-    """Whether a model needs no training."""
-    return model in ("last value", "mean", "drift") or model.startswith("seasonal naive")
-
-
 def naive_forecasts(job: Job) -> dict[str, Floats]:
     """Forecasts ``(n, horizon)`` that need no training; of a day and of a week, where rows are hours or half hours."""
     from gru_xp.forecasting.baselines import baselines

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gru_xp.errors import ArgumentError, DataError, printable
-from gru_xp.forecasting.baselines import baselines, needs_no_training
+from gru_xp.forecasting.baselines import baselines, needs_no_training, seasonal_name
 from gru_xp.forecasting.data import before_later_rows
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.metrics import STEP_MEASURES, accuracy, accuracy_by_step, quantile_accuracy, rounding, skill
@@ -513,7 +513,7 @@ def fallback_in(forecaster: Forecaster, seasons: Sequence[int], train: Floats) -
     season = int("".join(filter(str.isdecimal, name)) or forecaster.seasons[0])
     if season > len(train):
         return "last value"
-    return "seasonal naive" if list(seasons) == [season] else f"seasonal naive ({season})"
+    return seasonal_name(season, seasons)
 
 
 def backtest(

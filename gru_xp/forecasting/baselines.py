@@ -41,9 +41,13 @@ def baselines_by_mean(mean: float, covered: Sequence[int], seasons: Sequence[int
     """The same from the mean of the training rows, and those of the seasons that they cover."""
     named: dict[str, Baseline] = {"last value": last_value, "mean": partial(constant, mean), "drift": drift}
     for season in sorted({season for season in covered if season > 1}):
-        name = "seasonal naive" if len(seasons) == 1 else f"seasonal naive ({season})"
-        named[name] = partial(seasonal_naive, season)
+        named[seasonal_name(season, seasons)] = partial(seasonal_naive, season)
     return named
+
+
+def seasonal_name(season: int, seasons: Sequence[int]) -> str:
+    """The name of the seasonal naive forecast of one of the seasons, which says its rows if there are others."""
+    return "seasonal naive" if list(seasons) == [season] else f"seasonal naive ({season})"
 
 
 def naive_forecast(windows: Floats) -> Floats:

@@ -15,6 +15,7 @@ from benchmarks.accuracy import command, measurements, own, peers
 from benchmarks.accuracy.environments import PACKAGES, PEERS
 from benchmarks.accuracy.measurements import Measurement, job_of, mase, measure
 from benchmarks.accuracy.series import BUNDLED, SOURCES, Series, Source, load
+from gru_xp.forecasting.baselines import needs_no_training
 
 SOURCE = Source(
     "tides", "some-package", "some/tides.csv", "level", "h", 24, 5, True, where={"port": "Brest"}, time="at"
@@ -61,7 +62,7 @@ def test_origins_and_mase(series: Series) -> None:
 def test_hours_have_naive_forecasts_of_a_day_and_a_week(rng: np.random.Generator) -> None:
     hours = Series(Source("loads", "some-package", "", "load", "h", 24, 30, False), rng.standard_normal(900))
     naive = own.naive_forecasts(job_of(hours, 0))
-    assert all(map(own.is_naive, naive))
+    assert all(map(needs_no_training, naive))
     for name, season in (("seasonal naive (24)", 24), ("seasonal naive (168)", 168)):
         back = np.arange(30) % season - season
         np.testing.assert_array_equal(naive[name], hours.values[hours.origins[:, None] + back])
@@ -128,7 +129,7 @@ def results_of(series: Series, ours: float) -> dict[tuple[str, str], list[Measur
 def test_skill_is_against_the_best_naive_forecast(series: Series) -> None:
     rows = command.rows_of(series, results_of(series, 0.8))
     skills = {row["model"]: row["skill"] for row in rows if "skill" in row}
-    assert max(skill for name, skill in skills.items() if own.is_naive(name)) == 0
+    assert max(skill for name, skill in skills.items() if needs_no_training(name)) == 0
     assert skills["gru-xp"] == pytest.approx(0.1)
     header, cells = tables.accuracy_table(rows)  # no means, as one model failed
     shown = dict(zip(header, cells, strict=True))
