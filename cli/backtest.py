@@ -107,7 +107,7 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
 
 
 def _check_out(path: Path, source: str, csv: str | None) -> None:
-    """See that a file can be written, and is none of those that are read, before anything is read or trained."""
+    """Refuse an output file that is also an input, or that has no folder, before anything is read or trained."""
     from gru_xp.errors import DataError
 
     for given in (source, csv):

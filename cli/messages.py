@@ -50,7 +50,7 @@ def note_while_running(text: str) -> None:
 
 
 def settled_text(forecaster: "Forecaster") -> str | None:
-    """What was chosen for the options that are ``auto``; None if none is."""
+    """What was chosen for the options that are ``auto``; None if no option is."""
     if "auto" not in (forecaster.seq_length, forecaster.season):
         return None
     return f"windows of {rows_text(forecaster.window_length)}; season: {seasons_text(forecaster.seasons)}"
@@ -268,7 +268,7 @@ def _quantile_cells(errors: Mapping[str, Any], of_model: Mapping[str, Any]) -> l
 
 
 def print_steps(title: str, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Errors by step ahead; of many steps, some. The result has the rows of the table."""
+    """Print the errors by step ahead, for a selection if there are many steps, and return the rows of the table."""
     from gru_xp.forecasting.backtest import name_in_text
 
     horizon = metrics["horizon"]

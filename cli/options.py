@@ -113,7 +113,7 @@ class FiniteRange(click.FloatRange):
 
 
 class OrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A whole number from a least one on, or a number above another, or one of some words."""
+    """A whole number of at least a minimum, or a number above a minimum, or one of some words."""
 
     def __init__(self, kind: click.IntRange | FiniteRange, *words: str) -> None:
         self._kind, self._words = kind, words
@@ -260,7 +260,7 @@ def device_options(command: F) -> F:
 
 
 class _Models(click.Choice):  # type: ignore[type-arg,unused-ignore]
-    """A choice of names that a message has as they are written, though case is forgiven."""
+    """A choice of names in any case, which messages show as they are spelled."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         return f"{value!r} is not one of {', '.join(map(repr, self.choices))}."

@@ -97,7 +97,7 @@ def open_file(path: str, *, quiet: bool) -> tuple[Path, bool]:
 
 
 def is_file_of(given: str, path: Path) -> bool:
-    """Whether a path is the file that an argument means: a file, a bundled one, or stdin."""
+    """Whether `path` is the file that an argument refers to: a file, a bundled file, or stdin."""
     from gru_xp.data import find_file
     from gru_xp.errors import GruXpError
 
@@ -194,9 +194,10 @@ def training_rows(run: str, forecaster: "Forecaster") -> "TimeSeries | None":
 
 
 def warn_of_learned_rows(forecaster: "Forecaster", series: "TimeSeries", training: "TimeSeries | None") -> None:
-    """One line on stderr if a series has rows that the model learned from, and does not begin with all of them.
+    """Warn on stderr, in one line, if a series has rows that the model was trained on.
 
-    These are the `training` rows; where they are not at hand, the model has noted the date of the last one.
+    For a series that does not begin with all of these rows. Without the `training` rows, the date of the last one,
+    which the model has stored, decides.
     """
     from gru_xp.errors import printable
 

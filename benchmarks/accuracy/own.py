@@ -18,7 +18,7 @@ WEEKS = {24: 168, 48: 336}
 
 
 def naive_forecasts(job: Job) -> dict[str, Floats]:
-    """Forecasts ``(n, horizon)`` that need no training; of a day and of a week, where rows are hours or half hours."""
+    """Forecasts ``(n, horizon)`` that need no training; hourly and half-hourly rows have two seasons."""
     from gru_xp.forecasting.baselines import baselines
 
     seasons = [season for season in (job.season, WEEKS.get(job.season, 1)) if season > 1]

@@ -90,7 +90,7 @@ def versions(device: Device) -> dict[str, str]:
 
 
 _installed_version = cache(version)
-"""To read what is installed takes milliseconds, and every checkpoint asks."""
+"""Cached, as reading a version takes milliseconds, and every checkpoint asks for it."""
 
 
 def _cpu_name() -> str:

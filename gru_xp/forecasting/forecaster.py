@@ -118,10 +118,11 @@ class Forecaster:
         quantile loss, where those of a forecast without training are the quantiles of its errors in the rows before,
         less their median. A model that cannot be trained without those rows is not judged. Where they have fewer than
         100 windows, the points of the ridge that the model begins with are judged on five blocks of all training rows,
-        each forecast by what is fitted to the other ones: where it is not 2 % better than last value, mean and drift,
-        the best one of these is forecast; the mean only where the last value errs 20 % more. Where a seasonal naive
-        forecast is better than these, with further columns, ``loss="poisson"`` or without `linear_skip`, the model is
-        kept.
+        each forecast by what is fitted to the other ones. It must be better than last value, mean and drift by 5 %, or
+        by 30 % over the root of the number of horizons in the rows, if that is more; else the best one of these is
+        forecast: the mean only where the last value errs 20 % more, the drift only where it errs 2 % less than the last
+        value. Where a seasonal naive forecast is better than these, with further columns, ``loss="poisson"`` or without
+        `linear_skip`, the model is kept.
     refit
         Whether to train again on all rows, validation rows included, for as many epochs as were best on those; for as
         many updates where `num_steps` or nothing limits the training. The learning rates are the same, up to there.

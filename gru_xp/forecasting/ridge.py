@@ -17,7 +17,7 @@ PENALTIES = (1.0, 5.0, 20.0, 80.0, 320.0)
 """To choose from."""
 
 MAX_WINDOWS = 2**15
-"""To gather; of more windows, so many are drawn."""
+"""The most windows to gather; of more, this many are drawn."""
 
 
 class Windows(Protocol):
@@ -33,7 +33,7 @@ class Windows(Protocol):
     def sum_products(self) -> Floats | None:
         """Sum ``v v^T`` over all windows, where ``v (L + h,)`` has the target's window and the values after it.
 
-        Both are times the weight of the window. None where that takes gathering them.
+        Both are multiplied by the weight of the window. None if the windows would have to be gathered.
         """
 
 
@@ -64,8 +64,8 @@ def fit_ridge(windows: Windows, start: Floats, *, penalty: float = PENALTY) -> F
     Parameters
     ----------
     windows
-        To fit to. Where they have to be gathered, and are more than `MAX_WINDOWS`, so many are drawn, always the same
-        ones.
+        To fit to. If they have to be gathered, and there are more than `MAX_WINDOWS`, that many are drawn, always the
+        same ones.
     start : array, shape ``(h, L)``
         The weights to shrink towards, such as `naive_weight` gives.
     penalty

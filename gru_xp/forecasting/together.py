@@ -1,6 +1,6 @@
 """Settings that have no effect beside others, which are refused instead of ignored.
 
-The command line has its rules from here before it imports a forecaster, so nothing that takes time is imported.
+The command line applies these rules before it imports a forecaster, so this file imports nothing that takes time.
 """
 
 from collections.abc import Collection, Mapping

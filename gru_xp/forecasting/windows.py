@@ -229,8 +229,8 @@ class WindowSequences:
     def sum_products(self) -> Floats | None:
         """Sum ``v v^T`` over all windows, with the target's scaled window and the scaled values after it in ``v``.
 
-        Both are times the weight of the window: what each window is divided by, its own unit included, is the same for
-        all of them then, so that they need not be gathered.
+        Both are multiplied by the weight of the window, which cancels the window's own unit: all windows are then
+        divided by the same number, and need not be gathered.
 
         Returns
         -------

@@ -18,7 +18,7 @@ Where = Callable[[int], str]
 
 
 def stored_rows(name: str) -> list[list[str]]:
-    """The rows of a CSV file without quotes that this package holds."""
+    """The rows of a CSV file in this package, none of whose cells is quoted."""
     text = resources.files("gru_xp.io").joinpath(name).read_text("utf-8")
     return [line.split(",") for line in text.splitlines()]
 

@@ -80,7 +80,7 @@ class TrainingShapes:
     gathers
         Whether sequences are gathered, with weights, where they are computed, and not there from the start.
     gathers_to_fit
-        Whether they are gathered, too, to fit the skip to them.
+        Whether they are also gathered to fit the skip.
     is_followed
         Whether such a training follows while the parameters of this one are kept, as that of the guard.
     """
