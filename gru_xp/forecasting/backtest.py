@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from gru_xp.forecasting.baselines import baselines, needs_no_training, seasonal_
 from gru_xp.forecasting.data import before_later_rows
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.metrics import STEP_MEASURES, accuracy, accuracy_by_step, quantile_accuracy, rounding, skill
-from gru_xp.forecasting.outputs import column_suffix, quantile_column
+from gru_xp.forecasting.outputs import Outputs, column_suffix, quantile_column
 from gru_xp.forecasting.recipe import naive_spread
 from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.significance import diebold_mariano
@@ -34,10 +34,16 @@ on, from the rows of ``values (N,)`` before it; the season is in rows, and 1 for
 RIDGE = "ridge"
 """Name of the linear forecast in tables."""
 
+ZERO_SHOT = "zero-shot"
+"""Name of the pretrained network's forecast in tables."""
+
 LEARNED_MEAN = "training mean"
 """Name of the forecast of the mean of a model's training rows, where the mean in the table is that of others."""
 
-MODELS = {"gru": "GRU", "ridge": RIDGE}
+ZERO_SHOT = "zero-shot"
+"""Name of the pretrained network's forecast."""
+
+MODELS = {"gru": "GRU", "ridge": RIDGE, "zero-shot": ZERO_SHOT}
 """Names of forecasters in tables, by their setting `model`."""
 
 SIGNIFICANCE = 0.05
@@ -48,6 +54,38 @@ SPLIT_RATIO = 0.7
 
 REPEATS = 0.1
 """A forecast that differs from the last value by less than this share of what the series does repeats it."""
+
+
+class Measured(Protocol):
+    """What a backtest uses of the forecaster that it measures, such as `Forecaster`.
+
+    Attributes
+    ----------
+    model
+        One of `MODELS`.
+    outputs
+        Whose quantiles forecasts without training get, too.
+    season
+        ``"auto"``, ``"none"``, or rows of a season, or of several.
+    seasons
+        Those that were found in the training rows; empty where there are none.
+    fallback
+        The forecast without training that it makes instead of its own; None where it makes its own.
+    """
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def outputs(self) -> Outputs: ...
+    @property
+    def season(self) -> int | str | tuple[int, ...]: ...
+    @property
+    def seasons(self) -> tuple[int, ...]: ...
+    @property
+    def fallback(self) -> str | None: ...
+    def forecast_distributions(self, series: Any, origins: Sequence[int], steps: int) -> dict[str, Floats]:
+        """Forecasts ``(n, steps)`` from each origin, by name, the points first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -262,6 +300,10 @@ def column_name(forecast: str) -> str:
 
 def name_in_text(column: str) -> str:
     """The inverse of `column_name`: ``"last value"`` for ``LastValue``."""
+    if column == column_name(ZERO_SHOT):
+        return ZERO_SHOT
+    if column == column_name(ZERO_SHOT):
+        return ZERO_SHOT
     text = re.sub(r"(\d+)$", r" (\1)", re.sub(r"(?<!^)([A-Z])", r" \1", column).lower())
     return text if text in (RIDGE, LEARNED_MEAN) or needs_no_training(text) else column
 
@@ -271,6 +313,11 @@ def model_in_text(metrics: Mapping[str, Any]) -> str:
     name = name_in_text(metrics["model"])
     chosen = [naive for naive, count in metrics["fallback"].items() if count == metrics["windows"]]
     return f"{name} ({name_in_text(chosen[0])})" if chosen else name
+
+
+def _in_sentence(model: str) -> str:
+    """What follows "the" where a model is named in a sentence."""
+    return f"{model} forecast" if model == ZERO_SHOT else model
 
 
 def guard_sentence(metrics: Mapping[str, Any]) -> str | None:
@@ -291,7 +338,7 @@ def guard_sentence(metrics: Mapping[str, Any]) -> str | None:
 def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     """Whether the model is better than the best forecast that needs no training, in one sentence."""
     gain, p_value, windows = metrics["skill"], metrics["p_value"], metrics["windows"]
-    model, best = model_in_text(metrics), name_in_text(metrics["best_baseline"])
+    model, best = _in_sentence(model_in_text(metrics)), name_in_text(metrics["best_baseline"])
     if gain is None:
         return _without_skill(metrics, model, best)
     is_small, size = abs(gain) < 0.0005, f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'}"
@@ -331,8 +378,9 @@ def copying_sentence(metrics: Mapping[str, Any]) -> str | None:
         return "The series does not change in these rows, so nothing can be said about copies of the last value."
     share = f"{change:.0%}" if change < 10 else "1000% or more"
     amount = f"its forecasts differ from it by {share} of the actual change, on average"
+    model = _in_sentence(name_in_text(metrics["model"]))
     verb = "nearly repeats" if change < REPEATS else "does not merely repeat"
-    return f"The {name_in_text(metrics['model'])} {verb} the last value: {amount}."
+    return f"The {model} {verb} the last value: {amount}."
 
 
 # --- making one -------------------------------------------------------------------------------------------------
@@ -389,7 +437,7 @@ def first_origin(
 
 
 def forecast_from(
-    forecaster: Forecaster,
+    forecaster: Measured,
     series: TimeSeries,
     origins: Rows,
     horizon: int,
@@ -448,12 +496,13 @@ def with_others(result: Backtest, others: Mapping[str, OtherForecast] | None) ->
     return replace(result, forecasts=forecasts)
 
 
-def ridge_beside(forecaster: Forecaster, rows: TimeSeries, horizon: int) -> Forecaster | None:
+def ridge_beside(forecaster: Measured, rows: TimeSeries, horizon: int) -> Forecaster | None:
     """The linear forecast of the windows of a forecaster, fitted to its training rows, for so many steps at once.
 
-    It sees the target alone. None where the forecaster is one itself, or where there are too few rows to fit it to.
+    It sees the target alone. None where the forecaster is one itself or has no such windows, or where there are too few
+    rows to fit it to.
     """
-    if forecaster.model == "ridge":
+    if not isinstance(forecaster, Forecaster) or forecaster.model == "ridge":
         return None
     season = forecaster.look_back.season
     ridge = Forecaster(
@@ -485,30 +534,32 @@ def _target_alone(series: TimeSeries) -> TimeSeries:
     )
 
 
-def seasons_of(forecaster: Forecaster, series: TimeSeries, learned: int, *, is_other: bool) -> list[int]:
+def seasons_of(forecaster: Measured, series: TimeSeries, learned: int, *, is_other: bool) -> list[int]:
     """The seasons for forecasts that need no training.
 
     A season that was given holds, and so do those that the forecaster has found in its training rows. Where the series
     is another one (`is_other`), or the forecaster has found no season, those of its first `learned` rows come first.
     """
-    if forecaster.season != "auto":
-        return [forecaster.season] if isinstance(forecaster.season, int) else []
+    if (given := forecaster.season) != "auto":
+        return [given] if isinstance(given, int) else [*given] if isinstance(given, tuple) else []
     if forecaster.seasons and not is_other:
         return list(forecaster.seasons)
     found = find_seasons(series.head(learned).values[:, 0], series.reading.freq)
     return [*found, *(season for season in forecaster.seasons if season not in found)]
 
 
-def fallback_in(forecaster: Forecaster, seasons: Sequence[int], train: Floats) -> str | None:
+def fallback_in(forecaster: Measured, seasons: Sequence[int], train: Floats) -> str | None:
     """The name of the forecast that the guard has chosen, beside the baselines of `train` and these seasons.
 
     None if it has chosen none. The mean may be another one than theirs; a season that is longer than the rows leaves
     the last value.
     """
     name = forecaster.fallback
+    if name is None or not isinstance(forecaster, Forecaster):
+        return name
     if name == "mean" and abs(forecaster.scaler.mean[0] - float(np.mean(train))) > rounding(train):
         return LEARNED_MEAN
-    if name is None or not name.startswith("seasonal naive"):
+    if not name.startswith("seasonal naive"):
         return name
     season = int("".join(filter(str.isdecimal, name)) or forecaster.seasons[0])
     if season > len(train):
@@ -517,7 +568,7 @@ def fallback_in(forecaster: Forecaster, seasons: Sequence[int], train: Floats) -
 
 
 def backtest(
-    fit: Callable[[TimeSeries], Forecaster],
+    fit: Callable[[TimeSeries], Measured],
     series: TimeSeries,
     origins: Rows,
     horizon: int,
@@ -587,7 +638,7 @@ def check_refit(refit: object) -> int | None:
 
 
 def roll(
-    fit: Callable[[TimeSeries], Forecaster],
+    fit: Callable[[TimeSeries], Measured],
     series: TimeSeries,
     first: int,
     horizon: int,

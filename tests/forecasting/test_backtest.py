@@ -375,6 +375,7 @@ def test_sentences():
         ({"skill": None, "models": mae_of(1.0, None)}, ["too large"]),
         ({"fallback": {"Drift": 40}}, ["MAE of the GRU (drift)"]),
         ({"fallback": {"Drift": 39}}, ["MAE of the GRU is"]),
+        ({"model": "ZeroShot"}, ["MAE of the zero-shot forecast is"]),
     ):
         sentence = comparison_sentence({**metrics, **changes})
         assert all(part in sentence for part in parts), sentence
@@ -442,6 +443,7 @@ def test_names():
         ("seasonal naive (168)", "SeasonalNaive168"),
         ("GRU", "GRU"),
         ("ridge", "Ridge"),
+        ("zero-shot", "ZeroShot"),
         ("AutoETS", "AutoETS"),
     ):
         assert column_name(text) == column
