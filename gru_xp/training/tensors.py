@@ -25,7 +25,13 @@ from gru_xp.nn.scan import Array
 from gru_xp.training.files import check_path, replace_file
 from gru_xp.training.strict_json import check_fields, read_json, shortened
 
-DTYPES = {"float32": ("F32", 4), "float64": ("F64", 8), "int64": ("I64", 8), "uint8": ("U8", 1)}
+DTYPES = {
+    "float16": ("F16", 2),
+    "float32": ("F32", 4),
+    "float64": ("F64", 8),
+    "int64": ("I64", 8),
+    "uint8": ("U8", 1),
+}
 """What the format calls them, and bytes a number."""
 
 LARGEST_HEADER = 2**21
@@ -34,7 +40,12 @@ LARGEST_HEADER = 2**21
 DAMAGED = (KeyError, TypeError, ValueError, OverflowError)
 """What a wrong description raises where it is used."""
 
-KINDS = ("model", "checkpoint")
+KINDS = {
+    "model": "model.safetensors",
+    "checkpoint": "checkpoint.safetensors",
+    "pretrained network": "weights.safetensors",
+}
+"""Kinds of files, and what such a file is called."""
 
 _TEXTS = ("format", "format_version", "sha256", "metadata")
 
@@ -74,7 +85,7 @@ def write_tensors(
     arrays
         On any device, of a dtype of `DTYPES`.
     kind
-        What the file is, such as ``"model"``.
+        What the file is, one of `KINDS`.
     version
         Of its format.
     description
@@ -87,7 +98,7 @@ def write_tensors(
     CheckpointError
         The file cannot be written, or does not read back as it was written.
     """
-    # numbers of 8 bytes first, then 4, then 1: each starts at a multiple of its size
+    # numbers of 8 bytes first, then 4, 2 and 1: each starts at a multiple of its size
     hosts = sorted(((name, to_host(array)) for name, array in arrays.items()), key=lambda a: (-a[1].itemsize, a[0]))
     data = {name: host.astype(host.dtype.newbyteorder("<"), copy=False).tobytes() for name, host in hosts}
     text = json.dumps(description)
@@ -199,12 +210,12 @@ def _open(path: Path, kind: str) -> BinaryIO:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(f"does not exist; a {kind} file is called {kind}.safetensors") from error
+        raise CheckpointError(f"does not exist; a {kind} file is called {KINDS[kind]}") from error
     except ValueError as error:  # a path that no file can have
         raise CheckpointError(f"does not exist ({error})") from error
     if not stat.S_ISREG(mode):  # to open a pipe would wait for its writer
         what = "is a directory" if stat.S_ISDIR(mode) else "is no regular file"
-        raise CheckpointError(f"{what}; a {kind} file is called {kind}.safetensors")
+        raise CheckpointError(f"{what}; a {kind} file is called {KINDS[kind]}")
     return path.open("rb")
 
 
