@@ -113,6 +113,7 @@ def state_parts(state: TrainingState) -> tuple[dict[str, Any], dict[str, Array]]
         "best_epoch": state.best_epoch,
         "largest_norm": state.largest_norm,
         "loss_sum": state.loss_sum,
+        "skipped": state.skipped,
         "seconds": state.seconds,
     }
     arrays = {
@@ -139,10 +140,11 @@ def state_specs(numbers: object, optimizer: str, P: int, dtype: str) -> dict[str
         "best_epoch": int,
         "largest_norm": real,
         "loss_sum": real,
+        "skipped": int,
         "seconds": real,
     }
     if isinstance(numbers, dict):
-        numbers = {"loss_sum": 0.0, **numbers}  # older files have none
+        numbers = {"loss_sum": 0.0, "skipped": 0, **numbers}  # older files have neither
     checked = check_fields("the state", numbers, kinds)
     in_order = checked["best_epoch"] < checked["epochs"] < 2**31 and checked["batches"] < 2**31
     if any(number < 0 for name, number in checked.items() if name != "loss_sum") or not in_order:
@@ -196,6 +198,7 @@ def state_from_parts(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) ->
         history,
         float(numbers["seconds"]),
         float(numbers.get("loss_sum", 0.0)),
+        numbers.get("skipped", 0),
     )
 
 

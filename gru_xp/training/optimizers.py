@@ -79,7 +79,7 @@ class Adam(_Base):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(theta, learning_rate)
-        self._settings: tuple[float, ...] = (beta1, beta2, epsilon)
+        self._settings: tuple[float | Array, ...] = (beta1, beta2, epsilon)
         xp = array_namespace(theta)
         self._mean, self._square = xp.zeros_like(theta), xp.zeros_like(theta)
         # 1 - beta**steps: what the same averages of ones come to.
@@ -103,6 +103,8 @@ class Adam(_Base):
 class AdamW(Adam):
     """Adam with decoupled weight decay: each step shrinks all parameters by ``learning_rate * weight_decay``, too.
 
+    The weight decay is a number, or an array of one for each parameter.
+
     Source: Loshchilov and Hutter (2017), arXiv:1711.05101.
     """
 
@@ -114,7 +116,7 @@ class AdamW(Adam):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         *,
-        weight_decay: float = 0.01,
+        weight_decay: float | Array = 0.01,
     ) -> None:
         super().__init__(theta, learning_rate, beta1, beta2, epsilon)
         self._settings = (*self._settings, weight_decay)
@@ -170,7 +172,7 @@ def _adamw(
     beta1: float,
     beta2: float,
     epsilon: float,
-    weight_decay: float,
+    weight_decay: float | Array,
 ) -> tuple[Array, Array, Array]:
     decayed = (1.0 - weight_decay * learning_rate) * theta
     return _adam(xp, decayed, mean, square, gradient, weight1, weight2, learning_rate, beta1, beta2, epsilon)

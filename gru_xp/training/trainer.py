@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
@@ -230,6 +230,8 @@ class TrainingState:
         Time of training so far.
     loss_sum
         Of the sequences in those batches, before their updates, where that is the loss of the epoch; else 0.
+    skipped
+        Number of those batches without an update, since their loss or gradient was not finite; see `train_on_stream`.
     """
 
     batches: int
@@ -241,6 +243,7 @@ class TrainingState:
     history: tuple[EpochRecord, ...]
     seconds: float
     loss_sum: float = 0.0
+    skipped: int = 0
 
     @property
     def epoch(self) -> int:
@@ -260,7 +263,7 @@ class TrainingResult:
     Attributes
     ----------
     params
-        The parameters after `best_epoch`, on the training device.
+        The parameters after `best_epoch`, of the type of those at the start, on the training device.
     best_epoch
         The epoch with the lowest cost, of validation where there is one.
     history
@@ -272,7 +275,7 @@ class TrainingResult:
         What went wrong and what to do, where the cost or a gradient stopped being finite; else None.
     """
 
-    params: NetworkParams
+    params: Any
     best_epoch: int
     history: tuple[EpochRecord, ...]
     stop_reason: StopReason
@@ -539,6 +542,8 @@ class Progress:
         Their updates.
     start, state
         When `train` was called, and its argument.
+    averages
+        Whether the caller keeps an average of the parameters in `best_theta`, which is the result.
 
     Attributes
     ----------
@@ -549,9 +554,17 @@ class Progress:
     """
 
     def __init__(
-        self, theta: Array, params: NetworkParams, update: "Update", start: float, state: TrainingState | None = None
+        self,
+        theta: Array,
+        params: tuple[Any, ...],
+        update: "Update",
+        start: float,
+        state: TrainingState | None = None,
+        *,
+        averages: bool = False,
     ) -> None:
         xp = array_namespace(theta)
+        self._averages = averages
         self._theta, self._params, self.update, self._start = theta, params, update, start
         self.history: list[EpochRecord] = []
         self.best_theta, self.best_epoch = xp.asarray(theta, copy=True), 0
@@ -564,7 +577,7 @@ class Progress:
             self._start -= state.seconds
 
     @property
-    def params(self) -> NetworkParams:
+    def params(self) -> tuple[Any, ...]:
         """The parameters as they are."""
         return unflatten(self._theta, self._params)
 
@@ -591,8 +604,9 @@ class Progress:
         judged = cost if validation_cost is None else validation_cost
         finite = all(math.isfinite(number) for number in (cost, judged, norm or 0.0))
         best_cost = self.history[-1].best_cost if self.history else math.inf
-        if finite and (judged < best_cost or self._keeps_last(validation_cost)):
-            self.best_theta[...] = self._theta
+        if finite and (self._averages or judged < best_cost or self._keeps_last(validation_cost)):
+            if not self._averages:
+                self.best_theta[...] = self._theta
             self.best_epoch, best_cost = epoch, judged
         self.history.append(EpochRecord(epoch, cost, validation_cost, norm, self._seconds(), best_cost))
         self.last_batches, self.done, self.is_finite = self.done, 0, finite
@@ -620,6 +634,7 @@ class Progress:
             tuple(self.history),
             self._seconds(),
             float(self.update.loss_sum[0]),
+            self.update.skipped,
         )
 
     def result(self, stop_reason: StopReason, problem: str | None) -> TrainingResult:
@@ -657,7 +672,7 @@ def _problem(progress: Progress, gradient: Callable[[int, int], Array] | None) -
     )
 
 
-def _not_finite(params: NetworkParams) -> str | None:
+def _not_finite(params: tuple[Any, ...]) -> str | None:
     """The first array that holds a number that is not finite."""
     for name, array in named_arrays(params):
         xp = array_namespace(array)
@@ -742,10 +757,19 @@ class Update:
     """Updates of the parameters `theta`, whose norms are watched; nothing of it waits for the device.
 
     From the first gradient of an epoch on that is not finite, `theta` stays as it is.
+
+    Where `decayed`, shape ``(P,)``, is 0 instead of 1, there is no weight decay.
     """
 
     def __init__(
-        self, theta: Array, config: TrainingConfig, ops: Ops, steps_per_epoch: int = 1, *, sums_losses: bool = False
+        self,
+        theta: Array,
+        config: TrainingConfig,
+        ops: Ops,
+        steps_per_epoch: int = 1,
+        *,
+        sums_losses: bool = False,
+        decayed: Array | None = None,
     ) -> None:
         self.config = config
         self._steps_per_epoch = steps_per_epoch
@@ -753,7 +777,7 @@ class Update:
         self._last_step = self._n_steps if config.stop_after is None else min(config.stop_after, self._n_steps)
         self.num_epochs = math.ceil(self._last_step / steps_per_epoch)
         self._sums_losses = sums_losses
-        self.optimizer = _optimizer(theta, config)
+        self.optimizer = _optimizer(theta, config, decayed)
         self._theta, self._ops = theta, ops
         self._before = ops.empty(theta.shape, like=theta)
         self._norm = ops.empty((1,), like=theta)
@@ -765,6 +789,7 @@ class Update:
         self.largest_norm = ops.empty((1,), like=theta)
         self._good_steps = ops.empty((1,), like=theta)
         self.loss_sum = ops.empty((1,), like=theta)
+        self.skipped = 0  # batches of this epoch that the caller made no step for
 
     @property
     def good_steps(self) -> int:
@@ -776,6 +801,7 @@ class Update:
         self._ops.copy(0.0, self.largest_norm)
         self._ops.copy(0.0, self._good_steps)
         self._ops.copy(0.0, self.loss_sum)
+        self.skipped = 0
 
     def steps_in(self, epoch: int) -> int:
         """How many updates there are in an epoch."""
@@ -798,6 +824,7 @@ class Update:
         self.largest_norm[...] = state.largest_norm
         self._good_steps[...] = float(state.batches)
         self.loss_sum[...] = state.loss_sum
+        self.skipped = state.skipped
 
     def step(self, gradient: Array, n: int, cost: Array | None = None) -> None:
         """One step against the gradient of the sum over `n` sequences, which is scaled and clipped in place.
@@ -820,9 +847,12 @@ class Update:
         ops.pointwise(_while_finite, (theta, self._before, self.largest_norm, limit), out=(theta,))
 
 
-def _optimizer(theta: Array, config: TrainingConfig) -> Optimizer:
+def _optimizer(theta: Array, config: TrainingConfig, decayed: Array | None) -> Optimizer:
     names = {"adam": ("beta1", "beta2"), "adamw": ("beta1", "beta2", "weight_decay")}.get(config.optimizer, ())
-    return OPTIMIZERS[config.optimizer](theta, config.learning_rate, **{name: getattr(config, name) for name in names})
+    settings = {name: getattr(config, name) for name in names}
+    if decayed is not None and "weight_decay" in settings:
+        settings["weight_decay"] = config.weight_decay * decayed
+    return OPTIMIZERS[config.optimizer](theta, config.learning_rate, **settings)
 
 
 def _watch(xp: Namespace, norm: Array, largest: Array, good_steps: Array, limit: float) -> tuple[Array, Array]:
