@@ -142,6 +142,9 @@ def train_on_stream(
         for name, array in named_arrays(params, "params."):
             check_on_device(name, array, device)
         theta = flatten(params)
+        for name, array in named_arrays(params, "params."):
+            if array.dtype != theta.dtype:
+                raise ShapeError(f"{name} has dtype {array.dtype}, others {theta.dtype}; convert params to one of them")
         check_tf32(device, "float32" if theta.dtype == array_namespace(theta).float32 else "float64")
         training = _Training(
             params, theta, batches, objective, validate, config, device, steps_per_epoch, averaging, start, state
