@@ -56,7 +56,7 @@ CYCLES_APART = 3
 BLOCKS = 5
 """Fewest blocks in a cycle."""
 
-ORDER = 2
+NEG = 0.5
 """Order of the filter."""
 
 ROWS = 64
@@ -89,29 +89,40 @@ def find_periods(values: Floats, counts: Rows) -> Rows:
     return periods
 
 
-class _Test(NamedTuple):
-    """Lags from `first` to `last`, with differences between blocks of ``2 ** level`` values."""
+class _Plan(NamedTuple):
+    """T tests of a lag each in series of n values: all lags by differences of values, then the longer ones by blocks."""
 
-    level: int
-    first: int
-    last: int
+    n_levels: int
+    width: int
+    lags: Rows  # (T,)
+    blocks: Rows  # (T,), values in a block: 2 ** level
+    near: Rows  # (3, T), places in the table (n_levels, width) of autocovariances, at 0, 1 and 2 blocks
+    far: Rows  # (CYCLES_APART, 5, T), at the lag and its multiples, from 2 blocks before to 2 blocks after
+
+    @property
+    def n_lags(self) -> int:
+        return int(self.lags.max()) - SHORTEST + 1
 
 
 @lru_cache(maxsize=64)
-def _tests(n: int) -> tuple[_Test, ...]:
-    """Each lag by differences of values and, if it is long enough, by those of blocks."""
+def _plan(n: int) -> _Plan:
     longest = int(n / MIN_CYCLES)
-    tests = [_Test(0, SHORTEST, longest)]
-    while (first := BLOCKS << len(tests)) <= longest:
-        tests.append(_Test(len(tests), first, min(2 * first - 1, longest)))
-    return tuple(tests)
+    lags = np.concatenate([np.arange(SHORTEST, longest + 1), np.arange(2 * BLOCKS, longest + 1)])
+    levels = np.zeros_like(lags)
+    levels[longest - SHORTEST + 1 :] = [int(lag // BLOCKS).bit_length() - 1 for lag in lags[longest - SHORTEST + 1 :]]
+    n_levels, blocks = int(levels.max()) + 1, 1 << levels
+    width = n + (2 << n_levels)
+    cycles, shifts = np.arange(1, CYCLES_APART + 1)[:, None, None], np.arange(-2, 3)[:, None]
+    far = np.minimum(cycles * lags + shifts * blocks, width - 1)
+    start = levels * width
+    return _Plan(n_levels, width, lags, blocks, start + np.arange(3)[:, None] * blocks, start + far)
 
 
 def _find(values: Floats, counts: Rows) -> Rows:
-    tests = _tests(values.shape[1])
+    plan = _plan(values.shape[1])
     count = np.maximum(counts - 1, 1)[:, None].astype(np.float32)
-    r = _autocovariances(values, counts, count, len(tests))
-    evidence, correlation = _evidence(r, count, tests)
+    r = _autocovariances(values, counts, count, plan)
+    evidence, correlation = _evidence(r.reshape(len(r), -1), count, plan)
     first = _first(evidence, correlation, counts)
     second = _second(r, count, first)
     own, longer = (_at(correlation, period) for period in (first, second))
@@ -119,8 +130,8 @@ def _find(values: Floats, counts: Rows) -> Rows:
     return np.stack([np.where(own >= share * longer, first, second), second], axis=1)
 
 
-def _autocovariances(values: Floats, counts: Rows, count: Floats, n_levels: int) -> Floats:
-    """Sums of products of differences by level and lag, ``(B, n_levels, n + 2 ** (n_levels + 1))``."""
+def _autocovariances(values: Floats, counts: Rows, count: Floats, plan: _Plan) -> Floats:
+    """Sums of products of differences by level and lag, ``(B, n_levels, width)``."""
     B, n = values.shape
     d = np.diff(values, axis=1)
     there = np.arange(1, n) > (n - counts)[:, None]
@@ -132,10 +143,10 @@ def _autocovariances(values: Floats, counts: Rows, count: Floats, n_levels: int)
     d = np.clip(d, -MAX_DIFFERENCE, MAX_DIFFERENCE).astype(np.float32)
     length = 1 << (2 * n - 3).bit_length()  # so long that the end does not meet the beginning
     spectrum = np.fft.rfft(d, length)
-    width = n + (2 << n_levels)
-    r = np.zeros((B, n_levels, width), dtype=np.float32)
+    width = plan.width
+    r = np.zeros((B, plan.n_levels, width), dtype=np.float32)
     r[:, 0, : n - 1] = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, length)[:, : n - 1]
-    for level in range(1, n_levels):  # the sums of two differences of two blocks each
+    for level in range(1, plan.n_levels):  # sums of two differences, each of two blocks
         b = 1 << (level - 1)
         fine = r[:, level - 1]
         e = np.concatenate([fine[:, 2 * b : 0 : -1], fine, np.zeros((B, 2 * b), dtype=np.float32)], axis=1)
@@ -143,60 +154,31 @@ def _autocovariances(values: Floats, counts: Rows, count: Floats, n_levels: int)
     return r
 
 
-def _evidence(r: Floats, count: Floats, tests: tuple[_Test, ...]) -> tuple[Floats, Floats]:
-    """Correlations at all lags, from `SHORTEST`, in standard errors, and themselves; the larger one where two are tested."""
-    evidence = correlation = np.empty(0)
-    for test in tests:
-        z, q = _test(r[:, test.level], count, test)
-        if test.level == 0:
-            evidence, correlation = z, q
-        else:
-            lags = slice(test.first - SHORTEST, test.last - SHORTEST + 1)
-            for total, each in ((evidence, z), (correlation, q)):
-                np.maximum(total[:, lags], each, out=total[:, lags])
-    return evidence, correlation
-
-
-def _test(r: Floats, count: Floats, test: _Test) -> tuple[Floats, Floats]:
-    b, lags = 1 << test.level, np.arange(test.first, test.last + 1, dtype=np.float32)
-    T = len(lags)
-    cycles = range(1, CYCLES_APART + 1)
-
-    def at(cycle: int, shift: int) -> Floats:
-        start = cycle * test.first + shift * b
-        return r[:, start : start + cycle * (T - 1) + 1 : cycle]
-
-    def together(shift: int) -> Floats:
-        total = at(1, shift).copy()
-        for cycle in cycles[1:]:
-            more = at(cycle, shift)
-            total[:, : more.shape[1]] += more
-        return total
-
-    pairs = [np.maximum(count - cycle * lags, 0) for cycle in cycles]
-    scale = count / np.maximum(pairs[0], 1)
-    near = [r[:, i * b, None] for i in range(ORDER + 1)]
-    noise = [near[i] - scale * at(1, i) for i in range(ORDER + 1)]
-    noise[0] = np.maximum(noise[0], 1e-3 * near[0]) + (near[0] <= 0)
-    kernel = _whitening(noise)
-    alike = kernel[0] * together(0)
-    variance = kernel[0] * near[0]
-    for i in range(1, ORDER + 1):
-        alike += kernel[i] * (together(i) + together(-i))
-        variance += 2 * kernel[i] * near[i]
-    variance = np.maximum(variance, 1e-3 * kernel[0] * near[0]) + (near[0] <= 0)
-    total = np.maximum(sum(pairs[1:], pairs[0]), 1)
-    q = alike / variance * (count / total)
-    return q * np.sqrt(total / b), q
-
-
-def _whitening(covariances: list[Floats]) -> list[Floats]:
-    """Autocovariances of the filter ``(1, -phi1, -phi2)`` that whitens noise of these, by the recursion of Durbin."""
-    r0, r1, r2 = covariances
-    k1 = np.clip(r1 / r0, -0.95, 0.95)
-    phi2 = np.clip((r2 - k1 * r1) / (r0 * (1 - k1 * k1)), -0.9, 0.9)
-    phi1 = k1 * (1 - phi2)
-    return [1 + phi1 * phi1 + phi2 * phi2, phi1 * (phi2 - 1), -phi2]
+def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
+    """Correlations at all lags, from `SHORTEST`, in standard errors, and themselves."""
+    lags = plan.lags.astype(np.float32)
+    near, far = np.take(r, plan.near, axis=1), np.take(r, plan.far, axis=1)
+    pairs = [np.maximum(count - cycle * lags, 0) for cycle in range(1, CYCLES_APART + 1)]
+    noise = near - far[:, 0, 2:] * (count / np.maximum(pairs[0], 1))[:, None]
+    least = 1e-3 * near[:, 0] + (near[:, 0] <= 0)
+    r0 = np.maximum(noise[:, 0], least)
+    r1, r2 = np.clip(noise[:, 1] / r0, -0.95, 0.95), noise[:, 2] / r0
+    phi2 = np.clip((r2 - r1 * r1) / (1 - r1 * r1), -0.9, 0.9)
+    phi1 = r1 * (1 - phi2)
+    filters = 1 + phi1 * phi1 + phi2 * phi2, phi1 * (phi2 - 1), -phi2
+    alike = far.sum(axis=1)
+    product = (
+        filters[0] * alike[:, 2] + filters[1] * (alike[:, 1] + alike[:, 3]) + filters[2] * (alike[:, 0] + alike[:, 4])
+    )
+    square = filters[0] * near[:, 0] + 2 * (filters[1] * near[:, 1] + filters[2] * near[:, 2])
+    n_pairs = np.maximum(sum(pairs[1:], pairs[0]), 1)
+    q = product * (count / n_pairs) / np.maximum(square, least * filters[0])
+    z = q * np.sqrt(n_pairs / plan.blocks.astype(np.float32)) / (1 + NEG * np.maximum(-0.5 - r1, 0))
+    if len(lags) > plan.n_lags:
+        coarse = slice(2 * BLOCKS - SHORTEST, plan.n_lags)
+        for each in (z, q):
+            each[:, coarse] = np.maximum(each[:, coarse], each[:, plan.n_lags :])
+    return z[:, : plan.n_lags], q[:, : plan.n_lags]
 
 
 def _first(evidence: Floats, correlation: Floats, counts: Rows) -> Rows:
@@ -212,10 +194,11 @@ def _first(evidence: Floats, correlation: Floats, counts: Rows) -> Rows:
     peaks = np.where(is_peak, evidence, 0)
     best = peaks.max(axis=1, keepdims=True)
     first = np.where(best[:, 0] > 0, lags[(peaks >= NEARLY_BEST * best).argmax(axis=1)], 1)
-    found = _at(evidence, first)
-    for period in CALENDAR[CALENDAR <= lags[-1]]:
-        is_near = np.abs(first - period) <= NEAR * period
-        first[is_near & (first > 1) & (evidence[:, period - SHORTEST] > NEARLY_BEST * found)] = period
+    calendar = CALENDAR[lags[-1] >= CALENDAR]
+    is_near = np.abs(first[:, None] - calendar) <= NEAR * calendar
+    is_near &= evidence[:, calendar - SHORTEST] > NEARLY_BEST * _at(evidence, first)[:, None]
+    is_near &= best > 0
+    first = np.where(is_near.any(axis=1), calendar[is_near.argmax(axis=1)], first)
     for day, week in DAY_AND_WEEK:
         if week <= lags[-1]:
             first[(first == week) & (peaks[:, day - SHORTEST] > 0)] = day
