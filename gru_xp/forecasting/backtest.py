@@ -40,9 +40,6 @@ ZERO_SHOT = "zero-shot"
 LEARNED_MEAN = "training mean"
 """Name of the forecast of the mean of a model's training rows, where the mean in the table is that of others."""
 
-ZERO_SHOT = "zero-shot"
-"""Name of the pretrained network's forecast."""
-
 MODELS = {"gru": "GRU", "ridge": RIDGE, "zero-shot": ZERO_SHOT}
 """Names of forecasters in tables, by their setting `model`."""
 
@@ -300,8 +297,6 @@ def column_name(forecast: str) -> str:
 
 def name_in_text(column: str) -> str:
     """The inverse of `column_name`: ``"last value"`` for ``LastValue``."""
-    if column == column_name(ZERO_SHOT):
-        return ZERO_SHOT
     if column == column_name(ZERO_SHOT):
         return ZERO_SHOT
     text = re.sub(r"(\d+)$", r" (\1)", re.sub(r"(?<!^)([A-Z])", r" \1", column).lower())
