@@ -20,15 +20,15 @@ MIN_CYCLES = 2.5
 CALENDAR = np.array([4, 7, 12, 24, 48, 52, 168, 336])
 """Values in a year, a week or a day at common spacings: less evidence is asked for these."""
 
-WITHIN = ((4, 12), (6, 12), (12, 24), (26, 52), (24, 168), (48, 336))
-"""Pairs of periods for which less evidence is asked."""
+PAIRS = ((4, 12, 2.0), (6, 12, 1.0), (12, 24, 3.0), (26, 52, 1.0), (13, 52, 1.5), (24, 168, 3.0), (48, 336, 3.0))
+"""Short and long periods that are often together, or of which the short one may be a part, and the limit for the long one."""
 
 DAY_AND_WEEK = ((24, 168), (48, 336))
 
 LIMIT, CALENDAR_LIMIT = 4.6, 3.6
 """Least correlation, in standard errors."""
 
-SECOND_LIMIT, CALENDAR_SECOND_LIMIT = 4.0, 3.0
+SECOND_LIMIT = 4.0
 
 MIN_CORRELATION = 0.1
 
@@ -99,9 +99,10 @@ class _Plan(NamedTuple):
     near: Rows  # (3, T), places in the table (n_levels, width) of autocovariances, at 0, 1 and 2 blocks
     far: Rows  # (CYCLES_APART, 5, T), at the lag and its multiples, from 2 blocks before to 2 blocks after
 
-    @property
-    def n_lags(self) -> int:
-        return int(self.lags.max()) - SHORTEST + 1
+    n_lags: int
+    limits: Floats  # (n_lags,)
+    bonus: Floats  # (n_lags,)
+    calendar: Rows  # periods that fit
 
 
 @lru_cache(maxsize=64)
@@ -115,7 +116,13 @@ def _plan(n: int) -> _Plan:
     cycles, shifts = np.arange(1, CYCLES_APART + 1)[:, None, None], np.arange(-2, 3)[:, None]
     far = np.minimum(cycles * lags + shifts * blocks, width - 1)
     start = levels * width
-    return _Plan(n_levels, width, lags, blocks, start + np.arange(3)[:, None] * blocks, start + far)
+    near = start + np.arange(3)[:, None] * blocks
+    n_lags = longest - SHORTEST + 1
+    is_calendar = np.isin(lags[:n_lags], CALENDAR)
+    limits = np.where(is_calendar, CALENDAR_LIMIT, LIMIT).astype(np.float32)
+    bonus = np.where(is_calendar, CALENDAR_BONUS, 1).astype(np.float32)
+    calendar = CALENDAR[longest >= CALENDAR]
+    return _Plan(n_levels, width, lags, blocks, near, start + far, n_lags, limits, bonus, calendar)
 
 
 def _find(values: Floats, counts: Rows) -> Rows:
@@ -123,7 +130,7 @@ def _find(values: Floats, counts: Rows) -> Rows:
     count = np.maximum(counts - 1, 1)[:, None].astype(np.float32)
     r = _autocovariances(values, counts, count, plan)
     evidence, correlation = _evidence(r.reshape(len(r), -1), count, plan)
-    first = _first(evidence, correlation, counts)
+    first = _first(evidence, correlation, counts, plan)
     second = _second(r, count, first)
     own, longer = (_at(correlation, period) for period in (first, second))
     share = np.where(_is_pair(first, second, DAY_AND_WEEK), MIN_SHARE_OF_DAY, MIN_SHARE)
@@ -181,28 +188,25 @@ def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
     return z[:, : plan.n_lags], q[:, : plan.n_lags]
 
 
-def _first(evidence: Floats, correlation: Floats, counts: Rows) -> Rows:
-    lags = np.arange(SHORTEST, SHORTEST + evidence.shape[1])
-    is_calendar = np.isin(lags, CALENDAR)
-    passes = (evidence > np.where(is_calendar, CALENDAR_LIMIT, LIMIT)) & (correlation > MIN_CORRELATION)
-    passes &= lags * MIN_CYCLES <= counts[:, None]
-    evidence = evidence * np.where(is_calendar, CALENDAR_BONUS, 1.0).astype(np.float32)
-    is_peak = np.ones_like(passes)
-    is_peak[:, 1:] = evidence[:, 1:] >= evidence[:, :-1]
+def _first(evidence: Floats, correlation: Floats, counts: Rows, plan: _Plan) -> Rows:
+    lags = plan.lags[: plan.n_lags]
+    passes = (evidence > plan.limits) & (correlation > MIN_CORRELATION) & (lags * MIN_CYCLES <= counts[:, None])
+    evidence = evidence * plan.bonus
+    is_peak = passes.copy()
+    is_peak[:, 1:] &= evidence[:, 1:] >= evidence[:, :-1]
     is_peak[:, :-1] &= evidence[:, :-1] >= evidence[:, 1:]
-    evidence = np.where(passes, evidence, 0)
-    peaks = np.where(is_peak, evidence, 0)
+    peaks = evidence * is_peak
     best = peaks.max(axis=1, keepdims=True)
-    first = np.where(best[:, 0] > 0, lags[(peaks >= NEARLY_BEST * best).argmax(axis=1)], 1)
-    calendar = CALENDAR[lags[-1] >= CALENDAR]
+    first = lags[(peaks >= NEARLY_BEST * best).argmax(axis=1)]
+    calendar = plan.calendar
     is_near = np.abs(first[:, None] - calendar) <= NEAR * calendar
-    is_near &= evidence[:, calendar - SHORTEST] > NEARLY_BEST * _at(evidence, first)[:, None]
-    is_near &= best > 0
+    at_calendar = evidence[:, calendar - SHORTEST] * passes[:, calendar - SHORTEST]
+    is_near &= at_calendar > NEARLY_BEST * _at(evidence, first)[:, None]
     first = np.where(is_near.any(axis=1), calendar[is_near.argmax(axis=1)], first)
     for day, week in DAY_AND_WEEK:
         if week <= lags[-1]:
             first[(first == week) & (peaks[:, day - SHORTEST] > 0)] = day
-    return first
+    return np.where(best[:, 0] > 0, first, 1)
 
 
 def _second(r: Floats, count: Floats, first: Rows) -> Rows:
@@ -212,38 +216,46 @@ def _second(r: Floats, count: Floats, first: Rows) -> Rows:
     rows = np.flatnonzero((first > 1) & (2 * MIN_CYCLES * first <= count[:, 0] + 1))
     if not rows.size:
         return second
-    count, p = count[rows], first[rows, None]
-    own = np.clip(np.log2(p / BLOCKS + 1e-9), 0, n_levels - 1).astype(np.int64)
-    level = np.concatenate([0 * own, own], axis=1)[:, :, None]  # (R, 2, 1)
-    b, p, count = 1 << level, p[:, :, None], count[:, :, None]
-    long = p * MULTIPLES
+    count, p = count[rows, :, None], first[rows, None, None]
+    level = np.clip(np.log2(p / BLOCKS + 1e-9), 0, n_levels - 1).astype(np.int64) * np.array([[0], [1]])  # (R, 2, 1)
+    b = 1 << level
+
+    def at(lags: Rows) -> tuple[Floats, Floats]:
+        """Sums of products, and how many they are of."""
+        place = (rows[:, None, None] * n_levels + level) * width + np.minimum(lags, width - 1)
+        return r.reshape(-1)[place], np.maximum(count - lags, 0)
+
+    m = MULTIPLES
+    sums, pairs = at(p * np.arange(2 * m[-1] + 2))
+    n_alike, n_other = (np.maximum(each, 1) for each in (pairs[:, :, m] + pairs[:, :, 2 * m], _beside(pairs)))
+    alike, other = (sums[:, :, m] + sums[:, :, 2 * m]) / n_alike, _beside(sums) / n_other
+    whole = sums[:, :, :1] / count
+    least = 0.02 * whole + (whole <= 0)
+    rest = np.maximum(whole - other, least)
     near = b * np.arange(4)
-    lags = [near, p + near, *(np.broadcast_to(each, (len(rows), 2, len(MULTIPLES))) for each in (long, 2 * long))]
-    lags += [np.broadcast_to(each + side, lags[2].shape) for each in (long, 2 * long) for side in (-p, p)]
-    every = np.concatenate(lags, axis=2)
-    start = (rows[:, None, None] * n_levels + level) * width
-    sums = r.reshape(-1)[start + np.minimum(every, width - 1)]
-    pairs = np.maximum(count - every, 0)
-    M = len(MULTIPLES)
-    covariance = sums[:, :, :8] / np.maximum(pairs[:, :, :8], 1)
-    sums, pairs = (each[:, :, 8:].reshape(len(rows), 2, 6, M) for each in (sums, pairs))
-    n_alike = np.maximum(pairs[:, :, :2].sum(axis=2), 1)
-    n_other = np.maximum(pairs[:, :, 2:].sum(axis=2), 1)
-    alike, other = sums[:, :, :2].sum(axis=2) / n_alike, sums[:, :, 2:].sum(axis=2) / n_other
-    whole = covariance[:, :, :1]
-    rest = np.maximum(whole - other, 0.02 * whole) + (whole <= 0)
-    noise = covariance[:, :, :4] - covariance[:, :, 4:]
-    memory = noise[:, :, 1:] / (np.maximum(noise[:, :, :1], 0.02 * whole) + (whole <= 0))
+    sums, pairs = at(np.concatenate([near, p + near], axis=2))
+    covariances = sums / np.maximum(pairs, 1)
+    noise = covariances[:, :, :4] - covariances[:, :, 4:]
+    memory = noise[:, :, 1:] / np.maximum(noise[:, :, :1], least)
     inflation = b * (1 + 2 * (memory * memory).sum(axis=2, keepdims=True))
     at_ends = 4 * p * np.maximum(other, 0) / rest / n_alike**2
     z = (alike - other) / rest / np.sqrt(inflation * (1 / n_alike + 1 / n_other) + at_ends)
-    p, long = p[:, 0], long[:, 0]
-    limit = np.where(_is_pair(p, long, WITHIN), CALENDAR_SECOND_LIMIT, SECOND_LIMIT)
-    evidence = np.where(long * MIN_CYCLES <= count[:, 0] + 1, z.max(axis=1) / limit, 0)
+    p = p[:, 0]
+    long = p * m
+    limits = np.full(long.shape, SECOND_LIMIT)
+    for short, period, limit in PAIRS:
+        limits[(p == short) & (long == period)] = limit
+    evidence = np.where(long * MIN_CYCLES <= count[:, 0] + 1, z.max(axis=1) / limits, 0)
     best = evidence.max(axis=1)
     chosen = (evidence >= NEARLY_BEST * best[:, None]).argmax(axis=1)
     second[rows] = np.where(best > 1, long[np.arange(len(rows)), chosen], p[:, 0])
     return second
+
+
+def _beside(table: Floats) -> Floats:
+    """Sums of what is at the neighbours of `MULTIPLES`, and of twice these."""
+    m = MULTIPLES
+    return table[:, :, m - 1] + table[:, :, m + 1] + table[:, :, 2 * m - 1] + table[:, :, 2 * m + 1]
 
 
 def _at(table: Floats, periods: Rows) -> Floats:
