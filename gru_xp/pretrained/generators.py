@@ -20,17 +20,14 @@ Ints = NDArray[np.int64]
 LENGTH = 640
 """Values of a series, unless the caller asks for another length."""
 
-MIN_LENGTH = 32
-"""Values of the shortest series that can be made."""
+MIN_LENGTH = 192
+"""Values of the shortest series that can be made: two of the longest days."""
 
-CHUNK = 2000
-"""Series made at once: enough to hide the cost of a loop over time, few enough for 5 MB an array."""
+CHUNK = 4000
+"""Series made at once: enough to hide the cost of a loop over time, few enough for 10 MB an array."""
 
 MAX_ABS = 50.0
 """Largest distance from the median, in mean absolute values of the series."""
-
-MAX_PERIOD = 168
-"""Longest season of a series of the structural family; a second season may be longer."""
 
 SEASONS = {12: 0.26, 4: 0.20, 7: 0.14, 24: 0.14, 52: 0.08, 48: 0.03, 168: 0.03, 0: 0.12}
 """Shares of the periods of structural series; 0 is a random whole number from 3 to 130."""
@@ -71,7 +68,7 @@ def generate(rng: Generator, n: int, length: int = LENGTH) -> Synthetic:
     n : int
         Number of series.
     length : int
-        Values of each series, at least `MIN_LENGTH`. A season longer than half of this is not made or not named.
+        Values of each series, at least `MIN_LENGTH`. Seasons that do not fit are not named.
 
     Returns
     -------
@@ -163,6 +160,13 @@ def _logistic(x: Floats) -> Floats:
     return (1 / (1 + np.exp(-np.clip(x, -30, 30)))).astype(np.float32, copy=False)
 
 
+def _shocks(rng: Generator, deviation: Floats, length: int) -> Floats:
+    """Normal values ``(length, n)`` with the standard deviations ``(n,)``, of which many may be 0."""
+    shocks, active = np.zeros((length, len(deviation)), np.float32), np.flatnonzero(deviation)
+    shocks[:, active] = _normal(rng, length, active.size) * deviation[active]
+    return shocks
+
+
 def _add(rng: Generator, share: float, values: Floats, component: Callable[[Generator, int, int], Floats]) -> None:
     """Add a component to a random share of the series, in place."""
     rows = np.flatnonzero(rng.random(len(values)) < share)
@@ -192,9 +196,9 @@ def _autoregress(shocks: Floats, memory: Floats) -> Floats:
 
 def _random_log_scale(rng: Generator, n: int, length: int) -> Floats:
     """A factor around 1 that wanders slowly, or jumps now and then."""
-    wander = _normal(rng, n, length) * _log_uniform(rng, 0.005, 0.12, n)
-    jumps = _jumps(rng, _log_uniform(rng, 0.003, 0.02, n), length) * _uniform(rng, 0.3, 1.0, n)
-    path = np.cumsum(np.where(_mask(rng, 0.6, n) > 0, wander, jumps), axis=1)
+    path = _jumps(rng, _log_uniform(rng, 0.003, 0.02, n), length) * _uniform(rng, 0.3, 1.0, n)
+    _change(rng, 0.6, path, lambda rng, rows: _normal(rng, *rows.shape) * _log_uniform(rng, 0.005, 0.12, len(rows)))
+    path = np.cumsum(path, axis=1)
     factor: Floats = np.exp(np.clip(path - path.mean(1, keepdims=True), -2, 2))
     return factor
 
@@ -210,12 +214,12 @@ def _stochastic_level(rng: Generator, n: int, length: int) -> Floats:
     sign = np.sign(_uniform(rng, -0.28, 0.72, n))
     drift = (_mask(rng, 0.5, n) * _log_uniform(rng, 0.001, 0.2, n) * sign)[:, 0]
     keep = 1 - (_mask(rng, 0.15, n) * _log_uniform(rng, 0.005, 0.3, n))[:, 0]
-    level_shocks, slope_shocks = _normal(rng, length, n), _normal(rng, length, n)
+    level_shocks, slope_shocks = _shocks(rng, level_noise, length), _shocks(rng, slope_noise, length)
     path = np.empty((length, n), np.float32)
     level, slope = np.zeros(n, np.float32), np.zeros(n, np.float32)
     for t in range(length):
-        slope = damping * slope + slope_noise * slope_shocks[t]
-        level = keep * level + drift + slope + level_noise * level_shocks[t]
+        slope = damping * slope + slope_shocks[t]
+        level = keep * level + drift + slope + level_shocks[t]
         path[t] = level
     return path.T.copy()
 
@@ -406,26 +410,25 @@ def _one_period(period: NDArray[np.generic]) -> Ints:
     return np.repeat(period.astype(np.int64), 2, axis=1)
 
 
+def _no_periods(n: int) -> Ints:
+    return np.ones((n, 2), np.int64)
+
+
 def _structural(rng: Generator, n: int, length: int) -> Synthetic:
     """Level, trend, seasons and noise, added or multiplied: the bulk of monthly, quarterly, weekly and daily series."""
     level = _stochastic_level(rng, n, length)
     _change(rng, 0.15, level, lambda rng, rows: np.zeros_like(rows))
     _add(rng, 0.25, level, _smooth_path)
-    _add(rng, 0.15, level, _piecewise_trend)
+    _add(rng, 0.18, level, _piecewise_trend)
     _add(rng, 0.08, level, _saturation)
-    _add(rng, 0.18, level, _level_shifts)
-    noise = _noise(rng, n, length) * _log_uniform(rng, 0.03, 1.5, n)
-    season, amplitude, periods = (
-        np.zeros((n, length), np.float32),
-        np.zeros((n, 1), np.float32),
-        _one_period(np.ones((n, 1))),
-    )
-    rows = np.flatnonzero(rng.random(n) < 0.85)
+    _add(rng, 0.22, level, _level_shifts)
+    season, amplitude = np.zeros((n, length), np.float32), np.zeros((n, 1), np.float32)
+    periods, rows = _no_periods(n), np.flatnonzero(rng.random(n) < 0.85)
     if rows.size:
         season[rows], amplitude[rows], periods[rows] = _seasons(rng, rows.size, length)
-        in_seasons = rows[rng.random(rows.size) < 0.6]
-        noise[in_seasons] = _noise(rng, in_seasons.size, length) * amplitude[in_seasons]
-        noise[in_seasons] *= _log_uniform(rng, 0.05, 2, in_seasons.size)
+    by_season = (amplitude > 0) & (rng.random((n, 1)) < 0.6)
+    scale = np.where(by_season, amplitude * _log_uniform(rng, 0.05, 2, n), _log_uniform(rng, 0.03, 1.5, n))
+    noise = _noise(rng, n, length) * scale
     values = level + season + noise
     kind = _choose(rng, [0.5, 0.38, 0.12], n)
     rows = np.flatnonzero(kind == 1)
@@ -565,7 +568,7 @@ def _random_walk(rng: Generator, n: int, length: int) -> Floats:
 
 
 def _walks(rng: Generator, n: int, length: int) -> Synthetic:
-    return Synthetic(_random_walk(rng, n, length), _one_period(np.ones((n, 1))))
+    return Synthetic(_random_walk(rng, n, length), _no_periods(n))
 
 
 def _plain_noise(rng: Generator, n: int, length: int) -> Synthetic:
@@ -574,7 +577,7 @@ def _plain_noise(rng: Generator, n: int, length: int) -> Synthetic:
     _change(rng, 0.3, noise, lambda rng, rows: _student(rng, *rows.shape))
     _change(rng, 0.3, noise, lambda rng, rows: np.exp(rows * _uniform(rng, 0.2, 1, len(rows))))
     _change(rng, 0.15, noise, lambda rng, rows: rng.random(rows.shape, np.float32))
-    return Synthetic(noise, _one_period(np.ones((n, 1))))
+    return Synthetic(noise, _no_periods(n))
 
 
 def _yearly(rng: Generator, n: int, length: int) -> Synthetic:
@@ -582,9 +585,9 @@ def _yearly(rng: Generator, n: int, length: int) -> Synthetic:
     damping = np.where(_mask(rng, 0.6, n) > 0, 1 - _log_uniform(rng, 0.01, 0.3, n), np.float32(0.999))[:, 0]
     drift = (_uniform(rng, -0.3, 1, n) * _mask(rng, 0.7, n) * _log_uniform(rng, 0.1, 1, n))[:, 0]
     slope_noise = (_mask(rng, 0.5, n) * _log_uniform(rng, 0.01, 0.2, n))[:, 0]
-    level_noise = (_mask(rng, 0.8, n) * _log_uniform(rng, 0.03, 1, n))[:, 0]
-    restarts = _jumps(rng, _log_uniform(rng, 0.005, 0.05, n), length).T.copy()
-    slope_shocks, level_shocks = _normal(rng, length, n) * slope_noise, _normal(rng, length, n) * level_noise
+    level_noise = (_mask(rng, 0.8, n) * _log_uniform(rng, 0.05, 2, n))[:, 0]
+    restarts = _jumps(rng, _log_uniform(rng, 0.005, 0.1, n), length).T.copy()
+    slope_shocks, level_shocks = _shocks(rng, slope_noise, length), _shocks(rng, level_noise, length)
     path = np.empty((length, n), np.float32)
     level, slope = np.zeros(n, np.float32), rng.standard_normal(n, np.float32)
     for t in range(length):
@@ -593,7 +596,7 @@ def _yearly(rng: Generator, n: int, length: int) -> Synthetic:
         path[t] = level
     path = path.T + _normal(rng, n, length) * _mask(rng, 0.5, n) * _log_uniform(rng, 0.05, 1, n)
     _change(rng, 0.5, path, _exponential)
-    return Synthetic(_distort(rng, path, 0.4), _one_period(np.ones((n, 1))))
+    return Synthetic(_distort(rng, path, 0.4), _no_periods(n))
 
 
 def _cycles(rng: Generator, n: int, length: int) -> Synthetic:
@@ -611,8 +614,9 @@ def _cycles(rng: Generator, n: int, length: int) -> Synthetic:
     values = _standardise(path.T)
     _change(rng, 0.5, values, lambda rng, rows: np.exp(rows * _uniform(rng, 0.3, 1, len(rows))))
     values += _normal(rng, n, length) * _log_uniform(rng, 0.01, 0.4, n)
-    regular = decay**period > 0.9
-    return Synthetic(_distort(rng, values, 0.5), _one_period(np.where(regular, np.round(period), 1)))
+    whole = np.round(period)
+    regular = (decay**period > 0.92) & (np.abs(period - whole) < 0.02 * period)
+    return Synthetic(_distort(rng, values, 0.5), _one_period(np.where(regular, whole, 1)))
 
 
 def _intermittent(rng: Generator, n: int, length: int) -> Synthetic:
@@ -625,7 +629,7 @@ def _intermittent(rng: Generator, n: int, length: int) -> Synthetic:
         lambda rng, n, length: 2 * _autoregress(_normal(rng, n, length), _uniform(rng, 0.5, 0.99, n)),
     )
     _add(rng, 0.3, log_odds, _level_shifts)
-    periods = _one_period(np.ones((n, 1)))
+    periods = _no_periods(n)
     rows = np.flatnonzero(rng.random(n) < 0.25)
     if rows.size:
         period = rng.choice([4, 7, 12], (rows.size, 1))
