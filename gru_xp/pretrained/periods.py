@@ -25,7 +25,8 @@ PAIRS = ((4, 12, 2.0), (6, 12, 1.0), (12, 24, 3.0), (26, 52, 1.0), (13, 52, 1.5)
 
 DAY_AND_WEEK = ((24, 168), (48, 336))
 
-LIMIT, CALENDAR_LIMIT = 4.6, 3.6
+LIMIT, CALENDAR_LIMIT = 5.0, 3.8
+RELIEF, CALENDAR_RELIEF = 25.0, 11.0
 """Least correlation, in standard errors."""
 
 SECOND_LIMIT = 4.0
@@ -37,6 +38,8 @@ CALENDAR_BONUS = 1.1
 
 NEARLY_BEST = 0.85
 """The shortest period is taken whose evidence is that much of the best one's."""
+
+NEARLY_BEST_PART = 0.7
 
 NEAR = 0.1
 """Relative distance to a period of the calendar, which is preferred to its neighbours."""
@@ -57,6 +60,7 @@ BLOCKS = 5
 """Fewest blocks in a cycle."""
 
 NEG = 0.5
+SYM = 8
 """Order of the filter."""
 
 ROWS = 64
@@ -99,8 +103,10 @@ class _Plan(NamedTuple):
     near: Rows  # (3, T), places in the table (n_levels, width) of autocovariances, at 0, 1 and 2 blocks
     far: Rows  # (CYCLES_APART, 5, T), at the lag and its multiples, from 2 blocks before to 2 blocks after
 
+    symmetric: Floats  # (T,)
     n_lags: int
     limits: Floats  # (n_lags,)
+    relief: Floats  # (n_lags,)
     bonus: Floats  # (n_lags,)
     calendar: Rows  # periods that fit
 
@@ -117,12 +123,14 @@ def _plan(n: int) -> _Plan:
     far = np.minimum(cycles * lags + shifts * blocks, width - 1)
     start = levels * width
     near = start + np.arange(3)[:, None] * blocks
+    symmetric = (0.5 * (lags >= SYM * blocks)).astype(np.float32)
     n_lags = longest - SHORTEST + 1
     is_calendar = np.isin(lags[:n_lags], CALENDAR)
     limits = np.where(is_calendar, CALENDAR_LIMIT, LIMIT).astype(np.float32)
+    relief = np.where(is_calendar, CALENDAR_RELIEF, RELIEF).astype(np.float32)
     bonus = np.where(is_calendar, CALENDAR_BONUS, 1).astype(np.float32)
     calendar = CALENDAR[longest >= CALENDAR]
-    return _Plan(n_levels, width, lags, blocks, near, start + far, n_lags, limits, bonus, calendar)
+    return _Plan(n_levels, width, lags, blocks, near, start + far, symmetric, n_lags, limits, relief, bonus, calendar)
 
 
 def _find(values: Floats, counts: Rows) -> Rows:
@@ -166,7 +174,8 @@ def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
     lags = plan.lags.astype(np.float32)
     near, far = np.take(r, plan.near, axis=1), np.take(r, plan.far, axis=1)
     pairs = [np.maximum(count - cycle * lags, 0) for cycle in range(1, CYCLES_APART + 1)]
-    noise = near - far[:, 0, 2:] * (count / np.maximum(pairs[0], 1))[:, None]
+    beyond, before = far[:, 0, 2:], far[:, 0, 2::-1]
+    noise = near - (beyond + plan.symmetric * (before - beyond)) * (count / np.maximum(pairs[0], 1))[:, None]
     least = 1e-3 * near[:, 0] + (near[:, 0] <= 0)
     r0 = np.maximum(noise[:, 0], least)
     r1, r2 = np.clip(noise[:, 1] / r0, -0.95, 0.95), noise[:, 2] / r0
@@ -190,19 +199,26 @@ def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
 
 def _first(evidence: Floats, correlation: Floats, counts: Rows, plan: _Plan) -> Rows:
     lags = plan.lags[: plan.n_lags]
-    passes = (evidence > plan.limits) & (correlation > MIN_CORRELATION) & (lags * MIN_CYCLES <= counts[:, None])
+    passes = (
+        (evidence > plan.limits - plan.relief / counts[:, None])
+        & (correlation > MIN_CORRELATION)
+        & (lags * MIN_CYCLES <= counts[:, None])
+    )
     evidence = evidence * plan.bonus
     is_peak = passes.copy()
     is_peak[:, 1:] &= evidence[:, 1:] >= evidence[:, :-1]
     is_peak[:, :-1] &= evidence[:, :-1] >= evidence[:, 1:]
     peaks = evidence * is_peak
     best = peaks.max(axis=1, keepdims=True)
-    first = lags[(peaks >= NEARLY_BEST * best).argmax(axis=1)]
+    best_lag = lags[peaks.argmax(axis=1), None]
+    share = np.where(best_lag % lags == 0, NEARLY_BEST_PART, NEARLY_BEST)
+    first = lags[(peaks >= share * best).argmax(axis=1)]
     calendar = plan.calendar
+    at_calendar = slice(None), calendar - SHORTEST
     is_near = np.abs(first[:, None] - calendar) <= NEAR * calendar
-    at_calendar = evidence[:, calendar - SHORTEST] * passes[:, calendar - SHORTEST]
-    is_near &= at_calendar > NEARLY_BEST * _at(evidence, first)[:, None]
-    first = np.where(is_near.any(axis=1), calendar[is_near.argmax(axis=1)], first)
+    is_near &= passes[at_calendar] & (evidence[at_calendar] > NEARLY_BEST_PART * _at(evidence, first)[:, None])
+    nearest = (correlation[at_calendar] * is_near).argmax(axis=1)
+    first = np.where(is_near.any(axis=1), calendar[nearest], first)
     for day, week in DAY_AND_WEEK:
         if week <= lags[-1]:
             first[(first == week) & (peaks[:, day - SHORTEST] > 0)] = day
