@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from gru_xp.nn.checks import check_array, check_kind, check_rows
 from gru_xp.nn.gru import time_first
-from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, checked_call
+from gru_xp.nn.scan import Array, Arrays, Namespace, Scan, checked_call, scan_of
 
 CUBIC = 0.044715
 """Factor of the cube in the tanh form."""
@@ -90,16 +90,12 @@ def gelu_backward(dy: Array, cache: GELUCache) -> Array:
     x, s, ops = cache
     shape = (x.shape[1], x.shape[0], x.shape[2]) if x.ndim == 3 else x.shape
     check_array("dy", dy, shape, like=("x", x))
-    (dx,) = checked_call(_gelu_backward, (time_first(dy) if x.ndim == 3 else dy, x, s), _fits, ops=ops)
+    (dx,) = scan_of(x, ops).call(_gelu_backward, time_first(dy) if x.ndim == 3 else dy, x, s)
     return time_first(dx) if x.ndim == 3 else dx
 
 
 def _check_gelu(x: Array) -> None:
     check_rows("x", x, "N", "H")
-
-
-def _fits(dy: Array, x: Array, s: Array) -> None:
-    """Nothing is left to check."""
 
 
 def _gelu(xp: Namespace, x: Array) -> Arrays:

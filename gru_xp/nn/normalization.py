@@ -2,10 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
-
-from gru_xp.nn.checks import check_array, check_kind, check_namespace, check_rows, positive_number, whole_number
-from gru_xp.nn.gru import time_first
+from gru_xp.nn.checks import check_array, check_kind, check_rows, positive_number, whole_number
+from gru_xp.nn.gru import filled, time_first
+from gru_xp.nn.params import init_linear_params
 from gru_xp.nn.scan import Array, Arrays, Namespace, Pairs, Scan, checked_call, scan_of, whole
 
 
@@ -48,11 +47,19 @@ def init_layer_norm_params(size: int, *, xp: Namespace, dtype: Any = None, devic
     Raises
     ------
     ArgumentError
-        `size` is no whole number of at least 1, or `xp` is not a namespace.
+        `size` is no whole number of at least 1, `xp` is not a namespace, or `device` is not one of its devices.
+    ShapeError
+        `dtype` is neither float32 nor float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> init_layer_norm_params(3, xp=np)
+    LayerNormParams(weight=array([1., 1., 1.]), bias=array([0., 0., 0.]))
     """
     size = whole_number("size", size, 1)
-    check_namespace(xp)
-    return LayerNormParams(xp.ones(size, dtype=dtype, device=device), xp.zeros(size, dtype=dtype, device=device))
+    like = init_linear_params(1, size, xp=xp, dtype=dtype, device=device).bias  # which checks the other arguments
+    return LayerNormParams(filled(1.0, (size,), like), filled(0.0, (size,), like))
 
 
 def layer_norm_forward(
@@ -123,14 +130,14 @@ def layer_norm_backward(dy: Array, cache: LayerNormCache) -> tuple[Array, LayerN
     """
     check_kind("cache", cache, LayerNormCache, "the cache that layer_norm_forward returned")
     normal, scale, params, ops = cache
-    over_time = normal.ndim == 3
-    shape = (normal.shape[1], normal.shape[0], normal.shape[2]) if over_time else normal.shape
-    check_array("dy", dy, shape, like=("x", normal))
-    xs = (time_first(dy), normal, scale) if over_time else (dy[None, ...], normal[None, ...], scale[None, ...])
-    _, (dx,), (dweight, dbias) = scan_of(normal, ops).scan(_layer_norm_backward, params, None, xs)
-    xp, dx = array_namespace(normal), whole(dx)
-    dparams = LayerNormParams(*(xp.reshape(a, params.weight.shape) for a in (dweight, dbias)))
-    return time_first(dx) if over_time else dx[0, ...], dparams
+    scan, shape = scan_of(normal, ops), tuple(normal.shape)
+    if len(shape) == 2:
+        check_array("dy", dy, shape, like=("x", normal))
+        dx, dweight, dbias = scan.call(_of_rows, dy, normal, scale, params)
+        return dx, LayerNormParams(dweight[0, :], dbias[0, :])
+    check_array("dy", dy, (shape[1], shape[0], shape[2]), like=("x", normal))
+    _, (dx,), (dweight, dbias) = scan.scan(_of_steps, params, None, (time_first(dy), normal, scale))
+    return time_first(whole(dx)), LayerNormParams(dweight[0, :], dbias[0, :])
 
 
 def _check_layer_norm(x: Array, params: LayerNormParams, epsilon: float) -> None:
@@ -149,11 +156,19 @@ def _layer_norm(xp: Namespace, x: Array, params: LayerNormParams, epsilon: float
     return params.weight * n + params.bias, n, r
 
 
-def _layer_norm_backward(
+def _of_rows(xp: Namespace, dy: Array, n: Array, r: Array, params: LayerNormParams) -> Arrays:
+    dy_n, one = dy * n, xp.ones_like(r).T
+    return _dx(params, dy, dy_n, n, r), one @ dy_n, one @ dy
+
+
+def _of_steps(
     xp: Namespace, params: LayerNormParams, carry: None, xs: Arrays, rows: Arrays
 ) -> tuple[None, Arrays, Pairs]:
     dy, n, r = xs
-    mean = params.weight[:, None] * (1.0 / params.weight.shape[0])  # (H, 1): a row times it is the mean of weight row
     dy_n, one = dy * n, xp.ones_like(r)
-    dx = r * (params.weight * dy - dy @ mean - n * (dy_n @ mean))
-    return None, (dx,), ((one, dy_n), (one, dy))
+    return None, (_dx(params, dy, dy_n, n, r),), ((one, dy_n), (one, dy))
+
+
+def _dx(params: LayerNormParams, dy: Array, dy_n: Array, n: Array, r: Array) -> Array:
+    mean = params.weight[:, None] * (1.0 / params.weight.shape[0])  # (H, 1): a row times it is mean(weight row)
+    return r * (params.weight * dy - dy @ mean - n * (dy_n @ mean))
