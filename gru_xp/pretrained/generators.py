@@ -176,7 +176,14 @@ def _add(rng: Generator, share: float, values: Floats, component: Callable[[Gene
 
 def _change(rng: Generator, share: float, values: Floats, change: Callable[[Generator, Floats], Floats]) -> None:
     """Change a random share of the series, in place."""
-    rows = np.flatnonzero(rng.random(len(values)) < share)
+    _change_rows(rng, rng.random(len(values)) < share, values, change)
+
+
+def _change_rows(
+    rng: Generator, chosen: NDArray[np.bool_], values: Floats, change: Callable[[Generator, Floats], Floats]
+) -> None:
+    """Change the chosen series ``(n,)``, in place."""
+    rows = np.flatnonzero(chosen)
     if rows.size:
         values[rows] = change(rng, values[rows])
 
@@ -431,9 +438,7 @@ def _structural(rng: Generator, n: int, length: int) -> Synthetic:
     noise = _noise(rng, n, length) * scale
     values = level + season + noise
     kind = _choose(rng, [0.5, 0.38, 0.12], n)
-    rows = np.flatnonzero(kind == 1)
-    if rows.size:
-        values[rows] = _exponential(rng, values[rows])
+    _change_rows(rng, kind == 1, values, _exponential)
     rows = np.flatnonzero(kind == 2)  # seasons and noise proportional to a level that does not grow exponentially
     if rows.size:
         base = level[rows] - level[rows].min(1, keepdims=True) + 1 + _log_uniform(rng, 0.1, 20, rows.size)
@@ -486,8 +491,8 @@ def _days(rng: Generator, n: int, length: int) -> Synthetic:
     level *= 1 + year * (_mask(rng, 0.6, n) * _uniform(rng, 0, 0.5, n))
     values = level * shape * (1 + _noise(rng, n, length) * _log_uniform(rng, 0.01, 0.35, n))
 
-    kind = _choose(rng, [0.72, 0.16, 0.12], n)
-    rows = np.flatnonzero(kind == 1)  # temperatures and the like: a day added to weather
+    kind = _choose(rng, [0.72, 0.16, 0.12], n)  # proportional noise, added weather, or counts
+    rows = np.flatnonzero(kind == 1)
     if rows.size:
         weather = wander[rows] * _log_uniform(rng, 0.1, 3, rows.size)
         values[rows] = weather + _standardise(shape[rows]) + 0.1 * _noise(rng, rows.size, length)
@@ -554,9 +559,7 @@ def _sunshine(rng: Generator, hour: NDArray[np.float64], day: Ints) -> Floats:
 def _random_walk(rng: Generator, n: int, length: int) -> Floats:
     """Walks with Gaussian, fat-tailed or volatile steps; some drift, some are geometric."""
     steps, kind = _normal(rng, n, length), _choose(rng, [0.5, 0.25, 0.25], n)
-    rows = np.flatnonzero(kind == 1)
-    if rows.size:
-        steps[rows] = _student(rng, rows.size, length)
+    _change_rows(rng, kind == 1, steps, lambda rng, rows: _student(rng, *rows.shape))
     rows = np.flatnonzero(kind == 2)
     if rows.size:
         volatility = _autoregress(_normal(rng, rows.size, length), 1 - _log_uniform(rng, 0.005, 0.2, rows.size))
