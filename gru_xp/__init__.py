@@ -26,12 +26,14 @@ if TYPE_CHECKING:
         init_gru_params,
     )
     from gru_xp.nn.gradcheck import gradcheck
+    from gru_xp.pretrained import ZeroShotForecaster
 
 __all__ = [
     "Forecaster",
     "GRUInference",
     "GRUParams",
     "GruXpError",
+    "ZeroShotForecaster",
     "gradcheck",
     "gru_backward",
     "gru_cell_backward",
@@ -48,6 +50,7 @@ __all__ = [
 _HOMES = {
     "Forecaster": "gru_xp.forecasting",
     "GruXpError": "gru_xp.errors",
+    "ZeroShotForecaster": "gru_xp.pretrained",
     "read_series": "gru_xp.io.read",
     "resolve_device": "gru_xp.devices",
 }

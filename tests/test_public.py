@@ -17,7 +17,10 @@ pytestmark = pytest.mark.compat
 
 PACKAGES = [
     "gru_xp",
-    *(f"gru_xp.{name}" for name in ("devices", "forecasting", "interop", "io", "nn", "reporting", "training")),
+    *(
+        f"gru_xp.{name}"
+        for name in ("devices", "forecasting", "interop", "io", "nn", "pretrained", "reporting", "training")
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gru_xp.errors import ArgumentError, DataError, printable
 from gru_xp.forecasting.baselines import baselines, needs_no_training, seasonal_name
-from gru_xp.forecasting.data import before_later_rows
+from gru_xp.forecasting.data import before_later_rows, target_alone
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.metrics import STEP_MEASURES, accuracy, accuracy_by_step, quantile_accuracy, rounding, skill
 from gru_xp.forecasting.outputs import Outputs, column_suffix, quantile_column
@@ -450,7 +450,7 @@ def forecast_from(
     named = forecaster.forecast_distributions(series, origin_list, horizon)
     ridge = None if training is None else ridge_beside(forecaster, training, horizon)
     if ridge is not None:
-        named[RIDGE] = ridge.forecasts(_target_alone(series), origin_list, horizon)
+        named[RIDGE] = ridge.forecasts(target_alone(series), origin_list, horizon)
     target = series.values[:, 0]
     outputs = forecaster.outputs
     for name, baseline in baselines(train, seasons).items():
@@ -511,22 +511,9 @@ def ridge_beside(forecaster: Measured, rows: TimeSeries, horizon: int) -> Foreca
     )
     device = forecaster.device if forecaster.device.name == "cpu" else "cpu"
     try:
-        return ridge.fit(_target_alone(rows), device=device)
+        return ridge.fit(target_alone(rows), device=device)
     except DataError:
         return None
-
-
-def _target_alone(series: TimeSeries) -> TimeSeries:
-    observed, interpolated = (
-        None if flags is None else flags[:, :1] for flags in (series.observed, series.interpolated)
-    )
-    return replace(
-        series,
-        values=series.values[:, :1],
-        columns=series.columns[:1],
-        observed=observed,
-        interpolated=interpolated,
-    )
 
 
 def seasons_of(forecaster: Measured, series: TimeSeries, learned: int, *, is_other: bool) -> list[int]:

@@ -136,14 +136,15 @@ def with_coming_index(data: Any, series: TimeSeries, forecast: Floats, name: str
 
 @contextmanager
 def naming(series: object) -> Iterator[None]:
-    """Where a DataError is about a `TimeSeries` with a name of its own, the error begins with it."""
+    """Where a DataError is about a `TimeSeries` with a name of its own, the error begins with it, once."""
     try:
         yield
     except DataError as error:
         name = series.name if isinstance(series, TimeSeries) else TimeSeries.name
-        if name == TimeSeries.name:
+        start = f"{printable(name, 1000)}: "
+        if name == TimeSeries.name or str(error).startswith(start):
             raise
-        raise DataError(f"{printable(name, 1000)}: {error}") from error
+        raise DataError(f"{start}{error}") from error
 
 
 def before_later_rows(series: TimeSeries, origins: Rows) -> Iterator[tuple[int, TimeSeries]]:
@@ -173,6 +174,20 @@ def known_until(series: TimeSeries, row: int) -> TimeSeries:
     if series.interpolated is None or row >= len(series):
         return series
     return replace(series, values=np.concatenate([series.head(row).values, series.values[row:]]))
+
+
+def target_alone(series: TimeSeries) -> TimeSeries:
+    """The series without its features."""
+    observed, interpolated = (
+        None if flags is None else flags[:, :1] for flags in (series.observed, series.interpolated)
+    )
+    return replace(
+        series,
+        values=series.values[:, :1],
+        columns=series.columns[:1],
+        observed=observed,
+        interpolated=interpolated,
+    )
 
 
 def observed_values(series: TimeSeries) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from gru_xp.devices import Device, to_device, to_host
 from gru_xp.errors import ArgumentError, CheckpointError, DataError
 from gru_xp.forecasting.windows import Floats
+from gru_xp.io.messages import option
 from gru_xp.nn.checks import shown
 from gru_xp.nn.params import arrays_of, map_arrays, named_arrays
 from gru_xp.pretrained.features import HEAD, LEVELS, N_INPUTS
@@ -158,7 +159,7 @@ def default_weights() -> Weights:
     if not has_default_weights():
         raise DataError(
             "this gru-xp has no pretrained weights; make them with python -m gru_xp.pretrained --out FOLDER, and give "
-            f"FOLDER/{WEIGHTS_FILE}"
+            + option("weights", f"FOLDER/{WEIGHTS_FILE}")
         )
     with as_file(files("gru_xp.pretrained").joinpath(WEIGHTS_FILE)) as path:
         return load_weights(path)
