@@ -20,8 +20,11 @@ MIN_CYCLES = 2.5
 CALENDAR = np.array([4, 7, 12, 24, 48, 52, 168, 336])
 """Values in a year, a week or a day at common spacings: less evidence is asked for these."""
 
-PAIRS = ((4, 12, 2.0), (6, 12, 1.0), (12, 24, 3.0), (26, 52, 1.0), (13, 52, 1.5), (24, 168, 3.0), (48, 336, 3.0))
-"""Short and long periods that are often together, or of which the short one may be a part, and the limit for the long one."""
+PARTS = ((6, 12), (8, 24), (16, 48), (13, 52), (26, 52))
+"""Short periods that are likely to be parts of long ones."""
+
+PAIRS = {(4, 12): 2.0, (12, 24): 2.0, (24, 48): 3.0, (24, 168): 3.0, (48, 336): 3.0} | dict.fromkeys(PARTS, 1.0)
+"""Limits for the second period in some pairs."""
 
 DAY_AND_WEEK = ((24, 168), (48, 336))
 
@@ -60,7 +63,7 @@ BLOCKS = 5
 """Fewest blocks in a cycle."""
 
 NEG = 0.5
-SYM = 8
+SYM = 7
 """Order of the filter."""
 
 ROWS = 64
@@ -103,6 +106,7 @@ class _Plan(NamedTuple):
     near: Rows  # (3, T), places in the table (n_levels, width) of autocovariances, at 0, 1 and 2 blocks
     far: Rows  # (CYCLES_APART, 5, T), at the lag and its multiples, from 2 blocks before to 2 blocks after
 
+    beside: Rows  # (4, T)
     symmetric: Floats  # (T,)
     n_lags: int
     limits: Floats  # (n_lags,)
@@ -123,6 +127,7 @@ def _plan(n: int) -> _Plan:
     far = np.minimum(cycles * lags + shifts * blocks, width - 1)
     start = levels * width
     near = start + np.arange(3)[:, None] * blocks
+    beside = start + np.minimum(lags * np.array([[2], [3], [5], [6]]) // 4, width - 1)
     symmetric = (0.5 * (lags >= SYM * blocks)).astype(np.float32)
     n_lags = longest - SHORTEST + 1
     is_calendar = np.isin(lags[:n_lags], CALENDAR)
@@ -130,7 +135,9 @@ def _plan(n: int) -> _Plan:
     relief = np.where(is_calendar, CALENDAR_RELIEF, RELIEF).astype(np.float32)
     bonus = np.where(is_calendar, CALENDAR_BONUS, 1).astype(np.float32)
     calendar = CALENDAR[longest >= CALENDAR]
-    return _Plan(n_levels, width, lags, blocks, near, start + far, symmetric, n_lags, limits, relief, bonus, calendar)
+    return _Plan(
+        n_levels, width, lags, blocks, near, start + far, beside, symmetric, n_lags, limits, relief, bonus, calendar
+    )
 
 
 def _find(values: Floats, counts: Rows) -> Rows:
@@ -142,7 +149,8 @@ def _find(values: Floats, counts: Rows) -> Rows:
     second = _second(r, count, first)
     own, longer = (_at(correlation, period) for period in (first, second))
     share = np.where(_is_pair(first, second, DAY_AND_WEEK), MIN_SHARE_OF_DAY, MIN_SHARE)
-    return np.stack([np.where(own >= share * longer, first, second), second], axis=1)
+    is_part = (own < share * longer) | _is_pair(first, second, PARTS)
+    return np.stack([np.where(is_part, second, first), second], axis=1)
 
 
 def _autocovariances(values: Floats, counts: Rows, count: Floats, plan: _Plan) -> Floats:
@@ -175,7 +183,8 @@ def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
     near, far = np.take(r, plan.near, axis=1), np.take(r, plan.far, axis=1)
     pairs = [np.maximum(count - cycle * lags, 0) for cycle in range(1, CYCLES_APART + 1)]
     beyond, before = far[:, 0, 2:], far[:, 0, 2::-1]
-    noise = near - (beyond + plan.symmetric * (before - beyond)) * (count / np.maximum(pairs[0], 1))[:, None]
+    scale = count / np.maximum(pairs[0], 1)
+    noise = near - (beyond + plan.symmetric * np.minimum(before - beyond, 0)) * scale[:, None]
     least = 1e-3 * near[:, 0] + (near[:, 0] <= 0)
     r0 = np.maximum(noise[:, 0], least)
     r1, r2 = np.clip(noise[:, 1] / r0, -0.95, 0.95), noise[:, 2] / r0
@@ -189,6 +198,10 @@ def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
     square = filters[0] * near[:, 0] + 2 * (filters[1] * near[:, 1] + filters[2] * near[:, 2])
     n_pairs = np.maximum(sum(pairs[1:], pairs[0]), 1)
     q = product * (count / n_pairs) / np.maximum(square, least * filters[0])
+    beside = np.take(r, plan.beside, axis=1)
+    tail = np.minimum(beside[:, 0], beside[:, 1]) + np.minimum(beside[:, 2], beside[:, 3])
+    tail -= near[:, 0] * np.sqrt(plan.blocks / np.maximum(pairs[0], 1), dtype=np.float32) / scale
+    q *= np.clip(1 - tail / np.maximum(2 * far[:, 0, 2], least), 0, 1)
     z = q * np.sqrt(n_pairs / plan.blocks.astype(np.float32)) / (1 + NEG * np.maximum(-0.5 - r1, 0))
     if len(lags) > plan.n_lags:
         coarse = slice(2 * BLOCKS - SHORTEST, plan.n_lags)
@@ -200,7 +213,7 @@ def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
 def _first(evidence: Floats, correlation: Floats, counts: Rows, plan: _Plan) -> Rows:
     lags = plan.lags[: plan.n_lags]
     passes = (
-        (evidence > plan.limits - plan.relief / counts[:, None])
+        (evidence > plan.limits - plan.relief / np.maximum(counts, 1)[:, None])
         & (correlation > MIN_CORRELATION)
         & (lags * MIN_CYCLES <= counts[:, None])
     )
@@ -259,7 +272,7 @@ def _second(r: Floats, count: Floats, first: Rows) -> Rows:
     p = p[:, 0]
     long = p * m
     limits = np.full(long.shape, SECOND_LIMIT)
-    for short, period, limit in PAIRS:
+    for (short, period), limit in PAIRS.items():
         limits[(p == short) & (long == period)] = limit
     evidence = np.where(long * MIN_CYCLES <= count[:, 0] + 1, z.max(axis=1) / limits, 0)
     best = evidence.max(axis=1)
