@@ -215,11 +215,11 @@ def _random_log_scale(rng: Generator, n: int, length: int) -> Floats:
 
 def _stochastic_level(rng: Generator, n: int, length: int) -> Floats:
     """Local linear trend: a random walk whose slope wanders, is damped, or is fixed; some are pulled back to 0."""
-    level_noise = (_mask(rng, 0.6, n) * _log_uniform(rng, 0.005, 0.8, n))[:, 0]
+    level_noise = (_mask(rng, 0.7, n) * _log_uniform(rng, 0.01, 1, n))[:, 0]
     slope_noise = (_mask(rng, 0.25, n) * _log_uniform(rng, 1e-4, 0.1, n))[:, 0]
     damping = np.where(_mask(rng, 0.6, n) > 0, _uniform(rng, 0.7, 0.99, n), np.float32(0.998))[:, 0]
     sign = np.sign(_uniform(rng, -0.28, 0.72, n))
-    drift = (_mask(rng, 0.5, n) * _log_uniform(rng, 0.001, 0.2, n) * sign)[:, 0]
+    drift = (_mask(rng, 0.55, n) * _log_uniform(rng, 0.002, 0.3, n) * sign)[:, 0]
     keep = 1 - (_mask(rng, 0.15, n) * _log_uniform(rng, 0.005, 0.3, n))[:, 0]
     level_shocks, slope_shocks = _shocks(rng, level_noise, length), _shocks(rng, slope_noise, length)
     path = np.empty((length, n), np.float32)
@@ -434,7 +434,7 @@ def _structural(rng: Generator, n: int, length: int) -> Synthetic:
     if rows.size:
         season[rows], amplitude[rows], periods[rows] = _seasons(rng, rows.size, length)
     by_season = (amplitude > 0) & (rng.random((n, 1)) < 0.6)
-    scale = np.where(by_season, amplitude * _log_uniform(rng, 0.05, 2, n), _log_uniform(rng, 0.03, 1.5, n))
+    scale = np.where(by_season, amplitude * _log_uniform(rng, 0.05, 2, n), _log_uniform(rng, 0.02, 1.2, n))
     noise = _noise(rng, n, length) * scale
     values = level + season + noise
     kind = _choose(rng, [0.5, 0.38, 0.12], n)
@@ -452,7 +452,8 @@ def _seasons(rng: Generator, n: int, length: int) -> tuple[Floats, Floats, Ints]
     anything = np.clip(np.round(_log_uniform(rng, 3, 130, n)), 3, 130).astype(np.int64)
     period = np.where((period == 0) | (period > length // 2), np.minimum(anything, length // 2), period)
     exact = np.where((period == 52) & (rng.random((n, 1)) < 0.5), WEEKS_IN_YEAR, period).astype(np.float32)
-    amplitude = _log_uniform(rng, 0.1, 5, n)
+    # A long season has more time to move away from the mean than a short one.
+    amplitude = _log_uniform(rng, 0.05, 3, n) * np.clip(period / 12, 0.3, 3).astype(np.float32) ** 0.5
     season, periods = _season(rng, exact, length) * amplitude, _one_period(period)
 
     longer = period * rng.choice([2, 4, 7, 12], (n, 1))
