@@ -80,9 +80,9 @@ def forecast_quantiles(
     -----
     No forecast is fed back. After step `HEAD`, the last cycle of the forecast's median repeats, for the longest season
     that fits into it. Of a longer season, up to three cycles of the series are averaged, at the level of the forecast;
-    without a season, the last value repeats. A damped trend is added, whose slope is that of the forecast's cycles: it
-    halves after 89 steps. Distances of quantiles from the median grow with the square root of the step, as those of a
-    random walk.
+    without a season, the last value repeats. A trend is added, whose slope is that from cycle to cycle, or without a
+    season that of the last half of the forecast; it halves every 89 steps. Distances of quantiles from the median grow
+    with the square root of the step, as those of a random walk.
     """
     device = device or resolve_device("cpu")
     known = [_known_values(values, _name(names, number)) for number, values in enumerate(series)]
@@ -261,12 +261,10 @@ def _long_season(median: Floats, values: Floats, period: int, short: int) -> tup
     """The same of one that is longer than the forecast, from the values before."""
     n_cycles = min(len(values) // period, MAX_CYCLES)
     cycles = values[len(values) - n_cycles * period :].reshape(n_cycles, period)
-    size = HEAD // short * short if 1 < short <= HEAD else HEAD  # whole cycles of the shorter season
-    steps = np.arange(HEAD - size, HEAD)
-    deviations = _cycle(np.mean(cycles, axis=0), -period, 0.0)
-    level = float(np.mean(median[steps] - deviations[steps % period]))
-    slope = (level - float(np.mean(cycles[-1]))) / (HEAD - (size - 1) / 2 + (period - 1) / 2)
-    cycle = _cycle(np.mean(cycles, axis=0), -period, slope)
+    slope = float(np.mean(cycles[-1]) - np.mean(cycles[0])) / (max(n_cycles - 1, 1) * period)
+    cycle = _cycle(np.mean(cycles, axis=0), 0, slope)
+    whole = HEAD // short * short if 1 < short <= HEAD else HEAD  # cycles of the shorter season
+    steps = np.arange(HEAD - whole, HEAD)
     level = float(np.mean(median[steps] - cycle[steps % period] - slope * (steps - HEAD + 1)))
     return cycle, level, slope
 
