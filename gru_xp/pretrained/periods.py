@@ -1,16 +1,19 @@
 """The seasons of many series at once, found in their values alone.
 
-Differences of values that are a season apart are alike. Their autocorrelation is tested at each lag, after a filter that
-removes the short memory which they have beside the season, so that neither a random walk nor noise passes. As noise
-hides a smooth season in the differences between neighbours, differences between the means of blocks are tried as well.
+Differences of values that are a season apart are alike: their autocorrelation is tested at each lag, after a filter
+has removed the short memory that the differences have beside the season. Thus neither noise nor a random walk passes.
+As noise hides a smooth season in differences between neighbours, those between the means of blocks are tested as well.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gru_xp.io.table import Floats, Rows
+from gru_xp.io.table import Rows
+
+Floats = NDArray[np.floating[Any]]
 
 SHORTEST = 4
 """Length of the shortest season."""
@@ -20,51 +23,54 @@ MIN_CYCLES = 2.5
 CALENDAR = np.array([4, 7, 12, 24, 48, 52, 168, 336])
 """Values in a year, a week or a day at common spacings: less evidence is asked for these."""
 
-PARTS = ((6, 12), (8, 24), (16, 48), (13, 52), (26, 52))
-"""Short periods that are likely to be parts of long ones."""
+LIMIT, CALENDAR_LIMIT = 4.9, 3.8
+"""Least evidence, in standard errors: about one series in a hundred without a season has more."""
 
-PAIRS = {(4, 12): 2.0, (12, 24): 2.0, (24, 48): 3.0, (24, 168): 3.0, (48, 336): 3.0} | dict.fromkeys(PARTS, 1.0)
-"""Limits for the second period in some pairs."""
-
-DAY_AND_WEEK = ((24, 168), (48, 336))
-
-LIMIT, CALENDAR_LIMIT = 5.0, 3.8
-RELIEF, CALENDAR_RELIEF = 25.0, 11.0
-"""Least correlation, in standard errors."""
-
-SECOND_LIMIT = 4.0
+RELIEF, CALENDAR_RELIEF = 400.0, 180.0
+"""The limits of a series of c values are lower by this over c^2, as few lags are tried."""
 
 MIN_CORRELATION = 0.1
 
 CALENDAR_BONUS = 1.1
-"""Factor of the evidence for these periods."""
+"""Factor of the evidence for periods of the calendar."""
 
-NEARLY_BEST = 0.85
-"""The shortest period is taken whose evidence is that much of the best one's."""
-
-NEARLY_BEST_PART = 0.7
+NEARLY_BEST, NEARLY_BEST_PART = 0.85, 0.75
+"""Evidence, relative to the best, that a shorter period needs, and that a part of the best one needs."""
 
 NEAR = 0.1
 """Relative distance to a period of the calendar, which is preferred to its neighbours."""
 
-MIN_SHARE, MIN_SHARE_OF_DAY = 0.8, 0.3
-"""Least correlation at the first period, relative to the second; below, the second is the only one."""
-
 MULTIPLES = np.arange(2, 14)
 """Lengths of the second period, in first ones, that are tried."""
+
+SECOND_LIMIT = 4.0
+"""Least evidence for a second period, in standard errors."""
+
+PARTS = ((6, 12), (8, 24), (16, 48), (13, 52), (26, 52))
+"""Short periods that are likely to be only parts of long ones."""
+
+DAY_AND_WEEK = ((24, 168), (48, 336))
+
+PAIRS = {(4, 12): 2.0, (12, 24): 2.0, (24, 48): 3.0} | dict.fromkeys(DAY_AND_WEEK, 3.0) | dict.fromkeys(PARTS, 1.0)
+"""Limits for the second period in some pairs."""
+
+MIN_SHARE, MIN_SHARE_OF_DAY = 0.8, 0.3
+"""Least correlation at the first period, relative to the second; below, the second is the only one."""
 
 MAX_DIFFERENCE = 5.0
 """Larger differences are clipped; a multiple of the mean size."""
 
 CYCLES_APART = 3
-"""Values are compared over up to so many cycles."""
+"""Most cycles between values that are compared."""
 
 BLOCKS = 5
 """Fewest blocks in a cycle."""
 
-NEG = 0.5
-SYM = 7
-"""Order of the filter."""
+SYMMETRIC = 7
+"""Blocks in a cycle from which on the memory is estimated on both sides of the lag."""
+
+ALTERNATING = 0.5
+"""Extra standard error, relative, for each unit that the memory of differences is below that of noise, -0.5."""
 
 ROWS = 64
 """Series at a time, so that they fit into the cache."""
@@ -97,7 +103,7 @@ def find_periods(values: Floats, counts: Rows) -> Rows:
 
 
 class _Plan(NamedTuple):
-    """T tests of a lag each in series of n values: all lags by differences of values, then the longer ones by blocks."""
+    """T tests of a lag each, for series of n values: all lags by differences of values, then longer ones by blocks."""
 
     n_levels: int
     width: int
@@ -105,9 +111,8 @@ class _Plan(NamedTuple):
     blocks: Rows  # (T,), values in a block: 2 ** level
     near: Rows  # (3, T), places in the table (n_levels, width) of autocovariances, at 0, 1 and 2 blocks
     far: Rows  # (CYCLES_APART, 5, T), at the lag and its multiples, from 2 blocks before to 2 blocks after
-
-    beside: Rows  # (4, T)
-    symmetric: Floats  # (T,)
+    beside: Rows  # (4, T), half and quarter of a lag before and after it
+    symmetric: Floats  # (T,), the share of the lags before in the memory
     n_lags: int
     limits: Floats  # (n_lags,)
     relief: Floats  # (n_lags,)
@@ -128,7 +133,7 @@ def _plan(n: int) -> _Plan:
     start = levels * width
     near = start + np.arange(3)[:, None] * blocks
     beside = start + np.minimum(lags * np.array([[2], [3], [5], [6]]) // 4, width - 1)
-    symmetric = (0.5 * (lags >= SYM * blocks)).astype(np.float32)
+    symmetric = (0.5 * (lags >= SYMMETRIC * blocks)).astype(np.float32)
     n_lags = longest - SHORTEST + 1
     is_calendar = np.isin(lags[:n_lags], CALENDAR)
     limits = np.where(is_calendar, CALENDAR_LIMIT, LIMIT).astype(np.float32)
@@ -179,7 +184,8 @@ def _autocovariances(values: Floats, counts: Rows, count: Floats, plan: _Plan) -
 
 def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
     """Correlations at all lags, from `SHORTEST`, in standard errors, and themselves."""
-    lags = plan.lags.astype(np.float32)
+    # near 0 and the lag, the covariances differ by those of the noise alone, whose AR(2) filter is fitted
+    lags, blocks = plan.lags.astype(np.float32), plan.blocks.astype(np.float32)
     near, far = np.take(r, plan.near, axis=1), np.take(r, plan.far, axis=1)
     pairs = [np.maximum(count - cycle * lags, 0) for cycle in range(1, CYCLES_APART + 1)]
     beyond, before = far[:, 0, 2:], far[:, 0, 2::-1]
@@ -198,11 +204,12 @@ def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
     square = filters[0] * near[:, 0] + 2 * (filters[1] * near[:, 1] + filters[2] * near[:, 2])
     n_pairs = np.maximum(sum(pairs[1:], pairs[0]), 1)
     q = product * (count / n_pairs) / np.maximum(square, least * filters[0])
+    # what is also beside the lag, by more than chance, is a long memory and no season
     beside = np.take(r, plan.beside, axis=1)
     tail = np.minimum(beside[:, 0], beside[:, 1]) + np.minimum(beside[:, 2], beside[:, 3])
-    tail -= near[:, 0] * np.sqrt(plan.blocks / np.maximum(pairs[0], 1), dtype=np.float32) / scale
+    tail -= near[:, 0] * np.sqrt(blocks / np.maximum(pairs[0], 1)) / scale
     q *= np.clip(1 - tail / np.maximum(2 * far[:, 0, 2], least), 0, 1)
-    z = q * np.sqrt(n_pairs / plan.blocks.astype(np.float32)) / (1 + NEG * np.maximum(-0.5 - r1, 0))
+    z = q * np.sqrt(n_pairs / blocks) / (1 + ALTERNATING * np.maximum(-0.5 - r1, 0))
     if len(lags) > plan.n_lags:
         coarse = slice(2 * BLOCKS - SHORTEST, plan.n_lags)
         for each in (z, q):
@@ -212,11 +219,9 @@ def _evidence(r: Floats, count: Floats, plan: _Plan) -> tuple[Floats, Floats]:
 
 def _first(evidence: Floats, correlation: Floats, counts: Rows, plan: _Plan) -> Rows:
     lags = plan.lags[: plan.n_lags]
-    passes = (
-        (evidence > plan.limits - plan.relief / np.maximum(counts, 1)[:, None])
-        & (correlation > MIN_CORRELATION)
-        & (lags * MIN_CYCLES <= counts[:, None])
-    )
+    limits = plan.limits - plan.relief * (1 / np.maximum(counts, 1)[:, None] ** 2).astype(np.float32)
+    passes = (evidence > limits) & (correlation > MIN_CORRELATION)
+    passes &= lags <= (counts / MIN_CYCLES).astype(np.int64)[:, None]
     evidence = evidence * plan.bonus
     is_peak = passes.copy()
     is_peak[:, 1:] &= evidence[:, 1:] >= evidence[:, :-1]
@@ -232,7 +237,7 @@ def _first(evidence: Floats, correlation: Floats, counts: Rows, plan: _Plan) -> 
     is_near &= passes[at_calendar] & (evidence[at_calendar] > NEARLY_BEST_PART * _at(evidence, first)[:, None])
     nearest = (correlation[at_calendar] * is_near).argmax(axis=1)
     first = np.where(is_near.any(axis=1), calendar[nearest], first)
-    for day, week in DAY_AND_WEEK:
+    for day, week in DAY_AND_WEEK:  # where the week is stronger
         if week <= lags[-1]:
             first[(first == week) & (peaks[:, day - SHORTEST] > 0)] = day
     return np.where(best[:, 0] > 0, first, 1)
@@ -265,6 +270,7 @@ def _second(r: Floats, count: Floats, first: Rows) -> Rows:
     sums, pairs = at(np.concatenate([near, p + near], axis=2))
     covariances = sums / np.maximum(pairs, 1)
     noise = covariances[:, :, :4] - covariances[:, :, 4:]
+    # Bartlett's error, and that of the incomplete cycles at both ends
     memory = noise[:, :, 1:] / np.maximum(noise[:, :, :1], least)
     inflation = b * (1 + 2 * (memory * memory).sum(axis=2, keepdims=True))
     at_ends = 4 * p * np.maximum(other, 0) / rest / n_alike**2
@@ -292,7 +298,7 @@ def _at(table: Floats, periods: Rows) -> Floats:
     return found
 
 
-def _is_pair(short: Rows, long: Rows, pairs: tuple[tuple[int, int], ...]) -> Rows:
+def _is_pair(short: Rows, long: Rows, pairs: tuple[tuple[int, int], ...]) -> NDArray[np.bool_]:
     is_pair = np.zeros(np.broadcast_shapes(short.shape, long.shape), dtype=np.bool_)
     for a, b in pairs:
         is_pair |= (short == a) & (long == b)
