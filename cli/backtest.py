@@ -3,13 +3,12 @@
 import inspect
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .exclusive import check_together
+from .exclusive import OF_RUN, check_together, check_without_run, check_zero_shot, refuse_given
 from .messages import (
     accuracy_title,
     choose_device,
@@ -26,19 +25,23 @@ from .options import (
     Command,
     DeviceRequest,
     FiniteRange,
+    SeasonSetting,
     column_options,
     compare_option,
     device_options,
     forecasts_to_compare,
-    is_given,
     json_option,
     limits_taken_off,
     quiet_option,
+    season_option,
+    setting,
     settings_as_options,
+    weights_option,
 )
 from .reading import reading_options
 from .sources import (
     is_file_of,
+    is_run,
     open_run,
     read_options,
     read_run_source,
@@ -47,6 +50,7 @@ from .sources import (
     warn_of_learned_rows,
 )
 from .train import train
+from .zero_shot import backtest_zero_shot, note_no_training, open_zero_shot, zero_shot_beside
 
 if TYPE_CHECKING:
     from gru_xp.forecasting import Forecaster
@@ -79,24 +83,30 @@ class _Plan(NamedTuple):
         series: "TimeSeries",
         first: int,
         horizon: int,
-        fit: "Callable[[TimeSeries], Forecaster]",
+        fits: "_Fits",
         learned: int | None = None,
         training: "TimeSeries | None" = None,
+        trained: "Forecaster | None" = None,
     ) -> "Backtest":
-        """Forecast the rows from `first` on, `horizon` steps ahead unless an option says how many."""
+        """Forecast the rows from `first` on, `horizon` steps ahead unless an option says how many.
+
+        By the `trained` forecaster, if there is one, and never others.
+        """
         from gru_xp.forecasting.backtest import roll
 
+        steps = self.horizon or horizon
+        most = self.windows or (len(series) - first) // (self.stride or steps)
         return roll(
-            fit,
+            fits if trained is None else lambda _: trained,
             series,
             first,
-            self.horizon or horizon,
+            steps,
             windows=self.windows,
             stride=self.stride,
             refit=self.refit,
             learned=learned,
             training=training,
-            others=self.others,
+            others={**zero_shot_beside(series, fits.season, fits.device, most), **self.others},
         )
 
 
@@ -149,6 +159,19 @@ def _check_out(path: Path, source: str, csv: str | None) -> None:
     show_default=True,
     help="With CSV: fraction of the rows, from the start, to train on first, as by train; ignored with --windows.",
 )
+@setting(
+    "--model",
+    type=click.Choice(["gru", "ridge", "zero-shot"]),
+    help="With CSV: what forecasts; ridge is the linear skip alone, in closed form, and needs --linear-skip, and "
+    "zero-shot a pretrained GRU, for which nothing is trained.",
+)
+@season_option(
+    "Rows of a season; for --model zero-shot, two numbers, such as 24,168, are two seasons. auto finds it by the "
+    "spacing of the dates, or else by the autocorrelation.",
+    cls=SeasonSetting,
+    show_default=True,
+)
+@weights_option("With --model zero-shot")
 @column_options("Close, or the only numeric column; with RUN, as in the run")
 @reading_options
 @device_options
@@ -174,6 +197,7 @@ def backtest(
     stride: int | None,
     refit: int | None,
     split_ratio: float,
+    weights: str | None,
     target: str | None,
     features: tuple[str, ...] | str,
     reading: dict[str, Any],
@@ -187,21 +211,18 @@ def backtest(
     """Measure forecasts from many points of a series.
 
     Each is made as if the later rows were not known yet. With CSV, a model is trained on the rows before them, as by
-    train, whose options set it up. With RUN, a run folder or a model file, its model forecasts the rows that
-    it was not trained on, or those of another CSV file.
+    train, whose options set it up; with --model zero-shot, nothing is trained. With RUN, a run folder or a model file,
+    its model forecasts the rows that it was not trained on, or those of another CSV file.
     """
     from gru_xp.forecasting.backtest import first_origin
     from gru_xp.forecasting.data import naming
 
     if out is not None:
         _check_out(out, source, csv)
-    plan, known, part = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True, "test"
-    if Path(source).is_dir() or Path(source).suffix == ".safetensors":
-        if given := [name for name in (*settings, "split_ratio") if is_given(ctx, name)]:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise click.UsageError(
-                f"{flags} cannot be combined with RUN, which has its own settings; give its CSV file"
-            )
+    plan, known = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True
+    part = "test"
+    if is_run(source, csv):
+        refuse_given(ctx, (*settings, "split_ratio", "weights"), OF_RUN)
         forecaster = open_run(source, device, quiet=quiet)
         read, known = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
         training = None
@@ -210,9 +231,18 @@ def backtest(
             if csv is not None:
                 warn_of_learned_rows(forecaster, read.series, training)
         result = _of_run(plan, forecaster, read.series, training, known=known, quiet=quiet)
+    elif settings["model"] == "zero-shot":
+        check_without_run(source, csv)
+        check_zero_shot(ctx, ("refit", *(name for name in settings if name not in ("model", "season"))))
+        zero_shot = open_zero_shot(settings["season"], weights, device, quiet=quiet)
+        read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
+        note_no_training(zero_shot, read.series, weights, quiet=quiet)
+        result = backtest_zero_shot(zero_shot, read.series, horizon or 1, windows, stride, split_ratio, plan.others)
     else:
-        if csv is not None:
-            raise click.UsageError(f"'{source}' is no run folder or model file; only RUN can be followed by a CSV file")
+        check_without_run(source, csv)
+        refuse_given(ctx, ("weights",), "needs --model zero-shot")
+        if isinstance(settings["season"], tuple):
+            raise click.UsageError("--season with two numbers needs --model zero-shot; give one")
         read = read_source(source, target, features, read_options({}, reading), quiet=quiet)
         settings |= {"horizon": horizon or 1, **limits_taken_off(settings)}
         check_together(ctx, settings)
@@ -257,7 +287,7 @@ def _of_run(
         note_what_the_guard_chose(forecaster, quiet=quiet)
     learned = forecaster.notes["fit_end"] if known else len(series)
     first = learned if known else forecaster.window_length
-    return plan.run(series, first, horizon, fits if plan.refit else lambda _: forecaster, learned, training)
+    return plan.run(series, first, horizon, fits, learned, training, None if plan.refit else forecaster)
 
 
 class _Fits:
@@ -268,8 +298,14 @@ class _Fits:
 
         known = Forecaster().settings()
         self._settings = {name: value for name, value in settings.items() if name in known}
-        self._device, self._quiet, self._has_warned = device, quiet, False
+        self.device, self._quiet, self._has_warned = device, quiet, False
         self._settled: str | None = None
+
+    @property
+    def season(self) -> int | str:
+        """Rows of a season, or how to find it."""
+        season: int | str = self._settings["season"]
+        return season
 
     @property
     def least(self) -> int:
@@ -288,7 +324,7 @@ class _Fits:
             forecaster = Forecaster(**self._settings)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # it is said below
-            forecaster.fit(rows, device=self._device)
+            forecaster.fit(rows, device=self.device)
         training = forecaster.training
         assert training is not None
         if training.problem is not None:

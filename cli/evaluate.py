@@ -1,11 +1,19 @@
 """``gru-xp evaluate``."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .messages import note, note_if_no_ridge, note_what_the_guard_chose, print_json, print_parts
+from .exclusive import OF_RUN, check_without_run, check_zero_shot, refuse_given
+from .messages import (
+    accuracy_title,
+    note,
+    note_if_no_ridge,
+    note_what_the_guard_chose,
+    print_accuracy,
+    print_json,
+)
 from .options import (
     Command,
     DeviceRequest,
@@ -15,16 +23,34 @@ from .options import (
     forecasts_to_compare,
     json_option,
     quiet_option,
+    season_option,
+    weights_option,
 )
 from .reading import reading_options
-from .sources import open_run, read_run_source, training_rows, warn_of_learned_rows
+from .sources import (
+    is_run,
+    open_run,
+    read_options,
+    read_run_source,
+    read_source,
+    training_rows,
+    warn_of_learned_rows,
+)
+from .zero_shot import backtest_zero_shot, note_no_training, open_zero_shot, zero_shot_beside
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gru_xp.forecasting import Forecaster
+    from gru_xp.forecasting.backtest import OtherForecast
+    from gru_xp.io.series import TimeSeries
 
 BELOW_NAIVE = 3
 """Exit code if a model is worse than a forecast that needs no training."""
 
 
 @click.command(cls=Command, epilog="Example: gru-xp evaluate runs/goog IBM.csv")
-@click.argument("run", metavar="RUN", type=click.Path())
+@click.argument("source", metavar="CSV|RUN", type=click.Path())
 @click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
 @click.option(
     "--steps",
@@ -32,7 +58,7 @@ BELOW_NAIVE = 3
     "horizon",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Steps ahead of each forecast.  [default: as in the run]",
+    help="Steps ahead of each forecast.  [default: as in the run, or 1]",
 )
 @click.option(
     "--fail-below-naive",
@@ -40,86 +66,129 @@ BELOW_NAIVE = 3
     help="Exit with 3 if, in the last part, the best forecast that needs no training has a lower MAE, and with 1 if "
     "that part has no forecast.",
 )
-@column_options("as in the run")
+@column_options("Close, or the only numeric column; with RUN, as in the run")
+@season_option(
+    "With CSV alone: rows of a season; two numbers, such as 24,168, for two seasons. auto finds them.  [default: auto]"
+)
+@weights_option("With CSV alone")
 @reading_options
 @device_options
 @compare_option
 @quiet_option
 @json_option
+@click.pass_context
 def evaluate(
-    run: str,
+    ctx: click.Context,
+    /,
+    source: str,
     csv: str | None,
     horizon: int | None,
     fail_below_naive: bool,
     target: str | None,
     features: tuple[str, ...] | str,
+    season: Any,
+    weights: str | None,
     reading: dict[str, Any],
     device: DeviceRequest,
     compare: tuple[str, ...],
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Evaluate RUN's model and compare it with baselines.
+    """Evaluate a model and compare it with baselines.
 
     The baselines are forecasts that need no training: last value, mean, drift, and seasonal naive. Where the training
     rows are known, a ridge regression is fitted to them, too.
 
-    RUN is a run folder or a model file. Without CSV, the data of the run are used. A file that starts with the rows
-    that the model was trained on is evaluated in parts, as by train; any other file is one part.
+    With RUN, a run folder or a model file, its model is evaluated; without CSV, on the data of the run. A file that
+    starts with the rows that the model was trained on is evaluated in parts, as by train; any other file is one part.
+    With CSV alone, a pretrained GRU forecasts the last 30 % of the rows, with no training.
     """
-    from gru_xp.forecasting import evaluation
     from gru_xp.forecasting.backtest import name_in_text
 
     others = forecasts_to_compare(compare)
-    forecaster = open_run(run, device, quiet=quiet)
-    source, known = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
-    series, notes, used = source.series, forecaster.notes, forecaster.device
-    training = None
+    if is_of_run := is_run(source, csv):
+        refuse_given(ctx, ("season", "weights"), OF_RUN)
+        forecaster = open_run(source, device, quiet=quiet)
+        read, known = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
+        training = None
+        if not known:
+            training = training_rows(source, forecaster)
+            if csv is not None:
+                warn_of_learned_rows(forecaster, read.series, training)
+        steps, used = horizon or forecaster.horizon, forecaster.device
+        parts = _parts_of_run(forecaster, read.series, steps, training, others, known=known, demanded=fail_below_naive)
+        note_what_the_guard_chose(forecaster, quiet=quiet)
+    else:
+        check_without_run(source, csv)
+        check_zero_shot(ctx)
+        zero_shot = open_zero_shot(season, weights, device, quiet=quiet)
+        read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
+        steps, used, known = horizon or 1, zero_shot.device, True
+        note_no_training(zero_shot, read.series, weights, quiet=quiet)
+        parts = {"test": backtest_zero_shot(zero_shot, read.series, steps, others=others).metrics}
+    *_, (name, last) = parts.items()
+    note_if_no_ridge(last, read.path.name, known=known, quiet=quiet)
+    if as_json:
+        print_json(
+            {
+                "run": source if is_of_run else None,
+                "file": str(read.path),
+                "target": read.target,
+                "device": {"requested": device.name, "used": used.name, "tf32": used.tf32, "reason": used.reason},
+                "parts": parts,
+            }
+        )
+    else:
+        print_accuracy(accuracy_title(read.path.name, read.target, steps), parts)
+    errors = {model: measures["mae"] for model, measures in last["models"].items()}
+    if fail_below_naive and errors[last["model"]] > errors[last["best_baseline"]]:
+        note(f"{name} part: the best baseline, {name_in_text(last['best_baseline'])}, has a lower MAE")
+        sys.exit(BELOW_NAIVE)
+
+
+def _parts_of_run(
+    forecaster: "Forecaster",
+    series: "TimeSeries",
+    horizon: int,
+    training: "TimeSeries | None",
+    others: "Mapping[str, OtherForecast]",
+    *,
+    known: bool,
+    demanded: bool,
+) -> dict[str, dict[str, Any]]:
+    """The metrics of each part that has a window, of a series whose first rows are `known` to a model, or of another.
+
+    An error if it is `demanded` that the last part has one.
+    """
+    from gru_xp.forecasting import evaluation
+
+    notes = forecaster.notes
+    parts = {"all": slice(0, None)}
     if known:
         parts = {
             "train": slice(0, notes["train_end"]),
             "validation": slice(notes["train_end"], notes["fit_end"]),
             "test": slice(notes["fit_end"], None),
         }
-    else:
-        parts = {"all": slice(0, None)}
-        training = training_rows(run, forecaster)
-        if csv is not None:
-            warn_of_learned_rows(forecaster, series, training)
+    *_, tested = parts
+    rows = {name: len(range(len(series))[part]) for name, part in parts.items()}
+    beside = zero_shot_beside(series, forecaster.season, forecaster.device, rows[tested] // horizon)
     evaluated = evaluation.evaluate(
         forecaster,
         series,
         parts,
-        horizon or forecaster.horizon,
+        horizon,
         learned=notes["fit_end"] if known else None,
         training=training,
-        others=others,
+        others={**beside, **others},
     )
-    *_, tested = parts
-    if fail_below_naive and evaluated[-1].name != tested:
+    found = {part.name: part.metrics for part in evaluated}
+    if demanded and tested not in found:
         raise click.ClickException(
-            f"--fail-below-naive: the {tested} part has no window of {horizon or forecaster.horizon} step(s) to judge "
-            "by; give more rows, or a smaller --steps"
+            f"--fail-below-naive: the {tested} part has no window of {horizon} step(s) to judge by; give more rows, or "
+            "a smaller --steps"
         )
-    for name in [name for name in parts if name not in [part.name for part in evaluated]]:
-        if rows := len(range(len(series))[parts[name]]):
-            note(f"warning: {name} part: its {rows} row(s) have no window of {horizon or forecaster.horizon} step(s)")
-    note_what_the_guard_chose(forecaster, quiet=quiet)
-    last = evaluated[-1].metrics
-    note_if_no_ridge(last, source.path.name, known=known, quiet=quiet)
-    if as_json:
-        print_json(
-            {
-                "run": run,
-                "file": str(source.path),
-                "target": source.target,
-                "device": {"requested": device.name, "used": used.name, "tf32": used.tf32, "reason": used.reason},
-                "parts": {part.name: part.metrics for part in evaluated},
-            }
-        )
-    else:
-        print_parts(source.path.name, source.target, evaluated)
-    errors = {model: measures["mae"] for model, measures in last["models"].items()}
-    if fail_below_naive and errors[last["model"]] > errors[last["best_baseline"]]:
-        note(f"{evaluated[-1].name} part: the best baseline, {name_in_text(last['best_baseline'])}, has a lower MAE")
-        sys.exit(BELOW_NAIVE)
+    for name in parts:
+        if rows[name] and name not in found:
+            note(f"warning: {name} part: its {rows[name]} row(s) have no window of {horizon} step(s)")
+    return found

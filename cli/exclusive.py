@@ -1,6 +1,6 @@
 """Refuse options that have no effect beside others, instead of ignoring them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -13,6 +13,30 @@ from .options import as_options, is_given
 
 OF_TRAINING = (*together.OF_TRAINING, "checkpoint_every", "checkpoint_seconds", "verify_cpu")
 """Options of a GRU and its training, which the ridge regression has none of."""
+
+
+OF_RUN = "cannot be combined with RUN, which has its own settings; give its CSV file"
+"""Why an option is refused beside a run."""
+
+
+def refuse_given(ctx: click.Context, names: Iterable[str], reason: str) -> None:
+    """Raise UsageError, with the reason, if any of these options is given."""
+    if given := [flag(name) for name in names if is_given(ctx, name)]:
+        raise click.UsageError(f"{', '.join(given)} {reason}")
+
+
+def check_without_run(source: str, csv: str | None) -> None:
+    """Raise UsageError if a second file is given after one that is no run."""
+    if csv is not None:
+        raise click.UsageError(f"'{source}' is no run folder or model file; only RUN can be followed by a CSV file")
+
+
+def check_zero_shot(ctx: click.Context, settings: Iterable[str] = ()) -> None:
+    """Raise UsageError if features, or one of these settings of a training, are given."""
+    refuse_given(ctx, settings, "cannot be combined with zero-shot forecasts, for which nothing is trained")
+    refuse_given(
+        ctx, ("feature", "features"), "cannot be combined with zero-shot forecasts, which see the target alone"
+    )
 
 
 def check_together(ctx: click.Context, settings: Mapping[str, Any]) -> None:

@@ -12,16 +12,28 @@ import click
 
 from gru_xp.io.messages import option
 
+from .exclusive import OF_RUN, check_without_run, check_zero_shot, refuse_given
 from .messages import note, note_what_the_guard_chose, print_json
-from .options import Command, DeviceRequest, column_options, device_options, quiet_option
+from .options import (
+    Command,
+    DeviceRequest,
+    column_options,
+    device_options,
+    quiet_option,
+    season_option,
+    weights_option,
+)
 from .reading import reading_options
-from .sources import open_run, read_run_source
+from .sources import is_run, open_run, read_options, read_run_source, read_source
+from .zero_shot import naive_forecasts, note_no_training, open_zero_shot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from gru_xp.forecasting.windows import Floats
     from gru_xp.io.series import Reading, TimeSeries
+    from gru_xp.pretrained import ZeroShotForecaster
 
 _BARE_DIGIT = re.compile(r"(?<!\d)\d(?!\d)")
 _RECENT = 400
@@ -29,7 +41,7 @@ _RECENT = 400
 
 
 @click.command(cls=Command, epilog="Example: gru-xp forecast runs/goog --steps 5 > next-week.csv")
-@click.argument("run", metavar="RUN", type=click.Path())
+@click.argument("source", metavar="CSV|RUN", type=click.Path())
 @click.argument("csv", metavar="[CSV]", required=False, type=click.Path())
 @click.option(
     "--steps",
@@ -39,17 +51,26 @@ _RECENT = 400
     show_default=True,
     help="Number of values to forecast.",
 )
-@column_options("as in the run")
+@column_options("Close, or the only numeric column; with RUN, as in the run")
+@season_option(
+    "With CSV alone: rows of a season; two numbers, such as 24,168, for two seasons. auto finds them.  [default: auto]"
+)
+@weights_option("With CSV alone")
 @reading_options
 @device_options
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of CSV.")
+@click.pass_context
 def forecast(
-    run: str,
+    ctx: click.Context,
+    /,
+    source: str,
     csv: str | None,
     steps: int,
     target: str | None,
     features: tuple[str, ...] | str,
+    season: Any,
+    weights: str | None,
     reading: dict[str, Any],
     device: DeviceRequest,
     quiet: bool,
@@ -57,22 +78,51 @@ def forecast(
 ) -> None:
     """Forecast the values after the end of a series, as CSV.
 
-    RUN is a run folder or a model file. Without CSV, the data of the run are used. Each value is predicted from the
-    ones before it. A model of --loss quantile, gaussian or poisson also gives quantiles: 80 % of the values are
-    expected between GRU-lo-80 and GRU-hi-80. Dates continue at the usual spacing of the rows, written as in the file;
-    trading days are Monday to Friday, as holidays are not known. If there is no usual spacing, --freq sets it.
-    """
-    from gru_xp.errors import printable
-    from gru_xp.io.messages import listed
+    With CSV alone, no model is trained: a pretrained GRU forecasts the series, with quantiles, and forecasts that need
+    no model stand beside. With RUN, a run folder or a model file, its model forecasts; without CSV, the data of the
+    run are used. Each value is predicted from the ones before it. A model of --loss quantile, gaussian or poisson also
+    gives quantiles: 80 % of the values are expected between GRU-lo-80 and GRU-hi-80.
 
-    forecaster = open_run(run, device, quiet=quiet)
-    source, _ = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
-    series = source.series
-    if len(series.columns) > 1 and steps > 1:
-        note(f"future values of {listed(series.columns[1:])} are unknown; each keeps its last value", quiet=quiet)
-    points, *quantiles = forecaster.forecast_distributions(series, [len(series)], steps).items()
-    note_what_the_guard_chose(forecaster, quiet=quiet)
-    columns = {source.target: points[1][0], **{name: values[0] for name, values in quantiles}}
+    Dates continue at the usual spacing of the rows, written as in the file; trading days are Monday to Friday, as
+    holidays are not known. If there is no usual spacing, --freq sets it.
+    """
+    if is_run(source, csv):
+        from gru_xp.io.messages import listed
+
+        refuse_given(ctx, ("season", "weights"), OF_RUN)
+        forecaster = open_run(source, device, quiet=quiet)
+        read, _ = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
+        series = read.series
+        if len(series.columns) > 1 and steps > 1:
+            note(f"future values of {listed(series.columns[1:])} are unknown; each keeps its last value", quiet=quiet)
+        point, *others = forecaster.forecast_distributions(series, [len(series)], steps).items()
+        note_what_the_guard_chose(forecaster, quiet=quiet)
+        columns = {read.target: point[1][0], **{name: values[0] for name, values in others}}
+    else:
+        check_without_run(source, csv)
+        check_zero_shot(ctx)
+        zero_shot = open_zero_shot(season, weights, device, quiet=quiet)
+        read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
+        series = read.series
+        seasons = note_no_training(zero_shot, series, weights, quiet=quiet)
+        columns = naive_forecasts(series, seasons, steps)
+        columns = (own := _quantiles(zero_shot, series, read.target, steps)) | columns | own
+    _print(series, columns, steps, as_json=as_json)
+
+
+def _quantiles(forecaster: "ZeroShotForecaster", series: "TimeSeries", target: str, steps: int) -> "dict[str, Floats]":
+    """The columns of a zero-shot forecast, in which the median is the column of the target."""
+    from gru_xp.forecasting.backtest import column_name
+
+    (_, median), *others = forecaster.forecast_distributions(series, [len(series)], steps).items()
+    named = {column_name(name): values[0] for name, values in others}
+    return {target: median[0]} | {name: values for name, values in named.items() if not name.endswith("-median")}
+
+
+def _print(series: "TimeSeries", columns: "Mapping[str, Floats]", steps: int, *, as_json: bool) -> None:
+    """Print forecasts ``(steps,)`` by column, with the dates of the rows that follow."""
+    from gru_xp.errors import printable
+
     rows = [
         dict(zip(columns, values, strict=True))
         for values in zip(*(values.tolist() for values in columns.values()), strict=True)

@@ -172,6 +172,55 @@ def setting(*names: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*names, cls=Setting, show_default=True, **attributes)
 
 
+class _Seasons(OrWord):
+    """Whole numbers of rows, separated by commas, or one of some words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(super(_Seasons, self).convert(part.strip(), param, ctx) for part in str(value).split(","))
+
+
+def _check_seasons(ctx: click.Context, param: click.Parameter, values: tuple[tuple[Any, ...], ...]) -> Any:
+    """A season, two of them with the shorter one first, or a word."""
+    seasons = tuple(dict.fromkeys(season for given in values for season in given)) or ("auto",)
+    if len(seasons) > 2 or (len(seasons) > 1 and any(isinstance(season, str) for season in seasons)):
+        raise click.BadParameter(
+            f"{','.join(map(str, seasons))} is not auto, none, a number of rows, or two of them, such as 24,168"
+        )
+    return tuple(sorted(seasons)) if len(seasons) > 1 else seasons[0]
+
+
+class SeasonSetting(Setting):
+    """``--season`` as a `Setting` that can be given twice."""
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        return (super().get_default(ctx, call),)
+
+
+def season_option(text: str, **attributes: Any) -> Callable[[F], F]:
+    """``--season`` for two seasons, which reaches the command as `ZeroShotForecaster` takes it."""
+    return click.option(
+        "--season",
+        type=_Seasons(click.IntRange(min=2), "auto", "none"),
+        multiple=True,
+        metavar="N|auto|none",
+        callback=_check_seasons,
+        help=text,
+        **attributes,
+    )
+
+
+def weights_option(text: str) -> Callable[[F], F]:
+    """``--weights``."""
+    return click.option(
+        "--weights",
+        type=click.Path(),
+        metavar="FILE",
+        help=f"{text}: pretrained weights to use, as python -m gru_xp.pretrained writes them.  [default: gru-xp's own]",
+    )
+
+
 def _preset(name: str) -> Mapping[str, Any]:
     from gru_xp.forecasting.presets import PRESETS
 

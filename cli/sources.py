@@ -96,6 +96,53 @@ def open_file(path: str, *, quiet: bool) -> tuple[Path, bool]:
     return file, bundled
 
 
+def is_run(source: str, csv: str | None) -> bool:
+    """Whether the first argument of a command is a run, and no CSV file.
+
+    A run is a folder or a model file. What does not exist is one if a CSV file follows.
+
+    Raises
+    ------
+    DataError
+        The argument could be either, or is neither.
+    """
+    from gru_xp.data import bundled_names
+    from gru_xp.errors import DataError, printable
+
+    path, names = Path(source), bundled_names()
+    has_bundled_name = source in names or f"{source}.csv" in names
+    if source == "-":
+        return False
+    if path.is_dir():
+        if has_bundled_name:
+            other = source.removesuffix(".csv") if source in names else f"{source}.csv"
+            raise DataError(
+                f"{source}: is a folder here, and the name of a bundled series; give ./{source} for the run, or "
+                f"{other} for the series"
+            )
+        return True
+    if path.exists() or path.suffix == ".safetensors":
+        return path.suffix == ".safetensors" or _is_model_file(path)
+    if csv is None and not has_bundled_name:
+        raise DataError(
+            f"{printable(source)}: does not exist; give a run folder, a model file, a CSV file, or a bundled one: "
+            f"{', '.join(names)}"
+        )
+    return not has_bundled_name
+
+
+def _is_model_file(path: Path) -> bool:
+    """Whether a file begins as safetensors does: with the length of its JSON header, and the header."""
+    try:
+        if not path.is_file():  # a pipe can be read only once
+            return False
+        with path.open("rb") as file:
+            begin = file.read(9)
+        return begin[8:] == b"{" and int.from_bytes(begin[:8], "little") < path.stat().st_size
+    except OSError:
+        return False
+
+
 def is_file_of(given: str, path: Path) -> bool:
     """Whether `path` is the file that an argument refers to: a file, a bundled file, or stdin."""
     from gru_xp.data import find_file

@@ -49,6 +49,7 @@ from .progress import Interrupt, interruptible, watch
 from .reading import reading_options
 from .sources import load_run
 from .training_run import TrainingRun, new_run, resumed_run
+from .zero_shot import zero_shot_beside
 
 if TYPE_CHECKING:
     from gru_xp.forecasting import Forecaster
@@ -685,6 +686,8 @@ def _write_run(
     assert training is not None
     names = ("train", "validation", "test")
     asked = {name: run.split.part(name) for name in names}
+    windows = (len(series) - run.split.fit_end) // forecaster.horizon
+    others = {**zero_shot_beside(series, forecaster.season, forecaster.device, windows), **others}
     parts = evaluate(forecaster, series, asked, forecaster.horizon, learned=run.split.fit_end, others=others)
     metrics = {
         "file": str(run.source.path),

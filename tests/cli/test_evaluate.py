@@ -240,7 +240,6 @@ def test_what_is_no_model_is_refused_in_one_line(app, write_csv, tmp_path):
     for run, said in (
         ("nothing", "nothing: does not exist"),
         ("empty", "model.safetensors: does not exist"),
-        ("own.csv", "own.csv: not a model file"),
         ("cut.safetensors", "cut.safetensors: not a model file"),
         ("other.safetensors", "not a gru-xp model"),
     ):

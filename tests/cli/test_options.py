@@ -205,7 +205,7 @@ def test_wrong_usage_exits_with_2(app, unchanged):
 
 
 def test_an_argument_that_is_missing(app):
-    for command, argument in (("inspect", "CSV"), ("train", "CSV"), ("evaluate", "RUN"), ("forecast", "RUN")):
+    for command, argument in (("inspect", "CSV"), ("train", "CSV"), ("evaluate", "CSV|RUN"), ("forecast", "CSV|RUN")):
         outcome = app(command)
         assert outcome.code == 2, command
         assert f"Missing argument '{argument}'" in outcome.err, command
