@@ -1,8 +1,8 @@
 """The pretrained network, forward and backward: two GRU layers on patches, and quantiles around a mixture of forecasts.
 
-``a = gelu(W x + b)``, ``s1 = a + gru1(a)``, ``s2 = s1 + gru2(s1)``, ``o = V layer_norm(s2) + c``, for each patch. Of the
-outputs, the softmax of the first ones mixes the candidates of `Features`, for `STRETCH` steps ahead together, and the
-others are added to the squashed mixture, one for each quantile of each step.
+``a = gelu(W x + b)``, ``s1 = a + gru1(a)``, ``s2 = s1 + gru2(s1)``, ``o = V layer_norm(s2) + c``, for each patch. Of
+the outputs, the softmax of the first ones mixes the candidates of `Features`, for `STRETCH` steps ahead together, and
+the others are added to the squashed mixture, one for each quantile of each step.
 """
 
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ from gru_xp.nn.normalization import (
     layer_norm_backward,
     layer_norm_forward,
 )
-from gru_xp.nn.params import GRUParams, LinearParams, init_gru_params, init_linear_params
+from gru_xp.nn.params import GRUParams, LinearParams, Reset, init_gru_params, init_linear_params
 from gru_xp.nn.scan import Array, Arrays, Namespace, Scan
 from gru_xp.pretrained.features import CANDIDATES, HEAD, LEVELS, N_INPUTS, SQUASH
 
-RESET = "after"
+RESET: Reset = "after"
 """The form of the GRU layers."""
 
 HIDDEN = 160
@@ -162,8 +162,8 @@ def loss_and_gradient(
     states, cache = trunk_forward(x, params, ops=ops)
     assert cache is not None
     states = xp.reshape(states, (B * K, -1))
-    rows = (xp.reshape(a, (B * K, *a.shape[2:])) for a in (candidates, y, weight))
-    value, dstates, dhead = _head_loss(states, *rows, params.head, ops)
+    candidates, y, weight = (xp.reshape(a, (B * K, *a.shape[2:])) for a in (candidates, y, weight))
+    value, dstates, dhead = _head_loss(states, candidates, y, weight, params.head, ops)
     dinputs, dfirst, dsecond, dnorm = trunk_backward(xp.reshape(dstates, (B, K, -1)), cache)
     return value, ZeroShotParams(dinputs, dfirst, dsecond, dnorm, dhead)
 

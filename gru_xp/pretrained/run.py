@@ -5,10 +5,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gru_xp import __version__
 from gru_xp.devices import Device, to_device
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import CheckpointError
@@ -145,7 +145,7 @@ def train_weights(
     loss = result.history[-1].validation_cost
     metadata = {
         "made_by": f"python -m gru_xp.pretrained --positions {plan.positions} --seed {plan.seed}",
-        "gru_xp": __version__,
+        "gru_xp": version("gru-xp"),
         "updates": str(plan.updates),
         "validation_loss": f"{loss:.5f}",
     }

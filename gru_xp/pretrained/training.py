@@ -50,6 +50,12 @@ GIVEN, FOUND, NONE = 0.3, 0.5, 0.08
 """Shares of the series that come with their true season, with the one that is found, and with none; the rest come with
 a common one that need not be theirs, as people give those."""
 
+LONG_SEASON = 24
+"""Series with a season of this length or more are drawn `SHOWN` times as often as others where two of their seasons are
+in view, and `HIDDEN` times elsewhere."""
+
+SHOWN, HIDDEN = 3.0, 0.5
+
 COMMON = np.array([4, 7, 12, 24, 52])
 
 FITS = 0.7
@@ -127,7 +133,9 @@ def draw_batch(rng: np.random.Generator, pool: Synthetic, B: int, K: int) -> Bat
 
 def _draw_windows(rng: np.random.Generator, pool: Synthetic, B: int, length: int) -> tuple[Floats, Rows]:
     N, T = pool.values.shape
-    series, start = rng.integers(0, N, B), rng.integers(0, T - length + 1, B)
+    long = pool.periods[:, 1]
+    odds = np.where(long < LONG_SEASON, 1.0, np.where(2 * long <= length - HEAD, SHOWN, HIDDEN))
+    series, start = rng.choice(N, B, p=odds / odds.sum()), rng.integers(0, T - length + 1, B)
     return pool.values[series[:, None], start[:, None] + np.arange(length)], pool.periods[series]
 
 

@@ -72,7 +72,7 @@ def test_inputs_have_no_unit(series):
 
 def test_candidates_against_definitions(series):
     """After the last patch, of a day of 4 values and a week of 12."""
-    values, counts, periods = series
+    values = series[0]
     features = make_features(*series)
     x = values[0].astype(np.float64)
     loc, scale = x[-1], np.abs(x[4:] - x[:-4]).mean()

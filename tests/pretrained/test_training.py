@@ -6,7 +6,7 @@ from gru_xp.nn.params import flatten
 from gru_xp.pretrained.features import squash
 from gru_xp.pretrained.generators import Synthetic
 from gru_xp.pretrained.network import init_zero_shot_params, loss_and_gradient
-from gru_xp.pretrained.training import Batches, Learner, draw_batch
+from gru_xp.pretrained.training import Batches, Learner, _draw_windows, draw_batch
 
 
 @pytest.fixture
@@ -27,6 +27,17 @@ def test_targets_are_what_follows_each_patch(pool):
     assert given_none.mean() > 0.3
     wanted = np.broadcast_to(squash(steps.astype(np.float32)), (given_none.sum(), 64))
     np.testing.assert_allclose(batch.targets[alone, -1][given_none], wanted, rtol=2e-2)
+
+
+def test_long_seasons_are_drawn_where_they_can_be_seen():
+    """Of two kinds of series, whose values tell them apart: without a season, and with one of 100 values."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((400, 640)).astype(np.float32) + np.repeat([0, 1000], 200)[:, None]
+    pool = Synthetic(values.astype(np.float32), np.repeat([[1, 1], [50, 100]], 200, axis=0))
+    for patches, share in ((4, 1 / 3), (13, 3 / 4)):
+        drawn, periods = _draw_windows(rng, pool, 2000, 16 * patches + 64)
+        assert ((drawn.mean(axis=1) > 500) == (periods[:, 1] == 100)).all()
+        assert (periods[:, 1] == 100).mean() == pytest.approx(share, abs=0.05)
 
 
 def test_weights_sum_to_1_and_near_steps_count_more(pool):
