@@ -13,7 +13,7 @@ from gru_xp.devices import Device, to_device
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import CheckpointError
 from gru_xp.nn.params import arrays_of, map_arrays
-from gru_xp.pretrained.network import ZeroShotParams, init_zero_shot_params
+from gru_xp.pretrained.network import HIDDEN, ZeroShotParams, init_zero_shot_params
 from gru_xp.pretrained.training import Batch, Batches, Learner, expected_positions, on_device
 from gru_xp.pretrained.weights import WEIGHTS_FILE, load_weights, save_weights
 from gru_xp.pretrained.widths import fit_widths
@@ -111,7 +111,7 @@ def train_weights(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT_FILE
     xp = device.xp
-    params = init_zero_shot_params(xp=xp, seed=plan.seed, dtype=xp.float32)
+    params = init_zero_shot_params(hidden_size=HIDDEN, xp=xp, seed=plan.seed, dtype=xp.float32)
     params = map_arrays(partial(to_device, device=device), params)
     state = _read(checkpoint, plan, params) if checkpoint.exists() else None
     batches, learner = Batches(plan.seed), Learner(device)

@@ -86,10 +86,11 @@ class Batches:
 
     def __call__(self, number: int) -> Batch:
         """The batch of a number from 1 on."""
-        rng = np.random.default_rng([self._seed, 1, number])
-        shares = np.array(list(PATCHES.values()))
-        K = int(rng.choice(list(PATCHES), p=shares / shares.sum()))
-        return draw_batch(rng, _pool(self._seed, 2, (number - 1) // BATCHES_OF_POOL), _rows(K), K)
+        return self._draw(number, 1, _pool(self._seed, 2, (number - 1) // BATCHES_OF_POOL))
+
+    def held_out(self, number: int) -> Batch:
+        """A batch of a number from 1 on, of series that are in no other one."""
+        return self._draw(number, 5, _pool(self._seed, 6, 0))
 
     def validation(self) -> list[Batch]:
         """Batches of other series, of several lengths."""
@@ -98,6 +99,12 @@ class Batches:
             draw_batch(np.random.default_rng([self._seed, 4, K]), pool, max(64, 1024 // K), K)
             for K in VALIDATION_PATCHES
         ]
+
+    def _draw(self, number: int, stream: int, pool: Synthetic) -> Batch:
+        rng = np.random.default_rng([self._seed, stream, number])
+        shares = np.array(list(PATCHES.values()))
+        K = int(rng.choice(list(PATCHES), p=shares / shares.sum()))
+        return draw_batch(rng, pool, _rows(K), K)
 
 
 @lru_cache(maxsize=2)
