@@ -87,8 +87,8 @@ class ZeroShotForecaster:
     Examples
     --------
     >>> import numpy as np
-    >>> forecaster = ZeroShotForecaster(season=12)  # doctest: +SKIP
-    >>> forecaster.forecast(10 + np.sin(np.arange(100) * np.pi / 6), steps=24).shape  # doctest: +SKIP
+    >>> forecaster = ZeroShotForecaster(season=12)
+    >>> forecaster.forecast(10 + np.sin(np.arange(100) * np.pi / 6), steps=24).shape
     (24,)
     """
 

@@ -258,7 +258,7 @@ def _short_season(median: Floats, values: Floats, period: int) -> tuple[Floats, 
 
 
 def _long_season(median: Floats, values: Floats, period: int, short: int) -> tuple[Floats, float, float]:
-    """The same of one that is longer than the forecast, from the values before."""
+    """Deviations, last level and slope, as in `_short_season`, of a longer season, from the values before."""
     n_cycles = min(len(values) // period, MAX_CYCLES)
     cycles = values[len(values) - n_cycles * period :].reshape(n_cycles, period)
     slope = float(np.mean(cycles[-1]) - np.mean(cycles[0])) / (max(n_cycles - 1, 1) * period)
