@@ -188,8 +188,16 @@ def predict(x: Array, candidates: Array, params: ZeroShotParams, *, ops: Scan | 
 
     The candidates are those after the last patch, ``(B, 1, C, HEAD)``.
     """
+    return predict_each(x, candidates[:, -1:, ...], params, ops=ops)[:, 0, ...]
+
+
+def predict_each(x: Array, candidates: Array, params: ZeroShotParams, *, ops: Scan | None = None) -> Array:
+    """Quantiles ``(B, n, Q, HEAD)`` after the last n patches, of which the candidates ``(B, n, C, HEAD)`` are."""
+    xp, (B, n) = array_namespace(x), candidates.shape[:2]
     states, _ = trunk_forward(x, params, ops=ops, with_cache=False)
-    return _mix(states[:, -1, :], candidates[:, -1, ...], params.head, ops)[0]
+    states = xp.reshape(states[:, states.shape[1] - n :, :], (B * n, -1))
+    quantiles, _ = _mix(states, xp.reshape(candidates, (B * n, *candidates.shape[2:])), params.head, ops)
+    return xp.reshape(quantiles, (B, n, *quantiles.shape[1:]))
 
 
 # --- the head, in blocks of patches -----------------------------------------------------------------------------------
