@@ -26,9 +26,10 @@ if TYPE_CHECKING:
         init_gru_params,
     )
     from gru_xp.nn.gradcheck import gradcheck
-    from gru_xp.pretrained import ZeroShotForecaster
+    from gru_xp.pretrained import AutoForecaster, ZeroShotForecaster
 
 __all__ = [
+    "AutoForecaster",
     "Forecaster",
     "GRUInference",
     "GRUParams",
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AutoForecaster": "gru_xp.pretrained",
     "Forecaster": "gru_xp.forecasting",
     "GruXpError": "gru_xp.errors",
     "ZeroShotForecaster": "gru_xp.pretrained",

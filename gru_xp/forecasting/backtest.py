@@ -37,10 +37,13 @@ RIDGE = "ridge"
 ZERO_SHOT = "zero-shot"
 """Name of the pretrained network's forecast in tables."""
 
+AUTO = "auto"
+"""Name in tables of the forecast that was the best of several on held-out training rows."""
+
 LEARNED_MEAN = "training mean"
 """Name of the forecast of the mean of a model's training rows, where the mean in the table is that of others."""
 
-MODELS = {"gru": "GRU", "ridge": RIDGE, "zero-shot": ZERO_SHOT}
+MODELS = {"gru": "GRU", "ridge": RIDGE, "zero-shot": ZERO_SHOT, "auto": AUTO}
 """Names of forecasters in tables, by their setting `model`."""
 
 SIGNIFICANCE = 0.05
@@ -67,7 +70,8 @@ class Measured(Protocol):
     seasons
         Those that were found in the training rows; empty where there are none.
     fallback
-        The forecast without training that it makes instead of its own; None where it makes its own.
+        The forecast without training that it makes instead of its own; None where it makes its own. Of ``"auto"``,
+        the forecast that it has chosen.
     """
 
     @property
@@ -105,8 +109,8 @@ class Backtest:
     season
         Rows of a season; 1 for none.
     fallbacks
-        For each window, which forecast without training the model's guard had chosen for it; None where it had not.
-        Empty where it had for none.
+        For each window, which forecast without training the model's guard had chosen for it, or ``"auto"`` had chosen
+        of all; None where it had not. Empty where it had for none.
     """
 
     series: TimeSeries
@@ -300,11 +304,11 @@ def name_in_text(column: str) -> str:
     if column == column_name(ZERO_SHOT):
         return ZERO_SHOT
     text = re.sub(r"(\d+)$", r" (\1)", re.sub(r"(?<!^)([A-Z])", r" \1", column).lower())
-    return text if text in (RIDGE, LEARNED_MEAN) or needs_no_training(text) else column
+    return text if text in (RIDGE, AUTO, LEARNED_MEAN) or needs_no_training(text) else column
 
 
 def model_in_text(metrics: Mapping[str, Any]) -> str:
-    """The model's name: ``"GRU"``, or ``"GRU (drift)"`` where its guard had chosen that in all windows."""
+    """The model's name: ``"GRU"``, or ``"GRU (drift)"`` where that was chosen instead of it in all windows."""
     name = name_in_text(metrics["model"])
     chosen = [naive for naive, count in metrics["fallback"].items() if count == metrics["windows"]]
     return f"{name} ({name_in_text(chosen[0])})" if chosen else name
@@ -312,19 +316,22 @@ def model_in_text(metrics: Mapping[str, Any]) -> str:
 
 def _in_sentence(model: str) -> str:
     """What follows "the" where a model is named in a sentence."""
-    return f"{model} forecast" if model == ZERO_SHOT else model
+    return f"{model} forecast" if model == ZERO_SHOT else re.sub(rf"^{AUTO}\b", "automatic choice", model)
 
 
 def guard_sentence(metrics: Mapping[str, Any]) -> str | None:
-    """In which windows the guard had chosen a forecast that needs no training, in one sentence; None if in none."""
+    """In which windows the guard, or auto, had chosen which forecast, in one sentence; None if in none."""
     model, windows, chosen = name_in_text(metrics["model"]), metrics["windows"], metrics["fallback"]
     if not chosen:
         return None
     names = [name_in_text(column) for column in chosen]
+    counts = ", ".join(f"{name} in {count}" for name, count in zip(names, chosen.values(), strict=True))
+    if model == AUTO:
+        which = names[0] if len(names) == 1 else counts + " windows"
+        return f"The automatic choice is {which}, by errors in held-out training rows."
     if list(chosen.values()) == [windows]:
         why = "the guard has found nothing better on held-out training rows"
         return f"{model_in_text(metrics)} is the {names[0]} forecast: {why}."
-    counts = ", ".join(f"{name} in {count}" for name, count in zip(names, chosen.values(), strict=True))
     return (
         f"In {sum(chosen.values())} of {windows} windows, the guard has chosen another forecast than {model}: {counts}."
     )

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from gru_xp.devices import Device
 from gru_xp.errors import DataError
 from gru_xp.forecasting.baselines import baselines
-from gru_xp.forecasting.choosing import blocks_of, held_out_from, judged_origins
+from gru_xp.forecasting.choosing import LookBack, blocks_of, held_out_from, judged_origins
 from gru_xp.forecasting.predicting import chosen_baseline, forecast_origins
 from gru_xp.forecasting.recipe import known_origins, naive_spread, step_budget
 from gru_xp.forecasting.ridge import Fold, cross_validate, naive_weight
@@ -51,13 +52,7 @@ def compare_with_naive(
     if not len(origins):
         forecaster.fallback = naive_by_blocks(forecaster, series)
         return
-    season: Any = forecaster.look_back.season if forecaster.look_back.season > 1 else "none"
-    changed = {"guard": False, "seq_length": forecaster.window_length, "season": season}
-    changed |= {"validation_ratio": 0.0, "refit": False}
-    batch_size = min(forecaster.batch_size or learned, learned)
-    if forecaster.planned_epochs(learned) * math.ceil(learned / batch_size) > step_budget(learned, batch_size):
-        changed |= {"num_epochs": None, "num_steps": None, "patience": None}  # long trainings are not made twice
-    rehearsal = kind(**forecaster.settings() | changed)
+    rehearsal = kind(**forecaster.settings() | rehearsal_settings(forecaster, forecaster.look_back, learned))
 
     def as_guard(stage: Stage) -> Hooks | None:
         return None if on_stage is None else on_stage(stage._replace(name="guard"))
@@ -78,6 +73,20 @@ def compare_with_naive(
     except DataError:  # they are no numbers
         forecasts = np.full((len(origins), len(levels), forecaster.horizon), np.nan)
     forecaster.fallback = naive_instead(series, learned, origins, forecasts, forecaster.seasons, levels)
+
+
+def rehearsal_settings(forecaster: "Forecaster", look_back: LookBack, learned: int) -> dict[str, Any]:
+    """The settings to change for a training on the first `learned` rows, by which a forecaster is judged.
+
+    Window length and season are those of all training rows, `look_back`.
+    """
+    season: Any = look_back.season if look_back.season > 1 else "none"
+    changed = {"guard": False, "seq_length": look_back.seq_length, "season": season}
+    changed |= {"validation_ratio": 0.0, "refit": False}
+    batch_size = min(forecaster.batch_size or learned, learned)
+    if forecaster.planned_epochs(learned) * math.ceil(learned / batch_size) > step_budget(learned, batch_size):
+        changed |= {"num_epochs": None, "num_steps": None, "patience": None}  # long trainings are not made twice
+    return changed
 
 
 def chosen_spread(forecaster: "Forecaster", series: TimeSeries, rows: int) -> tuple[tuple[float, ...], ...]:
@@ -135,14 +144,27 @@ def naive_by_blocks(forecaster: "Forecaster", series: TimeSeries) -> str | None:
         actual, named = target[judged[:, None] + np.arange(horizon)], baselines(target[: judged[0]], forecaster.seasons)
         for name in errors:
             errors[name] += float(np.abs(named[name](target, judged, horizon) - actual).mean()) / len(folds)
-    if errors["last value"] < (1 + MIN_ABOVE_MEAN) * errors["mean"]:
-        del errors["mean"]
-    if errors["drift"] > (1 - MIN_BELOW_LAST_VALUE) * errors["last value"]:
-        del errors["drift"]
-    best = min(errors, key=errors.__getitem__)
-    n_horizons = sum(len(fold.judged) for fold in folds) / horizon
-    gain = max(MIN_GAIN_BY_BLOCKS, GAIN_OF_ROWS / math.sqrt(n_horizons))
+    best = best_of_few(errors)
+    gain = gain_of_few(sum(len(fold.judged) for fold in folds), forecaster.horizon)
     return None if error <= (1 - gain) * errors[best] or best.startswith("seasonal") else best
+
+
+def best_of_few(errors: Mapping[str, float]) -> str:
+    """The name of the best forecast without training, by errors in few rows.
+
+    The mean and the drift must be better than the last value by more than chance makes them.
+    """
+    left, last_value = dict(errors), errors["last value"]
+    if last_value < (1 + MIN_ABOVE_MEAN) * errors["mean"]:
+        del left["mean"]
+    if errors["drift"] > (1 - MIN_BELOW_LAST_VALUE) * last_value:
+        del left["drift"]
+    return min(left, key=left.__getitem__)
+
+
+def gain_of_few(windows: int, horizon: int) -> float:
+    """By which share the error of a model must be below that of the best forecast without training in few windows."""
+    return max(MIN_GAIN_BY_BLOCKS, GAIN_OF_ROWS / math.sqrt(windows / horizon))
 
 
 def naive_instead(
