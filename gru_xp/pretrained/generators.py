@@ -470,7 +470,7 @@ def _seasons(rng: Generator, n: int, length: int) -> tuple[Floats, Floats, Ints]
 def _days(rng: Generator, n: int, length: int) -> Synthetic:
     """Days and weeks: loads, traffic, visits, sunshine, with a week in about half, and daily series with a week."""
     per_day = np.array(list(DAY_LENGTHS))[_choose(rng, list(DAY_LENGTHS.values()), n)][:, None]
-    has_week = (rng.random((n, 1)) < 0.5) | (per_day == 1)
+    has_week = (rng.random((n, 1)) < 0.6) | (per_day == 1)
     time = np.arange(length) + rng.integers(0, 7, (n, 1)) * per_day + rng.integers(0, per_day)
     day, phase = time // per_day, time % per_day
     profiles = _week_profiles(rng, per_day, has_week)
@@ -481,16 +481,16 @@ def _days(rng: Generator, n: int, length: int) -> Synthetic:
 
     # Days differ in how far they rise above the base load.
     strength = _autoregress(_normal(rng, n, int(day.max()) + 1), _uniform(rng, 0, 0.9, n))
-    strength = np.exp(strength * _log_uniform(rng, 0.01, 0.4, n) * (per_day > 1), dtype=np.float32)
+    strength = np.exp(strength * _log_uniform(rng, 0.01, 0.25, n) * (per_day > 1), dtype=np.float32)
     base = profiles.min((1, 2))[:, None]
     shape = base + (shape - base) * np.take_along_axis(strength, day, axis=1)
 
     memory = (1 - _log_uniform(rng, 0.002, 0.1, n) / per_day).astype(np.float32)
     wander = _autoregress(_normal(rng, n, length), memory)
-    level = np.exp(np.clip(wander * _log_uniform(rng, 0.02, 0.6, n), -2, 2))
+    level = np.exp(np.clip(wander * _log_uniform(rng, 0.01, 0.4, n), -2, 2))
     year = np.sin((time / per_day / 365.25 * 2 * np.pi + _uniform(rng, 0, 2 * np.pi, n)).astype(np.float32))
     level *= 1 + year * (_mask(rng, 0.6, n) * _uniform(rng, 0, 0.5, n))
-    values = level * shape * (1 + _noise(rng, n, length) * _log_uniform(rng, 0.01, 0.35, n))
+    values = level * shape * (1 + _noise(rng, n, length) * _log_uniform(rng, 0.01, 0.25, n))
 
     kind = _choose(rng, [0.72, 0.16, 0.12], n)  # proportional noise, added weather, or counts
     rows = np.flatnonzero(kind == 1)
@@ -515,11 +515,11 @@ def _week_profiles(rng: Generator, per_day: Ints, has_week: NDArray[np.bool_]) -
     n, phases = len(per_day), int(per_day.max())
     hour = (np.arange(phases) % per_day / per_day).astype(np.float32)
     working, weekend = _day_profile(rng, hour), _day_profile(rng, hour)
-    alike = _uniform(rng, 0, 1, n)
+    alike = _uniform(rng, 0, 0.9, n)
     weekend = (alike * working + (1 - alike) * weekend) * _log_uniform(rng, 0.3, 1.4, n)
     factor = np.exp(_normal(rng, n, 7) * _log_uniform(rng, 0.01, 0.2, n))
     profiles = np.repeat(working[:, None, :], 7, axis=1)
-    profiles[:, 5:] = np.where(_mask(rng, 0.2, n)[:, :, None] > 0, profiles[:, 5:], weekend[:, None, :])
+    profiles[:, 5:] = np.where(_mask(rng, 0.1, n)[:, :, None] > 0, profiles[:, 5:], weekend[:, None, :])
     profiles *= factor[:, :, None]
     return np.where(has_week[:, :, None], profiles, working[:, None, :])
 
@@ -539,7 +539,7 @@ def _day_profile(rng: Generator, hour: Floats) -> Floats:
     peaks *= _mask(rng, 0.4, n) * _uniform(rng, 0.2, 1, n)
     plain = np.maximum(plateau, peaks).max(1, keepdims=True) == 0
     wave = np.maximum(wave, 0) * np.where(plain, np.float32(1), _mask(rng, 0.5, n) * _uniform(rng, 0.2, 1, n))
-    profile = _log_uniform(rng, 0.02, 1, n) + wave + plateau + peaks
+    profile = _log_uniform(rng, 0.01, 0.5, n) + wave + plateau + peaks
     profile /= profile.mean(1, keepdims=True)
     return profile
 

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -117,8 +118,10 @@ def train_weights(
     batches, learner = Batches(plan.seed), Learner(device)
     held_out = [on_device(batch, device) for batch in batches.validation()]
 
+    ahead = _Ahead(batches)
+
     def draw(number: int) -> Batch:
-        return on_device(batches(number), device)
+        return on_device(ahead(number), device)
 
     def validate(current: ZeroShotParams, ops: Ops) -> float:
         return learner.mean_loss(current, held_out)
@@ -154,6 +157,19 @@ def train_weights(
     weights = load_weights(path)
     save_weights(path, weights.params, widths=fit_widths(weights, plan.seed), metadata=metadata)
     return path
+
+
+class _Ahead:
+    """Batches, each of which is drawn by another thread while the one before it is learned from."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches, self._executor = batches, ThreadPoolExecutor(max_workers=1)
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    def __call__(self, number: int) -> Batch:
+        batch = self._next[1].result() if self._next and self._next[0] == number else self._batches(number)
+        self._next = number + 1, self._executor.submit(self._batches, number + 1)
+        return batch
 
 
 def _write(path: Path, plan: Plan, state: TrainingState) -> None:

@@ -23,7 +23,7 @@ from gru_xp.pretrained.periods import find_periods
 
 Result = TypeVar("Result")
 
-PATCHES = {1: 0.07, 2: 0.1, 3: 0.1, 4: 0.1, 6: 0.13, 8: 0.13, 12: 0.11, 16: 0.1, 24: 0.07, 32: 0.09}
+PATCHES = {1: 0.07, 2: 0.09, 3: 0.09, 4: 0.1, 6: 0.12, 8: 0.12, 12: 0.1, 16: 0.1, 24: 0.08, 32: 0.13}
 """How often series of so many patches are drawn: many of the world's series are short."""
 
 POSITIONS = 4096
@@ -54,7 +54,7 @@ LONG_SEASON = 24
 """Series with a season of this length or more are drawn `SHOWN` times as often as others where two of their seasons are
 in view, and `HIDDEN` times elsewhere."""
 
-SHOWN, HIDDEN = 3.0, 0.5
+SHOWN, HIDDEN = 4.0, 0.5
 
 COMMON = np.array([4, 7, 12, 24, 52])
 

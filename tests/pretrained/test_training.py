@@ -34,7 +34,7 @@ def test_long_seasons_are_drawn_where_they_can_be_seen():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((400, 640)).astype(np.float32) + np.repeat([0, 1000], 200)[:, None]
     pool = Synthetic(values.astype(np.float32), np.repeat([[1, 1], [50, 100]], 200, axis=0))
-    for patches, share in ((4, 1 / 3), (13, 3 / 4)):
+    for patches, share in ((4, 1 / 3), (13, 4 / 5)):
         drawn, periods = _draw_windows(rng, pool, 2000, 16 * patches + 64)
         assert ((drawn.mean(axis=1) > 500) == (periods[:, 1] == 100)).all()
         assert (periods[:, 1] == 100).mean() == pytest.approx(share, abs=0.05)
