@@ -106,7 +106,7 @@ class _Plan(NamedTuple):
             refit=self.refit,
             learned=learned,
             training=training,
-            others={**zero_shot_beside(series, fits.season, fits.device, most), **self.others},
+            others={**zero_shot_beside(series, fits.season, fits.device, most, quiet=fits.quiet), **self.others},
         )
 
 
@@ -298,7 +298,7 @@ class _Fits:
 
         known = Forecaster().settings()
         self._settings = {name: value for name, value in settings.items() if name in known}
-        self.device, self._quiet, self._has_warned = device, quiet, False
+        self.device, self.quiet, self._has_warned = device, quiet, False
         self._settled: str | None = None
 
     @property
@@ -331,15 +331,15 @@ class _Fits:
             raise click.ClickException(training.problem)
         last = training.history[-1]
         if (text := settled_text(forecaster)) and text != self._settled:
-            note(text, quiet=self._quiet)
+            note(text, quiet=self.quiet)
         if not self._has_warned:
             learned = rows.head(len(rows) - round(len(rows) * forecaster.validation_ratio))
             warn_of_few_windows(forecaster, len(learned))
-            note_if_not_guarded(forecaster, learned, quiet=self._quiet)
+            note_if_not_guarded(forecaster, learned, quiet=self.quiet)
         self._has_warned, self._settled = True, text
         epochs = f"best epoch {training.best_epoch} of {last.epoch}, " if forecaster.model == "gru" else ""
         naive = f"; nothing beats the {forecaster.fallback} forecast" if forecaster.fallback is not None else ""
-        note(f"trained on {len(rows)} rows: {epochs}{last.seconds:.1f} s{naive}", quiet=self._quiet)
+        note(f"trained on {len(rows)} rows: {epochs}{last.seconds:.1f} s{naive}", quiet=self.quiet)
         return forecaster
 
 

@@ -116,7 +116,16 @@ def evaluate(
             if csv is not None:
                 warn_of_learned_rows(forecaster, read.series, training)
         steps, used = horizon or forecaster.horizon, forecaster.device
-        parts = _parts_of_run(forecaster, read.series, steps, training, others, known=known, demanded=fail_below_naive)
+        parts = _parts_of_run(
+            forecaster,
+            read.series,
+            steps,
+            training,
+            others,
+            known=known,
+            demanded=fail_below_naive,
+            quiet=quiet,
+        )
         note_what_the_guard_chose(forecaster, quiet=quiet)
     else:
         check_without_run(source, csv)
@@ -155,6 +164,7 @@ def _parts_of_run(
     *,
     known: bool,
     demanded: bool,
+    quiet: bool,
 ) -> dict[str, dict[str, Any]]:
     """The metrics of each part that has a window, of a series whose first rows are `known` to a model, or of another.
 
@@ -172,7 +182,8 @@ def _parts_of_run(
         }
     *_, tested = parts
     rows = {name: len(range(len(series))[part]) for name, part in parts.items()}
-    beside = zero_shot_beside(series, forecaster.season, forecaster.device, rows[tested] // horizon)
+    windows = rows[tested] // horizon
+    beside = zero_shot_beside(series, forecaster.season, forecaster.device, windows, quiet=quiet)
     evaluated = evaluation.evaluate(
         forecaster,
         series,

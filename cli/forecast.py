@@ -78,10 +78,11 @@ def forecast(
 ) -> None:
     """Forecast the values after the end of a series, as CSV.
 
-    With CSV alone, no model is trained: a pretrained GRU forecasts the series, with quantiles, and forecasts that need
-    no model stand beside. With RUN, a run folder or a model file, its model forecasts; without CSV, the data of the
-    run are used. Each value is predicted from the ones before it. A model of --loss quantile, gaussian or poisson also
-    gives quantiles: 80 % of the values are expected between GRU-lo-80 and GRU-hi-80.
+    With CSV alone, nothing is trained: a pretrained GRU forecasts the target. The column of the target has the median;
+    further columns have quantiles, the last value and the seasonal naive forecast. With RUN, a run folder or a model
+    file, its model forecasts; without CSV, the data of the run are used. Each value is predicted from the ones before
+    it. A model of --loss quantile, gaussian or poisson also gives quantiles: 80 % of the values are expected between
+    GRU-lo-80 and GRU-hi-80.
 
     Dates continue at the usual spacing of the rows, written as in the file; trading days are Monday to Friday, as
     holidays are not known. If there is no usual spacing, --freq sets it.

@@ -416,7 +416,7 @@ def train(
             checkpoints.write()
             run.count_refit_rows()
             drift = None if witness is None else _verify(run, witness, interrupt)
-            metrics, parts = _write_run(partial_folder, run, drift, others)
+            metrics, parts = _write_run(partial_folder, run, drift, others, quiet=quiet)
         _say_which_model_is_kept(run)
         _say_what_the_guard_found(run)
         _say_if_nothing_was_left(run, quiet=quiet)
@@ -669,7 +669,7 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
 
 
 def _write_run(
-    folder: Path, run: TrainingRun, drift: "Drift | None", others: "dict[str, OtherForecast]"
+    folder: Path, run: TrainingRun, drift: "Drift | None", others: "dict[str, OtherForecast]", *, quiet: bool
 ) -> tuple[dict[str, Any], list[Any]]:
     """Write all files of the run; the metrics and the evaluated parts."""
     from gru_xp.forecasting.evaluation import evaluate
@@ -687,7 +687,7 @@ def _write_run(
     names = ("train", "validation", "test")
     asked = {name: run.split.part(name) for name in names}
     windows = (len(series) - run.split.fit_end) // forecaster.horizon
-    others = {**zero_shot_beside(series, forecaster.season, forecaster.device, windows), **others}
+    others = {**zero_shot_beside(series, forecaster.season, forecaster.device, windows, quiet=quiet), **others}
     parts = evaluate(forecaster, series, asked, forecaster.horizon, learned=run.split.fit_end, others=others)
     metrics = {
         "file": str(run.source.path),

@@ -97,7 +97,9 @@ def _ridge(training: "TimeSeries", seasons: "Sequence[int]", horizon: int) -> "d
     return {RIDGE: lambda values, origins, horizon, _: ridge.forecasts(values, origins.tolist(), horizon)}
 
 
-def zero_shot_beside(series: "TimeSeries", season: Any, device: "Device", windows: int) -> "dict[str, OtherForecast]":
+def zero_shot_beside(
+    series: "TimeSeries", season: Any, device: "Device", windows: int, *, quiet: bool
+) -> "dict[str, OtherForecast]":
     """The zero-shot forecast for the table of a model, by name.
 
     None where the package has no weights, or, with a line on stderr, where there are too many windows.
@@ -108,7 +110,7 @@ def zero_shot_beside(series: "TimeSeries", season: Any, device: "Device", window
     if not has_default_weights():
         return {}
     if windows > MAX_BESIDE:
-        note(f"no zero-shot forecast in the table: {windows} windows take too long")
+        note(f"no zero-shot forecast in the table, of {windows} windows: it has up to {MAX_BESIDE}", quiet=quiet)
         return {}
     from gru_xp.pretrained import ZeroShotForecaster
     from gru_xp.pretrained.rolling import fast_forecast
