@@ -1,5 +1,6 @@
 """``gru-xp backtest``."""
 
+import copy
 import inspect
 import json
 import warnings
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .exclusive import OF_RUN, check_together, check_without_run, check_zero_shot, refuse_given
+from .exclusive import OF_RUN, check_auto, check_together, check_without_run, check_zero_shot, refuse_given
 from .messages import (
     accuracy_title,
     choose_device,
@@ -54,7 +55,7 @@ from .zero_shot import backtest_zero_shot, note_no_training, open_zero_shot, zer
 
 if TYPE_CHECKING:
     from gru_xp.forecasting import Forecaster
-    from gru_xp.forecasting.backtest import Backtest, OtherForecast
+    from gru_xp.forecasting.backtest import Backtest, Measured, OtherForecast
     from gru_xp.io.series import TimeSeries
 
 COUNT = click.IntRange(min=1)
@@ -161,9 +162,10 @@ def _check_out(path: Path, source: str, csv: str | None) -> None:
 )
 @setting(
     "--model",
-    type=click.Choice(["gru", "ridge", "zero-shot"]),
+    type=click.Choice(["gru", "ridge", "zero-shot", "auto"]),
     help="With CSV: what forecasts; ridge is the linear skip alone, in closed form, and needs --linear-skip, and "
-    "zero-shot a pretrained GRU, for which nothing is trained.",
+    "zero-shot a pretrained GRU, for which nothing is trained. auto is one of these or a forecast without training, "
+    "whichever forecasts the last fifth of the training rows best.",
 )
 @season_option(
     "Rows of a season; for --model zero-shot, two numbers, such as 24,168, are two seasons. auto finds it by the "
@@ -171,7 +173,7 @@ def _check_out(path: Path, source: str, csv: str | None) -> None:
     cls=SeasonSetting,
     show_default=True,
 )
-@weights_option("With --model zero-shot")
+@weights_option("With --model zero-shot or auto")
 @column_options("Close, or the only numeric column; with RUN, as in the run")
 @reading_options
 @device_options
@@ -240,13 +242,18 @@ def backtest(
         result = backtest_zero_shot(zero_shot, read.series, horizon or 1, windows, stride, split_ratio, plan.others)
     else:
         check_without_run(source, csv)
-        refuse_given(ctx, ("weights",), "needs --model zero-shot")
+        is_auto = settings["model"] == "auto"
+        if not is_auto:
+            refuse_given(ctx, ("weights",), "needs --model zero-shot or auto")
         if isinstance(settings["season"], tuple):
             raise click.UsageError("--season with two numbers needs --model zero-shot; give one")
         read = read_source(source, target, features, read_options({}, reading), quiet=quiet)
         settings |= {"horizon": horizon or 1, **limits_taken_off(settings)}
         check_together(ctx, settings)
-        fits = _Fits(settings, choose_device(device, quiet=quiet), quiet=quiet)
+        if is_auto:
+            check_auto(ctx, settings)
+        used = choose_device(device, quiet=quiet)
+        fits = _AutoFits(settings, used, weights, quiet=quiet) if is_auto else _Fits(settings, used, quiet=quiet)
         steps, rows = horizon or 1, len(read.series)
         with naming(read.series):
             first = first_origin(rows, steps, stride or steps, windows, split_ratio, least=fits.least)
@@ -317,7 +324,7 @@ class _Fits:
             forecaster = Forecaster(**self._settings)
         return least_rows(forecaster.shortest_window, forecaster.validation_ratio, forecaster.horizon)
 
-    def __call__(self, rows: "TimeSeries") -> "Forecaster":
+    def __call__(self, rows: "TimeSeries") -> "Measured":
         from gru_xp.forecasting import Forecaster
 
         with settings_as_options():
@@ -341,6 +348,30 @@ class _Fits:
         naive = f"; nothing beats the {forecaster.fallback} forecast" if forecaster.fallback is not None else ""
         note(f"trained on {len(rows)} rows: {epochs}{last.seconds:.1f} s{naive}", quiet=self.quiet)
         return forecaster
+
+
+class _AutoFits(_Fits):
+    """Chooses and trains the best forecaster for each call, with a line on stderr."""
+
+    def __init__(self, settings: dict[str, Any], device: Any, weights: str | None, *, quiet: bool) -> None:
+        from gru_xp.pretrained import AutoForecaster
+
+        super().__init__(settings, device, quiet=quiet)
+        own = {name: value for name, value in self._settings.items() if name not in ("model", "guard")}
+        with settings_as_options():
+            self._auto = AutoForecaster(**own, weights=weights)
+
+    @property
+    def least(self) -> int:
+        """The fewest rows to learn from."""
+        return self._auto.least
+
+    def __call__(self, rows: "TimeSeries") -> "Measured":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            auto = self._auto.fit(rows, device=self.device)
+        note(f"auto, {len(rows)} rows: {auto.reason}", quiet=self.quiet)
+        return copy.copy(auto).measured()
 
 
 def _write(result: "Backtest", path: Path) -> None:

@@ -39,6 +39,17 @@ def check_zero_shot(ctx: click.Context, settings: Iterable[str] = ()) -> None:
     )
 
 
+def check_auto(ctx: click.Context, settings: Mapping[str, Any]) -> None:
+    """Raise UsageError if settings, or options that are given, do not go with ``--model auto``."""
+    refuse_given(ctx, ("guard",), "has no effect with --model auto, which compares with naive forecasts itself")
+    if ctx.params.get("verify_cpu"):
+        raise click.UsageError("--verify-cpu cannot be combined with --model auto; give the model that it chooses")
+    if (loss := settings["loss"]) in ("quantile", "gaussian", "poisson"):
+        raise click.UsageError(f"--loss {loss} cannot be combined with --model auto, which compares points alone")
+    if not settings["linear_skip"]:
+        raise click.UsageError("--model auto needs --linear-skip, which the ridge consists of")
+
+
 def check_together(ctx: click.Context, settings: Mapping[str, Any]) -> None:
     """Raise UsageError if an option is given that has no effect beside the settings.
 

@@ -98,9 +98,10 @@ def warn_of_few_windows(forecaster: "Forecaster", rows: int) -> None:
 def note_what_the_guard_chose(forecaster: "Forecaster", *, quiet: bool = False) -> None:
     """One line on stderr if a forecaster's guard has chosen a forecast that needs no training."""
     if forecaster.fallback is not None:
+        other = "--no-guard" if forecaster.guard else f"--model {forecaster.model} --no-guard"
         note(
-            f"nothing beats the {forecaster.fallback} forecast here; forecasting that (train with --no-guard "
-            "to forecast with the model)",
+            f"nothing beats the {forecaster.fallback} forecast here; forecasting that (train with {other} to forecast "
+            "with the model)",
             quiet=quiet,
         )
 

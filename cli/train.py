@@ -16,7 +16,7 @@ import click
 from gru_xp.errors import DeviceWarning
 from gru_xp.io.messages import flag
 
-from .exclusive import OF_TRAINING, check_together
+from .exclusive import OF_TRAINING, check_auto, check_together
 from .messages import (
     choose_device,
     note,
@@ -48,10 +48,11 @@ from .options import (
 from .progress import Interrupt, interruptible, watch
 from .reading import reading_options
 from .sources import load_run
-from .training_run import TrainingRun, new_run, resumed_run
+from .training_run import TrainingRun, choose_model, new_run, resumed_run
 from .zero_shot import zero_shot_beside
 
 if TYPE_CHECKING:
+    from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.backtest import OtherForecast
     from gru_xp.forecasting.stages import Hooks, Stage
@@ -113,8 +114,9 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
 )
 @setting(
     "--model",
-    type=click.Choice(["gru", "ridge"]),
-    help="What to train; ridge is the linear skip alone, in closed form, and needs --linear-skip.",
+    type=click.Choice(["gru", "ridge", "auto"]),
+    help="What to train; ridge is the linear skip alone, in closed form, and needs --linear-skip. auto is the GRU, the "
+    "ridge or a forecast without training, whichever forecasts the last fifth of the training rows best.",
 )
 @setting(
     "--seq-length",
@@ -364,7 +366,7 @@ def train(
     from gru_xp.forecasting.verification import Witness
     from gru_xp.reporting.run_folder import CHECKPOINT_FILE, checkpoint_file, run_folder
 
-    others = forecasts_to_compare(compare)
+    others, is_auto = forecasts_to_compare(compare), False
     if resume is not None:
         belong_to_new_runs = {
             "--out": out,
@@ -384,6 +386,9 @@ def train(
             raise click.UsageError("--allow-changes needs --resume")
         settings |= {"validation_ratio": validation_ratio, **limits_taken_off(settings)}
         check_together(ctx, settings)
+        if is_auto := settings["model"] == "auto":
+            check_auto(ctx, settings)
+            settings |= {"model": "gru"}
         if device.tf32 and settings["dtype"] != "float32":
             raise click.UsageError(f"--tf32 cannot be combined with --dtype {settings['dtype']}; TF32 is for float32")
         run = new_run(csv, target, features, reading, split_ratio, settings, quiet=quiet)
@@ -404,6 +409,8 @@ def train(
             out = partial_folder.parent
             chosen = choose_device(request, quiet=quiet)
             run.use(chosen, request.name)
+            if is_auto:
+                _choose_model(run, chosen, csv, interrupt, quiet=quiet)
             if resume is None and preset == "recipe":
                 _say_whose_defaults(ctx, forecaster, quiet=quiet)
             replaces_another = resume is None and (out / CHECKPOINT_FILE).exists()
@@ -412,7 +419,9 @@ def train(
             with _Stages(run, checkpoints, witness, interrupt, quiet=quiet) as stages, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite is reported below
                 warnings.simplefilter("always", DeviceWarning)
+                fallback = None if forecaster.guard else forecaster.fallback  # that --model auto has chosen
                 forecaster.fit(run.learned, device=chosen, on_stage=stages, state=run.state)
+                forecaster.fallback = forecaster.fallback or fallback
             checkpoints.write()
             run.count_refit_rows()
             drift = None if witness is None else _verify(run, witness, interrupt)
@@ -435,6 +444,33 @@ def train(
         sys.exit(interrupt.exit_code)
     if drift is not None:
         _say_drift(drift)
+
+
+def _choose_model(run: TrainingRun, device: "Device", csv: str | None, interrupt: Interrupt, *, quiet: bool) -> None:
+    """Let the run be one of the best model, and say which that is."""
+    from gru_xp.forecasting.backtest import ZERO_SHOT
+    from gru_xp.forecasting.stages import Hooks
+
+    with ExitStack() as shown:
+
+        def on_stage(stage: "Stage") -> "Hooks":
+            callback = shown.enter_context(watch(stage.num_epochs, quiet=quiet, epoch="auto: epoch"))
+            return Hooks(callback, lambda *_: interrupt.by is not None)
+
+        choice = choose_model(run, device, on_stage)
+    if interrupt.by is not None:
+        note("Stopped before the first checkpoint; nothing was saved.")
+        sys.exit(interrupt.exit_code)
+    note(f"auto: {choice.reason}", quiet=quiet)
+    if choice.name != ZERO_SHOT:
+        return
+    held, errors, gain = choice.without_zero_shot(run.forecaster.horizon).name, choice.errors, ""
+    if errors:
+        gain = f" (MAE of zero-shot {1 - errors[ZERO_SHOT] / errors[held]:.1%} lower)" if errors[held] > 0 else ""
+    note(
+        f"a run cannot hold the zero-shot forecast, so this one is of {held}{gain}; for zero-shot: gru-xp forecast "
+        f"{shlex.quote(str(csv))}"
+    )
 
 
 class _Stages:
@@ -708,6 +744,8 @@ def _write_run(
         "seconds": training.history[-1].seconds,
         "parts": {part.name: part.metrics for part in parts},
     }
+    if "auto" in forecaster.notes:
+        metrics["auto"] = forecaster.notes["auto"]
     selection = forecaster.selection
     if selection is not None:
         metrics["selection"] = {

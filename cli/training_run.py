@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.checkpoint import Checkpoint
-    from gru_xp.forecasting.stages import Selection
+    from gru_xp.forecasting.stages import OnStage, Selection
     from gru_xp.forecasting.windows import Split
     from gru_xp.io.series import TimeSeries
+    from gru_xp.pretrained.choosing import Choice
     from gru_xp.training.trainer import TrainingState
 
 CHANGEABLE = ("num_epochs", "learning_rate", "clip_norm", "patience", "keep_every", "device", "threads", "tf32")
@@ -119,6 +120,36 @@ def new_run(
     if isinstance(features, str):
         forecaster.notes["features"] = features
     return TrainingRun(forecaster, source, _split(forecaster, source.series), file_facts(source))
+
+
+def choose_model(run: TrainingRun, device: "Device", on_stage: "OnStage") -> "Choice":
+    """Make a new run one of the model that forecasts the last training rows best, and note why in the model.
+
+    A run cannot hold the zero-shot forecast; where that is the best one, the run is of the next one. Of a forecast
+    without training, it is a ridge that falls back on it.
+    """
+    from gru_xp.forecasting.backtest import MODELS, ZERO_SHOT
+    from gru_xp.forecasting.baselines import needs_no_training
+    from gru_xp.pretrained.choosing import choose, ridge_settings, zero_shot_for
+
+    forecaster = run.forecaster
+    zero_shot = zero_shot_for(forecaster.season, None, device)
+    choice, _ = choose(forecaster, run.learned, device, zero_shot, on_stage)
+    held = choice.without_zero_shot(forecaster.horizon)
+    forecaster.guard = False
+    if held.name != MODELS["gru"]:
+        for name, value in ridge_settings(forecaster).items():
+            setattr(forecaster, name, value)
+        forecaster.fallback = held.name if needs_no_training(held.name) else None
+        run.split = _split(forecaster, run.series)
+    forecaster.notes["auto"] = {
+        "choice": held.name,
+        "errors": choice.errors,
+        "windows": choice.windows,
+        "rows": choice.rows,
+        **({"best": ZERO_SHOT} if choice.name == ZERO_SHOT else {}),
+    }
+    return choice
 
 
 def resumed_run(
