@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gru_xp.pretrained import weights
+from gru_xp.pretrained.network import init_zero_shot_params
+
 FAKE_CUPY = Path(__file__).parents[1] / "fake_cupy"
 CUDA = ("--device", "cuda:1", "--no-fallback")
 NONE_ON_THE_FIRST = "0,1e10"
@@ -109,6 +112,22 @@ def test_train_resume_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_pat
     for outcome in (on_stand_in("evaluate", "cuda", "--json", *CUDA), app("evaluate", "cpu", "--json")):
         assert outcome.code == 0, outcome.err
         numbers.append([part["models"]["GRU"]["rmse"] for part in json.loads(outcome.out)["parts"].values()])
+    np.testing.assert_allclose(*numbers[2:], rtol=1e-4)
+
+
+def test_forecasts_of_the_pretrained_network(on_stand_in, app, write_csv, tmp_path):
+    params = init_zero_shot_params(hidden_size=5, xp=np, dtype=np.float32)
+    weights.save_weights(tmp_path / "tiny.safetensors", params)
+    write_csv(rows=60)
+    given = ("own.csv", "--target", "Value", "--weights", "tiny.safetensors", "--steps", "9")
+    numbers = []
+    for outcome in (on_stand_in("forecast", *given, *CUDA), app("forecast", *given)):
+        assert outcome.code == 0, outcome.err
+        numbers.append([line.split(",") for line in outcome.out.splitlines()[1:]])
+    np.testing.assert_allclose(*np.array(numbers, dtype=float), rtol=1e-4)
+    for outcome in (on_stand_in("evaluate", *given, "--json", *CUDA), app("evaluate", *given, "--json")):
+        assert outcome.code == 0, outcome.err
+        numbers.append(json.loads(outcome.out)["parts"]["test"]["models"]["ZeroShot"]["mae"])
     np.testing.assert_allclose(*numbers[2:], rtol=1e-4)
 
 
