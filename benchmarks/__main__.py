@@ -17,6 +17,7 @@ try:
     from benchmarks.slow_tests import slow_tests
     from benchmarks.train import train
     from benchmarks.variants import variants
+    from benchmarks.zero_shot.command import zero_shot
     from gru_xp.cli.options import run
 except ModuleNotFoundError as error:
     sys.exit(
@@ -42,6 +43,7 @@ for command in (
     article,
     defaults,
     accuracy,
+    zero_shot,
     reading,
     conformance,
     slow_tests,

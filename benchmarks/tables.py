@@ -12,6 +12,8 @@ import numpy as np
 from benchmarks.accuracy.command import by_series
 from benchmarks.accuracy.command import sentences as sentences_on_accuracy
 from benchmarks.report import shape_text
+from benchmarks.zero_shot.command import GROUPS
+from benchmarks.zero_shot.command import sentences as sentences_on_zero_shot
 from gru_xp.forecasting.baselines import needs_no_training
 
 FOLDER = Path(__file__).resolve().parent
@@ -180,12 +182,61 @@ def mase_text(row: dict[str, Any], least: float) -> str:
     return f"**{text}**" if row["mase"] <= least else text
 
 
+def zero_shot_table(rows: Rows) -> Table:
+    """Errors on each set relative to the better naive forecast, means of each group of sets, and times."""
+    models = [*dict.fromkeys(row["model"] for row in rows if "naive" not in row)]
+    table: Table = [("series", "season", "horizon", "forecasts", "MASE of better naive", *models)]
+    for group, title in GROUPS.items():
+        of_group: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in rows:
+            if row.get("group") == group:
+                of_group.setdefault(row["set"], {})[row["model"]] = row
+        table += [_ratio_cells(found, models) for found in of_group.values()]
+        present = [model for model in models if any(model in found for found in of_group.values())]
+        complete = [found for found in of_group.values() if all("mase" in found.get(model, {}) for model in present)]
+        if complete and present:
+            columns = {model: [found[model] for found in complete] for model in present}
+            ratios = {model: np.log([row["by_better_naive"] for row in each]) for model, each in columns.items()}
+            means = {model: f"{np.exp(np.mean(each)):.3f}" for model, each in ratios.items()}
+            shares = {model: f"{np.mean([row['coverage'] for row in each]):.0%}" for model, each in columns.items()}
+            for label, cells in ((f"geometric mean, {len(complete)} {title}", means), ("in 80 % interval", shares)):
+                table.append((label, *[""] * 4, *(cells.get(model, NONE) for model in models)))
+    timed = {row["model"]: row for row in rows if "set" not in row}
+    for label, key, unit in ZERO_SHOT_TIMES if timed else ():
+        numbers = [timed.get(model, {}).get(key) for model in models]
+        texts = [NONE if number is None else f"{number / unit:,.3g}" for number in numbers]
+        table.append((label, *[""] * 4, *texts))
+    return table
+
+
+ZERO_SHOT_TIMES = (
+    ("ms a forecast, alone", "batch_1_ms", 1),
+    ("ms a forecast, of 256", "batch_256_ms", 1),
+    ("seconds from start to end", "start_seconds", 1),
+    ("weights, MB", "weights_bytes", 1e6),
+)
+"""Rows of the table: label, key, and unit."""
+
+
+def _ratio_cells(found: dict[str, dict[str, Any]], models: Sequence[str]) -> tuple[str, ...]:
+    """A row of `zero_shot_table`; the least error is in bold."""
+    better = next(row for row in found.values() if row.get("naive") and row["by_better_naive"] == 1)
+    least = min(row["by_better_naive"] for row in found.values() if "mase" in row)
+    ratios = [found.get(model, {}).get("by_better_naive") for model in models]
+    cells = [NONE if one is None else f"**{one:.3f}**" if one <= least else f"{one:.3f}" for one in ratios]
+    naive = f"**{better['mase']:.3f}**" if least >= 1 else f"{better['mase']:.3f}"
+    season = " and ".join(map(str, better["season"])) or "1"
+    name = better["set"] + (" *" if better["tuned"] is False else "")
+    return (name, season, str(better["horizon"]), f"{better['forecasts']:,}", naive, *cells)
+
+
 TABLES: dict[str, tuple[str, Callable[[Rows], Table]]] = {
     "train-cpu": ('medians in milliseconds, `reset="after"`, and the largest growth of memory', train_table),
     "layer-cpu": ('medians in milliseconds, `reset="after"`', layer_table),
     "infer-cpu": ("medians in microseconds", infer_table),
     "variants-cpu": ("medians in milliseconds", variants_table),
     "accuracy": ("MASE by rolling origins, with half the range over seeds", accuracy_table),
+    "zero-shot": ("MASE relative to that of the better naive forecast, and times with one thread", zero_shot_table),
 }
 
 ROOT_TABLES: dict[str, Callable[[Rows], Table]] = {"train-cpu": root_table, "accuracy": accuracy_summary}
@@ -214,7 +265,7 @@ def block(name: str, record: dict[str, Any]) -> str:
         f"Results ([{name}.json](results/{name}.json), {record['date'][:10]}), {text}, on {machine['cpu']} with "
         f"{machine['cores']} cores and {threads}: {', '.join([numpy, *peers])}."
     ]
-    sentences += sentences_on_accuracy(record["summary"])
+    sentences += [*sentences_on_accuracy(record["summary"]), *sentences_on_zero_shot(record["summary"])]
     if "against" in record["summary"]:
         numbers, before = record["summary"]["against"], settings["against"]
         sentences.append(
