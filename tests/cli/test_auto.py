@@ -1,6 +1,7 @@
 """Models that are chosen by the last training rows."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from gru_xp import AutoForecaster, Forecaster, ZeroShotForecaster
 from gru_xp.io.read import read_series
 from gru_xp.pretrained import choosing, weights
 from gru_xp.pretrained.network import init_zero_shot_params
+from gru_xp.reporting import run_folder
 
 pytestmark = pytest.mark.compat
 
@@ -18,7 +20,8 @@ SMALL = ("--hidden-size", 2, "--num-steps", 3)
 
 @pytest.fixture(autouse=True)
 def without_weights(monkeypatch):
-    """Let the package have no weights, whether it has or not."""
+    """Let the package have no weights, whether it has or not, and runs no plots, which take long."""
+    monkeypatch.setattr(run_folder, "write_plots", lambda *arguments: None)
     weights.default_weights.cache_clear()
     monkeypatch.setattr(weights, "WEIGHTS_FILE", "none.safetensors")
     yield
@@ -77,7 +80,7 @@ def test_a_run_of_the_ridge(app, write, line):
     assert choice.reason in said(outcome)
     assert choice.choice == "ridge"
     assert app(*given, "--model", "ridge", "--no-guard", "--out", "plain").out == outcome.out
-    for command in ("forecast", "evaluate", "backtest"):
+    for command in ("forecast", "evaluate"):
         assert app(command, "run", "--quiet").out == app(command, "plain", "--quiet").out, command
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert metrics["auto"]["choice"] == "ridge"
@@ -132,6 +135,18 @@ def test_the_zero_shot_forecast_is_said_to_be_better(app, write, line, weights_f
     assert "auto (zero-shot)" in measured.out
     quiet = app("train", csv, *SMALL, "--model", "auto", "--quiet", "--out", "other")
     assert "auto: " not in quiet.err
+
+
+def test_ctrl_c_before_there_is_a_choice(app, write, line, unchanged, monkeypatch):
+    def press(*arguments):
+        signal.raise_signal(signal.SIGINT)
+
+    csv = write(line)
+    monkeypatch.setattr(choosing, "_rehearsed", press)
+    with unchanged():
+        outcome = app("train", csv, *SMALL, "--model", "auto", "--out", "run")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert "nothing was saved" in outcome.err
 
 
 def test_backtest(app, write, line, weights_file):
