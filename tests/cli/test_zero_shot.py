@@ -150,7 +150,7 @@ def test_too_few_rows(app, monthly, weights_file):
 # --- measures -----------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_evaluated_like_the_test_part_of_a_training(app, monthly, weights_file, quick):
+def test_a_file_is_evaluated_like_the_test_part_of_a_training(app, monthly, weights_file, quick, request):
     """The last 30 % of the rows, as backtest has them."""
     given = ("monthly.csv", "--steps", 3, "--weights", weights_file)
     evaluated = app("evaluate", *given, "--json")
@@ -175,6 +175,7 @@ def test_a_file_is_evaluated_like_the_test_part_of_a_training(app, monthly, weig
     assert list(rows[0])[:6] == ["unique_id", "ds", "cutoff", "y", "ZeroShot", "ZeroShot-lo-80"]
     np.testing.assert_allclose(column(rows, "ZeroShot"), forecasts.ravel())
 
+    request.getfixturevalue("points_alone")
     trained = app("backtest", "monthly.csv", "--steps", 3, *quick, "--json")
     for name in ("LastValue", "Drift", "SeasonalNaive"):
         assert json.loads(trained.out)["models"][name]["mae"] == pytest.approx(test["models"][name]["mae"])
