@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,23 +74,21 @@ def test_a_season_is_for_the_naive_forecast_or_the_ridge(rng, cpu):
     forecaster = AutoForecaster(**SMALL, horizon=6, season=12).fit(series, device=cpu)
     assert forecaster.choice in ("seasonal naive", "ridge")
     assert max(forecaster.errors["ridge"], forecaster.errors["seasonal naive"]) < 0.2 * forecaster.errors["last value"]
-    copied = AutoForecaster(**SMALL, horizon=6, season=12).fit(np.round(series - 0.25, 0), device=cpu)
-    assert copied.errors.keys() == forecaster.errors.keys()
 
 
 def test_what_no_line_fits_is_for_the_gru(cpu):
     """The logistic map, whose next value follows from the last one by a parabola."""
     values = [0.3]
-    for _ in range(699):
+    for _ in range(599):
         values.append(3.8 * values[-1] * (1 - values[-1]))
     series = np.array(values)
-    settings = {"hidden_size": 16, "seq_length": 8}
+    settings = {"hidden_size": 16, "seq_length": 8, "num_steps": 120}
     forecaster = AutoForecaster(**settings).fit(series, device=cpu)
     assert forecaster.choice == "GRU"
     expected = Forecaster(**settings, guard=False).fit(series, device=cpu)
     np.testing.assert_array_equal(forecaster.forecast(series, 4), expected.forecast(series, 4))
-    before = Forecaster(**settings, season="none", guard=False).fit(series[:560], device=cpu)
-    errors = np.abs(before.forecasts(series, range(560, 700), 1)[:, 0] - series[560:])
+    before = Forecaster(**settings, season="none", guard=False).fit(series[:480], device=cpu)
+    errors = np.abs(before.forecasts(series, range(480, 600), 1)[:, 0] - series[480:])
     assert forecaster.errors["GRU"] == pytest.approx(errors.mean())
 
 
@@ -233,7 +233,7 @@ def test_missing_values(rng, cpu):
     series[[7, 100, 230, 231]] = np.nan
     with pytest.warns(DataWarning):
         forecaster = AutoForecaster(**SMALL).fit(series, device=cpu, missing="mask")
-    assert "100 forecasts" in forecaster.reason or "98 forecasts" in forecaster.reason
+    assert "98 forecasts" in forecaster.reason
     with pytest.warns(DataWarning):
         assert np.isfinite(forecaster.forecast(series, 3)).all()
 
@@ -255,6 +255,7 @@ def test_nothing_looks_ahead(rng, cpu, weights):
 def test_measures(rng, cpu):
     series = autoregression(rng, 300)
     forecaster = AutoForecaster(**SMALL).fit(series[:250], device=cpu)
+    assert np.array_equal(pickle.loads(pickle.dumps(forecaster)).forecast(series, 7), forecaster.forecast(series, 7))
     result = forecaster.evaluate(series, 5, start=250)
     np.testing.assert_array_equal(result.y_pred, forecaster.forecasts(series, result.origins.tolist(), 5))
     assert list(result.points)[:3] == ["auto", "ridge", "last value"]
