@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.accuracy.command import by_series
 from benchmarks.accuracy.command import sentences as sentences_on_accuracy
-from benchmarks.report import shape_text
+from benchmarks.report import number_text, shape_text
 from benchmarks.zero_shot.command import GROUPS
 from benchmarks.zero_shot.command import sentences as sentences_on_zero_shot
 from gru_xp.forecasting.baselines import needs_no_training
@@ -204,14 +204,14 @@ def zero_shot_table(rows: Rows) -> Table:
     timed = {row["model"]: row for row in rows if "set" not in row}
     for label, key, unit in ZERO_SHOT_TIMES if timed else ():
         numbers = [timed.get(model, {}).get(key) for model in models]
-        texts = [NONE if number is None else f"{number / unit:,.3g}" for number in numbers]
+        texts = [NONE if number is None else number_text(number / unit) for number in numbers]
         table.append((label, *[""] * 4, *texts))
     return table
 
 
 ZERO_SHOT_TIMES = (
-    ("ms a forecast, alone", "batch_1_ms", 1),
-    ("ms a forecast, of 256", "batch_256_ms", 1),
+    ("CPU ms a forecast, alone", "batch_1_ms", 1),
+    ("CPU ms a forecast, of 256 at once", "batch_256_ms", 1),
     ("seconds from start to end", "start_seconds", 1),
     ("weights, MB", "weights_bytes", 1e6),
 )
@@ -236,7 +236,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows], Table]]] = {
     "infer-cpu": ("medians in microseconds", infer_table),
     "variants-cpu": ("medians in milliseconds", variants_table),
     "accuracy": ("MASE by rolling origins, with half the range over seeds", accuracy_table),
-    "zero-shot": ("MASE relative to that of the better naive forecast, and times with one thread", zero_shot_table),
+    "zero-shot": ("MASE relative to that of the better naive forecast", zero_shot_table),
 }
 
 ROOT_TABLES: dict[str, Callable[[Rows], Table]] = {"train-cpu": root_table, "accuracy": accuracy_summary}

@@ -107,6 +107,7 @@ def zero_shot(
         raise click.UsageError("--series and --sets-only exclude each other; give one of them")
     if sets_only and not files:
         raise click.UsageError("--sets-only leaves nothing to measure; give --set, too")
+    models = tuple(model for model in MODELS if model in (models or MODELS))
     path = str(Path(weights).absolute()) if weights else ""
     loaded = own.load(path)
     sets = [read_set(file, id_column, value_column) for file in files]
@@ -119,11 +120,11 @@ def zero_shot(
         raise click.ClickException(f"several sets are called {', '.join(map(repr, twice))}; rename the files")
     rows = []
     for one in sets:
-        found = rows_of(one, loaded, models or MODELS, work)
+        found = rows_of(one, loaded, models, work)
         rows += found
         note(f"{one.name}: " + "; ".join(f"{row['model']} {_ratio_text(row)}" for row in found if "naive" not in row))
     summary = summary_of(rows)
-    timed = [] if no_times else times(list(dict.fromkeys(_timed(models or MODELS))), path, work)
+    timed = [] if no_times else times(list(_timed(models)), path, work)
     _print(rows, summary, timed)
     for sentence in sentences(summary):
         click.echo(sentence)
@@ -254,7 +255,7 @@ def _print(rows: Sequence[dict[str, Any]], summary: dict[str, Any], timed: Seque
         print_table(f"{group['sets']} {group['title']}, geometric means", header, list(_mean_cells(group)), left=1)
     if timed:
         header = ("model", "ms, alone", "ms, of 256", "start to end, s", "parameters", "bytes")
-        title = f"Times with one thread of series of {CONTEXT} rows; start to end of {SHORT}"
+        title = f"CPU time of series of {CONTEXT} rows, and wall time from start to end of one of {SHORT}"
         print_table(title, header, list(_time_cells(timed)), left=1)
 
 

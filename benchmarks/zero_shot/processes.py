@@ -39,7 +39,7 @@ class Result:
     quantiles : array, shape ``(n, horizon, 3)``
         The quantile 0.1, the point forecast, and the quantile 0.9; None if the process failed.
     about
-        ``versions``, ``sizes`` of the weights, and ``seconds`` of each repetition.
+        ``versions``, ``sizes`` of the weights, and ``seconds`` of CPU time of each repetition.
     wall_seconds
         Of the process, from start to end.
     problem

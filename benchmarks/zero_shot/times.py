@@ -1,4 +1,4 @@
-"""How long forecasts take, one at a time and many at once, with one thread, and from start to end."""
+"""How long forecasts take: CPU time, one at a time and many at once, and wall time from start to end."""
 
 import statistics
 import subprocess
