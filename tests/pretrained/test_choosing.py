@@ -82,12 +82,12 @@ def test_what_no_line_fits_is_for_the_gru(cpu):
     for _ in range(599):
         values.append(3.8 * values[-1] * (1 - values[-1]))
     series = np.array(values)
-    settings = {"hidden_size": 16, "seq_length": 8, "num_steps": 120}
+    settings = {"hidden_size": 16, "seq_length": 8, "season": "none", "num_steps": 120}
     forecaster = AutoForecaster(**settings).fit(series, device=cpu)
     assert forecaster.choice == "GRU"
     expected = Forecaster(**settings, guard=False).fit(series, device=cpu)
     np.testing.assert_array_equal(forecaster.forecast(series, 4), expected.forecast(series, 4))
-    before = Forecaster(**settings, season="none", guard=False).fit(series[:480], device=cpu)
+    before = Forecaster(**settings, guard=False).fit(series[:480], device=cpu)
     errors = np.abs(before.forecasts(series, range(480, 600), 1)[:, 0] - series[480:])
     assert forecaster.errors["GRU"] == pytest.approx(errors.mean())
 
