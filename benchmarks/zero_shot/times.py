@@ -28,11 +28,11 @@ SHORT = 200
 """Rows of the series that is forecast from start to end."""
 
 BATCH = 256
-REPEATS = {1: 50, BATCH: 7}
-"""By number of series."""
+REPEATS, PEER_REPEATS = {1: 50, BATCH: 7}, {1: 5, BATCH: 3}
+"""By number of series, of gru-xp and of other libraries, which take longer."""
 
 FITTED = ("AutoETS", "AutoTheta")
-"""Models that are fitted to each series: they gain nothing from batches, and are repeated less often."""
+"""Models that are fitted to each series, and gain nothing from batches."""
 
 STARTS = 5
 SEED = 0
@@ -64,8 +64,7 @@ def times(models: Sequence[str], weights: str, work: Path) -> list[dict[str, Any
 
 def _times_of_peer(model: str, work: Path) -> dict[str, Any]:
     batches = [1] if model in FITTED else [1, BATCH]
-    most = 5 if model in FITTED else max(REPEATS.values())
-    found = [run_peer(model, _windows(count, CONTEXT, min(REPEATS[count], most)), work) for count in batches]
+    found = [run_peer(model, _windows(count, CONTEXT, PEER_REPEATS[count]), work) for count in batches]
     starts = [run_peer(model, _windows(1, SHORT, 1), work).wall_seconds for _ in range(STARTS)]
     about = found[0].about
     return {
