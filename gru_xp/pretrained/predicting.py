@@ -78,6 +78,8 @@ def forecast_quantiles(
 
     Notes
     -----
+    With two seasons, the forecast is the mean of one with both and one with the longer season alone.
+
     No forecast is fed back. After step `HEAD`, the last cycle of the forecast's median repeats, for the longest season
     that fits into it. Of a longer season, up to three cycles of the series are averaged, at the level of the forecast;
     without a season, the last value repeats. A trend is added, whose slope is that from cycle to cycle, or without a
@@ -184,7 +186,18 @@ def _periods(batch: _Batch, given: Sequence[Periods | None]) -> Rows:
 
 
 def _forecast_head(weights: Weights, batch: _Batch, periods: Rows, device: Device) -> Floats:
-    """Quantiles ``(B, HEAD, Q)`` in units of the batch, in float64."""
+    """Quantiles ``(B, HEAD, Q)`` in units of the batch, in float64.
+
+    With two seasons, the mean of a forecast with both and one with the longer season alone.
+    """
+    quantiles = _forecast_once(weights, batch, periods, device)
+    if (two := np.flatnonzero(periods[:, 0] != periods[:, 1])).size:
+        some = _Batch(batch.values[two], batch.counts[two], batch.center[two], batch.unit[two])
+        quantiles[two] = (quantiles[two] + _forecast_once(weights, some, periods[two][:, [1, 1]], device)) / 2
+    return quantiles
+
+
+def _forecast_once(weights: Weights, batch: _Batch, periods: Rows, device: Device) -> Floats:
     features = make_features(batch.values, batch.counts, periods, last_only=True)
     with device.use():
         x, candidates = (to_device(array, device) for array in (features.inputs, features.candidates))

@@ -1,7 +1,7 @@
 """Forecasts from many rows of one series, which share what the network has seen of the rows before."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,7 +110,11 @@ def rolling_medians(
         raise ValueError(f"steps is {steps}; a pass forecasts up to {HEAD}")
     medians = np.empty((len(origins), steps))
     for passes in _batches(_passes(values, origins, periods)):
-        for one, forecasts in zip(passes, _forecast(weights, passes, device), strict=True):
+        forecasts_of_passes = _forecast(weights, passes, device)
+        if two := [row for row, one in enumerate(passes) if one.periods[0] != one.periods[1]]:  # as _forecast_head
+            longer = [replace(passes[row], periods=(passes[row].periods[1],) * 2) for row in two]
+            forecasts_of_passes[two] = (forecasts_of_passes[two] + _forecast(weights, longer, device)) / 2
+        for one, forecasts in zip(passes, forecasts_of_passes, strict=True):
             medians[one.numbers] = forecasts[[one.patch_of(origin) for origin in one.origins], :steps]
         for one in (one for one in passes if one.is_wild):
             known = [values[one.start : origin] for origin in one.origins]

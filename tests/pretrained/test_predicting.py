@@ -21,19 +21,23 @@ def assert_alike(actual, desired, tolerance=1e-4):
     np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * np.ptp(desired))
 
 
-def test_forecasts_are_those_of_the_network_in_units_of_the_data(weights, seasonal):
-    """A series of whole patches, each step of which is written down again here."""
+@pytest.mark.parametrize("views", [[MONTHS], [(4, 12), MONTHS]], ids=["one season", "two seasons"])
+def test_forecasts_are_those_of_the_network_in_units_of_the_data(weights, seasonal, views):
+    """A series of whole patches, each step of which is written down again here; with two seasons, a mean of two."""
     series = seasonal(7 * PATCH)
-    (quantiles,) = forecast_quantiles(weights, [series], [MONTHS], 20)
+    (quantiles,) = forecast_quantiles(weights, [series], views[:1], 20)
     center = np.median(series)
     unit = np.abs(series - center).mean()
     scaled = ((series - center) / unit)[None].astype(np.float32)
-    features = make_features(scaled, np.array([len(series)]), np.array([MONTHS]))
-    raw = unsquash(np.asarray(predict(features.inputs, features.candidates, weights.params)))[0, :, :20].T
-    assert (np.diff(raw, axis=1) < 0).any()
-    raw = np.sort(raw, axis=1)
-    raw = raw[:, [4]] + weights.widths[:20, None] * (raw - raw[:, [4]])
-    expected = center + unit * (features.location[0, -1] + features.scale[0, -1] * raw)
+    expected = 0.0
+    for periods in views:
+        features = make_features(scaled, np.array([len(series)]), np.array([periods]))
+        raw = unsquash(np.asarray(predict(features.inputs, features.candidates, weights.params)))[0, :, :20].T
+        assert (np.diff(raw, axis=1) < 0).any()
+        raw = np.sort(raw, axis=1)
+        raw = raw[:, [4]] + weights.widths[:20, None] * (raw - raw[:, [4]])
+        in_units = center + unit * (features.location[0, -1] + features.scale[0, -1] * raw)
+        expected = expected + in_units / len(views)
     assert_alike(quantiles, expected, 1e-6)
 
 
