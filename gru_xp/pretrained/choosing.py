@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
 GRU = MODELS["gru"]
 
-_SIMPLEST_FIRST = (RIDGE, ZERO_SHOT, GRU)
 _DECIDED = ("model", "guard")
 
 
@@ -76,7 +75,7 @@ class Choice:
     rows
         Number of training rows, from their end, that were forecast.
     needed_gain
-        By which share an error must be below that of the best forecast without training.
+        By which share the error of the ridge or the GRU must be below that of the best forecast without training.
     """
 
     name: str
@@ -92,7 +91,8 @@ class Choice:
         is_few = windows < MIN_GUARDED
         best = best_of_few(naive) if is_few else min(naive, key=naive.__getitem__)
         needed = gain_of_few(windows, horizon) if is_few else MIN_GAIN
-        better = [name for name in _SIMPLEST_FIRST if name in errors and _is_below(errors[name], naive[best], needed)]
+        gains = {RIDGE: needed, ZERO_SHOT: MIN_GAIN, GRU: needed}
+        better = [name for name in gains if name in errors and _is_below(errors[name], naive[best], gains[name])]
         least = min((errors[name] for name in better), default=0.0)
         name = next((name for name in better if not _is_below(least, errors[name], MIN_GAIN)), best)
         return cls(name, errors, windows, rows, needed)
@@ -117,6 +117,8 @@ class Choice:
             why = f"; a more complex forecast must be {MIN_GAIN:.0%} better"
             if needs_no_training(self.name):
                 why = f"; another must be {self.needed_gain:.0%} better"
+                if ZERO_SHOT in self.errors and self.needed_gain > MIN_GAIN:
+                    why += f", zero-shot {MIN_GAIN:.0%}"
         return f"{said}{found}{why}"
 
     def without_zero_shot(self, horizon: int) -> "Choice":
@@ -132,9 +134,10 @@ class AutoForecaster:
 
     They forecast the last fifth of the training rows, at most from 400 origins; the ridge and the GRU are fitted to the
     rows before. Where these are fewer than 100 forecasts, up to a half of the rows is forecast. The mean absolute error
-    of a forecast must be 1 % below that of the best forecast without training, or, in fewer than 100 forecasts, by what
-    the guard of `Forecaster` demands. Of those that are, the smallest error decides; where the error of ridge,
-    zero-shot forecast and GRU, in this order, is not 1 % above it, the first one. What is chosen is fitted to all rows.
+    of a forecast must be 1 % below that of the best forecast without training. In fewer than 100 forecasts, that of the
+    ridge and the GRU must be as far below as the guard of `Forecaster` demands of few rows; the pretrained network has
+    nothing fitted to them. Of forecasts that are, the smallest error decides, or the first of ridge, network and GRU
+    whose error is less than 1 % above it. What is chosen is fitted to all rows.
     Where there are too few rows for one forecast, the pretrained network is chosen, or without it, the last value.
 
     Parameters

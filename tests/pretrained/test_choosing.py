@@ -155,7 +155,9 @@ def test_errors_are_those_of_the_last_rows(rng, cpu):
         (100, {"ridge": 8.0, "GRU": 7.86, "zero-shot": 7.9}, "zero-shot"),
         (100, {"ridge": 9.95, "GRU": 9.9}, "GRU"),
         (36, {"ridge": 9.4}, "ridge"),
-        (36, {"zero-shot": 9.6}, "last value"),
+        (36, {"GRU": 9.6}, "last value"),
+        (36, {"zero-shot": 9.6}, "zero-shot"),
+        (36, {"zero-shot": 9.95}, "last value"),
         (9, {"GRU": 9.1}, "last value"),
         (9, {"GRU": 8.9}, "GRU"),
         (99, {"mean": 8.5}, "last value"),
@@ -164,11 +166,13 @@ def test_errors_are_those_of_the_last_rows(rng, cpu):
     ],
 )
 def test_better_is_not_enough(windows, errors, name):
-    """For one step ahead; of 36 windows, 5 % are asked for, and of 9 windows a tenth."""
+    """For one step ahead; in 36 windows, models must be 5 % better, and in 9 windows 10 %."""
     naive = {"last value": 10.0, "mean": 12.0, "drift": 11.0}
     choice = Choice.by_errors(naive | errors, windows, 50, 1)
     assert choice.name == name
-    assert choice.without_zero_shot(1).name == (name if name != "zero-shot" else "GRU")
+    assert choice.without_zero_shot(1).name == (
+        name if name != "zero-shot" else "GRU" if "GRU" in errors else "last value"
+    )
 
 
 def test_no_error_at_all_is_not_better(cpu):
