@@ -112,14 +112,17 @@ class Choice:
         found = ", ".join(f"{name} {self.errors[name]:.4g}" for name in sorted(named, key=self.errors.__getitem__))
         windows = "1 forecast" if self.windows == 1 else f"{self.windows} forecasts"
         said = f"{self.name} is chosen by mean absolute errors in {windows} of the last {self.rows} training rows: "
-        why = ""
-        if self.errors[self.name] > min(self.errors[name] for name in named):
-            why = f"; a more complex forecast must be {MIN_GAIN:.0%} better"
-            if needs_no_training(self.name):
-                why = f"; another must be {self.needed_gain:.0%} better"
-                if ZERO_SHOT in self.errors and self.needed_gain > MIN_GAIN:
-                    why += f", zero-shot {MIN_GAIN:.0%}"
-        return f"{said}{found}{why}"
+        return said + found + self._why(min(named, key=self.errors.__getitem__))
+
+    def _why(self, least: str) -> str:
+        """Why the forecast that has the smallest error is not chosen; empty if it is."""
+        if least == self.name:
+            return ""
+        if not _is_below(self.errors[least], self.errors[self.name], MIN_GAIN):
+            return f"; another must be {MIN_GAIN:.0%} better"
+        if needs_no_training(least):
+            return f"; in so few forecasts, {least} must be better than last value by more"
+        return f"; in so few forecasts, {least} must be {self.needed_gain:.0%} better than those without training"
 
     def without_zero_shot(self, horizon: int) -> "Choice":
         """The choice of the other forecasts."""
