@@ -238,7 +238,7 @@ def backtest(
         check_zero_shot(ctx, ("refit", *(name for name in settings if name not in ("model", "season"))))
         zero_shot = open_zero_shot(settings["season"], weights, device, quiet=quiet)
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
-        note_no_training(zero_shot, read.series, weights, quiet=quiet)
+        note_no_training(zero_shot, read.series, weights, plan.horizon or 1, rolling=True, quiet=quiet)
         result = backtest_zero_shot(zero_shot, read.series, horizon or 1, windows, stride, split_ratio, plan.others)
     else:
         check_without_run(source, csv)

@@ -133,7 +133,7 @@ def evaluate(
         zero_shot = open_zero_shot(season, weights, device, quiet=quiet)
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
         steps, used, known = horizon or 1, zero_shot.device, True
-        note_no_training(zero_shot, read.series, weights, quiet=quiet)
+        note_no_training(zero_shot, read.series, weights, steps, rolling=True, quiet=quiet)
         parts = {"test": backtest_zero_shot(zero_shot, read.series, steps, others=others).metrics}
     *_, (name, last) = parts.items()
     note_if_no_ridge(last, read.path.name, known=known, quiet=quiet)

@@ -105,7 +105,7 @@ def forecast(
         zero_shot = open_zero_shot(season, weights, device, quiet=quiet)
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
         series = read.series
-        seasons = note_no_training(zero_shot, series, weights, quiet=quiet)
+        seasons = note_no_training(zero_shot, series, weights, steps, quiet=quiet)
         columns = naive_forecasts(series, seasons, steps)
         columns = (own := _quantiles(zero_shot, series, read.target, steps)) | columns | own
     _print(series, columns, steps, as_json=as_json)

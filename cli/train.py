@@ -467,10 +467,8 @@ def _choose_model(run: TrainingRun, device: "Device", csv: str | None, interrupt
     held, errors, gain = choice.without_zero_shot(run.forecaster.horizon).name, choice.errors, ""
     if errors:
         gain = f" (MAE of zero-shot {1 - errors[ZERO_SHOT] / errors[held]:.1%} lower)" if errors[held] > 0 else ""
-    note(
-        f"a run cannot hold the zero-shot forecast, so this one is of {held}{gain}; for zero-shot: gru-xp forecast "
-        f"{shlex.quote(str(csv))}"
-    )
+    command = shlex.join(["gru-xp", "forecast", str(csv), "--steps", str(run.forecaster.horizon)])
+    note(f"a run cannot hold the zero-shot forecast, so this one is of {held}{gain}; for zero-shot: {command}")
 
 
 class _Stages:

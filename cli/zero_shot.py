@@ -30,13 +30,30 @@ def open_zero_shot(season: Any, weights: str | None, device: "DeviceRequest", *,
 
 
 def note_no_training(
-    forecaster: "ZeroShotForecaster", series: "TimeSeries", weights: str | None, *, quiet: bool
+    forecaster: "ZeroShotForecaster",
+    series: "TimeSeries",
+    weights: str | None,
+    steps: int,
+    *,
+    rolling: bool = False,
+    quiet: bool,
 ) -> "Sequence[int]":
-    """One line on stderr that says what forecasts, with which seasons and weights; the seasons."""
+    """Say on stderr what forecasts, with which seasons and weights, and what is doubtful about it; the seasons.
+
+    Forecasts from a `rolling` origin find the seasons in the rows before each.
+    """
+    from gru_xp.pretrained.features import HEAD
+
     seasons = forecaster.seasons_of(series)
-    how = "found" if forecaster.season == "auto" else "given"
+    how = "given"
+    if forecaster.season == "auto":
+        how = "found in all rows (each forecast: in the rows before it)" if rolling else "found"
     whose = "gru-xp's own" if weights is None else weights
     note(f"no training: a pretrained GRU; season {how}: {seasons_text(seasons)}; weights: {whose}", quiet=quiet)
+    if seasons and seasons[-1] > len(series):
+        note(f"warning: {len(series)} rows are less than a season of {seasons[-1]}, which has no effect but to mislead")
+    if steps > HEAD:
+        note(f"after step {HEAD}, the last cycle of the forecast repeats, with its drift", quiet=quiet)
     return seasons
 
 

@@ -20,6 +20,7 @@ from click.shell_completion import get_completion_class
 
 from gru_xp.cli import cli
 from gru_xp.forecasting import backtest, fitting, guard, settings
+from gru_xp.pretrained.__main__ import main as pretrained
 from gru_xp.reporting import run_folder
 
 ROOT = Path(__file__).parents[1]
@@ -162,6 +163,9 @@ def run_command(words, where):
     if words[:3] == ["python", "-m", "benchmarks"]:
         check_arguments(benchmarks(), words[3:])
         return ""
+    if words[:3] == ["python", "-m", "gru_xp.pretrained"]:
+        pretrained.make_context("", words[3:])
+        return ""
     if program == "gru-xp" or words[:3] == ["python", "-m", "gru_xp"]:
         return run_app(words[1:] if program == "gru-xp" else words[3:], environment, where)
     if program in ("head", "cp"):
@@ -275,11 +279,9 @@ def anchors_of(page):
 
 
 def test_options_that_pages_name_exist():
-    groups = (cli, benchmarks())
     known = {
         option
-        for group in groups
-        for command in group.commands.values()
+        for command in (*cli.commands.values(), *benchmarks().commands.values(), pretrained)
         for p in command.params
         for option in (*p.opts, *p.secondary_opts)
     }

@@ -1,6 +1,7 @@
 """``python -m gru_xp.pretrained``: make the weights of the zero-shot forecasts again, from synthetic series alone."""
 
 import signal
+import sys
 import time
 from typing import Any
 
@@ -25,16 +26,26 @@ def main(out: str, positions: int, seed: int, device: str, threads: int | None) 
     """
     from gru_xp.devices import resolve_device
 
-    plan, stopped = Plan(positions, seed), []
+    plan = Plan(positions, seed)
+    stopped: list[bool] = []
+
+    def stop(number: int, frame: Any) -> None:
+        if stopped:
+            sys.exit(128 + number)
+        stopped.append(True)
+        click.echo("Stopping after this update and saving. Press Ctrl-C again to quit now.", err=True)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.append(True))
+        signal.signal(number, stop)
     try:
         used = resolve_device(device, threads=threads)
-        click.echo(f"{plan.updates:,} updates on {used.name}", err=True)
+        click.echo(f"updates to make: {plan.updates:,}, on {used.name}", err=True)
         path = train_weights(out, plan, used, report=_Reporter(plan), wants_stop=lambda: bool(stopped))
     except GruXpError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Stopped. Continue with the same command: the checkpoint is in {out}" if path is None else f"{path}")
+    click.echo(
+        f"Stopped. Continue with the same command: the checkpoint is in {out}" if path is None else f"written: {path}"
+    )
 
 
 class _Reporter:
