@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gru_xp.devices import Device, resolve_device, to_device, to_host
+from gru_xp.devices.threads import one_blas_thread
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.scaling import LARGEST
@@ -199,7 +200,7 @@ def _forecast_head(weights: Weights, batch: _Batch, periods: Rows, device: Devic
 
 def _forecast_once(weights: Weights, batch: _Batch, periods: Rows, device: Device) -> Floats:
     features = make_features(batch.values, batch.counts, periods, last_only=True)
-    with device.use():
+    with device.use(), one_blas_thread:  # so that bits do not depend on the number of threads
         x, candidates = (to_device(array, device) for array in (features.inputs, features.candidates))
         # without ops, those that are kept for each thread compute, which have prepared it before
         squashed = to_host(predict(x, candidates, weights.params_on(device)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gru_xp.devices import Device, to_device, to_host
+from gru_xp.devices.threads import one_blas_thread
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.io.table import Rows
@@ -196,7 +197,7 @@ def _forecast(weights: Weights, passes: Sequence[_Pass], device: Device) -> Floa
             values[row, -len(one.values) :] = (one.values - middle) / unit
     counts, pairs = np.array([len(one.values) for one in passes]), np.array([one.periods for one in passes])
     features = make_features(values, counts, pairs)
-    with device.use():
+    with device.use(), one_blas_thread:
         last = slice(-SHARED, None)
         x, candidates = (to_device(a, device) for a in (features.inputs, features.candidates[:, last]))
         squashed = to_host(predict_each(x, candidates, weights.params_on(device)))

@@ -36,6 +36,7 @@ from gru_xp.nn.network import init_network_params
 from gru_xp.nn.params import RESETS
 from gru_xp.training.objective import Objective
 from gru_xp.training.optimizers import OPTIMIZERS
+from gru_xp.training.stream import _approach
 from gru_xp.training.trainer import TrainingConfig, Update
 
 
@@ -110,6 +111,8 @@ def _run_every_body(ops: Ops, H: int = 7) -> None:
         step = Update(rng.standard_normal(H), config, ops, sums_losses=True)
         step.start_epoch()
         step.step(rng.standard_normal(H), B, rng.standard_normal(1))
+    average, theta = rng.standard_normal((2, H))
+    ops.pointwise(_approach, (average, theta, rng.random(1)), out=(average,))  # as train_on_stream does
 
 
 @pytest.fixture
