@@ -106,8 +106,8 @@ def forecast(
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
         series = read.series
         seasons = note_no_training(zero_shot, series, weights, steps, quiet=quiet)
-        columns = naive_forecasts(series, seasons, steps)
-        columns = (own := _quantiles(zero_shot, series, read.target, steps)) | columns | own
+        own, naive = _quantiles(zero_shot, series, read.target, steps), naive_forecasts(series, seasons, steps)
+        columns = own | {name: values for name, values in naive.items() if name not in own}
     _print(series, columns, steps, as_json=as_json)
 
 

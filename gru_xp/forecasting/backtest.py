@@ -68,7 +68,7 @@ class Measured(Protocol):
     season
         ``"auto"``, ``"none"``, or rows of a season, or of several.
     seasons
-        Those that were found in the training rows; empty where there are none.
+        The seasons found in the training rows, in rows; empty if no season was found.
     fallback
         The forecast without training that it makes instead of its own; None where it makes its own. Of ``"auto"``,
         the forecast that it has chosen.

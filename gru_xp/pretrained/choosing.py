@@ -324,7 +324,7 @@ class AutoForecaster:
         -------
         pandas.DataFrame, shape ``(steps, 1 + Q)``
             The first column, whose name is `choice`, is `forecast`; the others are those of
-            `ZeroShotForecaster.forecast_distribution`, or there is none.
+            `ZeroShotForecaster.forecast_distribution`. Other choices have no further columns.
 
         Raises
         ------

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace, device
 
 from gru_xp.nn.activation import GELUCache, gelu_backward, gelu_forward
+from gru_xp.nn.checks import generator
 from gru_xp.nn.gru import GRUCache, gru_backward, gru_forward
 from gru_xp.nn.linear import LinearCache, linear_backward, linear_forward
 from gru_xp.nn.normalization import (
@@ -92,9 +93,7 @@ def init_zero_shot_params(
     -------
     ZeroShotParams
     """
-    import random
-
-    where: dict[str, Any] = {"xp": xp, "seed": random.Random(seed), "dtype": dtype, "device": device}
+    where: dict[str, Any] = {"xp": xp, "seed": generator(seed), "dtype": dtype, "device": device}
     H, n_outputs = hidden_size, N_SHARES + N_LEVELS * HEAD
     inputs = init_linear_params(N_INPUTS, H, **where)
     first, second = (init_gru_params(H, H, reset=RESET, **where) for _ in range(2))
