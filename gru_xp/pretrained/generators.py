@@ -1,7 +1,7 @@
 """Synthetic series with known seasons, which the pretrained network learns from.
 
-Each series belongs to one family (`FAMILIES`): seasonal and trending series put together from components, days and
-weeks, random walks, noise, yearly series, irregular cycles, or intermittent demand. A family makes all its series at
+Each series belongs to one family (`FAMILIES`): seasonal and trending series put together from components, growth, days
+and weeks, random walks, noise, yearly series, irregular cycles, or intermittent demand. A family makes all its series at
 once. Arrays hold a series per row, ``(n, length)``; a parameter drawn for each series is a column, ``(n, 1)``.
 """
 
@@ -31,6 +31,9 @@ MAX_ABS = 50.0
 
 SEASONS = {12: 0.26, 4: 0.20, 7: 0.14, 24: 0.14, 52: 0.08, 48: 0.03, 168: 0.03, 0: 0.12}
 """Shares of the periods of structural series; 0 is a random whole number from 3 to 130."""
+
+SEASONS_OF_GROWTH = {4: 0.45, 12: 0.40, 1: 0.15}
+"""Shares of the periods of growing series; 1 is no season."""
 
 WEEKS_IN_YEAR = 365.25 / 7
 """The exact season of half of the series whose period is 52."""
@@ -467,6 +470,28 @@ def _seasons(rng: Generator, n: int, length: int) -> tuple[Floats, Floats, Ints]
     return season, amplitude, periods
 
 
+def _growth(rng: Generator, n: int, length: int) -> Synthetic:
+    """Growth in logarithms, whose rate changes with business cycles: output, sales and prices by quarter or month.
+
+    Shocks are relative to the rate of growth, so that as many series are smooth as are rough.
+    """
+    rate = _log_uniform(rng, 0.6, 14, n) / np.float32(length)
+    slope = 1 + _autoregress(_student(rng, n, length), _uniform(rng, 0.7, 0.99, n)) * _log_uniform(rng, 0.1, 2.5, n)
+    _add(rng, 0.3, slope, lambda rng, n, length: np.cumsum(_jumps(rng, _log_uniform(rng, 0.005, 0.05, n), length), 1))
+    steps = slope * np.sign(_uniform(rng, -0.1, 0.9, n))
+    steps += _student(rng, n, length) * _mask(rng, 0.85, n) * _log_uniform(rng, 0.3, 8, n)
+    steps += _jumps(rng, _log_uniform(rng, 0.002, 0.02, n), length) * _mask(rng, 0.3, n) * _log_uniform(rng, 5, 40, n)
+    path = np.cumsum(steps, axis=1) + _noise(rng, n, length) * _log_uniform(rng, 0.1, 5, n)
+    periods = np.array(list(SEASONS_OF_GROWTH))[_choose(rng, list(SEASONS_OF_GROWTH.values()), n)][:, None]
+    rows = np.flatnonzero(periods > 1)
+    season = _season(rng, periods[rows].astype(np.float32), length) * _log_uniform(rng, 0.3, 25, rows.size)
+    path[rows] += season
+    path -= np.median(path, axis=1, keepdims=True)
+    relative = path * rate
+    values = np.where(_mask(rng, 0.85, n) > 0, np.exp(np.clip(relative, -9, 9)), relative)
+    return Synthetic(_distort(rng, values, 0.5), _one_period(periods))
+
+
 def _days(rng: Generator, n: int, length: int) -> Synthetic:
     """Days and weeks: loads, traffic, visits, sunshine, with a week in about half, and daily series with a week."""
     per_day = np.array(list(DAY_LENGTHS))[_choose(rng, list(DAY_LENGTHS.values()), n)][:, None]
@@ -647,7 +672,8 @@ def _intermittent(rng: Generator, n: int, length: int) -> Synthetic:
 
 
 FAMILIES: dict[Callable[[Generator, int, int], Synthetic], float] = {
-    _structural: 0.64,
+    _structural: 0.50,
+    _growth: 0.14,
     _days: 0.14,
     _walks: 0.08,
     _plain_noise: 0.02,
