@@ -1,6 +1,6 @@
 """Forecasts of the pretrained network for several series at once, and how they continue beyond its last step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
 from gru_xp.pretrained.features import CONTEXT, HEAD, LEVELS, PATCH, make_features, unsquash
-from gru_xp.pretrained.network import predict
+from gru_xp.pretrained.network import predict_each
 from gru_xp.pretrained.periods import find_periods
 from gru_xp.pretrained.weights import Weights
 
@@ -187,27 +187,65 @@ def _periods(batch: _Batch, given: Sequence[Periods | None]) -> Rows:
 
 
 def _forecast_head(weights: Weights, batch: _Batch, periods: Rows, device: Device) -> Floats:
-    """Quantiles ``(B, HEAD, Q)`` in units of the batch, in float64.
+    """Quantiles ``(B, HEAD, Q)`` in units of the batch, in float64."""
 
-    With two seasons, the mean of a forecast with both and one with the longer season alone.
+    def forecast(rows: Rows, pairs: Rows) -> Floats:
+        return forecast_patches(weights, batch.values[rows], batch.counts[rows], pairs, n_last=1, device=device)[:, 0]
+
+    return average_views(forecast, periods)
+
+
+def average_views(forecast: Callable[[Rows, Rows], Floats], periods: Rows) -> Floats:
+    """With two seasons, the mean of a forecast with both and one with the longer season alone.
+
+    Parameters
+    ----------
+    forecast
+        Of some rows ``(b,)`` with seasons ``(b, 2)`` of theirs: an array of shape ``(b, ...)``.
+    periods : array, shape ``(B, 2)``
+        Seasons of all rows, as for `make_features`.
+
+    Returns
+    -------
+    array, shape ``(B, ...)``
     """
-    quantiles = _forecast_once(weights, batch, periods, device)
+    forecasts = forecast(np.arange(len(periods)), periods)
     if (two := np.flatnonzero(periods[:, 0] != periods[:, 1])).size:
-        some = _Batch(batch.values[two], batch.counts[two], batch.center[two], batch.unit[two])
-        quantiles[two] = (quantiles[two] + _forecast_once(weights, some, periods[two][:, [1, 1]], device)) / 2
-    return quantiles
+        forecasts[two] = (forecasts[two] + forecast(two, periods[two][:, [1, 1]])) / 2
+    return forecasts
 
 
-def _forecast_once(weights: Weights, batch: _Batch, periods: Rows, device: Device) -> Floats:
-    features = make_features(batch.values, batch.counts, periods, last_only=True)
+def forecast_patches(
+    weights: Weights, values: Floats, counts: Rows, periods: Rows, *, n_last: int, device: Device
+) -> Floats:
+    """Forecast the quantiles after each of the last patches of some series, in their units.
+
+    Parameters
+    ----------
+    weights
+        Of the network.
+    values, counts, periods
+        As for `make_features`.
+    n_last
+        Number n of patches.
+    device
+        To compute on.
+
+    Returns
+    -------
+    array, shape ``(B, n, HEAD, 9)``
+        In float64, rising along the last axis.
+    """
+    features = make_features(values, counts, periods, last_only=n_last == 1)
+    last = slice(-n_last, None)
     with device.use(), one_blas_thread:  # so that bits do not depend on the number of threads
-        x, candidates = (to_device(array, device) for array in (features.inputs, features.candidates))
+        x, candidates = (to_device(array, device) for array in (features.inputs, features.candidates[:, last]))
         # without ops, those that are kept for each thread compute, which have prepared it before
-        squashed = to_host(predict(x, candidates, weights.params_on(device)))
-    quantiles = np.sort(unsquash(squashed.astype(np.float64)).transpose(0, 2, 1), axis=2)
-    median = quantiles[:, :, MEDIAN, None]
+        squashed = to_host(predict_each(x, candidates, weights.params_on(device)))
+    quantiles = np.sort(unsquash(squashed.astype(np.float64)).transpose(0, 1, 3, 2), axis=3)
+    median = quantiles[..., MEDIAN, None]
     quantiles = median + weights.widths[:, None] * (quantiles - median)
-    scale, location = (array[:, -1, None, None].astype(np.float64) for array in (features.scale, features.location))
+    scale, location = (array[:, last, None, None].astype(np.float64) for array in (features.scale, features.location))
     in_units: Floats = location + scale * quantiles
     return in_units
 

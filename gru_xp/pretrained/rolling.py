@@ -1,19 +1,25 @@
 """Forecasts from many rows of one series, which share what the network has seen of the rows before."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gru_xp.devices import Device, to_device, to_host
-from gru_xp.devices.threads import one_blas_thread
+from gru_xp.devices import Device
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.io.table import Rows
-from gru_xp.pretrained.features import CONTEXT, HEAD, PATCH, make_features, unsquash
-from gru_xp.pretrained.network import predict_each
-from gru_xp.pretrained.predicting import MEDIAN, MIN_VALUES, Periods, forecast_quantiles
+from gru_xp.pretrained.features import CONTEXT, HEAD, PATCH
+from gru_xp.pretrained.predicting import (
+    MEDIAN,
+    MIN_VALUES,
+    Periods,
+    average_views,
+    forecast_patches,
+    forecast_quantiles,
+)
 from gru_xp.pretrained.weights import Weights
 
 if TYPE_CHECKING:
@@ -111,10 +117,8 @@ def rolling_medians(
         raise ValueError(f"steps is {steps}; a pass forecasts up to {HEAD}")
     medians = np.empty((len(origins), steps))
     for passes in _batches(_passes(values, origins, periods)):
-        forecasts_of_passes = _forecast(weights, passes, device)
-        if two := [row for row, one in enumerate(passes) if one.periods[0] != one.periods[1]]:  # as _forecast_head
-            longer = [replace(passes[row], periods=(passes[row].periods[1],) * 2) for row in two]
-            forecasts_of_passes[two] = (forecasts_of_passes[two] + _forecast(weights, longer, device)) / 2
+        pairs = np.array([one.periods for one in passes])
+        forecasts_of_passes = average_views(partial(_forecast, weights, passes, device), pairs)
         for one, forecasts in zip(passes, forecasts_of_passes, strict=True):
             medians[one.numbers] = forecasts[[one.patch_of(origin) for origin in one.origins], :steps]
         for one in (one for one in passes if one.is_wild):
@@ -187,21 +191,15 @@ def _batches(passes: Sequence[_Pass]) -> Iterator[list[_Pass]]:
         yield from (some[first : first + MAX_PASSES] for first in range(0, len(some), MAX_PASSES))
 
 
-def _forecast(weights: Weights, passes: Sequence[_Pass], device: Device) -> Floats:
-    """Medians ``(B, n, HEAD)`` after the last n patches of passes of as many patches."""
-    K = passes[0].n_patches
-    scales = np.array([one.scale() for one in passes])
-    values = np.zeros((len(passes), K * PATCH), dtype=np.float32)
-    for row, (one, (middle, unit)) in enumerate(zip(passes, scales, strict=True)):
+def _forecast(weights: Weights, passes: Sequence[_Pass], device: Device, rows: Rows, pairs: Rows) -> Floats:
+    """Medians ``(b, n, HEAD)`` after the last n patches of some of the passes, which are of as many patches."""
+    some = [passes[row] for row in rows]
+    scales = np.array([one.scale() for one in some])
+    values = np.zeros((len(some), some[0].n_patches * PATCH), dtype=np.float32)
+    for row, (one, (middle, unit)) in enumerate(zip(some, scales, strict=True)):
         if unit and not one.is_wild:
             values[row, -len(one.values) :] = (one.values - middle) / unit
-    counts, pairs = np.array([len(one.values) for one in passes]), np.array([one.periods for one in passes])
-    features = make_features(values, counts, pairs)
-    with device.use(), one_blas_thread:
-        last = slice(-SHARED, None)
-        x, candidates = (to_device(a, device) for a in (features.inputs, features.candidates[:, last]))
-        squashed = to_host(predict_each(x, candidates, weights.params_on(device)))
-    medians = np.sort(unsquash(squashed.astype(np.float64)), axis=2)[:, :, MEDIAN]
-    scale, location = (array[:, last, None].astype(np.float64) for array in (features.scale, features.location))
-    in_units: Floats = scales[:, :1, None] + scales[:, 1:, None] * (location + scale * medians)
+    counts = np.array([len(one.values) for one in some])
+    quantiles = forecast_patches(weights, values, counts, pairs, n_last=SHARED, device=device)
+    in_units: Floats = scales[:, :1, None] + scales[:, 1:, None] * quantiles[..., MEDIAN]
     return in_units
