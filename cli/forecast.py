@@ -113,11 +113,8 @@ def forecast(
 
 def _quantiles(forecaster: "ZeroShotForecaster", series: "TimeSeries", target: str, steps: int) -> "dict[str, Floats]":
     """The columns of a zero-shot forecast, in which the median is the column of the target."""
-    from gru_xp.forecasting.backtest import column_name
-
     (_, median), *others = forecaster.forecast_distributions(series, [len(series)], steps).items()
-    named = {column_name(name): values[0] for name, values in others}
-    return {target: median[0]} | {name: values for name, values in named.items() if not name.endswith("-median")}
+    return {target: median[0]} | {name: values[0] for name, values in others if not name.endswith("-median")}
 
 
 def _print(series: "TimeSeries", columns: "Mapping[str, Floats]", steps: int, *, as_json: bool) -> None:

@@ -259,6 +259,12 @@ class Backtest:
         moved = np.abs(y_true - last)[there].mean() if there.any() else 0.0
         return float(np.abs(self.y_pred - last)[there].mean() / moved) if moved > 0 else None
 
+    @property
+    def _in_frame(self) -> list[str]:
+        """Names of the forecasts that `to_frame` has."""
+        are_medians = self.model == ZERO_SHOT
+        return [name for name in self.forecasts if not (are_medians and name.endswith("-median"))]
+
     def to_frame(self) -> "pd.DataFrame":
         """The forecasts as the functions of utilsforecast take them.
 
@@ -267,7 +273,8 @@ class Backtest:
         pandas.DataFrame
             A row for each value that is not missing: ``unique_id``, the target's name; ``ds``, its date, or the number
             of its row; ``cutoff``, that of the last row before the origin; ``y``, the actual value; and a column for
-            each forecast, such as ``GRU`` and ``LastValue``; that of a quantile has a suffix, as in ``GRU-lo-80``.
+            each forecast, such as ``GRU`` and ``LastValue``; that of a quantile has a suffix, as in ``GRU-lo-80``. The
+            point of a zero-shot forecast is its median, so there are no further columns of medians.
         """
         import pandas as pd
 
@@ -280,7 +287,7 @@ class Backtest:
                 "ds": times[rows[there]],
                 "cutoff": times[cutoffs[there]],
                 "y": self.y_true[there],
-                **{column_name(name): forecast[there] for name, forecast in self.forecasts.items()},
+                **{column_name(name): self.forecasts[name][there] for name in self._in_frame},
             }
         )
 
@@ -301,6 +308,8 @@ def column_name(forecast: str) -> str:
 
 def name_in_text(column: str) -> str:
     """The inverse of `column_name`: ``"last value"`` for ``LastValue``."""
+    if (found := quantile_column(column)) is not None:
+        return f"{name_in_text(found[0])}-{column_suffix(found[1])}"
     if column == column_name(ZERO_SHOT):
         return ZERO_SHOT
     text = re.sub(r"(\d+)$", r" (\1)", re.sub(r"(?<!^)([A-Z])", r" \1", column).lower())
@@ -454,7 +463,10 @@ def forecast_from(
     where these are not known.
     """
     origin_list = origins.tolist()
-    named = forecaster.forecast_distributions(series, origin_list, horizon)
+    named = {
+        name_in_text(column): forecast
+        for column, forecast in forecaster.forecast_distributions(series, origin_list, horizon).items()
+    }
     ridge = None if training is None else ridge_beside(forecaster, training, horizon)
     if ridge is not None:
         named[RIDGE] = ridge.forecasts(target_alone(series), origin_list, horizon)

@@ -550,9 +550,9 @@ class Forecaster:
 
     def _named(self, forecasts: Floats) -> dict[str, Floats]:
         """Forecasts ``(n, 1 + Q, steps)`` by name of the column."""
-        from gru_xp.forecasting.backtest import MODELS
+        from gru_xp.forecasting.backtest import MODELS, column_name
 
-        name = MODELS[self.model]
+        name = column_name(MODELS[self.model])
         names = [name, *(f"{name}-{column_suffix(quantile)}" for quantile in self.outputs.quantiles)]
         return dict(zip(names, np.swapaxes(forecasts, 0, 1), strict=True))
 

@@ -23,6 +23,7 @@ from gru_xp.forecasting.backtest import (
     Measured,
     OtherForecast,
     check_refit,
+    column_name,
     first_origin,
     roll,
 )
@@ -310,7 +311,7 @@ class AutoForecaster:
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
         checked = self._checked(series)
-        return with_coming_index(series, checked, self._after(checked, steps)[self.choice][0], checked.target)
+        return with_coming_index(series, checked, self._point(checked, [len(checked)], steps)[0], checked.target)
 
     def forecast_distribution(self, series: Any, steps: int) -> "pd.DataFrame":
         """Forecast the values after the last row, and quantiles of them where the pretrained network is chosen.
@@ -323,8 +324,8 @@ class AutoForecaster:
         Returns
         -------
         pandas.DataFrame, shape ``(steps, 1 + Q)``
-            The first column, whose name is `choice`, is `forecast`; the others are those of
-            `ZeroShotForecaster.forecast_distribution`. Other choices have no further columns.
+            The first column, called after `choice`, such as ``ZeroShot`` or ``LastValue``, is `forecast`; the others
+            are those of `ZeroShotForecaster.forecast_distribution`. Other choices have no further columns.
 
         Raises
         ------
@@ -370,7 +371,7 @@ class AutoForecaster:
         DataWarning
             As for `fit`.
         """
-        return self._forecasts(self._checked(series), origins, steps)[self.choice]
+        return self._point(self._checked(series), origins, steps)
 
     def forecast_distributions(self, series: Any, origins: Sequence[int], steps: int) -> dict[str, Floats]:
         """Forecast from several origins at once, as `forecasts` does, with the quantiles if there are any.
@@ -515,7 +516,10 @@ class AutoForecaster:
     def _forecasts(self, series: TimeSeries, origins: Sequence[int], steps: int) -> dict[str, Floats]:
         """Forecasts ``(n, steps)`` of what is chosen, by name of the column."""
         (_, point), *quantiles = self.chosen.forecast_distributions(series, origins, steps).items()
-        return {self.choice: point, **dict(quantiles)}
+        return {column_name(self.choice): point, **dict(quantiles)}
+
+    def _point(self, series: TimeSeries, origins: Sequence[int], steps: int) -> Floats:
+        return self._forecasts(series, origins, steps)[column_name(self.choice)]
 
     def _after(self, series: TimeSeries, steps: int) -> dict[str, Floats]:
         return self._forecasts(series, [len(series)], steps)

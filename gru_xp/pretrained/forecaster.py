@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from gru_xp.forecasting.backtest import Backtest, OtherForecast
 
-NAME = "zero-shot"
-"""Name of the point forecast, and start of those of its quantiles."""
+NAME = "ZeroShot"
+"""Name of the point forecast, and start of those of its quantiles, in tables and files."""
 
 SPLIT_RATIO = 0.7
 """Fraction of the rows before the first forecast that is measured, unless it is given."""
@@ -219,8 +219,8 @@ class ZeroShotForecaster:
         -------
         pandas.DataFrame, shape ``(steps, 10)``
             In the data's units, with the coming dates, or numbers of rows, as the index. The first column,
-            ``zero-shot``, is `forecast`. The quantiles follow, with the names that Nixtla's libraries use:
-            ``zero-shot-lo-80``, the quantile 0.1, to ``zero-shot-hi-80``, the quantile 0.9. They never cross.
+            ``ZeroShot``, is `forecast`. The quantiles follow, with the names that Nixtla's libraries use:
+            ``ZeroShot-lo-80``, the quantile 0.1, to ``ZeroShot-hi-80``, the quantile 0.9. They never cross.
 
         Raises
         ------

@@ -445,6 +445,8 @@ def test_names():
         ("ridge", "Ridge"),
         ("zero-shot", "ZeroShot"),
         ("AutoETS", "AutoETS"),
+        ("last value-lo-80", "LastValue-lo-80"),
+        ("zero-shot-median", "ZeroShot-median"),
     ):
         assert column_name(text) == column
         assert name_in_text(column) == text

@@ -56,7 +56,7 @@ def test_a_random_walk_has_nothing_to_learn(cpu):
     forecaster = AutoForecaster(**SMALL).fit(series, device=cpu)
     assert forecaster.choice == "last value"
     assert forecaster.forecast(series, 3).tolist() == [series[-1]] * 3
-    assert forecaster.forecast_distribution(series, 2).columns.tolist() == ["last value"]
+    assert forecaster.forecast_distribution(series, 2).columns.tolist() == ["LastValue"]
     np.testing.assert_array_equal(forecaster.forecasts(series, [30, 699], 2), series[[29, 698]][:, None] + np.zeros(2))
 
 
@@ -99,10 +99,10 @@ def test_zero_shot_forecasts_that_come_true_are_chosen(rng, cpu, weights, oracle
     assert (forecaster.choice, forecaster.errors["zero-shot"]) == ("zero-shot", 0.0)
     assert forecaster.forecast(series, 3).tolist() == [0.0, 1.0, 2.0]
     named = forecaster.forecast_distributions(series, [100, 130], 2)
-    assert list(named)[:2] == ["zero-shot", "zero-shot-lo-80"]
+    assert list(named)[:2] == ["ZeroShot", "ZeroShot-lo-80"]
     assert len(named) == 1 + len(LEVELS)
-    np.testing.assert_array_equal(named["zero-shot"], [series[100:102], [0.0, 1.0]])
-    assert forecaster.forecast_distribution(series, 2)["zero-shot-hi-80"].tolist() == [4.0, 5.0]
+    np.testing.assert_array_equal(named["ZeroShot"], [series[100:102], [0.0, 1.0]])
+    assert forecaster.forecast_distribution(series, 2)["ZeroShot-hi-80"].tolist() == [4.0, 5.0]
 
 
 def test_the_network_is_compared_where_there_are_weights(rng, cpu, weights):

@@ -43,7 +43,7 @@ def test_forecasts_are_those_of_the_network(zero_shot, weights, seasonal):
     table = zero_shot.forecast_distribution(series, 70)
     np.testing.assert_array_equal(table.to_numpy()[:, 1:], quantiles)
     point, *others = table.columns
-    assert point == module.NAME == backtest.ZERO_SHOT
+    assert point == module.NAME == backtest.column_name(backtest.ZERO_SHOT)
     assert [quantile_column(name) for name in others] == [(point, level) for level in LEVELS]
     np.testing.assert_array_equal(table[point], table[f"{point}-median"])
     assert table.index.equals(pd.RangeIndex(200, 270))
@@ -88,14 +88,14 @@ def test_no_forecast_looks_ahead(zero_shot, monthly, is_dated):
     series = monthly if is_dated else monthly.to_numpy()
     origins = [2, 9, 40, 97, 150]
     forecasts = zero_shot.forecast_distributions(series, origins, 70)
-    np.testing.assert_array_equal(forecasts["zero-shot"], zero_shot.forecasts(series, origins, 70))
+    np.testing.assert_array_equal(forecasts["ZeroShot"], zero_shot.forecasts(series, origins, 70))
     for number, origin in enumerate(origins):
         changed = series.copy()
         changed[origin:] = 1e3
         again = zero_shot.forecast_distributions(changed, [origin], 70)
         for name, values in forecasts.items():
             assert_alike(again[name][0], values[number])
-        assert_alike(zero_shot.forecast(series[:origin], 70), forecasts["zero-shot"][number])
+        assert_alike(zero_shot.forecast(series[:origin], 70), forecasts["ZeroShot"][number])
 
 
 def test_missing_values_are_known_as_far_as_the_values_before(zero_shot, seasonal):
