@@ -117,13 +117,15 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
     return value
 
 
-def _check_out(path: Path, source: str, csv: str | None) -> None:
-    """Refuse an output file that is also an input, or that has no folder, before anything is read or trained."""
+def _check_out(path: Path, source: str, csv: str | None, *, overwrite: bool) -> None:
+    """Refuse an output file that is also an input, exists, or has no folder, before anything is read or trained."""
     from gru_xp.errors import DataError
 
     for given in (source, csv):
         if given is not None and is_file_of(given, path):
             raise DataError(f"{path}: is read as {given!r}, and would be overwritten; use another --out")
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} exists; use --overwrite or another --out")
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written (there is no folder {path.parent}); make it, or use another --out")
 
@@ -185,6 +187,7 @@ def _check_out(path: Path, source: str, csv: str | None) -> None:
     help="Write all forecasts to this .csv or .json file, in the columns of Nixtla's libraries: unique_id, ds, cutoff, "
     "y, and one for each model.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @compare_option
 @quiet_option
 @json_option
@@ -205,6 +208,7 @@ def backtest(
     reading: dict[str, Any],
     device: DeviceRequest,
     out: Path | None,
+    overwrite: bool,
     compare: tuple[str, ...],
     quiet: bool,
     as_json: bool,
@@ -220,7 +224,9 @@ def backtest(
     from gru_xp.forecasting.data import naming
 
     if out is not None:
-        _check_out(out, source, csv)
+        _check_out(out, source, csv, overwrite=overwrite)
+    elif overwrite:
+        raise click.UsageError("--overwrite needs --out")
     plan, known = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True
     part = "test"
     if is_run(source, csv):
@@ -258,7 +264,9 @@ def backtest(
         with naming(read.series):
             first = first_origin(rows, steps, stride or steps, windows, split_ratio, least=fits.least)
         result = plan.run(read.series, first, 1, fits, None if refit else first)
-    note_if_no_ridge(result.metrics, read.path.name, known=known, quiet=quiet)
+    if known:
+        training = result.series.head(result.learned)
+    note_if_no_ridge(result.metrics, read.path.name, training, quiet=quiet)
     if out is not None:
         _write(result, out)
         note(f"written to {out}", quiet=quiet)

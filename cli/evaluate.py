@@ -126,17 +126,20 @@ def evaluate(
             demanded=fail_below_naive,
             quiet=quiet,
         )
+        if known:
+            training = read.series.head(forecaster.notes["fit_end"])
         note_what_the_guard_chose(forecaster, quiet=quiet)
     else:
         check_without_run(source, csv)
         check_zero_shot(ctx)
         zero_shot = open_zero_shot(season, weights, device, quiet=quiet)
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
-        steps, used, known = horizon or 1, zero_shot.device, True
+        steps, used = horizon or 1, zero_shot.device
         note_no_training(zero_shot, read.series, weights, steps, rolling=True, quiet=quiet)
-        parts = {"test": backtest_zero_shot(zero_shot, read.series, steps, others=others).metrics}
+        result = backtest_zero_shot(zero_shot, read.series, steps, others=others)
+        parts, training = {"test": result.metrics}, result.series.head(result.learned)
     *_, (name, last) = parts.items()
-    note_if_no_ridge(last, read.path.name, known=known, quiet=quiet)
+    note_if_no_ridge(last, read.path.name, training, quiet=quiet)
     if as_json:
         print_json(
             {

@@ -32,11 +32,21 @@ def check_without_run(source: str, csv: str | None) -> None:
 
 
 def check_zero_shot(ctx: click.Context, settings: Iterable[str] = ()) -> None:
-    """Raise UsageError if features, or one of these settings of a training, are given."""
+    """Raise UsageError if features, one of these settings of a training, or a season that is too long are given."""
     refuse_given(ctx, settings, "cannot be combined with zero-shot forecasts, for which nothing is trained")
     refuse_given(
         ctx, ("feature", "features"), "cannot be combined with zero-shot forecasts, which see the target alone"
     )
+    given = ctx.params["season"]
+    seasons = [season for season in (given if isinstance(given, tuple) else [given]) if isinstance(season, int)]
+    if seasons:
+        from gru_xp.pretrained.features import CONTEXT
+
+        if max(seasons) >= CONTEXT:
+            raise click.UsageError(
+                f"--season {max(seasons)} is too long for zero-shot forecasts, which look back on {CONTEXT} rows; give "
+                f"at most {CONTEXT - 1}, or none"
+            )
 
 
 def check_auto(ctx: click.Context, settings: Mapping[str, Any]) -> None:

@@ -184,14 +184,18 @@ def accuracy_title(file: str, target: str, horizon: int) -> str:
     return f"{file}, {target}: {'one' if horizon == 1 else horizon}-step-ahead accuracy"
 
 
-def note_if_no_ridge(metrics: Mapping[str, Any], file: str, *, known: bool, quiet: bool) -> None:
-    """Say why a table has no ridge, where it has none."""
+def note_if_no_ridge(metrics: Mapping[str, Any], file: str, training: "TimeSeries | None", *, quiet: bool) -> None:
+    """Say why a table has no ridge, where it has none; the training rows are None where they are not known."""
     from gru_xp.forecasting.backtest import RIDGE, column_name
 
-    if column_name(RIDGE) not in metrics["models"]:
-        unknown = f"neither {file} nor the run has the training rows"
-        why = "the training rows are too few to fit it to" if known else unknown
-        note(f"no ridge in the table: {why}", quiet=quiet)
+    if column_name(RIDGE) in metrics["models"]:
+        return
+    why = "the training rows are too few to fit it to"
+    if training is None:
+        why = f"neither {file} nor the run has the training rows"
+    elif len(training) > 1 and (training.values[:, 0] == training.values[0, 0]).all():
+        why = f"{training.target} is constant in the training rows"
+    note(f"no ridge in the table: {why}", quiet=quiet)
 
 
 def print_parts(file: str, target: str, parts: "Sequence[EvaluatedPart]") -> None:

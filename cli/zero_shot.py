@@ -85,10 +85,11 @@ def backtest_zero_shot(
     """Zero-shot forecasts from a rolling origin, beside a ridge regression if there are enough rows to fit it to."""
     from gru_xp.forecasting.backtest import SPLIT_RATIO, first_origin
     from gru_xp.forecasting.data import naming
+    from gru_xp.pretrained.predicting import MIN_VALUES
 
     split_ratio = SPLIT_RATIO if split_ratio is None else split_ratio
     with naming(series):
-        first = first_origin(len(series), steps, stride or steps, windows, split_ratio)
+        first = first_origin(len(series), steps, stride or steps, windows, split_ratio, least=MIN_VALUES)
         return forecaster.backtest(
             series,
             steps,
@@ -119,7 +120,8 @@ def zero_shot_beside(
 ) -> "dict[str, OtherForecast]":
     """The zero-shot forecast for the table of a model, by name.
 
-    None where the package has no weights, or, with a line on stderr, where there are too many windows.
+    Empty where the package has no weights, or, with a line on stderr, where there are too many windows or the season is
+    too long.
     """
     from gru_xp.forecasting.backtest import ZERO_SHOT
     from gru_xp.pretrained.weights import has_default_weights
@@ -129,8 +131,11 @@ def zero_shot_beside(
     if windows > MAX_BESIDE:
         note(f"no zero-shot forecast in the table, of {windows} windows: it has up to {MAX_BESIDE}", quiet=quiet)
         return {}
-    from gru_xp.pretrained import ZeroShotForecaster
+    from gru_xp.pretrained.choosing import zero_shot_for
     from gru_xp.pretrained.rolling import fast_forecast
 
-    forecaster = ZeroShotForecaster(season=season, device=device)
+    forecaster = zero_shot_for(season, None, device)
+    if forecaster is None:
+        note(f"no zero-shot forecast in the table: a season of {season} rows is too long for it", quiet=quiet)
+        return {}
     return {ZERO_SHOT: fast_forecast(forecaster, series.reading.freq)}

@@ -155,6 +155,13 @@ def test_what_is_refused(app, goog, write_csv, quick, monkeypatch):
         assert app(*given).code == 0
         write_csv(rows=60)
     app("backtest", "own.csv", *quick, "--out", "no/all.csv").assert_refused("no/all.csv", "cannot be written")
+    Path("old.csv").write_text("of yesterday")
+    app("backtest", "own.csv", *quick, "--out", "old.csv").assert_refused("old.csv exists", "--overwrite")
+    assert Path("old.csv").read_text() == "of yesterday"
+    assert app("backtest", "own.csv", "--model", "ridge", "--out", "old.csv", "--overwrite").code == 0
+    assert Path("old.csv").read_text().startswith("unique_id")
+    outcome = app("backtest", "own.csv", *quick, "--overwrite")
+    assert (outcome.code, "--out" in outcome.err) == (2, True)
     Path("same.csv").hardlink_to("own.csv")
     before = Path("own.csv").read_bytes()
     for sources in (["own.csv"], [goog.folder, "own.csv"]):

@@ -83,7 +83,7 @@ def test_a_forecast_needs_no_run(app, monthly, weights_file):
     expected = ZeroShotForecaster(weights=weights_file, device="cpu").forecast_distribution(series, 15)
     assert column(rows, "Sales") == expected.iloc[:, 0].tolist()
     for name in QUANTILES:
-        assert column(rows, name) == expected[name.replace("ZeroShot", "zero-shot")].tolist(), name
+        assert column(rows, name) == expected[name].tolist(), name
     target = series.values[:, 0].tolist()
     assert column(rows, "LastValue") == target[-1:] * 15
     assert column(rows, "SeasonalNaive") == [*target[-12:], *target[-12:-9]]
@@ -111,7 +111,10 @@ def test_seasons_are_given_found_or_none(app, monthly, weights_file):
         for command in ("forecast", "evaluate", "backtest"):
             outcome = app(command, "monthly.csv", "--season", wrong)
             assert (outcome.code, "--season" in outcome.err) == (2, True), wrong
-    app(*given, "--season", 600, "--quiet").assert_refused("600")
+    for command in ("forecast", "evaluate"):
+        outcome = app(command, *given[1:], "--season", "24,512")
+        assert (outcome.code, "--season 512" in outcome.err, "511" in outcome.err) == (2, True, True)
+    assert app(*given, "--season", 511, "--quiet").code == 0
     given = ZeroShotForecaster(season=(7, 24), weights=weights_file, device="cpu")
     expected = given.forecast(read_series(monthly), 1).tolist()
     assert (
@@ -145,6 +148,7 @@ def test_too_few_rows(app, monthly, weights_file):
     monthly.write_text("Sales\n3\n4\n")
     assert len(table(app("forecast", *given))) == 1
     app("evaluate", *given, "--steps", 4).assert_refused("monthly.csv: 2 rows are too few")
+    app("evaluate", *given).assert_refused("monthly.csv: 2 rows are too few", "at least 3 are needed")
 
 
 # --- measures -----------------------------------------------------------------------------------------------------
@@ -172,7 +176,8 @@ def test_a_file_is_evaluated_like_the_test_part_of_a_training(app, monthly, weig
     assert {**json.loads(measured.out), **test} == json.loads(measured.out)
     with open("all.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[:6] == ["unique_id", "ds", "cutoff", "y", "ZeroShot", "ZeroShot-lo-80"]
+    assert list(rows[0])[:13] == ["unique_id", "ds", "cutoff", "y", "ZeroShot", *QUANTILES]
+    assert not any("median" in name for name in rows[0])
     np.testing.assert_allclose(column(rows, "ZeroShot"), forecasts.ravel())
 
     request.getfixturevalue("points_alone")
@@ -198,7 +203,14 @@ def test_few_rows_leave_out_the_ridge(app, monthly, weights_file, points_alone):
         outcome = app(*given, "--windows", windows, "--json")
         assert outcome.code == 0, outcome.err
         assert ("Ridge" in json.loads(outcome.out)["models"]) == has_ridge
-        assert ("no ridge in the table" in outcome.err) != has_ridge
+        assert ("no ridge in the table: the training rows are too few" in outcome.err) != has_ridge
+
+
+def test_a_constant_series_is_said_to_be_one(app, weights_file, tmp_path, points_alone):
+    (tmp_path / "flat.csv").write_text("\n".join(["Day,Sales", *(f"2024-01-{day:02d},5" for day in range(1, 31))]))
+    for command in (("evaluate", "flat.csv"), ("backtest", "flat.csv", "--model", "zero-shot")):
+        outcome = app(*command, "--weights", weights_file)
+        assert (outcome.code, "no ridge in the table: Sales is constant" in outcome.err) == (0, True)
 
 
 def test_scripts_may_demand_few_errors(app, monthly, weights_file, points_alone):
@@ -235,6 +247,16 @@ def test_every_table_has_a_row(app, monthly, weights_file, of_package, quick, tm
     forecaster = ZeroShotForecaster(season=12, weights=weights_file, device="cpu")
     errors = np.abs(forecaster.forecasts(series, range(84, 120), 1)[:, 0] - series.values[84:, 0])
     assert parts["test"]["models"]["ZeroShot"]["mae"] == pytest.approx(errors.mean(), rel=1e-4)
+
+
+def test_a_table_of_a_season_that_is_too_long_has_none(app, of_package, weights_file, quick, tmp_path):
+    rng = np.random.default_rng(3)
+    (tmp_path / "long.csv").write_text("\n".join(["Sales", *map(str, rng.normal(size=900))]))
+    of_package(weights_file)
+    given = ("backtest", "long.csv", "--order", "oldest-first", *quick, "--windows", 3)
+    outcome = app(*given, "--season", 512, "--json")
+    assert "ZeroShot" not in json.loads(outcome.out)["models"]
+    assert "no zero-shot" in outcome.err
 
 
 def test_a_table_of_too_many_windows_has_none(app, monthly, weights_file, of_package, quick, monkeypatch):
