@@ -117,8 +117,8 @@ def rolling_medians(
         raise ValueError(f"steps is {steps}; a pass forecasts up to {HEAD}")
     medians = np.empty((len(origins), steps))
     for passes in _batches(_passes(values, origins, periods)):
-        pairs = np.array([one.periods for one in passes])
-        forecasts_of_passes = average_views(partial(_forecast, weights, passes, device), pairs)
+        seasons = np.array([one.periods for one in passes])
+        forecasts_of_passes = average_views(partial(_forecast, weights, passes, device), seasons)
         for one, forecasts in zip(passes, forecasts_of_passes, strict=True):
             medians[one.numbers] = forecasts[[one.patch_of(origin) for origin in one.origins], :steps]
         for one in (one for one in passes if one.is_wild):
