@@ -4,16 +4,13 @@ import hashlib
 import inspect
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
 from benchmarks.accuracy import own, peers
@@ -21,7 +18,7 @@ from benchmarks.accuracy.environments import PEERS, prepare
 from benchmarks.accuracy.peers import Floats, Job, write_job
 from benchmarks.accuracy.series import Series
 from benchmarks.checkout import ROOT
-from benchmarks.contest import OTHER_SETTINGS, error_line
+from benchmarks.model_process import run_model
 
 SEEDLESS = ("gru-xp, ridge", "AutoTheta")
 """Models without random numbers, which run once."""
@@ -91,29 +88,13 @@ def _run(model: str, series: Series, job: Job, folder: Path) -> Measurement:
         command = [str(prepare(PEERS[model], folder).absolute()), "-P", str(Path(peers.__file__).resolve())]
     else:
         command = [sys.executable, "-m", "benchmarks.accuracy.own"]
-    environment = {name: value for name, value in os.environ.items() if name not in OTHER_SETTINGS}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryDirectory() as place:
-        job_file, result_file = Path(place, "job.npz"), Path(place, "result.npz")
-        write_job(str(job_file), job)
-        try:
-            done = subprocess.run(
-                [*command, model, str(job_file), str(result_file)],
-                capture_output=True,
-                text=True,
-                cwd=place,
-                env=environment,
-                timeout=TIME_LIMIT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise click.ClickException(f"{model} on {series.source.name}: not finished after {TIME_LIMIT} s") from None
-        if done.returncode or not result_file.exists():
-            return Measurement(None, None, None, {}, error_line(done.stderr) or f"exit code {done.returncode}")
-        with np.load(result_file) as result:
-            y_pred = result["y_pred"]
-            seconds = float(result["fit_seconds"]), float(result["forecast_seconds"])
-            versions = json.loads(str(result["versions"]))
+    late = f"{model} on {series.source.name}: not finished after {TIME_LIMIT} s"
+    outcome = run_model(command, model, lambda file: write_job(file, job), time_limit=TIME_LIMIT, at_limit=late)
+    if outcome.problem is not None:
+        return Measurement(None, None, None, {}, outcome.problem)
+    y_pred, arrays = outcome.arrays["y_pred"], outcome.arrays
+    seconds = float(arrays["fit_seconds"]), float(arrays["forecast_seconds"])
+    versions = json.loads(str(arrays["versions"]))
     if y_pred.shape != series.actual.shape or not np.isfinite(y_pred).all():
         return Measurement(None, *seconds, versions, "the forecasts are not finite numbers, one for each row")
     return Measurement(mase(series, y_pred), *seconds, versions)

@@ -4,20 +4,16 @@ import hashlib
 import inspect
 import json
 import os
-import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
 from benchmarks.accuracy.environments import STATSFORECAST, TORCH, Environment, prepare
-from benchmarks.checkout import ROOT
-from benchmarks.contest import OTHER_SETTINGS, error_line
+from benchmarks.model_process import read_arrays, run_model
 from benchmarks.zero_shot import own, peers
 from benchmarks.zero_shot.peers import Floats, Windows, write_windows
 
@@ -63,7 +59,7 @@ def forecast_kept(model: str, windows: Windows, folder: Path) -> Result:
         part = file.with_suffix(f".{os.getpid()}.npz")
         np.savez(part, quantiles=result.quantiles, about=json.dumps(result.about))
         part.replace(file)
-    return Result(*_read(file))
+    return Result(*_of_arrays(read_arrays(file)))
 
 
 def run_peer(model: str, windows: Windows, folder: Path) -> Result:
@@ -79,41 +75,20 @@ def run_own(model: str, windows: Windows, weights: str) -> Result:
 
 def run_process(command: list[str], model: str, windows: Windows, *more: str) -> Result:
     """What a model forecasts in a new process with one thread."""
-    environment = one_thread()
-    with tempfile.TemporaryDirectory() as place:
-        job, target = Path(place, "job.npz"), Path(place, "result.npz")
-        write_windows(str(job), windows)
-        start = time.perf_counter()
-        try:
-            done = subprocess.run(
-                [*command, model, str(job), str(target), *more],
-                capture_output=True,
-                text=True,
-                cwd=place,
-                env=environment,
-                timeout=TIME_LIMIT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise click.ClickException(f"{model}: not finished after {TIME_LIMIT} s; forecast fewer series") from None
-        wall_seconds = time.perf_counter() - start
-        if done.returncode or not target.exists():
-            return Result(None, {}, problem=error_line(done.stderr) or f"exit code {done.returncode}")
-        quantiles, about = _read(target)
+    late = f"{model}: not finished after {TIME_LIMIT} s; forecast fewer series"
+    outcome = run_model(
+        command, model, lambda job: write_windows(job, windows), *more, time_limit=TIME_LIMIT, at_limit=late
+    )
+    if outcome.problem is not None:
+        return Result(None, {}, problem=outcome.problem)
+    quantiles, about = _of_arrays(outcome.arrays)
     if not np.isfinite(quantiles).all():
         return Result(None, about, problem="the forecasts are not finite numbers")
-    return Result(quantiles, about, wall_seconds)
+    return Result(quantiles, about, outcome.wall_seconds)
 
 
-def one_thread() -> dict[str, str]:
-    """The environment variables of a process."""
-    environment = {name: value for name, value in os.environ.items() if name not in OTHER_SETTINGS}
-    return environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-def _read(file: Path) -> tuple[Floats, dict[str, Any]]:
-    with np.load(file) as result:
-        return result["quantiles"], json.loads(str(result["about"]))
+def _of_arrays(arrays: Mapping[str, Floats]) -> tuple[Floats, dict[str, Any]]:
+    return arrays["quantiles"], json.loads(str(arrays["about"]))
 
 
 def _key(model: str, windows: Windows) -> str:

@@ -15,9 +15,10 @@ import click
 import numpy as np
 
 from benchmarks.contest import error_line
+from benchmarks.model_process import one_thread
 from benchmarks.zero_shot import own
 from benchmarks.zero_shot.peers import Floats, Windows
-from benchmarks.zero_shot.processes import PEERS, Result, one_thread, run_own, run_peer
+from benchmarks.zero_shot.processes import PEERS, Result, run_own, run_peer
 from gru_xp.cli.messages import note
 from gru_xp.nn.params import arrays_of
 from gru_xp.pretrained.features import CONTEXT
