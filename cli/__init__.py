@@ -5,6 +5,7 @@ import click
 from .backtest import backtest
 from .devices import devices
 from .evaluate import evaluate
+from .explain import explain
 from .export import export
 from .forecast import forecast
 from .import_ import import_
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (inspect, train, evaluate, backtest, forecast, export, import_, devices):
+for command in (inspect, train, evaluate, backtest, forecast, explain, export, import_, devices):
     cli.add_command(command)
 
 

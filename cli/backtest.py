@@ -41,7 +41,7 @@ from .options import (
 )
 from .reading import reading_options
 from .sources import (
-    is_file_of,
+    check_out,
     is_run,
     open_run,
     read_options,
@@ -115,19 +115,6 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
     if value is not None and value.suffix.lower() not in (".csv", ".json"):
         raise click.BadParameter(f"'{value}' must end in .csv or .json, which determines the format.")
     return value
-
-
-def _check_out(path: Path, source: str, csv: str | None, *, overwrite: bool) -> None:
-    """Refuse an output file that is also an input, exists, or has no folder, before anything is read or trained."""
-    from gru_xp.errors import DataError
-
-    for given in (source, csv):
-        if given is not None and is_file_of(given, path):
-            raise DataError(f"{path}: is read as {given!r}, and would be overwritten; use another --out")
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} exists; use --overwrite or another --out")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: cannot be written (there is no folder {path.parent}); make it, or use another --out")
 
 
 @click.command(cls=Command, epilog="Example: gru-xp backtest sunspots.csv --steps 5 --refit 4")
@@ -224,7 +211,7 @@ def backtest(
     from gru_xp.forecasting.data import naming
 
     if out is not None:
-        _check_out(out, source, csv, overwrite=overwrite)
+        check_out(out, source, csv, overwrite=overwrite)
     elif overwrite:
         raise click.UsageError("--overwrite needs --out")
     plan, known = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True

@@ -156,6 +156,19 @@ def is_file_of(given: str, path: Path) -> bool:
         return False
 
 
+def check_out(path: Path, source: str, csv: str | None, *, overwrite: bool) -> None:
+    """Refuse an output file that is also an input, exists, or has no folder, before anything is read or trained."""
+    from gru_xp.errors import DataError
+
+    for given in (source, csv):
+        if given is not None and is_file_of(given, path):
+            raise DataError(f"{path}: is read as {given!r}, and would be overwritten; use another --out")
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} exists; use --overwrite or another --out")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written (there is no folder {path.parent}); make it, or use another --out")
+
+
 def read_options(notes: "Mapping[str, Any]", given: "Mapping[str, Any]") -> "ReadOptions":
     """How to read a file for a model: as its own was read, but for what is asked for now."""
     from gru_xp.io.options import ReadOptions

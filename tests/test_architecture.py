@@ -21,7 +21,7 @@ MAX_IO_LINES = 1553
 
 ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict", "dask", "tensorflow"}
 PEERS = {"torch", "keras", "onnx", "onnxruntime", "jax", "statsforecast"}
-COMMANDS = ["inspect", "train", "evaluate", "backtest", "forecast", "export", "import", "devices"]
+COMMANDS = ["inspect", "train", "evaluate", "backtest", "forecast", "explain", "export", "import", "devices"]
 
 
 @cache

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gru_xp.forecasting.backtest import Backtest, OtherForecast
+    from gru_xp.forecasting.explanation import Explanation
 
 
 @dataclass(eq=False)  # two are equal if they are the same object
@@ -590,6 +591,47 @@ class Forecaster:
         """
         steps, checked, numbers = self._checked_origins(series, origins, steps)
         return forecast_origins(self, checked, numbers, steps)[:, 0]
+
+    def explain(self, series: Any, step: int | None = None, *, origin: int | None = None) -> "Explanation":
+        """Attribute a forecast to the values of the window that it is based on, by integrated gradients.
+
+        Parameters
+        ----------
+        series
+            As for `fit`, with the same columns.
+        step
+            Which step ahead to explain, from 1 to `horizon`; if None, the mean of these forecasts.
+        origin
+            The first row of the forecast, as for `forecasts`; if None, the first row after the series.
+
+        Returns
+        -------
+        Explanation
+            Its attributes ``attributions``, ``forecast`` and ``baseline_forecast``, and ``to_frame()``.
+
+        Raises
+        ------
+        ArgumentError
+            A number is out of range, or the guard has chosen a forecast without training, which nothing was learned
+            for.
+        DataError, MemoryLimitError
+            As for `forecasts`.
+
+        Warns
+        -----
+        DataWarning
+            As for `fit`.
+        """
+        from gru_xp.forecasting.explanation import explain
+
+        if step is not None and whole_number("step", step, 1) > self.horizon:
+            raise ArgumentError(
+                f"step is {step}, but the model predicts {self.horizon} at once, and further ones from its own "
+                f"predictions; to explain one, it must be at most {self.horizon}"
+            )
+        checked = self._checked(series, self.window_length)
+        origin = len(checked) if origin is None else whole_number("origin", origin, self.window_length, len(checked))
+        return explain(self, checked, origin, step)
 
     def evaluate(
         self,

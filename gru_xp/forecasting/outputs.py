@@ -133,6 +133,52 @@ class Outputs:
             values = np.concatenate([values[:, self.point, None], values], axis=1)
         return values
 
+    def points_backward(
+        self, dpoints: Floats, scaled: Floats, windows: Floats, scaler: Scaler
+    ) -> tuple[Floats, Floats]:
+        """Gradients through the point forecasts of `forecasts`, whose known rows are the windows.
+
+        Parameters
+        ----------
+        dpoints : array, shape ``(B, h)``
+            Gradient of the point forecasts.
+        scaled, windows, scaler
+            As for `forecasts`.
+
+        Returns
+        -------
+        dscaled : array, shape ``(B, P * h)``
+            Of the network's outputs.
+        dtargets : array, shape ``(B, T, 1)``
+            Of the target's windows, through level, unit and largest rate.
+        """
+        B, h = dpoints.shape
+        _, unit = scaler.target_scales(windows)
+        if self.loss == "poisson":
+            return self._rates_backward(dpoints, np.exp(scaled), windows, scaler)
+        outputs = scaled.reshape(B, self.per_target, h)
+        chosen = np.zeros((B, 1, h), dtype=np.int64)
+        if self.loss == "quantile":
+            chosen = np.argsort(outputs, axis=1, kind="stable")[:, self.point, None]
+        points = np.take_along_axis(outputs, chosen, axis=1)[:, 0]
+        doutputs = np.zeros_like(outputs)
+        np.put_along_axis(doutputs, chosen, (dpoints * unit)[:, None], axis=1)
+        dlevel, dunit = (np.sum(d, axis=1, keepdims=True) for d in (dpoints, dpoints * points))
+        return doutputs.reshape(B, -1), scaler.target_scales_backward(dlevel, dunit, windows)
+
+    @staticmethod
+    def _rates_backward(dpoints: Floats, rate: Floats, windows: Floats, scaler: Scaler) -> tuple[Floats, Floats]:
+        """`points_backward` of rates ``(B, h)`` in scaled units, of which the largest are those of `_largest_rate`."""
+        (_, unit), largest, counts = scaler.target_scales(windows), _largest_rate(windows, scaler), windows[:, :, 0]
+        is_largest = unit * rate > largest
+        dlargest = np.sum(np.where(is_largest, dpoints, 0.0), axis=1, keepdims=True)
+        drate = np.where(is_largest, 0.0, dpoints)
+        dunit = np.sum(drate * rate, axis=1, keepdims=True)
+        dtargets = scaler.target_scales_backward(0.0 * dunit, dunit, windows)
+        of_window = 2.0 * counts.max(axis=1, keepdims=True) >= largest  # and not of what is usual in the training rows
+        first = np.arange(counts.shape[1]) == counts.argmax(axis=1)[:, None]
+        return drate * rate * unit, dtargets + np.where(of_window & first, 2.0 * dlargest, 0.0)[:, :, None]
+
     def quantiles_around(self, points: Floats, spread: Floats) -> Floats:
         """Quantiles ``(n, Q, steps)`` of forecasts without training ``(n, steps)`` and a spread ``(Q, steps)``."""
         quantiles: Floats = points[:, None] + spread

@@ -116,7 +116,7 @@ def _write_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows
     ops, known = forecaster.device.ops(), values[:, :L]
     for first in range(0, steps, h):
         window, there = values[:, first : first + L], observed[:, first : first + L]
-        inputs = _scaled(window, there, forecaster.scaler, forecaster.sees_gaps)
+        inputs = network_inputs(window, there, forecaster.scaler, forecaster.sees_gaps)
         predictions = _predict_windows(forecaster, inputs, window, ops, known)[:, :, : steps - first]
         for step in range(first, first + predictions.shape[2]):
             forecasts[:, :, step] = of_step = predictions[:, :, step - first]
@@ -131,12 +131,12 @@ def _predict_windows(
 
     The `known` rows are those before the first forecast; see `Outputs.forecasts`.
     """
-    scaled = _predict_scaled(forecaster, inputs, ops).astype(np.float64)
+    scaled = network_outputs(forecaster, inputs, ops).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         return forecaster.outputs.forecasts(scaled, windows, forecaster.scaler, known)
 
 
-def _predict_scaled(forecaster: "Forecaster", inputs: Floats, ops: Ops) -> Floats:
+def network_outputs(forecaster: "Forecaster", inputs: Floats, ops: Ops) -> Floats:
     """Outputs of the network ``(B, O)``; where memory runs out, of half as many windows at a time."""
     try:
         return _predict_at_once(forecaster, inputs, ops)
@@ -146,7 +146,7 @@ def _predict_scaled(forecaster: "Forecaster", inputs: Floats, ops: Ops) -> Float
     with forecaster.device.use():  # here, where the error is gone, with all that its frames refer to
         ops.release()
     half = len(inputs) // 2
-    return np.concatenate([_predict_scaled(forecaster, part, ops) for part in (inputs[:half], inputs[half:])])
+    return np.concatenate([network_outputs(forecaster, part, ops) for part in (inputs[:half], inputs[half:])])
 
 
 def _predict_at_once(forecaster: "Forecaster", inputs: Floats, ops: Ops) -> Floats:
@@ -173,9 +173,10 @@ def _called(series: TimeSeries, row: int) -> str:
 def _inputs(series: TimeSeries, seq_length: int, scaler: Scaler, sees_gaps: bool, rows: slice = slice(None)) -> Floats:
     """What the network gets of a series' windows ``(B, T, I)``, or of some of them."""
     windows, observed = (make_windows(a, seq_length)[0][rows] for a in (series.values, observed_values(series)))
-    return _scaled(windows, observed, scaler, sees_gaps)
+    return network_inputs(windows, observed, scaler, sees_gaps)
 
 
-def _scaled(windows: Floats, observed: Floats, scaler: Scaler, sees_gaps: bool) -> Floats:
+def network_inputs(windows: Floats, observed: Floats, scaler: Scaler, sees_gaps: bool) -> Floats:
+    """What the network gets of windows ``(B, T, F)``, beside which values were there: ``(B, T, I)``."""
     scaled = scaler.scale_windows(windows)
     return np.concatenate([scaled, observed], axis=2) if sees_gaps else scaled

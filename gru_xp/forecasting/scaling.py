@@ -179,6 +179,18 @@ class Scaler:
             return numbers(self.mean), numbers(self.std)
         return numbers((0.0,) * F), numbers((1.0,) * F)
 
+    def scales_backward(self, dlevel: Array, dunit: Array, windows: Array) -> Array:
+        """The gradient of windows ``(B, T, F)``, given those of their `scales`, each ``(B, 1, F)``."""
+        xp, T = array_namespace(windows), windows.shape[1]
+        dwindows = 0.0 * windows
+        if self.kind == "window":
+            centred = windows - xp.mean(windows, axis=1, keepdims=True)
+            std = xp.std(centred, axis=1, keepdims=True)
+            dwindows = dunit * centred / (T * xp.where(std > 0.0, std, xp.ones_like(std)))
+        if self.kind in ("last", "window"):
+            dwindows = xp.concat([dwindows[:, :-1, :], dwindows[:, -1:, :] + dlevel], axis=1)
+        return dwindows
+
     def target_scales(self, windows: Array) -> tuple[Array, Array]:
         """The target's level and unit after windows ``(B, T, F)``, each of shape ``(B, 1)`` or ``(1, 1)``.
 
@@ -189,6 +201,15 @@ class Scaler:
             return self._rates(windows)
         level, unit = self.scales(windows[:, :, :1])
         return level[:, 0, :], unit[:, 0, :]
+
+    def target_scales_backward(self, dlevel: Array, dunit: Array, windows: Array) -> Array:
+        """The gradient of the target's windows ``(B, T, 1)``, given those of their `target_scales`, each ``(B, 1)``."""
+        targets = windows[:, :, :1]
+        if not self.counts:
+            return self.scales_backward(dlevel[:, :, None], dunit[:, :, None], targets)
+        if not self.has_units_of_windows:
+            return 0.0 * targets
+        return array_namespace(windows).where(targets > 0.0, dunit[:, :, None] / targets.shape[1], 0.0 * targets)
 
     def _rates(self, windows: Array) -> tuple[Array, Array]:
         xp = array_namespace(windows)
@@ -208,6 +229,18 @@ class Scaler:
         level, unit = self.scales(windows)
         scaled = (windows - level) / unit
         return array_namespace(windows).asinh(scaled) if self.counts else scaled
+
+    def scale_windows_backward(self, dscaled: Array, windows: Array) -> Array:
+        """The gradient of windows ``(B, T, F)``, given that of `scale_windows`, of the same shape."""
+        xp = array_namespace(windows)
+        level, unit = self.scales(windows)
+        scaled = (windows - level) / unit
+        if self.counts:
+            dscaled = dscaled / xp.sqrt(1.0 + scaled * scaled)
+        dwindows = dscaled / unit
+        dlevel = -xp.sum(dwindows, axis=1, keepdims=True)
+        dunit = -xp.sum(dwindows * scaled, axis=1, keepdims=True)
+        return dwindows + self.scales_backward(dlevel, dunit, windows)
 
     def scale_targets(self, targets: Array, windows: Array) -> Array:
         """Targets ``(B,)``, or ``(B, h)`` of h steps, as the network predicts them after `windows`."""

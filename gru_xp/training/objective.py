@@ -76,6 +76,30 @@ def predict(
     return y_pred
 
 
+def input_gradient(
+    params: NetworkParams,
+    x: Array,
+    dy: Array,
+    ops: Ops,
+    rates: DropoutRates = NO_DROPOUT,
+    *,
+    reset: Reset | None = None,
+) -> Array:
+    """The gradient of sequences ``x (B, T, I)``, given that of the results ``dy (B, O)`` of `predict`."""
+    dx = ops.empty(x.shape, like=x)
+    masks = mean_masks(params.gru, rates)
+
+    def backward(rows: slice, ops: Ops) -> None:
+        _, cache = network_forward(x[rows, ...], params, masks=masks, reset=reset, ops=ops)
+        assert cache is not None
+        gradient, _ = network_backward(dy[rows, :], cache)
+        assert gradient is not None
+        ops.copy(gradient, dx[rows, ...])
+
+    ops.run([(part_ops, partial(backward, rows, part_ops)) for rows, part_ops in batch_parts(params, x, ops)])
+    return dx
+
+
 class Objective:
     """The mean loss on some sequences, and the gradient of its sum, for parameters that change in place.
 

@@ -37,6 +37,8 @@ def test_paths_are_offered_for_files_and_runs(complete):
         ("evaluate", "runs/goog", "GO"),
         ("forecast", "runs/"),
         ("forecast", "runs/goog", "GO"),
+        ("explain", "runs/"),
+        ("explain", "runs/goog", "GO"),
         ("export", "runs/"),
         ("export", "runs/goog", "model"),
         ("import", "model"),

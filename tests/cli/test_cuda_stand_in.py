@@ -112,7 +112,11 @@ def test_train_resume_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_pat
     for outcome in (on_stand_in("evaluate", "cuda", "--json", *CUDA), app("evaluate", "cpu", "--json")):
         assert outcome.code == 0, outcome.err
         numbers.append([part["models"]["GRU"]["rmse"] for part in json.loads(outcome.out)["parts"].values()])
-    np.testing.assert_allclose(*numbers[2:], rtol=1e-4)
+    np.testing.assert_allclose(*numbers[2:4], rtol=1e-4)
+    for outcome in (on_stand_in("explain", "cuda", "--json", *CUDA), app("explain", "cpu", "--json")):
+        assert outcome.code == 0, outcome.err
+        numbers.append([row["attributions"]["Value"] for row in json.loads(outcome.out)["rows"]])
+    np.testing.assert_allclose(*numbers[4:], rtol=1e-3, atol=1e-4)
 
 
 def test_forecasts_of_the_pretrained_network(on_stand_in, app, write_csv, tmp_path):

@@ -246,3 +246,24 @@ def test_a_quantile_begins_between_two_errors(rng):
     counts = np.repeat([0.0, 3.0, 4.0], [70, 20, 10])
     assert [between(counts, level) for level in (0.1, 0.5, 0.85, 0.95)] == [1.5, 1.5, 3.5, 3.5]
     assert between(np.full(3, 2.5), 0.9) == 2.5
+
+
+@pytest.mark.parametrize("loss", ["mae", "quantile", "gaussian", "poisson"])
+def test_gradients_of_points_by_central_differences(rng, loss):
+    """Also of rates that are as large as they may be, by the window or by the training rows."""
+    outputs = Outputs.of(loss, (0.1, 0.5, 0.9) if loss == "quantile" else ())
+    scaler = outputs.for_targets(Scaler.fit("window", 5 + rng.random((60, 2)), ("a", "b")))
+    windows = 4 + 3 * rng.random((5, 7, 2)) * np.array([1, 1, 1, 9, 9])[:, None, None]
+    scaled = rng.standard_normal((5, 2 * outputs.per_target)) + np.array([0, 0, 6, 6, 0])[:, None]
+    dpoints = rng.standard_normal((5, 2))
+    gradients = outputs.points_backward(dpoints, scaled, windows, scaler)
+
+    def value(scaled, targets):
+        rows = np.concatenate([targets, windows[:, :, 1:]], axis=2)
+        return np.sum(outputs.forecasts(scaled, rows, scaler)[:, 0] * dpoints)
+
+    targets = windows[:, :, :1]
+    for _ in range(3):
+        by, to = 1e-6 * rng.standard_normal(scaled.shape), 1e-6 * rng.standard_normal(targets.shape)
+        expected = (value(scaled + by, targets + to) - value(scaled - by, targets - to)) / 2
+        assert np.sum(gradients[0] * by) + np.sum(gradients[1] * to) == pytest.approx(expected, rel=1e-5, abs=1e-10)

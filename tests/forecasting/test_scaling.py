@@ -206,3 +206,28 @@ def test_numbers_that_no_scaler_has(rows):
         dataclasses.replace(scaler, kind="first")
     with pytest.raises(ValueError, match="mean of the scaler holds True"):
         Scaler.from_dict(scaler.to_dict() | {"mean": [1.0, 1.0, True]})
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_gradients_of_windows_by_central_differences(rng, kind, counts):
+    rows = np.abs(rng.standard_normal((60, 2))) * [3.0, 40.0] + 5
+    scaler = dataclasses.replace(Scaler.fit(kind, rows, ("a", "b")), counts=counts)
+    windows = rng.standard_normal((4, 7, 2)) * [3.0, 40.0] + 4
+    dscaled, (dlevel, dunit) = rng.standard_normal((4, 7, 2)), rng.standard_normal((2, 4, 1))
+
+    def value(windows):
+        level, unit = scaler.target_scales(windows)
+        return np.sum(dscaled * scaler.scale_windows(windows)) + np.sum(dlevel * level) + np.sum(dunit * unit)
+
+    gradient = scaler.scale_windows_backward(dscaled, windows)
+    gradient[:, :, :1] += scaler.target_scales_backward(dlevel, dunit, windows)
+    for _ in range(3):
+        step = 1e-5 * rng.standard_normal(windows.shape)
+        expected = (value(windows + step) - value(windows - step)) / 2
+        assert np.sum(gradient * step) == pytest.approx(expected, rel=1e-6, abs=1e-10)
+
+
+def test_a_window_that_does_not_change_has_a_gradient(walk):
+    scaler, flat = Scaler.fit("window", walk(60), ("a",)), np.full((1, 5, 1), 3.0)
+    gradient = scaler.scale_windows_backward(np.ones_like(flat), flat)
+    np.testing.assert_allclose(gradient[0, :, 0] * 0.05 * scaler.std[0], [1, 1, 1, 1, -4], rtol=1e-12)

@@ -13,7 +13,7 @@ from gru_xp.nn.network import init_network_params, network_backward, network_for
 from gru_xp.nn.params import arrays_of, flatten, named_arrays, unflatten
 from gru_xp.nn.stack import draw_masks, mean_masks
 from gru_xp.training import objective as module
-from gru_xp.training.objective import Objective, predict
+from gru_xp.training.objective import Objective, input_gradient, predict
 from gru_xp.training.optimizers import Adam
 
 RESETS = ("before", "after")
@@ -88,6 +88,10 @@ def test_parts_and_replays_give_what_one_piece_gives(problem, make_numpy_ops, so
         y_pred, _, _ = whole(p.params, p.x, p.y, reset)
         predicted = predict(p.params, p.x, ops)
         np.testing.assert_allclose(predicted, y_pred, rtol=0, atol=10 * tolerance, err_msg=f"{B} {layers} {dtype}")
+        _, cache = network_forward(p.x, p.params, masks=mean_masks(p.params.gru, RATES), reset=reset, ops=PLAIN_OPS)
+        expected, _ = network_backward(p.y, cache)
+        dx = input_gradient(p.params, p.x, p.y, ops, RATES, reset=reset)
+        np.testing.assert_allclose(dx, expected, rtol=0, atol=10 * tolerance, err_msg=f"{B} {layers} {dtype}")
         objective = Objective(p.params, p.x, p.y, ops)
         objective.evaluate_cost()
         assert_cost(objective, p, reset, tolerance)
