@@ -19,7 +19,7 @@ from .messages import (
     note_what_the_guard_chose,
     print_accuracy,
     print_json,
-    settled_text,
+    settled_texts,
     warn_of_few_windows,
 )
 from .options import (
@@ -301,7 +301,7 @@ class _Fits:
         known = Forecaster().settings()
         self._settings = {name: value for name, value in settings.items() if name in known}
         self.device, self.quiet, self._has_warned = device, quiet, False
-        self._settled: str | None = None
+        self._settled: list[str] = []
 
     @property
     def season(self) -> int | str:
@@ -332,13 +332,14 @@ class _Fits:
         if training.problem is not None:
             raise click.ClickException(training.problem)
         last = training.history[-1]
-        if (text := settled_text(forecaster)) and text != self._settled:
-            note(text, quiet=self.quiet)
+        for text in (settled := settled_texts(forecaster)):
+            if text not in self._settled:
+                note(text, quiet=self.quiet)
         if not self._has_warned:
             learned = rows.head(len(rows) - round(len(rows) * forecaster.validation_ratio))
             warn_of_few_windows(forecaster, len(learned))
             note_if_not_guarded(forecaster, learned, quiet=self.quiet)
-        self._has_warned, self._settled = True, text
+        self._has_warned, self._settled = True, settled
         epochs = f"best epoch {training.best_epoch} of {last.epoch}, " if forecaster.model == "gru" else ""
         naive = f"; nothing beats the {forecaster.fallback} forecast" if forecaster.fallback is not None else ""
         note(f"trained on {len(rows)} rows: {epochs}{last.seconds:.1f} s{naive}", quiet=self.quiet)

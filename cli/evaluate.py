@@ -17,11 +17,13 @@ from .messages import (
 from .options import (
     Command,
     DeviceRequest,
+    Limits,
     column_options,
     compare_option,
     device_options,
     forecasts_to_compare,
     json_option,
+    limit_options,
     quiet_option,
     season_option,
     weights_option,
@@ -71,6 +73,7 @@ BELOW_NAIVE = 3
     "With CSV alone: rows of a season; two numbers, such as 24,168, for two seasons. auto finds them.  [default: auto]"
 )
 @weights_option("With CSV alone")
+@limit_options
 @reading_options
 @device_options
 @compare_option
@@ -88,6 +91,7 @@ def evaluate(
     features: tuple[str, ...] | str,
     season: Any,
     weights: str | None,
+    limits: Limits,
     reading: dict[str, Any],
     device: DeviceRequest,
     compare: tuple[str, ...],
@@ -108,7 +112,7 @@ def evaluate(
     others = forecasts_to_compare(compare)
     if is_of_run := is_run(source, csv):
         refuse_given(ctx, ("season", "weights"), OF_RUN)
-        forecaster = open_run(source, device, quiet=quiet)
+        forecaster = open_run(source, device, limits, quiet=quiet)
         read, known = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
         training = None
         if not known:
@@ -131,7 +135,7 @@ def evaluate(
         note_what_the_guard_chose(forecaster, quiet=quiet)
     else:
         check_without_run(source, csv)
-        check_zero_shot(ctx)
+        check_zero_shot(ctx, limits.given())
         zero_shot = open_zero_shot(season, weights, device, quiet=quiet)
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
         steps, used = horizon or 1, zero_shot.device

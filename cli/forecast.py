@@ -17,8 +17,10 @@ from .messages import note, note_what_the_guard_chose, print_json
 from .options import (
     Command,
     DeviceRequest,
+    Limits,
     column_options,
     device_options,
+    limit_options,
     quiet_option,
     season_option,
     weights_option,
@@ -56,6 +58,7 @@ _RECENT = 400
     "With CSV alone: rows of a season; two numbers, such as 24,168, for two seasons. auto finds them.  [default: auto]"
 )
 @weights_option("With CSV alone")
+@limit_options
 @reading_options
 @device_options
 @quiet_option
@@ -71,6 +74,7 @@ def forecast(
     features: tuple[str, ...] | str,
     season: Any,
     weights: str | None,
+    limits: Limits,
     reading: dict[str, Any],
     device: DeviceRequest,
     quiet: bool,
@@ -91,7 +95,7 @@ def forecast(
         from gru_xp.io.messages import listed
 
         refuse_given(ctx, ("season", "weights"), OF_RUN)
-        forecaster = open_run(source, device, quiet=quiet)
+        forecaster = open_run(source, device, limits, quiet=quiet)
         read, _ = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
         series = read.series
         if len(series.columns) > 1 and steps > 1:
@@ -107,6 +111,8 @@ def forecast(
         series = read.series
         seasons = note_no_training(zero_shot, series, weights, steps, quiet=quiet)
         own, naive = _quantiles(zero_shot, series, read.target, steps), naive_forecasts(series, seasons, steps)
+        if limits.given():
+            own = {name: values.clip(*limits) for name, values in own.items()}
         columns = own | {name: values for name, values in naive.items() if name not in own}
     _print(series, columns, steps, as_json=as_json)
 

@@ -49,11 +49,14 @@ def note_while_running(text: str) -> None:
     click.echo(printable(text, None), file=sys.stderr)
 
 
-def settled_text(forecaster: "Forecaster") -> str | None:
-    """What was chosen for the options that are ``auto``; None if no option is."""
-    if "auto" not in (forecaster.seq_length, forecaster.season):
-        return None
-    return f"windows of {rows_text(forecaster.window_length)}; season: {seasons_text(forecaster.seasons)}"
+def settled_texts(forecaster: "Forecaster") -> list[str]:
+    """What was chosen for the options that are ``auto``, a line each."""
+    texts = []
+    if "auto" in (forecaster.seq_length, forecaster.season):
+        texts.append(f"windows of {rows_text(forecaster.window_length)}; season: {seasons_text(forecaster.seasons)}")
+    if forecaster.transform == "auto":
+        texts.append(f"transform: {forecaster.notes['transform']['reason']}")
+    return texts
 
 
 def seasons_text(seasons: Sequence[int]) -> str:

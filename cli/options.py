@@ -112,6 +112,13 @@ class FiniteRange(click.FloatRange):
         return float(number)
 
 
+class FiniteNumber(click.types.FloatParamType):
+    """A float without nan and inf."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        return FiniteRange().convert(value, param, ctx)
+
+
 class OrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A whole number of at least a minimum, or a number above a minimum, or one of some words."""
 
@@ -239,6 +246,17 @@ def _complete_device(ctx: click.Context, param: click.Parameter, incomplete: str
     return [name for name in ("auto", "cpu", "cuda") if name.startswith(incomplete)]
 
 
+class Limits(NamedTuple):
+    """Limits of forecasts; None for none."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def given(self) -> dict[str, float]:
+        """Those that there are, by name of the setting."""
+        return {name: limit for name, limit in self._asdict().items() if limit is not None}
+
+
 class DeviceRequest(NamedTuple):
     """The options about the device, and why they are so, unless somebody asked."""
 
@@ -313,6 +331,21 @@ class _Models(click.Choice):  # type: ignore[type-arg,unused-ignore]
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         return f"{value!r} is not one of {', '.join(map(repr, self.choices))}."
+
+
+def limit_options(command: F) -> F:
+    """``--min`` and ``--max`` of forecasts that are made already, which reach the command as one `Limits`."""
+
+    @functools.wraps(command)
+    def with_limits(*args: Any, minimum: float | None, maximum: float | None, **others: Any) -> Any:
+        if minimum is not None and maximum is not None and minimum >= maximum:
+            raise click.UsageError(f"--min is {minimum:g} and --max {maximum:g}; the former must be smaller")
+        return command(*args, limits=Limits(minimum, maximum), **others)
+
+    for name, field, side in (("--max", "maximum", "above"), ("--min", "minimum", "below")):
+        text = f"No forecast, nor interval, is {side} this.  [default: with RUN, as in the run]"
+        with_limits = click.option(name, field, type=FiniteNumber(), metavar="X", help=text)(with_limits)
+    return cast(F, with_limits)
 
 
 def compare_option(command: F) -> F:

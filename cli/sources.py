@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gru_xp.io.options import ReadOptions
     from gru_xp.io.series import Reading, TimeSeries
 
-    from .options import DeviceRequest
+    from .options import DeviceRequest, Limits
 
 
 _Kinds = dict[str, type | tuple[type, ...]]
@@ -177,12 +177,15 @@ def read_options(notes: "Mapping[str, Any]", given: "Mapping[str, Any]") -> "Rea
     return replace(own, **given)
 
 
-def open_run(run: str, device: "DeviceRequest", *, quiet: bool) -> "Forecaster":
-    """The model of a run, on the device that the options ask for."""
+def open_run(run: str, device: "DeviceRequest", limits: "Limits | None" = None, *, quiet: bool) -> "Forecaster":
+    """The model of a run, on the device that the options ask for, with the limits that they have."""
     from gru_xp.errors import CheckpointError
     from gru_xp.forecasting import Forecaster
+    from gru_xp.forecasting.settings import check_settings
     from gru_xp.reporting.run_folder import model_file
     from gru_xp.training.tensors import DAMAGED, damaged
+
+    from .options import settings_as_options
 
     path = model_file(run)
     forecaster = Forecaster.load(path, device=choose_device(device, quiet=quiet))
@@ -190,6 +193,13 @@ def open_run(run: str, device: "DeviceRequest", *, quiet: bool) -> "Forecaster":
         _check_notes(forecaster.notes, ("train_end", "fit_end") if "fit_sha256" in forecaster.notes else ())
     except DAMAGED as error:
         raise CheckpointError(f"{path}: {damaged('model', error)}") from error
+    if limits is not None:
+        forecaster.minimum, forecaster.maximum = (
+            own if given is None else given
+            for own, given in zip((forecaster.minimum, forecaster.maximum), limits, strict=True)
+        )
+        with settings_as_options():
+            check_settings(forecaster)
     return forecaster
 
 

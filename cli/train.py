@@ -26,12 +26,13 @@ from .messages import (
     print_json,
     print_parts,
     rows_text,
-    settled_text,
+    settled_texts,
     warn_of_few_windows,
 )
 from .options import (
     Command,
     DeviceRequest,
+    FiniteNumber,
     FiniteRange,
     OrWord,
     column_options,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from gru_xp.training.checkpoint import Checkpoints
     from gru_xp.training.trainer import Pause, TrainingState
 
+FINITE = FiniteNumber()
 POSITIVE = FiniteRange(min=0, min_open=True)
 RATE = FiniteRange(0, 1, max_open=True)
 OPEN_FRACTION = FiniteRange(0, 1, min_open=True, max_open=True)
@@ -151,6 +153,14 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
     "--linear-skip/--no-linear-skip",
     help="Add a linear prediction from the target's values in the window; it begins as a ridge regression.",
 )
+@setting(
+    "--transform",
+    type=click.Choice(["none", "log", "sqrt", "diff", "auto"]),
+    help="Learn the logarithm, the square root or the changes of the target, and transform forecasts back. auto takes "
+    "log or sqrt where the variance grows with the level and forecasts of the last training rows are better with it.",
+)
+@setting("--min", "minimum", type=FINITE, metavar="X", help="No forecast, nor interval, is below this.")
+@setting("--max", "maximum", type=FINITE, metavar="X", help="No forecast, nor interval, is above this.")
 @setting("--hidden-size", type=SIZE, metavar="N", help="Hidden units of each GRU layer.")
 @setting("--num-layers", type=LAYERS, metavar="N", help="Number of stacked GRU layers.")
 @setting("--bidirectional", is_flag=True, help="Run each layer in both directions.")
@@ -508,7 +518,7 @@ class _Stages:
         if not self._has_begun:
             self._has_begun = True
             forecaster = self._run.forecaster
-            if text := settled_text(forecaster):
+            for text in settled_texts(forecaster):
                 note(text, quiet=self._quiet)
             warn_of_few_windows(forecaster, stage.rows)
             note_if_not_guarded(forecaster, self._run.series.head(self._run.split.train_end), quiet=self._quiet)
@@ -742,8 +752,7 @@ def _write_run(
         "seconds": training.history[-1].seconds,
         "parts": {part.name: part.metrics for part in parts},
     }
-    if "auto" in forecaster.notes:
-        metrics["auto"] = forecaster.notes["auto"]
+    metrics |= {name: forecaster.notes[name] for name in ("auto", "transform") if name in forecaster.notes}
     selection = forecaster.selection
     if selection is not None:
         metrics["selection"] = {

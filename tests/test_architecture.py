@@ -16,7 +16,7 @@ SOURCES = [path for folder in ("gru_xp", "cli", "data") for path in sorted((ROOT
 ROOMS = ["errors", "nn", "devices", "training", "io", "forecasting", "pretrained", "interop", "reporting", "cli"]
 """From the bottom up: each may import itself and those before it; `io` is beside those before it."""
 
-MAX_IO_LINES = 1553
+MAX_IO_LINES = 1554
 """Of code in gru_xp/io, without docstrings, comments and blank lines."""
 
 ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict", "dask", "tensorflow"}

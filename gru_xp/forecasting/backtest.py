@@ -521,18 +521,21 @@ def ridge_beside(forecaster: Measured, rows: TimeSeries, horizon: int) -> Foreca
     season = forecaster.look_back.season
     ridge = Forecaster(
         model="ridge",
-        seq_length=forecaster.window_length,
+        seq_length=forecaster.input_length,
         season=season if season > 1 else "none",
         horizon=horizon,
         guard=False,
         dtype="float64",
         hidden_size=1,  # of a GRU that adds nothing
+        transform=forecaster.target_transform.kind,
     )
     device = forecaster.device if forecaster.device.name == "cpu" else "cpu"
     try:
-        return ridge.fit(target_alone(rows), device=device)
+        ridge.fit(target_alone(rows), device=device)
     except DataError:
         return None
+    ridge.minimum, ridge.maximum = forecaster.minimum, forecaster.maximum
+    return ridge
 
 
 def seasons_of(forecaster: Measured, series: TimeSeries, learned: int, *, is_other: bool) -> list[int]:
@@ -558,7 +561,7 @@ def fallback_in(forecaster: Measured, seasons: Sequence[int], train: Floats) -> 
     name = forecaster.fallback
     if name is None or not isinstance(forecaster, Forecaster):
         return name
-    if name == "mean" and abs(forecaster.scaler.mean[0] - float(np.mean(train))) > rounding(train):
+    if name == "mean" and abs(forecaster.training_mean - float(np.mean(train))) > rounding(train):
         return LEARNED_MEAN
     if not name.startswith("seasonal naive"):
         return name

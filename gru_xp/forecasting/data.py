@@ -201,8 +201,8 @@ def check_magnitude(series: TimeSeries) -> None:
     if len(bad):
         row, column = map(int, bad[0])
         raise DataError(
-            f"{_place(series, row)}, column {printable(series.columns[column])}: {series.values[row, column]:g} is not "
-            f"a number up to {LARGEST:g}; scale the column down, or remove such rows"
+            f"{place_of(series, row, column)}: {series.values[row, column]:g} is not a number up to "
+            f"{LARGEST:g}; scale the column down, or remove such rows"
         )
 
 
@@ -211,9 +211,29 @@ def check_counts(series: TimeSeries) -> None:
     below = np.flatnonzero(series.values[:, 0] < 0)
     if len(below):
         raise DataError(
-            f"{_place(series, below[0])}, column {printable(series.columns[0])}: {series.values[below[0], 0]:g} is no "
-            f"count, as {option('loss', 'poisson')} needs; use another loss, such as {option('loss', 'quantile')}"
+            f"{place_of(series, below[0], 0)}: {series.values[below[0], 0]:g} is no count, as "
+            f"{option('loss', 'poisson')} needs; use another loss, such as {option('loss', 'quantile')}"
         )
+
+
+def check_limits(series: TimeSeries, minimum: float | None, maximum: float | None) -> None:
+    """Raise DataError where a value of the target is beyond limits that its forecasts are to be within."""
+    target = series.values[:, 0]
+    for name, limit, beyond, side in (
+        ("minimum", minimum, target.argmin(), "below"),
+        ("maximum", maximum, target.argmax(), "above"),
+    ):
+        value = target[beyond]
+        if limit is not None and (value < limit if side == "below" else value > limit):
+            raise DataError(
+                f"{place_of(series, int(beyond), 0)}: {value:g} is {side} the {name} of the forecasts, {limit:g}; "
+                f"give another {option(name)}, or leave it out"
+            )
+
+
+def place_of(series: TimeSeries, row: int, column: int) -> str:
+    """A value's row and column in a message."""
+    return f"{_place(series, row)}, column {printable(series.columns[column])}"
 
 
 def _place(series: TimeSeries, row: int) -> str:

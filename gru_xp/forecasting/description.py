@@ -16,6 +16,7 @@ from gru_xp.forecasting.choosing import LookBack
 from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.ridge import PENALTY
 from gru_xp.forecasting.scaling import Scaler
+from gru_xp.forecasting.transforms import TargetTransform
 from gru_xp.nn.checks import whole_number
 from gru_xp.nn.network import NetworkParams
 from gru_xp.nn.params import arrays_of, named_arrays
@@ -33,6 +34,7 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
     "seasons": (list, tuple),
     "fallback": (str, type(None)),
     "spread": (list, tuple),
+    "target_transform": (dict, type(None)),
     "sees_gaps": bool,
     "device": str,
     "tf32": bool,
@@ -79,6 +81,9 @@ OLD_SETTINGS: dict[str, Any] = {
     "schedule": "constant",
     "warmup": None,
     "refit": False,
+    "transform": "none",
+    "minimum": None,
+    "maximum": None,
 }
 """Of models that were written before there were these settings, whatever their defaults are now."""
 
@@ -93,6 +98,7 @@ def describe(forecaster: "Forecaster") -> dict[str, Any]:
         "seasons": forecaster.seasons,
         "fallback": forecaster.fallback,
         **({"spread": forecaster.spread} if forecaster.spread else {}),
+        **({"target_transform": held.to_dict()} if (held := forecaster.target_transform).kind != "none" else {}),
         "sees_gaps": forecaster.sees_gaps,
         "device": forecaster.device.name,
         **({"tf32": True} if forecaster.device.tf32 else {}),
@@ -130,6 +136,7 @@ def join_parts(
 def read_description(kind: "type[Forecaster]", description: dict[str, Any]) -> "Forecaster":
     """A forecaster without parameters, of what `describe` gave; an error of `DAMAGED` if that is damaged."""
     older = {"sees_gaps": False, "tf32": False, "look_back": None, "seasons": (), "fallback": None, "spread": ()}
+    older["target_transform"] = None
     description = older | description  # not all files say
     check_fields("it", description, _DESCRIPTION)
     known = {f.name for f in fields(kind) if f.init}
@@ -164,10 +171,19 @@ def read_description(kind: "type[Forecaster]", description: dict[str, Any]) -> "
     ):
         raise ValueError(f"{shortened(forecaster.fallback)} is no forecast without training")
     forecaster.spread = _described_spread(forecaster, description["spread"])
+    forecaster.target_transform = _described_transform(forecaster, description["target_transform"])
     forecaster.columns, forecaster.sees_gaps = columns, description["sees_gaps"]
     forecaster.best_epoch = whole_number("best_epoch", description["best_epoch"], 0)
     forecaster.notes = description["notes"]
     return forecaster
+
+
+def _described_transform(forecaster: "Forecaster", described: dict[str, Any] | None) -> TargetTransform:
+    """The transform in a description; ValueError if it is damaged."""
+    transform = TargetTransform.from_dict({"kind": "none", "mean": 0.0} | (described or {}), forecaster.horizon)
+    if forecaster.transform not in ("auto", transform.kind):
+        raise ValueError(f"transform {shortened(transform.kind)}, which is not that of the settings")
+    return transform
 
 
 def _described_spread(forecaster: "Forecaster", described: Sequence[Any]) -> tuple[tuple[float, ...], ...]:

@@ -163,7 +163,7 @@ def explain(forecaster: "Forecaster", series: TimeSeries, origin: int, step: int
     Raises
     ------
     ArgumentError
-        The forecaster makes a forecast without training.
+        The forecaster makes a forecast without training, or has a transform.
     DataError
         The forecasts are no numbers.
     """
@@ -171,6 +171,11 @@ def explain(forecaster: "Forecaster", series: TimeSeries, origin: int, step: int
         raise ArgumentError(
             f"there is nothing to explain: the guard has chosen the {forecaster.fallback} forecast, which needs no "
             "training; train with guard=False to explain the model"
+        )
+    if (kind := forecaster.target_transform.kind) != "none":
+        raise ArgumentError(
+            f"transform={kind!r} cannot be explained: contributions would add up to the transformed forecast; "
+            "train with transform='none'"
         )
     steps = np.full(forecaster.horizon, 1.0 / forecaster.horizon)
     if step is not None:

@@ -2,19 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from gru_xp.devices import Device, to_device
 from gru_xp.devices.short_memory import SMALL_WORKSPACE, with_less_memory
 from gru_xp.errors import DataError
+from gru_xp.forecasting.choosing import held_out_from, judged_origins
+from gru_xp.forecasting.choosing_transform import choose_transform
 from gru_xp.forecasting.data import known_until
 from gru_xp.forecasting.outputs import start_of_skip
+from gru_xp.forecasting.predicting import transformed_forecasts
 from gru_xp.forecasting.recipe import known_origins, settle_look_back
 from gru_xp.forecasting.ridge import naive_weight
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import planned_epochs, training_config
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
+from gru_xp.forecasting.transforms import MOST_VARIANCE, TargetTransform
 from gru_xp.forecasting.windows import Split, WindowSequences
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
@@ -85,7 +92,11 @@ def learn(
     with _keeping_choices(forecaster):
         if state is None:
             forecaster.selection = None
-            scaler = Scaler.fit(forecaster.scaling, known.values[: split.train_end], series.columns)
+            forecaster.notes = notes = _settle_transform(forecaster, known.head(split.train_end), notes, device)
+        original, transform = series, forecaster.target_transform
+        known, series = transform.apply(known), transform.apply(series)
+        if state is None:
+            scaler = _fit_scaler(forecaster, known, split.train_end)
             forecaster.look_back, forecaster.seasons = settle_look_back(
                 known,
                 split.train_end,
@@ -95,7 +106,6 @@ def learn(
                 forecaster.horizon,
                 bool(forecaster.linear_skip),
             )
-            scaler = forecaster.outputs.for_targets(scaler)
         else:
             scaler = forecaster.scaler
         forecaster.fallback, forecaster.spread, forecaster.guard_ended = None, (), True
@@ -112,16 +122,48 @@ def learn(
             whole = Split(len(series), len(series), len(series))
             counts = (len(_starts(forecaster, series, rows.part("train"))) for rows in (split, whole))
             scaler = _fit_scaler(forecaster, series, len(series))
+            forecaster.target_transform = transform.fitted(original.values[:, 0])
             training = stage(series, whole, scaler, selection.again(config, *counts), state=state, selection=selection)
             if training.stop_reason in ("paused", "callback"):
                 _take_selected(forecaster, known, split, selection)
+                forecaster.target_transform = transform
+        _settle_variance(forecaster, series, split.train_end)
     return training
+
+
+def _settle_transform(
+    forecaster: "Forecaster", series: TimeSeries, notes: dict[str, Any], device: Device
+) -> dict[str, Any]:
+    """Let the forecaster have the transform of its training rows, and note which was chosen, if it is to be."""
+    kind = forecaster.transform
+    notes = {name: note for name, note in notes.items() if name != "transform"}
+    if kind == "auto":
+        choice = choose_transform(type(forecaster), forecaster, series, device)
+        kind, notes = choice.name, notes | {"transform": asdict(choice)}
+    forecaster.target_transform = TargetTransform(kind).fitted(series.values[:, 0])
+    return notes
+
+
+def _settle_variance(forecaster: "Forecaster", series: TimeSeries, rows: int) -> None:
+    """Let the forecaster know the variance of its errors in the last fifth of the first rows, where that is needed."""
+    transform, horizon = forecaster.target_transform, forecaster.horizon
+    if forecaster.loss != "mse" or transform.kind not in ("log", "sqrt"):
+        return
+    origins = known_origins(series, rows, horizon)
+    origins = origins[origins >= forecaster.window_length]
+    last = origins[origins >= held_out_from(rows)]
+    origins = judged_origins(last if len(last) else origins)
+    forecasts = transformed_forecasts(forecaster, series, origins, horizon)[:, 0]
+    errors = series.values[origins[:, None] + np.arange(horizon), 0] - forecasts
+    variance = np.minimum(np.mean(errors**2, axis=0), MOST_VARIANCE)
+    forecaster.target_transform = replace(transform, variance=tuple(variance.tolist()))
 
 
 @contextmanager
 def _keeping_choices(forecaster: "Forecaster") -> Iterator[None]:
     """What the parameters go with is as before, where a fit is refused that has left them there."""
-    chosen = ("look_back", "seasons", "fallback", "spread", "guard_ended", "refit_ended", "selection")
+    chosen = {"look_back", "seasons", "fallback", "spread", "guard_ended", "refit_ended", "selection"}
+    chosen |= {"target_transform", "notes"}
     before = {name: value for name, value in vars(forecaster).items() if name in chosen}
     try:
         yield
@@ -132,8 +174,9 @@ def _keeping_choices(forecaster: "Forecaster") -> Iterator[None]:
 
 
 def _fit_scaler(forecaster: "Forecaster", series: TimeSeries, rows: int) -> Scaler:
-    """The scaler of a training on the first rows."""
-    return forecaster.outputs.for_targets(Scaler.fit(forecaster.scaling, series.values[:rows], series.columns))
+    """The scaler of a training on the first rows, whose target is transformed."""
+    learned = series.values[forecaster.target_transform.lag : rows]
+    return forecaster.outputs.for_targets(Scaler.fit(forecaster.scaling, learned, series.columns))
 
 
 def _take_selected(forecaster: "Forecaster", series: TimeSeries, split: Split, selection: Selection) -> None:
@@ -225,7 +268,7 @@ def _sequences(
         return WindowSequences(
             to_device(series.values, device, "float64"),
             to_device(starts, device, "int64"),
-            forecaster.window_length,
+            forecaster.input_length,
             forecaster.horizon,
             scaler,
             observed=None if series.observed is None else to_device(series.observed, device, "float64"),
@@ -237,7 +280,7 @@ def _sequences(
 def _starts(forecaster: "Forecaster", series: TimeSeries, rows: slice) -> Rows:
     """The first rows of the windows whose targets are among `rows`, and there."""
     origins = known_origins(series, rows.stop, forecaster.horizon)
-    starts: Rows = origins[origins >= max(rows.start, forecaster.window_length)] - forecaster.window_length
+    starts: Rows = origins[origins >= max(rows.start, forecaster.window_length)] - forecaster.input_length
     return starts
 
 
@@ -245,7 +288,7 @@ def _ridge(
     forecaster: "Forecaster", series: TimeSeries, split: Split, scaler: Scaler, mean_unit: float
 ) -> LinearParams:
     """The linear skip to begin with."""
-    L, h = forecaster.window_length, forecaster.horizon
+    L, h = forecaster.input_length, forecaster.horizon
     starts = _starts(forecaster, series, split.part("train"))
     windows = WindowSequences(series.values, starts, L, h, scaler, mean_unit=mean_unit)
     start = naive_weight(L, h, forecaster.look_back.season)
@@ -261,7 +304,7 @@ def _training_shapes(forecaster: "Forecaster", series: TimeSeries, split: Split)
     return TrainingShapes(
         learned.stop - learned.start,
         validation.stop - validation.start,
-        forecaster.window_length,
+        forecaster.input_length,
         len(series.columns) * (1 if series.observed is None else 2),
         forecaster.hidden_size,
         forecaster.horizon * forecaster.outputs.per_target,

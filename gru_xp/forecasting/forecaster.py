@@ -15,6 +15,7 @@ from gru_xp.errors import ArgumentError, DataError, NotFittedError, printable
 from gru_xp.forecasting.choosing import LookBack
 from gru_xp.forecasting.data import (
     check_counts,
+    check_limits,
     check_magnitude,
     coming_index,
     naming,
@@ -33,6 +34,7 @@ from gru_xp.forecasting.predicting import forecast_each, forecast_origins, predi
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import MAX_STEPS, check_settings, planned_epochs, training_config
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection
+from gru_xp.forecasting.transforms import TargetTransform
 from gru_xp.forecasting.windows import Floats, least_rows, rows_are, split_rows
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
@@ -128,6 +130,13 @@ class Forecaster:
         Whether to train again on all rows, validation rows included, for as many epochs as were best on those; for as
         many updates where `num_steps` or nothing limits the training. The learning rates are the same, up to there.
         Only with a `validation_ratio`.
+    transform : {"none", "log", "sqrt", "diff", "auto"}
+        What to learn instead of the target: its logarithm, its square root, or its change from row to row. Forecasts
+        are transformed back, and errors measured in the data's units; a median stays a median, and a mean a mean, see
+        `gru_xp.forecasting.transforms`. ``"auto"`` takes the logarithm or the square root if the variance grows with
+        the level and that makes linear forecasts of the last training rows better; see `choose_transform`.
+    minimum, maximum
+        Limits of all forecasts, quantiles included; None for none. Training rows beyond them are refused.
 
     Attributes
     ----------
@@ -185,6 +194,9 @@ class Forecaster:
     model: Literal["gru", "ridge"] = "gru"
     guard: bool = True
     refit: bool = False
+    transform: str = "none"
+    minimum: float | None = None
+    maximum: float | None = None
 
     device: Device = field(init=False, repr=False)
     params: NetworkParams = field(init=False, repr=False)
@@ -195,6 +207,7 @@ class Forecaster:
     seasons: tuple[int, ...] = field(init=False, repr=False, default=())
     fallback: str | None = field(init=False, repr=False, default=None)
     spread: tuple[tuple[float, ...], ...] = field(init=False, repr=False, default=())
+    target_transform: TargetTransform = field(init=False, repr=False, default=TargetTransform())
     guard_ended: bool = field(init=False, repr=False, default=True)
     refit_ended: bool = field(init=False, repr=False, default=True)
     selection: Selection | None = field(init=False, repr=False, default=None)
@@ -230,12 +243,24 @@ class Forecaster:
 
     @property
     def shortest_window(self) -> int:
-        """The window length, or the least one there is if it is to be chosen."""
-        return self.seq_length if isinstance(self.seq_length, int) else 1
+        """The fewest rows that a prediction may be based on."""
+        length = self.seq_length if isinstance(self.seq_length, int) else 1
+        return length + (self.transform == "diff")
 
     @property
     def window_length(self) -> int:
-        """Rows that each prediction is based on: `seq_length`, or what was chosen for it.
+        """Rows that each prediction is based on: `input_length`, and one more with ``transform="diff"``.
+
+        Raises
+        ------
+        NotFittedError
+            As for `input_length`.
+        """
+        return self.input_length + self.target_transform.lag
+
+    @property
+    def input_length(self) -> int:
+        """Length of the windows that the network gets: `seq_length`, or what was chosen for it.
 
         Raises
         ------
@@ -246,6 +271,11 @@ class Forecaster:
             return self.seq_length
         self._check_fitted("look_back")
         return self.look_back.seq_length
+
+    @property
+    def training_mean(self) -> float:
+        """Mean of the target's training rows, in the data's units."""
+        return self.scaler.mean[0] if self.target_transform.kind == "none" else self.target_transform.mean
 
     @property
     def outputs(self) -> Outputs:
@@ -356,6 +386,7 @@ class Forecaster:
             check_magnitude(series)
             if self.loss == "poisson":
                 check_counts(series)
+            check_limits(series, self.minimum, self.maximum)
             split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)
             if state is not None:
                 self._check_fitted("scaler")
@@ -854,8 +885,8 @@ class Forecaster:
             bool(self.bidirectional),
             self.dtype,
             self.reset,
-            patch_size_of(self.window_length, self.patches),
-            self.window_length if self.linear_skip else None,
+            patch_size_of(self.input_length, self.patches),
+            self.input_length if self.linear_skip else None,
         )
 
     def _checked(self, series: Any, rows: int, stacklevel: int = 3) -> TimeSeries:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from gru_xp.devices import Device
 from gru_xp.errors import DataError
 from gru_xp.forecasting.baselines import baselines
 from gru_xp.forecasting.choosing import LookBack, blocks_of, held_out_from, judged_origins
-from gru_xp.forecasting.predicting import chosen_baseline, forecast_origins
+from gru_xp.forecasting.predicting import chosen_baseline, forecast_origins, forecasts_from_transformed
 from gru_xp.forecasting.recipe import known_origins, naive_spread, step_budget
-from gru_xp.forecasting.ridge import Fold, cross_validate, naive_weight
+from gru_xp.forecasting.ridge import Fold, cross_forecasts, naive_weight
 from gru_xp.forecasting.stages import Hooks, OnStage, Stage
 from gru_xp.forecasting.windows import Floats, WindowSequences
 from gru_xp.io.series import TimeSeries
@@ -82,6 +82,8 @@ def rehearsal_settings(forecaster: "Forecaster", look_back: LookBack, learned: i
     """
     season: Any = look_back.season if look_back.season > 1 else "none"
     changed = {"guard": False, "seq_length": look_back.seq_length, "season": season}
+    if forecaster.transform == "auto":
+        changed |= {"transform": forecaster.target_transform.kind}
     changed |= {"validation_ratio": 0.0, "refit": False}
     batch_size = min(forecaster.batch_size or learned, learned)
     if forecaster.planned_epochs(learned) * math.ceil(learned / batch_size) > step_budget(learned, batch_size):
@@ -122,6 +124,21 @@ def guarded_blocks(forecaster: "Forecaster", series: TimeSeries) -> tuple[Rows, 
     return blocks_of(origins, origins[origins >= length], length, forecaster.horizon)
 
 
+def block_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows, folds: Sequence[Fold]) -> list[Floats]:
+    """Forecasts ``(n, horizon)`` of the judged origins of each block, by the ridge that is fitted to the other ones.
+
+    The target of the series is transformed, and so are they.
+    """
+    length, horizon, scaler = forecaster.input_length, forecaster.horizon, forecaster.scaler
+    windows = WindowSequences(series.values, origins - length, length, horizon, scaler)
+    start, penalty = naive_weight(length, horizon, forecaster.look_back.season), forecaster.look_back.penalty
+    found = []
+    for fold, scaled in zip(folds, cross_forecasts(windows, folds, start, penalty), strict=True):
+        rows = (origins[fold.judged] - length)[:, None] + np.arange(length)
+        found.append(scaler.unscale_predictions(scaled, series.values[rows]))
+    return found
+
+
 def naive_by_blocks(forecaster: "Forecaster", series: TimeSeries) -> str | None:
     """The name of the best forecast without training of blocks of all training rows; None to forecast with the model.
 
@@ -134,14 +151,14 @@ def naive_by_blocks(forecaster: "Forecaster", series: TimeSeries) -> str | None:
     if blocks is None:
         return None
     origins, folds = blocks
-    target, length, horizon = series.values[:, 0], forecaster.window_length, forecaster.horizon
-    windows = WindowSequences(series.values, origins - length, length, horizon, forecaster.scaler)
-    start, penalty = naive_weight(length, horizon, forecaster.look_back.season), forecaster.look_back.penalty
-    error = float(cross_validate(windows, folds, [start], [penalty])[0, 0]) * windows.mean_unit
+    target, horizon, error = series.values[:, 0], forecaster.horizon, 0.0
+    of_ridge = block_forecasts(forecaster, forecaster.target_transform.apply(series), origins, folds)
     errors = dict.fromkeys(baselines(target[: origins[0]], forecaster.seasons), 0.0)
-    for fold in folds:
+    for fold, forecasts in zip(folds, of_ridge, strict=True):
         judged = origins[fold.judged]
         actual, named = target[judged[:, None] + np.arange(horizon)], baselines(target[: judged[0]], forecaster.seasons)
+        points = forecasts_from_transformed(forecaster, forecasts[:, None], target[judged - 1])[:, 0]
+        error += float(np.abs(points - actual).mean()) / len(folds)
         for name in errors:
             errors[name] += float(np.abs(named[name](target, judged, horizon) - actual).mean()) / len(folds)
     best = best_of_few(errors)

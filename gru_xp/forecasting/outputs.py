@@ -179,6 +179,11 @@ class Outputs:
         first = np.arange(counts.shape[1]) == counts.argmax(axis=1)[:, None]
         return drate * rate * unit, dtargets + np.where(of_window & first, 2.0 * dlargest, 0.0)[:, :, None]
 
+    def deviation(self, forecasts: Floats) -> Floats:
+        """The standard deviation ``(n, h)`` of the normal distribution whose `forecasts` are ``(n, 1 + Q, h)``."""
+        deviation: Floats = (forecasts[:, -1] - forecasts[:, 0]) / self.scores[-1]
+        return deviation
+
     def quantiles_around(self, points: Floats, spread: Floats) -> Floats:
         """Quantiles ``(n, Q, steps)`` of forecasts without training ``(n, steps)`` and a spread ``(Q, steps)``."""
         quantiles: Floats = points[:, None] + spread

@@ -14,6 +14,7 @@ from gru_xp.forecasting.data import before_later_rows, naming, observed_values
 from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import training_config
+from gru_xp.forecasting.transforms import MEAN_LOSSES
 from gru_xp.forecasting.windows import Floats, make_windows
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def predict_rows(forecaster: "Forecaster", series: TimeSeries) -> Floats:
     """Predictions ``(N - L,)`` of every row with a whole window before it, one step ahead."""
     origins = np.arange(forecaster.window_length, len(series))
-    if forecaster.fallback is not None:
+    if forecaster.fallback is not None or is_transformed(forecaster):
         return forecast_origins(forecaster, series, origins, 1)[:, 0, 0]
     windows, _ = make_windows(series.values, forecaster.window_length)
     with prediction_advice(forecaster.window_length, forecaster.device), naming(series):
@@ -52,9 +53,17 @@ def forecast_origins(forecaster: "Forecaster", series: TimeSeries, origins: Rows
 
 def _forecast_origins(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
     """The same where all values before each origin are known there."""
-    L = forecaster.window_length
     if forecaster.fallback is not None:
-        return _naive_forecasts(forecaster, series, origins, steps)
+        return _limited(forecaster, _naive_forecasts(forecaster, series, origins, steps))
+    transform = forecaster.target_transform
+    with naming(series):
+        forecasts = transformed_forecasts(forecaster, transform.apply(series), origins, steps)
+        return forecasts_from_transformed(forecaster, forecasts, series.values[origins - 1, 0])
+
+
+def transformed_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
+    """Forecasts of the network ``(n, 1 + Q, steps)``, of a series whose target is transformed, and so are they."""
+    L = forecaster.input_length
     forecasts = np.empty((len(origins), 1 + len(forecaster.outputs.quantiles), steps))
     if not len(origins):
         return forecasts
@@ -62,6 +71,38 @@ def _forecast_origins(forecaster: "Forecaster", series: TimeSeries, origins: Row
         for some in _together(forecaster, len(origins), L + steps):
             _write_forecasts(forecaster, series, origins[some], forecasts[some])
     return forecasts
+
+
+def forecasts_from_transformed(forecaster: "Forecaster", forecasts: Floats, last: Floats) -> Floats:
+    """The forecasts ``(n, 1 + Q, steps)`` in the data's units and limits, where these are of the transformed target.
+
+    `last (n,)` has the target's last value before each. Points that are means of the transformed target become means.
+    """
+    if not is_transformed(forecaster):
+        return forecasts
+    transform, outputs = forecaster.target_transform, forecaster.outputs
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = transform.inverse(forecasts, last)
+        if transform.kind in ("log", "sqrt") and forecaster.loss in MEAN_LOSSES:
+            variance = transform.variance_at(forecasts.shape[2])
+            if forecaster.loss == "gaussian":
+                variance = outputs.deviation(forecasts) ** 2
+            found = np.concatenate([transform.mean_from(forecasts[:, 0], variance)[:, None], found[:, 1:]], axis=1)
+    for step in range(found.shape[2]):
+        _check_predictions(found[:, :, step].reshape(-1), partial("step {}".format, step + 1), first=0)
+    return _limited(forecaster, found)
+
+
+def is_transformed(forecaster: "Forecaster") -> bool:
+    """Whether forecasts of the network are yet to be transformed back, or limited."""
+    limits = (forecaster.minimum, forecaster.maximum)
+    return forecaster.target_transform.kind != "none" or limits != (None, None)
+
+
+def _limited(forecaster: "Forecaster", forecasts: Floats) -> Floats:
+    """The forecasts within the limits."""
+    limits = forecaster.minimum, forecaster.maximum
+    return forecasts if limits == (None, None) else np.clip(forecasts, *limits)
 
 
 def forecast_each(forecaster: "Forecaster", series: Sequence[TimeSeries], steps: int) -> Floats:
@@ -81,7 +122,7 @@ def forecast_each(forecaster: "Forecaster", series: Sequence[TimeSeries], steps:
 def chosen_baseline(forecaster: "Forecaster") -> Baseline:
     """The forecast that the guard has chosen."""
     assert forecaster.fallback is not None
-    mean, seasons = forecaster.scaler.mean[0], forecaster.seasons
+    mean, seasons = forecaster.training_mean, forecaster.seasons
     return baselines_by_mean(mean, seasons, seasons)[forecaster.fallback]
 
 
@@ -105,7 +146,8 @@ def _together(forecaster: "Forecaster", n: int, rows: int) -> Iterator[slice]:
 
 def _write_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows, forecasts: Floats) -> None:
     """Write the forecasts ``(n, 1 + Q, steps)`` from some origins."""
-    L, h, steps = forecaster.window_length, forecaster.horizon, forecasts.shape[2]
+    L, h, steps = forecaster.input_length, forecaster.horizon, forecasts.shape[2]
+    low, high = forecaster.target_transform.of_limits(forecaster.minimum, forecaster.maximum)
     before = origins[:, None] + np.arange(-L, 0)
     # The known rows and the coming ones, whose further columns stay at their last value.
     values, observed = (
@@ -120,7 +162,7 @@ def _write_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows
         predictions = _predict_windows(forecaster, inputs, window, ops, known)[:, :, : steps - first]
         for step in range(first, first + predictions.shape[2]):
             forecasts[:, :, step] = of_step = predictions[:, :, step - first]
-            values[:, L + step, 0] = of_step[:, 0]
+            values[:, L + step, 0] = of_step[:, 0].clip(low, high)
             _check_predictions(of_step.reshape(-1), partial("step {}".format, step + 1), first=0)
 
 

@@ -45,6 +45,9 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
         "model": "gru",
         "guard": True,
         "refit": False,
+        "transform": "none",
+        "minimum": None,
+        "maximum": None,
     }
 )
 """All defaults of `Forecaster`: settings that were the best, or close to them, on series of many kinds, in seconds."""

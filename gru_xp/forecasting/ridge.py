@@ -131,30 +131,59 @@ def cross_validate(
     -------
     array, shape ``(S, P)``
     """
-    x, y, weight = windows.gather(np.arange(windows.n))
-    z, S = x[:, :, 0], len(starts)
-    L = z.shape[1]
+    S = len(starts)
     start = np.concatenate(starts).T  # (L, S * h)
+    error = np.zeros((len(penalties), S))
+    for fold in _cross_fit(windows, folds, start, S):
+        for i, penalty in enumerate(penalties):
+            missed = np.abs(fold.forecasts(penalty) - np.tile(fold.actual, S))
+            error[i] += (fold.counts * missed).mean(axis=0).reshape(S, -1).mean(axis=1) / len(folds)
+    return error.T
+
+
+@one_blas_thread
+def cross_forecasts(windows: Windows, folds: Sequence[Fold], start: Floats, penalty: float) -> list[Floats]:
+    """Scaled forecasts ``(n, h)`` of the judged windows of each fold, which they are not fitted to; see `fit_ridge`."""
+    return [fold.forecasts(penalty) for fold in _cross_fit(windows, folds, start.T, 1)]
+
+
+class _CrossFit(NamedTuple):
+    """The normal equations ``A x = rest`` of a fold, and its judged windows, their values and how much they count."""
+
+    A: Floats
+    rest: Floats
+    n: int
+    start: Floats
+    judged: Floats
+    actual: Floats
+    counts: Floats
+
+    def forecasts(self, penalty: float) -> Floats:
+        """Of the judged windows."""
+        scale = np.trace(self.A) / len(self.A)
+        change = _change(self.A, self.rest, penalty / self.n * scale) if scale > 0 else 0.0
+        forecasts: Floats = self.judged @ (self.start + change)
+        return forecasts
+
+
+def _cross_fit(windows: Windows, folds: Sequence[Fold], start: Floats, S: int) -> Iterator[_CrossFit]:
+    """Each fold, to be shrunk towards S weights ``start (L, S * h)``."""
+    x, y, weight = windows.gather(np.arange(windows.n))
+    z = x[:, :, 0]
+    L = z.shape[1]
     fitted = np.zeros((len(folds), windows.n), dtype=bool)
     for of_fold, fold in zip(fitted, folds, strict=True):
         of_fold[fold.fitted] = True
     groups, group_of = np.unique(fitted, axis=1, return_inverse=True)  # windows that the same folds are fitted to
     weighted = np.concatenate([z, y], axis=1) * weight
     products = [own.T @ own for own in (weighted[group_of.ravel() == group] for group in range(groups.shape[1]))]
-    error = np.zeros((len(penalties), S))
     for fold, of_fold in zip(folds, groups, strict=True):
         total = np.zeros((weighted.shape[1],) * 2)
         for group in np.flatnonzero(of_fold):
             total += products[group]
         A = total[:L, :L]
         rest = np.tile(total[:L, L:], S) - A @ start
-        scale = np.trace(A) / L
-        judged, actual, counts = z[fold.judged], np.tile(y[fold.judged], S), weight[fold.judged]
-        for i, penalty in enumerate(penalties):
-            change = _change(A, rest, penalty / len(fold.fitted) * scale) if scale > 0 else 0.0
-            missed = np.abs(judged @ (start + change) - actual)
-            error[i] += (counts * missed).mean(axis=0).reshape(S, -1).mean(axis=1) / len(folds)
-    return error.T
+        yield _CrossFit(A, rest, len(fold.fitted), start, z[fold.judged], y[fold.judged], weight[fold.judged])
 
 
 def residuals(windows: Windows, weight: Floats) -> Floats:

@@ -10,6 +10,7 @@ from gru_xp.forecasting.outputs import rising_quantiles
 from gru_xp.forecasting.recipe import step_budget
 from gru_xp.forecasting.scaling import SCALINGS
 from gru_xp.forecasting.together import check_together
+from gru_xp.forecasting.transforms import TRANSFORMS
 from gru_xp.nn.checks import check_choice, check_flag, shown, whole_number
 from gru_xp.nn.params import RESETS
 from gru_xp.training.model_file import LARGEST_STATE, MOST_LAYERS
@@ -43,6 +44,9 @@ def check_settings(forecaster: "Forecaster") -> None:
     check_flag("guard", forecaster.guard)
     check_choice("loss", forecaster.loss, LOSSES)
     forecaster.quantiles = rising_quantiles(forecaster.quantiles)
+    check_choice("transform", forecaster.transform, TRANSFORMS)
+    for name in ("minimum", "maximum"):
+        _check_limit(name, getattr(forecaster, name))
     if forecaster.model == "ridge" and forecaster.outputs.quantiles:
         raise ArgumentError(f"model='ridge' predicts a mean alone; use model='gru' with loss={forecaster.loss!r}")
     whole_number("horizon", forecaster.horizon, 1, MAX_STEPS)
@@ -68,6 +72,13 @@ def _check_rows(name: str, value: object, least: int, *words: str) -> None:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         either = " or ".join(map(repr, words))
         raise ArgumentError(f"{name} is {shown(value)}; it must be {either}, or a whole number of at least {least}")
+
+
+def _check_limit(name: str, value: object) -> None:
+    """Refuse what is neither None nor a finite number."""
+    if value is None or (isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)):
+        return
+    raise ArgumentError(f"{name} is {shown(value)}; it must be a finite number, or None for no limit")
 
 
 def training_config(forecaster: "Forecaster", windows: int = 1) -> TrainingConfig:

@@ -91,12 +91,36 @@ def check_together(settings: Mapping[str, Any], given: Collection[str] = ()) -> 
         _refuse(
             f"{option('dropout')} applies between layers; use num_layers=2 or more, or {option('recurrent_dropout')}"
         )
+    _check_transform(settings)
     season, seq_length = settings["season"], settings["seq_length"]
     are_numbers = isinstance(season, int) and isinstance(seq_length, int)
     if settings["linear_skip"] and are_numbers and season > seq_length:
         _refuse(
             f"season={season} needs {option('seq_length')} of at least {season}, or linear_skip=False: the linear skip "
             "begins with the value one season before"
+        )
+
+
+def _check_transform(settings: Mapping[str, Any]) -> None:
+    """The part of `check_together` about the transform of the target and the limits of its forecasts."""
+    transform, loss = settings["transform"], settings["loss"]
+    minimum, maximum = settings["minimum"], settings["maximum"]
+    if transform != "none" and loss == "poisson":
+        _refuse(
+            f"{option('transform', transform)} cannot be combined with {option('loss', loss)}, which predicts counts; "
+            "leave one of them out"
+        )
+    if transform == "diff" and loss in ("quantile", "gaussian") and settings["horizon"] > 1:
+        _refuse(
+            f"{option('transform', transform)} with {option('loss', loss)} needs a horizon of 1: quantiles of several "
+            f"changes do not add up; use another loss, or {option('transform', 'none')}"
+        )
+    if minimum is not None and maximum is not None and minimum >= maximum:
+        _refuse(f"{option('minimum')} is {minimum:g} and {option('maximum')} {maximum:g}; the former must be smaller")
+    if maximum is not None and (maximum <= 0 if transform == "log" else transform == "sqrt" and maximum < 0):
+        _refuse(
+            f"{option('maximum')} is {maximum:g}, but {option('transform', transform)} needs larger values; use "
+            f"{option('transform', 'none')}"
         )
 
 

@@ -124,7 +124,7 @@ def check_forecaster(
     S, F = forecaster.window_length, len(forecaster.columns)
     if S * F > LARGEST_WINDOW:
         raise CheckpointError(f"windows of {S:,} rows and {F:,} columns are too large for the check of a conversion")
-    scaler = forecaster.scaler
+    scaler, transform = forecaster.scaler, forecaster.target_transform
     mean, std, change_std = map(np.asarray, (scaler.mean, scaler.std, scaler.change_std))
     rng = np.random.default_rng(0)
     eps = max(float(np.finfo(name).eps) for name in (forecaster.dtype, dtype or forecaster.dtype))
@@ -135,7 +135,9 @@ def check_forecaster(
 
     with np.errstate(all="ignore"):  # what is not finite differs, and is refused for that
         walk = np.cumsum(change_std * rng.standard_normal((S + WINDOWS, F)), axis=0)
-        series = TimeSeries(mean + std * rng.uniform(-1.0, 1.0, F) + walk, forecaster.columns)
+        rows = mean + std * rng.uniform(-1.0, 1.0, F) + walk
+        rows[:, 0] = transform.inverse(rows[:, :1, None], rows[:, 0])[:, 0, 0]
+        series = TimeSeries(rows, forecaster.columns)
         windows, _ = make_windows(series.values, S)
         try:
             results = (
@@ -151,7 +153,8 @@ def check_forecaster(
             )
         if forecaster.loss == "poisson":  # its quantiles are whole numbers, which rounding may change by 1
             results = tuple(predictions[:, :1] for predictions in results)
-        flat = (predictions.reshape(WINDOWS, -1) for predictions in results)
+        flat = (transform.forward(predictions.reshape(WINDOWS, -1)) for predictions in results)
+        windows = transform.forward_windows(windows)
         got, own, *moved = (scaler.scale_targets(predictions, windows) for predictions in flat)
         unit = np.min(scaler.target_scales(windows)[1])
         of_scaling = float(np.finfo(np.float64).eps * np.max(np.abs(windows)) / unit)

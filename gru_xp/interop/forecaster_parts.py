@@ -54,6 +54,11 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
             f"fallback={forecaster.fallback!r} cannot be represented: the guard found the model no better, so that it "
             "forecasts without its weights; train with --no-guard to export them"
         )
+    if forecaster.target_transform.lag:
+        raise CheckpointError(
+            f"transform={forecaster.target_transform.kind!r} cannot be represented: it needs one row more than the "
+            "model's windows have; train with --transform none"
+        )
     return json.dumps(description)
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from gru_xp.devices import Device, to_host
 from gru_xp.errors import CheckpointError
 from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting.predicting import is_transformed
 from gru_xp.forecasting.scaling import FLOOR, Scaler
+from gru_xp.forecasting.transforms import MEAN_LOSSES
 from gru_xp.interop.checking import check_forecaster
 from gru_xp.interop.forecaster_parts import DESCRIPTION, build_forecaster, read_description, write_description
 from gru_xp.interop.gates import HostArray, host_layers
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPERATORS = (
-    *("Add", "Cast", "Constant", "Div", "Exp", "GRU", "Gemm", "Identity", "Mul", "Pad", "ReduceMean", "Reshape"),
-    *("Slice", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze"),
+    *("Add", "Cast", "Concat", "Constant", "Div", "Exp", "GRU", "Gemm", "Identity", "Log", "Max", "Min", "Mul", "Pad"),
+    *("ReduceMean", "Reshape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze"),
 )
 """Of models of forecasters, also where other programs have rearranged them."""
 
@@ -72,8 +74,8 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
     Raises
     ------
     CheckpointError
-        The forecaster cannot be represented (zoneout, ``missing="mask"``, ``loss="poisson"``, a guard that chose a
-        forecast without training), or the model does not predict the same.
+        The forecaster cannot be represented (zoneout, ``missing="mask"``, ``loss="poisson"``,
+        ``transform="diff"``, a guard that chose a forecast without training), or the model does not predict the same.
     GruXpError
         onnx or onnxruntime is not installed, or the forecaster is not fitted.
 
@@ -131,19 +133,20 @@ def to_onnx(forecaster: Forecaster) -> "ModelProto":
 def _add_scaling(graph: GraphBuilder, forecaster: Forecaster) -> tuple[str, str, str]:
     """Add what `Scaler.scales` does; the names of scaled windows, and of the target's level and unit, which are 2-D."""
     scaler, F = forecaster.scaler, len(forecaster.columns)
+    windows = _add_transform(graph, forecaster)
 
     def numbers(name: str, values: tuple[float, ...]) -> str:
         return graph.store(name, np.asarray([[values]]))  # (1, 1, F)
 
     if scaler.kind in ("last", "window"):
-        level = _add_slice(graph, "windows", "windows.last", 1, -1, 2**31)  # (B, 1, F)
-        graph.add("Sub", ["windows", level], ["windows.level"])
+        level = _add_slice(graph, windows, "windows.last", 1, -1, 2**31)  # (B, 1, F)
+        graph.add("Sub", [windows, level], ["windows.level"])
         unit = numbers("change_std", scaler.change_std) if scaler.kind == "last" else _add_deviation(graph, scaler)
     else:
         names = {"standard": ("mean", "std"), "robust": ("median", "iqr")}.get(scaler.kind)
         values = [getattr(scaler, name) for name in names] if names else [(0.0,) * F, (1.0,) * F]
         level, unit = map(numbers, names or ("zero", "one"), values)
-        graph.add("Sub", ["windows", level], ["windows.level"])
+        graph.add("Sub", [windows, level], ["windows.level"])
     scaled = graph.add("Div", ["windows.level", unit], ["windows.scaled"])
     level, unit = (
         graph.add(
@@ -152,6 +155,46 @@ def _add_scaling(graph: GraphBuilder, forecaster: Forecaster) -> tuple[str, str,
         for what, name, axes in (("level", level, np.asarray([1])), ("unit", unit, np.asarray([1])))
     )
     return scaled, level, unit
+
+
+def _add_transform(graph: GraphBuilder, forecaster: Forecaster) -> str:
+    """Add the transform of the target in ``windows``; the result's name."""
+    kind, F = forecaster.target_transform.kind, len(forecaster.columns)
+    if kind == "none":
+        return "windows"
+    target = _add_slice(graph, "windows", "windows.target", 2, 0, 1)
+    graph.add({"log": "Log", "sqrt": "Sqrt"}[kind], [target], ["windows.learned"])
+    if F == 1:
+        return "windows.learned"
+    others = _add_slice(graph, "windows", "windows.features", 2, 1, F)
+    return graph.add("Concat", ["windows.learned", others], ["windows.transformed"], axis=2)
+
+
+def _add_inverse(graph: GraphBuilder, forecaster: Forecaster, name: str, *, is_mean: bool) -> None:
+    """Add what makes the output of this name from that of the transformed target, as its forecasts do."""
+    transform, x = forecaster.target_transform, f"{name}.transformed"
+    variance = ""
+    if is_mean and forecaster.loss == "gaussian":
+        variance = graph.add("Mul", ["deviation.data", "deviation.data"], ["variance.steps"])
+        if forecaster.horizon == 1:
+            variance = graph.add("Squeeze", [variance, graph.store("variance.axes", np.asarray([1]))], ["variance"])
+    elif is_mean:
+        variance = graph.store("variance", np.asarray(transform.variance))
+    if transform.kind == "log":
+        if variance:
+            half = graph.add("Mul", [variance, graph.store("variance.half", np.asarray(0.5))], ["variance.halved"])
+            x = graph.add("Add", [x, half], [f"{name}.mean"])
+        x = graph.add("Exp", [x], [f"{name}.inverse"])
+    elif transform.kind == "sqrt":
+        x = graph.add("Max", [x, graph.store(f"{name}.zero", np.asarray(0.0))], [f"{name}.root"])
+        x = graph.add("Mul", [x, x], [f"{name}.inverse"])
+        if variance:
+            x = graph.add("Add", [x, variance], [f"{name}.mean"])
+    for operator, limit in (("Max", forecaster.minimum), ("Min", forecaster.maximum)):
+        if limit is not None:
+            least = graph.store(f"{name}.{operator}", np.asarray(float(limit)))
+            x = graph.add(operator, [x, least], [f"{name}.{operator.lower()}"])
+    graph.add("Identity", [x], [name])
 
 
 def _add_deviation(graph: GraphBuilder, scaler: Scaler) -> str:
@@ -186,29 +229,35 @@ def _add_linear(graph: GraphBuilder, part: str, params: LinearParams, x: str) ->
 
 def _add_outputs(graph: GraphBuilder, forecaster: Forecaster, level: str, unit: str) -> tuple[float, ...]:
     """Add what `Outputs.forecasts` makes of ``y.double``: ``predictions``, and ``quantiles``; return their levels."""
-    outputs, h = forecaster.outputs, forecaster.horizon
+    outputs, h, is_changed = forecaster.outputs, forecaster.horizon, is_transformed(forecaster)
+    predictions, quantiles = (f"{name}.transformed" if is_changed else name for name in ("predictions", "quantiles"))
     location = "y.double" if outputs.loss != "gaussian" else _add_slice(graph, "y.double", "y.mean", 1, 0, h)
     graph.add("Mul", [location, unit], ["change"])
-    points = graph.add("Add", [level, "change"], ["locations" if outputs.quantiles or h == 1 else "predictions"])
+    points = graph.add("Add", [level, "change"], ["locations" if outputs.quantiles or h == 1 else predictions])
     steps = graph.store("steps.axis", np.asarray([1])) if outputs.quantiles or h == 1 else ""
     if outputs.loss == "quantile":
         shape = graph.store("quantiles.shape", np.asarray([-1, len(outputs.quantiles), h]))
         graph.add("Reshape", [points, shape], ["quantiles.unsorted"])
         count = graph.store("quantiles.count", np.asarray([len(outputs.quantiles)]))
-        graph.add("TopK", ["quantiles.unsorted", count], ["quantiles", "quantiles.order"], axis=1, largest=0)
-        point = _add_slice(graph, "quantiles", "point", 1, outputs.point, outputs.point + 1)  # (B, 1, h)
-        points = graph.add("Squeeze", [point, steps], ["point.steps" if h == 1 else "predictions"])
+        graph.add("TopK", ["quantiles.unsorted", count], [quantiles, "quantiles.order"], axis=1, largest=0)
+        point = _add_slice(graph, quantiles, "point", 1, outputs.point, outputs.point + 1)  # (B, 1, h)
+        points = graph.add("Squeeze", [point, steps], ["point.steps" if h == 1 else predictions])
     elif outputs.loss == "gaussian":
         graph.add("Exp", [_add_slice(graph, "y.double", "y.log_deviation", 1, h, 2 * h)], ["y.deviation"])
         graph.add("Mul", ["y.deviation", unit], ["deviation.data"])
         mean, deviation = (graph.add("Unsqueeze", [a, steps], [f"{a}.row"]) for a in (points, "deviation.data"))
         scores = graph.store("scores", np.asarray(outputs.scores)[:, None])  # (Q, 1)
         graph.add("Mul", [scores, deviation], ["deviations"])  # (B, Q, h)
-        graph.add("Add", [mean, "deviations"], ["quantiles"])
+        graph.add("Add", [mean, "deviations"], [quantiles])
         if h > 1:
-            graph.add("Identity", [points], ["predictions"])
+            graph.add("Identity", [points], [predictions])
     if h == 1:
-        graph.add("Squeeze", [points, steps], ["predictions"])
+        graph.add("Squeeze", [points, steps], [predictions])
+    if is_changed:
+        is_mean = forecaster.loss in MEAN_LOSSES and forecaster.target_transform.kind != "none"
+        _add_inverse(graph, forecaster, "predictions", is_mean=is_mean)
+        if outputs.quantiles:
+            _add_inverse(graph, forecaster, "quantiles", is_mean=False)
     return outputs.quantiles
 
 

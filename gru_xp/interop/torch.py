@@ -17,6 +17,7 @@ import numpy as np
 from gru_xp.devices import Device, to_host
 from gru_xp.errors import CheckpointError, GruXpError, printable
 from gru_xp.forecasting import Forecaster
+from gru_xp.forecasting.predicting import forecasts_from_transformed
 from gru_xp.interop.checking import Trial, check_forecaster
 from gru_xp.interop.forecaster_parts import DESCRIPTION, build_forecaster, read_description, write_description
 from gru_xp.interop.gates import HostArray, PeerGates, PeerNames, host_layers, layers_from_peer, layers_to_peer
@@ -336,6 +337,7 @@ def _check_forecaster(state: "Mapping[str, torch.Tensor]", forecaster: Forecaste
     linear_params = [state[f"linear.{name}"].double() for name in LinearParams._fields]
 
     def predict(windows: HostArray) -> HostArray:
+        windows = forecaster.target_transform.forward_windows(windows)
         with torch.no_grad():
             x = torch.from_numpy(scaler.scale_windows(windows))
             B, L, F = x.shape
@@ -347,7 +349,8 @@ def _check_forecaster(state: "Mapping[str, torch.Tensor]", forecaster: Forecaste
             if skip is not None:
                 skip_params = (state[f"skip.{name}"].double() for name in LinearParams._fields)
                 scaled += torch.nn.functional.linear(x[:, :, 0], *skip_params)
-        return forecaster.outputs.forecasts(scaled.numpy(), windows, scaler)
+        forecasts = forecaster.outputs.forecasts(scaled.numpy(), windows, scaler)
+        return forecasts_from_transformed(forecaster, forecasts, windows[:, -1, 0])
 
     check_forecaster(forecaster, predict, conversion)
 

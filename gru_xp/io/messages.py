@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 from gru_xp.errors import DataError, printable
 
+_FLAGS = {"id": "id-column", "quantiles": "quantile", "levels": "level", "minimum": "min", "maximum": "max"}
 _NEEDS_NO_QUOTES = re.compile(r"[\w.,:=%/+-]+")
 _on_command_line = ContextVar("_on_command_line", default=False)
 
@@ -32,7 +33,7 @@ def command_line() -> Iterator[None]:
 
 def flag(name: str) -> str:
     """The option of the command line for an argument: ``--date-format`` for ``date_format``."""
-    return "--" + {"time": "time-column", "id": "id-column", "quantiles": "quantile"}.get(name, name).replace("_", "-")
+    return "--" + {"time": "time-column", **_FLAGS}.get(name, name).replace("_", "-")
 
 
 def option(name: str, *values: str) -> str:

@@ -158,6 +158,8 @@ SETTINGS = [
         "num_epochs": 5,
         "loss": "quantile",
     },
+    {"transform": "sqrt", "minimum": 0.0, "dtype": "float64"},
+    {"transform": "diff", "linear_skip": True},
 ]
 
 
@@ -174,7 +176,7 @@ def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(path, learn, 
         checkpoint = load_checkpoint(path)
         assert_same_state(checkpoint.state, state)
         described = checkpoint.forecaster
-        for name in ("scaler", "columns", "sees_gaps", "notes"):
+        for name in ("scaler", "columns", "sees_gaps", "notes", "target_transform"):
             assert getattr(described, name) == getattr(forecaster, name), name
         assert described.settings() == forecaster.settings()
         assert not hasattr(described, "params")

@@ -1,5 +1,6 @@
 """ONNX: models of layers and of forecasters, run by onnxruntime; other programs' models; what is refused."""
 
+import copy
 import json
 import sys
 import warnings
@@ -560,6 +561,35 @@ def test_onnxruntime_predicts_several_steps(learn, series, settings):
     np.testing.assert_array_equal(back.forecast(series, 6), forecaster.forecast(series, 6))
 
 
+TRANSFORMED = {
+    "mean": {"transform": "log", "scaling": "window"},
+    "median": {"transform": "sqrt", "loss": "mae", "horizon": 2, "columns": 1},
+    "mean of several steps": {"transform": "sqrt", "horizon": 2},
+    "gaussian": {"transform": "log", "loss": "gaussian", "linear_skip": True},
+    "quantiles": {"transform": "sqrt", "loss": "quantile", "horizon": 2},
+    "limits alone": {"columns": 1},
+}
+
+
+@pytest.mark.parametrize("settings", TRANSFORMED.values(), ids=TRANSFORMED)
+def test_onnxruntime_transforms_and_limits(learn, series, settings):
+    forecaster = copy.copy(learn(**settings))
+    if "gaussian" not in settings.values():
+        forecaster.minimum, forecaster.maximum = 480, 505.0
+    series = series[:, : len(forecaster.columns)]
+    results = run(to_onnx(forecaster), windows=windows_of(series, 5))
+    expected = forecaster.forecast_distributions(series, range(5, len(series)), forecaster.horizon)
+    found = np.concatenate([array.reshape(len(series) - 5, -1, forecaster.horizon) for array in results], axis=1)
+    np.testing.assert_allclose(found, np.stack(list(expected.values()), axis=1), rtol=1e-6)
+    back = from_onnx(to_onnx(forecaster), device="cpu")
+    np.testing.assert_array_equal(back.forecast(series, 6), forecaster.forecast(series, 6))
+
+
+def test_changes_have_no_windows_in_the_file(learn):
+    with pytest.raises(CheckpointError, match="transform='diff' cannot be represented"):
+        to_onnx(learn(transform="diff"))
+
+
 @pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize("scaling", ["last", "standard"])
 def test_onnxruntime_forecasts_step_by_step(learn, series, columns, scaling):
@@ -641,7 +671,7 @@ def other_level(model, description):
 
 
 def other_operator(model, description):
-    model.graph.node.insert(0, helper.make_node("Log", ["windows"], ["unused"], name="log"))
+    model.graph.node.insert(0, helper.make_node("Sin", ["windows"], ["unused"], name="sine"))
 
 
 def other_result(model, description):
@@ -675,7 +705,7 @@ def settings_of(**settings):
 DAMAGED = {
     "scale": (other_scale, "prediction differs"),
     "level": (other_level, "prediction differs"),
-    "operator": (other_operator, "Log node 'log'"),
+    "operator": (other_operator, "Sin node 'sine'"),
     "output layers": (second_output_layer, "has 2 output layers"),
     "result": (other_result, "object", "float64"),
     "integers": (whole_output, "linear.bias has dtype int64", "float32 or float64"),

@@ -244,6 +244,8 @@ def test_a_forecaster_must_be_representable(learn, tmp_path):
         save_torch(learn(), path)
     with pytest.raises(CheckpointError, match=r"zoneout=0\.1 "):
         save_torch(learn(reset="after", zoneout=0.1), path)
+    with pytest.raises(CheckpointError, match="transform='diff' "):
+        save_torch(learn(reset="after", transform="diff"), path)
     with pytest.raises(NotFittedError, match="not fitted"):
         save_torch(Forecaster(reset="after"), path)
     for wrong in (None, np.ones(3)):
