@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .diagnostics import find_patterns
 from .exclusive import OF_RUN, check_without_run, check_zero_shot, refuse_given
 from .messages import (
     accuracy_title,
@@ -13,6 +14,7 @@ from .messages import (
     note_what_the_guard_chose,
     print_accuracy,
     print_json,
+    print_sentence,
 )
 from .options import (
     Command,
@@ -76,6 +78,12 @@ BELOW_NAIVE = 3
 @limit_options
 @reading_options
 @device_options
+@click.option(
+    "--diagnostics",
+    is_flag=True,
+    help="Look for patterns in the errors of the last part, one step ahead (extra stats). Where their size is unequal, "
+    "the run is trained again with --transform log, to compare.",
+)
 @compare_option
 @quiet_option
 @json_option
@@ -94,6 +102,7 @@ def evaluate(
     limits: Limits,
     reading: dict[str, Any],
     device: DeviceRequest,
+    diagnostics: bool,
     compare: tuple[str, ...],
     quiet: bool,
     as_json: bool,
@@ -109,7 +118,7 @@ def evaluate(
     """
     from gru_xp.forecasting.backtest import name_in_text
 
-    others = forecasts_to_compare(compare)
+    others, found = forecasts_to_compare(compare), None
     if is_of_run := is_run(source, csv):
         refuse_given(ctx, ("season", "weights"), OF_RUN)
         forecaster = open_run(source, device, limits, quiet=quiet)
@@ -133,8 +142,12 @@ def evaluate(
         if known:
             training = read.series.head(forecaster.notes["fit_end"])
         note_what_the_guard_chose(forecaster, quiet=quiet)
+        if diagnostics:
+            found = find_patterns(forecaster, read.series, steps, known=known, quiet=quiet)
     else:
         check_without_run(source, csv)
+        if diagnostics:
+            raise click.UsageError("--diagnostics needs RUN, whose errors are looked at")
         check_zero_shot(ctx, limits.given())
         zero_shot = open_zero_shot(season, weights, device, quiet=quiet)
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
@@ -152,10 +165,13 @@ def evaluate(
                 "target": read.target,
                 "device": {"requested": device.name, "used": used.name, "tf32": used.tf32, "reason": used.reason},
                 "parts": parts,
+                **({} if found is None else {"diagnostics": found.to_dict()}),
             }
         )
     else:
         print_accuracy(accuracy_title(read.path.name, read.target, steps), parts)
+        for sentence in () if found is None else found.sentences:
+            print_sentence(sentence)
     errors = {model: measures["mae"] for model, measures in last["models"].items()}
     if fail_below_naive and errors[last["model"]] > errors[last["best_baseline"]]:
         note(f"{name} part: the best baseline, {name_in_text(last['best_baseline'])}, has a lower MAE")

@@ -18,7 +18,7 @@ from gru_xp.forecasting.metrics import STEP_MEASURES, accuracy, accuracy_by_step
 from gru_xp.forecasting.outputs import Outputs, column_suffix, quantile_column
 from gru_xp.forecasting.recipe import naive_spread
 from gru_xp.forecasting.season import find_seasons
-from gru_xp.forecasting.significance import diebold_mariano
+from gru_xp.forecasting.significance import diebold_mariano, p_value_text
 from gru_xp.forecasting.windows import Floats, first_that_does
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
@@ -361,8 +361,7 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     if p_value is None:
         few = "1 window is too little" if windows == 1 else f"{windows} windows are too few"
         return f"{compared}; {few} to test the difference."
-    probability = f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
-    test = f"Diebold-Mariano test, {probability}, {windows} windows"
+    test = f"Diebold-Mariano test, {p_value_text(p_value)}, {windows} windows"
     if p_value < SIGNIFICANCE:
         return f"{compared}; the difference is significant ({test})."
     differs = "differs by less than 0.05%" if is_small else f"is {size}"

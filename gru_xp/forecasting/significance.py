@@ -77,6 +77,11 @@ def diebold_mariano(losses: Floats, other_losses: Floats, overlap: int = 1) -> D
     return DieboldMariano(statistic, student_t_tails(statistic, n - 1))
 
 
+def p_value_text(p_value: float) -> str:
+    """A p-value in a sentence, such as ``"p = 0.032"``."""
+    return f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
+
+
 def student_t_tails(t: float, degrees: int) -> float:
     """Probability that a variable of Student's t distribution is farther from 0 than `t`.
 
