@@ -245,7 +245,8 @@ print(*sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "gru_xp.cli" in out.split()
-    assert not set(out.split()) & {"numpy", "pandas", "matplotlib", "cupy", "array_api_compat", "rich", "statsmodels", *PEERS}
+    slow = {"numpy", "pandas", "matplotlib", "cupy", "array_api_compat", "rich", "statsmodels", *PEERS}
+    assert not set(out.split()) & slow
 
 
 # --- files ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ it, and the gradient goes through them, too. The integral is a sum over the poin
 until the sum of the attributions is right.
 
 The last row is the same in both windows: it has no attribution, and its value is in the forecast of the baseline. So is
-which values were missing, where the network sees that.
+which values were missing, where the network sees that. Where the target is transformed, windows and line are
+those of the transformed values, while f is still in the data's units; of differences, the baseline has none.
 
 References
 ----------
@@ -27,7 +28,7 @@ import numpy as np
 from gru_xp.devices import to_device, to_host
 from gru_xp.errors import ArgumentError, DataError
 from gru_xp.forecasting.data import before_later_rows, naming, observed_values
-from gru_xp.forecasting.predicting import network_inputs, network_outputs
+from gru_xp.forecasting.predicting import forecasts_from_transformed, network_inputs, network_outputs
 from gru_xp.forecasting.settings import training_config
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.series import TimeSeries
@@ -163,7 +164,7 @@ def explain(forecaster: "Forecaster", series: TimeSeries, origin: int, step: int
     Raises
     ------
     ArgumentError
-        The forecaster makes a forecast without training, or has a transform.
+        The forecaster makes a forecast without training.
     DataError
         The forecasts are no numbers.
     """
@@ -172,20 +173,15 @@ def explain(forecaster: "Forecaster", series: TimeSeries, origin: int, step: int
             f"there is nothing to explain: the guard has chosen the {forecaster.fallback} forecast, which needs no "
             "training; train with guard=False to explain the model"
         )
-    if (kind := forecaster.target_transform.kind) != "none":
-        raise ArgumentError(
-            f"transform={kind!r} cannot be explained: contributions would add up to the transformed forecast; "
-            "train with transform='none'"
-        )
     steps = np.full(forecaster.horizon, 1.0 / forecaster.horizon)
     if step is not None:
         steps = (np.arange(1, forecaster.horizon + 1) == step).astype(np.float64)
-    L, rows = forecaster.window_length, slice(origin - forecaster.window_length, origin)
-    window, observed = series.values[rows], observed_values(series)[rows]
+    L, transform = forecaster.input_length, forecaster.target_transform
+    rows, before = slice(origin - L, origin), series.values[origin - L - transform.lag : origin]
     for _, known in before_later_rows(series, np.array([origin])):
-        window = known.values[rows].copy()
+        before = known.values[origin - len(before) : origin].copy()
     with prediction_advice(L, forecaster.device), naming(series):
-        at = StraightLine(forecaster, window, observed, steps)
+        at = StraightLine(forecaster, before, observed_values(series)[rows], steps)
         baseline_forecast, forecast = at.forecasts(np.array([0.0, 1.0])).tolist()
         if not np.isfinite([baseline_forecast, forecast]).all():
             raise DataError(
@@ -203,7 +199,7 @@ def explain(forecaster: "Forecaster", series: TimeSeries, origin: int, step: int
         np.arange(rows.start, rows.stop),
         None if series.labels is None else series.labels[rows],
         None if series.dates is None else series.dates[rows],
-        window,
+        before[-L:],
         attributions,
         forecast,
         baseline_forecast,
@@ -220,27 +216,28 @@ class StraightLine:
     ----------
     forecaster
         A forecaster that has learned.
-    window : array, shape ``(L, F)``
-        In the data's units.
+    rows : array, shape ``(L, F)``
+        The window in the data's units; with ``transform="diff"``, after the row before it.
     observed : array, shape ``(L, F)``
         Which of its values were there.
     steps : array, shape ``(h,)``
         Weights of the steps ahead in the sum.
     """
 
-    def __init__(self, forecaster: "Forecaster", window: Floats, observed: Floats, steps: Floats) -> None:
-        self._forecaster, self._observed, self._steps = forecaster, observed, steps
-        self._baseline = np.broadcast_to(window[-1], window.shape)
-        self._change = window - self._baseline
+    def __init__(self, forecaster: "Forecaster", rows: Floats, observed: Floats, steps: Floats) -> None:
+        transform = forecaster.target_transform
+        self._forecaster, self._observed, self._steps, self._last = forecaster, observed, steps, rows[-1, 0]
+        window, flat = (
+            transform.forward_windows(a[None])[0, transform.lag :] for a in (rows, np.tile(rows[-1:], (len(rows), 1)))
+        )
+        self._baseline, self._change = flat, window - flat
         self._together = predicted_together(len(window), forecaster.architecture().input_size)
 
     def forecasts(self, at: Floats) -> Floats:
         """Of windows at places ``(B,)`` from 0, the baseline, to 1: ``(B,)``, in the data's units."""
         windows = self._windows(at)
-        outputs = self._outputs(windows)
-        forecaster = self._forecaster
-        with np.errstate(over="ignore", invalid="ignore"):
-            found: Floats = forecaster.outputs.forecasts(outputs, windows, forecaster.scaler)[:, 0] @ self._steps
+        _, forecasts = self._transformed(windows, self._outputs(windows))
+        found: Floats = forecasts @ self._steps
         return found
 
     def attributions(self, points: int) -> Floats:
@@ -250,15 +247,17 @@ class StraightLine:
         for first in range(0, points, self._together):
             some = slice(first, first + self._together)
             total += np.tensordot(weights[some] / 2, self.gradients((1 + nodes[some]) / 2), 1)
-        return total * self._change
+        attributions: Floats = total * self._change
+        return attributions
 
     def gradients(self, at: Floats) -> Floats:
-        """Of the forecasts at places ``(B,)`` with respect to their windows, ``(B, L, F)``."""
+        """Of the forecasts at places ``(B,)`` with respect to their transformed windows, ``(B, L, F)``."""
         forecaster, windows = self._forecaster, self._windows(at)
         scaler, device = forecaster.scaler, forecaster.device
-        dpoints = np.broadcast_to(self._steps, (len(at), len(self._steps)))
+        outputs = self._outputs(windows)
+        dpoints, ddeviations = self._back(*self._transformed(windows, outputs))
         with np.errstate(over="ignore", invalid="ignore"):
-            dy, dtargets = forecaster.outputs.points_backward(dpoints, self._outputs(windows), windows, scaler)
+            dy, dtargets = forecaster.outputs.points_backward(dpoints, outputs, windows, scaler, ddeviations)
             inputs = self._inputs(windows)
             with device.use():
                 dx = input_gradient(
@@ -273,6 +272,30 @@ class StraightLine:
             dwindows: Floats = scaler.scale_windows_backward(dscaled, windows)
         dwindows[:, :, :1] += dtargets
         return dwindows
+
+    def _transformed(self, windows: Floats, outputs: Floats) -> tuple[Floats, Floats]:
+        """Forecasts ``(B, 1 + Q, h)`` of the transformed target, and the points ``(B, h)`` in the data's units."""
+        forecaster = self._forecaster
+        with np.errstate(over="ignore", invalid="ignore"):
+            transformed = forecaster.outputs.forecasts(outputs, windows, forecaster.scaler)
+        last = np.full(len(windows), self._last)
+        return transformed, forecasts_from_transformed(forecaster, transformed, last)[:, 0]
+
+    def _back(self, transformed: Floats, points: Floats) -> tuple[Floats, Floats | None]:
+        """The gradients of transformed points and, where points depend on them, of standard deviations, ``(B, h)``."""
+        forecaster, kind = self._forecaster, self._forecaster.target_transform.kind
+        low, high = forecaster.minimum, forecaster.maximum
+        is_free = (points > (-np.inf if low is None else low)) & (points < (np.inf if high is None else high))
+        dpoints = np.where(is_free, self._steps, 0.0)
+        if kind == "diff":  # each change leads to all points after it
+            return np.cumsum(dpoints[:, ::-1], axis=1)[:, ::-1], None
+        if kind == "none":
+            return dpoints, None
+        dvariance = dpoints * points / 2 if kind == "log" else dpoints
+        dtransformed = dpoints * (points if kind == "log" else 2.0 * np.maximum(transformed[:, 0], 0.0))
+        if forecaster.loss != "gaussian":
+            return dtransformed, None
+        return dtransformed, dvariance * 2.0 * forecaster.outputs.deviation(transformed)
 
     def _windows(self, at: Floats) -> Floats:
         windows: Floats = self._baseline + at[:, None, None] * self._change

@@ -134,7 +134,12 @@ class Outputs:
         return values
 
     def points_backward(
-        self, dpoints: Floats, scaled: Floats, windows: Floats, scaler: Scaler
+        self,
+        dpoints: Floats,
+        scaled: Floats,
+        windows: Floats,
+        scaler: Scaler,
+        ddeviations: Floats | None = None,
     ) -> tuple[Floats, Floats]:
         """Gradients through the point forecasts of `forecasts`, whose known rows are the windows.
 
@@ -144,6 +149,8 @@ class Outputs:
             Gradient of the point forecasts.
         scaled, windows, scaler
             As for `forecasts`.
+        ddeviations : array, shape ``(B, h)``, optional
+            Gradient of the standard deviations of gaussian; 0 if None.
 
         Returns
         -------
@@ -164,6 +171,10 @@ class Outputs:
         doutputs = np.zeros_like(outputs)
         np.put_along_axis(doutputs, chosen, (dpoints * unit)[:, None], axis=1)
         dlevel, dunit = (np.sum(d, axis=1, keepdims=True) for d in (dpoints, dpoints * points))
+        if ddeviations is not None:
+            deviation = np.exp(outputs[:, 1])
+            doutputs[:, 1] = ddeviations * unit * deviation
+            dunit = dunit + np.sum(ddeviations * deviation, axis=1, keepdims=True)
         return doutputs.reshape(B, -1), scaler.target_scales_backward(dlevel, dunit, windows)
 
     @staticmethod

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -298,3 +299,44 @@ def test_several_steps_ahead(app, quick):
     out = app("evaluate", "run", "--steps", 5).out
     assert "5-step-ahead" in out
     assert "by step ahead" in out
+
+
+# --- patterns in the errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.peer
+def test_patterns_in_the_errors(app, sunspots, write_csv, quick):
+    """Of another file, all rows are looked at, and nothing is trained."""
+    pytest.importorskip("statsmodels")
+    document = json.loads(app("evaluate", sunspots.folder, "--diagnostics", "--json", "--quiet").out)
+    found = document["diagnostics"]
+    assert list(found["tests"]) == ["breusch_pagan", "arch_lm", "ljung_box"]
+    assert found["residuals"] == document["parts"]["test"]["windows"]
+    outcome = app("evaluate", sunspots.folder, "--diagnostics")
+    assert outcome.code == 0, outcome.err
+    for test in found["tests"].values():
+        assert test["sentence"] in outcome.out
+
+    values = {row: f"{2 ** (row / 10) * (1 + 0.2 * ((row * 7919) % 13 - 6) / 6):.4f}" for row in range(120)}
+    write_csv(rows=120, change=values)
+    assert app("train", "own.csv", *quick, "--seq-length", 5, "--no-guard", "--out", "run").code == 0
+    outcome = app("evaluate", "run", "--diagnostics", "--json")
+    found = json.loads(outcome.out)["diagnostics"]
+    assert found["unequal_variance"]
+    assert "training with --transform log" in outcome.err
+    assert found["log"]["mae"] > 0
+    assert found["log"]["mae_log"] > 0
+    assert "--transform log" in app("evaluate", "run", "--diagnostics", "--quiet").out.splitlines()[-1]
+    other = write_csv("other.csv", rows=119, change={**values, 0: "1.5"})
+    outcome = app("evaluate", "run", other, "--diagnostics", "--json", "--quiet")
+    found = json.loads(outcome.out)["diagnostics"]
+    assert (found["residuals"], found["log"], found["suggests_log"]) == (114, None, True)
+
+
+def test_patterns_need_a_run_and_statsmodels(app, sunspots, monkeypatch):
+    outcome = app("evaluate", "sunspots.csv", "--diagnostics")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--diagnostics needs RUN" in outcome.err
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
+    outcome = app("evaluate", sunspots.folder, "--diagnostics", "--quiet")
+    outcome.assert_refused("statsmodels", "gru-xp[stats]")

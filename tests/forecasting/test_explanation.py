@@ -27,13 +27,18 @@ SETTINGS = [
     {"loss": "poisson", "scaling": "last"},
     {"loss": "poisson", "scaling": "standard", **ALONE},
     {"model": "ridge"},
+    {"transform": "log", "maximum": 40.0},
+    {"transform": "log", "loss": "mse"},
+    {"transform": "sqrt", "loss": "gaussian", **DEEP},
+    {"transform": "diff", "scaling": "last"},
 ]
 
 
 @pytest.fixture
 def counts(rng):
     """Counts, and a walk beside them."""
-    return np.stack([rng.poisson(5 + 3 * np.sin(np.arange(ROWS))), rng.standard_normal(ROWS).cumsum()], axis=1) * 1.0
+    counts = 1.0 + rng.poisson(5 + 3 * np.sin(np.arange(ROWS)))
+    return np.stack([counts, rng.standard_normal(ROWS).cumsum()], axis=1)
 
 
 @pytest.fixture
@@ -56,21 +61,27 @@ def with_last(values, window):
 def test_the_attributions_are_the_difference_from_the_forecast_of_the_baseline(learn, settings, rng):
     """The gradient, too, is the forecast's own, by central differences."""
     forecaster, values = learn(**settings)
-    window = values[-T:]
+    lag = forecaster.window_length - T  # of differences, which attributions are to
+    window, rows = values[-T:], values[-T - lag :]
     explanation = forecaster.explain(values, 2)
     forecast = forecaster.forecast(values, H)[1]
-    baseline = forecaster.forecast(with_last(values, np.tile(window[-1:], (T, 1))), H)[1]
+    baseline = forecaster.forecast(with_last(values, np.tile(window[-1:], (T + lag, 1))), H)[1]
     np.testing.assert_allclose([explanation.forecast, explanation.baseline_forecast], [forecast, baseline], rtol=1e-12)
     assert explanation.attributions.shape == explanation.values.shape == window.shape
     assert np.abs(explanation.attributions).sum() > 1e-3
     assert abs(explanation.attributions.sum() - (forecast - baseline)) < 1e-6 * abs(forecast)
-    np.testing.assert_array_equal(explanation.attributions[-1], 0.0)
+    if not lag:
+        np.testing.assert_array_equal(explanation.attributions[-1], 0.0)
 
-    line = StraightLine(forecaster, window, np.ones(window.shape, dtype=bool), np.array([0.0, 1.0, 0.0]))
+    line = StraightLine(forecaster, rows, np.ones(window.shape, dtype=bool), np.array([0.0, 1.0, 0.0]))
     (gradient,) = line.gradients(np.array([1.0]))
-    direction, size = rng.standard_normal(window.shape), 1e-5
-    ends = [forecaster.forecast(with_last(values, window + sign * size * direction), H)[1] for sign in (1, -1)]
-    assert np.sum(gradient * direction) == pytest.approx((ends[0] - ends[1]) / (2 * size), rel=1e-6, abs=1e-7)
+    direction, size = rng.standard_normal(rows.shape), 1e-5
+    if lag:
+        direction[-1] = 0.0  # what differences are added to is no part of the window
+    ends = np.stack([rows - size * direction, rows + size * direction])
+    transformed = forecaster.target_transform.forward_windows(ends)
+    low, high = (forecaster.forecast(with_last(values, end), H)[1] for end in ends)
+    assert np.sum(gradient * np.diff(transformed[:, lag:], axis=0)[0]) == pytest.approx(high - low, rel=1e-6, abs=1e-11)
 
 
 def test_without_a_step_it_is_the_mean_of_the_horizon(learn):
