@@ -429,9 +429,7 @@ def train(
             with _Stages(run, checkpoints, witness, interrupt, quiet=quiet) as stages, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite is reported below
                 warnings.simplefilter("always", DeviceWarning)
-                fallback = None if forecaster.guard else forecaster.fallback  # that --model auto has chosen
-                forecaster.fit(run.learned, device=chosen, on_stage=stages, state=run.state)
-                forecaster.fallback = forecaster.fallback or fallback
+                forecaster.fit(run.learned, device=chosen, on_stage=stages, state=run.state, fallback=run.fallback)
             checkpoints.write()
             run.count_refit_rows()
             drift = None if witness is None else _verify(run, witness, interrupt)

@@ -44,8 +44,9 @@ _FREE = ("checkpoint_every", "checkpoint_seconds", "no_fallback")  # they change
 class TrainingRun:
     """A forecaster, its data, and the state of its training.
 
-    `facts` describe the run in its checkpoints. The last four fields are set for a resumed run: the device to use, and
-    the device, the versions and the `selection` of the earlier training.
+    `facts` describe the run in its checkpoints, and `fallback` is the forecast without training that ``--model auto``
+    has chosen for a new run. The last four fields are set for a resumed run: the device to use, and the device, the
+    versions and the `selection` of the earlier training.
     """
 
     forecaster: "Forecaster"
@@ -53,6 +54,7 @@ class TrainingRun:
     split: "Split"
     facts: dict[str, Any]
     state: "TrainingState | None" = None
+    fallback: str | None = None
     device: DeviceRequest | None = None
     trained_on: str | None = None
     versions: Mapping[str, str] | None = None
@@ -140,7 +142,7 @@ def choose_model(run: TrainingRun, device: "Device", on_stage: "OnStage") -> "Ch
     if held.name != MODELS["gru"]:
         for name, value in ridge_settings(forecaster).items():
             setattr(forecaster, name, value)
-        forecaster.fallback = held.name if needs_no_training(held.name) else None
+        run.fallback = held.name if needs_no_training(held.name) else None
         run.split = _split(forecaster, run.series)
     forecaster.notes["auto"] = {
         "choice": held.name,
@@ -205,10 +207,10 @@ def resumed_run(
         _split(forecaster, source.series),
         facts,
         state,
-        device,
-        checkpoint.device,
-        checkpoint.versions,
-        forecaster.selection,
+        device=device,
+        trained_on=checkpoint.device,
+        versions=checkpoint.versions,
+        selection=forecaster.selection,
     )
 
 

@@ -45,6 +45,11 @@ def baselines_by_mean(mean: float, covered: Sequence[int], seasons: Sequence[int
     return named
 
 
+def baseline_names(seasons: Sequence[int]) -> list[str]:
+    """The names of all of them, of training rows that cover every season."""
+    return list(baselines_by_mean(0.0, seasons, seasons))
+
+
 def seasonal_name(season: int, seasons: Sequence[int]) -> str:
     """The name of the seasonal naive forecast of one of the seasons, which says its rows if there are others."""
     return "seasonal naive" if list(seasons) == [season] else f"seasonal naive ({season})"

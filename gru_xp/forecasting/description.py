@@ -6,12 +6,10 @@ from dataclasses import asdict, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gru_xp.devices import Device, check_tf32
 from gru_xp.devices.inventory import versions
 from gru_xp.errors import CheckpointError
-from gru_xp.forecasting.baselines import baselines
+from gru_xp.forecasting.baselines import baseline_names
 from gru_xp.forecasting.choosing import LookBack
 from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.ridge import PENALTY
@@ -165,10 +163,7 @@ def read_description(kind: "type[Forecaster]", description: dict[str, Any]) -> "
     forecaster.look_back = LookBack(**numbers, penalty=penalty)
     forecaster.seasons = tuple(whole_number("season", season, 2) for season in description["seasons"])
     forecaster.fallback = description["fallback"]
-    if forecaster.fallback not in (
-        None,
-        *baselines(np.ones(max(forecaster.seasons, default=1)), forecaster.seasons),
-    ):
+    if forecaster.fallback not in (None, *baseline_names(forecaster.seasons)):
         raise ValueError(f"{shortened(forecaster.fallback)} is no forecast without training")
     forecaster.spread = _described_spread(forecaster, description["spread"])
     forecaster.target_transform = _described_transform(forecaster, description["target_transform"])

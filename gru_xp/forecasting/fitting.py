@@ -1,6 +1,6 @@
 """Fitting: the trainings of a forecaster, from a series to the parameters of its network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -10,7 +10,8 @@ import numpy as np
 
 from gru_xp.devices import Device, to_device
 from gru_xp.devices.short_memory import SMALL_WORKSPACE, with_less_memory
-from gru_xp.errors import DataError
+from gru_xp.errors import ArgumentError, DataError
+from gru_xp.forecasting.baselines import baseline_names
 from gru_xp.forecasting.choosing import held_out_from, judged_origins
 from gru_xp.forecasting.choosing_transform import choose_transform
 from gru_xp.forecasting.data import known_until
@@ -25,6 +26,7 @@ from gru_xp.forecasting.transforms import MOST_VARIANCE, TargetTransform
 from gru_xp.forecasting.windows import Split, WindowSequences
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
+from gru_xp.nn.checks import shown
 from gru_xp.nn.network import NetworkParams, init_network_params
 from gru_xp.nn.params import LinearParams, unflatten
 from gru_xp.training.memory import TrainingShapes, check_memory, memory_advice
@@ -67,6 +69,7 @@ def learn(
     hooks: Hooks,
     on_stage: OnStage | None,
     state: TrainingState | None,
+    fallback: str | None = None,
 ) -> TrainingResult:
     """Train a forecaster on the training part of the split, and again on all rows where `refit` asks for it.
 
@@ -80,7 +83,7 @@ def learn(
         To train on.
     notes
         Of the forecaster, from now on.
-    hooks, on_stage, state
+    hooks, on_stage, state, fallback
         See `Forecaster.fit`. With a state, the forecaster has its scaler.
 
     Returns
@@ -106,9 +109,11 @@ def learn(
                 forecaster.horizon,
                 bool(forecaster.linear_skip),
             )
+            check_fallback(fallback, forecaster.seasons)
         else:
             scaler = forecaster.scaler
-        forecaster.fallback, forecaster.spread, forecaster.guard_ended = None, (), True
+            fallback = None if forecaster.guard else forecaster.fallback
+        forecaster.fallback, forecaster.spread, forecaster.guard_ended = fallback, (), True
         forecaster.refit_ended = True
         stage = partial(_train, forecaster, device=device, notes=notes, hooks=hooks, on_stage=on_stage)
         selection = forecaster.selection
@@ -157,6 +162,13 @@ def _settle_variance(forecaster: "Forecaster", series: TimeSeries, rows: int) ->
     errors = series.values[origins[:, None] + np.arange(horizon), 0] - forecasts
     variance = np.minimum(np.mean(errors**2, axis=0), MOST_VARIANCE)
     forecaster.target_transform = replace(transform, variance=tuple(variance.tolist()))
+
+
+def check_fallback(fallback: str | None, seasons: Sequence[int]) -> None:
+    """See that a forecast without training can be made with these seasons; ArgumentError if not."""
+    names = baseline_names(seasons)
+    if fallback not in (None, *names):
+        raise ArgumentError(f"fallback is {shown(fallback)}; it must be None or one of {', '.join(map(repr, names))}")
 
 
 @contextmanager

@@ -141,7 +141,8 @@ class Forecaster:
     Attributes
     ----------
     fallback : str or None
-        The forecast without training that the guard has chosen, such as ``"last value"``; None where it is the model.
+        The forecast without training that the guard or the caller of `fit` has chosen, such as ``"last value"``; None
+        where the model forecasts.
 
     Raises
     ------
@@ -312,6 +313,7 @@ class Forecaster:
         pause: Pause | None = None,
         state: TrainingState | None = None,
         on_stage: OnStage | None = None,
+        fallback: str | None = None,
         **how: Any,
     ) -> "Forecaster":
         """Learn from a series, all of whose rows may be looked at.
@@ -343,6 +345,9 @@ class Forecaster:
             Called with a `Stage` when the training begins, and before those of `refit` and `guard`. It may return
             `Hooks` to use in this stage instead of `callback` and `pause`, which the stage of `guard` has none of
             otherwise. A guard that is stopped decides nothing, and `guard_ended` is False.
+        fallback
+            The forecast without training to make instead of the model's, such as ``"last value"``, chosen in another
+            way than by the guard, which must be off. With a `state`, it is that of the training before.
         **how
             How to read a DataFrame: ``time``, the columns that date the rows, and the other options of `read_series`.
             `predict` and `forecast` use the same ones.
@@ -373,6 +378,8 @@ class Forecaster:
         self.__post_init__()  # the attributes may have changed since
         check_hooks(callback, pause, state)
         check_function("on_stage", on_stage, optional=True)
+        if fallback is not None and self.guard:
+            raise ArgumentError(f"fallback is {shown(fallback)}, but the guard chooses it; use guard=False")
         given = series
         series = series_to_learn(series, target, features, how)
         warn_of_notices(given, series, stacklevel=2)
@@ -392,7 +399,15 @@ class Forecaster:
                 self._check_fitted("scaler")
             hooks = Hooks(callback, pause)
             training = learn(
-                self, series, split, device=device, notes=notes, hooks=hooks, on_stage=on_stage, state=state
+                self,
+                series,
+                split,
+                device=device,
+                notes=notes,
+                hooks=hooks,
+                on_stage=on_stage,
+                state=state,
+                fallback=fallback,
             )
         if training.problem is not None:
             warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
@@ -400,7 +415,7 @@ class Forecaster:
             self.guard_ended = training.stop_reason != "paused"
             if self.guard_ended:
                 compare_with_naive(Forecaster, self, series.head(split.train_end), device, on_stage)
-                self.spread = chosen_spread(self, series, split.train_end)
+        self.spread = chosen_spread(self, series, split.train_end)
         return self
 
     def predict(self, series: Any) -> Any:

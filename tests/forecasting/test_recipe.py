@@ -254,6 +254,27 @@ def test_a_model_that_cannot_be_trained_without_the_last_rows_is_not_judged(rng,
         assert Forecaster(**QUICK | settings).fit(series, device=cpu).fallback is None
 
 
+def test_a_forecast_without_training_may_be_chosen_by_the_caller(rng, cpu, tmp_path):
+    series, settings = daily(rng, 120), QUICK | {"guard": False}
+    values = series.values[:, 0]
+    for name, baseline in baselines(values, (7,)).items():
+        forecaster = Forecaster(**settings).fit(series, device=cpu, fallback=name)
+        expected = baseline(values, np.array([120]), 9)[0]
+        np.testing.assert_allclose(forecaster.forecasts(series, [120], 9)[0], expected)
+        forecaster.save(tmp_path / "model")
+        assert Forecaster.load(tmp_path / "model", device=cpu).fallback == name
+    states = []
+    forecaster.fit(series, device=cpu, fallback=name, pause=lambda *at: states.append(at[2]()) or len(states) > 1)
+    assert forecaster.fit(series, device=cpu, state=states[-1]).fallback == name
+    assert forecaster.fit(series, device=cpu).fallback is None
+    quantiles = Forecaster(**settings | {"loss": "quantile"}).fit(series, device=cpu, fallback="last value")
+    low, high = quantiles.forecast_distribution(series, 1)[["GRU-lo-80", "GRU-hi-80"]].to_numpy()[0]
+    assert low < values[-1] < high
+    for name, guard, said in (("drift", True, "guard=False"), ("seasonal naive (9)", False, "'seasonal naive'")):
+        with pytest.raises(ArgumentError, match=said):
+            Forecaster(**settings | {"guard": guard}).fit(series, device=cpu, fallback=name)
+
+
 def test_forecasts_that_are_no_numbers_lose(rng, cpu, monkeypatch):
     def refuse(*_):
         raise DataError("the model predicts inf")
