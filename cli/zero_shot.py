@@ -42,12 +42,19 @@ def note_no_training(
 
     Forecasts from a `rolling` origin find the seasons in the rows before each.
     """
+    from gru_xp.forecasting.season import is_unseen
     from gru_xp.pretrained.features import HEAD
 
     seasons = forecaster.seasons_of(series)
     how = "given"
     if forecaster.season == "auto":
         how = "found in all rows (each forecast: in the rows before it)" if rolling else "found"
+    elif unseen := [season for season in seasons if is_unseen(series.values[:, 0], season)]:
+        note(
+            f"the values show no clear season of {seasons_text(unseen)}, which is used as given; --season auto looks "
+            "for others",
+            quiet=quiet,
+        )
     whose = "gru-xp's own" if weights is None else weights
     note(f"no training: a pretrained GRU; season {how}: {seasons_text(seasons)}; weights: {whose}", quiet=quiet)
     if seasons and seasons[-1] > len(series):

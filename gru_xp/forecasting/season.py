@@ -63,6 +63,11 @@ def calendar_seasons(freq: str) -> tuple[int, ...]:
     return (*_whole(24 * 3600, seconds), *_whole(7 * 24 * 3600, seconds)) if seconds else ()
 
 
+def is_unseen(values: Floats, season: int) -> bool:
+    """Whether a series has rows enough to see a season in, and has none; see `has_season`."""
+    return len(values) >= MIN_SEASONS * season and not has_season(values, season)
+
+
 def has_season(values: Floats, season: int) -> bool:
     """Whether rows a season apart are alike, beside the trend.
 

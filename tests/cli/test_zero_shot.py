@@ -106,6 +106,7 @@ def test_seasons_are_given_found_or_none(app, monthly, weights_file):
     ):
         outcome = app(*given, *options)
         assert list(table(outcome)[0])[11:] == ["LastValue", *naive], options
+        assert ("no clear season" in outcome.err) == ("given: 4" in said or "7 rows" in said), options
         assert said in outcome.err.splitlines()[-1]
     for wrong in ("1", "7,x", "7,none", "7,24,168", "weekly"):
         for command in ("forecast", "evaluate", "backtest"):
