@@ -58,7 +58,7 @@ def note_no_training(
     whose = "gru-xp's own" if weights is None else weights
     note(f"no training: a pretrained GRU; season {how}: {seasons_text(seasons)}; weights: {whose}", quiet=quiet)
     if seasons and seasons[-1] > len(series):
-        note(f"warning: {len(series)} rows are less than a season of {seasons[-1]}, which has no effect but to mislead")
+        note(f"warning: {len(series)} rows are less than a season of {seasons[-1]}; give a shorter --season, or none")
     if steps > HEAD:
         note(f"after step {HEAD}, the last cycle of the forecast repeats, with its drift", quiet=quiet)
     return seasons

@@ -329,7 +329,7 @@ def _in_sentence(model: str) -> str:
 
 
 def guard_sentence(metrics: Mapping[str, Any]) -> str | None:
-    """In which windows the guard, or auto, had chosen which forecast, in one sentence; None if in none."""
+    """In which windows which forecast was chosen, by the guard or auto, in one sentence; None if in none."""
     model, windows, chosen = name_in_text(metrics["model"]), metrics["windows"], metrics["fallback"]
     if not chosen:
         return None
@@ -339,8 +339,7 @@ def guard_sentence(metrics: Mapping[str, Any]) -> str | None:
         which = names[0] if len(names) == 1 else counts + " windows"
         return f"The automatic choice is {which}, by errors in held-out training rows."
     if list(chosen.values()) == [windows]:
-        why = "the guard has found nothing better on held-out training rows"
-        return f"{model_in_text(metrics)} is the {names[0]} forecast: {why}."
+        return f"{model_in_text(metrics)} is the {names[0]} forecast: nothing better was found in held-out rows."
     return (
         f"In {sum(chosen.values())} of {windows} windows, the guard has chosen another forecast than {model}: {counts}."
     )
