@@ -223,6 +223,12 @@ class AutoForecaster:
         return self._fitted().reason
 
     @property
+    def chosen(self) -> Forecaster | ZeroShotForecaster:
+        """What forecasts."""
+        self._fitted()
+        return self._chosen
+
+    @property
     def least(self) -> int:
         """The fewest rows to fit to."""
         return least_rows(self._gru.shortest_window, self._gru.validation_ratio, self.horizon)
@@ -280,7 +286,7 @@ class AutoForecaster:
         elif choice.name != RIDGE:
             chosen = copy.copy(ridge)
             chosen.fallback = choice.name
-        self._choice, self._ridge, self.chosen = choice, ridge, chosen
+        self._choice, self._ridge, self._chosen = choice, ridge, chosen
         self._read = ReadOptions(**how)
         return self
 
@@ -507,6 +513,29 @@ class AutoForecaster:
                 learned=None if refit_after else first,
                 others=others,
             )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what is chosen to a file, which `Forecaster.load` reads.
+
+        Parameters
+        ----------
+        path
+            As for `Forecaster.save`.
+
+        Raises
+        ------
+        ArgumentError, CheckpointError, NotFittedError
+            As for `Forecaster.save`.
+        DataError
+            The pretrained network is chosen, of which nothing is fitted.
+        """
+        chosen = self.chosen
+        if isinstance(chosen, ZeroShotForecaster):
+            raise DataError(
+                f"{ZERO_SHOT} is chosen, which has nothing fitted to save; use a ZeroShotForecaster of this season, "
+                "or pickle this AutoForecaster"
+            )
+        chosen.save(path)
 
     def measured(self) -> Measured:
         """What `roll` measures: the forecasts under the name ``"auto"``, beside those of the ridge."""

@@ -51,12 +51,14 @@ def autoregression(rng, rows):
 # --- which is chosen --------------------------------------------------------------------------------------------
 
 
-def test_a_random_walk_has_nothing_to_learn(cpu):
+def test_a_random_walk_has_nothing_to_learn(cpu, tmp_path):
     series = np.cumsum(np.random.default_rng(7).standard_normal(700))
     forecaster = AutoForecaster(**SMALL).fit(series, device=cpu)
     assert forecaster.choice == "last value"
     assert forecaster.forecast(series, 3).tolist() == [series[-1]] * 3
     assert forecaster.forecast_distribution(series, 2).columns.tolist() == ["LastValue"]
+    forecaster.save(tmp_path / "model")
+    assert Forecaster.load(tmp_path / "model", device=cpu).forecast(series, 3).tolist() == [series[-1]] * 3
     np.testing.assert_array_equal(forecaster.forecasts(series, [30, 699], 2), series[[29, 698]][:, None] + np.zeros(2))
 
 
@@ -103,6 +105,8 @@ def test_zero_shot_forecasts_that_come_true_are_chosen(rng, cpu, weights, oracle
     assert len(named) == 1 + len(LEVELS)
     np.testing.assert_array_equal(named["ZeroShot"], [series[100:102], [0.0, 1.0]])
     assert forecaster.forecast_distribution(series, 2)["ZeroShot-hi-80"].tolist() == [4.0, 5.0]
+    with pytest.raises(DataError, match="zero-shot is chosen"):
+        forecaster.save("model")
 
 
 def test_the_network_is_compared_where_there_are_weights(rng, cpu, weights):
@@ -288,7 +292,13 @@ def test_settings_that_are_refused(weights, tmp_path):
     with pytest.raises(CheckpointError):
         AutoForecaster(weights=tmp_path / "none.safetensors")
     forecaster = AutoForecaster(**SMALL, weights=weights)
-    for use in (lambda: forecaster.choice, lambda: forecaster.forecast(np.arange(30.0), 2), forecaster.measured):
+    for use in (
+        lambda: forecaster.choice,
+        lambda: forecaster.chosen,
+        lambda: forecaster.save(tmp_path / "model"),
+        lambda: forecaster.forecast(np.arange(30.0), 2),
+        forecaster.measured,
+    ):
         with pytest.raises(NotFittedError, match="fit"):
             use()
     with pytest.raises(ArgumentError, match="split_ratio"):
