@@ -252,8 +252,7 @@ class ZeroShotForecaster:
         series
             As for `forecast`.
         origins : sequence of int, shape ``(n,)``
-            The first row of each forecast, in chronological order, of which two must be known. The number of rows means
-            the first row after the series.
+            As for `Forecaster.forecasts`; two rows before each must be known.
         steps, target, **how
             As for `forecast`.
 
@@ -264,9 +263,7 @@ class ZeroShotForecaster:
 
         Raises
         ------
-        ArgumentError
-            An argument is out of range.
-        DataError
+        ArgumentError, DataError
             As for `forecast`.
 
         Warns
@@ -342,26 +339,21 @@ class ZeroShotForecaster:
         ----------
         series
             As for `forecast`.
-        steps
-            Steps ahead of each forecast. The next forecast begins after so many rows.
+        steps, others
+            As for `Forecaster.evaluate`.
         start
             The first row to forecast; that after 70 % of the rows if None. The mean and the season of the rows before
             it make the forecasts that need no training.
-        others
-            Other forecasts to compare with, by name; see `OtherForecast`.
         target, **how
             As for `forecast`.
 
         Returns
         -------
         Backtest
-            Its attributes ``metrics`` and ``forecasts``, and ``to_frame()``.
 
         Raises
         ------
-        ArgumentError
-            An argument is out of range.
-        DataError
+        ArgumentError, DataError
             As for `forecast`, or there is no row to forecast.
 
         Warns
@@ -394,36 +386,21 @@ class ZeroShotForecaster:
     ) -> "Backtest":
         """Measure how well a series is forecast from a rolling origin, beside forecasts that need no training.
 
-        No forecast depends on rows after its origin.
-
         Parameters
         ----------
-        series
-            As for `forecast`.
-        steps
-            Steps ahead of each forecast.
-        windows
-            Number of forecasts, the last ones; if None, all after the first `split_ratio` of the rows.
-        stride
-            Rows from one forecast to the next; `steps` if None.
-        split_ratio
-            Fraction of the rows, from the start, before the first forecast, if `windows` is None.
-        others
-            Other forecasts to compare with, by name; see `OtherForecast`.
-        target, **how
+        steps, windows, stride, split_ratio, others
+            As for `Forecaster.backtest`, which has more to set.
+        series, target, **how
             As for `forecast`.
 
         Returns
         -------
         Backtest
-            Its attributes ``metrics`` and ``forecasts``, and ``to_frame()``.
 
         Raises
         ------
-        ArgumentError
-            An argument is out of range.
-        DataError
-            As for `forecast`, or there are too few rows.
+        ArgumentError, DataError
+            As for `Forecaster.backtest`.
 
         Warns
         -----
