@@ -142,7 +142,7 @@ class Explanation:
 def forecast_name(explanation: Explanation) -> str:
     """Which forecast is explained, in words."""
     if explanation.step is None and explanation.horizon > 1:
-        return f"mean forecast of {explanation.horizon} steps ahead"
+        return f"mean forecast of the next {explanation.horizon} steps"
     step = explanation.step or 1
     return f"forecast {'1 step' if step == 1 else f'{step} steps'} ahead"
 

@@ -3,6 +3,8 @@
 import math
 import os
 import warnings
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -108,11 +110,19 @@ def _label_rows(axes: Axes, explanation: Explanation) -> None:
     ticks = range((L - 1) % every, L, every)
     dates = explanation.dates
     if dates is not None:
-        form = "%Y-%m-%d" if all(date.time() == dates[0].time() for date in dates) else "%Y-%m-%d\n%H:%M"
-        texts = [dates[tick].strftime(form) for tick in ticks]
+        texts = [dates[tick].strftime(_form(dates)) for tick in ticks]
     elif explanation.labels is not None:
         texts = [printable(explanation.labels[tick], 16) for tick in ticks]
     else:
         texts = [str(explanation.rows[tick]) for tick in ticks]
         axes.set_xlabel("row")
     axes.set_xticks(ticks, texts, **_PLAIN)
+
+
+def _form(dates: Sequence[datetime]) -> str:
+    """How to write dates: no more of them than tells them apart."""
+    if any(date.time() != dates[0].time() for date in dates):
+        return "%Y-%m-%d\n%H:%M"
+    if any(date.day != 1 for date in dates):
+        return "%Y-%m-%d"
+    return "%Y" if all(date.month == 1 for date in dates) else "%Y-%m"

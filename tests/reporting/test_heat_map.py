@@ -67,6 +67,9 @@ def test_rows_without_dates_and_without_attributions(explanation):
     assert ticks(below.xaxis) == ["40", "41", "42", "43", "44"]
     assert below.get_images()[0].get_clim() == (-1.0, 1.0)
     assert list(above.get_lines()[1].get_xdata()) == [5, 7]  # the mean of three steps
+    for days, first in (((1, 1), "2019"), ((3, 1), "2019-03"), ((3, 2), "2019-03-02")):
+        dates = tuple(datetime(2019 + row, *days) for row in range(5))
+        assert ticks(explanation_plot(explanation(5, 1, dates=dates)).axes[1].xaxis)[0] == first
     labelled = explanation(5, 1, dates=None, labels=tuple("abcde"))
     assert ticks(explanation_plot(labelled).axes[1].xaxis) == list("abcde")
 
