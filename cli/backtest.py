@@ -1,13 +1,15 @@
 """``gru-xp backtest``."""
 
-import copy
 import inspect
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+from gru_xp.errors import DeviceWarning
 
 from .exclusive import OF_RUN, check_auto, check_together, check_without_run, check_zero_shot, refuse_given
 from .messages import (
@@ -38,6 +40,7 @@ from .options import (
     setting,
     settings_as_options,
     weights_option,
+    workers_option,
 )
 from .reading import reading_options
 from .sources import (
@@ -54,8 +57,10 @@ from .train import train
 from .zero_shot import backtest_zero_shot, note_no_training, open_zero_shot, zero_shot_beside
 
 if TYPE_CHECKING:
+    from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.backtest import Backtest, Measured, OtherForecast
+    from gru_xp.forecasting.folds import Fold
     from gru_xp.io.series import TimeSeries
 
 COUNT = click.IntRange(min=1)
@@ -71,13 +76,15 @@ def _check_refit(ctx: click.Context, param: click.Parameter, value: str) -> int 
 
 
 class _Plan(NamedTuple):
-    """Which forecasts are made, as far as the options say."""
+    """Which forecasts are made, as far as the options say, and how."""
 
     horizon: int | None
     windows: int | None
     stride: int | None
     refit: int | None
     others: "dict[str, OtherForecast]"
+    workers: int
+    journal: Path | None
 
     def run(
         self,
@@ -97,18 +104,52 @@ class _Plan(NamedTuple):
 
         steps = self.horizon or horizon
         most = self.windows or (len(series) - first) // (self.stride or steps)
-        return roll(
-            fits if trained is None else lambda _: trained,
-            series,
-            first,
-            steps,
-            windows=self.windows,
-            stride=self.stride,
-            refit=self.refit,
-            learned=learned,
-            training=training,
-            others={**zero_shot_beside(series, fits.season, fits.device, most, quiet=fits.quiet), **self.others},
-        )
+        beside = zero_shot_beside(series, fits.season, fits.device, most, quiet=fits.quiet)
+        if self.workers > 1 and fits.device.is_cuda:
+            note(f"{self.workers} workers share {fits.device.name}, each with a context there", quiet=fits.quiet)
+        told = _Folds(fits, series, self.journal)
+        with told, warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # it is said there
+            warnings.simplefilter("always", DeviceWarning)
+            return roll(
+                fits.fit if trained is None else lambda _: trained,
+                series,
+                first,
+                steps,
+                windows=self.windows,
+                stride=self.stride,
+                refit=self.refit,
+                learned=learned,
+                training=training,
+                others={**beside, **self.others},
+                workers=self.workers,
+                journal=self.journal,
+                on_fold=told if trained is None else None,
+            )
+
+
+class _Folds:
+    """Says on stderr what has been trained, and, where that stops too early, what is kept of it."""
+
+    def __init__(self, fits: "_Fits", series: "TimeSeries", journal: Path | None) -> None:
+        self._fits, self._series, self._journal = fits, series, journal
+        self._done, self._total = 0, 0
+
+    def __call__(self, fold: "Fold | None", done: int, total: int) -> None:
+        if fold is None:
+            if done:
+                note(f"continuing: {done} of {total} trainings are in {self._journal}", quiet=self._fits.quiet)
+        else:
+            self._fits.tell(fold, self._series.head(fold.rows), "" if total == 1 else f"{done}/{total}: ")
+        self._done, self._total = done, total
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, *error: Any) -> None:
+        if kind is not None and self._journal is not None and 0 < self._done < self._total:
+            done = f"{self._done} of {self._total} trainings are kept in {self._journal}"
+            note(f"Stopped. {done}; the same command continues from there.")
 
 
 def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -166,13 +207,14 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
 @column_options("Close, or the only numeric column; with RUN, as in the run")
 @reading_options
 @device_options
+@workers_option("With --refit: train")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     callback=_check_suffix,
     help="Write all forecasts to this .csv or .json file, in the columns of Nixtla's libraries: unique_id, ds, cutoff, "
-    "y, and one for each model.",
+    "y, and one for each model. With --refit, a backtest that was stopped continues from FILE.journal.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @compare_option
@@ -194,6 +236,7 @@ def backtest(
     features: tuple[str, ...] | str,
     reading: dict[str, Any],
     device: DeviceRequest,
+    workers: int,
     out: Path | None,
     overwrite: bool,
     compare: tuple[str, ...],
@@ -214,7 +257,10 @@ def backtest(
         check_out(out, source, csv, overwrite=overwrite)
     elif overwrite:
         raise click.UsageError("--overwrite needs --out")
-    plan, known = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare)), True
+    if refit is None:
+        refuse_given(ctx, ("workers",), "needs --refit always or N; there is only one training without")
+    journal = None if out is None or refit is None else out.with_name(out.name + ".journal")
+    plan, known = _Plan(horizon, windows, stride, refit, forecasts_to_compare(compare), workers, journal), True
     part = "test"
     if is_run(source, csv):
         refuse_given(ctx, (*settings, "split_ratio", "weights"), OF_RUN)
@@ -256,6 +302,8 @@ def backtest(
     note_if_no_ridge(result.metrics, read.path.name, training, quiet=quiet)
     if out is not None:
         _write(result, out)
+        if journal is not None:
+            journal.unlink(missing_ok=True)
         note(f"written to {out}", quiet=quiet)
     if as_json:
         print_json({"source": source, "file": str(read.path), "target": read.target, **result.metrics})
@@ -293,9 +341,9 @@ def _of_run(
 
 
 class _Fits:
-    """Trains a forecaster for each call, with a line on stderr."""
+    """How to train a forecaster, and what to say of it on stderr."""
 
-    def __init__(self, settings: dict[str, Any], device: Any, *, quiet: bool) -> None:
+    def __init__(self, settings: dict[str, Any], device: "Device", *, quiet: bool) -> None:
         from gru_xp.forecasting import Forecaster
 
         known = Forecaster().settings()
@@ -312,26 +360,26 @@ class _Fits:
     @property
     def least(self) -> int:
         """The fewest rows to learn from."""
-        from gru_xp.forecasting import Forecaster
         from gru_xp.forecasting.windows import least_rows
 
-        with settings_as_options():
-            forecaster = Forecaster(**self._settings)
+        forecaster = self._forecaster()
         return least_rows(forecaster.shortest_window, forecaster.validation_ratio, forecaster.horizon)
 
-    def __call__(self, rows: "TimeSeries") -> "Measured":
+    @property
+    def fit(self) -> "Callable[[TimeSeries], Measured]":
+        """What trains."""
+        from gru_xp.forecasting.backtest import FitForecaster
+
+        return FitForecaster(self._forecaster().settings(), self.device)
+
+    def tell(self, fold: "Fold", rows: "TimeSeries", number: str) -> None:
+        """Say on stderr what was trained on these rows; a training that diverged is an error."""
         from gru_xp.forecasting import Forecaster
 
-        with settings_as_options():
-            forecaster = Forecaster(**self._settings)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # it is said below
-            forecaster.fit(rows, device=self.device)
-        training = forecaster.training
-        assert training is not None
-        if training.problem is not None:
-            raise click.ClickException(training.problem)
-        last = training.history[-1]
+        facts = fold.facts
+        if facts["problem"] is not None:
+            raise click.ClickException(facts["problem"])
+        forecaster = Forecaster.from_description(json.loads(json.dumps(facts["forecaster"])))
         for text in (settled := settled_texts(forecaster)):
             if text not in self._settled:
                 note(text, quiet=self.quiet)
@@ -340,16 +388,22 @@ class _Fits:
             warn_of_few_windows(forecaster, len(learned))
             note_if_not_guarded(forecaster, learned, quiet=self.quiet)
         self._has_warned, self._settled = True, settled
-        epochs = f"best epoch {training.best_epoch} of {last.epoch}, " if forecaster.model == "gru" else ""
+        epochs = f"best epoch {facts['best_epoch']} of {facts['epochs']}, " if forecaster.model == "gru" else ""
         naive = f"; nothing beats the {forecaster.fallback} forecast" if forecaster.fallback is not None else ""
-        note(f"trained on {len(rows)} rows: {epochs}{last.seconds:.1f} s{naive}", quiet=self.quiet)
-        return forecaster
+        note(f"{number}trained on {len(rows)} rows: {epochs}{facts['seconds']:.1f} s{naive}", quiet=self.quiet)
+
+    def _forecaster(self) -> "Forecaster":
+        """One that is not trained."""
+        from gru_xp.forecasting import Forecaster
+
+        with settings_as_options():
+            return Forecaster(**self._settings)
 
 
 class _AutoFits(_Fits):
-    """Chooses and trains the best forecaster for each call, with a line on stderr."""
+    """How to choose and train the best forecaster, and what to say of it on stderr."""
 
-    def __init__(self, settings: dict[str, Any], device: Any, weights: str | None, *, quiet: bool) -> None:
+    def __init__(self, settings: dict[str, Any], device: "Device", weights: str | None, *, quiet: bool) -> None:
         from gru_xp.pretrained import AutoForecaster
 
         super().__init__(settings, device, quiet=quiet)
@@ -362,12 +416,14 @@ class _AutoFits(_Fits):
         """The fewest rows to learn from."""
         return self._auto.least
 
-    def __call__(self, rows: "TimeSeries") -> "Measured":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            auto = self._auto.fit(rows, device=self.device)
-        note(f"auto, {len(rows)} rows: {auto.reason}", quiet=self.quiet)
-        return copy.copy(auto).measured()
+    @property
+    def fit(self) -> "Callable[[TimeSeries], Measured]":
+        """What chooses and trains."""
+        return self._auto.fits(self.device)
+
+    def tell(self, fold: "Fold", rows: "TimeSeries", number: str) -> None:
+        """Say on stderr what was chosen by these rows."""
+        note(f"{number}auto, {len(rows)} rows: {fold.facts['reason']}", quiet=self.quiet)
 
 
 def _write(result: "Backtest", path: Path) -> None:

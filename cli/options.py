@@ -326,6 +326,18 @@ def device_options(command: F) -> F:
     return cast(F, with_request)
 
 
+def workers_option(text: str) -> Callable[[F], F]:
+    """``--workers``; `text` says what is shared among them."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(1, 4096),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help=f"{text} in N processes, with one thread each. The results are the same bits as with 1, this process.",
+    )
+
+
 class _Models(click.Choice):  # type: ignore[type-arg,unused-ignore]
     """A choice of names in any case, which messages show as they are spelled."""
 

@@ -49,6 +49,10 @@ class MemoryLimitError(GruXpError, MemoryError):
     """There is not enough memory; the message says what would need less."""
 
 
+class WorkerError(GruXpError, RuntimeError):
+    """A worker process has ended before its task was done."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, for a message of one line: its first line, or its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -4,12 +4,14 @@ import argparse
 import gc
 import importlib
 import os
+import pickle
 import re
 import runpy
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager
 from itertools import combinations, zip_longest
 from pathlib import Path
@@ -688,3 +690,41 @@ def guard() -> Callable[[Any], Any]:
     """``guard(value)``: the array, or (nested) tuples of arrays, as guarded views of the same memory."""
 
     return _guarded_view
+
+
+# --- executors --------------------------------------------------------------------------------------------------
+
+
+class Elsewhere(Executor):
+    """Makes calls with copies of their arguments, as if in another process; `idle` futures come first, without calls.
+
+    Attributes
+    ----------
+    calls
+        Functions that were called.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.idle: list[Future[Any]] = []
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self.idle:
+            return self.idle.pop(0)
+        self.calls.append(function)
+        future: Future[Any] = Future()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 0)
+            patch.setenv("OMP_NUM_THREADS", "1")
+            try:
+                called, args, kwargs = pickle.loads(pickle.dumps((function, args, kwargs)))
+                future.set_result(pickle.loads(pickle.dumps(called(*args, **kwargs))))
+            except Exception as error:
+                future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def elsewhere() -> Elsewhere:
+    """An executor whose calls get copies, and nothing else of this process."""
+    return Elsewhere()

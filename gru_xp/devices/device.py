@@ -76,6 +76,10 @@ class Device:
     threads: int = 1
     tf32: bool = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: all but the namespace, which is a module."""
+        return _unpickled, (self.name, self.requested, self.reason, self.fallback, self.threads, self.tf32)
+
     @property
     def is_cuda(self) -> bool:
         """Whether it is a CUDA device."""
@@ -194,6 +198,17 @@ def device_for_caller(
     which = f"cuda:{index}" if name == "auto" else name
     warnings.warn(f"device {which} cannot be used: {problem}; using the CPU", RuntimeWarning, stacklevel=3)
     return cpu(problem, fallback=True)
+
+
+def _unpickled(name: str, requested: str, reason: str, fallback: bool, threads: int, tf32: bool) -> Device:
+    """The device of the same name on the machine that unpickles it; DeviceError where it does not work."""
+    if name == "cpu":
+        xp = array_api_compat.array_namespace(np.empty(0))
+    else:
+        if (problem := cuda_problem(_cuda_index(name))) is not None:
+            raise DeviceError(f"device {name} cannot be used by a worker: {problem}; use device cpu")
+        from array_api_compat import cupy as xp
+    return Device(name, requested, reason, fallback, xp, threads, tf32)
 
 
 def unusable_after_check(index: int, *, advise: bool = True) -> str | None:

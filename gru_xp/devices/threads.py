@@ -3,10 +3,10 @@
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ContextDecorator
-from contextvars import copy_context
+from contextlib import ContextDecorator, contextmanager
+from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,9 +17,14 @@ Result = TypeVar("Result")
 MOST_THREADS = 4096
 """More than any machine has cores."""
 
+_split: ContextVar[int | None] = ContextVar("_split", default=None)
+"""The number of threads whose work one thread does; None where each does its own."""
+
 
 def default_threads() -> int:
     """``OMP_NUM_THREADS`` if that is set, else the number of cores that this process may use."""
+    if (split := _split.get()) is not None:
+        return split
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(int(wanted), MOST_THREADS) if wanted.isdigit() and int(wanted) > 0 else _cores()
 
@@ -29,8 +34,25 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+@contextmanager
+def one_thread(split: int) -> Iterator[None]:
+    """Context in which the caller's thread computes alone, with the results, bit for bit, of `split` threads.
+
+    The work is split as for so many, of which `default_threads` is the number, and done part by part.
+    """
+    token = _split.set(split)
+    try:
+        with one_blas_thread:
+            yield
+    finally:
+        _split.reset(token)
+
+
 def run_side_by_side(tasks: Sequence[tuple[Any, Callable[[], Result]]]) -> list[Result]:
     """Results of functions, in order; those of one ops one after the other, those of several side by side."""
+    if _split.get() is not None:
+        with one_blas_thread:
+            return [function() for _, function in tasks]
     by_worker: dict[int, list[int]] = defaultdict(list)
     for i, (ops, _) in enumerate(tasks):
         by_worker[id(ops)].append(i)

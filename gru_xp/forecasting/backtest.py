@@ -1,18 +1,23 @@
 """Forecasts from a rolling origin, beside those that need no training, and how good all of them are."""
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gru_xp.devices import Device
 from gru_xp.errors import ArgumentError, DataError, printable
 from gru_xp.forecasting.baselines import baselines, needs_no_training, seasonal_name
 from gru_xp.forecasting.data import before_later_rows, target_alone
+from gru_xp.forecasting.executors import Workers, run_tasks
+from gru_xp.forecasting.folds import Fold, FoldJournal, device_facts
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.metrics import STEP_MEASURES, accuracy, accuracy_by_step, quantile_accuracy, rounding, skill
 from gru_xp.forecasting.outputs import Outputs, column_suffix, quantile_column
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
 OtherForecast = Callable[[Floats, Rows, int, int], Floats]
 """``forecast(values, origins, horizon, season)``: forecasts ``(n, horizon)`` of the rows from each of ``origins (n,)``
 on, from the rows of ``values (N,)`` before it; the season is in rows, and 1 for none."""
+
+OnFold = Callable[[Fold | None, int, int], object]
+"""What is told of the folds of a backtest; see `backtest`."""
 
 RIDGE = "ridge"
 """Name of the linear forecast in tables."""
@@ -460,6 +468,14 @@ def forecast_from(
     `train` has the rows of the target whose mean is taken. The ridge is fitted to the training rows; it is left out
     where these are not known.
     """
+    named = _trained_forecasts(forecaster, series, origins, horizon, training)
+    return named | _forecasts_without_training(forecaster.outputs, series, origins, horizon, train, seasons)
+
+
+def _trained_forecasts(
+    forecaster: Measured, series: TimeSeries, origins: Rows, horizon: int, training: TimeSeries | None
+) -> dict[str, Floats]:
+    """The forecaster's, and the ridge's where its training rows are known and enough."""
     origin_list = origins.tolist()
     named = {
         name_in_text(column): forecast
@@ -468,8 +484,14 @@ def forecast_from(
     ridge = None if training is None else ridge_beside(forecaster, training, horizon)
     if ridge is not None:
         named[RIDGE] = ridge.forecasts(target_alone(series), origin_list, horizon)
+    return named
+
+
+def _forecasts_without_training(
+    outputs: Outputs, series: TimeSeries, origins: Rows, horizon: int, train: Floats, seasons: Sequence[int]
+) -> dict[str, Floats]:
+    named: dict[str, Floats] = {}
     target = series.values[:, 0]
-    outputs = forecaster.outputs
     for name, baseline in baselines(train, seasons).items():
         named[name] = baseline(target, origins, horizon)
         for number, known in before_later_rows(series, origins):
@@ -536,7 +558,7 @@ def ridge_beside(forecaster: Measured, rows: TimeSeries, horizon: int) -> Foreca
     return ridge
 
 
-def seasons_of(forecaster: Measured, series: TimeSeries, learned: int, *, is_other: bool) -> list[int]:
+def seasons_of(forecaster: Measured | Fold, series: TimeSeries, learned: int, *, is_other: bool) -> list[int]:
     """The seasons for forecasts that need no training.
 
     A season that was given holds, and so do those that the forecaster has found in its training rows. Where the series
@@ -550,16 +572,16 @@ def seasons_of(forecaster: Measured, series: TimeSeries, learned: int, *, is_oth
     return [*found, *(season for season in forecaster.seasons if season not in found)]
 
 
-def fallback_in(forecaster: Measured, seasons: Sequence[int], train: Floats) -> str | None:
+def fallback_in(forecaster: Measured | Fold, seasons: Sequence[int], train: Floats) -> str | None:
     """The name of the forecast that the guard has chosen, beside the baselines of `train` and these seasons.
 
     None if it has chosen none. The mean may be another one than theirs; a season that is longer than the rows leaves
     the last value.
     """
-    name = forecaster.fallback
-    if name is None or not isinstance(forecaster, Forecaster):
+    name, mean = forecaster.fallback, forecaster.mean if isinstance(forecaster, Fold) else _mean_of(forecaster)
+    if name is None or mean is None:
         return name
-    if name == "mean" and abs(forecaster.training_mean - float(np.mean(train))) > rounding(train):
+    if name == "mean" and abs(mean - float(np.mean(train))) > rounding(train):
         return LEARNED_MEAN
     if not name.startswith("seasonal naive"):
         return name
@@ -567,6 +589,87 @@ def fallback_in(forecaster: Measured, seasons: Sequence[int], train: Floats) -> 
     if season > len(train):
         return "last value"
     return seasonal_name(season, seasons)
+
+
+def _mean_of(forecaster: Measured) -> float | None:
+    """The mean that the fallback of a `Forecaster` may be; None for others."""
+    return float(forecaster.training_mean) if isinstance(forecaster, Forecaster) else None
+
+
+@dataclass(frozen=True)
+class FitForecaster:
+    """Fits forecasters of the same settings on a device, in this process or another."""
+
+    settings: Mapping[str, Any]
+    device: Device
+
+    def __call__(self, rows: TimeSeries) -> Forecaster:
+        return Forecaster(**self.settings).fit(rows, device=self.device)
+
+    def describe(self) -> dict[str, Any]:
+        """What its forecasts depend on beside the rows, as JSON holds it."""
+        return {"settings": dict(self.settings), "device": device_facts(self.device)}
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """What the folds of a backtest have in common; see `backtest`."""
+
+    fit: Callable[[TimeSeries], Measured]
+    series: TimeSeries
+    origins: Rows
+    horizon: int
+    refit: int | None
+    learned: int
+    training: TimeSeries | None
+
+    def starts(self) -> list[int]:
+        """Numbers of the origins before which to fit."""
+        return list(range(0, len(self.origins), self.refit or len(self.origins)))
+
+    def origins_of(self, start: int) -> Rows:
+        """Those of the fold that begins with this one."""
+        return self.origins[start : start + (self.refit or len(self.origins))]
+
+    def forecast(self, start: int) -> Fold:
+        """Fit to the rows before the first origin of a fold, and forecast from all of them."""
+        origins, training = self.origins_of(start), self.training
+        first = int(origins[0])
+        rows = first if self.refit else min(self.learned, first)
+        forecaster = self.fit(self.series.head(rows))
+        if self.refit or self.learned <= first:
+            training = self.series.head(first if self.refit else self.learned)
+        return Fold(
+            rows,
+            _trained_forecasts(forecaster, self.series, origins, self.horizon, training),
+            forecaster.outputs,
+            forecaster.season,
+            forecaster.seasons,
+            forecaster.fallback,
+            _mean_of(forecaster),
+            _facts_of(forecaster),
+        )
+
+
+def _forecast_fold(folds: _Folds, start: int) -> Fold:
+    return folds.forecast(start)
+
+
+def _facts_of(forecaster: Measured) -> dict[str, Any]:
+    """How the fitting went; see `Fold`."""
+    if not isinstance(forecaster, Forecaster):
+        reason = getattr(forecaster, "reason", None)
+        return {} if reason is None else {"reason": reason}
+    training = forecaster.training
+    if training is None:  # it was loaded
+        return {}
+    return {
+        "problem": training.problem,
+        "best_epoch": training.best_epoch,
+        "epochs": training.history[-1].epoch,
+        "seconds": training.history[-1].seconds,
+        "forecaster": forecaster.describe(),
+    }
 
 
 def backtest(
@@ -580,6 +683,9 @@ def backtest(
     learned: int | None = None,
     training: TimeSeries | None = None,
     others: Mapping[str, OtherForecast] | None = None,
+    workers: Workers = None,
+    journal: str | os.PathLike[str] | None = None,
+    on_fold: OnFold | None = None,
 ) -> Backtest:
     """Forecast from all origins with forecasters that are fitted to the rows before them.
 
@@ -587,6 +693,7 @@ def backtest(
     ----------
     fit
         Gives a forecaster that is fitted to the given rows: with `refit`, all before an origin; else `learned` ones.
+        With a `journal`, its method ``describe()`` says what else the forecasts depend on, as JSON holds it.
     series
         All rows.
     origins
@@ -602,26 +709,66 @@ def backtest(
         The training rows, if they are others and known, to fit the ridge to; without, it is left out.
     others
         Other forecasts to make from the same origins, by name.
+    workers
+        Who fits; see `run_tasks`. Without `refit`, this process.
+    journal
+        A file that the folds are added to as they come, if there are several. One that has some of them already, of the
+        same series and settings, is continued. It stays when all are done.
+    on_fold
+        Called with None when the journal is read, and with each fold that follows; and with how many are done, and of
+        how many. What it raises ends the backtest, without this fold in the journal.
     """
     if learned is None:
         learned = int(origins[0])
-    seasons: list[int] = []
+    work = _Folds(fit, series, origins, horizon, refit, learned, training)
+    starts = work.starts()
+    folds = _forecast_folds(work, starts, stride, workers, journal, on_fold)
+    seasons = seasons_of(folds[0], series, learned, is_other=learned > origins[0])
     fallbacks: list[str | None] = []
     found: list[dict[str, Floats]] = []
-    for start in range(0, len(origins), refit or len(origins)):
-        window_origins = origins[start : start + (refit or len(origins))]
-        first = int(window_origins[0])
-        forecaster = fit(series.head(first if refit else min(learned, first)))
-        if start == 0:
-            seasons = seasons_of(forecaster, series, learned, is_other=learned > first)
-        train = series.head(learned if start == 0 else first).values[:, 0]
-        if refit or learned <= first:
-            training = series.head(first if refit else learned)
-        found.append(forecast_from(forecaster, series, window_origins, horizon, train, seasons, training))
-        fallbacks += [fallback_in(forecaster, seasons, train)] * len(window_origins)
+    for start, fold in zip(starts, folds, strict=True):
+        fold_origins = work.origins_of(start)
+        train = series.head(learned if start == 0 else int(fold_origins[0])).values[:, 0]
+        naive = _forecasts_without_training(fold.outputs, series, fold_origins, horizon, train, seasons)
+        found.append({**fold.forecasts, **naive})
+        fallbacks += [fallback_in(fold, seasons, train)] * len(fold_origins)
     forecasts = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     season = seasons[0] if seasons else 1
     return with_others(Backtest(series, origins, stride, forecasts, learned, season, tuple(fallbacks)), others)
+
+
+def _forecast_folds(
+    work: _Folds,
+    starts: Sequence[int],
+    stride: int,
+    workers: Workers,
+    journal: str | os.PathLike[str] | None,
+    on_fold: OnFold | None,
+) -> list[Fold]:
+    """All folds, by this process or by workers, those of the journal as they are."""
+    if len(starts) == 1:
+        fold = work.forecast(0)
+        if on_fold is not None:
+            on_fold(fold, 1, 1)
+        return [fold]
+    kept: FoldJournal | None = None
+    folds: dict[int, Fold] = {}
+    if journal is not None:
+        describe: Callable[[], Mapping[str, Any]] = getattr(work.fit, "describe", dict)
+        asked = {"steps": work.horizon, "stride": stride, "windows": len(work.origins), "refit": work.refit}
+        kept = FoldJournal(journal, work.series, {**asked, **describe()})
+        folds = {start: kept.folds[start] for start in starts if start in kept.folds}
+    if on_fold is not None:
+        on_fold(None, len(folds), len(starts))
+    left = [start for start in starts if start not in folds]
+    with closing(run_tasks(_forecast_fold, work, left, workers)) as results:
+        for number, fold in results:
+            folds[left[number]] = fold
+            if on_fold is not None:
+                on_fold(fold, len(folds), len(starts))
+            if kept is not None:
+                kept.add(left[number], fold)
+    return [folds[start] for start in starts]
 
 
 def check_refit(refit: object) -> int | None:
@@ -651,6 +798,9 @@ def roll(
     learned: int | None = None,
     training: TimeSeries | None = None,
     others: Mapping[str, OtherForecast] | None = None,
+    workers: Workers = None,
+    journal: str | os.PathLike[str] | None = None,
+    on_fold: OnFold | None = None,
 ) -> Backtest:
     """`backtest` from the origins of `rolling_origins`, whose `stride` is the horizon unless it is given.
 
@@ -663,7 +813,18 @@ def roll(
     origins = rolling_origins(first, len(series), horizon, stride, windows)
     _check_origins(origins, series, first, horizon)
     return backtest(
-        fit, series, origins, horizon, stride, refit=refit, learned=learned, training=training, others=others
+        fit,
+        series,
+        origins,
+        horizon,
+        stride,
+        refit=refit,
+        learned=learned,
+        training=training,
+        others=others,
+        workers=workers,
+        journal=journal,
+        on_fold=on_fold,
     )
 
 

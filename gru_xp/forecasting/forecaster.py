@@ -27,6 +27,7 @@ from gru_xp.forecasting.data import (
     with_index,
 )
 from gru_xp.forecasting.description import describe, join_parts, read_description
+from gru_xp.forecasting.executors import Workers, check_workers
 from gru_xp.forecasting.fitting import learn
 from gru_xp.forecasting.guard import chosen_spread, compare_with_naive
 from gru_xp.forecasting.outputs import Outputs, column_suffix, rising_quantiles
@@ -742,6 +743,8 @@ class Forecaster:
         target: str | None = None,
         features: Sequence[str] | str = (),
         device: str | Device = "auto",
+        workers: Workers = None,
+        journal: str | os.PathLike[str] | None = None,
         **how: Any,
     ) -> "Backtest":
         """Measure how well forecasters with these settings forecast a series, from a rolling origin.
@@ -767,6 +770,12 @@ class Forecaster:
             Other forecasts to compare with, by name, such as `statsforecast_model` gives; see `OtherForecast`.
         target, features, device, **how
             As for `fit`.
+        workers : int or concurrent.futures.Executor, optional
+            Number of processes to fit in, or an executor, such as that of a dask client; one process, this one, if
+            None. The result has the same bits. Where fits share a CUDA device, each process has a context there.
+        journal
+            A file to write what is done to after every fit, if there are several. A call that was stopped continues
+            from it when made again. The file stays when all is done; delete it then.
 
         Returns
         -------
@@ -777,15 +786,19 @@ class Forecaster:
         ------
         ArgumentError
             An argument is out of range.
+        CheckpointError
+            The journal cannot be read or written, or is that of another call.
         DataError
             The data cannot be learned from, or there are too few rows.
+        WorkerError
+            A worker process was killed.
 
         Warns
         -----
         DataWarning, RuntimeWarning
             As for `fit`.
         """
-        from gru_xp.forecasting.backtest import check_refit, first_origin, roll
+        from gru_xp.forecasting.backtest import FitForecaster, check_refit, first_origin, roll
 
         steps = self.horizon if steps is None else whole_number("steps", steps, 1, MAX_STEPS)
         stride = steps if stride is None else whole_number("stride", stride, 1)
@@ -796,16 +809,13 @@ class Forecaster:
         given = series
         series = series_to_learn(series, target, features, how)
         warn_of_notices(given, series, stacklevel=2)
+        workers = check_workers(workers)
         chosen = device if isinstance(device, Device) else device_for_caller(device)
-
-        def fit(rows: TimeSeries) -> "Forecaster":
-            return Forecaster(**self.settings()).fit(rows, device=chosen)
-
         least = least_rows(self.shortest_window, self.validation_ratio, self.horizon)
         with naming(series):
             first = first_origin(len(series), steps, stride, windows, float(split_ratio), least=least)
             return roll(
-                fit,
+                FitForecaster(self.settings(), chosen),
                 series,
                 first,
                 steps,
@@ -814,6 +824,8 @@ class Forecaster:
                 refit=refit_after,
                 learned=None if refit_after else first,
                 others=others,
+                workers=workers,
+                journal=journal,
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -1,6 +1,7 @@
 """The AutoForecaster: the best of forecasts without training, a ridge, a GRU and the pretrained network, by errors."""
 
 import copy
+import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ from gru_xp.forecasting.data import (
     warn_of_notices,
     with_coming_index,
 )
+from gru_xp.forecasting.executors import Workers, check_workers, run_tasks
+from gru_xp.forecasting.folds import device_facts
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.guard import MIN_GAIN, MIN_GUARDED, best_of_few, gain_of_few, rehearsal_settings
 from gru_xp.forecasting.outputs import Outputs
@@ -48,6 +51,7 @@ from gru_xp.forecasting.windows import Floats, least_rows, rows_are
 from gru_xp.io.options import ReadOptions
 from gru_xp.io.series import TimeSeries
 from gru_xp.nn.checks import check_function, shown, whole_number
+from gru_xp.nn.params import arrays_of
 from gru_xp.pretrained.features import CONTEXT
 from gru_xp.pretrained.forecaster import ZeroShotForecaster
 from gru_xp.pretrained.predicting import MIN_VALUES
@@ -241,6 +245,7 @@ class AutoForecaster:
         features: Sequence[str] | str = (),
         device: str | Device = "auto",
         on_stage: OnStage | None = None,
+        workers: Workers = None,
         **how: Any,
     ) -> "AutoForecaster":
         """Choose a forecast by the last rows of a series, and fit it to all of them.
@@ -250,6 +255,9 @@ class AutoForecaster:
         series, target, features, device, on_stage, **how
             As for `Forecaster.fit`. Features are for the GRU alone. The stage of the training by which the GRU is
             judged is called ``"guard"``.
+        workers : int or concurrent.futures.Executor, optional
+            Who makes the forecasts that are compared, as for `Forecaster.backtest`, and trains the GRU on all rows
+            meanwhile, whether it will be chosen or not. The result has the same bits. Not with `on_stage`.
 
         Returns
         -------
@@ -271,18 +279,21 @@ class AutoForecaster:
             As for `Forecaster.fit`.
         """
         check_function("on_stage", on_stage, optional=True)
+        workers = check_workers(workers)
+        if on_stage is not None and workers not in (None, 1):
+            raise ArgumentError("on_stage is for trainings in this process; leave it or workers out")
         given = series
         series = series_to_learn(series, target, features, how)
         warn_of_notices(given, series, stacklevel=2)
         device = device if isinstance(device, Device) else device_for_caller(device)
         zero_shot = zero_shot_for(self.season, self._weights, device)
-        choice, ridge = choose(self._gru, series, device, zero_shot, on_stage)
+        choice, ridge, gru = _choose(self._gru, series, device, zero_shot, on_stage, workers)
         chosen: Forecaster | ZeroShotForecaster = ridge
         if choice.name == ZERO_SHOT:
             assert zero_shot is not None
             chosen = zero_shot
         elif choice.name == GRU:
-            chosen = Forecaster(**self._gru.settings()).fit(series, device=device, on_stage=on_stage)
+            chosen = gru or Forecaster(**self._gru.settings()).fit(series, device=device, on_stage=on_stage)
         elif choice.name != RIDGE:
             chosen = copy.copy(ridge)
             chosen.fallback = choice.name
@@ -459,6 +470,8 @@ class AutoForecaster:
         target: str | None = None,
         features: Sequence[str] | str = (),
         device: str | Device = "auto",
+        workers: Workers = None,
+        journal: str | os.PathLike[str] | None = None,
         **how: Any,
     ) -> Backtest:
         """Measure how well forecasts that are chosen like this forecast a series, from a rolling origin.
@@ -468,7 +481,7 @@ class AutoForecaster:
 
         Parameters
         ----------
-        series, steps, windows, stride, refit, split_ratio, others, target, features, device, **how
+        series, steps, windows, stride, refit, split_ratio, others, target, features, device, workers, journal, **how
             As for `Forecaster.backtest`.
 
         Returns
@@ -478,7 +491,7 @@ class AutoForecaster:
 
         Raises
         ------
-        ArgumentError, DataError
+        ArgumentError, CheckpointError, DataError, WorkerError
             As for `Forecaster.backtest`.
 
         Warns
@@ -495,15 +508,12 @@ class AutoForecaster:
         given = series
         series = series_to_learn(series, target, features, how)
         warn_of_notices(given, series, stacklevel=2)
+        workers = check_workers(workers)
         chosen_device = device if isinstance(device, Device) else device_for_caller(device)
-
-        def fit(rows: TimeSeries) -> Measured:
-            return copy.copy(self).fit(rows, device=chosen_device).measured()
-
         with naming(series):
             first = first_origin(len(series), steps, stride, windows, float(split_ratio), least=self.least)
             return roll(
-                fit,
+                self.fits(chosen_device),
                 series,
                 first,
                 steps,
@@ -512,6 +522,8 @@ class AutoForecaster:
                 refit=refit_after,
                 learned=None if refit_after else first,
                 others=others,
+                workers=workers,
+                journal=journal,
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -536,6 +548,10 @@ class AutoForecaster:
                 "or pickle this AutoForecaster"
             )
         chosen.save(path)
+
+    def fits(self, device: Device) -> "FitAuto":
+        """What fits copies of this forecaster on a device, for `roll`."""
+        return FitAuto(self._gru.settings(), self._weights, device)
 
     def measured(self) -> Measured:
         """What `roll` measures: the forecasts under the name ``"auto"``, beside those of the ridge."""
@@ -594,12 +610,39 @@ class _MeasuredChoice:
         """The forecast that is chosen."""
         return self.auto.choice
 
+    @property
+    def reason(self) -> str:
+        """Why."""
+        return self.auto.reason
+
     def forecast_distributions(self, series: Any, origins: Sequence[int], steps: int) -> dict[str, Floats]:
         """Forecasts ``(n, steps)`` from each origin, by name."""
         return {
             AUTO: self.auto.forecasts(series, origins, steps),
             RIDGE: self.ridge.forecasts(series, origins, steps),
         }
+
+
+@dataclass(frozen=True)
+class FitAuto:
+    """Fits an `AutoForecaster` of the same settings on a device, in this process or another."""
+
+    settings: Mapping[str, Any]
+    weights: Weights | None
+    device: Device
+
+    def __call__(self, rows: TimeSeries) -> Measured:
+        own = {name: value for name, value in self.settings.items() if name not in _DECIDED}
+        return AutoForecaster(**own, weights=self.weights).fit(rows, device=self.device).measured()
+
+    def describe(self) -> dict[str, Any]:
+        """What its forecasts depend on beside the rows, as JSON holds it."""
+        weights = self.weights or (default_weights() if has_default_weights() else None)
+        digest = hashlib.sha256()
+        for array in () if weights is None else (*arrays_of(weights.params), weights.widths):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        facts = {"device": device_facts(self.device), "weights": digest.hexdigest()}
+        return {"model": AUTO, "settings": dict(self.settings), **facts}
 
 
 def check_is_choice(forecaster: Forecaster) -> None:
@@ -656,28 +699,78 @@ def choose(
     DataError
         The rows are too few for the ridge, or cannot be learned from.
     """
+    return _choose(gru, series, device, zero_shot, on_stage)[:2]
+
+
+def _choose(
+    gru: Forecaster,
+    series: TimeSeries,
+    device: Device,
+    zero_shot: ZeroShotForecaster | None = None,
+    on_stage: OnStage | None = None,
+    workers: Workers = None,
+) -> tuple[Choice, Forecaster, Forecaster | None]:
+    """As `choose`, and the GRU that workers have fitted to all rows; None without workers."""
     ridge = Forecaster(**ridge_settings(gru)).fit(series, device=device)
     horizon, first = gru.horizon, first_judged(len(series), gru.horizon)
     origins = known_origins(series, len(series), horizon)
     origins = judged_origins(origins[origins >= max(first, ridge.window_length, MIN_VALUES)])
     if not len(origins):
-        return Choice("last value" if zero_shot is None else ZERO_SHOT, {}, 0, len(series) - first, 0.0), ridge
+        name = "last value" if zero_shot is None else ZERO_SHOT
+        return Choice(name, {}, 0, len(series) - first, 0.0), ridge, None
     target, before = series.values[:, 0], known_until(series, first).head(first)
     forecasts = {
         name: baseline(target, origins, horizon)
         for name, baseline in baselines(before.values[:, 0], ridge.seasons).items()
     }
-    numbers = origins.tolist()
-    for name, settings in ((RIDGE, ridge.settings()), (GRU, gru.settings())):
-        rehearsal = Forecaster(**settings | rehearsal_settings(gru, ridge.look_back, first))
-        found = _rehearsed(rehearsal, before, series, numbers, device, on_stage if name == GRU else None)
-        if found is not None:
-            forecasts[name] = found
-    if zero_shot is not None:
-        forecasts[ZERO_SHOT] = zero_shot.forecasts(series, numbers, horizon)
+    rehearsals = {
+        name: settings | rehearsal_settings(gru, ridge.look_back, first)
+        for name, settings in ((RIDGE, ridge.settings()), (GRU, gru.settings()))
+    }
+    candidates = _Candidates(gru.settings(), rehearsals, zero_shot, series, before, origins.tolist(), device, on_stage)
+    names = [RIDGE, GRU] if zero_shot is None else [RIDGE, GRU, ZERO_SHOT]
+    tasks = names if workers in (None, 1) else [_FITTED, *names]  # what takes longest first
+    found = {tasks[number]: result for number, result in run_tasks(_compute_candidate, candidates, tasks, workers)}
+    for name in names:
+        if found[name] is not None:
+            forecasts[name] = found[name]
     actual = target[origins[:, None] + np.arange(horizon)]
     errors = {name: float(np.abs(forecast - actual).mean()) for name, forecast in forecasts.items()}
-    return Choice.by_errors(errors, len(origins), len(series) - first, horizon), ridge
+    return Choice.by_errors(errors, len(origins), len(series) - first, horizon), ridge, found.get(_FITTED)
+
+
+_FITTED = "fitted to all rows"
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """What the forecasts that are compared have in common."""
+
+    gru: Mapping[str, Any]
+    rehearsals: Mapping[str, Mapping[str, Any]]
+    zero_shot: ZeroShotForecaster | None
+    series: TimeSeries
+    before: TimeSeries
+    origins: Sequence[int]
+    device: Device
+    on_stage: OnStage | None
+
+    def compute(self, name: str) -> Any:
+        """The forecasts of this name, None where they cannot be made; or the GRU that is fitted to all rows."""
+        if name == _FITTED:
+            try:
+                return Forecaster(**self.gru).fit(self.series, device=self.device)
+            except DataError:  # which is raised where the GRU is chosen
+                return None
+        if name == ZERO_SHOT:
+            assert self.zero_shot is not None
+            return self.zero_shot.forecasts(self.series, self.origins, self.gru["horizon"])
+        rehearsal, on_stage = Forecaster(**self.rehearsals[name]), self.on_stage if name == GRU else None
+        return _rehearsed(rehearsal, self.before, self.series, self.origins, self.device, on_stage)
+
+
+def _compute_candidate(candidates: _Candidates, name: str) -> Any:
+    return candidates.compute(name)
 
 
 def ridge_settings(gru: Forecaster) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from gru_xp import Forecaster
+from gru_xp.forecasting.backtest import FitForecaster
 from gru_xp.forecasting.presets import PRESETS
 from gru_xp.io.read import read_series
 
@@ -167,3 +168,53 @@ def test_what_is_refused(app, goog, write_csv, quick, monkeypatch):
     for sources in (["own.csv"], [goog.folder, "own.csv"]):
         app("backtest", *sources, "--out", "same.csv").assert_refused("same.csv", "'own.csv'", "--out")
     assert Path("own.csv").read_bytes() == before
+
+
+def test_a_backtest_that_was_stopped_continues(app, write_csv, quick, tmp_path, monkeypatch):
+    """With the bytes of one that was left alone; what is done stays beside the file until all is done."""
+    write_csv(rows=60)
+    given = ("backtest", "own.csv", *quick, "--windows", 4, "--refit", "always", "--device", "cpu")
+    assert app(*given, "--out", "whole.csv").code == 0
+    call, fits = FitForecaster.__call__, []
+
+    def interrupted(self, rows):
+        fits.append(rows)
+        if len(fits) == 3:
+            raise KeyboardInterrupt
+        return call(self, rows)
+
+    monkeypatch.setattr(FitForecaster, "__call__", interrupted)
+    outcome = app(*given, "--out", "all.csv")
+    assert outcome.code == 130
+    assert "2 of 4 trainings are kept in all.csv.journal" in outcome.err
+    app(*given, "--seed", 1, "--out", "all.csv", "--quiet").assert_refused("all.csv.journal", "seed")
+    outcome = app(*given, "--out", "all.csv")
+    assert outcome.code == 0
+    assert "2 of 4 trainings are in all.csv.journal" in outcome.err
+    assert outcome.err.count("trained on") == 2
+    assert "4/4: trained on" in outcome.err
+    assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "own.csv", "whole.csv"]
+
+
+def test_workers_need_several_trainings(app, write_csv):
+    write_csv(rows=60)
+    outcome = app("backtest", "own.csv", "--workers", 2)
+    assert outcome.code == 2
+    assert "--workers" in outcome.err
+    assert "--refit" in outcome.err
+
+
+@pytest.mark.slow
+def test_workers_write_the_same_bytes(run_script, write_csv, quick, tmp_path):
+    write_csv(rows=80)
+    given = ("own.csv", "--steps", 2, "--windows", 4, "--refit", "always", "--device", "cpu", "--quiet")
+    for model in ((*quick, "--loss", "quantile"), ("--model", "auto", *quick)):
+        for workers in (1, 2):
+            outcome = run_script(
+                "backtest", *given, *model, "--workers", workers, "--out", f"{workers}.csv", cwd=tmp_path
+            )
+            assert (outcome.code, outcome.err) == (0, ""), model
+        assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes(), model
+        for workers in (1, 2):
+            (tmp_path / f"{workers}.csv").unlink()

@@ -1,3 +1,4 @@
+import pickle
 import re
 import sys
 import types
@@ -511,3 +512,8 @@ def test_cuda(draw, name):
     assert on_device.dtype == np.float32
     np.testing.assert_array_equal(to_device(on_device.T, resolve_device("cpu")), array.T.astype(np.float32))
     assert to_host(found.xp.matmul(on_device, on_device.T)) == pytest.approx(array @ array.T, rel=1e-5, abs=1e-6)
+
+
+def test_a_device_is_pickled_without_its_namespace():
+    device = resolve_device("cpu", threads=3)
+    assert pickle.loads(pickle.dumps(device)) == device

@@ -11,7 +11,7 @@ from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limi
 from gru_xp.devices import numpy_ops
 from gru_xp.devices.numpy_ops import NumpyOps
 from gru_xp.devices.primitives import PLAIN_OPS
-from gru_xp.devices.threads import default_threads, run_side_by_side
+from gru_xp.devices.threads import default_threads, one_thread, run_side_by_side
 from gru_xp.nn import gru_backward, gru_forward
 from gru_xp.nn.params import arrays_of
 
@@ -217,6 +217,16 @@ def test_blas_is_given_back_after_many_callers():
     assert blas_threads() == before
 
 
+def test_one_thread_does_the_work_of_several():
+    before = blas_threads()
+    with one_thread(3):
+        assert default_threads() == 3
+        idents = run_side_by_side([(object(), threading.get_ident) for _ in range(3)])
+        assert blas_threads() == [1] * len(before)
+    assert idents == [threading.get_ident()] * 3
+    assert blas_threads() == before
+
+
 # --- the maths on threads ---------------------------------------------------------------------------------------
 
 
@@ -230,6 +240,9 @@ def test_the_same_split_gives_the_same_bits(draw_layer, reset):
     for trial in range(20):
         ops = NumpyOps(threads) if trial % 5 == 4 else ops
         assert [array.tobytes() for array in layer(ops, reset)] == first
+    for alone in (ops, NumpyOps(threads)):
+        with one_thread(threads):
+            assert [array.tobytes() for array in layer(alone, reset)] == first
 
 
 @pytest.mark.usefixtures("split_small")

@@ -303,3 +303,36 @@ def test_settings_that_are_refused(weights, tmp_path):
             use()
     with pytest.raises(ArgumentError, match="split_ratio"):
         forecaster.backtest(np.arange(30.0), split_ratio=2)
+
+
+# --- workers ----------------------------------------------------------------------------------------------------
+
+
+def test_workers_choose_the_same(elsewhere, weights, rng, cpu):
+    """And train the GRU meanwhile; backtests choose elsewhere, too, and continue from a journal."""
+    series = autoregression(rng, 300)
+    here, there = (
+        AutoForecaster(**SMALL, weights=weights).fit(series, device=cpu, workers=workers)
+        for workers in (None, elsewhere)
+    )
+    assert len(elsewhere.calls) == 4
+    assert (there.choice, there.errors) == (here.choice, here.errors)
+    assert there.forecast(series, 3).tobytes() == here.forecast(series, 3).tobytes()
+    with pytest.raises(ArgumentError, match="on_stage"):
+        here.fit(series, on_stage=lambda stage: None, workers=2)
+
+
+def test_a_backtest_of_choices_continues(elsewhere, weights, rng, cpu, tmp_path, refusal):
+    series, journal = autoregression(rng, 200), tmp_path / "choices.journal"
+    forecaster = AutoForecaster(**SMALL, weights=weights)
+    how = {"steps": 2, "windows": 3, "refit": "always", "device": cpu}
+    here = forecaster.backtest(series, **how)
+    there = forecaster.backtest(series, **how, workers=elsewhere, journal=journal)
+    again = forecaster.backtest(series, **how, workers=elsewhere, journal=journal)
+    assert len(elsewhere.calls) == 3
+    for result in (there, again):
+        assert result.fallbacks == here.fallbacks
+        for name, forecast in here.forecasts.items():
+            assert result.forecasts[name].tobytes() == forecast.tobytes(), name
+    other = AutoForecaster(**SMALL)
+    refusal(lambda: other.backtest(series, **how, journal=journal), "weights", error=CheckpointError)
