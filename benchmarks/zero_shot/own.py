@@ -12,6 +12,7 @@ from benchmarks.zero_shot.sets import ForecastSet
 from gru_xp.devices import resolve_device
 from gru_xp.forecasting.baselines import last_value, seasonal_naive, seasonal_name
 from gru_xp.pretrained import ZeroShotForecaster
+from gru_xp.pretrained.forecaster import NAME
 from gru_xp.pretrained.predicting import forecast_quantiles
 from gru_xp.pretrained.weights import Weights, default_weights, load_weights
 
@@ -57,7 +58,7 @@ def zero_shot_forecasts(one: ForecastSet, variant: str, weights: Weights) -> Flo
     for values, origins in zip(one.series, one.origins, strict=True):
         dates = pd.date_range(FIRST_DATE, periods=len(values), freq=one.freq)
         named = forecaster.forecast_distributions(pd.Series(values, dates), origins.tolist(), one.horizon)
-        columns = [named[f"zero-shot{level}"] for level in ("-lo-80", "", "-hi-80")]
+        columns = [named[f"{NAME}{level}"] for level in ("-lo-80", "", "-hi-80")]
         found.append(np.stack(columns, axis=2))
     return np.concatenate(found)
 
