@@ -270,15 +270,15 @@ def backtest(
         if not known and not plan.refit:
             training, part = training_rows(source, forecaster), "all"
             if csv is not None:
-                warn_of_learned_rows(forecaster, read.series, training)
-        result = _of_run(plan, forecaster, read.series, training, known=known, quiet=quiet)
+                warn_of_learned_rows(forecaster, read.one, training)
+        result = _of_run(plan, forecaster, read.one, training, known=known, quiet=quiet)
     elif settings["model"] == "zero-shot":
         check_without_run(source, csv)
         check_zero_shot(ctx, ("refit", *(name for name in settings if name not in ("model", "season"))))
         zero_shot = open_zero_shot(settings["season"], weights, device, quiet=quiet)
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
-        note_no_training(zero_shot, read.series, weights, plan.horizon or 1, rolling=True, quiet=quiet)
-        result = backtest_zero_shot(zero_shot, read.series, horizon or 1, windows, stride, split_ratio, plan.others)
+        note_no_training(zero_shot, read.one, weights, plan.horizon or 1, rolling=True, quiet=quiet)
+        result = backtest_zero_shot(zero_shot, read.one, horizon or 1, windows, stride, split_ratio, plan.others)
     else:
         check_without_run(source, csv)
         is_auto = settings["model"] == "auto"
@@ -293,10 +293,10 @@ def backtest(
             check_auto(ctx, settings)
         used = choose_device(device, quiet=quiet)
         fits = _AutoFits(settings, used, weights, quiet=quiet) if is_auto else _Fits(settings, used, quiet=quiet)
-        steps, rows = horizon or 1, len(read.series)
-        with naming(read.series):
+        steps, rows = horizon or 1, len(read.one)
+        with naming(read.one):
             first = first_origin(rows, steps, stride or steps, windows, split_ratio, least=fits.least)
-        result = plan.run(read.series, first, 1, fits, None if refit else first)
+        result = plan.run(read.one, first, 1, fits, None if refit else first)
     if known:
         training = result.series.head(result.learned)
     note_if_no_ridge(result.metrics, read.path.name, training, quiet=quiet)

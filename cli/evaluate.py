@@ -30,6 +30,7 @@ from .options import (
     season_option,
     weights_option,
 )
+from .panel import check_several, evaluate_source, is_panel, print_panel
 from .reading import reading_options
 from .sources import (
     is_run,
@@ -123,27 +124,36 @@ def evaluate(
         refuse_given(ctx, ("season", "weights"), OF_RUN)
         forecaster = open_run(source, device, limits, quiet=quiet)
         read, known = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
+        steps, used = horizon or forecaster.horizon, forecaster.device
+        if is_several := is_panel(read.series):
+            refused = {"--compare": compare, "--fail-below-naive": fail_below_naive, "--diagnostics": diagnostics}
+            check_several(refused)
+            by_part = evaluate_source(forecaster, read, steps, known=known)
+            panel_parts = {name: part.metrics for name, part in by_part.items()}
         training = None
-        if not known:
+        if not known and not is_several:
             training = training_rows(source, forecaster)
             if csv is not None:
-                warn_of_learned_rows(forecaster, read.series, training)
-        steps, used = horizon or forecaster.horizon, forecaster.device
-        parts = _parts_of_run(
-            forecaster,
-            read.series,
-            steps,
-            training,
-            others,
-            known=known,
-            demanded=fail_below_naive,
-            quiet=quiet,
+                warn_of_learned_rows(forecaster, read.one, training)
+        parts = (
+            panel_parts
+            if is_several
+            else _parts_of_run(
+                forecaster,
+                read.one,
+                steps,
+                training,
+                others,
+                known=known,
+                demanded=fail_below_naive,
+                quiet=quiet,
+            )
         )
-        if known:
-            training = read.series.head(forecaster.notes["fit_end"])
+        if known and not is_several:
+            training = read.one.head(forecaster.notes["fit_end"])
         note_what_the_guard_chose(forecaster, quiet=quiet)
         if diagnostics:
-            found = find_patterns(forecaster, read.series, steps, known=known, quiet=quiet)
+            found = find_patterns(forecaster, read.one, steps, known=known, quiet=quiet)
     else:
         check_without_run(source, csv)
         if diagnostics:
@@ -151,12 +161,13 @@ def evaluate(
         check_zero_shot(ctx, limits.given())
         zero_shot = open_zero_shot(season, weights, device, quiet=quiet)
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
-        steps, used = horizon or 1, zero_shot.device
-        note_no_training(zero_shot, read.series, weights, steps, rolling=True, quiet=quiet)
-        result = backtest_zero_shot(zero_shot, read.series, steps, others=others)
+        steps, used, is_several = horizon or 1, zero_shot.device, False
+        note_no_training(zero_shot, read.one, weights, steps, rolling=True, quiet=quiet)
+        result = backtest_zero_shot(zero_shot, read.one, steps, others=others)
         parts, training = {"test": result.metrics}, result.series.head(result.learned)
     *_, (name, last) = parts.items()
-    note_if_no_ridge(last, read.path.name, training, quiet=quiet)
+    if not is_several:
+        note_if_no_ridge(last, read.path.name, training, quiet=quiet)
     if as_json:
         print_json(
             {
@@ -168,10 +179,14 @@ def evaluate(
                 **({} if found is None else {"diagnostics": found.to_dict()}),
             }
         )
+    elif is_several:
+        print_panel(read.path.name, read.target, parts)
     else:
         print_accuracy(accuracy_title(read.path.name, read.target, steps), parts)
         for sentence in () if found is None else found.sentences:
             print_sentence(sentence)
+    if is_several:
+        return
     errors = {model: measures["mae"] for model, measures in last["models"].items()}
     if fail_below_naive and errors[last["model"]] > errors[last["best_baseline"]]:
         note(f"{name} part: the best baseline, {name_in_text(last['best_baseline'])}, has a lower MAE")

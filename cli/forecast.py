@@ -25,6 +25,7 @@ from .options import (
     season_option,
     weights_option,
 )
+from .panel import is_panel, print_forecasts
 from .reading import reading_options
 from .sources import is_run, open_run, read_options, read_run_source, read_source
 from .zero_shot import naive_forecasts, note_no_training, open_zero_shot
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.windows import Floats
     from gru_xp.io.series import Reading, TimeSeries
     from gru_xp.pretrained import ZeroShotForecaster
+
+    from .sources import Source
 
 _BARE_DIGIT = re.compile(r"(?<!\d)\d(?!\d)")
 _RECENT = 400
@@ -97,7 +101,10 @@ def forecast(
         refuse_given(ctx, ("season", "weights"), OF_RUN)
         forecaster = open_run(source, device, limits, quiet=quiet)
         read, _ = read_run_source(source, forecaster, csv, target, features, reading, quiet=quiet)
-        series = read.series
+        if is_panel(read.series):
+            _forecast_panel(forecaster, read, steps, as_json=as_json, quiet=quiet)
+            return
+        series = read.one
         if len(series.columns) > 1 and steps > 1:
             note(f"future values of {listed(series.columns[1:])} are unknown; each keeps its last value", quiet=quiet)
         point, *others = forecaster.forecast_distributions(series, [len(series)], steps).items()
@@ -108,7 +115,7 @@ def forecast(
         check_zero_shot(ctx)
         zero_shot = open_zero_shot(season, weights, device, quiet=quiet)
         read = read_source(source, target, (), read_options({}, reading), quiet=quiet)
-        series = read.series
+        series = read.one
         seasons = note_no_training(zero_shot, series, weights, steps, quiet=quiet)
         own, naive = _quantiles(zero_shot, series, read.target, steps), naive_forecasts(series, seasons, steps)
         if limits.given():
@@ -131,7 +138,9 @@ def _print(series: "TimeSeries", columns: "Mapping[str, Floats]", steps: int, *,
         dict(zip(columns, values, strict=True))
         for values in zip(*(values.tolist() for values in columns.values()), strict=True)
     ]
-    labels = _next_labels(series, steps)
+    labels, problem = next_labels(series, steps)
+    if problem is not None:
+        note(f"{series.name}: no dates for the forecast: {problem}")
     if as_json:
         steps_of = enumerate(zip(labels, rows, strict=True), start=1)
         print_json([{"step": step, "date": label or None, **row} for step, (label, row) in steps_of])
@@ -142,22 +151,32 @@ def _print(series: "TimeSeries", columns: "Mapping[str, Floats]", steps: int, *,
         writer.writerow((step, label, *map(repr, row.values())))
 
 
-def _next_labels(series: "TimeSeries", count: int) -> list[str]:
-    """Continue the dates or numbers of the rows; if that is impossible, give empty texts and say why on stderr."""
+def _forecast_panel(forecaster: "Forecaster", read: "Source", steps: int, *, as_json: bool, quiet: bool) -> None:
+    """Print the forecasts after the end of several series."""
+    from gru_xp.forecasting.predicting import forecast_origins
+    from gru_xp.io.panel import Panel
+
+    panel = read.series
+    assert isinstance(panel, Panel)
+    named = forecaster.named_forecasts(forecast_origins(forecaster, panel, panel.offsets[1:], steps))
+    note_what_the_guard_chose(forecaster, quiet=quiet)
+    print_forecasts(panel, read.target, named, as_json=as_json)
+
+
+def next_labels(series: "TimeSeries", count: int) -> tuple[list[str], str | None]:
+    """Continue the dates or numbers of the rows; if that is impossible, give empty texts and the reason."""
     from gru_xp.errors import printable
     from gru_xp.io.messages import quoted
 
     if series.labels is None:
-        return [""] * count
+        return [""] * count, None
     if series.dates is None:
         labels, problem = _next_numbers(series.labels, count)
     else:
         labels, problem = _next_dates(series.labels, series.dates, series.reading, count)
-    if problem:
-        note(f"{series.name}: no dates for the forecast: {problem}")
-    elif not labels:
-        note(f"{series.name}: no dates for the forecast: the calendar ends soon after {quoted(series.labels[-1])}")
-    return [printable(label, None) for label in labels or [""] * count]
+    if not problem and not labels:
+        problem = f"the calendar ends soon after {quoted(series.labels[-1])}"
+    return [printable(label, None) for label in labels or [""] * count], problem or None
 
 
 def _next_dates(

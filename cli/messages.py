@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.evaluation import EvaluatedPart
-    from gru_xp.io.series import TimeSeries
+    from gru_xp.forecasting.panels import AnySeries
 
     from .options import DeviceRequest
 
@@ -69,14 +69,17 @@ def rows_text(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
-def note_if_not_guarded(forecaster: "Forecaster", training: "TimeSeries", *, quiet: bool) -> None:
+def note_if_not_guarded(forecaster: "Forecaster", training: "AnySeries", *, quiet: bool) -> None:
     """One line on stderr if the training rows are too few for the guard that a forecaster asks for."""
     from gru_xp.forecasting.guard import MIN_GUARDED, guarded_blocks, held_out_origins
+    from gru_xp.io.series import TimeSeries
 
     if not forecaster.guard:
         return
-    windows = len(held_out_origins(training, len(training), forecaster.horizon, forecaster.window_length))
-    if windows < MIN_GUARDED and guarded_blocks(forecaster, training) is None:
+    _, origins = held_out_origins(training, forecaster.horizon, forecaster.window_length)
+    windows = len(origins)
+    can_use_blocks = isinstance(training, TimeSeries) and guarded_blocks(forecaster, training) is not None
+    if windows < MIN_GUARDED and not can_use_blocks:
         held = "1 window" if windows == 1 else f"{windows} windows"
         note(
             f"too few rows for the guard (--guard): {held} in the last fifth of the training rows, {MIN_GUARDED} are "

@@ -41,7 +41,8 @@ _OPTIONS = (
         "id",
         metavar="COLUMN",
         callback=_check,
-        help="Column that tells several series apart; use --where to keep one of them.",
+        help="Column that tells several series apart: train, evaluate and forecast take all of them, other commands "
+        "one; --where keeps one.",
     ),
     click.option(
         flag("where"),

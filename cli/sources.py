@@ -10,16 +10,19 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .messages import choose_device, note
+from .messages import choose_device, note, rows_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.checkpoint import Checkpoint
+    from gru_xp.forecasting.panels import AnySeries
     from gru_xp.forecasting.windows import Floats
     from gru_xp.io.options import ReadOptions
+    from gru_xp.io.panel import Panel
     from gru_xp.io.series import Reading, TimeSeries
+    from gru_xp.io.table import Rows
 
     from .options import DeviceRequest, Limits
 
@@ -52,11 +55,15 @@ _NOTES: _Kinds = {
     "fit_sha256": str,
     "last_label": _TEXT,
     "requested_device": str,
+    "panel": dict,
 }
 """What it notes in the model and is used again; models from elsewhere, and of older versions, have less."""
 
-_NEW_NOTES = ("series",)
-"""Notes that checkpoints of older versions do not have."""
+_NEW_NOTES = ("series", "panel")
+"""Notes that checkpoints of older versions, or of one series, do not have."""
+
+_PANEL_NOTES: _Kinds = {"names": list, "train": list, "fit": list}
+"""Of several series, how many of the first rows are for training, and before the test set."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,23 @@ class Source:
     `target` is what the file calls the target; for a trained model, `series` has the model's names.
     """
 
-    series: "TimeSeries"
+    series: "AnySeries"
     target: str
     path: Path
     bundled: bool
+
+    @property
+    def one(self) -> "TimeSeries":
+        """The series; DataError where there are several."""
+        from gru_xp.errors import DataError
+        from gru_xp.io.series import TimeSeries
+
+        if not isinstance(self.series, TimeSeries):
+            raise DataError(
+                f"{self.series.name}: has {len(self.series)} series, and this takes one; keep one by --where "
+                f"{self.series.id}=..."
+            )
+        return self.series
 
 
 def read_source(
@@ -79,7 +99,29 @@ def read_source(
     from gru_xp.io.read import read
 
     file, bundled = open_file(path, quiet=quiet)
-    series = read(file, target, features, options, file.name if bundled else None)
+    return _source(read(file, target, features, options, file.name if bundled else None), path, file, bundled)
+
+
+def read_panel_source(
+    path: str, target: str | None, features: "Sequence[str] | str", options: "ReadOptions", *, quiet: bool
+) -> Source:
+    """The same of several series that ``--id-column`` tells apart."""
+    from gru_xp.io.panel import read_each
+
+    assert options.id is not None
+    file, bundled = open_file(path, quiet=quiet)
+    panel = read_each(file, options.id, target, features, options, file.name if bundled else None)
+    note(f"{panel.name}: {len(panel)} series of {lengths_text(panel)}", quiet=quiet)
+    return _source(panel, path, file, bundled)
+
+
+def lengths_text(panel: "Panel") -> str:
+    """How many rows the series have, in words."""
+    least, most = int(panel.lengths.min()), int(panel.lengths.max())
+    return f"{least} to {most} rows" if least < most else rows_text(most)
+
+
+def _source(series: "AnySeries", path: str, file: Path, bundled: bool) -> Source:
     for text in series.notices:
         note(f"{series.name}: {text}")
     named = Path("stdin") if path == "-" else Path(file.name) if bundled else file.resolve()
@@ -215,6 +257,12 @@ def _check_notes(notes: "Mapping[str, Any]", needed: "Iterable[str]") -> None:
     reading_from_fields({**Reading().to_dict(), **known.get("series", {})})
     if not 0 < known.get("split_ratio", 1.0) <= 1:
         raise ValueError(f"split_ratio is {shortened(known['split_ratio'])}; it must be above 0 and up to 1")
+    if "panel" in known:
+        check_fields("the panel", known["panel"], _PANEL_NOTES)
+        names, *counts = (known["panel"][name] for name in _PANEL_NOTES)
+        are_numbers = all(type(n) is int and n > 0 for each in counts for n in each)
+        if not are_numbers or {len(names), *map(len, counts)} != {len(set(map(str, names)))}:
+            raise ValueError("the rows of the series in the panel are no such numbers")
     train_end, fit_end = known.get("train_end", 1), known.get("fit_end", inf)
     if not 0 < train_end <= fit_end:
         raise ValueError(f"train_end is {shortened(train_end)}; it must be above 0 and up to fit_end, {fit_end}")
@@ -247,7 +295,9 @@ def read_run_source(
         source = _own(run, forecaster, target, features, reading)
     else:
         columns = target or default_target, features or default_features
-        source = read_source(csv, *columns, read_options(notes, reading), quiet=quiet)
+        options = read_options(notes, reading)
+        read = read_source if forecaster.units is None or options.id is None else read_panel_source
+        source = read(csv, *columns, options, quiet=quiet)
     source = _named_like(source, forecaster)
     return source, _is_known(notes, source.series)
 
@@ -257,7 +307,7 @@ def training_rows(run: str, forecaster: "Forecaster") -> "TimeSeries | None":
     from gru_xp.errors import GruXpError
 
     try:
-        series = _own(run, forecaster, None, (), {}, quiet=True).series
+        series = _own(run, forecaster, None, (), {}, quiet=True).one
     except GruXpError:
         return None
     return series.head(forecaster.notes["fit_end"]) if _is_known(forecaster.notes, series) else None
@@ -312,9 +362,17 @@ def _is_in(part: "Floats", values: "Floats") -> bool:
     return len(starts) > 0
 
 
-def _is_known(notes: "Mapping[str, Any]", series: "TimeSeries") -> bool:
-    """Whether the series begins with the rows that a model learned from."""
-    if "fit_sha256" not in notes or notes["fit_end"] > len(series):
+def _is_known(notes: "Mapping[str, Any]", series: "AnySeries") -> bool:
+    """Whether the series begins with the rows that a model learned from; of several, each with its own."""
+    from gru_xp.io.panel import Panel
+
+    if "fit_sha256" not in notes:
+        return False
+    if isinstance(series, Panel) or "panel" in notes:
+        if not isinstance(series, Panel) or "panel" not in notes or (stops := known_stops(notes, series)) is None:
+            return False
+        return panel_checksum(series, stops[1]) == notes["fit_sha256"]
+    if notes["fit_end"] > len(series):
         return False
     return bool(rows_checksum(series, notes["fit_end"]) == notes["fit_sha256"])
 
@@ -322,6 +380,33 @@ def _is_known(notes: "Mapping[str, Any]", series: "TimeSeries") -> bool:
 def rows_checksum(series: "TimeSeries", rows: int) -> str:
     """Of the values in the first rows."""
     return hashlib.sha256(series.head(rows).values.tobytes()).hexdigest()
+
+
+def panel_checksum(panel: "Panel", stops: "Rows") -> str:
+    """Of the names and the values in the first rows of each series, whatever their order."""
+    sums = sorted(
+        f"{name} {hashlib.sha256(panel.values[first:stop].tobytes()).hexdigest()}"
+        for name, first, stop in zip(panel.names, panel.offsets.tolist(), stops.tolist(), strict=False)
+        if stop > first
+    )
+    return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def known_stops(notes: "Mapping[str, Any]", panel: "Panel") -> "tuple[Rows, Rows] | None":
+    """Where training rows, and those before the test set, end in each series; at its start where it was not learned.
+
+    None where a series that a model has learned from is missing or too short.
+    """
+    import numpy as np
+
+    rows = dict(
+        zip(notes["panel"]["names"], zip(*(notes["panel"][k] for k in ("train", "fit")), strict=True), strict=True)
+    )
+    lengths = dict(zip(panel.names, panel.lengths.tolist(), strict=True))
+    if any(lengths.get(name, -1) < fit for name, (_, fit) in rows.items()):
+        return None
+    counts = np.array([rows.get(name, (0, 0)) for name in panel.names], dtype=np.int64)
+    return panel.offsets[:-1] + counts[:, 0], panel.offsets[:-1] + counts[:, 1]
 
 
 # --- what a run keeps of its file -------------------------------------------------------------------------------
@@ -402,13 +487,14 @@ def _own(
     return Source(replace(kept, reading=found), kept.target, Path(checkpoint.run["file"]), checkpoint.run["bundled"])
 
 
-def _with_freq(series: "TimeSeries", reading: "Reading", freq: str | None) -> "Reading":
+def _with_freq(series: "AnySeries", reading: "Reading", freq: str | None) -> "Reading":
     """A reading of rows with the spacing that is asked for; DataError where a row does not fit it."""
     from gru_xp.errors import DataError
     from gru_xp.io.messages import CellError
+    from gru_xp.io.panel import Panel
     from gru_xp.io.spacing import find_spacing
 
-    if freq is None or series.dates is None:
+    if freq is None or series.dates is None or isinstance(series, Panel):
         return reading
     try:
         return replace(reading, freq=find_spacing(series.dates, freq).freq)
@@ -437,8 +523,9 @@ def load_run(path: Path) -> "Checkpoint":
     try:
         _check_facts(checkpoint.run)
         _check_notes(checkpoint.forecaster.notes, _NOTES.keys() - set(_NEW_NOTES))
-        if checkpoint.forecaster.notes["fit_end"] > len(checkpoint.series):
-            raise ValueError(f"fit_end is {checkpoint.forecaster.notes['fit_end']} of {len(checkpoint.series)} rows")
+        rows = len(checkpoint.series.values)
+        if checkpoint.forecaster.notes["fit_end"] > rows:
+            raise ValueError(f"fit_end is {checkpoint.forecaster.notes['fit_end']} of {rows} rows")
     except DAMAGED as error:
         raise CheckpointError(f"{path}: {damaged('checkpoint', error)}") from error
     return checkpoint

@@ -46,6 +46,7 @@ from .options import (
     quiet_option,
     setting,
 )
+from .panel import check_several, evaluate_run, is_panel, print_panel
 from .progress import Interrupt, interruptible, watch
 from .reading import reading_options
 from .sources import load_run
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.backtest import OtherForecast
+    from gru_xp.forecasting.evaluation import EvaluatedPart
     from gru_xp.forecasting.stages import Hooks, Stage
     from gru_xp.forecasting.verification import Drift, Witness
     from gru_xp.training.checkpoint import Checkpoints
@@ -402,6 +404,8 @@ def train(
         if device.tf32 and settings["dtype"] != "float32":
             raise click.UsageError(f"--tf32 cannot be combined with --dtype {settings['dtype']}; TF32 is for float32")
         run = new_run(csv, target, features, reading, split_ratio, settings, quiet=quiet)
+        if is_panel(run.series):
+            check_several({"--model auto": is_auto, "--compare": compare})
         run.facts |= {"checkpoint_every": checkpoint_every, "checkpoint_seconds": checkpoint_seconds}
         default_out = Path("runs", f"{run.source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
         folder = run_folder(out or default_out, overwrite=overwrite, unique=out is None)
@@ -441,7 +445,8 @@ def train(
         if as_json:
             print_json({"run": str(out), **metrics})
         else:
-            print_parts(run.source.path.name, run.source.target, parts)
+            show = print_panel if is_panel(run.series) else print_parts
+            show(run.source.path.name, run.source.target, parts)
     if interrupt.by is not None and _is_complete(run):
         note("Stopped when the training had come to its end; there is nothing to continue.")
     elif interrupt.by is not None:
@@ -518,8 +523,9 @@ class _Stages:
             forecaster = self._run.forecaster
             for text in settled_texts(forecaster):
                 note(text, quiet=self._quiet)
-            warn_of_few_windows(forecaster, stage.rows)
-            note_if_not_guarded(forecaster, self._run.series.head(self._run.split.train_end), quiet=self._quiet)
+            if not is_panel(self._run.series):
+                warn_of_few_windows(forecaster, stage.rows)
+            note_if_not_guarded(forecaster, self._run.training_rows, quiet=self._quiet)
         epoch = "epoch"
         pause: Pause = self._witness or self._checkpoints
         if stage.name == "guard":
@@ -666,7 +672,7 @@ def _say_what_the_guard_found(run: TrainingRun) -> None:
 
 
 def _say_how_it_ended(run: TrainingRun, out: Path, num_epochs: int, *, quiet: bool) -> None:
-    forecaster, has_test = run.forecaster, run.split.fit_end < len(run.series)
+    forecaster = run.forecaster
     training = forecaster.training
     assert training is not None
     last = training.history[-1]
@@ -679,7 +685,7 @@ def _say_how_it_ended(run: TrainingRun, out: Path, num_epochs: int, *, quiet: bo
     elif not forecaster.refit_ended:
         what, best = f"refit: {what}", ""
     note(f"{what}: training loss {number_text(last.cost)}, {best}{last.seconds:.1f} s{in_tf32}{why}", quiet=quiet)
-    if has_test:
+    if run.has_test:
         note(
             f"the first test windows reach back into the last {rows_text(forecaster.window_length)} before the test "
             "set",
@@ -712,13 +718,14 @@ def _say_if_nothing_was_left(run: TrainingRun, *, quiet: bool) -> None:
 
 def _write_run(
     folder: Path, run: TrainingRun, drift: "Drift | None", others: "dict[str, OtherForecast]", *, quiet: bool
-) -> tuple[dict[str, Any], list[Any]]:
+) -> tuple[dict[str, Any], Any]:
     """Write all files of the run; the metrics and the evaluated parts."""
-    from gru_xp.forecasting.evaluation import evaluate
     from gru_xp.reporting.run_folder import (
         MODEL_FILE,
+        write_cost_plot,
         write_history,
         write_metrics,
+        write_panel_predictions,
         write_plots,
         write_predictions,
         written_to,
@@ -726,11 +733,13 @@ def _write_run(
 
     forecaster, series, training = run.forecaster, run.series, run.forecaster.training
     assert training is not None
-    names = ("train", "validation", "test")
-    asked = {name: run.split.part(name) for name in names}
-    windows = (len(series) - run.split.fit_end) // forecaster.horizon
-    others = {**zero_shot_beside(series, forecaster.season, forecaster.device, windows, quiet=quiet), **others}
-    parts = evaluate(forecaster, series, asked, forecaster.horizon, learned=run.split.fit_end, others=others)
+    parts: Any
+    if is_panel(series):
+        parts = evaluate_run(run)
+        metrics_of_parts = {name: part.metrics for name, part in parts.items()}
+    else:
+        parts = _evaluated(run, others, quiet=quiet)
+        metrics_of_parts = {part.name: part.metrics for part in parts}
     metrics = {
         "file": str(run.source.path),
         "target": series.target,
@@ -748,7 +757,7 @@ def _write_run(
         "stop_reason": training.stop_reason,
         "problem": training.problem,
         "seconds": training.history[-1].seconds,
-        "parts": {part.name: part.metrics for part in parts},
+        "parts": metrics_of_parts,
     }
     metrics |= {name: forecaster.notes[name] for name in ("auto", "transform") if name in forecaster.notes}
     selection = forecaster.selection
@@ -767,8 +776,25 @@ def _write_run(
         if selection is not None:
             write_history(folder, selection.history, of_selection=True)
         write_metrics(folder, metrics)
-        write_predictions(folder, series, parts)
         shown = training if selection is None else selection
         history = shown.history if forecaster.model == "gru" else ()
-        write_plots(folder, series, parts, history, shown.best_epoch)
+        if is_panel(series):
+            write_panel_predictions(folder, parts)
+            write_cost_plot(folder, history, shown.best_epoch)
+            return metrics, metrics_of_parts
+        write_predictions(folder, run.source.one, parts)
+        write_plots(folder, run.source.one, parts, history, shown.best_epoch)
     return metrics, parts
+
+
+def _evaluated(run: TrainingRun, others: "dict[str, OtherForecast]", *, quiet: bool) -> "list[EvaluatedPart]":
+    """The parts of a run of one series."""
+    from gru_xp.forecasting.evaluation import evaluate
+    from gru_xp.forecasting.windows import Split
+
+    forecaster, series, split = run.forecaster, run.source.one, run.split
+    assert isinstance(split, Split)
+    asked = {name: split.part(name) for name in ("train", "validation", "test")}
+    windows = (len(series) - split.fit_end) // forecaster.horizon
+    others = {**zero_shot_beside(series, forecaster.season, forecaster.device, windows, quiet=quiet), **others}
+    return evaluate(forecaster, series, asked, forecaster.horizon, learned=split.fit_end, others=others)

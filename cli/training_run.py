@@ -16,7 +16,9 @@ from .sources import (
     file_facts,
     load_run,
     noted_reading,
+    panel_checksum,
     read_options,
+    read_panel_source,
     read_source,
     rows_checksum,
     same_names,
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
     from gru_xp.devices import Device
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.checkpoint import Checkpoint
+    from gru_xp.forecasting.panels import AnySeries, PanelSplit
     from gru_xp.forecasting.stages import OnStage, Selection
     from gru_xp.forecasting.windows import Split
-    from gru_xp.io.series import TimeSeries
     from gru_xp.pretrained.choosing import Choice
     from gru_xp.training.trainer import TrainingState
 
@@ -51,7 +53,7 @@ class TrainingRun:
 
     forecaster: "Forecaster"
     source: Source
-    split: "Split"
+    split: "Split | PanelSplit"
     facts: dict[str, Any]
     state: "TrainingState | None" = None
     fallback: str | None = None
@@ -61,20 +63,37 @@ class TrainingRun:
     selection: "Selection | None" = None
 
     @property
-    def series(self) -> "TimeSeries":
+    def series(self) -> "AnySeries":
         """All rows."""
         return self.source.series
 
     @property
-    def learned(self) -> "TimeSeries":
+    def learned(self) -> "AnySeries":
         """The rows that are not for the test."""
-        return self.series.head(self.split.fit_end)
+        from gru_xp.forecasting.panels import head_of
+
+        return head_of(self.series, self.split.bounds("test")[0])
+
+    @property
+    def training_rows(self) -> "AnySeries":
+        """The rows that are trained on."""
+        from gru_xp.forecasting.panels import head_of
+
+        return head_of(self.series, self.split.bounds("train")[1])
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are rows for the test."""
+        first, stop = self.split.bounds("test")
+        return bool((first < stop).any())
 
     def count_refit_rows(self) -> None:
         """Count the validation rows as training rows, if they were learned from in the end."""
         if self.forecaster.selection is not None and self.forecaster.refit_ended:
-            self.split = dataclasses.replace(self.split, train_end=self.split.fit_end)
+            self.split = self.split.after_refit()
             self.forecaster.notes |= {"train_end": self.split.train_end}
+            if "panel" in self.forecaster.notes:
+                self.forecaster.notes["panel"]["train"] = self.forecaster.notes["panel"]["fit"]
 
     def use(self, device: "Device", requested: str) -> None:
         """Record the device of the training; warn if a resumed run has other versions than before."""
@@ -110,7 +129,8 @@ def new_run(
     with settings_as_options():
         forecaster = Forecaster(**settings)
     options = read_options({}, reading)
-    source = read_source(csv, target, features, options, quiet=quiet)
+    read = read_source if options.id is None else read_panel_source
+    source = read(csv, target, features, options, quiet=quiet)
     forecaster.notes = {
         "file": source.path.name,
         "bundled": source.bundled,
@@ -136,7 +156,7 @@ def choose_model(run: TrainingRun, device: "Device", on_stage: "OnStage") -> "Ch
 
     forecaster = run.forecaster
     zero_shot = zero_shot_for(forecaster.season, None, device)
-    choice, _ = choose(forecaster, run.learned, device, zero_shot, on_stage)
+    choice, _ = choose(forecaster, run.source.one.head(run.split.fit_end), device, zero_shot, on_stage)
     held = choice.without_zero_shot(forecaster.horizon)
     forecaster.guard = False
     if held.name != MODELS["gru"]:
@@ -182,6 +202,8 @@ def resumed_run(
         setattr(forecaster, name, value)
     facts |= {name: given[name] for name in ("checkpoint_every", "checkpoint_seconds") if name in given}
 
+    if "panel" in forecaster.notes and csv is not None:
+        _refuse(path, f"a run of several series continues with the rows stored in it; leave {csv} out")
     series = dataclasses.replace(series, reading=noted_reading(forecaster.notes))
     source = Source(series, series.target, _bare_name(facts["file"]), facts["bundled"])
     if csv is not None:
@@ -317,10 +339,12 @@ def _compared(
 ) -> tuple[Source, bool]:
     """What to learn from where a file is named, and whether that is not what was learned from."""
     from gru_xp.forecasting.checkpoint import what_changed
+    from gru_xp.io.series import TimeSeries
 
     target, *features = checkpoint.series.columns
     source = read_source(csv, target, features, read_options(checkpoint.forecaster.notes, {}), quiet=quiet)
-    change = what_changed(checkpoint.series, source.series)
+    assert isinstance(checkpoint.series, TimeSeries)
+    change = what_changed(checkpoint.series, source.one)
     if change is None:
         series = dataclasses.replace(checkpoint.series, reading=source.series.reading)
         return dataclasses.replace(source, series=series), False
@@ -338,12 +362,29 @@ def _compared(
     return source, True
 
 
-def _split(forecaster: "Forecaster", series: "TimeSeries") -> "Split":
+def _split(forecaster: "Forecaster", series: "AnySeries") -> "Split | PanelSplit":
     """Split the rows, and record the split in the notes of the model."""
     from gru_xp.forecasting.data import naming
+    from gru_xp.forecasting.panels import split_panel
     from gru_xp.forecasting.windows import split_rows
+    from gru_xp.io.panel import Panel
 
     ratio, validation_ratio = forecaster.notes["split_ratio"], forecaster.validation_ratio
+    if isinstance(series, Panel):
+        with naming(series):
+            of_panel = split_panel(series, ratio, validation_ratio, forecaster.horizon)
+        counts = {
+            name: (stops - series.offsets[:-1]).tolist()
+            for name, stops in (("train", of_panel.train_ends), ("fit", of_panel.fit_ends))
+        }
+        forecaster.notes |= {
+            "train_end": of_panel.train_end,
+            "fit_end": sum(counts["fit"]),
+            "fit_sha256": panel_checksum(series, of_panel.fit_ends),
+            "last_label": None,
+            "panel": {"names": list(series.names), **counts},
+        }
+        return of_panel
     with naming(series):
         split = split_rows(len(series), forecaster.shortest_window, ratio, validation_ratio, forecaster.horizon)
     forecaster.notes |= {

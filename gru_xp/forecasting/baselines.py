@@ -50,6 +50,34 @@ def baseline_names(seasons: Sequence[int]) -> list[str]:
     return list(baselines_by_mean(0.0, seasons, seasons))
 
 
+def panel_baselines(offsets: Rows, means: Floats, seasons: Sequence[int]) -> dict[str, Baseline]:
+    """All of them of several series, one below the other: each forecast is from the rows of its own series.
+
+    Parameters
+    ----------
+    offsets : array, shape ``(S + 1,)``
+        The first row of each series, and the number of all rows.
+    means : array, shape ``(S,)``
+        Of the training rows.
+    seasons
+        Rows of each season.
+    """
+
+    def numbers(origins: Rows) -> Rows:
+        return np.searchsorted(offsets[1:], origins - 1, side="right")
+
+    def mean(values: Floats, origins: Rows, horizon: int) -> Floats:
+        return np.repeat(means[numbers(origins)][:, None], horizon, axis=1)
+
+    def of_series(baseline: Callable[..., Floats], values: Floats, origins: Rows, horizon: int) -> Floats:
+        return baseline(values, origins, horizon, offsets[numbers(origins)])
+
+    named: dict[str, Baseline] = {"last value": last_value, "mean": mean, "drift": partial(of_series, drift)}
+    for season in seasons:
+        named[seasonal_name(season, seasons)] = partial(of_series, partial(seasonal_naive, season))
+    return named
+
+
 def seasonal_name(season: int, seasons: Sequence[int]) -> str:
     """The name of the seasonal naive forecast of one of the seasons, which says its rows if there are others."""
     return "seasonal naive" if list(seasons) == [season] else f"seasonal naive ({season})"
@@ -70,15 +98,15 @@ def constant(value: float, values: Floats, origins: Rows, horizon: int) -> Float
     return np.full((len(origins), horizon), value)
 
 
-def drift(values: Floats, origins: Rows, horizon: int) -> Floats:
+def drift(values: Floats, origins: Rows, horizon: int, firsts: Rows | int = 0) -> Floats:
     """The straight line through the first value and the one before the origin; the latter where they are the same."""
     last = values[origins - 1]
-    slope = (last - values[0]) / np.maximum(origins - 1, 1)
+    slope = (last - values[firsts]) / np.maximum(origins - firsts - 1, 1)
     line: Floats = last[:, None] + slope[:, None] * np.arange(1, horizon + 1)
     return line
 
 
-def seasonal_naive(season: int, values: Floats, origins: Rows, horizon: int) -> Floats:
+def seasonal_naive(season: int, values: Floats, origins: Rows, horizon: int, firsts: Rows | int = 0) -> Floats:
     """The last season before the origin, again and again; the last value for a row that it does not cover."""
     rows = origins[:, None] - season + np.arange(horizon) % season
-    return values[np.where(rows < 0, origins[:, None] - 1, rows)]
+    return values[np.where(rows < np.reshape(firsts, (-1, 1)), origins[:, None] - 1, rows)]

@@ -13,11 +13,13 @@ from gru_xp.devices.device import DEVICE_PATTERN
 from gru_xp.errors import CheckpointError, printable
 from gru_xp.forecasting.data import observed_values
 from gru_xp.forecasting.forecaster import Forecaster
+from gru_xp.forecasting.panels import AnySeries
 from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.forecasting.stages import Selection
 from gru_xp.io.dates import format_date
 from gru_xp.io.messages import listed
 from gru_xp.io.options import ReadOptions
+from gru_xp.io.panel import Panel
 from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.training.checkpoint import (
     drop_unused,
@@ -48,7 +50,9 @@ _SERIES_FIELDS: dict[str, type | tuple[type, ...]] = {
     "labels": (int, type(None)),
     "dates": (int, type(None)),
     "reading": dict,
+    "panel": (dict, type(None)),
 }
+_PANEL_FIELDS: dict[str, type | tuple[type, ...]] = {"names": list, "offsets": list, "freqs": list, "id": str}
 _READING_FIELDS: dict[str, type | tuple[type, ...]] = {
     "time": list,
     "date_form": (str, type(None)),
@@ -87,7 +91,7 @@ class Checkpoint:
 
     forecaster: Forecaster
     state: TrainingState
-    series: TimeSeries
+    series: AnySeries
     device: str
     tf32: bool
     versions: dict[str, str]
@@ -98,7 +102,7 @@ def save_checkpoint(
     path: str | os.PathLike[str],
     forecaster: Forecaster,
     state: TrainingState,
-    series: TimeSeries,
+    series: AnySeries,
     run: dict[str, Any],
 ) -> None:
     """Write a checkpoint, all of it or nothing: what is there before stays until the new one is on the disk.
@@ -199,8 +203,14 @@ def _check_parts(checkpoint: Checkpoint) -> None:
     _check_series(checkpoint.series)
 
 
-def _check_series(series: TimeSeries) -> None:
+def _check_series(series: AnySeries) -> None:
     """See that it is one that reading a file could have given."""
+    if isinstance(series, Panel):
+        if not (np.abs(series.values) <= LARGEST).all():
+            raise ValueError(f"values above {LARGEST:g}")
+        for one in series if series.dates is not None else ():
+            _check_series(one)
+        return
     too_large = np.argwhere(np.abs(series.values) > LARGEST)
     if len(too_large):
         row, column = map(int, too_large[0])
@@ -235,32 +245,41 @@ def _expected(version: int, description: dict[str, Any]) -> dict[str, TensorSpec
     return specs | {_SERIES + name: spec for name, spec in series.items()}
 
 
-def _series_parts(series: TimeSeries) -> tuple[dict[str, Any], dict[str, Any]]:
+def _series_parts(series: AnySeries) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays = {"values": series.values}
     if series.observed is not None:
         arrays["observed"] = series.observed.astype(np.uint8)
-    if series.interpolated is not None:
-        arrays["interpolated"] = series.interpolated.astype(np.uint8)
+    interpolated = None if isinstance(series, Panel) else series.interpolated
+    if interpolated is not None:
+        arrays["interpolated"] = interpolated.astype(np.uint8)
     if series.labels is not None:
         arrays["labels"] = _bytes(series.labels)
     if series.dates is not None:
-        arrays["dates"] = _bytes([date.isoformat() for date in series.dates])
-    fields = {
-        "rows": len(series),
+        dates = [*series.dates] if isinstance(series, TimeSeries) else series.dates.tolist()
+        arrays["dates"] = _bytes([date.isoformat() for date in dates])
+    fields: dict[str, Any] = {
+        "rows": len(series.values),
         "columns": list(series.columns),
         "name": series.name,
         "observed": series.observed is not None,
-        "interpolated": series.interpolated is not None,
+        "interpolated": interpolated is not None,
         "missing": series.missing,
         "labels": len(arrays["labels"]) if "labels" in arrays else None,
         "dates": len(arrays["dates"]) if "dates" in arrays else None,
         "reading": series.reading.to_dict(),
     }
+    if isinstance(series, Panel):
+        fields["panel"] = {
+            "names": list(series.names),
+            "offsets": series.offsets.tolist(),
+            "freqs": list(series.freqs),
+            "id": series.id,
+        }
     return fields, arrays
 
 
 def _series_specs(fields: dict[str, Any], forecaster: Forecaster) -> dict[str, TensorSpec]:
-    check_fields("the series", {"reading": {}, "interpolated": False, **fields}, _SERIES_FIELDS)
+    check_fields("the series", {"reading": {}, "interpolated": False, "panel": None, **fields}, _SERIES_FIELDS)
     columns, has_gaps = tuple(fields["columns"]), fields["observed"]
     if columns != forecaster.columns or has_gaps != forecaster.sees_gaps or fields["rows"] < 1:
         raise ValueError("the series is not one for the forecaster")
@@ -275,8 +294,10 @@ def _series_specs(fields: dict[str, Any], forecaster: Forecaster) -> dict[str, T
     }
 
 
-def _series_from_parts(fields: dict[str, Any], arrays: Mapping[str, Any]) -> TimeSeries:
+def _series_from_parts(fields: dict[str, Any], arrays: Mapping[str, Any]) -> AnySeries:
     labels, dates = (_texts(arrays[name], fields["rows"]) if name in arrays else None for name in ("labels", "dates"))
+    if (panel := fields.get("panel")) is not None:
+        return _panel_from_parts(fields, panel, arrays, labels, dates)
     return TimeSeries(
         arrays["values"],
         tuple(fields["columns"]),
@@ -287,6 +308,38 @@ def _series_from_parts(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Tim
         interpolated=arrays["interpolated"].astype(bool) if "interpolated" in arrays else None,
         missing=fields["missing"],
         reading=reading_from_fields(fields["reading"]) if "reading" in fields else Reading(),  # older files do not say
+    )
+
+
+def _panel_from_parts(
+    fields: dict[str, Any],
+    panel: dict[str, Any],
+    arrays: Mapping[str, Any],
+    labels: Sequence[str] | None,
+    dates: Sequence[str] | None,
+) -> Panel:
+    check_fields("the panel", panel, _PANEL_FIELDS)
+    names, offsets, freqs = tuple(panel["names"]), panel["offsets"], tuple(panel["freqs"])
+    are_right = all(isinstance(name, str) for name in names) and all(type(number) is int for number in offsets)
+    if not are_right or len(set(names)) < len(names) or len(offsets) != len(names) + 1 or len(names) != len(freqs):
+        raise ValueError("names and places of series that do not go together")
+    if offsets[0] != 0 or offsets[-1] != fields["rows"] or any(b <= a for a, b in pairwise(offsets)):
+        raise ValueError("places of series that do not rise from 0 to the number of rows")
+    for freq in set(freqs):
+        ReadOptions(freq=freq)
+    return Panel(
+        arrays["values"],
+        tuple(fields["columns"]),
+        names,
+        np.array(offsets, dtype=np.int64),
+        labels,
+        None if dates is None else np.array(list(map(datetime.fromisoformat, dates)), dtype="datetime64[us]"),
+        freqs,
+        panel["id"],
+        fields["name"],
+        observed=arrays["observed"].astype(bool) if "observed" in arrays else None,
+        missing=fields["missing"],
+        reading=reading_from_fields(fields["reading"]) if "reading" in fields else Reading(),
     )
 
 

@@ -73,6 +73,7 @@ def choose_look_back(
     horizon: int,
     seasons: Sequence[int] = (),
     seq_length: int | None = None,
+    ages: Rows | None = None,
 ) -> LookBack:
     """Choose the window length, the season whose naive forecast a linear one is shrunk towards, and by how much.
 
@@ -95,6 +96,9 @@ def choose_look_back(
         In rows, to choose from.
     seq_length
         The window length, if that is given.
+    ages
+        Of several series: how many rows each origin has before it in its series. Blocks of origins are then groups of
+        series, but for those at their ends.
 
     Returns
     -------
@@ -103,11 +107,12 @@ def choose_look_back(
     """
     seasons = [1, *sorted(seasons)]  # without a season, too
     lengths = [seq_length] if seq_length is not None else _lengths(seasons, held_out_from(rows), rows, horizon)
-    judged = origins[origins >= max((length for length in lengths if length <= _longest(origins)), default=0)]
+    ages = origins if ages is None else ages
+    judged = origins[ages >= max((length for length in lengths if length <= _longest(ages)), default=0)]
     best: tuple[float, LookBack] | None = None
     for length in lengths:
         short_enough = [season for season in seasons if season <= length]
-        errors = _errors(windows, origins, judged, length, horizon, short_enough)
+        errors = _errors(windows, (origins, ages), judged, length, horizon, short_enough)
         if errors is not None:
             season, penalty = np.unravel_index(errors.argmin(), errors.shape)
             if best is None or errors.min() < best[0] * (1 - GAIN):
@@ -119,22 +124,29 @@ def choose_look_back(
 
 
 def choose_penalty(
-    windows: Callable[[int, Rows], Windows], origins: Rows, horizon: int, look_back: LookBack
+    windows: Callable[[int, Rows], Windows],
+    origins: Rows,
+    horizon: int,
+    look_back: LookBack,
+    ages: Rows | None = None,
 ) -> LookBack:
     """Choose the penalty alone, as `choose_look_back` does."""
-    length = look_back.seq_length
-    errors = _errors(windows, origins, origins[origins >= length], length, horizon, [look_back.season])
+    length, ages = look_back.seq_length, origins if ages is None else ages
+    errors = _errors(windows, (origins, ages), origins[ages >= length], length, horizon, [look_back.season])
     return look_back if errors is None else replace(look_back, penalty=PENALTIES[errors.argmin()])
 
 
-def blocks_of(origins: Rows, judged: Rows, length: int, horizon: int) -> tuple[Rows, list[Fold]] | None:
+def blocks_of(
+    origins: Rows, judged: Rows, length: int, horizon: int, ages: Rows | None = None
+) -> tuple[Rows, list[Fold]] | None:
     """The origins that windows of a length are chosen by, and their `FOLDS` blocks; None if there are too few.
 
     The blocks have the same number of `judged` origins. None that is fitted to has rows ahead in common with them.
     """
-    if length > _longest(origins):
+    ages = origins if ages is None else ages
+    if length > _longest(ages):
         return None
-    chosen_by = spaced(origins[origins >= length], MAX_CHOSEN_BY)
+    chosen_by = spaced(origins[ages >= length], MAX_CHOSEN_BY)
     folds = [
         Fold(
             np.flatnonzero((chosen_by >= block[0]) & (chosen_by <= block[-1])),
@@ -145,21 +157,24 @@ def blocks_of(origins: Rows, judged: Rows, length: int, horizon: int) -> tuple[R
     return (chosen_by, folds) if all(len(fold.judged) and len(fold.fitted) for fold in folds) else None
 
 
-def _longest(origins: Rows) -> int:
+def _longest(ages: Rows) -> int:
     """The longest windows to try, which leave two forecasts a block."""
-    return int(origins[-2 * FOLDS]) if len(origins) >= 2 * FOLDS else 0
+    return int(np.partition(ages, -2 * FOLDS)[-2 * FOLDS]) if len(ages) >= 2 * FOLDS else 0
 
 
 def _errors(
     windows: Callable[[int, Rows], Windows],
-    origins: Rows,
+    origins: tuple[Rows, Rows],
     judged: Rows,
     length: int,
     horizon: int,
     seasons: Sequence[int],
 ) -> Floats | None:
-    """Of each season and penalty, over blocks of the origins to judge by; None if there is too little to fit to."""
-    blocks = blocks_of(origins, judged, length, horizon)
+    """Of each season and penalty, over blocks of the origins to judge by; None if there is too little to fit to.
+
+    The origins come with their ages.
+    """
+    blocks = blocks_of(origins[0], judged, length, horizon, origins[1])
     if blocks is None:
         return None
     chosen_by, folds = blocks

@@ -1,7 +1,7 @@
 """The series that a Forecaster learns or continues, from the data that it is given, and forecasts in their form."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,11 +11,13 @@ from array_api_compat import is_array_api_obj
 
 from gru_xp.devices import to_host
 from gru_xp.errors import ArgumentError, DataError, DataWarning, printable
+from gru_xp.forecasting.panels import AnySeries
 from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.frames import UNNAMED, is_table, to_pandas
 from gru_xp.io.messages import find_name, listed, option, quoted
 from gru_xp.io.options import ReadOptions
+from gru_xp.io.panel import ID, Panel, check_for_panel, join_series, read_each
 from gru_xp.io.read import read, read_table
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.spacing import find_spacing, next_dates
@@ -36,6 +38,7 @@ def series_to_learn(
     """
     how = how or {}
     options = ReadOptions.from_dict(how)
+    _refuse_panel(series)
     if is_table(series):
         return read(series, target, features, options)
     if target is not None or features:
@@ -67,6 +70,7 @@ def series_to_continue(series: Any, columns: Sequence[str], how: ReadOptions | N
     DataError
         A column is missing, or the data cannot be used.
     """
+    _refuse_panel(series)
     if isinstance(series, TimeSeries):
         taken = _take_columns(_checked(series), columns)
     elif is_table(series):
@@ -77,9 +81,146 @@ def series_to_continue(series: Any, columns: Sequence[str], how: ReadOptions | N
     return taken
 
 
-def warn_of_notices(data: Any, series: TimeSeries, stacklevel: int) -> None:
-    """Warn of what was noticed when `data` were read as `series`; a TimeSeries was read before."""
-    if not isinstance(data, TimeSeries):
+# --- several series -----------------------------------------------------------------------------------------------
+
+
+NIXTLA = (ID, "ds", "y")
+"""The columns of a long table that has several series without further words."""
+
+
+def is_panel(data: Any, how: ReadOptions | None = None) -> bool:
+    """Whether some data are several series: a `Panel`, a dict of series, or a long table.
+
+    A table is one that has the column that the options name as `id`, or all columns of `NIXTLA`.
+    """
+    if isinstance(data, Panel) or (isinstance(data, Mapping) and not is_table(data)):
+        return True
+    if not is_table(data) or not hasattr(data, "columns"):
+        return False
+    names = {
+        str(name).strip().casefold() for name in (*data.columns, *getattr(getattr(data, "index", None), "names", ()))
+    }
+    return names >= set(NIXTLA) or (how is not None and how.id is not None and how.id.casefold() in names)
+
+
+def panel_to_learn(
+    data: Any, target: str | None = None, features: Sequence[str] | str = (), how: Mapping[str, Any] | None = None
+) -> Panel:
+    """Take several series, as `Forecaster.fit` is given them, as a panel.
+
+    Raises
+    ------
+    ArgumentError
+        As for `series_to_learn`, of each series.
+    DataError
+        The data cannot be used.
+    """
+    how = how or {}
+    options = ReadOptions.from_dict(how)
+    if isinstance(data, Panel):
+        if how or target is not None or features:
+            raise ArgumentError("a Panel has been read already; leave target, features and options of reading out")
+        return data
+    check_for_panel(options)
+    if isinstance(data, Mapping):
+        own = {name: value for name, value in how.items() if name != "id"}
+        return _from_mapping(data, lambda series: series_to_learn(series, target, features, own), options.id)
+    return read_each(to_pandas(data), options.id or ID, target, features, options)
+
+
+def panel_to_continue(data: Any, columns: Sequence[str], how: ReadOptions) -> Panel:
+    """Take several series, as a trained `Forecaster` is given them, as a panel of the columns it was trained on.
+
+    Raises
+    ------
+    DataError
+        As for `series_to_continue`, of each series.
+    """
+    if isinstance(data, Panel):
+        panel = data
+        if set(columns) <= set(data.columns) and data.columns != tuple(columns):
+            order = [data.columns.index(name) for name in columns]
+            observed = None if data.observed is None else data.observed[:, order]
+            panel = replace(data, values=data.values[:, order], columns=tuple(columns), observed=observed)
+    elif isinstance(data, Mapping):
+        own = replace(how, id=None)
+        panel = _from_mapping(data, lambda series: series_to_continue(series, columns, own), how.id)
+    else:
+        frame = to_pandas(data)
+        id = how.id if how.id is not None and is_panel(frame, replace(how, time=())) else None
+        named = {str(name).casefold() for name in frame.columns}
+        if id is None or id.casefold() not in named:
+            id = ID
+        if not {name.casefold() for name in how.time} <= named:
+            how = replace(how, time=())
+        panel = read_each(frame, id, columns[0], columns[1:], replace(how, where=()))
+    _check_number(panel.columns, columns)
+    return panel
+
+
+def _from_mapping(data: Mapping[Any, Any], take: Callable[[Any], TimeSeries], id: str | None) -> Panel:
+    series: dict[str, TimeSeries] = {}
+    for key, given in data.items():
+        name = str(key)
+        if name in series:
+            raise DataError(f"two series are named {quoted(name)}; give them different names")
+        if isinstance(given, Mapping):
+            raise DataError(f"{printable(name)}: is a dict; a series is a pandas object, an array or a TimeSeries")
+        try:
+            one = take(given)
+        except DataError as error:
+            raise DataError(f"{printable(name)}: {error}") from error
+        if np.ndim(getattr(given, "values", given)) == 1:  # whatever it is called
+            one = replace(one, columns=("y",))
+        series[name] = replace(one, name=name)
+    return join_series(series, id or ID)
+
+
+def coming_rows(panel: Panel, steps: int) -> Any:
+    """The names and the dates of the rows after each series, as a long pandas.DataFrame.
+
+    Dates continue at the usual spacing of the series, or of most series; those of a series without any are missing,
+    with a `DataWarning`. Without dates, rows are numbered from 0 for the first row of each series.
+    """
+    import pandas as pd
+
+    names, missing = np.repeat(np.array(panel.names, dtype=object), steps), []
+    if panel.dates is None:
+        counted = panel.lengths[:, None] + np.arange(steps)
+        return pd.DataFrame({panel.id: names, "ds": counted.ravel()})
+    found = np.full((len(panel), steps), np.datetime64("NaT"), dtype="datetime64[us]")
+    freqs = panel.freqs or (None,) * len(panel)
+    for number, (last, freq) in enumerate(zip(panel.dates[panel.offsets[1:] - 1].tolist(), freqs, strict=True)):
+        usual = freq or panel.usual_freq
+        following = None if usual is None else next_dates(last, usual, steps)
+        if following is None:
+            missing.append(panel.names[number])
+        else:
+            found[number] = np.array(following, dtype="datetime64[us]")
+    if missing:
+        warnings.warn(
+            f"no dates for the forecasts of {listed(missing, 3)}: their rows have no usual spacing; give "
+            f"{option('freq', 'D')} or another pandas offset",
+            DataWarning,
+            stacklevel=3,
+        )
+    return pd.DataFrame({panel.id: names, "ds": found.ravel()})
+
+
+def _refuse_panel(data: Any) -> None:
+    """Raise DataError for a panel or a dict; of a table with several series, reading says so."""
+    if is_panel(data) and not is_table(data):
+        raise DataError(
+            "several series are given, and this takes one; fit, forecast and forecast_distribution take several"
+        )
+
+
+# --- notices and dates ----------------------------------------------------------------------------------------------
+
+
+def warn_of_notices(data: Any, series: AnySeries, stacklevel: int) -> None:
+    """Warn of what was noticed when `data` were read as `series`; a TimeSeries or a Panel was read before."""
+    if not isinstance(data, TimeSeries | Panel):
         for notice in series.notices:
             warnings.warn(notice, DataWarning, stacklevel=stacklevel + 1)
 
@@ -136,11 +277,11 @@ def with_coming_index(data: Any, series: TimeSeries, forecast: Floats, name: str
 
 @contextmanager
 def naming(series: object) -> Iterator[None]:
-    """Where a DataError is about a `TimeSeries` with a name of its own, the error begins with it, once."""
+    """Where a DataError is about a `TimeSeries` or a `Panel` with a name of its own, the error begins with it, once."""
     try:
         yield
     except DataError as error:
-        name = series.name if isinstance(series, TimeSeries) else TimeSeries.name
+        name = series.name if isinstance(series, TimeSeries | Panel) else TimeSeries.name
         start = f"{printable(name, 1000)}: "
         if name == TimeSeries.name or str(error).startswith(start):
             raise
@@ -190,12 +331,12 @@ def target_alone(series: TimeSeries) -> TimeSeries:
     )
 
 
-def observed_values(series: TimeSeries) -> Any:
+def observed_values(series: AnySeries) -> Any:
     """Which values of a series were there, shape ``(N, F)``."""
     return np.ones(series.values.shape, dtype=bool) if series.observed is None else series.observed
 
 
-def check_magnitude(series: TimeSeries) -> None:
+def check_magnitude(series: AnySeries) -> None:
     """Raise DataError where a value is too large to be learned."""
     bad = np.argwhere(np.abs(series.values) > LARGEST)
     if len(bad):
@@ -206,7 +347,7 @@ def check_magnitude(series: TimeSeries) -> None:
         )
 
 
-def check_counts(series: TimeSeries) -> None:
+def check_counts(series: AnySeries) -> None:
     """Raise DataError where the target is below 0, which no count is."""
     below = np.flatnonzero(series.values[:, 0] < 0)
     if len(below):
@@ -216,7 +357,7 @@ def check_counts(series: TimeSeries) -> None:
         )
 
 
-def check_limits(series: TimeSeries, minimum: float | None, maximum: float | None) -> None:
+def check_limits(series: AnySeries, minimum: float | None, maximum: float | None) -> None:
     """Raise DataError where a value of the target is beyond limits that its forecasts are to be within."""
     target = series.values[:, 0]
     for name, limit, beyond, side in (
@@ -231,13 +372,16 @@ def check_limits(series: TimeSeries, minimum: float | None, maximum: float | Non
             )
 
 
-def place_of(series: TimeSeries, row: int, column: int) -> str:
+def place_of(series: AnySeries, row: int, column: int) -> str:
     """A value's row and column in a message."""
     return f"{_place(series, row)}, column {printable(series.columns[column])}"
 
 
-def _place(series: TimeSeries, row: int) -> str:
+def _place(series: AnySeries, row: int) -> str:
     """A row in a message: its line, if it is from a text file, and its time, or else its number."""
+    if isinstance(series, Panel):
+        number = int(np.searchsorted(series.offsets[1:], row, side="right"))
+        return f"{printable(series.names[number])}, {_place(series[number], row - int(series.offsets[number]))}"
     place = f"{series.unit} {row if series.rows is None else series.rows[row]}"
     if series.unit == "line":
         return f"{place} ({quoted(series.labels[row])})" if series.labels else place

@@ -12,6 +12,7 @@ from gru_xp.errors import CheckpointError
 from gru_xp.forecasting.baselines import baseline_names
 from gru_xp.forecasting.choosing import LookBack
 from gru_xp.forecasting.outputs import WILDEST
+from gru_xp.forecasting.panels import SeriesUnits
 from gru_xp.forecasting.ridge import PENALTY
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.transforms import TargetTransform
@@ -33,6 +34,7 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
     "fallback": (str, type(None)),
     "spread": (list, tuple),
     "target_transform": (dict, type(None)),
+    "units": (dict, type(None)),
     "sees_gaps": bool,
     "device": str,
     "tf32": bool,
@@ -97,6 +99,7 @@ def describe(forecaster: "Forecaster") -> dict[str, Any]:
         "fallback": forecaster.fallback,
         **({"spread": forecaster.spread} if forecaster.spread else {}),
         **({"target_transform": held.to_dict()} if (held := forecaster.target_transform).kind != "none" else {}),
+        **({"units": forecaster.units.to_dict()} if forecaster.units is not None else {}),
         "sees_gaps": forecaster.sees_gaps,
         "device": forecaster.device.name,
         **({"tf32": True} if forecaster.device.tf32 else {}),
@@ -135,6 +138,7 @@ def read_description(kind: "type[Forecaster]", description: dict[str, Any]) -> "
     """A forecaster without parameters, of what `describe` gave; an error of `DAMAGED` if that is damaged."""
     older = {"sees_gaps": False, "tf32": False, "look_back": None, "seasons": (), "fallback": None, "spread": ()}
     older["target_transform"] = None
+    older["units"] = None
     description = older | description  # not all files say
     check_fields("it", description, _DESCRIPTION)
     known = {f.name for f in fields(kind) if f.init}
@@ -167,6 +171,8 @@ def read_description(kind: "type[Forecaster]", description: dict[str, Any]) -> "
         raise ValueError(f"{shortened(forecaster.fallback)} is no forecast without training")
     forecaster.spread = _described_spread(forecaster, description["spread"])
     forecaster.target_transform = _described_transform(forecaster, description["target_transform"])
+    if description["units"] is not None:
+        forecaster.units = SeriesUnits.from_dict(description["units"], len(columns))
     forecaster.columns, forecaster.sees_gaps = columns, description["sees_gaps"]
     forecaster.best_epoch = whole_number("best_epoch", description["best_epoch"], 0)
     forecaster.notes = description["notes"]

@@ -16,6 +16,7 @@ from gru_xp.forecasting.choosing import held_out_from, judged_origins
 from gru_xp.forecasting.choosing_transform import choose_transform
 from gru_xp.forecasting.data import known_until
 from gru_xp.forecasting.outputs import start_of_skip
+from gru_xp.forecasting.panels import AnySeries, PanelSplit, fit_scaler, layout_of, least_ages, series_numbers
 from gru_xp.forecasting.predicting import transformed_forecasts
 from gru_xp.forecasting.recipe import known_origins, settle_look_back
 from gru_xp.forecasting.ridge import naive_weight
@@ -23,7 +24,7 @@ from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import planned_epochs, training_config
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection, Stage
 from gru_xp.forecasting.transforms import MOST_VARIANCE, TargetTransform
-from gru_xp.forecasting.windows import Split, WindowSequences
+from gru_xp.forecasting.windows import Layout, Split, WindowSequences
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 from gru_xp.nn.checks import shown
@@ -61,8 +62,8 @@ def initial_params(forecaster: "Forecaster") -> NetworkParams:
 
 def learn(
     forecaster: "Forecaster",
-    series: TimeSeries,
-    split: Split,
+    series: AnySeries,
+    split: Split | PanelSplit,
     *,
     device: Device,
     notes: dict[str, Any],
@@ -78,7 +79,7 @@ def learn(
     forecaster
         It gets what is learned. Where that is refused before a training begins, it stays as it was.
     series, split
-        All rows, and which of them are for training and validation.
+        All rows, of one series or several, and which of them are for training and validation.
     device
         To train on.
     notes
@@ -91,23 +92,29 @@ def learn(
     TrainingResult
         Of the last stage.
     """
-    known = known_until(series, split.train_end)
+    known = known_until(series, split.train_end) if isinstance(series, TimeSeries) else series
     with _keeping_choices(forecaster):
         if state is None:
             forecaster.selection = None
-            forecaster.notes = notes = _settle_transform(forecaster, known.head(split.train_end), notes, device)
+            if isinstance(known, TimeSeries):
+                notes = _settle_transform(forecaster, known.head(split.train_end), notes, device)
+                forecaster.notes = notes
         original, transform = series, forecaster.target_transform
-        known, series = transform.apply(known), transform.apply(series)
+        if isinstance(series, TimeSeries) and isinstance(known, TimeSeries):
+            known, series = transform.apply(known), transform.apply(series)
         if state is None:
-            scaler = _fit_scaler(forecaster, known, split.train_end)
+            _, train_ends = split.bounds("train")
+            scaler = _fit_scaler(forecaster, known, split)
+            layout, _ = layout_of(forecaster.units, scaler, series)
             forecaster.look_back, forecaster.seasons = settle_look_back(
                 known,
-                split.train_end,
+                train_ends,
                 scaler,
                 forecaster.seq_length,
                 forecaster.season,
                 forecaster.horizon,
                 bool(forecaster.linear_skip),
+                layout,
             )
             check_fallback(fallback, forecaster.seasons)
         else:
@@ -124,15 +131,16 @@ def learn(
             if forecaster.refit and training.stop_reason in _ENDS:
                 selection = Selection.of(training)
         if selection is not None:
-            whole = Split(len(series), len(series), len(series))
-            counts = (len(_starts(forecaster, series, rows.part("train"))) for rows in (split, whole))
-            scaler = _fit_scaler(forecaster, series, len(series))
+            whole = split.without_parts()
+            counts = (_starts(forecaster, series, each, "train").size for each in (split, whole))
+            scaler = _fit_scaler(forecaster, series, whole)
             forecaster.target_transform = transform.fitted(original.values[:, 0])
             training = stage(series, whole, scaler, selection.again(config, *counts), state=state, selection=selection)
             if training.stop_reason in ("paused", "callback"):
                 _take_selected(forecaster, known, split, selection)
                 forecaster.target_transform = transform
-        _settle_variance(forecaster, series, split.train_end)
+        if isinstance(series, TimeSeries):
+            _settle_variance(forecaster, series, split.train_end)
     return training
 
 
@@ -175,7 +183,7 @@ def check_fallback(fallback: str | None, seasons: Sequence[int]) -> None:
 def _keeping_choices(forecaster: "Forecaster") -> Iterator[None]:
     """What the parameters go with is as before, where a fit is refused that has left them there."""
     chosen = {"look_back", "seasons", "fallback", "spread", "guard_ended", "refit_ended", "selection"}
-    chosen |= {"target_transform", "notes"}
+    chosen |= {"target_transform", "notes", "units"}
     before = {name: value for name, value in vars(forecaster).items() if name in chosen}
     try:
         yield
@@ -185,15 +193,21 @@ def _keeping_choices(forecaster: "Forecaster") -> Iterator[None]:
         raise
 
 
-def _fit_scaler(forecaster: "Forecaster", series: TimeSeries, rows: int) -> Scaler:
-    """The scaler of a training on the first rows, whose target is transformed."""
-    learned = series.values[forecaster.target_transform.lag : rows]
-    return forecaster.outputs.for_targets(Scaler.fit(forecaster.scaling, learned, series.columns))
+def _fit_scaler(forecaster: "Forecaster", series: AnySeries, split: Split | PanelSplit) -> Scaler:
+    """The scaler of a training on the training part of a split, whose target is transformed.
+
+    The forecaster gets the units of several series that go with it.
+    """
+    lag = forecaster.target_transform.lag
+    scaler, forecaster.units = fit_scaler(forecaster.scaling, series, split.bounds("train")[1], lag)
+    return forecaster.outputs.for_targets(scaler)
 
 
-def _take_selected(forecaster: "Forecaster", series: TimeSeries, split: Split, selection: Selection) -> None:
+def _take_selected(
+    forecaster: "Forecaster", series: AnySeries, split: Split | PanelSplit, selection: Selection
+) -> None:
     """Go back to the parameters that were best on the validation rows, and the scaler that they go with."""
-    forecaster.scaler = _fit_scaler(forecaster, series, split.train_end)
+    forecaster.scaler = _fit_scaler(forecaster, series, split)
     with forecaster.device.use():
         forecaster.params = unflatten(to_device(selection.theta, forecaster.device), forecaster.params)
     forecaster.best_epoch, forecaster.refit_ended = selection.best_epoch, False
@@ -201,8 +215,8 @@ def _take_selected(forecaster: "Forecaster", series: TimeSeries, split: Split, s
 
 def _train(
     forecaster: "Forecaster",
-    series: TimeSeries,
-    split: Split,
+    series: AnySeries,
+    split: Split | PanelSplit,
     scaler: Scaler,
     config: TrainingConfig,
     *,
@@ -243,7 +257,7 @@ def _train(
 
 
 def _start(
-    forecaster: "Forecaster", series: TimeSeries, split: Split, scaler: Scaler, mean_unit: float
+    forecaster: "Forecaster", series: AnySeries, split: Split | PanelSplit, scaler: Scaler, mean_unit: float
 ) -> NetworkParams:
     """The initial parameters, with those of the skip, if there is one."""
     start = initial_params(forecaster)
@@ -253,29 +267,33 @@ def _start(
 
 
 def _both_sequences(
-    forecaster: "Forecaster", series: TimeSeries, split: Split, scaler: Scaler, device: Device
+    forecaster: "Forecaster", series: AnySeries, split: Split | PanelSplit, scaler: Scaler, device: Device
 ) -> tuple[WindowSequences, WindowSequences | None]:
     """Those of the training part, and of the validation part, if there is one."""
     learned = _sequences(forecaster, series, "train", split, scaler, device)
-    if split.fit_end == split.train_end:
+    firsts, stops = split.bounds("validation")
+    if not (stops > firsts).any():
         return learned, None
     return learned, _sequences(forecaster, series, "validation", split, scaler, device, learned.mean_unit)
 
 
 def _sequences(
     forecaster: "Forecaster",
-    series: TimeSeries,
+    series: AnySeries,
     part: str,
-    split: Split,
+    split: Split | PanelSplit,
     scaler: Scaler,
     device: Device,
     mean_unit: float | None = None,
 ) -> WindowSequences:
     """What the network gets and is to predict in a part of the series."""
-    starts = _starts(forecaster, series, split.part(part))
+    starts = _starts(forecaster, series, split, part)
+    ahead = f" of {forecaster.horizon} steps" if forecaster.horizon > 1 else ""
     if series.observed is not None and not len(starts):
-        ahead = f" of {forecaster.horizon} steps" if forecaster.horizon > 1 else ""
         raise DataError(f"every target{ahead} of the {part} part is missing; treat them otherwise than by mask")
+    if not len(starts):
+        raise DataError(f"no series has a window{ahead} in the {part} part; give longer series")
+    layout, _ = layout_of(forecaster.units, scaler, series)
     with device.use():
         return WindowSequences(
             to_device(series.values, device, "float64"),
@@ -286,36 +304,49 @@ def _sequences(
             observed=None if series.observed is None else to_device(series.observed, device, "float64"),
             dtype=getattr(device.xp, forecaster.dtype),
             mean_unit=mean_unit,
+            layout=None
+            if layout is None
+            else Layout(to_device(layout.offsets, device, "int64"), to_device(layout.factors, device, "float64")),
         )
 
 
-def _starts(forecaster: "Forecaster", series: TimeSeries, rows: slice) -> Rows:
-    """The first rows of the windows whose targets are among `rows`, and there."""
-    origins = known_origins(series, rows.stop, forecaster.horizon)
-    starts: Rows = origins[origins >= max(rows.start, forecaster.window_length)] - forecaster.input_length
+def _starts(forecaster: "Forecaster", series: AnySeries, split: Split | PanelSplit, part: str) -> Rows:
+    """The first rows of the windows whose targets are in a part, and there; of padded ones, before their series."""
+    h = forecaster.horizon
+    firsts, stops = split.bounds(part)
+    origins = known_origins(series, stops, h)
+    numbers = series_numbers(series, origins)
+    least = np.array([forecaster.window_length])
+    if not isinstance(series, TimeSeries):
+        least = least_ages(split.bounds("train")[1] - series.offsets[:-1], forecaster.window_length, h)
+    least = series.offsets[:-1] + least
+    starts: Rows = origins[origins >= np.maximum(firsts, least)[numbers]] - forecaster.input_length
     return starts
 
 
 def _ridge(
-    forecaster: "Forecaster", series: TimeSeries, split: Split, scaler: Scaler, mean_unit: float
+    forecaster: "Forecaster", series: AnySeries, split: Split | PanelSplit, scaler: Scaler, mean_unit: float
 ) -> LinearParams:
     """The linear skip to begin with."""
     L, h = forecaster.input_length, forecaster.horizon
-    starts = _starts(forecaster, series, split.part("train"))
-    windows = WindowSequences(series.values, starts, L, h, scaler, mean_unit=mean_unit)
+    starts = _starts(forecaster, series, split, "train")
+    layout, _ = layout_of(forecaster.units, scaler, series)
+    windows = WindowSequences(series.values, starts, L, h, scaler, mean_unit=mean_unit, layout=layout)
     start = naive_weight(L, h, forecaster.look_back.season)
     weight, bias = start_of_skip(forecaster.outputs, windows, start, forecaster.look_back.penalty)
     place = partial(to_device, device=forecaster.device, dtype=forecaster.dtype)
     return LinearParams(place(weight), place(bias))
 
 
-def _training_shapes(forecaster: "Forecaster", series: TimeSeries, split: Split) -> TrainingShapes:
-    learned, validation = (
-        split.targets(name, forecaster.window_length, forecaster.horizon) for name in ("train", "validation")
-    )
+def _training_shapes(forecaster: "Forecaster", series: AnySeries, split: Split | PanelSplit) -> TrainingShapes:
+    if isinstance(split, Split):
+        slices = (split.targets(name, forecaster.window_length, forecaster.horizon) for name in ("train", "validation"))
+        learned, validation = (part.stop - part.start for part in slices)
+    else:
+        learned, validation = (_starts(forecaster, series, split, name).size for name in ("train", "validation"))
     return TrainingShapes(
-        learned.stop - learned.start,
-        validation.stop - validation.start,
+        learned,
+        validation,
         forecaster.input_length,
         len(series.columns) * (1 if series.observed is None else 2),
         forecaster.hidden_size,

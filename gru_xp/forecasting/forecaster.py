@@ -18,7 +18,11 @@ from gru_xp.forecasting.data import (
     check_limits,
     check_magnitude,
     coming_index,
+    coming_rows,
+    is_panel,
     naming,
+    panel_to_continue,
+    panel_to_learn,
     remembered_options,
     series_to_continue,
     series_to_learn,
@@ -31,13 +35,16 @@ from gru_xp.forecasting.executors import Workers, check_workers
 from gru_xp.forecasting.fitting import learn
 from gru_xp.forecasting.guard import chosen_spread, compare_with_naive
 from gru_xp.forecasting.outputs import Outputs, column_suffix, rising_quantiles
+from gru_xp.forecasting.panels import PanelSplit, SeriesUnits, head_of, split_panel
 from gru_xp.forecasting.predicting import forecast_each, forecast_origins, predict_rows
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import MAX_STEPS, check_settings, planned_epochs, training_config
 from gru_xp.forecasting.stages import Hooks, OnStage, Selection
 from gru_xp.forecasting.transforms import TargetTransform
-from gru_xp.forecasting.windows import Floats, least_rows, rows_are, split_rows
+from gru_xp.forecasting.windows import Floats, Split, least_rows, rows_are, split_rows
+from gru_xp.io.messages import option
 from gru_xp.io.options import ReadOptions
+from gru_xp.io.panel import Panel
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 from gru_xp.nn.checks import check_function, shown, whole_number
@@ -210,6 +217,7 @@ class Forecaster:
     fallback: str | None = field(init=False, repr=False, default=None)
     spread: tuple[tuple[float, ...], ...] = field(init=False, repr=False, default=())
     target_transform: TargetTransform = field(init=False, repr=False, default=TargetTransform())
+    units: SeriesUnits | None = field(init=False, repr=False, default=None)
     guard_ended: bool = field(init=False, repr=False, default=True)
     refit_ended: bool = field(init=False, repr=False, default=True)
     selection: Selection | None = field(init=False, repr=False, default=None)
@@ -382,7 +390,10 @@ class Forecaster:
         if fallback is not None and self.guard:
             raise ArgumentError(f"fallback is {shown(fallback)}, but the guard chooses it; use guard=False")
         given = series
-        series = series_to_learn(series, target, features, how)
+        if is_panel(series, ReadOptions.from_dict(how)):
+            series = panel_to_learn(series, target, features, how)
+        else:
+            series = series_to_learn(series, target, features, how)
         warn_of_notices(given, series, stacklevel=2)
         device = device if isinstance(device, Device) else device_for_caller(device)
         check_tf32(device, self.dtype)
@@ -395,7 +406,15 @@ class Forecaster:
             if self.loss == "poisson":
                 check_counts(series)
             check_limits(series, self.minimum, self.maximum)
-            split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)
+            split: Split | PanelSplit
+            if isinstance(series, Panel):
+                if self.transform != "none":
+                    raise ArgumentError(
+                        f"{option('transform', self.transform)} is for one series; leave it out for several"
+                    )
+                split = split_panel(series, 1.0, self.validation_ratio, self.horizon)
+            else:
+                split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)
             if state is not None:
                 self._check_fitted("scaler")
             hooks = Hooks(callback, pause)
@@ -415,8 +434,9 @@ class Forecaster:
         if self.guard:
             self.guard_ended = training.stop_reason != "paused"
             if self.guard_ended:
-                compare_with_naive(Forecaster, self, series.head(split.train_end), device, on_stage)
-        self.spread = chosen_spread(self, series, split.train_end)
+                _, stops = split.bounds("train")
+                compare_with_naive(Forecaster, self, head_of(series, stops), device, on_stage)
+        self.spread = chosen_spread(self, series, split.bounds("train")[1])
         return self
 
     def predict(self, series: Any) -> Any:
@@ -482,6 +502,9 @@ class Forecaster:
             As for `fit`.
         """
         steps = whole_number("steps", steps, 1, MAX_STEPS)
+        if is_panel(series, remembered_options(self.notes)):
+            table = self.forecast_distribution(series, steps)
+            return table.iloc[:, :3]
         checked = self._checked(series, self.window_length)
         forecast = forecast_origins(self, checked, np.array([len(checked)]), steps)[0, 0]
         return with_coming_index(series, checked, forecast, self.columns[0])
@@ -563,8 +586,13 @@ class Forecaster:
         import pandas as pd
 
         steps = whole_number("steps", steps, 1, MAX_STEPS)
+        if is_panel(series, remembered_options(self.notes)):
+            panel = self._checked_panel(series)
+            named = self.named_forecasts(forecast_origins(self, panel, panel.offsets[1:], steps))
+            table: pd.DataFrame = coming_rows(panel, steps)
+            return table.assign(**{name: values.ravel() for name, values in named.items()})
         checked = self._checked(series, self.window_length)
-        named = self._named(forecast_origins(self, checked, np.array([len(checked)]), steps))
+        named = self.named_forecasts(forecast_origins(self, checked, np.array([len(checked)]), steps))
         index = coming_index(series, checked, steps)
         if index is None:
             index = pd.RangeIndex(len(checked), len(checked) + steps)
@@ -594,9 +622,9 @@ class Forecaster:
             As for `fit`.
         """
         steps, checked, numbers = self._checked_origins(series, origins, steps)
-        return self._named(forecast_origins(self, checked, numbers, steps))
+        return self.named_forecasts(forecast_origins(self, checked, numbers, steps))
 
-    def _named(self, forecasts: Floats) -> dict[str, Floats]:
+    def named_forecasts(self, forecasts: Floats) -> dict[str, Floats]:
         """Forecasts ``(n, 1 + Q, steps)`` by name of the column."""
         from gru_xp.forecasting.backtest import MODELS, column_name
 
@@ -671,6 +699,8 @@ class Forecaster:
         """
         from gru_xp.forecasting.explanation import explain
 
+        if self.units is not None:
+            raise ArgumentError("a model of several series cannot be explained yet; fit it to one series")
         if step is not None and whole_number("step", step, 1) > self.horizon:
             raise ArgumentError(
                 f"step is {step}, but the model predicts {self.horizon} at once, and further ones from its own "
@@ -916,9 +946,20 @@ class Forecaster:
             self.input_length if self.linear_skip else None,
         )
 
+    def _checked_panel(self, series: Any, stacklevel: int = 3) -> Panel:
+        """Several series; warnings name the caller of the method that calls this one."""
+        self._check_fitted()
+        panel = panel_to_continue(series, self.columns, remembered_options(self.notes))
+        with naming(panel):
+            check_magnitude(panel)
+        warn_of_notices(series, panel, stacklevel=stacklevel)
+        return panel
+
     def _checked(self, series: Any, rows: int, stacklevel: int = 3) -> TimeSeries:
         """The series with enough rows; warnings name the caller of the method that calls this one."""
         self._check_fitted()
+        if self.units is not None:  # windows of several series may be padded
+            rows -= self.window_length - 1
         with naming(series):
             checked = series_to_continue(series, self.columns, remembered_options(self.notes))
             check_magnitude(checked)

@@ -11,7 +11,13 @@ from gru_xp.devices import Device
 from gru_xp.errors import DataError
 from gru_xp.forecasting.baselines import baselines
 from gru_xp.forecasting.choosing import LookBack, blocks_of, held_out_from, judged_origins
-from gru_xp.forecasting.predicting import chosen_baseline, forecast_origins, forecasts_from_transformed
+from gru_xp.forecasting.panels import AnySeries, baselines_of, head_of, series_numbers
+from gru_xp.forecasting.predicting import (
+    chosen_baseline,
+    forecast_origins,
+    forecasts_from_transformed,
+    target_factors,
+)
 from gru_xp.forecasting.recipe import known_origins, naive_spread, step_budget
 from gru_xp.forecasting.ridge import Fold, cross_forecasts, naive_weight
 from gru_xp.forecasting.stages import Hooks, OnStage, Stage
@@ -41,17 +47,18 @@ MIN_BELOW_LAST_VALUE = 0.02
 
 
 def compare_with_naive(
-    kind: "type[Forecaster]", forecaster: "Forecaster", series: TimeSeries, device: Device, on_stage: OnStage | None
+    kind: "type[Forecaster]", forecaster: "Forecaster", series: AnySeries, device: Device, on_stage: OnStage | None
 ) -> None:
     """Let a forecaster forecast like the best forecast without training, if the last rows are in its favour.
 
     The `series` has the training rows. `kind` makes a forecaster of the same settings, which learns all but the last
     ones of them, and forecasts these. Where these are few, the ridge is judged that the forecaster began with.
     """
-    learned, origins = guarded_origins(series, len(series), forecaster.horizon, forecaster.window_length)
+    stops, origins = guarded_origins(series, forecaster.horizon, forecaster.window_length)
     if not len(origins):
-        forecaster.fallback = naive_by_blocks(forecaster, series)
+        forecaster.fallback = naive_by_blocks(forecaster, series) if isinstance(series, TimeSeries) else None
         return
+    learned = int((stops - series.offsets[:-1]).sum())
     rehearsal = kind(**forecaster.settings() | rehearsal_settings(forecaster, forecaster.look_back, learned))
 
     def as_guard(stage: Stage) -> Hooks | None:
@@ -60,7 +67,7 @@ def compare_with_naive(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
-            rehearsal.fit(series.head(learned), device=device, on_stage=as_guard)
+            rehearsal.fit(head_of(series, stops), device=device, on_stage=as_guard)
         except DataError:  # the rows before the last ones are constant, too few or missing
             return
     assert rehearsal.training is not None
@@ -72,7 +79,9 @@ def compare_with_naive(
         forecasts = forecast_origins(rehearsal, series, origins, forecaster.horizon)[:, -len(levels) :]
     except DataError:  # they are no numbers
         forecasts = np.full((len(origins), len(levels), forecaster.horizon), np.nan)
-    forecaster.fallback = naive_instead(series, learned, origins, forecasts, forecaster.seasons, levels)
+    forecaster.fallback = naive_instead(
+        series, stops, origins, forecasts, forecaster.seasons, levels, target_factors(forecaster, series)
+    )
 
 
 def rehearsal_settings(forecaster: "Forecaster", look_back: LookBack, learned: int) -> dict[str, Any]:
@@ -91,25 +100,35 @@ def rehearsal_settings(forecaster: "Forecaster", look_back: LookBack, learned: i
     return changed
 
 
-def chosen_spread(forecaster: "Forecaster", series: TimeSeries, rows: int) -> tuple[tuple[float, ...], ...]:
-    """Quantiles of the errors of the forecast that the guard has chosen, ``(Q, horizon)``, by the first rows."""
+def chosen_spread(forecaster: "Forecaster", series: AnySeries, stops: Rows) -> tuple[tuple[float, ...], ...]:
+    """Quantiles of the errors of the forecast that the guard has chosen, ``(Q, horizon)``, by the rows before `stops`.
+
+    Of several series, the errors are in units of each; see `target_factors`.
+    """
     if forecaster.fallback is None or not forecaster.outputs.quantiles:
         return ()
-    baseline, quantiles = chosen_baseline(forecaster), forecaster.outputs.quantiles
-    spread = naive_spread(baseline, series, rows, forecaster.horizon, quantiles, forecaster.seasons)
+    baseline, quantiles = chosen_baseline(forecaster, series), forecaster.outputs.quantiles
+    units = target_factors(forecaster, series)
+    spread = naive_spread(baseline, series, stops, forecaster.horizon, quantiles, forecaster.seasons, units)
     return tuple(map(tuple, spread.tolist()))
 
 
-def guarded_origins(series: TimeSeries, rows: int, horizon: int, seq_length: int) -> tuple[int, Rows]:
-    """How many of the first `rows` to learn from for the guard, and the origins to forecast from, if enough."""
-    origins = held_out_origins(series, rows, horizon, seq_length)
-    return held_out_from(rows), judged_origins(origins) if len(origins) >= MIN_GUARDED else origins[:0]
+def guarded_origins(series: AnySeries, horizon: int, seq_length: int) -> tuple[Rows, Rows]:
+    """Where the rows to learn from for the guard end, ``(S,)``, and the origins to forecast from, if enough."""
+    stops, origins = held_out_origins(series, horizon, seq_length)
+    return stops, judged_origins(origins) if len(origins) >= MIN_GUARDED else origins[:0]
 
 
-def held_out_origins(series: TimeSeries, rows: int, horizon: int, seq_length: int) -> Rows:
-    """All origins in the last of the first `rows`, by which the guard judges."""
-    origins = known_origins(series, rows, horizon)
-    return origins[origins >= max(held_out_from(rows), seq_length)]
+def held_out_origins(series: AnySeries, horizon: int, seq_length: int) -> tuple[Rows, Rows]:
+    """Where the last rows of each series begin, by which the guard judges, ``(S,)``, and all origins in these.
+
+    Windows of several series may be padded; those of one series are whole.
+    """
+    firsts, lengths = series.offsets[:-1], np.diff(series.offsets)
+    stops = firsts + np.array([max(held_out_from(rows), 1) for rows in lengths.tolist()], dtype=np.int64)
+    origins = known_origins(series, series.offsets[1:], horizon)
+    least = np.maximum(stops, seq_length) if isinstance(series, TimeSeries) else stops
+    return stops, origins[origins >= least[series_numbers(series, origins)]]
 
 
 def guarded_blocks(forecaster: "Forecaster", series: TimeSeries) -> tuple[Rows, list[Fold]] | None:
@@ -185,30 +204,33 @@ def gain_of_few(windows: int, horizon: int) -> float:
 
 
 def naive_instead(
-    series: TimeSeries,
-    learned: int,
+    series: AnySeries,
+    learned: int | Rows,
     origins: Rows,
     forecasts: Floats,
     seasons: tuple[int, ...],
     quantiles: tuple[float, ...] = (0.5,),
+    units: Floats | None = None,
 ) -> str | None:
     """The name of the best forecast without training; None if `forecasts (n, Q, horizon)` are better.
 
-    An error counts by how much the quantile is missed: its size for 0.5.
+    An error counts by how much the quantile is missed: its size for 0.5. Those of several series are divided by the
+    ``units (S,)`` of these. The rows before `learned`, of each series, are those that were learned from.
     """
     target, horizon, levels = series.values[:, 0], forecasts.shape[2], np.array(quantiles)[:, None]
     actual = target[origins[:, None] + np.arange(horizon)][:, None]
+    unit = 1.0 if units is None else units[series_numbers(series, origins)][:, None, None]
 
     def error_of(forecasts: Floats) -> float:
-        below = actual - forecasts
+        below = (actual - forecasts) / unit
         return float(2 * np.maximum(levels * below, (levels - 1) * below).mean())
 
     errors = {
         name: error_of(
             baseline(target, origins, horizon)[:, None]
-            + naive_spread(baseline, series, learned, horizon, quantiles, seasons)
+            + unit * naive_spread(baseline, series, learned, horizon, quantiles, seasons, units)
         )
-        for name, baseline in baselines(target[:learned], seasons).items()
+        for name, baseline in baselines_of(series, np.atleast_1d(learned), seasons).items()
     }
     best = min(errors, key=errors.__getitem__)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -41,7 +41,7 @@ def accuracy(y_true: Floats, forecasts: dict[str, Floats], train: Floats, season
         By forecast and name of `MEASURES`; sMAPE is from 0 to 1. None where there is no such number, as for MASE if the
         training rows are constant, shorter than a season, or repeat it but for rounding.
     """
-    losses = _losses()
+    losses = losses_of_utilsforecast()
     names, frame = list(forecasts), _frame(y_true, forecasts)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         results = {name: getattr(losses, name)(frame, names, id_col=_ID) for name in ("mae", "rmse", "smape")}
@@ -58,7 +58,7 @@ def accuracy(y_true: Floats, forecasts: dict[str, Floats], train: Floats, season
 
 def accuracy_by_step(y_true: Floats, forecasts: dict[str, Floats]) -> dict[str, dict[str, list[float | None]]]:
     """`STEP_MEASURES` of each forecast, a number for every step ahead; None where all values are missing."""
-    losses = _losses()
+    losses = losses_of_utilsforecast()
     names, frame = list(forecasts), _frame(y_true, forecasts)
     steps = range(1, y_true.shape[1] + 1)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -86,7 +86,7 @@ def quantile_accuracy(y_true: Floats, quantiles: Mapping[str, Mapping[float, Flo
         ``coverage``, the share of the values from the lowest quantile to the highest, and ``expected_coverage``. None
         where there is no such number.
     """
-    losses, found = _losses(), {}
+    losses, found = losses_of_utilsforecast(), {}
     with np.errstate(over="ignore", invalid="ignore"):
         for name, by_level in quantiles.items():
             columns = {str(level): forecast for level, forecast in by_level.items()}
@@ -145,7 +145,7 @@ def _numbers(values: Sequence[float]) -> list[float | None]:
     return [_number(value) for value in values]
 
 
-def _losses() -> Any:
+def losses_of_utilsforecast() -> Any:
     """The measures of utilsforecast, whose escape sequences Python may warn of when it compiles them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*invalid escape sequence")

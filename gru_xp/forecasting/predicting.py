@@ -1,6 +1,7 @@
 """Predicting: what a fitted forecaster makes of the rows before, be it by its network or without training."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,14 @@ import numpy as np
 from gru_xp.devices import is_out_of_memory, to_device, to_host
 from gru_xp.devices.primitives import Ops
 from gru_xp.errors import DataError, printable
-from gru_xp.forecasting.baselines import Baseline, baselines_by_mean
+from gru_xp.forecasting.baselines import Baseline, baselines_by_mean, panel_baselines
 from gru_xp.forecasting.data import before_later_rows, naming, observed_values
 from gru_xp.forecasting.outputs import WILDEST
+from gru_xp.forecasting.panels import AnySeries, layout_of, series_numbers
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.settings import training_config
 from gru_xp.forecasting.transforms import MEAN_LOSSES
-from gru_xp.forecasting.windows import Floats, make_windows
+from gru_xp.forecasting.windows import Floats, Layout, make_windows
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 from gru_xp.training.memory import prediction_advice
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 def predict_rows(forecaster: "Forecaster", series: TimeSeries) -> Floats:
     """Predictions ``(N - L,)`` of every row with a whole window before it, one step ahead."""
     origins = np.arange(forecaster.window_length, len(series))
-    if forecaster.fallback is not None or is_transformed(forecaster):
+    if forecaster.fallback is not None or forecaster.units is not None or is_transformed(forecaster):
         return forecast_origins(forecaster, series, origins, 1)[:, 0, 0]
     windows, _ = make_windows(series.values, forecaster.window_length)
     with prediction_advice(forecaster.window_length, forecaster.device), naming(series):
@@ -43,33 +45,39 @@ def predict_rows(forecaster: "Forecaster", series: TimeSeries) -> Floats:
     return predictions
 
 
-def forecast_origins(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
-    """Forecasts ``(n, 1 + Q, steps)`` from all origins, points first, of many in one batch for each `horizon`."""
+def forecast_origins(forecaster: "Forecaster", series: AnySeries, origins: Rows, steps: int) -> Floats:
+    """Forecasts ``(n, 1 + Q, steps)`` from all origins, points first, of many in one batch for each `horizon`.
+
+    Those of a panel are rows of its `values`; the row after a series is one of its origins, not of the next one.
+    """
     forecasts = _forecast_origins(forecaster, series, origins, steps)
+    if not isinstance(series, TimeSeries):
+        return forecasts
     for number, known in before_later_rows(series, origins):
         forecasts[number] = _forecast_origins(forecaster, known, origins[number : number + 1], steps)[0]
     return forecasts
 
 
-def _forecast_origins(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
+def _forecast_origins(forecaster: "Forecaster", series: AnySeries, origins: Rows, steps: int) -> Floats:
     """The same where all values before each origin are known there."""
     if forecaster.fallback is not None:
         return _limited(forecaster, _naive_forecasts(forecaster, series, origins, steps))
-    transform = forecaster.target_transform
     with naming(series):
-        forecasts = transformed_forecasts(forecaster, transform.apply(series), origins, steps)
+        transformed = forecaster.target_transform.apply(series) if isinstance(series, TimeSeries) else series
+        forecasts = transformed_forecasts(forecaster, transformed, origins, steps)
         return forecasts_from_transformed(forecaster, forecasts, series.values[origins - 1, 0])
 
 
-def transformed_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
+def transformed_forecasts(forecaster: "Forecaster", series: AnySeries, origins: Rows, steps: int) -> Floats:
     """Forecasts of the network ``(n, 1 + Q, steps)``, of a series whose target is transformed, and so are they."""
     L = forecaster.input_length
     forecasts = np.empty((len(origins), 1 + len(forecaster.outputs.quantiles), steps))
     if not len(origins):
         return forecasts
+    layout, _ = _layout(forecaster, series, origins)
     with prediction_advice(L, forecaster.device), naming(series):
         for some in _together(forecaster, len(origins), L + steps):
-            _write_forecasts(forecaster, series, origins[some], forecasts[some])
+            _write_forecasts(forecaster, series, layout, origins[some], forecasts[some])
     return forecasts
 
 
@@ -105,9 +113,18 @@ def _limited(forecaster: "Forecaster", forecasts: Floats) -> Floats:
     return forecasts if limits == (None, None) else np.clip(forecasts, *limits)
 
 
+def _layout(forecaster: "Forecaster", series: AnySeries, origins: Rows) -> tuple[Layout | None, Floats]:
+    """See `layout_of`; nothing of a series that was not learned from is known but the rows before the first origin."""
+    if forecaster.units is None and isinstance(series, TimeSeries):
+        return layout_of(None, forecaster.scaler, series)
+    stops = series.offsets[1:].copy()
+    np.minimum.at(stops, series_numbers(series, origins), origins)
+    return layout_of(forecaster.units, forecaster.scaler, series, stops)
+
+
 def forecast_each(forecaster: "Forecaster", series: Sequence[TimeSeries], steps: int) -> Floats:
     """Forecasts ``(n, steps)`` after the last row of each series."""
-    if forecaster.fallback is not None or not series:  # it may need more rows than a window
+    if forecaster.fallback is not None or forecaster.units is not None or not series:  # more rows than a window count
         each = [forecast_origins(forecaster, one, np.array([len(one)]), steps)[0, 0] for one in series]
         return np.reshape(each, (len(series), steps))
     L = forecaster.window_length
@@ -119,19 +136,32 @@ def forecast_each(forecaster: "Forecaster", series: Sequence[TimeSeries], steps:
     return forecast_origins(forecaster, joined, L * np.arange(1, len(series) + 1), steps)[:, 0]
 
 
-def chosen_baseline(forecaster: "Forecaster") -> Baseline:
-    """The forecast that the guard has chosen."""
+def chosen_baseline(forecaster: "Forecaster", series: AnySeries, origins: Rows | None = None) -> Baseline:
+    """The forecast that the guard has chosen, for a series or a panel."""
     assert forecaster.fallback is not None
-    mean, seasons = forecaster.training_mean, forecaster.seasons
-    return baselines_by_mean(mean, seasons, seasons)[forecaster.fallback]
+    seasons = forecaster.seasons
+    if forecaster.units is None and isinstance(series, TimeSeries):
+        return baselines_by_mean(forecaster.training_mean, seasons, seasons)[forecaster.fallback]
+    _, means = _layout(forecaster, series, series.offsets[1:] if origins is None else origins)
+    return panel_baselines(series.offsets, means, seasons)[forecaster.fallback]
 
 
-def _naive_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> Floats:
+def target_factors(forecaster: "Forecaster", series: AnySeries, origins: Rows | None = None) -> Floats | None:
+    """What errors of each series are divided by, to be compared, ``(S,)``; None for one series."""
+    layout, _ = _layout(forecaster, series, series.offsets[1:] if origins is None else origins)
+    return None if layout is None else layout.factors[:, 0]
+
+
+def _naive_forecasts(forecaster: "Forecaster", series: AnySeries, origins: Rows, steps: int) -> Floats:
     """The same as `forecast_origins` of the forecast that the guard has chosen, with its spread for quantiles."""
-    points, outputs = chosen_baseline(forecaster)(series.values[:, 0], origins, steps), forecaster.outputs
+    outputs = forecaster.outputs
+    points = chosen_baseline(forecaster, series, origins)(series.values[:, 0], origins, steps)
     if not outputs.quantiles:
         return points[:, None]
     spread = np.array(forecaster.spread)[:, np.minimum(np.arange(steps), forecaster.horizon - 1)]  # (Q, steps)
+    units = target_factors(forecaster, series, origins)
+    if units is not None:
+        spread = units[series_numbers(series, origins)][:, None, None] * spread
     quantiles = outputs.quantiles_around(points, spread)
     if forecaster.loss == "quantile":
         points = quantiles[:, outputs.point]
@@ -144,22 +174,33 @@ def _together(forecaster: "Forecaster", n: int, rows: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, n, size))
 
 
-def _write_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows, forecasts: Floats) -> None:
+def _write_forecasts(
+    forecaster: "Forecaster", series: AnySeries, layout: Layout | None, origins: Rows, forecasts: Floats
+) -> None:
     """Write the forecasts ``(n, 1 + Q, steps)`` from some origins."""
     L, h, steps = forecaster.input_length, forecaster.horizon, forecasts.shape[2]
     low, high = forecaster.target_transform.of_limits(forecaster.minimum, forecaster.maximum)
-    before = origins[:, None] + np.arange(-L, 0)
+    scaler, before, there = forecaster.scaler, origins[:, None] + np.arange(-L, 0), None
+    if layout is not None:
+        may_pad = bool((origins - layout.firsts(origins) < L).any())
+        before, scaler = layout.window_rows(origins - L, L, scaler, may_pad=may_pad)
+        there = scaler.there
     # The known rows and the coming ones, whose further columns stay at their last value.
     values, observed = (
         np.concatenate([rows, np.repeat(rows[:, -1:], steps, axis=1)], axis=1)
         for rows in (series.values[before], observed_values(series)[before])
     )
+    if there is not None:
+        observed[:, :L] &= there
+        there = np.concatenate([there, np.ones((len(origins), steps, 1), dtype=bool)], axis=1)
     observed[:, L:, 0] = True
     ops, known = forecaster.device.ops(), values[:, :L]
     for first in range(0, steps, h):
-        window, there = values[:, first : first + L], observed[:, first : first + L]
-        inputs = network_inputs(window, there, forecaster.scaler, forecaster.sees_gaps)
-        predictions = _predict_windows(forecaster, inputs, window, ops, known)[:, :, : steps - first]
+        window, is_known = values[:, first : first + L], observed[:, first : first + L]
+        if there is not None:
+            scaler = replace(scaler, there=there[:, first : first + L])
+        inputs = network_inputs(window, is_known, scaler, forecaster.sees_gaps)
+        predictions = _predict_windows(forecaster, inputs, window, ops, known, scaler)[:, :, : steps - first]
         for step in range(first, first + predictions.shape[2]):
             forecasts[:, :, step] = of_step = predictions[:, :, step - first]
             values[:, L + step, 0] = of_step[:, 0].clip(low, high)
@@ -167,15 +208,21 @@ def _write_forecasts(forecaster: "Forecaster", series: TimeSeries, origins: Rows
 
 
 def _predict_windows(
-    forecaster: "Forecaster", inputs: Floats, windows: Floats, ops: Ops, known: Floats | None = None
+    forecaster: "Forecaster",
+    inputs: Floats,
+    windows: Floats,
+    ops: Ops,
+    known: Floats | None = None,
+    scaler: Scaler | None = None,
 ) -> Floats:
     """Predictions ``(B, 1 + Q, h)`` in the data's units from the network's inputs for windows ``(B, T, F)``.
 
-    The `known` rows are those before the first forecast; see `Outputs.forecasts`.
+    The `known` rows are those before the first forecast; see `Outputs.forecasts`. The `scaler` is that of the windows,
+    or the forecaster's.
     """
     scaled = network_outputs(forecaster, inputs, ops).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        return forecaster.outputs.forecasts(scaled, windows, forecaster.scaler, known)
+        return forecaster.outputs.forecasts(scaled, windows, forecaster.scaler if scaler is None else scaler, known)
 
 
 def network_outputs(forecaster: "Forecaster", inputs: Floats, ops: Ops) -> Floats:

@@ -12,10 +12,9 @@ from gru_xp.forecasting.choosing import (
     choose_penalty,
     spaced,
 )
+from gru_xp.forecasting.panels import AnySeries, find_common_seasons, series_numbers
 from gru_xp.forecasting.scaling import Scaler
-from gru_xp.forecasting.season import find_seasons
-from gru_xp.forecasting.windows import Floats, WindowSequences
-from gru_xp.io.series import TimeSeries
+from gru_xp.forecasting.windows import Floats, Layout, WindowSequences
 from gru_xp.io.table import Rows
 
 MIN_LEARNED = 20
@@ -31,40 +30,59 @@ def step_budget(windows: int, batch_size: int) -> int:
     return min(max(4 * windows // batch_size, 150), 400)
 
 
-def known_origins(series: TimeSeries, rows: int, horizon: int) -> Rows:
-    """The first rows of `horizon` ones whose targets are there, within the first `rows` of a series."""
-    origins = np.arange(1, rows - horizon + 1, dtype=np.int64)
-    if series.observed is None:
+def known_origins(series: AnySeries, stops: int | Rows, horizon: int) -> Rows:
+    """The first rows of `horizon` ones whose targets are there, before the row ``stops``, or ``(S,)`` of each series.
+
+    There is a row of the same series before each of them.
+    """
+    ends = np.atleast_1d(np.asarray(stops, dtype=np.int64)).tolist()
+    origins = np.concatenate(
+        [
+            np.arange(first + 1, stop - horizon + 1, dtype=np.int64)
+            for first, stop in zip(series.offsets[:-1].tolist(), ends, strict=True)
+        ]
+    )
+    if series.observed is None or not len(origins):
         return origins
-    there = np.lib.stride_tricks.sliding_window_view(series.observed[:rows, 0], horizon)
+    there = np.lib.stride_tricks.sliding_window_view(series.observed[:, 0], horizon)
     known: Rows = origins[np.all(there[origins], axis=1)]
     return known
 
 
+def first_rows(series: AnySeries, origins: Rows) -> Rows:
+    """The first row of the series of each origin."""
+    first: Rows = series.offsets[series_numbers(series, origins)]
+    return first
+
+
 def settle_look_back(
-    series: TimeSeries,
-    rows: int,
+    series: AnySeries,
+    stops: Rows,
     scaler: Scaler,
     seq_length: int | str,
     season: int | str,
     horizon: int,
     linear_skip: bool = True,
+    layout: Layout | None = None,
 ) -> tuple[LookBack, tuple[int, ...]]:
-    """Window length, season and penalty, and all seasons there are, by the first `rows` of a series alone.
+    """Window length, season and penalty, and all seasons there are, by the rows before ``stops (S,)`` alone.
+
+    Of several series, the length is chosen for the median of their numbers of rows, by windows of all of them.
 
     Raises
     ------
     DataError
         There is no row one season after another.
     """
-    values = series.values[:rows]
+    lengths = np.sort(stops - series.offsets[:-1])
+    rows = int(lengths[len(lengths) // 2])
     if isinstance(season, int) and season >= rows:
         raise DataError(
             f"a season of {season} rows is too long for {rows} training rows, which do not repeat then; give a shorter "
             "one, or none"
         )
     if season == "auto":
-        seasons = find_seasons(values[:, 0], series.reading.freq)
+        seasons = find_common_seasons(series, stops, series.reading.freq)
     else:
         seasons = () if isinstance(season, str) else (season,)
     settled = None
@@ -74,22 +92,24 @@ def settle_look_back(
             return settled, seasons
 
     def windows(length: int, origins: Rows) -> WindowSequences:
-        return WindowSequences(values, origins - length, length, horizon, scaler, mean_unit=1.0)
+        return WindowSequences(series.values, origins - length, length, horizon, scaler, mean_unit=1.0, layout=layout)
 
-    origins = known_origins(series, rows, horizon)
+    origins = known_origins(series, stops, horizon)
+    ages = origins - first_rows(series, origins)
     if settled is not None:
-        return choose_penalty(windows, origins, horizon, settled), seasons
+        return choose_penalty(windows, origins, horizon, settled, ages), seasons
     given = seq_length if isinstance(seq_length, int) else None
-    return choose_look_back(windows, origins, rows, horizon, seasons, given), seasons
+    return choose_look_back(windows, origins, rows, horizon, seasons, given, ages), seasons
 
 
 def naive_spread(
     baseline: Baseline,
-    series: TimeSeries,
-    rows: int,
+    series: AnySeries,
+    rows: int | Rows,
     horizon: int,
     quantiles: tuple[float, ...],
     seasons: Sequence[int] = (),
+    units: Floats | None = None,
 ) -> Floats:
     """What to add to a forecast without training for its quantiles: those of its errors, less their median.
 
@@ -98,13 +118,15 @@ def naive_spread(
     baseline
         The forecast.
     series, rows
-        The training rows are the first ones of the series.
+        The training rows are the first ones of the series; of several, those before the row numbers ``(S,)``.
     horizon
         Rows of a forecast.
     quantiles
         Q levels, rising.
     seasons
         In rows; errors after less than the longest one count only if there are no others.
+    units : array, shape ``(S,)``, optional
+        Of several series: what their errors are divided by.
 
     Returns
     -------
@@ -114,12 +136,14 @@ def naive_spread(
     if quantiles == (0.5,):
         return np.zeros((1, horizon))
     known, target = known_origins(series, rows, horizon), series.values[:, 0]
-    after = known[known >= max(seasons, default=1)]
+    after = known[known - first_rows(series, known) >= max(seasons, default=1)]
     origins = after if len(after) else known
     if not len(origins):
         return np.zeros((len(quantiles), horizon))
     origins = spaced(origins, MAX_SPREAD_ORIGINS)
     errors = target[origins[:, None] + np.arange(horizon)] - baseline(target, origins, horizon)
+    if units is not None:
+        errors /= units[series_numbers(series, origins)][:, None]
     spread: Floats = np.quantile(errors, (*quantiles, 0.5), axis=0)
     spread -= spread[-1].copy()
     return spread[:-1]

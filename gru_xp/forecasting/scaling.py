@@ -15,7 +15,7 @@ where windows are scaled by themselves (``last`` and ``window``), else that of t
 the inverse hyperbolic sine of their scaled windows.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,12 @@ class Scaler:
         but for ``robust``.
     counts
         Whether the targets are counts; files do not have it.
+    factor : array, shape ``(B, 1, F)``, optional
+        Of the windows of several series: what their `std` and `change_std` are multiplied by, that of the series of
+        each window; see `SeriesUnits`. Files do not have it.
+    there : array, shape ``(B, T, 1)``, bool, optional
+        Of windows that begin before their series does: False for rows that are none. They do not count for the unit,
+        and are 0 when they are scaled. Files do not have it.
 
     Raises
     ------
@@ -73,6 +79,8 @@ class Scaler:
     median: tuple[float, ...] = ()
     iqr: tuple[float, ...] = ()
     counts: bool = field(default=False, kw_only=True)
+    factor: Array | None = field(default=None, kw_only=True, compare=False, repr=False)
+    there: Array | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choice("scaler kind", self.kind, SCALINGS)
@@ -109,10 +117,7 @@ class Scaler:
                 if len(columns) == 1:
                     remedy = f"the forecast is {least:g}, too; to train a model, give rows in which it changes"
                 raise DataError(f"{name} is constant in all training rows; {remedy}")
-        std = rows.std(axis=0)
-        change_std = np.diff(rows, axis=0).std(axis=0)
-        # a straight line has a constant change: its scale is that change
-        change_std = np.where(change_std > 1e-9 * std, change_std, np.abs(np.diff(rows, axis=0)).mean(axis=0))
+        std, change_std = deviations(rows)
         first, median, third = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
         iqr = np.where(third - first > 1e-9 * std, third - first, std)
         for name, scale, spread in zip(names, np.min([std, change_std, iqr], axis=0), high - low, strict=True):
@@ -142,9 +147,13 @@ class Scaler:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; without those that are empty."""
-        fields = {name: value for name, value in asdict(self).items() if value != () or name not in _ROBUST_BOUNDS}
-        del fields["counts"]
-        return fields
+        fields = asdict(replace(self, factor=None, there=None))
+        not_in_files = ("counts", "factor", "there")
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in not_in_files and (value != () or name not in _ROBUST_BOUNDS)
+        }
 
     @property
     def has_units_of_windows(self) -> bool:
@@ -168,11 +177,14 @@ class Scaler:
         def numbers(values: tuple[float, ...]) -> Array:
             return xp.asarray([[values[:F]]], dtype=windows.dtype, device=device(windows))
 
+        def of_series(values: tuple[float, ...]) -> Array:
+            return numbers(values) if self.factor is None else numbers(values) * self.factor[:, :, :F]
+
         if self.kind == "last":
-            return windows[:, -1:, :], numbers(self.change_std)
+            return windows[:, -1:, :], of_series(self.change_std)
         if self.kind == "window":
             last = windows[:, -1:, :]  # and of what is left without it, whose numbers are smaller
-            return last, xp.std(windows - last, axis=1, keepdims=True) + FLOOR * numbers(self.std)
+            return last, self._deviations(windows - last) + FLOOR * of_series(self.std)
         if self.kind == "robust":
             return numbers(self.median), numbers(self.iqr)
         if self.kind == "standard":
@@ -190,6 +202,25 @@ class Scaler:
         if self.kind in ("last", "window"):
             dwindows = xp.concat([dwindows[:, :-1, :], dwindows[:, -1:, :] + dlevel], axis=1)
         return dwindows
+
+    def _deviations(self, windows: Array) -> Array:
+        """The standard deviation ``(B, 1, F)`` of the rows that are there."""
+        xp = array_namespace(windows)
+        deviations = xp.std(windows, axis=1, keepdims=True)
+        if self.there is None:
+            return deviations
+        mean = self._means(windows)
+        deviations_there = xp.sqrt(self._means((windows - mean) ** 2))
+        return xp.where(xp.all(self.there, axis=1, keepdims=True), deviations, deviations_there)
+
+    def _means(self, windows: Array) -> Array:
+        """The mean ``(B, 1, F)`` of the rows that are there."""
+        xp, there = array_namespace(windows), self.there
+        if there is None:
+            return xp.mean(windows, axis=1, keepdims=True)
+        count = xp.sum(xp.astype(there, windows.dtype), axis=1, keepdims=True)
+        total = xp.sum(xp.where(there, windows, xp.zeros_like(windows)), axis=1, keepdims=True)
+        return xp.where(xp.all(there, axis=1, keepdims=True), xp.mean(windows, axis=1, keepdims=True), total / count)
 
     def target_scales(self, windows: Array) -> tuple[Array, Array]:
         """The target's level and unit after windows ``(B, T, F)``, each of shape ``(B, 1)`` or ``(1, 1)``.
@@ -217,7 +248,10 @@ class Scaler:
         unit = typical
         if self.has_units_of_windows:
             counts = xp.where(windows[:, :, 0] > 0.0, windows[:, :, 0], 0.0 * typical)
-            unit = xp.mean(counts, axis=1, keepdims=True) + FLOOR * typical
+            means = xp.mean(counts, axis=1, keepdims=True)
+            if self.there is not None:
+                means = self._means(counts[:, :, None])[:, 0, :]
+            unit = means + FLOOR * typical
         return 0.0 * unit, unit
 
     def scale_windows(self, windows: Array) -> Array:
@@ -226,9 +260,14 @@ class Scaler:
         The network's outputs are logarithms of rates then, and the exponential of anything linear in the counts would
         grow out of all bounds.
         """
-        level, unit = self.scales(windows)
-        scaled = (windows - level) / unit
-        return array_namespace(windows).asinh(scaled) if self.counts else scaled
+        return self.scaled(windows, *self.scales(windows))
+
+    def scaled(self, windows: Array, level: Array, unit: Array) -> Array:
+        """The same with their `scales`."""
+        xp, scaled = array_namespace(windows), (windows - level) / unit
+        if self.there is not None:
+            scaled = xp.where(self.there, scaled, xp.zeros_like(scaled))
+        return xp.asinh(scaled) if self.counts else scaled
 
     def scale_windows_backward(self, dscaled: Array, windows: Array) -> Array:
         """The gradient of windows ``(B, T, F)``, given that of `scale_windows`, of the same shape."""
@@ -251,3 +290,13 @@ class Scaler:
         """Predictions ``(B,)`` or ``(B, h)`` after `windows`, in the data's units."""
         level, unit = self.target_scales(windows)
         return level + predictions * unit if predictions.ndim == 2 else level[:, 0] + predictions * unit[:, 0]
+
+
+def deviations(rows: Floats) -> tuple[Floats, Floats]:
+    """The standard deviation of the columns of rows ``(N, F)``, and that of their changes from row to row."""
+    std = rows.std(axis=0)
+    if len(rows) < 2:
+        return std, np.zeros_like(std)
+    change_std = np.diff(rows, axis=0).std(axis=0)
+    # a straight line has a constant change: its scale is that change
+    return std, np.where(change_std > 1e-9 * std, change_std, np.abs(np.diff(rows, axis=0)).mean(axis=0))

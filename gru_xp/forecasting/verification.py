@@ -14,6 +14,7 @@ from gru_xp.forecasting.data import remembered_options, series_to_continue
 from gru_xp.forecasting.fitting import initial_params
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.settings import EPOCHS_WITH_PATIENCE
+from gru_xp.io.panel import Panel
 from gru_xp.nn.params import flatten
 from gru_xp.nn.scan import Array
 from gru_xp.training.trainer import EpochRecord, Pause, TrainingState
@@ -102,7 +103,8 @@ def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, p
     """
     training = forecaster.training
     assert training is not None
-    series = series_to_continue(series, forecaster.columns, remembered_options(forecaster.notes))
+    if not isinstance(series, Panel):
+        series = series_to_continue(series, forecaster.columns, remembered_options(forecaster.notes))
     cpu = resolve_device("cpu", threads=forecaster.device.threads if not forecaster.device.is_cuda else None)
     device = cpu if forecaster.device.is_cuda else _PlainCpu(**vars(cpu))
     # as many epochs: a cost that differs a little may end the patience earlier or later

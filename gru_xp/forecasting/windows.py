@@ -1,7 +1,8 @@
 """Windows of a series, and how its rows are divided in time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,17 @@ from array_api_compat import array_namespace, device
 from gru_xp.errors import DataError
 from gru_xp.forecasting.scaling import Scaler
 from gru_xp.forecasting.sliding import sum_products, sum_relative_products
+from gru_xp.io.table import Rows
 from gru_xp.nn.scan import Array
 from gru_xp.training.sequences import MAX_GATHERED
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+MAX_LOOKED_AT = 2**18
+"""Windows of several series whose mean unit is computed, evenly spaced, of more."""
+
+MAX_SUMMED = 1000
+"""Series up to which products of all windows are summed up; of more, some windows are drawn. See `fit_ridge`."""
 
 
 def make_windows(values: Floats, seq_length: int) -> tuple[Floats, Floats]:
@@ -65,6 +73,19 @@ class Split:
             "validation": slice(self.train_end, self.fit_end),
             "test": slice(self.fit_end, self.rows),
         }[name]
+
+    def bounds(self, name: str) -> tuple[Rows, Rows]:
+        """The first row of a part, and the row after its last one, each of shape ``(S,)``: S is 1, of one series."""
+        rows = self.part(name)
+        return np.array([rows.start]), np.array([rows.stop])
+
+    def after_refit(self) -> "Split":
+        """The validation rows as training rows."""
+        return replace(self, train_end=self.fit_end)
+
+    def without_parts(self) -> "Split":
+        """All rows for training."""
+        return Split(self.rows, self.rows, self.rows)
 
     def targets(self, name: str, seq_length: int, horizon: int = 1) -> slice:
         """The windows whose targets, `horizon` rows after each, are in part `name`."""
@@ -153,6 +174,47 @@ def first_that_does(holds: Callable[[int], bool], start: int) -> int | None:
     return low
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which rows belong to which series, where several are one below the other, and the units of the series.
+
+    Attributes
+    ----------
+    offsets : array of int64, shape ``(S + 1,)``
+        The first row of each series, and the number of all rows.
+    factors : array, shape ``(S, F)``
+        See `Scaler`.
+    """
+
+    offsets: Array
+    factors: Array
+
+    def numbers(self, rows: Array) -> Array:
+        """Of the series that rows belong to."""
+        return array_namespace(rows).searchsorted(self.offsets[1:], rows, side="right")
+
+    def firsts(self, origins: Array) -> Array:
+        """The first row of the series of each origin, which may be the one after its last row."""
+        return array_namespace(origins).take(self.offsets, self.numbers(origins - 1), axis=0)
+
+    def window_rows(self, starts: Array, seq_length: int, scaler: Scaler, *, may_pad: bool) -> tuple[Array, Scaler]:
+        """The rows ``(B, L)`` of windows, and the scaler of these.
+
+        A window that begins before its series has the first row of that instead, and the scaler knows that it is not
+        there.
+        """
+        xp = array_namespace(starts)
+        numbers = self.numbers(starts + (seq_length - 1))
+        rows = starts[:, None] + xp.arange(seq_length, dtype=starts.dtype, device=device(starts))[None, :]
+        there = None
+        if may_pad:
+            firsts = xp.take(self.offsets, numbers, axis=0)[:, None]
+            there = (rows >= firsts)[:, :, None]
+            rows = xp.maximum(rows, firsts)
+        factor = xp.take(self.factors, numbers, axis=0)[:, None, :]
+        return rows, replace(scaler, factor=factor, there=there)
+
+
 class WindowSequences:
     """Windows of a series as the network gets them, with what it is to predict; a `Sequences` of training.
 
@@ -173,6 +235,8 @@ class WindowSequences:
         1 where a value was there and 0 where not, of the dtype of `rows`; the network gets it beside the values.
     dtype
         Of the namespace of `rows`, for the results; that of `rows` if None.
+    layout
+        Where the rows are those of several series, on the same device. A window may begin before its series does.
     mean_unit
         What the units of windows are relative to in the weights; their mean if None.
 
@@ -195,13 +259,17 @@ class WindowSequences:
         observed: Array | None = None,
         dtype: Any = None,
         mean_unit: float | None = None,
+        layout: Layout | None = None,
     ) -> None:
-        self._xp = array_namespace(rows)
+        self._xp, self._layout = array_namespace(rows), layout
         self._rows, self._starts, self._observed, self._scaler = rows, starts, observed, scaler
         self._dtype, self._h = rows.dtype if dtype is None else dtype, horizon
         steps = self._xp.arange(seq_length + horizon, dtype=starts.dtype, device=device(rows))[None, :]
         self._before, self._after = steps[:, :seq_length], steps[:, seq_length:]
-        self.n = int(starts.shape[0])
+        self.n, self._length = int(starts.shape[0]), seq_length
+        self._pads = layout is not None and any(
+            bool(self._xp.any(some < layout.firsts(some + seq_length))) for some in _chunks(starts, MAX_LOOKED_AT)
+        )
         self.mean_unit = self._mean_unit() if mean_unit is None else mean_unit
 
     def gather(self, index: Array) -> tuple[Array, Array, Array]:
@@ -238,33 +306,68 @@ class WindowSequences:
             None where windows do not follow each other from row to row, or are not only shifted and divided.
         """
         starts, scaler = self._starts, self._scaler
-        if not self.n or scaler.counts or int(starts[-1] - starts[0]) != self.n - 1:
+        if not self.n or scaler.counts or self._pads:
             return None
-        L, length = self._before.shape[1], self._before.shape[1] + self._h
+        if self._layout is None:
+            return self._sum_products(starts, 1.0)
+        numbers = self._layout.numbers(starts)
+        bounds = [0, *(1 + np.flatnonzero(np.diff(numbers))), self.n]
+        if len(bounds) > MAX_SUMMED:
+            return None
+        total: Floats | None = None
+        for first, stop in pairwise(bounds):
+            products = self._sum_products(starts[first:stop], float(self._layout.factors[numbers[first], 0]))
+            if products is None:
+                return None
+            total = products if total is None else total + products
+        return total
+
+    def _sum_products(self, starts: Array, factor: float) -> Floats | None:
+        """The same of the windows of one series; None where they do not follow each other."""
+        scaler, L = self._scaler, self._length
+        if int(starts[-1] - starts[0]) != len(starts) - 1:
+            return None
+        length = L + self._h
         values = self._rows[starts[0] : starts[-1] + length, 0]
         level, unit = (float(scale[0, 0, 0]) for scale in scaler.scales(values[None, :, None]))
+        if scaler.kind in ("window", "last"):
+            unit *= factor
         if scaler.has_units_of_windows:
-            return sum_relative_products(np.diff(values) / self.mean_unit, length, L - 1)
+            return sum_relative_products(np.diff(values) / (self.mean_unit * factor), length, L - 1)
         if scaler.kind == "last":
             return sum_relative_products(np.diff(values) / unit, length, L - 1)
         return sum_products((values - level) / unit, length)
 
     def _gather(self, index: Array) -> tuple[Array, Array, Array]:
-        xp, starts = self._xp, self._xp.take(self._starts, index, axis=0)[:, None]
-        windows = self._take(self._rows, starts + self._before)
-        level, unit = self._scaler.scales(windows)
-        x = (windows - level) / unit
-        if self._scaler.counts:
-            x = xp.asinh(x)
+        xp, starts = self._xp, self._xp.take(self._starts, index, axis=0)
+        windows, scaler = self._windows(self._rows, starts)
+        level, unit = scaler.scales(windows)
+        x = scaler.scaled(windows, level, unit)
         if self._observed is not None:
-            x = xp.concat([x, self._take(self._observed, starts + self._before)], axis=2)
-        if self._scaler.counts:
-            level, unit = self._scaler.target_scales(windows)
+            observed, _ = self._windows(self._observed, starts)
+            if scaler.there is not None:
+                observed = xp.where(scaler.there, observed, xp.zeros_like(observed))
+            x = xp.concat([x, observed], axis=2)
+        if scaler.counts:
+            level, unit = scaler.target_scales(windows)
         else:
             level, unit = level[:, 0, :1], unit[:, 0, :1]
-        y = (self._take(self._rows[:, :1], starts + self._after)[:, :, 0] - level) / unit
-        weight = unit / self.mean_unit if self._scaler.has_units_of_windows else xp.ones_like(y[:, :1])
+        y = (self._take(self._rows[:, :1], starts[:, None] + self._after)[:, :, 0] - level) / unit
+        weight = xp.ones_like(y[:, :1])
+        if scaler.has_units_of_windows:
+            weight = self._in_units_of_series(unit, scaler) / self.mean_unit
         return xp.astype(x, self._dtype), xp.astype(y, self._dtype), xp.astype(weight, self._dtype)
+
+    def _windows(self, rows: Array, starts: Array) -> tuple[Array, Scaler]:
+        """The windows ``(B, L, F)`` of rows, and the scaler of these."""
+        if self._layout is None:
+            return self._take(rows, starts[:, None] + self._before), self._scaler
+        at, scaler = self._layout.window_rows(starts, self._length, self._scaler, may_pad=self._pads)
+        return self._take(rows, at), scaler
+
+    def _in_units_of_series(self, units: Array, scaler: Scaler) -> Array:
+        """Units of windows ``(B, 1)`` relative to those of their series; as they are where targets are counts."""
+        return units if scaler.factor is None or scaler.counts else units / scaler.factor[:, 0, :1]
 
     def _take(self, rows: Array, at: Array) -> Array:
         """Rows ``(B, steps, F)`` by their numbers ``(B, steps)``."""
@@ -274,13 +377,17 @@ class WindowSequences:
     def _mean_unit(self) -> float:
         if not self._scaler.has_units_of_windows:
             return float(self._scaler.target_scales(self._rows[None, :1, :])[1][0, 0])
+        looked_at = self._starts
+        if self._layout is not None and self.n > MAX_LOOKED_AT:
+            step = -(-self.n // MAX_LOOKED_AT)
+            looked_at = looked_at[::step]
         total = 0.0
-        for starts in _chunks(self._starts):
-            windows = self._take(self._rows[:, :1], starts[:, None] + self._before)
-            total += float(self._xp.sum(self._scaler.target_scales(windows)[1]))
-        return total / self.n
+        for starts in _chunks(looked_at):
+            windows, scaler = self._windows(self._rows[:, :1], starts)
+            total += float(self._xp.sum(self._in_units_of_series(scaler.target_scales(windows)[1], scaler)))
+        return total / int(looked_at.shape[0])
 
 
-def _chunks(a: Array) -> list[Array]:
+def _chunks(a: Array, size: int = MAX_GATHERED) -> list[Array]:
     n = a.shape[0]
-    return [a[first : min(first + MAX_GATHERED, n)] for first in range(0, n, MAX_GATHERED)]
+    return [a[first : min(first + size, n)] for first in range(0, n, size)]

@@ -34,8 +34,8 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
     Raises
     ------
     CheckpointError
-        No GRU of a peer's can: the forecaster has zoneout, or has learned which values were missing, or its guard has
-        chosen a forecast without training.
+        No GRU of a peer's can: the forecaster has zoneout, or has learned which values were missing, or from several
+        series, or its guard has chosen a forecast without training.
     """
     check_kind("forecaster", forecaster, Forecaster, "a Forecaster", error=ArgumentError)
     description = forecaster.describe()
@@ -48,6 +48,11 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
         raise CheckpointError(
             'missing="mask" cannot be represented: such a model is told which values were missing, for which the file '
             "has no place; train with --missing ffill, or another way"
+        )
+    if forecaster.units is not None:
+        raise CheckpointError(
+            "a model of several series cannot be represented: the unit of each series, by which its windows are scaled, "
+            "has no place in the file; train on one series to export its model"
         )
     if forecaster.fallback is not None:
         raise CheckpointError(
@@ -105,7 +110,7 @@ def build_forecaster(
     device = device if isinstance(device, Device) else resolve_device(device)
     params = map_arrays(lambda array: to_device(array, device), NetworkParams(layers, linear, skip))
     forecaster = Forecaster.from_parts(params, description, device)
-    for setting, value in (("zoneout", 0.0), ("sees_gaps", False), ("fallback", None)):
+    for setting, value in (("zoneout", 0.0), ("sees_gaps", False), ("fallback", None), ("units", None)):
         if (described := getattr(forecaster, setting)) != value:
             raise CheckpointError(
                 f"a gru-xp model of {setting}={value!r} that is described as one of {described!r}; "

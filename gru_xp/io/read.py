@@ -111,7 +111,7 @@ def read_panel(
     table = read_table(source, options)
     column = table.column(str(id))
     parts = {}
-    for key, rows in _groups(column).items():
+    for key, rows in groups_of(column).items():
         series = read_rows(table.take(rows), target, features, options)
         for notice in series.notices:
             warnings.warn(f"{printable(key)}: {notice}", DataWarning, stacklevel=2)
@@ -145,7 +145,7 @@ def choose_rows(table: Table, where: Sequence[str]) -> Table:
     """The rows that fulfil all conditions ``"COLUMN=VALUE"``."""
     for condition in where:
         name, _, value = map(str.strip, condition.partition("="))
-        groups = _groups(table.column(name))
+        groups = groups_of(table.column(name))
         rows = next((rows for key, rows in groups.items() if numbers.is_same(key, value)), None)
         if rows is None:
             raise table.refusal(f"column {printable(name)} has no {quoted(value)}; it has {listed(groups, 5)}")
@@ -153,7 +153,7 @@ def choose_rows(table: Table, where: Sequence[str]) -> Table:
     return table
 
 
-def _groups(column: Column) -> dict[str, Rows]:
+def groups_of(column: Column) -> dict[str, Rows]:
     """The rows of each text in a column."""
     import pandas as pd
 
@@ -163,7 +163,7 @@ def _groups(column: Column) -> dict[str, Rows]:
 
 def read_rows(table: Table, target: str | None, features: Features, how: ReadOptions) -> TimeSeries:
     """Read a series from a table, all of whose rows it has; see `read_series`."""
-    if how.id is not None and len(keys := _groups(table.column(how.id))) > 1:
+    if how.id is not None and len(keys := groups_of(table.column(how.id))) > 1:
         found = f"{len(keys)} series in column {printable(how.id)} ({listed(keys, 3)})"
         remedy = option("where", f"{how.id}={next(iter(keys))}")
         raise table.refusal(f"{found}; one series is expected; keep one by {remedy}")

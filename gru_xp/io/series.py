@@ -121,6 +121,11 @@ class TimeSeries:
         """Name of the target column."""
         return self.columns[0]
 
+    @property
+    def offsets(self) -> Rows:
+        """The first row, and the number of rows: a series is a panel of one; see `Panel`."""
+        return np.array([0, len(self)])
+
     def head(self, rows: int) -> "TimeSeries":
         """The first `rows` rows, as if there were no others: interpolated values at their end are the last one."""
         names = ("values", "labels", "dates", "observed", "rows", "interpolated")

@@ -307,7 +307,8 @@ def _several(keys: Sequence[Column]) -> Apart:
     kinds = listed(dict.fromkeys(keys[0].cells), 3)
     found = f"several series found (column{'s' * (len(keys) > 1)} {listed(key.name for key in keys)}: {kinds})"
     values = [f"{key.name}={key.cells[0].strip()}" for key in keys]
-    return Apart(f"{found}; keep one by {options('where', values)}", "where", values)
+    together = f"learn from all of them with {option('id', keys[0].name)}, or " if len(keys) == 1 else ""
+    return Apart(f"{found}; {together}keep one by {options('where', values)}", "where", values)
 
 
 def _spread(parts: Sequence[str], *, can_join: bool = True) -> Apart:

@@ -10,13 +10,17 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gru_xp.errors import CheckpointError, DataError, printable
+from gru_xp.forecasting.backtest import column_name
 from gru_xp.forecasting.evaluation import EvaluatedPart
+from gru_xp.forecasting.panel_evaluation import PanelBacktest
 from gru_xp.io.series import TimeSeries
 from gru_xp.training.files import PARTIAL
 from gru_xp.training.trainer import EpochRecord
@@ -31,7 +35,10 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 _PARTIAL = ".partial-"
 _HISTORY, _SELECTION = "history.csv", "selection.csv"
 _METRICS, _PREDICTIONS, _PLOTS = "metrics.json", "predictions.csv", "plots"
+_SERIES = "series.csv"
 _COST_PLOT = "cost_plot.png"
+_PLOTS_OF_SOME = (_COST_PLOT, "sequence_plot.png", "residual_plot.png")
+"""Which not all runs have."""
 
 
 def model_file(run: str | Path) -> Path:
@@ -144,7 +151,11 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _move_up(partial: Path) -> None:
     """Move all files of a folder to the one that it is in, where no older run's are left that this one has none of."""
-    for file in (Path(_SELECTION), Path(_PLOTS, _COST_PLOT)):  # not all runs have them
+    for file in (
+        Path(_SELECTION),
+        Path(_SERIES),
+        *(Path(_PLOTS, name) for name in _PLOTS_OF_SOME),
+    ):  # not all runs have them
         if not (partial / file).exists():
             (partial.parent / file).unlink(missing_ok=True)
     for file in sorted(file for file in partial.rglob("*") if file.is_file()):
@@ -182,7 +193,7 @@ def _check_overwrite(out: Path, overwrite: bool) -> None:
         resume = f", or continue it with: gru-xp train --resume {shlex.quote(str(out))}"
         resume = resume if (out / CHECKPOINT_FILE).exists() else ""
         raise DataError(f"{out} exists; use --overwrite or another --out{resume}")
-    names = (MODEL_FILE, CHECKPOINT_FILE, _HISTORY, _SELECTION, _METRICS, _PREDICTIONS, _PLOTS)
+    names = (MODEL_FILE, CHECKPOINT_FILE, _HISTORY, _SELECTION, _METRICS, _PREDICTIONS, _SERIES, _PLOTS)
     for path in (out / name for name in names):
         if path.exists() and path.is_dir() != (path.name == _PLOTS):
             raise DataError(f"{path} is in the way of a file of the run; remove it or use another --out")
@@ -226,6 +237,44 @@ def write_predictions(folder: Path, series: TimeSeries, parts: Sequence[Evaluate
     )
     columns = ("date", "split", "step", "actual", "predicted", "residual", "best_baseline", *names)
     _write_csv(folder / _PREDICTIONS, columns, rows)
+
+
+def write_panel_predictions(folder: Path, parts: Mapping[str, PanelBacktest]) -> None:
+    """``predictions.csv`` of several series, in which the names come first, and ``series.csv``, the errors of each."""
+    import pandas as pd
+
+    tables, errors = [], []
+    for split, part in parts.items():
+        panel, model, best = part.panel, column_name(part.model), part.metrics["best_baseline"]
+        there, rows = ~np.isnan(part.y_true), part.rows
+        frame, at = part.to_frame(), rows[there]
+        counted = frame["ds"].astype(str) if panel.labels is None else [panel.labels[row] for row in at.tolist()]
+        columns = {
+            panel.id: [printable(name, None) for name in frame[panel.id]],
+            "date": counted if panel.labels is None else [printable(text, None) for text in counted],
+            "split": split,
+            "step": (rows - part.origins[:, None] + 1)[there],
+            "actual": frame["y"],
+            "predicted": frame[model],
+            "residual": frame["y"] - frame[model],
+            "best_baseline": frame[best],
+            **{name: frame[name] for name in map(str, frame) if name.startswith(f"{model}-")},
+        }
+        tables.append(pd.DataFrame(columns))
+        own = part.by_series
+        own.insert(1, "split", split)
+        errors.append(own)
+    for name, found in ((_PREDICTIONS, tables), (_SERIES, errors)):
+        pd.concat(found).to_csv(folder / name, index=False, lineterminator="\n")
+
+
+def write_cost_plot(folder: Path, history: Sequence[EpochRecord], best_epoch: int) -> None:
+    """``plots/`` with the cost alone, if there is a history."""
+    from gru_xp.reporting.plots import plot_cost
+
+    (folder / _PLOTS).mkdir()
+    if history:
+        plot_cost(folder / _PLOTS / _COST_PLOT, history, best_epoch)
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
