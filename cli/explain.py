@@ -87,7 +87,7 @@ def explain(
     forecaster = open_run(run, device, quiet=quiet)
     read, _ = read_run_source(run, forecaster, csv, target, features, reading, quiet=quiet)
     with settings_as_options():
-        explanation = forecaster.explain(read.series, step)
+        explanation = forecaster.explain(read.one, step)
     if as_json:
         used = forecaster.device
         print_json(

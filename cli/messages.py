@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.evaluation import EvaluatedPart
     from gru_xp.forecasting.panels import AnySeries
+    from gru_xp.io.series import TimeSeries
 
     from .options import DeviceRequest
 
@@ -72,13 +73,13 @@ def rows_text(count: int) -> str:
 def note_if_not_guarded(forecaster: "Forecaster", training: "AnySeries", *, quiet: bool) -> None:
     """One line on stderr if the training rows are too few for the guard that a forecaster asks for."""
     from gru_xp.forecasting.guard import MIN_GUARDED, guarded_blocks, held_out_origins
-    from gru_xp.io.series import TimeSeries
+    from gru_xp.io.panel import Panel
 
     if not forecaster.guard:
         return
     _, origins = held_out_origins(training, forecaster.horizon, forecaster.window_length)
     windows = len(origins)
-    can_use_blocks = isinstance(training, TimeSeries) and guarded_blocks(forecaster, training) is not None
+    can_use_blocks = not isinstance(training, Panel) and guarded_blocks(forecaster, training) is not None
     if windows < MIN_GUARDED and not can_use_blocks:
         held = "1 window" if windows == 1 else f"{windows} windows"
         note(

@@ -103,16 +103,24 @@ def read_source(
 
 
 def read_panel_source(
-    path: str, target: str | None, features: "Sequence[str] | str", options: "ReadOptions", *, quiet: bool
+    path: str,
+    target: str | None,
+    features: "Sequence[str] | str",
+    options: "ReadOptions",
+    *,
+    quiet: bool,
+    is_new: bool = False,
 ) -> Source:
-    """The same of several series that ``--id-column`` tells apart."""
-    from gru_xp.io.panel import read_each
+    """The same of the series that ``--id-column`` tells apart; for a new model, one is taken as a series alone."""
+    from gru_xp.io.panel import Panel, read_each, read_one_or_each
 
     assert options.id is not None
     file, bundled = open_file(path, quiet=quiet)
-    panel = read_each(file, options.id, target, features, options, file.name if bundled else None)
-    note(f"{panel.name}: {len(panel)} series of {lengths_text(panel)}", quiet=quiet)
-    return _source(panel, path, file, bundled)
+    read = read_one_or_each if is_new else read_each
+    found = read(file, options.id, target, features, options, file.name if bundled else None)
+    if isinstance(found, Panel):
+        note(f"{found.name}: {len(found)} series of {lengths_text(found)}", quiet=quiet)
+    return _source(found, path, file, bundled)
 
 
 def lengths_text(panel: "Panel") -> str:

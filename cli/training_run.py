@@ -129,8 +129,10 @@ def new_run(
     with settings_as_options():
         forecaster = Forecaster(**settings)
     options = read_options({}, reading)
-    read = read_source if options.id is None else read_panel_source
-    source = read(csv, target, features, options, quiet=quiet)
+    if options.id is None:
+        source = read_source(csv, target, features, options, quiet=quiet)
+    else:
+        source = read_panel_source(csv, target, features, options, quiet=quiet, is_new=True)
     forecaster.notes = {
         "file": source.path.name,
         "bundled": source.bundled,

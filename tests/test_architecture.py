@@ -16,8 +16,8 @@ SOURCES = [path for folder in ("gru_xp", "cli", "data") for path in sorted((ROOT
 ROOMS = ["errors", "nn", "devices", "training", "io", "forecasting", "pretrained", "interop", "reporting", "cli"]
 """From the bottom up: each may import itself and those before it; `io` is beside those before it."""
 
-MAX_IO_LINES = 1554
-"""Of code in gru_xp/io, without docstrings, comments and blank lines."""
+MAX_IO_LINES = 1740
+"""Of code in gru_xp/io, without docstrings, comments and blank lines; about 185 of these are for several series."""
 
 ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict", "dask", "tensorflow"}
 PEERS = {"torch", "keras", "onnx", "onnxruntime", "jax", "statsforecast"}

@@ -255,7 +255,7 @@ def _series_parts(series: AnySeries) -> tuple[dict[str, Any], dict[str, Any]]:
     if series.labels is not None:
         arrays["labels"] = _bytes(series.labels)
     if series.dates is not None:
-        dates = [*series.dates] if isinstance(series, TimeSeries) else series.dates.tolist()
+        dates: list[datetime] = np.array(series.dates, dtype="datetime64[us]").tolist()
         arrays["dates"] = _bytes([date.isoformat() for date in dates])
     fields: dict[str, Any] = {
         "rows": len(series.values),

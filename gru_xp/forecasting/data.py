@@ -121,10 +121,11 @@ def panel_to_learn(
         if how or target is not None or features:
             raise ArgumentError("a Panel has been read already; leave target, features and options of reading out")
         return data
-    check_for_panel(options)
     if isinstance(data, Mapping):
+        check_for_panel(options)
         own = {name: value for name, value in how.items() if name != "id"}
         return _from_mapping(data, lambda series: series_to_learn(series, target, features, own), options.id)
+    check_for_panel(options)
     return read_each(to_pandas(data), options.id or ID, target, features, options)
 
 

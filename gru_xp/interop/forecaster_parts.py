@@ -51,8 +51,8 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
         )
     if forecaster.units is not None:
         raise CheckpointError(
-            "a model of several series cannot be represented: the unit of each series, by which its windows are scaled, "
-            "has no place in the file; train on one series to export its model"
+            "a model of several series cannot be represented: its windows are scaled by the unit of their series, for "
+            "which the file has no place; train on one series to export its model"
         )
     if forecaster.fallback is not None:
         raise CheckpointError(

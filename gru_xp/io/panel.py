@@ -236,7 +236,24 @@ def read_each(
     ArgumentError, DataError
         As for `read_series`; or a row has no name of a series.
     """
-    check_for_panel(how)
+    series, id, table = _read_by_name(source, id, target, features, how, name)
+    return join_series(series, id, table)
+
+
+def read_one_or_each(
+    source: Any, id: str, target: str | None, features: Sequence[str] | str, how: ReadOptions, name: str | None = None
+) -> TimeSeries | Panel:
+    """The same; of a source that has one series, that series."""
+    series, id, table = _read_by_name(source, id, target, features, how, name)
+    if len(series) == 1:
+        return replace(next(iter(series.values())), name=table)
+    return join_series(series, id, table)
+
+
+def _read_by_name(
+    source: Any, id: str, target: str | None, features: Sequence[str] | str, how: ReadOptions, name: str | None
+) -> tuple[dict[str, TimeSeries], str, str]:
+    """The series by name, what the column of the names is called, and what the source is."""
     table = read_table(source, how, name)
     column = table.column(id)
     groups = groups_of(column)
@@ -245,6 +262,8 @@ def read_each(
         raise table.cell_refusal(column.name, CellError(row, "the name of the series is missing; fill it in"))
     others = tuple(other for other in table.columns if other is not column)
     own = replace(table, columns=others, index=sum(other in others for other in table.columns[: table.index]))
+    if len(groups) > 1:
+        check_for_panel(how)
     how = replace(how, id=None, where=())
     series: dict[str, TimeSeries] = {}
     longest = max(groups, key=lambda key: len(groups[key]))
@@ -253,7 +272,7 @@ def read_each(
         if key == longest:
             target, *features = series[key].columns
             how = replace(how, time=series[key].reading.time)
-    return join_series({key: series[key] for key in groups}, column.name, table.name or TimeSeries.name)
+    return {key: series[key] for key in groups}, column.name, table.name or TimeSeries.name
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -105,7 +105,7 @@ def test_rows_before_a_series_do_not_count(rng, kind):
     rows, layout = np.concatenate([1e6 + values, values]), Layout(np.array([0, 9, 18]), np.ones((2, 1)))
     scaler = Scaler(kind, (0.0,), (2.0,), (1.5,))
     padded = WindowSequences(rows, np.array([7]), 6, 2, scaler, layout=layout, mean_unit=1.0)
-    x, y, weight = padded.gather(np.array([0]))
+    x, y, _ = padded.gather(np.array([0]))
     known = values[:4, 0]
     unit = 1.5 if kind == "last" else known.std() + FLOOR * 2.0
     np.testing.assert_allclose(x[0, :, 0], [0, 0, *((known - known[-1]) / unit)], atol=1e-12)
