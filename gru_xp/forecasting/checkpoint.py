@@ -255,7 +255,9 @@ def _series_parts(series: AnySeries) -> tuple[dict[str, Any], dict[str, Any]]:
     if series.labels is not None:
         arrays["labels"] = _bytes(series.labels)
     if series.dates is not None:
-        dates: list[datetime] = np.array(series.dates, dtype="datetime64[us]").tolist()
+        dates: Sequence[datetime] = series.dates
+        if isinstance(series, Panel):
+            dates = series.dates.tolist()
         arrays["dates"] = _bytes([date.isoformat() for date in dates])
     fields: dict[str, Any] = {
         "rows": len(series.values),
