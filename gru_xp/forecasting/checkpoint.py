@@ -255,9 +255,8 @@ def _series_parts(series: AnySeries) -> tuple[dict[str, Any], dict[str, Any]]:
     if series.labels is not None:
         arrays["labels"] = _bytes(series.labels)
     if series.dates is not None:
-        dates: Sequence[datetime] = series.dates
-        if isinstance(series, Panel):
-            dates = series.dates.tolist()
+        dates: Any = series.dates
+        dates = dates.tolist() if isinstance(series, Panel) else dates
         arrays["dates"] = _bytes([date.isoformat() for date in dates])
     fields: dict[str, Any] = {
         "rows": len(series.values),
