@@ -53,7 +53,7 @@ class Features(NamedTuple):
     Attributes
     ----------
     inputs : array, shape ``(B, K, N_INPUTS)``
-    candidates : array, shape ``(B, K, C, HEAD)``
+    candidates : array, shape ``(B, K, C, HEAD)``, or fewer of the last patches
         Simple forecasts after each patch, less `location`, in units of `scale`.
     location, scale : array, shape ``(B, K)``
         Last value of each patch, and the mean absolute seasonal difference up to there.
@@ -81,7 +81,7 @@ def unsquash(values: Floats) -> Floats:
     return np.asarray(SQUASH * np.sinh(np.clip(values, -60.0, 60.0) / SQUASH))
 
 
-def make_features(values: Floats, counts: Rows, periods: Rows, *, last_only: bool = False) -> Features:
+def make_features(values: Floats, counts: Rows, periods: Rows, *, n_last: int = 0) -> Features:
     """Describe each patch of some series.
 
     Parameters
@@ -92,8 +92,8 @@ def make_features(values: Floats, counts: Rows, periods: Rows, *, last_only: boo
         How many values each has, the last ones; those before do not matter.
     periods : array, shape ``(B, 2)``
         Seasons in values, the shorter first; twice the same for one, and 1 for none.
-    last_only
-        Whether candidates are wanted after the last patch only; those have the shape ``(B, 1, C, HEAD)``.
+    n_last
+        After how many of the last patches candidates are wanted; 0 for all.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def make_features(values: Floats, counts: Rows, periods: Rows, *, last_only: boo
     scale = np.maximum(scale, MIN_SCALE * history.deviation)
     scale = np.where(scale < 1e-6, 1.0, scale).astype(np.float32)
     inputs = _inputs(history, short, long, scale)
-    kept = slice(-1, None) if last_only else slice(None)
+    kept = slice(-n_last, None)  # all of them where it is 0
     candidates = _candidates(history, short, long, scale, kept)
     return Features(inputs, candidates, history.location, scale, history.seen)
 
@@ -158,9 +158,9 @@ class _Cycles:
         self.period = p = period[:, None]
         length = p.astype(np.float32)
         self.differences, self.mean_difference, self.n_differences = history.differences(period)
-        steps, ends, first = np.arange(1, HEAD + 1), history.ends, history.first
-        self.cycles = -(-steps // p)  # (B, HEAD): how many cycles ahead
-        source = (steps - p * self.cycles)[:, None, :] + ends[:, None]
+        ends, first = history.ends, history.first
+        self.cycles = _cycles_ahead(p)
+        source = ends[:, None] + _steps_back(p)[:, None, :]
         copy = history.location[:, :, None]
         self.copies = []
         for number in range(n_copies):
@@ -261,6 +261,41 @@ def _candidates(history: _History, short: _Cycles, long: _Cycles, scale: Floats,
     for number, forecast in enumerate(each):
         candidates[:, :, number] = (forecast - location) * unit
     return candidates
+
+
+def naive_forecasts(values: Floats, counts: Rows, periods: Rows, n_last: int) -> Floats:
+    """Repeat the last value, and the last cycle of each season, after each of the last patches of some series.
+
+    Parameters
+    ----------
+    values, counts, periods
+        As for `make_features`.
+    n_last
+        Number n of patches.
+
+    Returns
+    -------
+    array, shape ``(B, n, 3, HEAD)``
+        In float32. The last value also stands for those of a cycle that are before the series.
+    """
+    n = values.shape[1]
+    first, ends = n - counts[:, None, None], np.arange(PATCH - 1, n, PATCH)[-n_last:, None]
+    last = np.broadcast_to(values[:, ends], (*values.shape[:1], len(ends), HEAD))
+    naive = [last]
+    for period in periods.T:
+        source = ends + _steps_back(period[:, None])[:, None, :]
+        naive.append(np.where(source >= first, _take(values, source), last))
+    return np.stack(naive, axis=2)
+
+
+def _cycles_ahead(period: Rows) -> Rows:
+    """How many cycles ``(B, HEAD)`` of the periods ``(B, 1)`` ahead each step is."""
+    return -(-np.arange(1, HEAD + 1) // period)
+
+
+def _steps_back(period: Rows) -> Rows:
+    """Rows ``(B, HEAD)`` from the last one back to that of the same phase in its cycle, as numbers up to 0."""
+    return np.arange(1, HEAD + 1) - period * _cycles_ahead(period)
 
 
 def _sums(values: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """Synthetic series with known seasons, which the pretrained network learns from.
 
 Each series belongs to one family (`FAMILIES`): seasonal and trending series put together from components, growth, days
-and weeks, random walks, noise, yearly series, irregular cycles, or intermittent demand. A family makes all its series at
-once. Arrays hold a series per row, ``(n, length)``; a parameter drawn for each series is a column, ``(n, 1)``.
+and weeks, random walks, noise, yearly series, irregular cycles, or intermittent demand. A family makes all its series
+at once. Arrays hold a series per row, ``(n, length)``; a parameter drawn for each series is a column, ``(n, 1)``.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Forecasts of the pretrained network for several series at once, and how they continue beyond its last step."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
-from gru_xp.pretrained.features import CONTEXT, HEAD, LEVELS, PATCH, make_features, unsquash
+from gru_xp.pretrained.calibration import MEDIAN, calibrate, n_needed
+from gru_xp.pretrained.features import CONTEXT, HEAD, LEVELS, PATCH, make_features, naive_forecasts, unsquash
 from gru_xp.pretrained.network import predict_each
 from gru_xp.pretrained.periods import find_periods
 from gru_xp.pretrained.weights import Weights
@@ -22,8 +23,6 @@ MIN_VALUES = 2
 
 MAX_BATCH = 256
 """Series that are forecast together."""
-
-MEDIAN = LEVELS.index(0.5)
 
 TREND_LENGTH = 2 * HEAD
 """Beyond the last step of the network, a trend continues by no more than its slope times so many steps."""
@@ -79,7 +78,9 @@ def forecast_quantiles(
 
     Notes
     -----
-    With two seasons, the forecast is the mean of one with both and one with the longer season alone.
+    With two seasons, the forecast is the mean of one with both and one with the longer season alone. `calibrate` fits
+    the width of the intervals to the errors of the network's forecasts within the series, from 80 values on, and moves
+    the forecast towards a naive one where that has been better within the series, from 240 values on.
 
     No forecast is fed back. After step `HEAD`, the last cycle of the forecast's median repeats, for the longest season
     that fits into it. Of a longer season, up to three cycles of the series are averaged, at the level of the forecast;
@@ -165,7 +166,7 @@ def _forecast_batch(
     """Quantiles ``(B, steps, Q)`` of series of as many patches."""
     batch = _scale(known)
     periods = _periods(batch, given)
-    quantiles = _forecast_head(weights, batch, periods, device)
+    quantiles = forecast_patches(weights, batch.values, batch.counts, periods, n_last=1, device=device)[:, 0]
     if steps > HEAD:
         last = (row[len(row) - count :] for row, count in zip(batch.values, batch.counts, strict=True))
         extended = map(continue_forecast, quantiles, last, periods.tolist(), [steps] * len(known))
@@ -186,35 +187,6 @@ def _periods(batch: _Batch, given: Sequence[Periods | None]) -> Rows:
     return periods
 
 
-def _forecast_head(weights: Weights, batch: _Batch, periods: Rows, device: Device) -> Floats:
-    """Quantiles ``(B, HEAD, Q)`` in units of the batch, in float64."""
-
-    def forecast(rows: Rows, pairs: Rows) -> Floats:
-        return forecast_patches(weights, batch.values[rows], batch.counts[rows], pairs, n_last=1, device=device)[:, 0]
-
-    return average_views(forecast, periods)
-
-
-def average_views(forecast: Callable[[Rows, Rows], Floats], periods: Rows) -> Floats:
-    """With two seasons, the mean of a forecast with both and one with the longer season alone.
-
-    Parameters
-    ----------
-    forecast
-        Of some rows ``(b,)`` with seasons ``(b, 2)`` of theirs: an array of shape ``(b, ...)``.
-    periods : array, shape ``(B, 2)``
-        Seasons of all rows, as for `make_features`.
-
-    Returns
-    -------
-    array, shape ``(B, ...)``
-    """
-    forecasts = forecast(np.arange(len(periods)), periods)
-    if (two := np.flatnonzero(periods[:, 0] != periods[:, 1])).size:
-        forecasts[two] = (forecasts[two] + forecast(two, periods[two][:, [1, 1]])) / 2
-    return forecasts
-
-
 def forecast_patches(
     weights: Weights, values: Floats, counts: Rows, periods: Rows, *, n_last: int, device: Device
 ) -> Floats:
@@ -225,21 +197,35 @@ def forecast_patches(
     weights
         Of the network.
     values, counts, periods
-        As for `make_features`.
+        As for `make_features`, of K patches.
     n_last
-        Number n of patches.
+        Number of patches, up to K.
     device
         To compute on.
 
     Returns
     -------
-    array, shape ``(B, n, HEAD, 9)``
-        In float64, rising along the last axis.
+    array, shape ``(B, n_last, HEAD, 9)``
+        In float64, rising along the last axis: with two seasons, the mean of forecasts with both and with the longer
+        season alone, calibrated by the forecasts after patches before.
     """
-    features = make_features(values, counts, periods, last_only=n_last == 1)
+    K = values.shape[1] // PATCH
+    n = min(max(n_needed(K), n_last), K)
+    quantiles = _forecast_view(weights, values, counts, periods, n, device)
+    if (two := np.flatnonzero(periods[:, 0] != periods[:, 1])).size:
+        longer = _forecast_view(weights, values[two], counts[two], periods[two][:, [1, 1]], n, device)
+        quantiles[two] = (quantiles[two] + longer) / 2
+    naive = naive_forecasts(values, counts, periods, n)
+    return calibrate(quantiles, naive, values, counts, periods.max(axis=1), n_last)
+
+
+def _forecast_view(
+    weights: Weights, values: Floats, counts: Rows, periods: Rows, n_last: int, device: Device
+) -> Floats:
+    features = make_features(values, counts, periods, n_last=n_last)
     last = slice(-n_last, None)
     with device.use(), one_blas_thread:  # so that bits do not depend on the number of threads
-        x, candidates = (to_device(array, device) for array in (features.inputs, features.candidates[:, last]))
+        x, candidates = (to_device(array, device) for array in (features.inputs, features.candidates))
         # without ops, those that are kept for each thread compute, which have prepared it before
         squashed = to_host(predict_each(x, candidates, weights.params_on(device)))
     quantiles = np.sort(unsquash(squashed.astype(np.float64)).transpose(0, 1, 3, 2), axis=3)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,6 @@ from gru_xp.pretrained.predicting import (
     MEDIAN,
     MIN_VALUES,
     Periods,
-    average_views,
     forecast_patches,
     forecast_quantiles,
 )
@@ -117,9 +115,7 @@ def rolling_medians(
         raise ValueError(f"steps is {steps}; a pass forecasts up to {HEAD}")
     medians = np.empty((len(origins), steps))
     for passes in _batches(_passes(values, origins, periods)):
-        seasons = np.array([one.periods for one in passes])
-        forecasts_of_passes = average_views(partial(_forecast, weights, passes, device), seasons)
-        for one, forecasts in zip(passes, forecasts_of_passes, strict=True):
+        for one, forecasts in zip(passes, _forecast(weights, passes, device), strict=True):
             medians[one.numbers] = forecasts[[one.patch_of(origin) for origin in one.origins], :steps]
         for one in (one for one in passes if one.is_wild):
             known = [values[one.start : origin] for origin in one.origins]
@@ -191,15 +187,15 @@ def _batches(passes: Sequence[_Pass]) -> Iterator[list[_Pass]]:
         yield from (some[first : first + MAX_PASSES] for first in range(0, len(some), MAX_PASSES))
 
 
-def _forecast(weights: Weights, passes: Sequence[_Pass], device: Device, rows: Rows, pairs: Rows) -> Floats:
-    """Medians ``(b, n, HEAD)`` after the last n patches of some of the passes, which are of as many patches."""
-    some = [passes[row] for row in rows]
-    scales = np.array([one.scale() for one in some])
-    values = np.zeros((len(some), some[0].n_patches * PATCH), dtype=np.float32)
-    for row, (one, (middle, unit)) in enumerate(zip(some, scales, strict=True)):
+def _forecast(weights: Weights, passes: Sequence[_Pass], device: Device) -> Floats:
+    """Medians ``(B, n, HEAD)`` after the last n patches of passes of as many patches."""
+    K = passes[0].n_patches
+    scales = np.array([one.scale() for one in passes])
+    values = np.zeros((len(passes), K * PATCH), dtype=np.float32)
+    for row, (one, (middle, unit)) in enumerate(zip(passes, scales, strict=True)):
         if unit and not one.is_wild:
             values[row, -len(one.values) :] = (one.values - middle) / unit
-    counts = np.array([len(one.values) for one in some])
-    quantiles = forecast_patches(weights, values, counts, pairs, n_last=SHARED, device=device)
+    counts, pairs = np.array([len(one.values) for one in passes]), np.array([one.periods for one in passes])
+    quantiles = forecast_patches(weights, values, counts, pairs, n_last=min(SHARED, K), device=device)
     in_units: Floats = scales[:, :1, None] + scales[:, 1:, None] * quantiles[..., MEDIAN]
     return in_units

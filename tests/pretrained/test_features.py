@@ -33,7 +33,7 @@ def test_shapes(series):
     assert features.candidates.shape == (3, 6, len(CANDIDATES), HEAD)
     assert {array.dtype for array in features[:-1]} == {np.dtype(np.float32)}
     assert features.seen[:, -1].tolist() == [96, 50, 91]
-    last = make_features(*series, last_only=True)
+    last = make_features(*series, n_last=1)
     np.testing.assert_array_equal(last.inputs, features.inputs)
     np.testing.assert_array_equal(last.candidates, features.candidates[:, -1:])
 

@@ -24,7 +24,7 @@ def assert_alike(actual, desired, tolerance=1e-4):
 @pytest.mark.parametrize("views", [[MONTHS], [(4, 12), MONTHS]], ids=["one season", "two seasons"])
 def test_forecasts_are_those_of_the_network_in_units_of_the_data(weights, seasonal, views):
     """A series of whole patches, each step of which is written down again here; with two seasons, a mean of two."""
-    series = seasonal(7 * PATCH)
+    series = seasonal(4 * PATCH)  # too few for earlier forecasts to calibrate by
     (quantiles,) = forecast_quantiles(weights, [series], views[:1], 20)
     center = np.median(series)
     unit = np.abs(series - center).mean()
