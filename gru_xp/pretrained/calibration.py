@@ -34,6 +34,9 @@ ROUNDING = 1e-4
 
 BLOCKS = HEAD // PATCH
 
+NEAR = (1 / np.sqrt(np.arange(HEAD) + 4.0)).astype(np.float32)
+"""How much errors count, by step ahead, as in training."""
+
 
 class _Past(NamedTuple):
     """Errors of the forecasts after each patch, for each patch of steps ahead."""
@@ -42,13 +45,15 @@ class _Past(NamedTuple):
     relative: Floats  # (B, n, HEAD): distances from the median, in those of the outer quantile on that side
 
 
-def calibrate(quantiles: Floats, naive: Floats, values: Floats, counts: Rows, longest: Rows, n_last: int) -> Floats:
+def calibrate(quantiles: Floats, earlier: Floats, naive: Floats, values: Floats, counts: Rows, longest: Rows) -> Floats:
     """Calibrate the forecasts after each of the last patches of some series by the errors of those before.
 
     Parameters
     ----------
-    quantiles : array, shape ``(B, n, HEAD, Q)``
-        Forecasts after each of the last n patches.
+    quantiles : array, shape ``(B, m, HEAD, Q)``
+        Forecasts after each of the last m patches.
+    earlier : array, shape ``(B, n, HEAD, 3)``
+        The lowest quantile, the median and the highest one after each of the last n patches, n at least m.
     naive : array, shape ``(B, n, 3, HEAD)``
         As `naive_forecasts` has them.
     values : array, shape ``(B, 16 K)``
@@ -57,12 +62,10 @@ def calibrate(quantiles: Floats, naive: Floats, values: Floats, counts: Rows, lo
         How many values each series has, the last ones.
     longest : array, shape ``(B,)``
         The longest season in values.
-    n_last
-        How many of the forecasts are wanted.
 
     Returns
     -------
-    array, shape ``(B, n_last, HEAD, Q)``
+    array, shape ``(B, m, HEAD, Q)``
 
     Notes
     -----
@@ -71,11 +74,11 @@ def calibrate(quantiles: Floats, naive: Floats, values: Floats, counts: Rows, lo
     prediction (Lei et al. 2018, doi:10.1080/01621459.2017.1307116), to the power of n / (n + `PRIOR`) for n earlier
     forecasts. Then all quantiles move towards the best naive forecast as far as its earlier errors were smaller.
     """
-    n = quantiles.shape[1]
-    past, seen = _past(quantiles, naive, values), _seen(values, counts, n)
+    n = earlier.shape[1]
+    past, seen = _past(earlier, naive, values), _seen(values, counts, n)
     is_judged, has_width = seen >= np.maximum(MIN_SEEN, longest[:, None]), seen >= MIN_SEEN_FOR_WIDTH
-    calibrated = quantiles[:, n - n_last :].copy()
-    for number, k in enumerate(range(n - n_last, n)):
+    calibrated = quantiles.copy()
+    for number, k in enumerate(range(n - quantiles.shape[1], n)):
         factor = _width_factor(past.relative[:, :k], has_width[:, :k])
         median = calibrated[:, number, :, MEDIAN, None]
         calibrated[:, number] = median + factor[:, None, None] * (calibrated[:, number] - median)
@@ -98,14 +101,14 @@ def _seen(values: Floats, counts: Rows, n: int) -> Rows:
     return np.asarray(np.arange(length - (n - 1) * PATCH, length + 1, PATCH) - first[:, None])
 
 
-def _past(quantiles: Floats, naive: Floats, values: Floats) -> _Past:
-    B, n = quantiles.shape[:2]
+def _past(earlier: Floats, naive: Floats, values: Floats) -> _Past:
+    B, n = earlier.shape[:2]
     ends = np.arange(values.shape[1] - PATCH * n, values.shape[1], PATCH) + PATCH
     ahead = np.minimum(ends[:, None] + np.arange(HEAD), values.shape[1] - 1)  # those beyond the end are never used
-    truth, median = values[:, ahead].astype(np.float64), quantiles[..., MEDIAN]
+    truth, (low, median, high) = values[:, ahead], np.moveaxis(earlier, 3, 0)
     errors = np.abs(np.concatenate([median[:, :, None], naive], axis=2) - truth[:, :, None])
-    errors /= np.sqrt(np.arange(HEAD) + 4.0)
-    width = np.where(truth > median, quantiles[..., -1] - median, median - quantiles[..., 0])
+    errors *= NEAR
+    width = np.where(truth > median, high - median, median - low)
     relative = np.abs(truth - median) / np.maximum(width, ROUNDING)
     return _Past(errors.reshape(B, n, -1, BLOCKS, PATCH).sum(axis=4), relative)
 
@@ -133,7 +136,7 @@ def _width_factor(relative: Floats, is_counted: NDArray[np.bool_]) -> Floats:
     if not n.any():
         return np.ones(B)
     is_known = np.repeat(np.arange(BLOCKS) < _known(k)[:, None], PATCH, axis=1)
-    weight = (is_counted[:, :, None] * is_known / np.sqrt(np.arange(HEAD) + 4.0)).reshape(B, -1)
+    weight = (is_counted[:, :, None] * is_known * NEAR).reshape(B, -1)
     order = np.argsort(relative.reshape(B, -1), axis=1)
     share = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1)
     at = np.argmax(share >= COVERAGE * share[:, -1:], axis=1)

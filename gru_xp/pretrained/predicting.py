@@ -211,29 +211,37 @@ def forecast_patches(
     """
     K = values.shape[1] // PATCH
     n = min(max(n_needed(K), n_last), K)
-    quantiles = _forecast_view(weights, values, counts, periods, n, device)
+    quantiles, earlier = _forecast_view(weights, values, counts, periods, (n_last, n), device)
     if (two := np.flatnonzero(periods[:, 0] != periods[:, 1])).size:
-        longer = _forecast_view(weights, values[two], counts[two], periods[two][:, [1, 1]], n, device)
-        quantiles[two] = (quantiles[two] + longer) / 2
+        of_longer = periods[two][:, [1, 1]]
+        view = _forecast_view(weights, values[two], counts[two], of_longer, (n_last, n), device)
+        for first, second in zip((quantiles, earlier), view, strict=True):
+            first[two] = (first[two] + second) / 2
     naive = naive_forecasts(values, counts, periods, n)
-    return calibrate(quantiles, naive, values, counts, periods.max(axis=1), n_last)
+    return calibrate(quantiles, earlier, naive, values, counts, periods.max(axis=1))
 
 
 def _forecast_view(
-    weights: Weights, values: Floats, counts: Rows, periods: Rows, n_last: int, device: Device
-) -> Floats:
-    features = make_features(values, counts, periods, n_last=n_last)
-    last = slice(-n_last, None)
+    weights: Weights, values: Floats, counts: Rows, periods: Rows, n_last: tuple[int, int], device: Device
+) -> tuple[Floats, Floats]:
+    """Quantiles ``(B, m, HEAD, Q)`` after the last m patches, and the three ``(B, n, HEAD, 3)`` of `calibrate`."""
+    m, n = n_last
+    features = make_features(values, counts, periods, n_last=n)
     with device.use(), one_blas_thread:  # so that bits do not depend on the number of threads
         x, candidates = (to_device(array, device) for array in (features.inputs, features.candidates))
         # without ops, those that are kept for each thread compute, which have prepared it before
         squashed = to_host(predict_each(x, candidates, weights.params_on(device)))
-    quantiles = np.sort(unsquash(squashed.astype(np.float64)).transpose(0, 1, 3, 2), axis=3)
-    median = quantiles[..., MEDIAN, None]
-    quantiles = median + weights.widths[:, None] * (quantiles - median)
-    scale, location = (array[:, last, None, None].astype(np.float64) for array in (features.scale, features.location))
-    in_units: Floats = location + scale * quantiles
-    return in_units
+    scale, location = (array[:, -n:, None, None].astype(np.float64) for array in (features.scale, features.location))
+    quantiles = np.sort(squashed[:, -m:], axis=2).transpose(0, 1, 3, 2).astype(np.float64)
+    quantiles = _widen(weights, unsquash(quantiles)) * scale[:, -m:] + location[:, -m:]
+    three = np.stack([squashed.min(axis=2), squashed[:, :, MEDIAN], squashed.max(axis=2)], axis=3)
+    return quantiles, _widen(weights, unsquash(three)) * scale + location
+
+
+def _widen(weights: Weights, quantiles: Floats) -> Floats:
+    median = quantiles[..., quantiles.shape[3] // 2, None]
+    widened: Floats = median + weights.widths[:, None] * (quantiles - median)
+    return widened
 
 
 def _check(quantiles: Floats, names: Sequence[object] | None) -> None:

@@ -17,10 +17,10 @@ def series(rng):
     center = values[:, PATCH - 1 :: PATCH, None, None] + error
     quantiles = center + np.sort(rng.normal(size=(4, K, HEAD, len(LEVELS))), axis=3)
     naive = naive_forecasts(values, counts, np.tile(PERIODS, (4, 1)), K)
-    return quantiles, naive, values, counts, np.full(4, PERIODS[1])
+    return quantiles, quantiles[..., [0, MEDIAN, -1]], naive, values, counts, np.full(4, PERIODS[1])
 
 
-def by_hand(quantiles, naive, values, count, longest, k):
+def by_hand(quantiles, _, naive, values, count, longest, k):
     """The calibrated quantiles ``(HEAD, Q)`` of one series after patch k, by loops over the earlier forecasts."""
     errors, relative, weights, n = np.zeros(4), [], [], 0
     for earlier in range(k):
@@ -52,7 +52,7 @@ def by_hand(quantiles, naive, values, count, longest, k):
 
 def test_calibrated_forecasts_equal_those_by_loops(series):
     """Of one series much better than the naive forecasts, of one much worse, and of one with few earlier forecasts."""
-    calibrated = calibrate(*series, 3)
+    calibrated = calibrate(series[0][:, -3:], *series[1:])
     assert calibrated.shape == (4, 3, HEAD, len(LEVELS))
     for row in range(4):
         for number in range(3):
@@ -61,11 +61,11 @@ def test_calibrated_forecasts_equal_those_by_loops(series):
 
 
 def test_values_that_follow_do_not_matter(series):
-    quantiles, naive, values, counts, longest = series
-    calibrated = calibrate(*series, 2)
+    quantiles, earlier, naive, values, counts, longest = series
+    calibrated = calibrate(series[0][:, -2:], *series[1:])
     changed = values.copy()
     changed[:, -PATCH:] += 100
-    other = calibrate(quantiles, naive, changed, counts, longest, 2)
+    other = calibrate(quantiles[:, -2:], earlier, naive, changed, counts, longest)
     np.testing.assert_array_equal(other[:, 0], calibrated[:, 0])
     assert (other[0, 1] != calibrated[0, 1]).any()
 
@@ -83,8 +83,8 @@ def test_naive_forecasts_repeat_the_last_value_and_cycles(rng):
 
 def test_equal_values_at_the_beginning_do_not_count(series):
     """As all forecasts of them are right, whatever the network is worth."""
-    quantiles, naive, values, counts, longest = (array[1:2] for array in series)
+    quantiles, earlier, naive, values, counts, longest = (array[1:2] for array in series)
     values = np.concatenate([np.full_like(values[:, :200], values[0, 200]), values[:, 200:]], axis=1)
-    calibrated = calibrate(quantiles, naive, values, counts, longest, 1)
-    shorter = calibrate(quantiles, naive, values, np.array([K * PATCH - 200]), longest, 1)
+    calibrated = calibrate(quantiles[:, -1:], earlier, naive, values, counts, longest)
+    shorter = calibrate(quantiles[:, -1:], earlier, naive, values, np.array([K * PATCH - 200]), longest)
     np.testing.assert_array_equal(calibrated, shorter)
