@@ -7,9 +7,7 @@ from numpy.typing import NDArray
 
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
-from gru_xp.pretrained.features import HEAD, LEVELS, PATCH
-
-MEDIAN = LEVELS.index(0.5)
+from gru_xp.pretrained.features import HEAD, LEVELS, MEDIAN, PATCH
 
 MIN_SEEN = 192
 """Values before an earlier forecast, and no less than its longest season, for its error to count."""

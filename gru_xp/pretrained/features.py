@@ -23,6 +23,8 @@ HEAD = 64
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels of the quantiles that the network forecasts."""
 
+MEDIAN = LEVELS.index(0.5)
+
 CANDIDATES = (
     "last value",
     "mean of a cycle",

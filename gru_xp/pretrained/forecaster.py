@@ -29,8 +29,8 @@ from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.io.spacing import find_spacing
 from gru_xp.io.table import Rows
 from gru_xp.nn.checks import shown, whole_number
-from gru_xp.pretrained.features import CONTEXT, LEVELS
-from gru_xp.pretrained.predicting import MEDIAN, MIN_VALUES, Periods, forecast_quantiles, periods_of
+from gru_xp.pretrained.features import CONTEXT, LEVELS, MEDIAN
+from gru_xp.pretrained.predicting import MIN_VALUES, Periods, forecast_quantiles, periods_of
 from gru_xp.pretrained.weights import Weights, default_weights, load_weights
 
 if TYPE_CHECKING:

@@ -12,8 +12,17 @@ from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.scaling import LARGEST
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
-from gru_xp.pretrained.calibration import MEDIAN, calibrate, n_needed
-from gru_xp.pretrained.features import CONTEXT, HEAD, LEVELS, PATCH, make_features, naive_forecasts, unsquash
+from gru_xp.pretrained.calibration import calibrate, n_needed
+from gru_xp.pretrained.features import (
+    CONTEXT,
+    HEAD,
+    LEVELS,
+    MEDIAN,
+    PATCH,
+    make_features,
+    naive_forecasts,
+    unsquash,
+)
 from gru_xp.pretrained.network import predict_each
 from gru_xp.pretrained.periods import find_periods
 from gru_xp.pretrained.weights import Weights

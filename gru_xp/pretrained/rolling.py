@@ -10,9 +10,8 @@ from gru_xp.devices import Device
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.series import Reading, TimeSeries
 from gru_xp.io.table import Rows
-from gru_xp.pretrained.features import CONTEXT, HEAD, PATCH
+from gru_xp.pretrained.features import CONTEXT, HEAD, MEDIAN, PATCH
 from gru_xp.pretrained.predicting import (
-    MEDIAN,
     MIN_VALUES,
     Periods,
     forecast_patches,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from gru_xp.pretrained.calibration import COVERAGE, MEDIAN, MIN_SEEN, MIN_SEEN_FOR_WIDTH, PRIOR, calibrate
-from gru_xp.pretrained.features import HEAD, LEVELS, PATCH, naive_forecasts
+from gru_xp.pretrained.calibration import COVERAGE, MIN_SEEN, MIN_SEEN_FOR_WIDTH, PRIOR, calibrate
+from gru_xp.pretrained.features import HEAD, LEVELS, MEDIAN, PATCH, naive_forecasts
 
 K = 20
 PERIODS = (7, 24)

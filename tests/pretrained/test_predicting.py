@@ -5,10 +5,10 @@ import pytest
 from gru_xp.devices import resolve_device
 from gru_xp.errors import DataError
 from gru_xp.nn.params import map_arrays
-from gru_xp.pretrained.features import CONTEXT, HEAD, LEVELS, PATCH, make_features, unsquash
+from gru_xp.pretrained.features import CONTEXT, HEAD, LEVELS, MEDIAN, PATCH, make_features, unsquash
 from gru_xp.pretrained.network import predict
 from gru_xp.pretrained.periods import find_periods
-from gru_xp.pretrained.predicting import MEDIAN, continue_forecast, forecast_quantiles, periods_of
+from gru_xp.pretrained.predicting import continue_forecast, forecast_quantiles, periods_of
 from gru_xp.pretrained.weights import Weights
 
 pytestmark = pytest.mark.compat

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from gru_xp.pretrained import weights as weights_module
-from gru_xp.pretrained.features import CONTEXT, HEAD
+from gru_xp.pretrained.features import CONTEXT, HEAD, MEDIAN
 from gru_xp.pretrained.forecaster import ZeroShotForecaster
 from gru_xp.pretrained.network import init_zero_shot_params
-from gru_xp.pretrained.predicting import MEDIAN, forecast_quantiles
+from gru_xp.pretrained.predicting import forecast_quantiles
 from gru_xp.pretrained.rolling import BLOCK, context_start, fast_forecast, rolling_medians
 
 pytestmark = pytest.mark.compat
