@@ -14,7 +14,7 @@ MIN_SEEN = 192
 
 MIN_FORECASTS = 3
 
-KEPT, REPLACED = 0.95, 1.1
+KEPT, REPLACED = 1.0, 1.15
 """Error of the earlier forecasts, relative to that of the best naive one, up to which a forecast is kept as it is, and
 from which the naive one replaces it; in between, it is a mean of both."""
 

@@ -45,7 +45,7 @@ def by_hand(quantiles, _, naive, values, count, longest, k):
         result = result[:, [MEDIAN]] + factor * (result - result[:, [MEDIAN]])
     if errors.any():
         best = np.argmin(errors[1:])
-        share = np.clip((errors[0] / errors[1 + best] - 0.95) / 0.15, 0, 1)
+        share = np.clip((errors[0] / errors[1 + best] - 1) / 0.15, 0, 1)
         result += share * (naive[k, best] - result[:, MEDIAN])[:, None]
     return result
 
