@@ -156,8 +156,8 @@ def test_backtest(app, write, line, weights_file):
     given = ("backtest", csv, *SMALL, "--model", "auto", "--weights", weights_file, "--windows", 12, "--steps", 2)
     outcome = app(*given, "--refit", 6, "--json", "--out", "all.json")
     assert outcome.code == 0, outcome.err
-    lines = [line for line in outcome.err.splitlines() if line.startswith("auto")]
-    assert [int(line.split()[1]) for line in lines] == [276, 288]
+    lines = [line for line in outcome.err.splitlines() if "auto, " in line]
+    assert [int(line.partition("auto, ")[2].split()[0]) for line in lines] == [276, 288]
     assert all("zero-shot" in line for line in lines)
     metrics = json.loads(outcome.out)
     expected = AutoForecaster(horizon=2, hidden_size=2, num_steps=3, weights=weights_file).backtest(
