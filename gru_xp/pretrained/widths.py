@@ -9,8 +9,8 @@ from gru_xp.pretrained.training import Batches
 from gru_xp.pretrained.weights import Weights
 
 COVERAGE = 0.86
-"""Share of the synthetic values that the intervals from the lowest level to the highest hold: more than the 0.8 that they
-are to hold of real series, which are less like each other."""
+"""Share of the synthetic values that the intervals from the lowest level to the highest hold: more than the 0.8 that
+they are to hold of real series, which differ more."""
 
 BATCHES = 24
 
