@@ -101,6 +101,7 @@ def test_errors_have_one_base():
         "DeviceError": RuntimeError,
         "MemoryLimitError": MemoryError,
         "CheckpointError": ValueError,
+        "WorkerError": RuntimeError,
     }.items():
         error = getattr(errors, name)
         assert issubclass(error, gru_xp.GruXpError), name
