@@ -35,6 +35,7 @@ from .options import (
     forecasts_to_compare,
     json_option,
     limits_taken_off,
+    plot_option,
     quiet_option,
     season_option,
     setting,
@@ -216,6 +217,7 @@ def _check_suffix(ctx: click.Context, param: click.Parameter, value: Path | None
     help="Write all forecasts to this .csv or .json file, in the columns of Nixtla's libraries: unique_id, ds, cutoff, "
     "y, and one for each model. With --refit, a backtest that was stopped continues from FILE.journal.",
 )
+@plot_option("Draw each forecast over the series, and the error of each")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @compare_option
 @quiet_option
@@ -238,6 +240,7 @@ def backtest(
     device: DeviceRequest,
     workers: int,
     out: Path | None,
+    plot: Path | None,
     overwrite: bool,
     compare: tuple[str, ...],
     quiet: bool,
@@ -253,10 +256,11 @@ def backtest(
     from gru_xp.forecasting.backtest import first_origin
     from gru_xp.forecasting.data import naming
 
-    if out is not None:
-        check_out(out, source, csv, overwrite=overwrite)
-    elif overwrite:
-        raise click.UsageError("--overwrite needs --out")
+    for option, path in (("--out", out), ("--plot", plot)):
+        if path is not None:
+            check_out(path, source, csv, option=option, overwrite=overwrite)
+    if overwrite and out is None and plot is None:
+        raise click.UsageError("--overwrite needs --out or --plot")
     if refit is None:
         refuse_given(ctx, ("workers",), "needs --refit always or N; there is only one training without")
     journal = None if out is None or refit is None else out.with_name(out.name + ".journal")
@@ -305,6 +309,9 @@ def backtest(
         if journal is not None:
             journal.unlink(missing_ok=True)
         note(f"written to {out}", quiet=quiet)
+    if plot is not None:
+        _draw(result, plot)
+        note(f"plot written to {plot}", quiet=quiet)
     if as_json:
         print_json({"source": source, "file": str(read.path), "target": read.target, **result.metrics})
     else:
@@ -441,6 +448,17 @@ def _write(result: "Backtest", path: Path) -> None:
             path.write_text(json.dumps(frame.to_dict("records"), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error}); use another --out") from error
+
+
+def _draw(result: "Backtest", path: Path) -> None:
+    """The plot of all forecasts."""
+    from gru_xp.errors import DataError
+    from gru_xp.reporting.style import save_figure
+
+    try:
+        save_figure(result.plot(), path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}); use another --plot") from error
 
 
 def _settings_of_train() -> list[click.Parameter]:

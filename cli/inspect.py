@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .messages import number_text, print_json, print_table, seasons_text
+from gru_xp.reporting.text import number_text
+
+from .messages import print_json, print_table, seasons_text
 from .options import Command, column_options, quiet_option
 from .reading import as_arguments, reading_options
 from .sources import open_file

@@ -6,12 +6,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gru_xp.errors import DeviceWarning, printable
+from gru_xp.reporting.text import number_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -173,17 +173,6 @@ def choose_device(request: "DeviceRequest", *, quiet: bool) -> "Device":
 def print_json(result: Any) -> None:
     """A result for programs."""
     click.echo(json.dumps(result, indent=2))
-
-
-def number_text(number: float, digits: int = 9) -> str:
-    """A number with four significant digits, such as 29,070 and 0.0517.
-
-    Numbers below 0.0001, and numbers with more than `digits` digits before the point, have an exponent.
-    """
-    if not 1e-4 <= abs(number) < 0.99995 * 10**digits:
-        return f"{number:.4g}"
-    number = float(f"{number:.4g}")
-    return f"{number:,.{max(3 - floor(log10(abs(number))), 0)}f}"
 
 
 def accuracy_title(file: str, target: str, horizon: int) -> str:

@@ -146,6 +146,9 @@ def is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
+PLOT_FORMATS = ("png", "svg", "none")
+"""Of ``--plots``; the first one is the default."""
+
 _NO_LIMIT = {"batch_size": "all", "clip_norm": "none", "patience": 0}
 """How options say that there is no limit, which is None in Python."""
 
@@ -358,6 +361,34 @@ def limit_options(command: F) -> F:
         text = f"No forecast, nor interval, is {side} this.  [default: with RUN, as in the run]"
         with_limits = click.option(name, field, type=FiniteNumber(), metavar="X", help=text)(with_limits)
     return cast(F, with_limits)
+
+
+def plots_option(command: F) -> F:
+    """``--plots``."""
+    return click.option(
+        "--plots",
+        type=click.Choice(PLOT_FORMATS),
+        default=PLOT_FORMATS[0],
+        show_default=True,
+        help="Format of the plots in the run folder; none to draw none.",
+    )(command)
+
+
+def plot_option(what: str) -> Callable[[F], F]:
+    """``--plot``, whose help says what is drawn."""
+    return click.option(
+        "--plot",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        callback=_check_plot,
+        help=f"{what}, as a .png, .svg or .pdf file.",
+    )
+
+
+def _check_plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise click.BadParameter(f"'{value}' must end in .png, .svg or .pdf, which determines the format.")
+    return value
 
 
 def compare_option(command: F) -> F:

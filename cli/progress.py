@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .messages import note, number_text
+from gru_xp.reporting.text import number_text
+
+from .messages import note
 
 if TYPE_CHECKING:
     from gru_xp.training.trainer import EpochRecord

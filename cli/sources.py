@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .messages import choose_device, note, rows_text
+from .options import PLOT_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ _FACTS: _Kinds = {
     "threads": int,
     "checkpoint_every": _WHOLE,
     "checkpoint_seconds": _NUMBER,
+    "plots": str,
 }
 """What `train` writes about a run into its checkpoint."""
 
@@ -206,17 +208,19 @@ def is_file_of(given: str, path: Path) -> bool:
         return False
 
 
-def check_out(path: Path, source: str, csv: str | None, *, overwrite: bool) -> None:
+def check_out(path: Path, source: str, csv: str | None, *, overwrite: bool, option: str = "--out") -> None:
     """Refuse an output file that is also an input, exists, or has no folder, before anything is read or trained."""
     from gru_xp.errors import DataError
 
     for given in (source, csv):
         if given is not None and is_file_of(given, path):
-            raise DataError(f"{path}: is read as {given!r}, and would be overwritten; use another --out")
+            raise DataError(f"{path}: is read as {given!r}, and would be overwritten; use another {option}")
     if path.exists() and not overwrite:
-        raise DataError(f"{path} exists; use --overwrite or another --out")
+        raise DataError(f"{path} exists; use --overwrite or another {option}")
     if not path.parent.is_dir():
-        raise DataError(f"{path}: cannot be written (there is no folder {path.parent}); make it, or use another --out")
+        raise DataError(
+            f"{path}: cannot be written (there is no folder {path.parent}); make it, or use another {option}"
+        )
 
 
 def read_options(notes: "Mapping[str, Any]", given: "Mapping[str, Any]") -> "ReadOptions":
@@ -544,7 +548,10 @@ def _check_facts(facts: "Mapping[str, Any]") -> None:
     from gru_xp.devices.threads import MOST_THREADS
     from gru_xp.training.strict_json import check_fields, shortened
 
+    facts = {"plots": PLOT_FORMATS[0], **facts}  # older runs do not say
     check_fields("the run", facts, _FACTS)
+    if facts["plots"] not in PLOT_FORMATS:
+        raise ValueError(f"plots is {shortened(facts['plots'])}")
     limits = {
         "threads": (1, MOST_THREADS),
         "checkpoint_every": (1, inf),

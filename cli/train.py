@@ -15,6 +15,7 @@ import click
 
 from gru_xp.errors import DeviceWarning
 from gru_xp.io.messages import flag
+from gru_xp.reporting.text import number_text
 
 from .exclusive import OF_TRAINING, check_auto, check_together
 from .messages import (
@@ -22,7 +23,6 @@ from .messages import (
     note,
     note_if_not_guarded,
     note_what_the_guard_chose,
-    number_text,
     print_json,
     print_parts,
     rows_text,
@@ -30,6 +30,7 @@ from .messages import (
     warn_of_few_windows,
 )
 from .options import (
+    PLOT_FORMATS,
     Command,
     DeviceRequest,
     FiniteNumber,
@@ -43,6 +44,7 @@ from .options import (
     joined_features,
     json_option,
     limits_taken_off,
+    plots_option,
     quiet_option,
     setting,
 )
@@ -333,6 +335,7 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
     help="With --resume: accept a changed file, or another --num-epochs, --learning-rate, --clip-norm, --patience, "
     "--keep-every, --device, --threads or --tf32.",
 )
+@plots_option
 @click.option(
     "--verify-cpu",
     is_flag=True,
@@ -359,6 +362,7 @@ def train(
     checkpoint_seconds: float | None,
     resume: str | None,
     allow_changes: bool,
+    plots: str,
     verify_cpu: bool,
     compare: tuple[str, ...],
     quiet: bool,
@@ -406,7 +410,11 @@ def train(
         run = new_run(csv, target, features, reading, split_ratio, settings, quiet=quiet)
         if is_panel(run.series):
             check_several({"--model auto": is_auto, "--compare": compare})
-        run.facts |= {"checkpoint_every": checkpoint_every, "checkpoint_seconds": checkpoint_seconds}
+        run.facts |= {
+            "checkpoint_every": checkpoint_every,
+            "checkpoint_seconds": checkpoint_seconds,
+            "plots": plots,
+        }
         default_out = Path("runs", f"{run.source.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
         folder = run_folder(out or default_out, overwrite=overwrite, unique=out is None)
     forecaster, request = run.forecaster, run.device or device
@@ -776,14 +784,15 @@ def _write_run(
         if selection is not None:
             write_history(folder, selection.history, of_selection=True)
         write_metrics(folder, metrics)
-        shown = training if selection is None else selection
-        history = shown.history if forecaster.model == "gru" else ()
+        plots = run.facts.get("plots", PLOT_FORMATS[0])  # older runs do not say
         if is_panel(series):
             write_panel_predictions(folder, parts)
-            write_cost_plot(folder, history, shown.best_epoch)
+            if plots != "none":
+                write_cost_plot(folder, plots, forecaster)
             return metrics, metrics_of_parts
         write_predictions(folder, run.source.one, parts)
-        write_plots(folder, run.source.one, parts, history, shown.best_epoch)
+        if plots != "none":
+            write_plots(folder, plots, forecaster, run.source.one, run.split, parts)
     return metrics, parts
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gru_xp.io.messages import flag
+from gru_xp.reporting.text import number_text
 
 from .exclusive import OF_TRAINING
-from .messages import note, number_text
+from .messages import note
 from .options import DeviceRequest, settings_as_options
 from .sources import (
     Source,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 CHANGEABLE = ("num_epochs", "learning_rate", "clip_norm", "patience", "keep_every", "device", "threads", "tf32")
 """Options that a resumed run may change, with --allow-changes."""
 
-_FREE = ("checkpoint_every", "checkpoint_seconds", "no_fallback")  # they change nothing of what is computed
+_FREE = ("checkpoint_every", "checkpoint_seconds", "plots", "no_fallback")  # they change nothing of what is computed
 
 
 @dataclass
@@ -202,7 +203,7 @@ def resumed_run(
     _say_how_the_schedule_changes(forecaster, changes, state.epoch)
     for name, value in changes.items():
         setattr(forecaster, name, value)
-    facts |= {name: given[name] for name in ("checkpoint_every", "checkpoint_seconds") if name in given}
+    facts |= {name: given[name] for name in ("checkpoint_every", "checkpoint_seconds", "plots") if name in given}
 
     if "panel" in forecaster.notes and csv is not None:
         _refuse(path, f"a run of several series continues with the rows stored in it; leave {csv} out")

@@ -71,6 +71,12 @@ SCANS = {
 PLAIN_SCANS = {"cupy": "gru_xp.devices.cupy_ops"}
 """Which module makes the plain scan, by its `plain_ops`, where that has to know the device."""
 
+PLOTS = "gru_xp.reporting.figures"
+"""Which module draws a forecaster and a backtest, by its `plot_forecaster` and `plot_backtest`.
+
+`gru_xp.forecasting`, which knows no plots, looks here, and imports the module when somebody asks for one.
+"""
+
 _MOVED = {
     "gru_xp.devices": ("Device", "to_device", "to_host"),
     "gru_xp.errors": ("CheckpointError", "DataError", "DeviceError", "MemoryLimitError", "ShapeError"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ from gru_xp.nn.checks import shown, whole_number
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 OtherForecast = Callable[[Floats, Rows, int, int], Floats]
 """``forecast(values, origins, horizon, season)``: forecasts ``(n, horizon)`` of the rows from each of ``origins (n,)``
@@ -148,7 +150,7 @@ class Backtest:
     @property
     def y_true(self) -> Floats:
         """Their actual values, NaN where they are missing, shape ``(n, horizon)``."""
-        return _known_values(self.series)[self.rows]
+        return known_values(self.series)[self.rows]
 
     @property
     def y_pred(self) -> Floats:
@@ -197,7 +199,7 @@ class Backtest:
         """
         y_true, model = self.y_true, self.model
         forecasts = self._without_rounding()
-        errors = accuracy(y_true, forecasts, _known_values(self.series.head(self.learned)), self.season)
+        errors = accuracy(y_true, forecasts, known_values(self.series.head(self.learned)), self.season)
         for name in ("mae", "rmse"):
             if errors[model][name] is None:
                 raise DataError(
@@ -240,7 +242,7 @@ class Backtest:
 
     def _without_rounding(self) -> dict[str, Floats]:
         """The forecasts, equal to the actual values and to each other where they differ by rounding alone."""
-        points, most = self.points, rounding(_known_values(self.series))
+        points, most = self.points, rounding(known_values(self.series))
         equal: dict[str, Floats] = {}
         for name in sorted(points, key=needs_no_training, reverse=True):
             forecast = points[name]
@@ -299,8 +301,33 @@ class Backtest:
             }
         )
 
+    def plot(self, kind: str = "folds") -> "Figure":
+        """Draw the forecasts, or their errors.
 
-def _known_values(series: TimeSeries) -> Floats:
+        Parameters
+        ----------
+        kind : {"folds", "sequence", "error_by_step", "residual"}
+            ``"folds"`` draws each forecast over the series, and the error of each. For the others, see
+            `Forecaster.plot`; where forecasts overlap, ``"residual"`` takes the nearest one of each row, and
+            ``"sequence"`` the last one.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It belongs to no pyplot session.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such kind.
+        """
+        from gru_xp import PLOTS
+
+        figure: Figure = import_module(PLOTS).plot_backtest(self, kind)
+        return figure
+
+
+def known_values(series: TimeSeries) -> Floats:
     """The target, NaN where it was missing."""
     target = series.values[:, 0]
     return target if series.observed is None else np.where(series.observed[:, 0], target, np.nan)
@@ -835,7 +862,7 @@ def _check_origins(origins: Rows, series: TimeSeries, first: int, horizon: int) 
             f"{len(series)} rows are too few for forecasts of {horizon} step(s) after the rows to learn from; at least "
             f"{first + horizon} are needed: give more rows or fewer steps"
         )
-    target = _known_values(series)
+    target = known_values(series)
     if np.isnan(target[origins[:, None] + np.arange(horizon)]).all():
         raise DataError(
             f"{printable(series.target)} is missing in every row that is forecast: there is nothing to compare "

@@ -132,7 +132,7 @@ def evaluate(
             if len(own) and not np.isnan(part.y_true).all():
                 if name == list(origins)[-1] and own[0] >= known_rows:
                     part = with_others(part, others)
-                evaluated.append(_part(name, part))
+                evaluated.append(evaluated_part(name, part))
         if not evaluated:
             raise DataError(
                 f"{printable(taken.target)} is missing in every row after the first {forecaster.window_length}: there "
@@ -141,7 +141,8 @@ def evaluate(
     return evaluated
 
 
-def _part(name: str, part: Backtest) -> EvaluatedPart:
+def evaluated_part(name: str, part: Backtest) -> EvaluatedPart:
+    """The forecasts of a backtest whose actual values are known, as those of a part."""
     there = ~np.isnan(part.y_true)
     best = next(model for model in part.baselines if column_name(model) == part.metrics["best_baseline"])
     return EvaluatedPart(

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
+from importlib import import_module
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,6 +64,7 @@ from gru_xp.training.trainer import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from gru_xp.forecasting.backtest import Backtest, OtherForecast
     from gru_xp.forecasting.explanation import Explanation
@@ -857,6 +859,49 @@ class Forecaster:
                 workers=workers,
                 journal=journal,
             )
+
+    def plot(self, kind: str, series: Any = None, steps: int | None = None, *, start: int | None = None) -> "Figure":
+        """Draw this forecaster's forecasts, or its training.
+
+        Parameters
+        ----------
+        kind : {"forecast", "sequence", "error_by_step", "residual", "cost"}
+            ``"forecast"`` draws the series and the forecast of the rows after it, with intervals if there are any.
+            ``"sequence"`` draws actual values and predictions, of the last three seasons if there are more,
+            ``"error_by_step"`` the mean absolute error of all forecasts by step ahead, and ``"residual"`` the errors
+            over time, their distribution and their autocorrelation: those of `evaluate`. ``"cost"`` draws the loss over
+            epochs, and that of the best forecast without training if the series is given.
+        series
+            As for `fit`, with the same columns; ``"cost"`` needs none.
+        steps
+            Of ``"forecast"``, the number of rows to forecast; by default a season, or 10 rows without one, and at least
+            `horizon`; `horizon` where intervals are forecast. Of the others, steps ahead as for `evaluate`.
+        start
+            As for `evaluate`: number of rows that this forecaster was fitted to, if the series goes on after them.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It belongs to no pyplot session: ``figure.savefig(path)`` writes it, and notebooks show it.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such kind; it needs a series, or a training history, which model files do not hold; or another
+            argument is out of range.
+        DataError
+            As for `evaluate`.
+
+        Warns
+        -----
+        DataWarning
+            As for `fit`.
+        """
+        from gru_xp import PLOTS
+
+        self._check_fitted()
+        figure: Figure = import_module(PLOTS).plot_forecaster(self, kind, series, steps, start=start)
+        return figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, which `load` reads on any device.

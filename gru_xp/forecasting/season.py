@@ -92,7 +92,7 @@ def has_season(values: Floats, season: int) -> bool:
     rest = values[first : first + len(trend)] - trend
     if np.ptp(rest) < 1e-12 * np.ptp(values) or not np.ptp(rest):
         return False
-    rho = _autocorrelation(rest)
+    rho = autocorrelation(rest)
     below_zero = np.flatnonzero(rho[:season] < 0)
     decline = int(below_zero[0]) if below_zero.size else season
     error = np.sqrt((1 + 2 * np.sum(rho[1:decline] ** 2)) / (len(rest) - season))
@@ -158,7 +158,7 @@ def _season(values: Floats) -> int | None:
     N, max_lag = len(values), len(values) // MIN_SEASONS
     if max_lag < 2 or np.ptp(values) < 1e-12:
         return None
-    rho = _autocorrelation(values)[: max_lag + 2]
+    rho = autocorrelation(values)[: max_lag + 2]
     below_zero = np.flatnonzero(rho < 0)
     if not below_zero.size:
         return None
@@ -173,7 +173,7 @@ def _season(values: Floats) -> int | None:
     return int(max(high[high < 1.5 * high[0]], key=rho.__getitem__)) if high.size else None
 
 
-def _autocorrelation(values: Floats) -> Floats:
+def autocorrelation(values: Floats) -> Floats:
     """The autocorrelation at lags 0 to N-1, by a Fourier transform that is padded with zeros."""
     N = len(values)
     spectrum = np.fft.rfft(values - values.mean(), 2 * N)

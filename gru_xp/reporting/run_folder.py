@@ -20,7 +20,9 @@ import numpy as np
 from gru_xp.errors import CheckpointError, DataError, printable
 from gru_xp.forecasting.backtest import column_name
 from gru_xp.forecasting.evaluation import EvaluatedPart
+from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.panel_evaluation import PanelBacktest
+from gru_xp.forecasting.windows import Split
 from gru_xp.io.series import TimeSeries
 from gru_xp.training.files import PARTIAL
 from gru_xp.training.trainer import EpochRecord
@@ -36,9 +38,8 @@ _PARTIAL = ".partial-"
 _HISTORY, _SELECTION = "history.csv", "selection.csv"
 _METRICS, _PREDICTIONS, _PLOTS = "metrics.json", "predictions.csv", "plots"
 _SERIES = "series.csv"
-_COST_PLOT = "cost_plot.png"
-_PLOTS_OF_SOME = (_COST_PLOT, "sequence_plot.png", "residual_plot.png")
-"""Which not all runs have."""
+_PLOT_NAMES = ("forecast_plot", "sequence_plot", "error_by_step", "residual_plot", "cost_plot")
+_PLOT_SUFFIXES = ("png", "svg")
 
 
 def model_file(run: str | Path) -> Path:
@@ -151,13 +152,12 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _move_up(partial: Path) -> None:
     """Move all files of a folder to the one that it is in, where no older run's are left that this one has none of."""
-    for file in (
-        Path(_SELECTION),
-        Path(_SERIES),
-        *(Path(_PLOTS, name) for name in _PLOTS_OF_SOME),
-    ):  # not all runs have them
+    plots = (Path(_PLOTS, f"{name}.{suffix}") for name in _PLOT_NAMES for suffix in _PLOT_SUFFIXES)
+    for file in (Path(_SELECTION), Path(_SERIES), *plots):  # not all runs have them
         if not (partial / file).exists():
             (partial.parent / file).unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or it holds something
+        (partial.parent / _PLOTS).rmdir()
     for file in sorted(file for file in partial.rglob("*") if file.is_file()):
         target = partial.parent / file.relative_to(partial)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -268,13 +268,14 @@ def write_panel_predictions(folder: Path, parts: Mapping[str, PanelBacktest]) ->
         pd.concat(found).to_csv(folder / name, index=False, lineterminator="\n")
 
 
-def write_cost_plot(folder: Path, history: Sequence[EpochRecord], best_epoch: int) -> None:
-    """``plots/`` with the cost alone, if there is a history."""
-    from gru_xp.reporting.plots import plot_cost
+def write_cost_plot(folder: Path, suffix: str, forecaster: Forecaster) -> None:
+    """``plots/`` with that of the loss alone, if there are epochs."""
+    from gru_xp.reporting.figures import training_plot
+    from gru_xp.reporting.style import save_figure
 
     (folder / _PLOTS).mkdir()
-    if history:
-        plot_cost(folder / _PLOTS / _COST_PLOT, history, best_epoch)
+    if forecaster.model == "gru":
+        save_figure(training_plot(forecaster), folder / _PLOTS / f"cost_plot.{suffix}")
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
@@ -284,20 +285,20 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 def write_plots(
     folder: Path,
+    suffix: str,
+    forecaster: Forecaster,
     series: TimeSeries,
+    split: Split,
     parts: Sequence[EvaluatedPart],
-    history: Sequence[EpochRecord],
-    best_epoch: int,
 ) -> None:
-    """``plots/``: cost, where there is a history, sequence and residuals."""
-    from gru_xp.reporting.plots import plot_cost, plot_residuals, plot_sequence
+    """``plots/``: those of `run_plots`, in files of a format such as ``png``."""
+    from gru_xp.reporting.figures import run_plots
+    from gru_xp.reporting.style import save_figure
 
     plots = folder / _PLOTS
     plots.mkdir()
-    if history:
-        plot_cost(plots / _COST_PLOT, history, best_epoch)
-    plot_sequence(plots / "sequence_plot.png", series, parts)
-    plot_residuals(plots / "residual_plot.png", series, parts)
+    for name, figure in run_plots(forecaster, series, split, parts):
+        save_figure(figure, plots / f"{name}.{suffix}")
 
 
 def _cell(value: float | None) -> str:

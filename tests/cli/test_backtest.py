@@ -110,6 +110,17 @@ def test_a_run_on_other_rows_and_trained_again(app, write_csv, quick, tmp_path):
     assert document["windows"] == 40 - Forecaster.load(tmp_path / "run/model.safetensors", device="cpu").window_length
 
 
+def test_the_forecasts_are_drawn(app, write_csv, monkeypatch):
+    write_csv(rows=60)
+    given = ("backtest", "own.csv", "--model", "ridge", "--steps", 3)
+    outcome = app(*given, "--plot", "folds.svg")
+    assert outcome.code == 0, outcome.err
+    assert "folds.svg" in outcome.err
+    assert Path("folds.svg").read_bytes().startswith(b"<?xml")
+    app(*given, "--plot", "no/folds.png").assert_refused("no/folds.png", "--plot")
+    assert app(*given, "--plot", "folds.xlsx").code == 2
+
+
 @pytest.mark.peer
 def test_models_of_statsforecast(app, write_csv, tmp_path):
     """In the tables of train, evaluate and backtest, fitted before the same forecasts."""

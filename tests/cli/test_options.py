@@ -78,6 +78,7 @@ VALUES = {
     "freq": "D",
     "where": "store=1",
     "out": "all.csv",
+    "plot": "folds.svg",
 }
 
 

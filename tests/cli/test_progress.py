@@ -219,7 +219,7 @@ def test_ctrl_c_on_a_terminal_finishes_the_batch_and_keeps_the_run(terminal, wri
     assert load_checkpoint(tmp_path / "my run/checkpoint.safetensors").state.epoch == metrics["epochs"]
     assert Forecaster.load(tmp_path / "my run/model.safetensors", device="cpu").hidden_size == 4
     assert sorted(os.listdir(tmp_path)) == ["my run", "own.csv"]
-    assert len(list((tmp_path / "my run/plots").iterdir())) == 3
+    assert len(list((tmp_path / "my run/plots").iterdir())) == 5
 
 
 @pytest.mark.slow
@@ -323,7 +323,7 @@ def test_a_signal_while_a_process_writes_its_files_keeps_the_run(start, tmp_path
     process.communicate(timeout=60)
     assert process.returncode in (0, 130)  # 0 where the run was over already
     assert Forecaster.load(tmp_path / "run/model.safetensors", device="cpu").best_epoch <= 2
-    assert len(list((tmp_path / "run/plots").iterdir())) == 3
+    assert len(list((tmp_path / "run/plots").iterdir())) == 5
     assert not list(tmp_path.glob("run/.partial-*"))
 
 

@@ -669,7 +669,7 @@ OTHERS = {
 }
 """Options that make another training."""
 
-FREE = {"checkpoint_every": 1, "checkpoint_seconds": 0, "no_fallback": None}
+FREE = {"checkpoint_every": 1, "checkpoint_seconds": 0, "plots": "svg", "no_fallback": None}
 """Options that change nothing of what is computed."""
 
 NEW_RUNS = {"out": "other", "overwrite": None, "verify_cpu": None, "preset": "recipe"}

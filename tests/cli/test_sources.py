@@ -153,6 +153,7 @@ def test_facts_that_no_run_has(app, restore):
         ({"path": None}, ("path, size and modified_ns",)),
         ({"size": -1}, ("size is -1",)),
         ({"threads": 10**30}, (f"threads is {10**30}",)),
+        ({"plots": "jpg"}, ("plots is 'jpg'",)),
         ({"file": ESCAPES, "bundled": None}, ("'bundled'", "None")),
     ):
         restore()

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from gru_xp.cli.messages import number_text
 from gru_xp.data import bundled_file
 from gru_xp.devices.threads import MOST_THREADS
 from gru_xp.forecasting import Forecaster
 from gru_xp.forecasting.backtest import name_in_text
 from gru_xp.reporting import run_folder
+from gru_xp.reporting.text import number_text
 from gru_xp.training.model_file import MOST_LAYERS
 
 pytestmark = pytest.mark.compat
@@ -25,8 +25,7 @@ TRAINED = ("GRU", "Ridge", "ZeroShot")
 """Forecasts in tables that are no baselines."""
 
 RUN_FILES = ["checkpoint.safetensors", "history.csv", "metrics.json", "model.safetensors", "predictions.csv"]
-PLOTS = {"cost_plot": (960, 540), "residual_plot": (960, 600), "sequence_plot": (1200, 960)}
-"""Width and height of each, in pixels."""
+PLOTS = ("cost_plot", "error_by_step", "forecast_plot", "residual_plot", "sequence_plot")
 
 
 def read_rows(path):
@@ -63,10 +62,25 @@ def test_all_files_of_a_run_are_there(run_script, quick, contents, goog, results
     assert os.listdir(tmp_path) == ["run"]  # nothing temporary
     assert sorted(contents(tmp_path / "run")) == sorted([*RUN_FILES, *(f"plots/{name}.png" for name in PLOTS)])
     assert results(tmp_path / "run") == results(goog.folder)
-    for name, (width, height) in PLOTS.items():
+    for name in PLOTS:
         path = tmp_path / "run/plots" / f"{name}.png"
         assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"), name
-        assert matplotlib.image.imread(path).shape[:2] == (height, width), name
+        assert matplotlib.image.imread(path).shape[:2] == (672, 1200), name
+
+
+def test_plots_have_the_format_that_is_asked_for(app, write_csv, quick, monkeypatch):
+    """A resumed run keeps it, unless another one is given."""
+    asked = []
+    monkeypatch.setattr(run_folder, "write_plots", lambda folder, suffix, *_: asked.append(suffix))
+    write_csv()
+    for options, suffixes in (((), ["png"]), (("--plots", "svg"), ["svg"]), (("--plots", "none"), [])):
+        assert app("train", "own.csv", *quick, *options, "--out", "run", "--overwrite").code == 0
+        assert app("train", "--resume", "run").code == 0
+        assert asked == suffixes * 2
+        asked.clear()
+    assert app("train", "--resume", "run", "--plots", "svg").code == 0
+    assert asked == ["svg"]
+    assert app("train", "own.csv", "--plots", "jpg").code == 2
 
 
 def test_train_on_a_path(app, write_csv, quick, contents, tmp_path):

@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from gru_xp.errors import CheckpointError, DataError
+from gru_xp.reporting import figures
 from gru_xp.reporting.run_folder import (
     CHECKPOINT_FILE,
     MODEL_FILE,
@@ -208,6 +210,15 @@ def test_overwriting_keeps_other_files(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_overwriting_keeps_no_plots_of_the_old_run(tmp_path):
+    (tmp_path / "plots").mkdir()
+    for name in ("forecast_plot.svg", "error_by_step.png"):
+        (tmp_path / "plots" / name).write_text("old")
+    with run_folder(tmp_path, overwrite=True):
+        pass
+    assert contents(tmp_path) == {}
+
+
 def test_an_error_leaves_everything_as_it_was(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/a").write_text("old")
@@ -359,10 +370,11 @@ def test_metrics(tmp_path):
     assert text.endswith("}\n")
 
 
-def test_plots(tmp_path, series, parts, history):
-    write_plots(tmp_path, series(), parts, history(2), 1)
-    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
-        "cost_plot.png",
-        "residual_plot.png",
-        "sequence_plot.png",
-    ]
+def test_plots(tmp_path, monkeypatch):
+    names = ("forecast_plot", "cost_plot")
+    monkeypatch.setattr(figures, "run_plots", lambda *arguments: ((name, Figure()) for name in names))
+    for suffix in ("png", "svg"):
+        folder = tmp_path / suffix
+        folder.mkdir()
+        write_plots(folder, suffix, None, None, None, [])
+        assert sorted(path.name for path in (folder / "plots").iterdir()) == sorted(f"{n}.{suffix}" for n in names)
