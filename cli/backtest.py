@@ -22,6 +22,7 @@ from .messages import (
     print_accuracy,
     print_json,
     settled_texts,
+    warn_of_few_scores,
     warn_of_few_windows,
 )
 from .options import (
@@ -394,6 +395,7 @@ class _Fits:
             learned = rows.head(len(rows) - round(len(rows) * forecaster.validation_ratio))
             warn_of_few_windows(forecaster, len(learned))
             note_if_not_guarded(forecaster, learned, quiet=self.quiet)
+            warn_of_few_scores(forecaster)
         self._has_warned, self._settled = True, settled
         epochs = f"best epoch {facts['best_epoch']} of {facts['epochs']}, " if forecaster.model == "gru" else ""
         naive = f"; nothing beats the {forecaster.fallback} forecast" if forecaster.fallback is not None else ""

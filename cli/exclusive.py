@@ -56,6 +56,8 @@ def check_auto(ctx: click.Context, settings: Mapping[str, Any]) -> None:
         raise click.UsageError("--verify-cpu cannot be combined with --model auto; give the model that it chooses")
     if (loss := settings["loss"]) in ("quantile", "gaussian", "poisson"):
         raise click.UsageError(f"--loss {loss} cannot be combined with --model auto, which compares points alone")
+    if settings["levels"]:
+        raise click.UsageError("--level cannot be combined with --model auto, which compares points alone")
     if not settings["linear_skip"]:
         raise click.UsageError("--model auto needs --linear-skip, which the ridge consists of")
 

@@ -89,8 +89,8 @@ def forecast(
     With CSV alone, nothing is trained: a pretrained GRU forecasts the target. The column of the target has the median;
     further columns have quantiles, the last value and the seasonal naive forecast. With RUN, a run folder or a model
     file, its model forecasts; without CSV, the data of the run are used. Each value is predicted from the ones before
-    it. A model of --loss quantile, gaussian or poisson also gives quantiles: 80 % of the values are expected between
-    GRU-lo-80 and GRU-hi-80.
+    it. A model of --level, or of --loss quantile, gaussian or poisson, also gives quantiles: 80 % of the values are
+    expected between GRU-lo-80 and GRU-hi-80.
 
     Dates continue at the usual spacing of the rows, written as in the file; trading days are Monday to Friday, as
     holidays are not known. If there is no usual spacing, --freq sets it.
@@ -109,6 +109,9 @@ def forecast(
             note(f"future values of {listed(series.columns[1:])} are unknown; each keeps its last value", quiet=quiet)
         point, *others = forecaster.forecast_distributions(series, [len(series)], steps).items()
         note_what_the_guard_chose(forecaster, quiet=quiet)
+        if forecaster.outputs.levels and steps > forecaster.horizon:
+            ahead = f"step {forecaster.horizon}" if forecaster.horizon > 1 else "one step ahead"
+            note(f"intervals beyond --horizon {forecaster.horizon} are as wide as those of {ahead}", quiet=quiet)
         columns = {read.target: point[1][0], **{name: values[0] for name, values in others}}
     else:
         check_without_run(source, csv)

@@ -102,6 +102,14 @@ def warn_of_few_windows(forecaster: "Forecaster", rows: int) -> None:
         )
 
 
+def warn_of_few_scores(forecaster: "Forecaster") -> None:
+    """One line on stderr if intervals have too few forecasts of held-out rows."""
+    from gru_xp.forecasting.conformal import shortage
+
+    if forecaster.guard_ended and (few := shortage(forecaster)) is not None:
+        note(f"warning: {few}")
+
+
 def note_what_the_guard_chose(forecaster: "Forecaster", *, quiet: bool = False) -> None:
     """One line on stderr if a forecaster's guard has chosen a forecast that needs no training."""
     if forecaster.fallback is not None:
@@ -221,6 +229,8 @@ def print_accuracy(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
         if _fitting_gap(_console(), header, rows, 2) is not None:
             break
     print_table(title, header, rows, left=2)
+    if of_model.get("intervals"):
+        print_intervals(f"Intervals, {name} part", last)
     if last["horizon"] > 1:
         rows += print_steps(f"Mean absolute error by step ahead, {name} part", last)
     if any(cell.endswith(UNCERTAIN) for row in rows for cell in row):
@@ -266,6 +276,41 @@ def _quantile_cells(errors: Mapping[str, Any], of_model: Mapping[str, Any]) -> l
         share = errors.get("coverage")
         cells.append("" if share is None else f"{share:.1%}")
     return cells
+
+
+def print_intervals(title: str, metrics: Mapping[str, Any]) -> None:
+    """Print, for each forecast with quantiles, which share of the values its intervals have and how wide they are.
+
+    Of many levels, those of the widest intervals that the table has room for.
+    """
+    levels = list(metrics["models"][metrics["model"]]["intervals"])
+    for first in range(len(levels)):
+        shown = levels[first:]
+        header = ("forecast", *(cell for level in shown for cell in (f"in {level}%", "width")), "pinball", "CRPS")
+        rows = [
+            (name, *_interval_cells(errors["intervals"], shown), _cell(errors["pinball"], 4), _cell(errors["crps"], 4))
+            for name, errors in _named_errors(metrics)
+            if "intervals" in errors
+        ]
+        if _fitting_gap(_console(), header, rows, 1) is not None:
+            break
+    print_table(title, header, rows, left=1)
+
+
+def _named_errors(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The errors of each forecast, the model's first, with its name in tables."""
+    from gru_xp.forecasting.backtest import model_in_text, name_in_text
+
+    for number, (model, errors) in enumerate(metrics["models"].items()):
+        yield name_in_text(model) if number else model_in_text(metrics), errors
+
+
+def _interval_cells(intervals: Mapping[str, Mapping[str, float | None]], levels: Sequence[str]) -> Iterator[str]:
+    for level in levels:
+        found = intervals.get(level, {"coverage": None, "width": None})
+        share = found["coverage"]
+        yield "n/a" if share is None else f"{share:.1%}"
+        yield _cell(found["width"], 4)
 
 
 def print_steps(title: str, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -27,6 +27,7 @@ from .messages import (
     print_parts,
     rows_text,
     settled_texts,
+    warn_of_few_scores,
     warn_of_few_windows,
 )
 from .options import (
@@ -218,6 +219,16 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
     callback=_sorted,
     help="Quantile to predict, of --loss quantile; give it once for each. Between lower and higher ones the median is "
     "added, which is the point forecast then.",
+)
+@setting(
+    "--level",
+    "levels",
+    type=FiniteRange(1, 100, max_open=True),
+    multiple=True,
+    metavar="X",
+    callback=_sorted,
+    help="Level of an interval in percent, such as 80; give it once for each. It holds that share of the forecasts of "
+    "held-out training rows, or of the distribution of --loss gaussian or poisson.",
 )
 @setting("--learning-rate", type=POSITIVE, metavar="X", help="Learning rate.")
 @setting(
@@ -442,6 +453,7 @@ def train(
                 warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite is reported below
                 warnings.simplefilter("always", DeviceWarning)
                 forecaster.fit(run.learned, device=chosen, on_stage=stages, state=run.state, fallback=run.fallback)
+            warn_of_few_scores(forecaster)
             checkpoints.write()
             run.count_refit_rows()
             drift = None if witness is None else _verify(run, witness, interrupt)
@@ -675,7 +687,10 @@ def _say_what_the_guard_found(run: TrainingRun) -> None:
     training = run.forecaster.training
     assert training is not None
     if training.stop_reason != "paused" and not run.forecaster.guard_ended:
-        note("interrupted before the guard (--guard) had compared the model with forecasts that need no training")
+        what = "the guard (--guard) had compared the model with forecasts that need no training"
+        if not run.forecaster.guard:
+            what = "the intervals (--level) were known; they have no bounds"
+        note(f"interrupted before {what}")
     note_what_the_guard_chose(run.forecaster)
 
 

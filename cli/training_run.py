@@ -304,6 +304,10 @@ def _settles_more(name: str, given: Any, held: Mapping[str, Any]) -> bool:
 
 def _is_same(name: str, given: Any, held: Any, notes: Mapping[str, Any]) -> bool:
     """Whether an option that is given otherwise than the run has it means the same."""
+    if name == "levels":
+        from gru_xp.forecasting.outputs import rising_levels
+
+        return rising_levels(given) == held
     if name == "quantiles":
         from gru_xp.forecasting.outputs import rising_quantiles
 

@@ -206,7 +206,7 @@ class Backtest:
                     "the errors are too large for numbers; give rows like those that the model was trained on, or "
                     "another model"
                 )
-        for name, measures in quantile_accuracy(y_true, self.quantiles).items():
+        for name, measures in quantile_accuracy(y_true, self.quantiles, self.points).items():
             errors[name] |= measures
         if self.horizon == 1:
             by_step = {name: {measure: [errors[name][measure]] for measure in STEP_MEASURES} for name in forecasts}
@@ -504,14 +504,11 @@ def _trained_forecasts(
 ) -> dict[str, Floats]:
     """The forecaster's, and the ridge's where its training rows are known and enough."""
     origin_list = origins.tolist()
-    named = {
-        name_in_text(column): forecast
-        for column, forecast in forecaster.forecast_distributions(series, origin_list, horizon).items()
-    }
+    named = forecaster.forecast_distributions(series, origin_list, horizon)
     ridge = None if training is None else ridge_beside(forecaster, training, horizon)
     if ridge is not None:
-        named[RIDGE] = ridge.forecasts(target_alone(series), origin_list, horizon)
-    return named
+        named |= ridge.forecast_distributions(target_alone(series), origin_list, horizon)
+    return {name_in_text(column): forecast for column, forecast in named.items()}
 
 
 def _forecasts_without_training(
@@ -575,6 +572,7 @@ def ridge_beside(forecaster: Measured, rows: TimeSeries, horizon: int) -> Foreca
         dtype="float64",
         hidden_size=1,  # of a GRU that adds nothing
         transform=forecaster.target_transform.kind,
+        levels=() if forecaster.outputs.predicted else forecaster.outputs.levels,
     )
     device = forecaster.device if forecaster.device.name == "cpu" else "cpu"
     try:

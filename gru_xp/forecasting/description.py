@@ -11,6 +11,7 @@ from gru_xp.devices.inventory import versions
 from gru_xp.errors import CheckpointError
 from gru_xp.forecasting.baselines import baseline_names
 from gru_xp.forecasting.choosing import LookBack
+from gru_xp.forecasting.conformal import Intervals
 from gru_xp.forecasting.outputs import WILDEST
 from gru_xp.forecasting.panels import SeriesUnits
 from gru_xp.forecasting.ridge import PENALTY
@@ -35,6 +36,7 @@ _DESCRIPTION: dict[str, type | tuple[type, ...]] = {
     "spread": (list, tuple),
     "target_transform": (dict, type(None)),
     "units": (dict, type(None)),
+    "intervals": (dict, type(None)),
     "sees_gaps": bool,
     "device": str,
     "tf32": bool,
@@ -84,6 +86,7 @@ OLD_SETTINGS: dict[str, Any] = {
     "transform": "none",
     "minimum": None,
     "maximum": None,
+    "levels": (),
 }
 """Of models that were written before there were these settings, whatever their defaults are now."""
 
@@ -100,6 +103,7 @@ def describe(forecaster: "Forecaster") -> dict[str, Any]:
         **({"spread": forecaster.spread} if forecaster.spread else {}),
         **({"target_transform": held.to_dict()} if (held := forecaster.target_transform).kind != "none" else {}),
         **({"units": forecaster.units.to_dict()} if forecaster.units is not None else {}),
+        **({"intervals": forecaster.intervals.to_dict()} if forecaster.intervals.scores else {}),
         "sees_gaps": forecaster.sees_gaps,
         "device": forecaster.device.name,
         **({"tf32": True} if forecaster.device.tf32 else {}),
@@ -137,8 +141,7 @@ def join_parts(
 def read_description(kind: "type[Forecaster]", description: dict[str, Any]) -> "Forecaster":
     """A forecaster without parameters, of what `describe` gave; an error of `DAMAGED` if that is damaged."""
     older = {"sees_gaps": False, "tf32": False, "look_back": None, "seasons": (), "fallback": None, "spread": ()}
-    older["target_transform"] = None
-    older["units"] = None
+    older |= {"target_transform": None, "units": None, "intervals": None}
     description = older | description  # not all files say
     check_fields("it", description, _DESCRIPTION)
     known = {f.name for f in fields(kind) if f.init}
@@ -173,6 +176,8 @@ def read_description(kind: "type[Forecaster]", description: dict[str, Any]) -> "
     forecaster.target_transform = _described_transform(forecaster, description["target_transform"])
     if description["units"] is not None:
         forecaster.units = SeriesUnits.from_dict(description["units"], len(columns))
+    if (intervals := description["intervals"]) is not None:
+        forecaster.intervals = Intervals.from_dict(intervals, len(forecaster.outputs.levels), forecaster.horizon)
     forecaster.columns, forecaster.sees_gaps = columns, description["sees_gaps"]
     forecaster.best_epoch = whole_number("best_epoch", description["best_epoch"], 0)
     forecaster.notes = description["notes"]
@@ -189,7 +194,7 @@ def _described_transform(forecaster: "Forecaster", described: dict[str, Any] | N
 
 def _described_spread(forecaster: "Forecaster", described: Sequence[Any]) -> tuple[tuple[float, ...], ...]:
     """The spread in a description, zeros if the description has none; ValueError if it is damaged."""
-    Q = len(forecaster.outputs.quantiles)
+    Q = len(forecaster.outputs.predicted)
     if forecaster.fallback is None or not Q:
         if len(described):
             raise ValueError("a spread, which such a model has not")

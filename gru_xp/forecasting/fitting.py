@@ -14,7 +14,9 @@ from gru_xp.errors import ArgumentError, DataError
 from gru_xp.forecasting.baselines import baseline_names
 from gru_xp.forecasting.choosing import held_out_from, judged_origins
 from gru_xp.forecasting.choosing_transform import choose_transform
+from gru_xp.forecasting.conformal import Intervals
 from gru_xp.forecasting.data import known_until
+from gru_xp.forecasting.guard import check_scores
 from gru_xp.forecasting.outputs import start_of_skip
 from gru_xp.forecasting.panels import AnySeries, PanelSplit, fit_scaler, layout_of, least_ages, series_numbers
 from gru_xp.forecasting.predicting import transformed_forecasts
@@ -120,7 +122,10 @@ def learn(
         else:
             scaler = forecaster.scaler
             fallback = None if forecaster.guard else forecaster.fallback
+        if isinstance(known, TimeSeries):
+            check_scores(forecaster, known.head(split.train_end))
         forecaster.fallback, forecaster.spread, forecaster.guard_ended = fallback, (), True
+        forecaster.intervals = Intervals()
         forecaster.refit_ended = True
         stage = partial(_train, forecaster, device=device, notes=notes, hooks=hooks, on_stage=on_stage)
         selection = forecaster.selection
@@ -183,7 +188,7 @@ def check_fallback(fallback: str | None, seasons: Sequence[int]) -> None:
 def _keeping_choices(forecaster: "Forecaster") -> Iterator[None]:
     """What the parameters go with is as before, where a fit is refused that has left them there."""
     chosen = {"look_back", "seasons", "fallback", "spread", "guard_ended", "refit_ended", "selection"}
-    chosen |= {"target_transform", "notes", "units"}
+    chosen |= {"target_transform", "notes", "units", "intervals"}
     before = {name: value for name, value in vars(forecaster).items() if name in chosen}
     try:
         yield

@@ -14,6 +14,7 @@ import numpy as np
 from gru_xp.devices import Device, check_tf32, device_for_caller, to_device, to_host
 from gru_xp.errors import ArgumentError, DataError, NotFittedError, printable
 from gru_xp.forecasting.choosing import LookBack
+from gru_xp.forecasting.conformal import Intervals, shortage
 from gru_xp.forecasting.data import (
     check_counts,
     check_limits,
@@ -34,8 +35,8 @@ from gru_xp.forecasting.data import (
 from gru_xp.forecasting.description import describe, join_parts, read_description
 from gru_xp.forecasting.executors import Workers, check_workers
 from gru_xp.forecasting.fitting import learn
-from gru_xp.forecasting.guard import chosen_spread, compare_with_naive
-from gru_xp.forecasting.outputs import Outputs, column_suffix, rising_quantiles
+from gru_xp.forecasting.guard import chosen_spread, judge
+from gru_xp.forecasting.outputs import Outputs, column_suffix, rising_levels, rising_quantiles
 from gru_xp.forecasting.panels import PanelSplit, SeriesUnits, head_of, split_panel
 from gru_xp.forecasting.predicting import forecast_each, forecast_origins, predict_rows
 from gru_xp.forecasting.scaling import Scaler
@@ -147,6 +148,11 @@ class Forecaster:
         the level and that makes linear forecasts of the last training rows better; see `choose_transform`.
     minimum, maximum
         Limits of all forecasts, quantiles included; None for none. Training rows beyond them are refused.
+    levels
+        Of intervals, in percent, such as ``(80, 95)``; one number is one level. Those of ``loss="gaussian"`` and
+        ``"poisson"`` are of the distribution. Those of other losses, but for levels whose quantiles are predicted, are
+        as wide as errors of held-out training rows, see `gru_xp.forecasting.conformal`; this may take a second
+        training, as for `guard`.
 
     Attributes
     ----------
@@ -208,6 +214,7 @@ class Forecaster:
     transform: str = "none"
     minimum: float | None = None
     maximum: float | None = None
+    levels: Sequence[float] | float = ()
 
     device: Device = field(init=False, repr=False)
     params: NetworkParams = field(init=False, repr=False)
@@ -220,6 +227,7 @@ class Forecaster:
     spread: tuple[tuple[float, ...], ...] = field(init=False, repr=False, default=())
     target_transform: TargetTransform = field(init=False, repr=False, default=TargetTransform())
     units: SeriesUnits | None = field(init=False, repr=False, default=None)
+    intervals: Intervals = field(init=False, repr=False, default=Intervals())
     guard_ended: bool = field(init=False, repr=False, default=True)
     refit_ended: bool = field(init=False, repr=False, default=True)
     selection: Selection | None = field(init=False, repr=False, default=None)
@@ -292,7 +300,7 @@ class Forecaster:
     @property
     def outputs(self) -> Outputs:
         """What the network predicts for each target."""
-        return Outputs.of(self.loss, rising_quantiles(self.quantiles))
+        return Outputs.of(self.loss, rising_quantiles(self.quantiles), rising_levels(self.levels))
 
     def settings(self) -> dict[str, Any]:
         """The settings, as the constructor takes them."""
@@ -384,7 +392,7 @@ class Forecaster:
             The rows were reversed or sorted, are not dated, have gaps or suspicious values. For a `TimeSeries`,
             `read_series` has warned.
         RuntimeWarning
-            The training diverged.
+            The training diverged, or intervals have too few held-out forecasts.
         """
         self.__post_init__()  # the attributes may have changed since
         check_hooks(callback, pause, state)
@@ -414,6 +422,8 @@ class Forecaster:
                     raise ArgumentError(
                         f"{option('transform', self.transform)} is for one series; leave it out for several"
                     )
+                if self.outputs.levels:
+                    raise ArgumentError(f"{option('levels')} is for one series; for several, use loss='quantile'")
                 split = split_panel(series, 1.0, self.validation_ratio, self.horizon)
             else:
                 split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)
@@ -433,12 +443,13 @@ class Forecaster:
             )
         if training.problem is not None:
             warnings.warn(training.problem, RuntimeWarning, stacklevel=2)
-        if self.guard:
+        if self.guard or self.outputs.levels:
             self.guard_ended = training.stop_reason != "paused"
             if self.guard_ended:
-                _, stops = split.bounds("train")
-                compare_with_naive(Forecaster, self, head_of(series, stops), device, on_stage)
+                judge(Forecaster, self, head_of(series, split.bounds("train")[1]), device, on_stage)
         self.spread = chosen_spread(self, series, split.bounds("train")[1])
+        if (few := shortage(self)) is not None:
+            warnings.warn(few, RuntimeWarning, stacklevel=2)
         return self
 
     def predict(self, series: Any) -> Any:
@@ -567,8 +578,8 @@ class Forecaster:
             In the data's units, with the coming dates, or numbers of rows, as the index. The first column, ``GRU``, is
             `forecast`. Those of quantiles follow, with the names that Nixtla's libraries use: ``GRU-lo-80`` and
             ``GRU-hi-80`` for the quantiles 0.1 and 0.9, between which 80 % are expected; ``GRU-median``. Models of
-            ``"gaussian"`` and ``"poisson"`` have intervals of 80 % and 95 % and the median, those of other losses
-            nothing but ``GRU``.
+            ``"gaussian"`` and ``"poisson"`` have the median and intervals of `levels`, or else of 80 % and 95 %; those
+            of other losses have intervals of `levels`.
 
         Raises
         ------

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,17 +11,21 @@ from gru_xp.devices import Device
 from gru_xp.errors import DataError
 from gru_xp.forecasting.baselines import baselines
 from gru_xp.forecasting.choosing import LookBack, blocks_of, held_out_from, judged_origins
+from gru_xp.forecasting.conformal import Intervals
 from gru_xp.forecasting.panels import AnySeries, baselines_of, head_of, series_numbers
 from gru_xp.forecasting.predicting import (
+    centres_and_units,
     chosen_baseline,
     forecast_origins,
     forecasts_from_transformed,
     target_factors,
+    window_units,
 )
 from gru_xp.forecasting.recipe import known_origins, naive_spread, step_budget
 from gru_xp.forecasting.ridge import Fold, cross_forecasts, naive_weight
 from gru_xp.forecasting.stages import Hooks, OnStage, Stage
 from gru_xp.forecasting.windows import Floats, WindowSequences
+from gru_xp.io.messages import option
 from gru_xp.io.series import TimeSeries
 from gru_xp.io.table import Rows
 
@@ -46,20 +50,60 @@ MIN_BELOW_LAST_VALUE = 0.02
 """By which share the error of the drift must be below that of the last value in few rows, if it is to be forecast."""
 
 
-def compare_with_naive(
+class HeldOut(NamedTuple):
+    """Forecasts of rows that what made them has not learned from; see `centres_and_units`."""
+
+    origins: Rows
+    centres: Floats
+    units: Floats
+
+
+def judge(
     kind: "type[Forecaster]", forecaster: "Forecaster", series: AnySeries, device: Device, on_stage: OnStage | None
 ) -> None:
-    """Let a forecaster forecast like the best forecast without training, if the last rows are in its favour.
+    """Judge a forecaster by rows that it has not learned from, as far as its training rows have any.
 
-    The `series` has the training rows. `kind` makes a forecaster of the same settings, which learns all but the last
-    ones of them, and forecasts these. Where these are few, the ridge is judged that the forecaster began with.
+    With `guard`, it forecasts like the best forecast without training, if these rows are in its favour. With levels, it
+    gets its intervals. The `series` has the training rows. `kind` makes a forecaster of the same settings, which learns
+    all but the last ones of them, and forecasts these. Where these are few, the ridge is judged that the forecaster
+    began with.
     """
-    stops, origins = guarded_origins(series, forecaster.horizon, forecaster.window_length)
-    if not len(origins):
-        forecaster.fallback = naive_by_blocks(forecaster, series) if isinstance(series, TimeSeries) else None
-        return
-    learned = int((stops - series.offsets[:-1]).sum())
-    rehearsal = kind(**forecaster.settings() | rehearsal_settings(forecaster, forecaster.look_back, learned))
+    levels, judged, horizon = forecaster.outputs.levels, forecaster.outputs.judged, forecaster.horizon
+    stops, origins = guarded_origins(series, horizon, forecaster.window_length)
+    is_few, held = not len(origins), None
+    if is_few:
+        if forecaster.guard and isinstance(series, TimeSeries):
+            forecaster.fallback = naive_by_blocks(forecaster, series)
+        if levels and isinstance(series, TimeSeries):
+            held = _held_out_by_blocks(forecaster, series)
+            origins = judged_origins(held_out_origins(series, horizon, forecaster.window_length)[1])
+    if len(origins) and held is None:
+        rehearsal = _rehearse(kind, forecaster, head_of(series, stops), device, on_stage)
+        if rehearsal is None:
+            return
+        try:
+            forecasts = forecast_origins(rehearsal, series, origins, horizon)[:, -len(judged) :]
+            if levels and isinstance(series, TimeSeries):
+                held = HeldOut(origins, *centres_and_units(rehearsal, series, origins, horizon))
+        except DataError:  # they are no numbers
+            forecasts = np.full((len(origins), len(judged), horizon), np.nan)
+        if forecaster.guard and not is_few:
+            units = target_factors(forecaster, series)
+            seasons = forecaster.seasons
+            forecaster.fallback = naive_instead(series, stops, origins, forecasts, seasons, judged, units)
+    if held is not None and isinstance(series, TimeSeries):
+        if forecaster.fallback is not None:
+            held = HeldOut(held.origins, *centres_and_units(forecaster, series, held.origins, horizon))
+        actual = series.values[held.origins[:, None] + np.arange(horizon), 0]
+        errors = forecaster.target_transform.to_centres(actual) - held.centres
+        forecaster.intervals = Intervals.of(np.abs(errors) / held.units, levels)
+
+
+def _rehearse(
+    kind: "type[Forecaster]", forecaster: "Forecaster", series: AnySeries, device: Device, on_stage: OnStage | None
+) -> "Forecaster | None":
+    """A forecaster of the same settings that has learned these rows; None where it cannot, or was stopped."""
+    rehearsal = kind(**forecaster.settings() | rehearsal_settings(forecaster, forecaster.look_back, len(series.values)))
 
     def as_guard(stage: Stage) -> Hooks | None:
         return None if on_stage is None else on_stage(stage._replace(name="guard"))
@@ -67,21 +111,37 @@ def compare_with_naive(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
-            rehearsal.fit(head_of(series, stops), device=device, on_stage=as_guard)
+            rehearsal.fit(series, device=device, on_stage=as_guard)
         except DataError:  # the rows before the last ones are constant, too few or missing
-            return
+            return None
     assert rehearsal.training is not None
     if rehearsal.training.stop_reason in ("paused", "callback"):
         forecaster.guard_ended = False
+        return None
+    return rehearsal
+
+
+def check_scores(forecaster: "Forecaster", series: TimeSeries) -> None:
+    """Raise DataError where intervals are asked for, but no forecast of the training rows could be held out."""
+    if not forecaster.outputs.levels or guarded_blocks(forecaster, series) is not None:
         return
-    levels = forecaster.outputs.judged
-    try:
-        forecasts = forecast_origins(rehearsal, series, origins, forecaster.horizon)[:, -len(levels) :]
-    except DataError:  # they are no numbers
-        forecasts = np.full((len(origins), len(levels), forecaster.horizon), np.nan)
-    forecaster.fallback = naive_instead(
-        series, stops, origins, forecasts, forecaster.seasons, levels, target_factors(forecaster, series)
-    )
+    if not len(held_out_origins(series, forecaster.horizon, forecaster.window_length)[1]):
+        raise DataError(
+            f"{len(series)} training rows are too few for {option('levels')}: the last fifth of them has no window to "
+            "measure errors by; give more rows, or leave it out"
+        )
+
+
+def _held_out_by_blocks(forecaster: "Forecaster", series: TimeSeries) -> HeldOut | None:
+    """Those of the ridge that a forecaster begins with, block by block; None where there are no `guarded_blocks`."""
+    blocks = guarded_blocks(forecaster, series)
+    if blocks is None:
+        return None
+    transform, learned = forecaster.target_transform, forecaster.target_transform.apply(series)
+    origins = np.concatenate([blocks[0][fold.judged] for fold in blocks[1]])
+    forecasts = np.concatenate(block_forecasts(forecaster, learned, *blocks))[:, None]
+    centres = transform.centres_of(forecasts, series.values[origins - 1, 0])
+    return HeldOut(origins, centres, window_units(forecaster, learned, origins))
 
 
 def rehearsal_settings(forecaster: "Forecaster", look_back: LookBack, learned: int) -> dict[str, Any]:
@@ -93,6 +153,8 @@ def rehearsal_settings(forecaster: "Forecaster", look_back: LookBack, learned: i
     changed = {"guard": False, "seq_length": look_back.seq_length, "season": season}
     if forecaster.transform == "auto":
         changed |= {"transform": forecaster.target_transform.kind}
+    if forecaster.outputs.levels:
+        changed |= {"levels": ()}
     changed |= {"validation_ratio": 0.0, "refit": False}
     batch_size = min(forecaster.batch_size or learned, learned)
     if forecaster.planned_epochs(learned) * math.ceil(learned / batch_size) > step_budget(learned, batch_size):
@@ -105,9 +167,9 @@ def chosen_spread(forecaster: "Forecaster", series: AnySeries, stops: Rows) -> t
 
     Of several series, the errors are in units of each; see `target_factors`.
     """
-    if forecaster.fallback is None or not forecaster.outputs.quantiles:
+    if forecaster.fallback is None or not forecaster.outputs.predicted:
         return ()
-    baseline, quantiles = chosen_baseline(forecaster, series), forecaster.outputs.quantiles
+    baseline, quantiles = chosen_baseline(forecaster, series), forecaster.outputs.predicted
     units = target_factors(forecaster, series)
     spread = naive_spread(baseline, series, stops, forecaster.horizon, quantiles, forecaster.seasons, units)
     return tuple(map(tuple, spread.tolist()))

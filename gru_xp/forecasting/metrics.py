@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MEASURES = ("mae", "rmse", "mase", "rmsse", "smape")
 STEP_MEASURES = ("mae", "rmse")
+CRPS_LEVELS = 200
+"""Levels at which the quantile loss is taken for a CRPS, evenly spaced."""
+
 _ID, _STEP, _Y = "unique_id", "step", "y"
 
 
@@ -69,7 +72,9 @@ def accuracy_by_step(y_true: Floats, forecasts: dict[str, Floats]) -> dict[str, 
     return {model: {name: _numbers(results[name][model]) for name in STEP_MEASURES} for model in names}
 
 
-def quantile_accuracy(y_true: Floats, quantiles: Mapping[str, Mapping[float, Floats]]) -> dict[str, dict[str, Any]]:
+def quantile_accuracy(
+    y_true: Floats, quantiles: Mapping[str, Mapping[float, Floats]], points: Mapping[str, Floats]
+) -> dict[str, dict[str, Any]]:
     """How good quantiles are.
 
     Parameters
@@ -78,15 +83,19 @@ def quantile_accuracy(y_true: Floats, quantiles: Mapping[str, Mapping[float, Flo
         Actual values, NaN where they are missing.
     quantiles
         Arrays of the same shape, by name of the forecast and level.
+    points
+        The point forecasts, likewise by name; they are the medians of those that have none.
 
     Returns
     -------
     dict
         By forecast: ``pinball``, the mean quantile loss over all levels; and, where there are two levels or more,
-        ``coverage``, the share of the values from the lowest quantile to the highest, and ``expected_coverage``. None
-        where there is no such number.
+        ``coverage``, the share of the values from the lowest quantile to the highest, ``expected_coverage``, ``crps``,
+        see `crps_of_quantiles`, and ``intervals``: by level in percent, such as ``"80"``, the ``coverage`` and the mean
+        ``width`` of each interval between two of the quantiles. None where there is no such number.
     """
-    losses, found = losses_of_utilsforecast(), {}
+    losses, found = losses_of_utilsforecast(), dict[str, dict[str, Any]]()
+    there = ~np.isnan(y_true)
     with np.errstate(over="ignore", invalid="ignore"):
         for name, by_level in quantiles.items():
             columns = {str(level): forecast for level, forecast in by_level.items()}
@@ -99,7 +108,60 @@ def quantile_accuracy(y_true: Floats, quantiles: Mapping[str, Mapping[float, Flo
             if low < high:
                 coverage = losses.coverage(frame, [name], "all", id_col=_ID)[name].iloc[0]
                 found[name] |= {"coverage": _number(coverage), "expected_coverage": round(high - low, 10)}
+                found[name]["crps"] = _number(float(np.mean(crps_of_quantiles(y_true, by_level, points[name])[there])))
+                found[name]["intervals"] = _intervals(y_true, by_level, there)
     return found
+
+
+def _intervals(y_true: Floats, by_level: Mapping[float, Floats], there: Any) -> dict[str, dict[str, float | None]]:
+    """Coverage and mean width of the central intervals, by their level in percent; the narrowest first."""
+    found = {}
+    for low in sorted((level for level in by_level if level < 0.5), reverse=True):
+        high = round(1 - low, 10)
+        if high in by_level:
+            lower, upper = by_level[low], by_level[high]
+            within = ((lower <= y_true) & (y_true <= upper))[there]
+            width = float(np.mean((upper - lower)[there]))
+            found[f"{100 * (high - low):.8g}"] = {"coverage": _number(float(np.mean(within))), "width": _number(width)}
+    return found
+
+
+def crps_of_quantiles(y_true: Floats, quantiles: Mapping[float, Floats], points: Floats | None = None) -> Floats:
+    """The continuous ranked probability score of the distributions that quantiles stand for.
+
+    It is twice the quantile loss, over all levels: of quantiles that are interpolated between those that are given, and
+    the outermost ones beyond. For a distribution of one value, it is the absolute error.
+
+    Parameters
+    ----------
+    y_true : array, shape ``(n, h)``
+    quantiles
+        Arrays of the same shape, by level.
+    points
+        The quantile 0.5, if it is not among those; left out if they are all on one side of it.
+
+    Returns
+    -------
+    array, shape ``(n, h)``
+
+    References
+    ----------
+    .. [1] T. Gneiting and A. Raftery, "Strictly proper scoring rules, prediction, and estimation", Journal of the
+       American Statistical Association 102 (2007), doi:10.1198/016214506000001437.
+    """
+    known = dict(quantiles)
+    if points is not None and min(known) < 0.5 < max(known) and 0.5 not in known:
+        known[0.5] = points
+    levels = np.array(sorted(known))
+    ordered = [known[level] for level in levels.tolist()]
+    total = np.zeros_like(y_true)
+    for level in (np.arange(CRPS_LEVELS) + 0.5) / CRPS_LEVELS:
+        place = float(np.interp(level, levels, np.arange(len(levels))))
+        below, share = int(place), place - int(place)
+        quantile = ordered[below] if share == 0 else (1 - share) * ordered[below] + share * ordered[below + 1]
+        missed = y_true - quantile
+        total += np.maximum(level * missed, (level - 1) * missed)
+    return 2.0 * total / CRPS_LEVELS
 
 
 def rounding(values: Floats) -> float:

@@ -1,6 +1,8 @@
 """What the network's outputs for each target mean: a value, quantiles, or the parameters of a distribution."""
 
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from numbers import Real
 from statistics import NormalDist
@@ -53,39 +55,52 @@ class Outputs:
     ----------
     loss
         Of the training; see `gru_xp.nn.losses`.
-    quantiles
-        Levels that are forecast beside the point, rising; none for a loss of points.
+    predicted
+        Quantiles that the network predicts beside the point, rising; none for a loss of points.
+    levels
+        Of further intervals, in percent and rising, which errors of held-out rows give; see `Intervals`.
     """
 
     loss: str
-    quantiles: tuple[float, ...] = ()
+    predicted: tuple[float, ...] = ()
+    levels: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, loss: str, quantiles: tuple[float, ...]) -> "Outputs":
-        """Of a training with this loss; `quantiles` are those of ``"quantile"``."""
+    def of(cls, loss: str, quantiles: tuple[float, ...], levels: tuple[float, ...] = ()) -> "Outputs":
+        """Of a training with this loss; `quantiles` are those of ``"quantile"``, and levels in percent."""
         if loss in ("gaussian", "poisson"):
-            return cls(loss, DISTRIBUTION_QUANTILES)
-        return cls(loss, quantiles if loss == "quantile" else ())
+            asked = tuple(sorted({0.5, *(end for level in levels for end in ends_of(level))}))
+            return cls(loss, asked if levels else DISTRIBUTION_QUANTILES)
+        predicted = quantiles if loss == "quantile" else ()
+        own = set(map(column_suffix, predicted))
+        return cls(
+            loss, predicted, tuple(level for level in levels if not own >= set(map(column_suffix, ends_of(level))))
+        )
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """All quantiles that are forecast beside the point, rising."""
+        return tuple(sorted({*self.predicted, *(end for level in self.levels for end in ends_of(level))}))
 
     @property
     def per_target(self) -> int:
         """Outputs of the network for each target."""
-        return outputs_per_target(self.loss, self.quantiles)
+        return outputs_per_target(self.loss, self.predicted)
 
     @property
     def judged(self) -> tuple[float, ...]:
         """Levels by whose pinball losses forecasts are judged; a point forecast is the median."""
-        return self.quantiles or (0.5,)
+        return self.predicted or (0.5,)
 
     @property
     def point(self) -> int:
         """Which of the quantiles is the point forecast: the nearest to the median, and the lower one of two."""
-        return min(range(len(self.quantiles)), key=lambda number: (abs(self.quantiles[number] - 0.5), number))
+        return min(range(len(self.predicted)), key=lambda number: (abs(self.predicted[number] - 0.5), number))
 
     @property
     def scores(self) -> tuple[float, ...]:
         """The quantiles of the standard normal distribution."""
-        return tuple(map(NormalDist().inv_cdf, self.quantiles))
+        return tuple(map(NormalDist().inv_cdf, self.predicted))
 
     def for_targets(self, scaler: Scaler) -> Scaler:
         """The scaler, with targets that are scaled as the loss wants them."""
@@ -126,9 +141,9 @@ class Outputs:
         if self.loss == "poisson":
             rate = scaler.unscale_predictions(np.exp(scaled), windows)
             rate = np.minimum(rate, _largest_rate(windows if known is None else known, scaler))
-            return np.stack([rate, *(poisson_quantile(rate, q) for q in self.quantiles)], axis=1)
+            return np.stack([rate, *(poisson_quantile(rate, q) for q in self.predicted)], axis=1)
         values: Floats = scaler.unscale_predictions(scaled, windows).reshape(B, self.per_target, -1)
-        if self.quantiles:
+        if self.predicted:
             values = np.sort(values, axis=1)
             values = np.concatenate([values[:, self.point, None], values], axis=1)
         return values
@@ -226,6 +241,33 @@ def rising_quantiles(quantiles: object) -> tuple[float, ...]:
     return (*lower, 0.5, *higher) if lower and higher else levels
 
 
+def rising_levels(levels: object) -> tuple[float, ...]:
+    """The levels of a setting, in percent and rising; one number is one level.
+
+    Raises
+    ------
+    ArgumentError
+        A level is given twice, or is not from 1 to below 100.
+    """
+    given = (levels,) if isinstance(levels, Real) else levels
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise ArgumentError(f"levels is {shown(levels)}; it must be percentages, such as (80, 95)")
+    for level in (given := tuple(given)):
+        number = float(level) if isinstance(level, Real) and not isinstance(level, bool) else math.nan
+        if not 1 <= number < 100:
+            percent = f": {100 * number:g} means {number:.0%}" if 0 < number < 1 else ""
+            raise ArgumentError(f"levels has {shown(level)}; each must be a percentage from 1 to below 100{percent}")
+    rising = tuple(sorted(map(float, given)))
+    if len({column_suffix(ends_of(level)[0]) for level in rising}) < len(rising):
+        raise ArgumentError(f"levels is {shown(levels)}; each must be there once")
+    return rising
+
+
+def ends_of(level: float) -> tuple[float, float]:
+    """The quantiles that an interval of a level in percent is between."""
+    return round(0.5 - level / 200, 10), round(0.5 + level / 200, 10)
+
+
 def column_suffix(quantile: float) -> str:
     """What Nixtla's libraries add to a forecast's name for a quantile: ``lo-80`` for 0.1, ``median``, ``hi-80``."""
     width = float(f"{100 * abs(1 - 2 * quantile):.8g}")
@@ -284,8 +326,8 @@ def start_of_skip(outputs: Outputs, windows: Windows, start: Floats, penalty: fl
     weight = fit_ridge(windows, start, penalty=penalty)
     if outputs.loss == "quantile":
         errors = residuals(windows, weight)
-        begun = [between(column, quantile) for quantile in outputs.quantiles for column in errors.T]
-        return np.tile(weight, (len(outputs.quantiles), 1)), np.array(begun)
+        begun = [between(column, quantile) for quantile in outputs.predicted for column in errors.T]
+        return np.tile(weight, (len(outputs.predicted), 1)), np.array(begun)
     if outputs.loss == "gaussian":
         deviation = np.sqrt(np.mean(residuals(windows, weight) ** 2, axis=0))
         biases = np.zeros(h), np.log(np.maximum(deviation, SMALLEST_DEVIATION))

@@ -190,8 +190,8 @@ class PanelBacktest:
             if (column := quantile_column(name)) is not None and column[0] == self.model
         }
         if quantiles:
-            measures = quantile_accuracy(self.y_true, {self.model: quantiles})[self.model]
-            result |= {name: value for name, value in measures.items() if name != "pinball"}
+            measures = quantile_accuracy(self.y_true, {self.model: quantiles}, self.forecasts)[self.model]
+            result |= {name: measures[name] for name in ("coverage", "expected_coverage") if name in measures}
         return result
 
     def to_frame(self) -> "pd.DataFrame":

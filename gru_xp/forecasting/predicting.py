@@ -60,6 +60,9 @@ def forecast_origins(forecaster: "Forecaster", series: AnySeries, origins: Rows,
 
 def _forecast_origins(forecaster: "Forecaster", series: AnySeries, origins: Rows, steps: int) -> Floats:
     """The same where all values before each origin are known there."""
+    if forecaster.outputs.levels and isinstance(series, TimeSeries):
+        forecasts, centres, units = _centred_forecasts(forecaster, series, origins, steps)
+        return _limited(forecaster, _with_intervals(forecaster, forecasts, centres, units))
     if forecaster.fallback is not None:
         return _limited(forecaster, _naive_forecasts(forecaster, series, origins, steps))
     with naming(series):
@@ -68,10 +71,52 @@ def _forecast_origins(forecaster: "Forecaster", series: AnySeries, origins: Rows
         return forecasts_from_transformed(forecaster, forecasts, series.values[origins - 1, 0])
 
 
+def centres_and_units(forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int) -> tuple[Floats, Floats]:
+    """What intervals are around ``(n, steps)``, as `TargetTransform` has it, and their units ``(n, 1)``."""
+    _, centres, units = _centred_forecasts(forecaster, series, origins, steps)
+    for number, known in before_later_rows(series, origins):
+        _, own, unit = _centred_forecasts(forecaster, known, origins[number : number + 1], steps)
+        centres[number], units[number] = own[0], unit[0]
+    return centres, units
+
+
+def _centred_forecasts(
+    forecaster: "Forecaster", series: TimeSeries, origins: Rows, steps: int
+) -> tuple[Floats, Floats, Floats]:
+    """Forecasts ``(n, 1 + P, steps)`` without intervals, and the results of `centres_and_units`."""
+    transform, last = forecaster.target_transform, series.values[origins - 1, 0]
+    with naming(series):
+        learned = transform.apply(series)
+        units = window_units(forecaster, learned, origins)
+        if forecaster.fallback is not None:
+            forecasts = _naive_forecasts(forecaster, series, origins, steps)
+            return forecasts, transform.to_centres(forecasts[:, 0]), units
+        transformed = transformed_forecasts(forecaster, learned, origins, steps)
+        forecasts = forecasts_from_transformed(forecaster, transformed, last)
+    return forecasts, transform.centres_of(transformed, last), units
+
+
+def window_units(forecaster: "Forecaster", series: TimeSeries, origins: Rows) -> Floats:
+    """The units ``(n, 1)`` of the target after the windows before the origins, of a series that is transformed."""
+    length, units = forecaster.input_length, np.empty((len(origins), 1))
+    for some in _together(forecaster, len(origins), length):
+        rows = origins[some, None] + np.arange(-length, 0)
+        units[some] = forecaster.scaler.target_scales(series.values[rows, :1])[1]
+    return units
+
+
+def _with_intervals(forecaster: "Forecaster", forecasts: Floats, centres: Floats, units: Floats) -> Floats:
+    """The forecasts ``(n, 1 + Q, steps)`` with the ends of the intervals, rising."""
+    levels = forecaster.outputs.levels
+    with np.errstate(over="ignore"):
+        ends = forecaster.target_transform.from_centres(forecaster.intervals.around(centres, units, len(levels)))
+    return np.concatenate([forecasts[:, :1], np.sort(np.concatenate([forecasts[:, 1:], ends], axis=1), axis=1)], axis=1)
+
+
 def transformed_forecasts(forecaster: "Forecaster", series: AnySeries, origins: Rows, steps: int) -> Floats:
     """Forecasts of the network ``(n, 1 + Q, steps)``, of a series whose target is transformed, and so are they."""
     L = forecaster.input_length
-    forecasts = np.empty((len(origins), 1 + len(forecaster.outputs.quantiles), steps))
+    forecasts = np.empty((len(origins), 1 + len(forecaster.outputs.predicted), steps))
     if not len(origins):
         return forecasts
     layout, _ = _layout(forecaster, series, origins)
@@ -156,7 +201,7 @@ def _naive_forecasts(forecaster: "Forecaster", series: AnySeries, origins: Rows,
     """The same as `forecast_origins` of the forecast that the guard has chosen, with its spread for quantiles."""
     outputs = forecaster.outputs
     points = chosen_baseline(forecaster, series, origins)(series.values[:, 0], origins, steps)
-    if not outputs.quantiles:
+    if not outputs.predicted:
         return points[:, None]
     spread = np.array(forecaster.spread)[:, np.minimum(np.arange(steps), forecaster.horizon - 1)]  # (Q, steps)
     units = target_factors(forecaster, series, origins)

@@ -48,6 +48,7 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
         "transform": "none",
         "minimum": None,
         "maximum": None,
+        "levels": (),
     }
 )
 """All defaults of `Forecaster`: settings that were the best, or close to them, on series of many kinds, in seconds."""

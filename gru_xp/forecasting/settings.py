@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from gru_xp.errors import ArgumentError
-from gru_xp.forecasting.outputs import rising_quantiles
+from gru_xp.forecasting.outputs import rising_levels, rising_quantiles
 from gru_xp.forecasting.recipe import step_budget
 from gru_xp.forecasting.scaling import SCALINGS
 from gru_xp.forecasting.together import check_together
@@ -47,7 +47,8 @@ def check_settings(forecaster: "Forecaster") -> None:
     check_choice("transform", forecaster.transform, TRANSFORMS)
     for name in ("minimum", "maximum"):
         _check_limit(name, getattr(forecaster, name))
-    if forecaster.model == "ridge" and forecaster.outputs.quantiles:
+    forecaster.levels = rising_levels(forecaster.levels)
+    if forecaster.model == "ridge" and forecaster.outputs.predicted:
         raise ArgumentError(f"model='ridge' predicts a mean alone; use model='gru' with loss={forecaster.loss!r}")
     whole_number("horizon", forecaster.horizon, 1, MAX_STEPS)
     whole_number("patches", forecaster.patches, 0, LARGEST_STATE)

@@ -44,6 +44,9 @@ MEAN_LOSSES = ("mse", "gaussian")
 MOST_VARIANCE = 1e3
 """Of errors of logarithms; the mean of larger ones is no number."""
 
+SMALLEST_SHARE = 1e-3
+"""Of the mean of the training rows, up to which a forecast without training has a logarithm."""
+
 
 @dataclass(frozen=True)
 class TargetTransform:
@@ -157,6 +160,24 @@ class TargetTransform:
             added: Floats = reached[:, :, :-1] + forecasts
             return added
         return forecasts
+
+    def centres_of(self, forecasts: Floats, last: Floats) -> Floats:
+        """What intervals are around ``(n, h)``: points of the transformed target, or of the target for ``"diff"``.
+
+        The arguments are those of `inverse`.
+        """
+        centres = self.inverse(forecasts[:, :1], last) if self.kind == "diff" else forecasts
+        return centres[:, 0]
+
+    def to_centres(self, values: Floats) -> Floats:
+        """Values of the target as `centres_of` has forecasts; ones far below its mean have no logarithm or root."""
+        if self.kind in ("none", "diff"):
+            return values
+        return self.forward(np.maximum(values, SMALLEST_SHARE * self.mean))
+
+    def from_centres(self, values: Floats) -> Floats:
+        """The inverse of `to_centres`."""
+        return values if self.kind == "diff" else self.inverse(values, values[:, 0, 0])
 
     def mean_from(self, mean: Floats, variance: Floats) -> Floats:
         """The mean of the target ``(n, h)`` whose transform is normal, with this mean and variance."""

@@ -108,7 +108,7 @@ def compare_with_cpu(forecaster: Forecaster, series: Any, witness: Witness, *, p
     cpu = resolve_device("cpu", threads=forecaster.device.threads if not forecaster.device.is_cuda else None)
     device = cpu if forecaster.device.is_cuda else _PlainCpu(**vars(cpu))
     # as many epochs: a cost that differs a little may end the patience earlier or later
-    settings = forecaster.settings() | {"patience": None, "guard": False, "refit": False}
+    settings = forecaster.settings() | {"patience": None, "guard": False, "refit": False, "levels": ()}
     last = max(training.history[-1].epoch, 1)
     if forecaster.patience is not None and forecaster.num_epochs is None:
         settings["num_epochs"] = EPOCHS_WITH_PATIENCE

@@ -59,6 +59,11 @@ def write_description(forecaster: Forecaster, peer: str) -> str:
             f"fallback={forecaster.fallback!r} cannot be represented: the guard found the model no better, so that it "
             "forecasts without its weights; train with --no-guard to export them"
         )
+    if forecaster.outputs.levels:
+        raise CheckpointError(
+            f"levels={forecaster.levels} cannot be represented: the file has no place for intervals by held-out "
+            "errors; train without --level, or with --loss quantile"
+        )
     if forecaster.target_transform.lag:
         raise CheckpointError(
             f"transform={forecaster.target_transform.kind!r} cannot be represented: it needs one row more than the "

@@ -647,6 +647,8 @@ class FitAuto:
 
 def check_is_choice(forecaster: Forecaster) -> None:
     """See that the settings of a GRU are such that it can be compared with other forecasts; ArgumentError if not."""
+    if forecaster.outputs.levels:
+        raise ArgumentError("levels ask for intervals, but points are compared to choose a model; use model='gru'")
     if forecaster.outputs.quantiles:
         raise ArgumentError(
             f"loss={forecaster.loss!r} forecasts quantiles, but points are compared to choose a model; use another "

@@ -91,7 +91,7 @@ FEW_STEPS = ("--hidden-size", "3", "--num-epochs", "2", "--seq-length", "5", "--
 
 def test_train_resume_evaluate_and_forecast(on_stand_in, app, write_csv, tmp_path):
     write_csv(rows=40)
-    settings = (*FEW_STEPS, "--transform", "log", "--min", "0", "--quiet")
+    settings = (*FEW_STEPS, "--transform", "log", "--min", "0", "--level", "50", "--quiet")
     trained = on_stand_in("train", "own.csv", *settings, *CUDA, "--out", "cuda")
     assert (trained.code, trained.err) == (0, "")
     resumed = on_stand_in("train", "--resume", "cuda", "--num-epochs", "4", "--allow-changes", "--quiet")
