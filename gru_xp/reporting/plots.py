@@ -112,7 +112,8 @@ def forecast_plot(series: TimeSeries, parts: Mapping[str, slice], coming: Coming
     """
     steps = 0 if coming is None else len(coming.points)
     times, actual, N = row_times(series, steps), known_values(series), len(series)
-    shaded = {name: (times[rows][0], times[rows][-1]) for name, rows in parts.items() if len(times[:N][rows])}
+    known = times[:N]
+    shaded = {name: (known[rows][0], known[rows][-1]) for name, rows in parts.items() if len(known[rows])}
     if coming is None:
         figure, whole = new_figure(name_of(series))
     else:

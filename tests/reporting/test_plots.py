@@ -23,7 +23,7 @@ from gru_xp.reporting.plots import (
 from gru_xp.reporting.style import save_figure
 from gru_xp.training.trainer import EpochRecord
 
-PARTS = {"train": slice(0, 60), "validation": slice(60, 80), "test": slice(80, 100)}
+PARTS = {"train": slice(0, 60), "validation": slice(60, 80), "test": slice(80, None)}
 
 
 def lines(axes):
