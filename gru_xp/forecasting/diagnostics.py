@@ -25,7 +25,6 @@ References
 
 import warnings
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -328,11 +327,12 @@ def _statsmodels() -> ModuleType:
         It is not installed, or does not start.
     """
     try:
-        import_module("statsmodels")
-        return import_module("statsmodels.stats.diagnostic")
+        from statsmodels.stats import diagnostic
     except Exception as error:  # a broken install fails in many ways
-        if isinstance(error, ModuleNotFoundError) and error.name == "statsmodels":
+        if isinstance(error, ModuleNotFoundError) and error.name in ("statsmodels", "statsmodels.stats"):
             raise GruXpError(
                 "the diagnostics need statsmodels, which is not installed; pip install 'gru-xp[stats]'"
             ) from error
         raise GruXpError(f"statsmodels is installed but cannot be imported ({first_line(error)}); repair it") from error
+    module: ModuleType = diagnostic
+    return module

@@ -90,6 +90,7 @@ def test_options_can_be_written_with_underscores():
             "evaluate": ["run"],
             "backtest": ["own.csv"],
             "forecast": ["run"],
+            "explain": ["run"],
             "export": ["run", "model.onnx"],
             "import": ["model.onnx", "--out", "run"],
         }.get(command, [])
