@@ -147,6 +147,8 @@ def test_the_comparison_in_words():
 
 
 def test_without_statsmodels(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("statsmodels.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "statsmodels", None)
     with pytest.raises(GruXpError, match=r"statsmodels, .*pip install 'gru-xp\[stats\]'$"):
         examine(np.arange(30.0), np.zeros(30))
