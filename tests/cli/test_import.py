@@ -61,10 +61,11 @@ def test_out_must_be_given(app, exported, unchanged):
 
 
 def test_out_that_exists(app, goog, after, exported, unchanged, contents):
-    """The run of another model, whose other files stay."""
+    """The run of another model, whose other files stay, but for its plots."""
     shutil.copytree(goog.folder, "run")
-    Path("run/plots").mkdir(exist_ok=True)
     older = contents("run")
+    Path("run/plots").mkdir()
+    Path("run/plots/cost_plot.svg").touch()
     with unchanged():
         outcome = app("import", exported, "--out", "run")
     outcome.assert_refused("run exists", "--overwrite", "--out", "gru-xp train --resume run")
@@ -72,9 +73,10 @@ def test_out_that_exists(app, goog, after, exported, unchanged, contents):
     assert outcome.code == 0
     (warning,) = outcome.err.splitlines()
     assert warning.startswith("warning: run ")
-    assert warning.endswith(": checkpoint.safetensors, history.csv, metrics.json, plots, predictions.csv")
+    assert warning.endswith(": checkpoint.safetensors, history.csv, metrics.json, predictions.csv")
     del older["model.safetensors"]
     assert older.items() <= contents("run").items()
+    assert not Path("run/plots").exists()
     for command in ("forecast", "evaluate"):
         wanted, found, of_older = (app(command, run, "--json", "--quiet") for run in (after.folder, "run", goog.folder))
         assert numbers(found) == numbers(wanted) != numbers(of_older)

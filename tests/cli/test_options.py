@@ -79,6 +79,8 @@ VALUES = {
     "where": "store=1",
     "out": "all.csv",
     "plot": "folds.svg",
+    "level": "80",
+    "levels": "80",
 }
 
 

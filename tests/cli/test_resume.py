@@ -666,6 +666,10 @@ OTHERS = {
     "loss": "mse",
     "huber_delta": 0.5,
     "quantiles": 0.25,
+    "transform": "sqrt",
+    "minimum": -5.5,
+    "maximum": 500.5,
+    "levels": 80.5,
 }
 """Options that make another training."""
 

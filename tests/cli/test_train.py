@@ -200,6 +200,7 @@ def test_model_file_says_all_about_the_run(goog):
         "hidden_size": 4,
         "num_epochs": 3,
         "quantiles": [0.1, 0.5, 0.9],
+        "levels": [],
     }
     assert described["settings"]["reset"] == "before"
     assert described["settings"]["seed"] == 0
@@ -272,6 +273,10 @@ def test_settings_reach_the_model(app, write_csv, tmp_path):
         "weight_decay": 0.0,
         "model": "gru",
         "season": "auto",
+        "levels": [],
+        "transform": "none",
+        "minimum": None,
+        "maximum": None,
     }  # not to be given with these
     assert settings == options | {"bidirectional": True, "linear_skip": False, "guard": False, "refit": True} | beside
     assert settings.keys() == Forecaster().settings().keys()
