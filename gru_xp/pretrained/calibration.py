@@ -27,6 +27,9 @@ COVERAGE = LEVELS[-1] - LEVELS[0]
 
 MAX_FACTOR = 3.0
 
+CAP = 3.0
+"""Largest error of an earlier forecast that counts, in medians of them: a few wrong values decide nothing."""
+
 ROUNDING = 1e-4
 """Error that counts for nothing, in units of the series."""
 
@@ -70,7 +73,8 @@ def calibrate(quantiles: Floats, earlier: Floats, naive: Floats, values: Floats,
     Only values before a forecast have a part in its calibration. Its distances of quantiles from the median are
     multiplied by what would have let `COVERAGE` of the values be within the earlier intervals, as in split-conformal
     prediction (Lei et al. 2018, doi:10.1080/01621459.2017.1307116), to the power of n / (n + `PRIOR`) for n earlier
-    forecasts. Then all quantiles move towards the best naive forecast as far as its earlier errors were smaller.
+    forecasts. Then all quantiles move towards the best naive forecast as far as its earlier errors were smaller. Of each
+    error, no more than `CAP` times the median counts. Equal values at the beginning of a series do not count.
     """
     n = earlier.shape[1]
     past, seen = _past(earlier, naive, values), _seen(values, counts, n)
@@ -119,12 +123,16 @@ def _known(k: int) -> Rows:
 def _naive_share(errors: Floats, is_counted: NDArray[np.bool_]) -> tuple[Rows, Floats]:
     """The best naive forecast of each series ``(B,)``, and by how much it replaces the median."""
     is_known = np.arange(BLOCKS) < _known(errors.shape[1])[:, None]
-    of_each = np.einsum("bncs,ns,bn->bc", errors, is_known, is_counted)
+    of_forecasts = np.einsum("bncs,ns->bcn", errors, is_known)
+    count = is_counted.sum(axis=1)
+    ordered = np.sort(np.where(is_counted[:, None], of_forecasts, np.inf), axis=2)
+    middle = np.take_along_axis(ordered, np.maximum(count - 1, 0)[:, None, None] // 2, axis=2)
+    of_each = np.sum(np.minimum(of_forecasts, CAP * middle) * is_counted[:, None], axis=2)
     best = np.argmin(of_each[:, 1:], axis=1)
     least = np.take_along_axis(of_each[:, 1:], best[:, None], axis=1)[:, 0]
-    ratio = of_each[:, 0] / np.maximum(least, ROUNDING * np.maximum(is_counted.sum(axis=1), 1))
+    ratio = of_each[:, 0] / np.maximum(least, ROUNDING * np.maximum(count, 1))
     share = np.clip((ratio - KEPT) / (REPLACED - KEPT), 0.0, 1.0)
-    return best, np.where(is_counted.sum(axis=1) >= MIN_FORECASTS, share, 0.0)
+    return best, np.where(count >= MIN_FORECASTS, share, 0.0)
 
 
 def _width_factor(relative: Floats, is_counted: NDArray[np.bool_]) -> Floats:

@@ -22,14 +22,15 @@ def series(rng):
 
 def by_hand(quantiles, _, naive, values, count, longest, k):
     """The calibrated quantiles ``(HEAD, Q)`` of one series after patch k, by loops over the earlier forecasts."""
-    errors, relative, weights, n = np.zeros(4), [], [], 0
+    errors, relative, weights, n = [], [], [], 0
     for earlier in range(k):
         seen = count - (K - 1 - earlier) * PATCH
+        error = np.zeros(4)
         for step in range(min(HEAD, (k - earlier) * PATCH)):
             truth, median = values[(earlier + 1) * PATCH + step], quantiles[earlier, step, MEDIAN]
             weight = (step + 4) ** -0.5
             if seen >= max(MIN_SEEN, longest):
-                errors += weight * np.abs(np.array([median, *naive[earlier, :, step]]) - truth)
+                error += weight * np.abs(np.array([median, *naive[earlier, :, step]]) - truth)
             if seen >= MIN_SEEN_FOR_WIDTH:
                 width = (
                     quantiles[earlier, step, -1] - median if truth > median else median - quantiles[earlier, step, 0]
@@ -37,13 +38,17 @@ def by_hand(quantiles, _, naive, values, count, longest, k):
                 relative.append(abs(truth - median) / width)
                 weights.append(weight)
         n += seen >= MIN_SEEN_FOR_WIDTH
+        if seen >= max(MIN_SEEN, longest):
+            errors.append(error)
     result = quantiles[k].copy()
     if relative:
         order = np.argsort(relative)
         covered = np.cumsum(np.array(weights)[order]) / np.sum(weights)
         factor = np.clip(np.array(relative)[order][np.argmax(covered >= COVERAGE)], 1 / 3, 3) ** (n / (n + PRIOR))
         result = result[:, [MEDIAN]] + factor * (result - result[:, [MEDIAN]])
-    if errors.any():
+    if errors:
+        capped = np.minimum(errors, 3 * np.quantile(errors, 0.5, axis=0, method="lower"))
+        errors = capped.sum(axis=0)
         best = np.argmin(errors[1:])
         share = np.clip((errors[0] / errors[1 + best] - 1) / 0.15, 0, 1)
         result += share * (naive[k, best] - result[:, MEDIAN])[:, None]
