@@ -73,8 +73,8 @@ def calibrate(quantiles: Floats, earlier: Floats, naive: Floats, values: Floats,
     Only values before a forecast have a part in its calibration. Its distances of quantiles from the median are
     multiplied by what would have let `COVERAGE` of the values be within the earlier intervals, as in split-conformal
     prediction (Lei et al. 2018, doi:10.1080/01621459.2017.1307116), to the power of n / (n + `PRIOR`) for n earlier
-    forecasts. Then all quantiles move towards the best naive forecast as far as its earlier errors were smaller. Of each
-    error, no more than `CAP` times the median counts. Equal values at the beginning of a series do not count.
+    forecasts. Then all quantiles move towards the best naive forecast as far as its earlier errors were smaller. Of
+    each error, no more than `CAP` times the median counts. Equal values at the beginning of a series do not count.
     """
     n = earlier.shape[1]
     past, seen = _past(earlier, naive, values), _seen(values, counts, n)
