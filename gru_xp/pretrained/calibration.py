@@ -122,6 +122,8 @@ def _known(k: int) -> Rows:
 
 def _naive_share(errors: Floats, is_counted: NDArray[np.bool_]) -> tuple[Rows, Floats]:
     """The best naive forecast of each series ``(B,)``, and by how much it replaces the median."""
+    if not is_counted.any():
+        return np.zeros(len(errors), dtype=np.int64), np.zeros(len(errors))
     is_known = np.arange(BLOCKS) < _known(errors.shape[1])[:, None]
     of_forecasts = np.einsum("bncs,ns->bcn", errors, is_known)
     count = is_counted.sum(axis=1)
