@@ -184,15 +184,19 @@ def _cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 def _plot(folder: Path, forecaster: "Forecaster", series: "TimeSeries", parts: "list[EvaluatedPart]") -> None:
     """``<rows>-rows-cost_plot.png`` and so on."""
-    from gru_xp.reporting.plots import plot_cost, plot_residuals, plot_sequence
+    from gru_xp.reporting.figures import training_plot
+    from gru_xp.reporting.plots import residual_plot, sequence_plot
+    from gru_xp.reporting.style import save_figure
 
-    training = forecaster.training
-    assert training is not None
+    test = parts[-1]
+    figures = {
+        "cost_plot": training_plot(forecaster),
+        "sequence_plot": sequence_plot(series, test),
+        "residual_plot": residual_plot(series, test),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"goog-{len(series)}-rows"
-        plot_cost(folder / f"{name}-cost_plot.png", training.history, training.best_epoch)
-        plot_sequence(folder / f"{name}-sequence_plot.png", series, parts)
-        plot_residuals(folder / f"{name}-residual_plot.png", series, parts)
+        for name, figure in figures.items():
+            save_figure(figure, folder / f"goog-{len(series)}-rows-{name}.png")
     except OSError as error:
         raise click.ClickException(f"{folder}: the plots cannot be written ({error.strerror or error})") from error

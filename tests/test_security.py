@@ -108,6 +108,8 @@ def test_modules_are_imported_by_names_of_the_source():
         "gru_xp/devices/cublas.py",
         "gru_xp/devices/cupy_ops.py",
         "gru_xp/devices/fast_paths.py",
+        "gru_xp/forecasting/backtest.py",
+        "gru_xp/forecasting/forecaster.py",
         "gru_xp/interop/peers.py",
         "gru_xp/nn/scan.py",
         "gru_xp/pretrained/__init__.py",

@@ -189,7 +189,7 @@ def coming_rows(panel: Panel, steps: int) -> Any:
     if panel.dates is None:
         counted = panel.lengths[:, None] + np.arange(steps)
         return pd.DataFrame({panel.id: names, "ds": counted.ravel()})
-    found = np.full((len(panel), steps), np.datetime64("NaT"), dtype="datetime64[us]")
+    found = np.full((len(panel), steps), np.datetime64("NaT", "us"))
     freqs = panel.freqs or (None,) * len(panel)
     for number, (last, freq) in enumerate(zip(panel.dates[panel.offsets[1:] - 1].tolist(), freqs, strict=True)):
         usual = freq or panel.usual_freq
