@@ -374,7 +374,7 @@ NO_DATES = {
     ),
     "several series": (
         "Date,Ticker,Close\n2020-01-01,A,1\n2020-01-01,B,2\n2020-01-02,A,3\n2020-01-02,B,4\n",
-        r"several series found \(column Ticker: A, B\); keep one by --where Ticker=A$",
+        r"several series found \(column Ticker: A, B\); .*--id-column Ticker, or keep one by --where Ticker=A$",
     ),
     "a second header": (
         "Price,Close\nTicker,A\n2020-01-01,1\n2020-01-02,2\n",

@@ -46,8 +46,8 @@ def following(series):
 
 
 def given(message):
-    """The options that a message gives, in the order of the message; of ``a or b``, a."""
-    return [(name, shlex.split(value)[0]) for name, value in OPTION.findall(message)]
+    """The options that a message gives to read one series, in the order of the message; of ``a or b``, a."""
+    return [(name, shlex.split(value)[0]) for name, value in OPTION.findall(message) if name != "id-column"]
 
 
 @pytest.fixture
