@@ -111,7 +111,7 @@ def explain(
 def _print(explanation: "Explanation", title: str) -> None:
     """The values that contribute most, in order of time, and what all of them add up to."""
     from gru_xp.errors import printable
-    from gru_xp.forecasting.explanation import forecast_name
+    from gru_xp.forecasting.explanation import TOLERANCE, forecast_name
 
     frame = explanation.to_frame()
     most = sorted(frame["attribution"].abs().nlargest(MOST_VALUES).index)
@@ -133,7 +133,10 @@ def _print(explanation: "Explanation", title: str) -> None:
         f"The forecast is {forecast}. Were all rows like the last one, it would be {baseline}; the contributions add "
         "up to the difference."
     )
-    print_sentence(f"Completeness: they miss it by {abs(explanation.completeness_error):.2g}.")
+    missed = abs(explanation.completeness_error)
+    print_sentence(f"Completeness: they miss it by {missed:.2g}.")
+    if missed > 10 * TOLERANCE * frame["attribution"].abs().sum():
+        print_sentence("That is much: the forecast is at a limit of --min or --max, or bends sharply on the way.")
 
 
 def _signed(number: float) -> str:

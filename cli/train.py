@@ -228,7 +228,8 @@ def _sorted(ctx: click.Context, param: click.Parameter, values: tuple[float, ...
     metavar="X",
     callback=_sorted,
     help="Level of an interval in percent, such as 80; give it once for each. It holds that share of the forecasts of "
-    "held-out training rows, or of the distribution of --loss gaussian or poisson.",
+    "held-out training rows, or of the distribution of --loss gaussian or poisson; a level that --loss quantile "
+    "predicts is the predicted one.",
 )
 @setting("--learning-rate", type=POSITIVE, metavar="X", help="Learning rate.")
 @setting(

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -575,10 +576,12 @@ def ridge_beside(forecaster: Measured, rows: TimeSeries, horizon: int) -> Foreca
         levels=() if forecaster.outputs.predicted else forecaster.outputs.levels,
     )
     device = forecaster.device if forecaster.device.name == "cpu" else "cpu"
-    try:
-        ridge.fit(target_alone(rows), device=device)
-    except DataError:
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the forecaster has said that its intervals have few scores
+        try:
+            ridge.fit(target_alone(rows), device=device)
+        except DataError:
+            return None
     ridge.minimum, ridge.maximum = forecaster.minimum, forecaster.maximum
     return ridge
 

@@ -285,15 +285,15 @@ def compare_with_log(forecaster: Forecaster, series: TimeSeries, start: int, ste
 
 _OF_CLUSTERS = (
     "ARCH-LM test",
-    "Large errors come in clusters: after a large one, the next ones are larger than usual. Intervals of one width are "
-    "too narrow in restless times",
-    "No sign of calm and restless times: a large error says nothing about the size of the next ones",
+    "Large errors come in clusters: after a large one, the next ones are larger than usual. An interval that is "
+    "as wide at all times is too narrow in restless ones",
+    "No clear sign of calm and restless times, in which large errors would follow each other",
 )
 _OF_CORRELATION = (
     "Ljung-Box test",
     "The errors follow a pattern that the model has not used: the last ones say something about the next. A longer "
     "window, the right season or a further column may help",
-    "No pattern is left in the errors: the last ones say nothing about the next",
+    "No clear sign of a pattern in the errors, by which the last ones would say something about the next",
 )
 
 
@@ -301,7 +301,8 @@ def _of_level(*, grows: bool) -> tuple[str, str, str]:
     size, wrong = ("larger", "narrow") if grows else ("smaller", "wide")
     return (
         "Breusch-Pagan test",
-        f"The errors are {size} where the forecasts are higher: intervals of one width are too {wrong} for high values",
+        f"The errors are {size} where the forecasts are higher: an interval that is as wide at all levels is too "
+        f"{wrong} for high values",
         "No sign that the errors grow or shrink with the forecasts",
     )
 

@@ -103,6 +103,7 @@ def learn(
                 forecaster.notes = notes
         original, transform = series, forecaster.target_transform
         if isinstance(series, TimeSeries) and isinstance(known, TimeSeries):
+            transform.check_changes(known.head(split.train_end))
             known, series = transform.apply(known), transform.apply(series)
         if state is None:
             _, train_ends = split.bounds("train")

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from gru_xp.errors import DataError
+from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.data import place_of
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.messages import option
@@ -102,6 +102,23 @@ class TargetTransform:
             return series
         self._check(series)
         return replace(series, values=self.forward_windows(series.values[None])[0])
+
+    def check_changes(self, series: TimeSeries) -> None:
+        """Raise DataError where the target of training rows is constant, or is once it is transformed."""
+        if self.kind == "none" or not len(series):
+            return
+        name, (least, most) = printable(series.target), (np.min(series.values[:, 0]), np.max(series.values[:, 0]))
+        if least == most:
+            raise DataError(
+                f"column {name} is constant in all training rows; the forecast is {least:g}, too; to train a model, "
+                "give rows in which it changes"
+            )
+        changed = self.forward(series.values[:, 0])
+        if np.ptp(changed) == 0:
+            raise DataError(
+                f"column {name} changes by {changed[0]:g} in all training rows, so that its "
+                f"{option('transform', self.kind)} is constant; leave the transform out"
+            )
 
     def forward_windows(self, windows: Floats) -> Floats:
         """Windows ``(B, T, F)``, whose target is column 0, with the transformed target."""

@@ -160,3 +160,12 @@ def test_values_that_have_no_logarithm_are_named(positive, cpu):
     forecaster = Forecaster(**TINY, transform="log").fit(positive[12:], device=cpu)
     with pytest.raises(DataError, match="row 11"):
         forecaster.forecast(positive, 1)
+
+
+@pytest.mark.parametrize("kind", ["log", "diff"])
+def test_what_leaves_nothing_to_learn_is_named_in_the_units_of_the_data(kind, refused):
+    with refused(DataError, "constant", "forecast is 7,"):
+        Forecaster(transform=kind, num_steps=1, seq_length=4).fit(np.full(60, 7.0), device="cpu")
+    if kind == "diff":
+        with refused(DataError, "changes by 2 ", "transform"):
+            Forecaster(transform=kind, num_steps=1, seq_length=4).fit(10 + 2.0 * np.arange(60), device="cpu")
