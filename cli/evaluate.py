@@ -128,7 +128,7 @@ def evaluate(
         if is_several := is_panel(read.series):
             refused = {"--compare": compare, "--fail-below-naive": fail_below_naive, "--diagnostics": diagnostics}
             check_several(refused)
-            by_part = evaluate_source(forecaster, read, steps, known=known)
+            by_part = evaluate_source(forecaster, source, read, steps, known=known)
             panel_parts = {name: part.metrics for name, part in by_part.items()}
         training = None
         if not known and not is_several:

@@ -9,7 +9,7 @@ import click
 from .messages import note, number_text, print_json, print_sentence, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gru_xp.forecasting import Forecaster
     from gru_xp.forecasting.panel_evaluation import PanelBacktest
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 OF_SEVERAL = "cannot be combined with several series (--id-column) yet; keep one by --where COLUMN=VALUE"
 """Why an option is refused beside several series."""
+
+MOST_NAMES = 5
+"""Series that are named in one line."""
 
 
 def check_several(names: "Mapping[str, object]") -> None:
@@ -52,30 +55,44 @@ def evaluate_run(run: "TrainingRun") -> "dict[str, PanelBacktest]":
 
 
 def evaluate_source(
-    forecaster: "Forecaster", source: "Source", horizon: int, *, known: bool
+    forecaster: "Forecaster", run: str, source: "Source", horizon: int, *, known: bool
 ) -> "dict[str, PanelBacktest]":
     """The parts of a file: those of the run, of series that it has learned from, and ``unseen``, of others; or all."""
     from gru_xp.forecasting.panel_evaluation import evaluate_panel
     from gru_xp.io.panel import Panel
 
-    from .sources import known_stops
+    from .sources import known_series, known_stops, training_panel
 
     panel = source.series
     assert isinstance(panel, Panel)
-    if not known:
-        return evaluate_panel(forecaster, panel, {"all": (panel.offsets[:-1], panel.offsets[1:])}, horizon)
-    learned = set(forecaster.notes["panel"]["names"])
-    groups = [[n for n, name in enumerate(panel.names) if (name in learned) == seen] for seen in (True, False)]
-    own = panel.select(groups[0])
-    stops = known_stops(forecaster.notes, own)
-    assert stops is not None
-    train, fit = stops
-    parts = {"train": (own.offsets[:-1], train), "validation": (train, fit), "test": (fit, own.offsets[1:])}
-    found = evaluate_panel(forecaster, own, parts, horizon, learned=fit)
-    if groups[1]:
-        others = panel.select(groups[1])
-        found |= evaluate_panel(forecaster, others, {"unseen": (others.offsets[:-1], others.offsets[1:])}, horizon)
+    training = panel if known else training_panel(run, forecaster)
+    seen = [] if training is None else known_series(forecaster.notes, panel, training)
+    others = [number for number in range(len(panel)) if number not in set(seen)]
+    _warn_of_learned_names(forecaster, panel, others)
+    found: dict[str, PanelBacktest] = {}
+    if training is not None and seen:
+        own = panel.select(seen)
+        train, fit = known_stops(forecaster.notes, own)
+        parts = {"train": (own.offsets[:-1], train), "validation": (train, fit), "test": (fit, own.offsets[1:])}
+        rows = None if known else training.head(known_stops(forecaster.notes, training)[1])
+        found = evaluate_panel(forecaster, own, parts, horizon, learned=fit, training=rows)
+    if others:
+        panel = panel.select(others)
+        name = "unseen" if seen else "all"
+        found |= evaluate_panel(forecaster, panel, {name: (panel.offsets[:-1], panel.offsets[1:])}, horizon)
     return found
+
+
+def _warn_of_learned_names(forecaster: "Forecaster", panel: "Panel", others: "Sequence[int]") -> None:
+    """Warn, in one line, of series that do not begin with the rows of their names that the model was trained on."""
+    from gru_xp.io.messages import listed
+
+    learned = set() if forecaster.units is None else set(forecaster.units.names)
+    if names := [panel.names[number] for number in others if panel.names[number] in learned]:
+        note(
+            f"warning: the model was trained on series with the names {listed(names, MOST_NAMES)}; if these are the "
+            "same series, the accuracy includes rows that it was trained on"
+        )
 
 
 def print_panel(file: str, target: str, parts: "Mapping[str, Mapping[str, Any]]") -> None:

@@ -325,6 +325,36 @@ def training_rows(run: str, forecaster: "Forecaster") -> "TimeSeries | None":
     return series.head(forecaster.notes["fit_end"]) if _is_known(forecaster.notes, series) else None
 
 
+def training_panel(run: str, forecaster: "Forecaster") -> "Panel | None":
+    """The series that a model learned from, if they are in its run folder."""
+    from gru_xp.errors import GruXpError
+    from gru_xp.io.panel import Panel
+
+    try:
+        series = _own(run, forecaster, None, (), {}, quiet=True).series
+    except GruXpError:
+        return None
+    return series if isinstance(series, Panel) and _is_known(forecaster.notes, series) else None
+
+
+def known_series(notes: "Mapping[str, Any]", panel: "Panel", training: "Panel") -> list[int]:
+    """The numbers of the series that begin with the rows of their name that a model learned from, or with some."""
+    import numpy as np
+
+    stops = known_stops(notes, training)[1]
+    learned = {
+        name: training.values[first:stop]
+        for name, first, stop in zip(training.names, training.offsets.tolist(), stops.tolist(), strict=False)
+        if stop > first
+    }
+    found = []
+    for number, name in enumerate(panel.names):
+        own, rows = panel.values[slice(*panel.offsets[number : number + 2])], learned.get(name)
+        if rows is not None and np.array_equal(own[: len(rows)], rows[: len(own)]):
+            found.append(number)
+    return found
+
+
 def warn_of_learned_rows(forecaster: "Forecaster", series: "TimeSeries", training: "TimeSeries | None") -> None:
     """Warn on stderr, in one line, if a series has rows that the model was trained on.
 
@@ -381,9 +411,12 @@ def _is_known(notes: "Mapping[str, Any]", series: "AnySeries") -> bool:
     if "fit_sha256" not in notes:
         return False
     if isinstance(series, Panel) or "panel" in notes:
-        if not isinstance(series, Panel) or "panel" not in notes or (stops := known_stops(notes, series)) is None:
+        if not isinstance(series, Panel) or "panel" not in notes:
             return False
-        return panel_checksum(series, stops[1]) == notes["fit_sha256"]
+        lengths = dict(zip(series.names, series.lengths.tolist(), strict=True))
+        if any(lengths.get(name, -1) < fit for name, (_, fit) in _noted_rows(notes).items()):
+            return False
+        return panel_checksum(series, known_stops(notes, series)[1]) == notes["fit_sha256"]
     if notes["fit_end"] > len(series):
         return False
     return bool(rows_checksum(series, notes["fit_end"]) == notes["fit_sha256"])
@@ -404,21 +437,23 @@ def panel_checksum(panel: "Panel", stops: "Rows") -> str:
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
-def known_stops(notes: "Mapping[str, Any]", panel: "Panel") -> "tuple[Rows, Rows] | None":
+def known_stops(notes: "Mapping[str, Any]", panel: "Panel") -> "tuple[Rows, Rows]":
     """Where training rows, and those before the test set, end in each series; at its start where it was not learned.
 
-    None where a series that a model has learned from is missing or too short.
+    At the end of a series that has fewer rows.
     """
     import numpy as np
 
-    rows = dict(
-        zip(notes["panel"]["names"], zip(*(notes["panel"][k] for k in ("train", "fit")), strict=True), strict=True)
-    )
-    lengths = dict(zip(panel.names, panel.lengths.tolist(), strict=True))
-    if any(lengths.get(name, -1) < fit for name, (_, fit) in rows.items()):
-        return None
+    rows = _noted_rows(notes)
     counts = np.array([rows.get(name, (0, 0)) for name in panel.names], dtype=np.int64)
+    counts = np.minimum(counts, panel.lengths[:, None])
     return panel.offsets[:-1] + counts[:, 0], panel.offsets[:-1] + counts[:, 1]
+
+
+def _noted_rows(notes: "Mapping[str, Any]") -> dict[str, tuple[int, int]]:
+    """How many first rows of each series are for training, and before the test set."""
+    panel = notes["panel"]
+    return dict(zip(panel["names"], zip(panel["train"], panel["fit"], strict=True), strict=True))
 
 
 # --- what a run keeps of its file -------------------------------------------------------------------------------

@@ -237,6 +237,7 @@ def evaluate_panel(
     horizon: int,
     *,
     learned: Rows | None = None,
+    training: Panel | None = None,
 ) -> dict[str, PanelBacktest]:
     """Predict the rows of `parts` of each series by blocks of `horizon`, each from the actual rows before it.
 
@@ -256,6 +257,8 @@ def evaluate_panel(
     learned : array, shape ``(S,)``
         Rows of each series before these make mean, season and the units of errors, and a ridge is fitted to them. If
         None, the forecaster has learned from others: all rows make means and units, and there is no ridge.
+    training
+        The rows that a ridge is fitted to, where the forecaster has learned from more series than these.
 
     Raises
     ------
@@ -278,7 +281,9 @@ def evaluate_panel(
     stops = panel.offsets[1:] if learned is None else learned
     seasons = list(_seasons(forecaster, panel, stops, is_other=learned is None))
     named = forecaster.named_forecasts(forecast_origins(forecaster, panel, every, horizon))
-    ridge = None if learned is None else _ridge_beside(forecaster, panel.head(learned), horizon)
+    ridge = None
+    if learned is not None:
+        ridge = _ridge_beside(forecaster, panel.head(learned) if training is None else training, horizon)
     if ridge is not None:
         named[RIDGE] = forecast_origins(ridge, panel.target_alone(), every, horizon)[:, 0]
     for name, baseline in baselines_of(panel, stops, seasons).items():

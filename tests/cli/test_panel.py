@@ -89,6 +89,25 @@ def test_evaluate_measures_the_same_parts_and_unseen_series(trained, stores, run
     assert list(parts["parts"]) == ["all"]
 
 
+def test_some_of_the_series_are_measured_in_the_parts_of_the_run(trained, stores, app, run_here):
+    folder, _ = trained
+    errors = pd.read_csv(folder / "run" / "series.csv").set_index(["store", "split", "forecast"])["mae"]
+    evaluated = ("evaluate", "run", "stores.csv", "--where", "store=South", "--json", "-q", "--device", "cpu")
+    outcome = run_here(*evaluated, cwd=folder)
+    assert "warning" not in outcome.err
+    for split, part in json.loads(outcome.out)["parts"].items():
+        for name, model in part["models"].items():
+            assert model["mean"]["mae"] == pytest.approx(errors["South", split, name], rel=1e-5), (split, name)
+    stores[stores["store"] != "South"].groupby("store").head(30).to_csv(folder / "fewer.csv", index=False)
+    outcome = run_here("evaluate", "run", "fewer.csv", "--json", "-q", "--device", "cpu", cwd=folder)
+    assert list(json.loads(outcome.out)["parts"]) == ["train", "test"]
+    stores.assign(sales=stores["sales"] + 1).to_csv(folder / "changed.csv", index=False)
+    outcome = run_here("evaluate", "run", "changed.csv", "--json", "-q", "--device", "cpu", cwd=folder)
+    assert list(json.loads(outcome.out)["parts"]) == ["all"]
+    (warning,) = outcome.err.splitlines()
+    assert "North, South, Tiny" in warning
+
+
 def test_a_stopped_run_resumes_bit_exactly(trained, run_here, tmp_path):
     folder, _ = trained
     stop = (*SHORT, "--checkpoint-every", 1)
