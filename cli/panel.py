@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .sources import Source
     from .training_run import TrainingRun
 
-OF_SEVERAL = "cannot be combined with several series (--id-column) yet; keep one by --where COLUMN=VALUE"
+OF_SEVERAL = "cannot be combined with a model of several series yet; train on one series (--where COLUMN=VALUE)"
 """Why an option is refused beside several series."""
 
 MOST_NAMES = 5

@@ -10,6 +10,8 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from .messages import choose_device, note, rows_text
 from .options import PLOT_FORMATS
 
@@ -88,8 +90,8 @@ class Source:
 
         if not isinstance(self.series, TimeSeries):
             raise DataError(
-                f"{self.series.name}: has {len(self.series)} series, and this takes one; keep one by --where "
-                f"{self.series.id}=..."
+                f"{self.series.name}: {click.get_current_context().info_name} does not take a model of several series "
+                f"yet; train on one series (--where {self.series.id}=...)"
             )
         return self.series
 

@@ -125,7 +125,11 @@ def test_what_is_for_one_series_is_refused_by_name(trained, app, stores):
     refused = app("train", file, "--id-column", "store", "--model", "auto")
     assert refused.code == 2
     assert "--model auto" in refused.err
-    app("backtest", folder / "run", file, "-q").assert_refused("3 series", "--where store=")
+    for command in ("backtest", "explain"):
+        app(command, folder / "run", file, "-q").assert_refused("several series", "train on one", "--where store=")
+    refused = app("evaluate", folder / "run", "--diagnostics")
+    assert refused.code == 2
+    assert "train on one series" in refused.err
     app("forecast", file, "--id-column", "store", "-q").assert_refused(
         "3 series in column store", "--where store=North"
     )
