@@ -423,7 +423,9 @@ class Forecaster:
                         f"{option('transform', self.transform)} is for one series; leave it out for several"
                     )
                 if self.outputs.levels:
-                    raise ArgumentError(f"{option('levels')} is for one series; for several, use loss='quantile'")
+                    raise ArgumentError(
+                        f"{option('levels')} is for one series; for several, use {option('loss', 'quantile')}"
+                    )
                 split = split_panel(series, 1.0, self.validation_ratio, self.horizon)
             else:
                 split = split_rows(len(series), self.shortest_window, 1.0, self.validation_ratio, self.horizon)

@@ -130,6 +130,7 @@ def test_what_is_for_one_series_is_refused_by_name(trained, app, stores):
     refused = app("evaluate", folder / "run", "--diagnostics")
     assert refused.code == 2
     assert "train on one series" in refused.err
+    app("train", file, "--id-column", "store", "--level", 80, "-q").assert_refused("--level", "--loss quantile")
     app("forecast", file, "--id-column", "store", "-q").assert_refused(
         "3 series in column store", "--where store=North"
     )
