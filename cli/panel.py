@@ -153,9 +153,10 @@ def _sentences(metrics: "Mapping[str, Any]") -> list[str]:
             f"lower in {metrics['better_in']} of {series} series."
         )
     if metrics["scaled_series"] < series:
+        without = series - metrics["scaled_series"]
         found.append(
-            f"{series - metrics['scaled_series']} series have no MASE: their training rows do not change, or are fewer "
-            "than a season."
+            f"{without} series {'has' if without == 1 else 'have'} no MASE, as training rows do not change, or are "
+            "fewer than a season."
         )
     if "coverage" in metrics and metrics["coverage"] is not None:
         found.append(
