@@ -41,8 +41,8 @@ _OPTIONS = (
         "id",
         metavar="COLUMN",
         callback=_check,
-        help="Column that tells several series apart: train, evaluate and forecast take all of them, other commands "
-        "one; --where keeps one.",
+        help="Column that tells several series apart: train takes all of them, as do evaluate and forecast of such a "
+        "run; other commands take one, which --where keeps.",
     ),
     click.option(
         flag("where"),
