@@ -124,6 +124,8 @@ def read_panel_source(
     found = read(file, options.id, target, features, options, file.name if bundled else None)
     if isinstance(found, Panel):
         note(f"{found.name}: {len(found)} series of {lengths_text(found)}", quiet=quiet)
+    else:
+        note(f"{found.name}: only one series in column {options.id}; its model will take one series", quiet=quiet)
     return _source(found, path, file, bundled)
 
 

@@ -108,6 +108,12 @@ def test_some_of_the_series_are_measured_in_the_parts_of_the_run(trained, stores
     assert "North, South, Tiny" in warning
 
 
+def test_a_file_with_one_series_is_noticed(app, stores, tmp_path):
+    stores[stores["store"] == "Tiny"].to_csv(tmp_path / "one.csv", index=False)
+    outcome = app("train", tmp_path / "one.csv", "--id-column", "store", "--horizon", 50)
+    assert "only one series in column store" in outcome.err
+
+
 def test_a_stopped_run_resumes_bit_exactly(trained, run_here, tmp_path):
     folder, _ = trained
     stop = (*SHORT, "--checkpoint-every", 1)
