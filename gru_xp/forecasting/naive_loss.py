@@ -35,7 +35,7 @@ def naive_loss(forecaster: Forecaster, learned: TimeSeries) -> tuple[str, float]
         distributions, for transformed targets, and where the rows were other ones.
     """
     L, h = forecaster.window_length, forecaster.horizon
-    if forecaster.outputs.quantiles or forecaster.target_transform.kind != "none":
+    if forecaster.outputs.predicted or forecaster.target_transform.kind != "none":
         return None
     try:
         split = split_rows(len(learned), L, 1.0, forecaster.validation_ratio, h)

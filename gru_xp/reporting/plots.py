@@ -494,7 +494,7 @@ def cost_plot(
     history
         The epochs.
     best_epoch
-        Is marked.
+        The one that is kept. It is marked, as the best one where it has the lowest validation loss.
     naive
         Name of the best forecast without training, and its loss in the same rows and units.
     """
@@ -505,7 +505,9 @@ def cost_plot(
         costs["validation"] = np.array(validation)
     judged = costs.get("validation", costs["training"])
     at = int(np.flatnonzero(epochs == best_epoch)[0])
-    said = f"{printable(name)}, loss over epochs: {number(float(judged[at]))} at epoch {best_epoch}, the best"
+    is_best = "validation" in costs and not (judged < judged[at]).any()
+    said = f"{printable(name)}, loss over epochs: {number(float(judged[at]))} at epoch {best_epoch}"
+    said = f"{said}, {'the best' if is_best else 'which is kept'}"
     figure, axes = new_figure(said if naive is None else f"{said}; {naive[0]} forecast {number(naive[1])}")
     levels = np.concatenate([*costs.values(), [] if naive is None else [naive[1]]])
     levels = levels[np.abs(levels) < MAX_LOSS]
@@ -520,17 +522,17 @@ def cost_plot(
     if naive is not None:
         axes.axhline(naive[1], color=NAIVE, linestyle="--", linewidth=1.8, label=naive[0])
         labels.append(Label(naive[0], naive[1], NAIVE))
-    axes.axvline(best_epoch, color="0.5", linestyle=":", linewidth=1.4, label="best epoch")
+    axes.axvline(best_epoch, color="0.5", linestyle=":", linewidth=1.4, label="kept epoch")
     if len(levels) and levels.min() > 0 and levels.max() / levels.min() > LOG_RATIO:
         set_log_y(axes, float(levels.min()), float(levels.max()))
     if abs(judged[at]) < MAX_LOSS:
-        axes.plot([best_epoch], [judged[at]], "o", color=ACTUAL, markersize=9, zorder=5, label="best")
+        axes.plot([best_epoch], [judged[at]], "o", color=ACTUAL, markersize=9, zorder=5, label="kept")
     set_numbers(axes, "epoch", whole=True)
     set_ylabel(axes, "loss, in scaled units")
     label_lines(axes, labels)
     near_end = best_epoch > epochs[0] + 0.7 * (epochs[-1] - epochs[0])
     axes.annotate(
-        f"best: epoch {best_epoch}", (best_epoch, 1.0), (-6 if near_end else 6, -2),
+        f"{'best' if is_best else 'kept'}: epoch {best_epoch}", (best_epoch, 1.0), (-6 if near_end else 6, -2),
         xycoords=("data", "axes fraction"), textcoords="offset points", ha="right" if near_end else "left", va="top",
         fontsize=TEXT, color="0.3", **PLAIN,
     )  # fmt: skip

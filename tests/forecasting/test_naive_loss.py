@@ -36,6 +36,18 @@ def test_the_loss_of_the_last_value(walk, loss, of, validation_ratio):
             assert found == pytest.approx(expected), scaling
 
 
+def test_levels_change_nothing(walk):
+    found = [
+        naive_loss(
+            Forecaster(model="ridge", seq_length=5, horizon=3, loss="mae", levels=levels).fit(walk, device="cpu"),
+            series_to_learn(walk),
+        )
+        for levels in ((), 80)
+    ]
+    assert found[0] is not None
+    assert found[1] == found[0]
+
+
 def test_there_is_none_for_distributions_or_too_few_rows(walk):
     forecaster = Forecaster(hidden_size=2, num_epochs=1, seq_length=5, loss="gaussian").fit(walk, device="cpu")
     assert naive_loss(forecaster, series_to_learn(walk)) is None

@@ -323,24 +323,32 @@ def test_the_last_of_many_folds_are_drawn(backtest):
 
 def test_cost(history):
     *records, last = history(6)
-    records.append(replace(last, cost=1 + 1 / 7))  # the last cost is not the best one
+    records.append(replace(last, cost=1 + 1 / 7, validation_cost=3.0))
+    records[5] = replace(records[5], validation_cost=2.5)
     figure = cost_plot("Value", records, 4, ("drift", 0.7))
     (axes,) = figure.axes
     drawn = lines(axes)
     np.testing.assert_array_equal(drawn["training"].get_xdata(), range(7))
     np.testing.assert_allclose(drawn["training"].get_ydata(), [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 + 1 / 7])
-    np.testing.assert_allclose(drawn["validation"].get_ydata(), [2 / (1 + epoch) for epoch in range(7)])
-    assert (drawn["best"].get_xdata(), drawn["best"].get_ydata()) == ([4], [2 / 5])
+    np.testing.assert_allclose(drawn["validation"].get_ydata(), [2, 1, 2 / 3, 1 / 2, 2 / 5, 2.5, 3])
+    assert (drawn["kept"].get_xdata(), drawn["kept"].get_ydata()) == ([4], [2 / 5])
     assert set(drawn["drift"].get_ydata()) == {0.7}
     assert written(axes).keys() == {"training", "validation", "drift", "best: epoch 4"}
     assert axes.get_xlabel() == "epoch"
     assert "loss" in axes.get_ylabel()
-    assert "0.4000 at epoch 4" in title(figure)
+    assert "0.4000 at epoch 4, the best" in title(figure)
+
+
+def test_an_epoch_is_the_best_only_by_its_validation_loss(history):
+    for has_validation, epoch, word in ((True, 3, "best"), (True, 2, "kept"), (False, 3, "kept")):
+        figure = cost_plot("Value", history(3, validation=has_validation), epoch)
+        assert f"{word}: epoch {epoch}" in written(figure.axes[0])
+        assert word in title(figure)
 
 
 def test_cost_without_validation_or_a_naive_level(history):
     (axes,) = cost_plot("Value", history(3, validation=False), 3).axes
-    assert written(axes).keys() == {"training", "best: epoch 3"}
+    assert written(axes).keys() == {"training", "kept: epoch 3"}
     (axes,) = cost_plot("Value", history(0), 0).axes
     assert list(lines(axes)["training"].get_xdata()) == [0]
 
