@@ -63,8 +63,12 @@ MAX_LOSS = 1e300
 OUT_OF_RANGE = 3.0
 """Errors above so many times those of the model, and of the best forecast without training, are not drawn."""
 
-MAX_FOLDS = 40
-"""Of a backtest that are drawn over the series: the last ones."""
+MAX_FOLDS, FEW_FOLDS, MAX_FOLD_ROWS = 40, 10, 150
+"""Of a backtest, so many folds are drawn over the series, the last ones: fewer where they have more rows, but not less
+than a few."""
+
+BENEATH: dict[str, Any] = {"linestyle": "--", "linewidth": 6.0, "marker": "", "zorder": 1.5}
+"""How the best forecast without training is drawn where the model's is the same, which would cover it."""
 
 NORMAL_95 = 1.96
 """Standard deviations around the mean that have 95 % of a normal distribution."""
@@ -122,6 +126,8 @@ def forecast_plot(series: TimeSeries, parts: Mapping[str, slice], coming: Coming
         shaded["forecast"] = (times[N - 1], times[-1])
         draw_coming(last, series, times, coming)
     draw_line(whole, times[:N], actual, ACTUAL, label="actual", linewidth=1.3, marker="")
+    if coming is not None:
+        draw_line(whole, times[N:], coming.points, MODEL, label=coming.model, linewidth=1.3, marker="")
     set_time(whole, times)
     set_ylabel(whole, name_of(series))
     shade(whole, shaded, times)
@@ -141,7 +147,8 @@ def draw_coming(axes: Axes, series: TimeSeries, times: Any, coming: Coming) -> N
     draw_line(axes, times[first:N], shown, ACTUAL, label="actual")
     model, naive = (np.concatenate([[origin], values]) for values in (coming.points, coming.naive))
     draw_line(axes, ahead, model, MODEL, label=coming.model, linewidth=2.2)
-    draw_line(axes, ahead, naive, NAIVE, label=coming.naive_name, linestyle="--", marker="")
+    how = _look_of_naive(model, naive, {"linestyle": "--", "marker": ""})
+    draw_line(axes, ahead, naive, NAIVE, label=coming.naive_name, **how)
     set_time(axes, times[first:])
     set_ylabel(axes, name_of(series))
     labels += [Label(coming.model, model[-1], MODEL), Label(coming.naive_name, naive[-1], NAIVE)]
@@ -180,10 +187,11 @@ def draw_sequence(axes: Axes, series: TimeSeries, part: EvaluatedPart) -> None:
     x, at = times[first : last + 1], rows - first
     model, naive = model_in_text(part.metrics), name_in_text(part.metrics["best_baseline"])
     labels = draw_fan(axes, x, {level: _at(at, values, len(x)) for level, values in part_quantiles(part).items()})
+    thin = {"linestyle": "--", "linewidth": 1.2, "marker": ""}
     lines: dict[str, tuple[Floats, str, dict[str, Any]]] = {
         "actual": (actual[first : last + 1], ACTUAL, {"linewidth": 2.0}),
         model: (_at(at, part.y_pred, len(x)), MODEL, {}),
-        naive: (_at(at, part.y_naive, len(x)), NAIVE, {"linestyle": "--", "linewidth": 1.2, "marker": ""}),
+        naive: (_at(at, part.y_naive, len(x)), NAIVE, _look_of_naive(part.y_pred, part.y_naive, thin)),
     }
     if len(rows) == 1:
         lines[naive][2].update(marker="_", markersize=16, markeredgewidth=2.5)
@@ -195,6 +203,11 @@ def draw_sequence(axes: Axes, series: TimeSeries, part: EvaluatedPart) -> None:
     set_time(axes, x)
     set_ylabel(axes, name_of(series))
     label_lines(axes, labels)
+
+
+def _look_of_naive(model: Floats, naive: Floats, how: Mapping[str, Any]) -> dict[str, Any]:
+    """`how`, or that it is beneath the model's where both are the same."""
+    return dict(BENEATH if _coincide(model, naive) else how)
 
 
 def _last_seasons(part: EvaluatedPart) -> EvaluatedPart:
@@ -230,17 +243,19 @@ def folds_plot(backtest: Backtest) -> Figure:
         f"{name_of(series)}, backtest, {windows}: {_mae_text(metrics)}", nrows=2, height_ratios=(1.5, 1), sharex=True
     )
     times, actual = row_times(series), known_values(series)
-    shown = slice(max(0, n - MAX_FOLDS), n) if steps > 1 else slice(0, n)
+    most = max(FEW_FOLDS, min(MAX_FOLDS, MAX_FOLD_ROWS // steps)) if steps > 1 else n
+    shown = slice(max(0, n - most), n)
     rows = backtest.rows[shown]
     first = max(0, int(rows[0, 0]) - max(MIN_ROWS, steps))
     last = int(rows[-1, -1]) + 1
+    look_of_naive = _look_of_naive(backtest.y_pred, of_naive, {"linestyle": "--", "linewidth": 1.3})
     draw_line(above, times[first:last], actual[first:last], ACTUAL, label="actual", marker="")
     for forecasts, name, color, how in (
         (backtest.y_pred, model, MODEL, {}),
-        (of_naive, naive, NAIVE, {"linestyle": "--", "linewidth": 1.2}),
+        (of_naive, naive, NAIVE, look_of_naive),
     ):
         x, y = _joined(times, rows, forecasts[shown])
-        draw_line(above, x, y, color, label=name, marker="", **how)
+        draw_line(above, x, y, color, label=name, **{"marker": "", **how})
     if steps > 1:
         origins = rows[:, 0]
         above.plot(times[origins], backtest.y_pred[shown, 0], "o", color=MODEL, markersize=4, label="origins")
@@ -249,11 +264,11 @@ def folds_plot(backtest: Backtest) -> Figure:
     label_lines(above, [Label(name, float(y), c) for (name, y), c in zip(ends.items(), colors, strict=True)])
     set_ylabel(above, name_of(series))
     if shown.start:
-        set_heading(above, f"the last {MAX_FOLDS} forecasts")
+        set_heading(above, f"the last {most} forecasts")
 
     labels = []
     for forecasts, name, color, how in (
-        (of_naive, naive, NAIVE, {"linestyle": "--", "linewidth": 1.4}),
+        (of_naive, naive, NAIVE, look_of_naive),
         (backtest.y_pred, model, MODEL, {}),
     ):
         errors = _mean_of_known(np.abs(backtest.y_true - forecasts)[shown])
@@ -307,15 +322,21 @@ def error_by_step(series: TimeSeries, part: EvaluatedPart) -> Figure:
     x = np.arange(1, steps + 1)
     top = _highest_shown(np.concatenate([errors[model], errors[best]]))
     labels = []
-    for column in sorted(errors, key=lambda column: (column == model, column == best)):
+    ordered = sorted(errors, key=lambda column: (column == model, column == best))
+    naive = [column for column in ordered if looks[column][0] in (NAIVE, OTHER)]
+    for column in ordered:
         color, how = looks[column]
-        known = errors[column][np.isfinite(errors[column])]
+        end, known = float(errors[column][-1]), errors[column][np.isfinite(errors[column])]
+        together = [c for c in naive if column in naive and _coincide(errors[c], errors[column])] or [column]
+        name = ", ".join(names[c] for c in errors if c in together)
         if not len(known) or known.min() > top:
             mean = number(float(known.mean())) if len(known) else ""
-            labels.append(Label(f"{names[column]} ↑ {mean}", top, color))
-            continue
-        draw_line(axes, x, errors[column], color, label=names[column], **how)
-        labels.append(Label(names[column], min(float(errors[column][-1]), top), color))
+            label = Label(f"{name} ↑ {mean}", top, color)
+        else:
+            draw_line(axes, x, errors[column], color, label=names[column], **how)
+            label = Label(f"{name} ↑" if end > top else name, min(end, top), color)
+        if column == together[-1]:
+            labels.append(label)
     shown = [line.get_ydata() for line in axes.get_lines()]
     highest = min(top, float(np.nanmax(np.concatenate(shown), initial=0.0)) * 1.08)
     axes.set_ylim(0, highest or 1.0)
@@ -326,15 +347,19 @@ def error_by_step(series: TimeSeries, part: EvaluatedPart) -> Figure:
     return figure
 
 
-def _looks(columns: Mapping[str, Any], model: str, best: str) -> dict[str, tuple[str, dict[str, Any]]]:
+def _coincide(one: Floats, other: Floats) -> bool:
+    return bool(np.allclose(one, other, rtol=1e-9, atol=0.0, equal_nan=True))
+
+
+def _looks(errors: Mapping[str, Floats], model: str, best: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Colour and line of each forecast."""
-    colors = iter(TRAINED * len(columns))
+    colors = iter(TRAINED * len(errors))
     looks: dict[str, tuple[str, dict[str, Any]]] = {}
-    for column in columns:
+    for column in errors:
         if column == model:
             looks[column] = (MODEL, {"linewidth": 2.6})
         elif column == best:
-            looks[column] = (NAIVE, {"linestyle": "--", "linewidth": 2.0})
+            looks[column] = (NAIVE, _look_of_naive(errors[model], errors[best], {"linestyle": "--", "linewidth": 2.0}))
         elif needs_no_training(name_in_text(column)):
             looks[column] = (OTHER, {"linewidth": 1.2, "marker": ""})
         else:
@@ -596,10 +621,12 @@ def _mae_text(metrics: Mapping[str, Any]) -> str:
     model, best = (metrics["models"][metrics[name]]["mae"] for name in ("model", "best_baseline"))
     if model is None or best is None:
         return f"MAE of {model_in_text(metrics)} {'unknown' if model is None else number(model)}"
-    said = f"MAE of {model_in_text(metrics)} {number(model)}, {name_in_text(metrics['best_baseline'])}"
+    said, naive = f"MAE of {model_in_text(metrics)} {number(model)}", name_in_text(metrics["best_baseline"])
+    if math.isclose(model, best):
+        return f"{said}, the same as {naive}"
     gain = metrics["skill"]
     compared = "" if gain is None else f" ({abs(gain):.1%} {'lower' if gain >= 0 else 'higher'})"
-    return f"{said} {number(best)}{compared}"
+    return f"{said}, {naive} {number(best)}{compared}"
 
 
 def number(value: float) -> str:

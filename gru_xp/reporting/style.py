@@ -209,7 +209,14 @@ def _shorter(ticks: list[float], step: float) -> list[str]:
     power = f"×10{superscript(str(exponent))}"
     scaled = _with_decimals(ticks, step, 10.0**exponent)
     powers = [text if float(tick) == 0 else text + power for tick, text in zip(ticks, scaled, strict=True)]
+    if any(0 < abs(tick) < 10.0**exponent for tick in ticks):  # their own power, as 5×10⁻⁸ and not 0.5×10⁻⁷
+        powers = [_with_own_power(tick, step) if tick else "0" for tick in ticks]
     return plain if plain is not None and max(map(len, plain)) <= max(map(len, powers)) else powers
+
+
+def _with_own_power(tick: float, step: float) -> str:
+    exponent = math.floor(math.log10(abs(tick)) + 1e-9)
+    return f"{_with_decimals([tick], step, 10.0**exponent)[0]}×10{superscript(str(exponent))}"
 
 
 def _with_decimals(ticks: list[float], step: float, unit: float) -> list[str]:

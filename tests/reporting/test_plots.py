@@ -77,6 +77,7 @@ def test_forecast_has_the_series_with_its_parts_and_what_comes(backtest, coming)
     figure = forecast_plot(series, PARTS, coming(5, (0.025, 0.1, 0.5, 0.9, 0.975)))
     whole, last = figure.axes
     np.testing.assert_array_equal(lines(whole)["actual"].get_ydata(), series.values[:, 0])
+    np.testing.assert_array_equal(lines(whole)["GRU"].get_ydata()[-5:], coming(5).points)
     assert written(whole).keys() == {"train", "validation", "test", "forecast"}
     day = date2num(series.dates[0])
     shaded = {name: (band[:, 0].min(), band[:, 0].max()) for name, band in bands(whole).items()}
@@ -224,6 +225,31 @@ def test_errors_that_are_far_off_are_named_and_not_drawn(part):
         assert axes.get_ylim()[1] < 1000
 
 
+def test_lines_that_end_above_the_axes_or_together_say_so(part):
+    series, test = part(400, 200, 4)
+    models = test.metrics["models"]
+    high = 3.5 * max(max(models[name]["by_step"]["mae"]) for name in ("GRU", test.metrics["best_baseline"]))
+    errors = {"Mean": [0.1, 0.2, 0.3, high], "LastValue": [0.5, 0.6, 0.7, 0.8], "Drift": [0.5, 0.6, 0.7, 0.8]}
+    changed = {name: {**models[name], "by_step": {"mae": values}} for name, values in errors.items()}
+    metrics = {**test.metrics, "models": {**models, **changed}, "best_baseline": "LastValue"}
+    (axes,) = error_by_step(series, replace(test, metrics=metrics)).axes
+    assert written(axes).keys() == {"mean ↑", "last value, drift", "GRU"}
+
+
+def test_a_model_that_is_the_best_forecast_without_training_leaves_it_visible(part):
+    series, test = part(100, 60, 3)
+    best, metrics = test.metrics["best_baseline"], test.metrics
+    metrics = {**metrics, "models": {**metrics["models"], "GRU": metrics["models"][best]}}
+    same = replace(test, y_pred=test.y_naive, metrics=metrics)
+    for plot in (sequence_plot, error_by_step):
+        drawn = lines(plot(series, same).axes[0])
+        model = drawn["GRU"]
+        (dashed,) = (line for line in drawn.values() if line.get_linestyle() == "--")
+        assert dashed.get_linewidth() > 2 * model.get_linewidth()
+        assert dashed.get_zorder() < model.get_zorder()
+    assert "the same as" in title(sequence_plot(series, same))
+
+
 def test_errors_of_one_step_are_dots_in_order(part):
     series, test = part(400, 200)
     (axes,) = error_by_step(series, test).axes
@@ -309,11 +335,14 @@ def test_folds_are_apart_and_have_their_errors(backtest):
 
 
 def test_the_last_of_many_folds_are_drawn(backtest):
-    result = backtest(600, 60, 4)
-    above, below = folds_plot(result).axes
-    assert np.isnan(lines(above)["GRU"].get_ydata()).sum() == MAX_FOLDS
-    assert len(lines(below)["GRU"].get_ydata()) == MAX_FOLDS
-    assert str(MAX_FOLDS) in above.get_title("left")
+    for steps, count in ((3, MAX_FOLDS), (5, 30), (14, 10), (20, 10)):
+        result = backtest(600, 60, steps)
+        above, below = folds_plot(result).axes
+        assert np.isnan(lines(above)["GRU"].get_ydata()).sum() == count
+        np.testing.assert_allclose(
+            lines(below)["GRU"].get_ydata(), np.abs(result.y_true - result.y_pred).mean(axis=1)[-count:]
+        )
+        assert str(count) in above.get_title("left")
     above, _ = folds_plot(backtest(600, 60)).axes
     assert len(lines(above)["GRU"].get_ydata()) == 540
 
