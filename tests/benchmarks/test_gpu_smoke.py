@@ -58,7 +58,7 @@ def test_no_part_hides_another(smoke: Any) -> None:
         script("crash", "import os, signal; print('here', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"),
         script("hang", "import time; print('waiting', flush=True); time.sleep(1000)", share=0.0),
         script("last", "pass", share=0.5),
-        minutes="0.05",
+        minutes="0.1",
     )
     assert code == 1
     assert {name: row["status"] for name, row in rows.items()} == {
