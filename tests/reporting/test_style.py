@@ -150,13 +150,14 @@ def test_labels_do_not_overlap_and_stay_near_their_lines():
 
 def test_figures_look_the_same_in_every_session():
     settings = {"axes.spines.top": True, "axes.grid": True, "text.usetex": True, "axes.facecolor": "black"}
+    shown = plt.get_fignums()
     with matplotlib.rc_context(settings):
         figure, axes = new_figure("A title")
     sides = {side for side, spine in axes.spines.items() if spine.get_visible()}
     assert sides == {"left", "bottom"}
     assert matplotlib.colors.to_hex(axes.get_facecolor()) == "#ffffff"
     assert not figure._suptitle.get_usetex()
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == shown
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
