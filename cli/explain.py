@@ -117,9 +117,10 @@ def _print(explanation: "Explanation", title: str) -> None:
     most = sorted(frame["attribution"].abs().nlargest(MOST_VALUES).index)
     F = len(explanation.columns)
     times = [str(row) for row in explanation.rows.tolist()] if explanation.labels is None else explanation.labels
+    columns, values, attributions = (frame.loc[most, name].tolist() for name in ("column", "value", "attribution"))
     rows = [
-        (printable(times[number // F]), printable(row.column), number_text(row.value), _signed(row.attribution))
-        for number, row in zip(most, frame.loc[most].itertuples(), strict=True)
+        (printable(times[number // F]), printable(column), number_text(value), _signed(attribution))
+        for number, column, value, attribution in zip(most, columns, values, attributions, strict=True)
     ]
     total = frame["attribution"].sum()
     if len(frame) > len(rows):

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv as csv_module
+import math
 import re
 import sys
 from decimal import Decimal, InvalidOperation
@@ -122,7 +123,9 @@ def forecast(
         seasons = note_no_training(zero_shot, series, weights, steps, quiet=quiet)
         own, naive = _quantiles(zero_shot, series, read.target, steps), naive_forecasts(series, seasons, steps)
         if limits.given():
-            own = {name: values.clip(*limits) for name, values in own.items()}
+            low = -math.inf if limits.minimum is None else limits.minimum
+            high = math.inf if limits.maximum is None else limits.maximum
+            own = {name: values.clip(low, high) for name, values in own.items()}
         columns = own | {name: values for name, values in naive.items() if name not in own}
     _print(series, columns, steps, as_json=as_json)
 

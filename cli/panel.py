@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .messages import note, number_text, print_json, print_sentence, print_table
+from gru_xp.reporting.text import number_text
+
+from .messages import note, print_json, print_sentence, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -420,7 +420,7 @@ def _is_known(notes: "Mapping[str, Any]", series: "AnySeries") -> bool:
         lengths = dict(zip(series.names, series.lengths.tolist(), strict=True))
         if any(lengths.get(name, -1) < fit for name, (_, fit) in _noted_rows(notes).items()):
             return False
-        return panel_checksum(series, known_stops(notes, series)[1]) == notes["fit_sha256"]
+        return bool(panel_checksum(series, known_stops(notes, series)[1]) == notes["fit_sha256"])
     if notes["fit_end"] > len(series):
         return False
     return bool(rows_checksum(series, notes["fit_end"]) == notes["fit_sha256"])

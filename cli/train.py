@@ -744,6 +744,7 @@ def _write_run(
     folder: Path, run: TrainingRun, drift: "Drift | None", others: "dict[str, OtherForecast]", *, quiet: bool
 ) -> tuple[dict[str, Any], Any]:
     """Write all files of the run; the metrics and the evaluated parts."""
+    from gru_xp.forecasting.windows import Split
     from gru_xp.reporting.run_folder import (
         MODEL_FILE,
         write_cost_plot,
@@ -807,6 +808,7 @@ def _write_run(
                 write_cost_plot(folder, plots, forecaster)
             return metrics, metrics_of_parts
         write_predictions(folder, run.source.one, parts)
+        assert isinstance(run.split, Split)
         if plots != "none":
             write_plots(folder, plots, forecaster, run.source.one, run.split, parts)
     return metrics, parts

@@ -155,10 +155,12 @@ def choose_model(run: TrainingRun, device: "Device", on_stage: "OnStage") -> "Ch
     """
     from gru_xp.forecasting.backtest import MODELS, ZERO_SHOT
     from gru_xp.forecasting.baselines import needs_no_training
+    from gru_xp.forecasting.windows import Split
     from gru_xp.pretrained.choosing import choose, ridge_settings, zero_shot_for
 
     forecaster = run.forecaster
     zero_shot = zero_shot_for(forecaster.season, None, device)
+    assert isinstance(run.split, Split)  # of several series, nothing is chosen
     choice, _ = choose(forecaster, run.source.one.head(run.split.fit_end), device, zero_shot, on_stage)
     held = choice.without_zero_shot(forecaster.horizon)
     forecaster.guard = False
@@ -307,7 +309,7 @@ def _is_same(name: str, given: Any, held: Any, notes: Mapping[str, Any]) -> bool
     if name == "levels":
         from gru_xp.forecasting.outputs import rising_levels
 
-        return rising_levels(given) == held
+        return bool(rising_levels(given) == held)
     if name == "quantiles":
         from gru_xp.forecasting.outputs import rising_quantiles
 
