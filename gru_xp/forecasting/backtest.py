@@ -23,6 +23,7 @@ from gru_xp.forecasting.folds import Fold, FoldJournal, device_facts
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.metrics import STEP_MEASURES, accuracy, accuracy_by_step, quantile_accuracy, rounding, skill
 from gru_xp.forecasting.outputs import Outputs, column_suffix, quantile_column
+from gru_xp.forecasting.panels import AnySeries
 from gru_xp.forecasting.recipe import naive_spread
 from gru_xp.forecasting.season import find_seasons
 from gru_xp.forecasting.significance import diebold_mariano, p_value_text
@@ -561,7 +562,17 @@ def ridge_beside(forecaster: Measured, rows: TimeSeries, horizon: int) -> Foreca
     It sees the target alone. None where the forecaster is one itself or has no such windows, or where there are too few
     rows to fit it to.
     """
-    if not isinstance(forecaster, Forecaster) or forecaster.model == "ridge":
+    if not isinstance(forecaster, Forecaster):
+        return None
+    ridge = fit_ridge_like(forecaster, target_alone(rows), horizon)
+    if ridge is not None:
+        ridge.minimum, ridge.maximum = forecaster.minimum, forecaster.maximum
+    return ridge
+
+
+def fit_ridge_like(forecaster: Forecaster, target: AnySeries, horizon: int) -> Forecaster | None:
+    """Fit a ridge with the windows of a forecaster to a target, without limits; None in the cases of `ridge_beside`."""
+    if forecaster.model == "ridge":
         return None
     season = forecaster.look_back.season
     ridge = Forecaster(
@@ -579,11 +590,9 @@ def ridge_beside(forecaster: Measured, rows: TimeSeries, horizon: int) -> Foreca
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the forecaster has said that its intervals have few scores
         try:
-            ridge.fit(target_alone(rows), device=device)
+            return ridge.fit(target, device=device)
         except DataError:
             return None
-    ridge.minimum, ridge.maximum = forecaster.minimum, forecaster.maximum
-    return ridge
 
 
 def seasons_of(forecaster: Measured | Fold, series: TimeSeries, learned: int, *, is_other: bool) -> list[int]:

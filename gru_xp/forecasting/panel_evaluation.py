@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gru_xp.errors import DataError
-from gru_xp.forecasting.backtest import MODELS, RIDGE, column_name
+from gru_xp.forecasting.backtest import RIDGE, column_name, fit_ridge_like
 from gru_xp.forecasting.baselines import needs_no_training
 from gru_xp.forecasting.forecaster import Forecaster
 from gru_xp.forecasting.metrics import MEASURES, losses_of_utilsforecast, quantile_accuracy, rounding
@@ -283,7 +283,8 @@ def evaluate_panel(
     named = forecaster.named_forecasts(forecast_origins(forecaster, panel, every, horizon))
     ridge = None
     if learned is not None:
-        ridge = _ridge_beside(forecaster, panel.head(learned) if training is None else training, horizon)
+        rows = panel.head(learned) if training is None else training
+        ridge = fit_ridge_like(forecaster, rows.target_alone(), horizon)
     if ridge is not None:
         named[RIDGE] = forecast_origins(ridge, panel.target_alone(), every, horizon)[:, 0]
     for name, baseline in baselines_of(panel, stops, seasons).items():
@@ -306,24 +307,3 @@ def _seasons(forecaster: Forecaster, panel: Panel, stops: Rows, *, is_other: boo
         return forecaster.seasons
     found = find_common_seasons(panel, stops, panel.reading.freq)
     return (*found, *(season for season in forecaster.seasons if season not in found))
-
-
-def _ridge_beside(forecaster: Forecaster, panel: Panel, horizon: int) -> Forecaster | None:
-    """The linear forecast of the same windows, fitted to the training rows of all series; None if it cannot be."""
-    if forecaster.model == MODELS["ridge"]:
-        return None
-    season = forecaster.look_back.season
-    ridge = Forecaster(
-        model="ridge",
-        seq_length=forecaster.window_length,
-        season=season if season > 1 else "none",
-        horizon=horizon,
-        guard=False,
-        dtype="float64",
-        hidden_size=1,  # of a GRU that adds nothing
-    )
-    device = forecaster.device if forecaster.device.name == "cpu" else "cpu"
-    try:
-        return ridge.fit(panel.target_alone(), device=device)
-    except DataError:
-        return None
