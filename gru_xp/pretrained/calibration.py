@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
-from gru_xp.pretrained.features import HEAD, LEVELS, MEDIAN, PATCH
+from gru_xp.pretrained.features import HEAD, LEVELS, MEDIAN, PATCH, STEP_WEIGHTS
 
 MIN_SEEN = 192
 """Values before an earlier forecast, and no less than its longest season, for its error to count."""
@@ -35,8 +35,7 @@ ROUNDING = 1e-4
 
 BLOCKS = HEAD // PATCH
 
-NEAR = (1 / np.sqrt(np.arange(HEAD) + 4.0)).astype(np.float32)
-"""How much errors count, by step ahead, as in training."""
+NEAR = STEP_WEIGHTS.astype(np.float32)
 
 
 class _Past(NamedTuple):

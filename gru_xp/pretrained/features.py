@@ -25,6 +25,9 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 MEDIAN = LEVELS.index(0.5)
 
+STEP_WEIGHTS = 1 / np.sqrt(np.arange(HEAD) + 4.0)
+"""How much errors count, by step ahead: near ones more."""
+
 CANDIDATES = (
     "last value",
     "mean of a cycle",

@@ -16,7 +16,7 @@ from gru_xp.forecasting.windows import Floats
 from gru_xp.io.table import Rows
 from gru_xp.nn.params import flatten, unflatten
 from gru_xp.nn.scan import Array
-from gru_xp.pretrained.features import HEAD, PATCH, make_features, squash
+from gru_xp.pretrained.features import HEAD, PATCH, STEP_WEIGHTS, make_features, squash
 from gru_xp.pretrained.generators import Synthetic, generate
 from gru_xp.pretrained.network import ZeroShotParams, loss, loss_and_gradient
 from gru_xp.pretrained.periods import find_periods
@@ -169,10 +169,9 @@ def _choose_periods(rng: np.random.Generator, context: Floats, counts: Rows, tru
 
 def _weight(candidates: Floats, seen: Rows) -> Floats:
     """How much each error counts: near steps more, and wild series less."""
-    steps = 1 / np.sqrt(np.arange(HEAD) + 4.0)
     size = np.abs(candidates[:, :, 2]).mean(axis=2) / 8
     rows = np.where(seen >= MIN_JUDGED, np.clip(1 / np.maximum(size, 1), 0.05, 1), 0.0)
-    weight = rows[:, :, None] * steps
+    weight = rows[:, :, None] * STEP_WEIGHTS
     return np.asarray(weight / weight.sum(), dtype=np.float32)
 
 
