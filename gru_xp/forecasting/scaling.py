@@ -63,7 +63,7 @@ class Scaler:
         Of the windows of several series: what their `std` and `change_std` are multiplied by, that of the series of
         each window; see `SeriesUnits`. Files do not have it.
     there : array, shape ``(B, T, 1)``, bool, optional
-        Of windows that begin before their series does: False for rows that are none. They do not count for the unit,
+        For windows that begin before their series: False for rows before its first. They do not count for the unit,
         and are 0 when they are scaled. Files do not have it.
 
     Raises
@@ -113,10 +113,7 @@ class Scaler:
                     f"{LARGEST:g}: scale it down"
                 )
             if least == most:
-                remedy = "choose another column"
-                if len(columns) == 1:
-                    remedy = f"the forecast is {least:g}, too; to train a model, give rows in which it changes"
-                raise DataError(f"{name} is constant in all training rows; {remedy}")
+                raise constant_column(name, least, is_alone=len(columns) == 1)
         std, change_std = deviations(rows)
         first, median, third = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
         iqr = np.where(third - first > 1e-9 * std, third - first, std)
@@ -300,3 +297,11 @@ def deviations(rows: Floats) -> tuple[Floats, Floats]:
     change_std = np.diff(rows, axis=0).std(axis=0)
     # a straight line has a constant change: its scale is that change
     return std, np.where(change_std > 1e-9 * std, change_std, np.abs(np.diff(rows, axis=0)).mean(axis=0))
+
+
+def constant_column(name: str, value: float, *, is_alone: bool) -> DataError:
+    """The error of a column, such as ``column Close``, that has the same value in all training rows."""
+    remedy = "choose another column"
+    if is_alone:
+        remedy = f"the forecast is {value:g}, too; to train a model, give rows in which it changes"
+    return DataError(f"{name} is constant in all training rows; {remedy}")

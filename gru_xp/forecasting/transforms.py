@@ -10,10 +10,10 @@ diff    y(t) - y(t - 1)        changes from row to row are forecast, and added u
 
 Quantiles are transformed back one by one: a quantile of log y is the logarithm of that quantile of y. So is the median,
 and with it the point forecast of a loss whose forecast is a median: mae, quantile, and huber, which is close to both.
-The mean is none: the exponential of the mean of log y is below the mean of y. Where the point forecast is a mean (mse,
-gaussian), it stays one: with normal errors of variance v in the transformed space, the mean of y is ``exp(m + v / 2)``
-for log and ``m ** 2 + v`` for sqrt. The variance is the predicted one (gaussian), or that of the model's errors in the
-last fifth of the training rows, for each step ahead. Differences add up to the mean.
+The mean is not preserved: the exponential of the mean of log y is below the mean of y. Where the point forecast is a
+mean (mse, gaussian), it stays one: with normal errors of variance v in the transformed space, the mean of y is
+``exp(m + v / 2)`` for log and ``m ** 2 + v`` for sqrt. The variance is the predicted one (gaussian), or that of the
+model's errors in the last fifth of the training rows, for each step ahead. Differences add up to the mean.
 
 References
 ----------
@@ -29,6 +29,7 @@ import numpy as np
 
 from gru_xp.errors import DataError, printable
 from gru_xp.forecasting.data import place_of
+from gru_xp.forecasting.scaling import constant_column
 from gru_xp.forecasting.windows import Floats
 from gru_xp.io.messages import option
 from gru_xp.io.series import TimeSeries
@@ -107,16 +108,13 @@ class TargetTransform:
         """Raise DataError where the target of training rows is constant, or is once it is transformed."""
         if self.kind == "none" or not len(series):
             return
-        name, (least, most) = printable(series.target), (np.min(series.values[:, 0]), np.max(series.values[:, 0]))
-        if least == most:
-            raise DataError(
-                f"column {name} is constant in all training rows; the forecast is {least:g}, too; to train a model, "
-                "give rows in which it changes"
-            )
-        changed = self.forward(series.values[:, 0])
+        name, target = f"column {printable(series.target)}", series.values[:, 0]
+        if np.ptp(target) == 0:
+            raise constant_column(name, target[0], is_alone=True)
+        changed = self.forward(target)
         if np.ptp(changed) == 0:
             raise DataError(
-                f"column {name} changes by {changed[0]:g} in all training rows, so that its "
+                f"{name} changes by {changed[0]:g} in all training rows, so that its "
                 f"{option('transform', self.kind)} is constant; leave the transform out"
             )
 
