@@ -61,9 +61,9 @@ class ResidualTest:
     ----------
     name : {"breusch_pagan", "arch_lm", "ljung_box"}
     statistic
-        Of the chi-squared distribution with so many `degrees` where there is no pattern.
+        Follows the chi-squared distribution with `degrees` degrees of freedom if the errors have no pattern.
     p_value
-        Probability of a statistic as large where there is none.
+        Probability of a statistic at least this large if the errors have no pattern.
     degrees
         Lags, or 1 for the forecast.
     found
@@ -123,7 +123,7 @@ class Diagnostics:
     tests
         Those that could be made.
     problem
-        Why there are none; None where there are some.
+        Why no test could be made; None if any was made.
     unequal_variance
         Whether errors grow with the forecasts, or large ones follow each other.
     suggests_log

@@ -51,9 +51,9 @@ def run_tasks(
 ) -> Generator[tuple[int, Result], None, None]:
     """Call ``function(common, task)`` for each task, and yield its number and result as soon as it is done.
 
-    The results have the same bits whoever computes them: BLAS has one thread, and the work of a task is split as for
-    `default_threads` of this process, whether by so many threads, as here, or by one, as by workers. Random numbers
-    must follow from the task.
+    The results have the same bits in any process: BLAS has one thread, and the work of a task is split into
+    `default_threads` parts, which this process computes in that many threads, and a worker one after the other. Random
+    numbers must follow from the task.
 
     Worker processes are spawned, and end with the tasks, or at once where the caller stops before. They do not import
     the main module, so that a script needs no ``if __name__ == "__main__":``. They leave Ctrl-C to this process, and do

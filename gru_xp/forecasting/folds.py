@@ -74,7 +74,7 @@ class Fold:
 
     @classmethod
     def from_dict(cls, fold: Mapping[str, Any]) -> "Fold":
-        """The inverse of `to_dict`; ValueError if it is none."""
+        """The fold that `to_dict` describes; ValueError if the description is not valid."""
         held = dict(check_fields("the fold", fold, _FIELDS))
         loss, *quantiles = held["outputs"]
         forecasts = {name: np.array(rows, dtype=np.float64) for name, rows in held["forecasts"].items()}

@@ -476,7 +476,7 @@ def _draw_autocorrelation(axes: Axes, every: Floats, n: int, season: int) -> Non
         axes.text(
             0.5,
             0.5,
-            "none: the residuals are all the same",
+            "undefined: all residuals are equal",
             ha="center",
             transform=axes.transAxes,
             fontsize=TEXT,
